@@ -1,0 +1,52 @@
+"""gpusim simulates QEMU live migration, page by page, on a GPU or CPU; it does not simulate GPUs.
+
+>>> from gpusim import Config, VmConfig, WriterConfig, simulate
+>>> result = simulate(Config(vm=VmConfig("1GiB"), workload=WriterConfig(working_set_percent=5.0)))
+>>> result.summary.verdict
+'converged'
+"""
+
+from gpusim.config import (
+    BackendConfig,
+    Config,
+    ConfigError,
+    HotColdConfig,
+    LimitConfig,
+    LinkConfig,
+    MigrationConfig,
+    MixConfig,
+    SequentialConfig,
+    TrackingConfig,
+    VmConfig,
+    WorkloadConfig,
+    WriterConfig,
+    ZipfConfig,
+)
+from gpusim.records import Event, Knot, Progress, Result, Summary, SyncRecord
+from gpusim.simulation import simulate
+from gpusim.version import __version__
+
+__all__ = [
+    "BackendConfig",
+    "Config",
+    "ConfigError",
+    "Event",
+    "HotColdConfig",
+    "Knot",
+    "LimitConfig",
+    "LinkConfig",
+    "MigrationConfig",
+    "MixConfig",
+    "Progress",
+    "Result",
+    "SequentialConfig",
+    "Summary",
+    "SyncRecord",
+    "TrackingConfig",
+    "VmConfig",
+    "WorkloadConfig",
+    "WriterConfig",
+    "ZipfConfig",
+    "__version__",
+    "simulate",
+]

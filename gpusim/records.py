@@ -1,0 +1,126 @@
+"""What a migration leaves behind, as data: syncs, events, the timeline's knots and the summary.
+
+No logic lives here. Every field carries its unit in its name; times are seconds since the migrate
+command unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+SyncKind: TypeAlias = Literal["setup", "exact", "fallback", "final"]
+Verdict: TypeAlias = Literal["converged", "not_converged", "time_limit"]
+Status: TypeAlias = Literal["ok", "failed", "incomplete"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncRecord:
+    """One dirty sync, in QEMU's terms: a row of syncs.csv.
+
+    The fields from period_ms on are those of the period this sync closed, and None where it closed
+    none (migration/ram.c:migration_bitmap_sync closes one after more than 1000 ms).
+    """
+
+    dirty_sync_count: int
+    kind: SyncKind
+    time_s: float
+    duration_ms: float
+    newly_dirty_pages: int
+    remaining_bytes: int  # after the sync
+    transferred_bytes: int  # flushed since the start
+    threshold_bytes: int  # threshold_size when the sync was decided
+    bandwidth_bytes_per_s: float  # the last window's sample
+    cursor_page: int  # guest page the sender looks at next
+    pass_number: int  # natural syncs so far; 1 in the first pass
+    cpu_throttle_percentage: int  # after the sync
+    dirty_rate_high_cnt: int  # after the sync
+    period_ms: int | None
+    bytes_dirty_period: int | None
+    bytes_xfer_period: int | None
+    dirty_pages_rate: int | None  # pages a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One decision, named as QEMU's trace event of it: a line of events.jsonl."""
+
+    time_s: float
+    event: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knot:
+    """The state at one moment. Between two knots remaining and transferred are straight lines.
+
+    Two knots may share a time: the state before and after a sync.
+    """
+
+    time_s: float
+    remaining_bytes: int
+    transferred_bytes: int
+    cpu_throttle_percentage: int
+    dirty_sync_count: int
+    guest_run_s: float  # vCPU run time so far: its slope is the guest's speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What an observer is told as the run goes on."""
+
+    time_s: float
+    remaining_bytes: int
+    total_bytes: int
+    cpu_throttle_percentage: int
+    dirty_sync_count: int
+
+
+Observer: TypeAlias = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """summary.json of a run that was computed: see README.md for each field's meaning."""
+
+    status: Status
+    verdict: Verdict | None  # None only when status is incomplete
+    reason: str
+    total_time_s: float
+    downtime_ms: float | None
+    first_pass_s: float | None
+    dirty_sync_count: int
+    fallback_sync_count: int
+    first_throttle_s: float | None
+    max_throttle_percent: int
+    time_at_max_throttle_s: float
+    longest_vcpu_stall_ms: float
+    transferred_bytes: int
+    normal_pages: int
+    zero_pages: int
+    resent_pages: int
+    guest_cpu_lost_s: float
+    guest_cpu_lost_percent: float
+    remaining_bytes: int
+    vm_bytes: int
+    qemu_version: str
+    tracking: str
+    backend: str
+    backend_reason: str
+    seed: int
+    simulated_looks: int
+    wall_time_s: float
+    bitmap_bytes: int
+    process_peak_rss_bytes: int
+    gpusim_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A whole migration. `syncs` and `events` are a function of config and seed alone."""
+
+    summary: Summary
+    syncs: list[SyncRecord] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    knots: list[Knot] = field(default_factory=list)

@@ -1,0 +1,79 @@
+"""Strings with units, parsed once: "4TiB", "100Gbit/s", "5s".
+
+The engine works in integers: bytes, bytes a second and nanoseconds. This module is the only place
+that knows how people write them. Bits count in powers of ten, bytes as their prefix says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+PS_PER_NS = 1_000
+
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    prefix + "iB": 2 ** (10 * (power + 1)) for power, prefix in enumerate("KMGT")
+}
+_RATES = {f"{unit}/s": float(size) for unit, size in _BYTES.items()} | {
+    f"{prefix}bit/s": factor / 8
+    for prefix, factor in {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.items()
+}
+_DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_QUANTITY = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z/]*)\s*")
+
+
+def _parse(value: float | str, units: dict[str, int] | dict[str, float], bare: float) -> float:
+    if isinstance(value, str):
+        match = _QUANTITY.fullmatch(value)
+        if not match or (match[2] and match[2] not in units):
+            raise ValueError(f"not a number with one of the units {', '.join(units)}")
+        scale = units[match[2]] if match[2] else bare
+        digits = match[1].replace("_", "")
+        number = int(digits) if digits.isdigit() else float(digits)
+    else:
+        number, scale = value, bare
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError("not a finite number")
+    if number < 0:
+        raise ValueError("negative")
+    return number * scale
+
+
+def parse_bytes(value: float | str) -> int:
+    """Bytes of "4TiB" (powers of 1024), "10TB" (powers of 1000) or a bare number of bytes.
+
+    Raises:
+        ValueError: not a number, an unknown unit, negative, or not a whole number of bytes.
+    """
+    size = _parse(value, _BYTES, 1)
+    if size != int(size):
+        raise ValueError("not a whole number of bytes")
+    return int(size)
+
+
+def parse_bytes_per_s(value: float | str) -> float:
+    """Bytes a second of "10Gbit/s", "1.5GB/s", "128MiB/s" or a bare number; "unlimited" is inf.
+
+    Raises:
+        ValueError: not a number, an unknown unit, or negative.
+    """
+    return math.inf if value == "unlimited" else _parse(value, _RATES, 1)
+
+
+def parse_ns(value: float | str, bare_unit: str = "s") -> int:
+    """Nanoseconds of "5s", "300ms", "2h" or a bare number of `bare_unit`.
+
+    Raises:
+        ValueError: not a number, an unknown unit, or negative.
+    """
+    return round(_parse(value, _DURATIONS, _DURATIONS[bare_unit]))
+
+
+def format_bytes(size: float) -> str:
+    """A size for people, in powers of 1024: 4398046511104 is "4 TiB"."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size >= _BYTES[unit]:
+            return f"{size / _BYTES[unit]:.4g} {unit}"
+    return f"{size:.0f} B"
