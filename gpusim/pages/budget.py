@@ -1,0 +1,41 @@
+"""How many pages a budget lasts for: the stop rule of a take, the same on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gpusim.layout import IntArray
+
+
+class Budget(NamedTuple):
+    """A limit, and what a normal and a zero page cost of it; pages are taken while it lasts."""
+
+    limit: int
+    normal: int
+    zero: int
+
+    def less(self, normal: int, zero: int) -> Budget:
+        """What is left after some pages."""
+        return self._replace(limit=self.limit - normal * self.normal - zero * self.zero)
+
+
+def fitting(normal: IntArray, zero: IntArray, budgets: Sequence[Budget]) -> int:
+    """How many of the running totals every budget lasts for.
+
+    Args:
+        normal, zero: int64 [n], pages up to and including each place; neither falls.
+    """
+    return min(
+        int(np.searchsorted(_cost(normal, b.limit, b.normal) + _cost(zero, b.limit, b.zero), b.limit, side="right"))
+        for b in budgets
+    )  # fmt: skip
+
+
+def _cost(pages: IntArray, limit: int, cost: int) -> IntArray:
+    """Cost of so many pages, cut off above the limit so that 64 bits hold it."""
+    if cost == 0:
+        return np.zeros_like(pages)
+    return np.minimum(pages, max(0, limit) // cost + 1) * cost

@@ -1,0 +1,232 @@
+"""Which pages are to be sent, which are zero, and where the sender's cursor is.
+
+The bitmaps live in a kernels object; here, on the host, are the counts a chunk, the cursor and the
+chunk flags. A sync never moves the cursor (migration/ram.c:ram_find_and_save_block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray, Layout, Strokes, Taken
+from gpusim.pages.budget import Budget, fitting
+from gpusim.pages.draw import cells_of
+from gpusim.pages.numpy_kernels import NumpyKernels, Op
+
+
+class Pages:
+    """The dirty bitmap of a VM, as the sender sees it.
+
+    Args:
+        layout: of the VM.
+        zero_first, zero_last: int64 [runs], guest pages that are zero at the start.
+        lazy: KVM's manual protect: pages are tracked anew at their chunk's clear, not at the sync.
+        initially_set: lazy only: KVM_DIRTY_LOG_INITIALLY_SET.
+        seed: of the drawing.
+        threads: over chunks.
+
+    Attributes:
+        normal, zero: int64 [chunks], pages to be sent with and without content.
+        pending: their sum, QEMU's migration_dirty_pages.
+        wraps: how often the cursor has come to the end of the VM.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        zero_first: IntArray,
+        zero_last: IntArray,
+        lazy: bool,
+        initially_set: bool,
+        seed: int,
+        threads: int,
+    ) -> None:
+        self._layout, self._lazy, self._seed = layout, lazy, seed
+        some_zero = len(zero_first) > 0
+        self.kernels = NumpyKernels(layout.chunks, log=lazy, zero=some_zero, threads=threads)
+        starts = np.arange(layout.chunks) << CHUNK_SHIFT
+        self.kernels.fill(self.kernels.dirty, starts, starts + layout.chunk_pages)
+        self.normal, self.zero = layout.chunk_pages.copy(), np.zeros(layout.chunks, np.int64)
+        if self.kernels.zero is not None:
+            first, last, _ = layout.cut(zero_first, zero_last)
+            self.kernels.fill(self.kernels.zero, first, last)
+            np.add.at(self.zero, first >> CHUNK_SHIFT, last - first)
+            self.normal -= self.zero
+        if self.kernels.log is not None and initially_set:
+            self.kernels.fill(self.kernels.log, starts, starts + layout.chunk_pages)
+        self.pending = layout.pages
+        self._clear_due = np.zeros(layout.chunks, np.bool_)
+        self._chunk, self._page = 0, 0
+        self.wraps = 0
+        self.looks = 0
+
+    @property
+    def cursor_page(self) -> int:
+        """The guest page that the sender looks at next."""
+        chunk = min(self._chunk, self._layout.chunks - 1)
+        return int(self._layout.chunk_first[chunk]) + min(
+            self._page, int(self._layout.chunk_pages[chunk])
+        )
+
+    def start(self) -> None:
+        """The first sync: every page is to be sent already; all remote clears become due."""
+        self._clear_due[:] = self._lazy
+
+    def sync(self, writes: Strokes, before_clear: Strokes | None = None) -> int:
+        """Bring what the guest has written into the bitmap.
+
+        Args:
+            writes: eager: since the last sync. Lazy: since the chunk's clear, or since the last sync
+                where the chunk was not cleared.
+            before_clear: lazy: from the last sync to the clear, in chunks cleared since.
+
+        Returns:
+            pages that were not to be sent and now are: QEMU's new dirty pages.
+        """
+        self.looks += 1
+        if before_clear is not None:
+            cleared = np.flatnonzero(~self._clear_due)
+            self._paint(Op.CLEAR_LOG, before_clear, 1, cleared, only=True)
+            new = self._paint(Op.MERGE_LOG, writes, 0, cleared)
+        else:
+            new = self._paint(Op.MERGE, writes, 0, np.zeros(0, np.int64))
+        self._clear_due[:] = self._lazy
+        return new
+
+    def _paint(
+        self, op: Op, strokes: Strokes, step: int, always: IntArray, only: bool = False
+    ) -> int:
+        """Draw and merge in the chunks that can change; `always` are painted whatever was written."""
+        cells = cells_of(strokes, self._seed, self.looks, step)
+        if only:
+            chunks = always
+        else:
+            written = np.unique(cells.first >> CHUNK_SHIFT)
+            if op is Op.MERGE:  # nothing changes where all is to be sent and nothing zero
+                written = written[self.normal[written] < self._layout.chunk_pages[written]]
+            chunks = np.union1d(written, always)
+        new, unzeroed = self.kernels.paint(op, cells, chunks)
+        self.normal[chunks] += new + unzeroed
+        self.zero[chunks] -= unzeroed
+        self.pending += int(new.sum())
+        return int(new.sum())
+
+    def run_ahead(self) -> tuple[bool, int]:
+        """Whether the pages ahead of the cursor are zero, and how many are certainly all alike."""
+        if not self.zero.any():
+            return False, self.pending
+        zero, normal = self.zero[self._chunk :], self.normal[self._chunk :]
+        if not len(zero) or (zero[0] and normal[0]):
+            return False, 0
+        is_zero = bool(zero[0])
+        other = np.flatnonzero(normal if is_zero else zero)
+        end = int(other[0]) if len(other) else len(zero)
+        # Of the cursor's own chunk some pages may lie behind the cursor.
+        return is_zero, int((zero if is_zero else normal)[1:end].sum())
+
+    def take(self, budgets: Sequence[tuple[int, int, int]]) -> Taken:
+        """Take pages from the cursor on, in QEMU's order, while every budget lasts.
+
+        The cursor wraps once at most: a full circle is enough to find every page.
+
+        Args:
+            budgets: each a limit, and what a normal and a zero page cost of it; see budget.Budget.
+        """
+        taking = _Taking(self, [Budget(*budget) for budget in budgets])
+        start = self._chunk
+        taking.inside(start)
+        taking.chunks(start + 1, self._layout.chunks)
+        if not taking.stopped and self.pending:
+            self._chunk, self._page = 0, 0
+            self.wraps += 1
+            taking.chunks(0, start)
+            taking.inside(start)
+        return taking.result()
+
+
+class _Taking:
+    """One take: goes on until a budget is spent."""
+
+    def __init__(self, pages: Pages, budgets: Sequence[Budget]) -> None:
+        self._pages, self._budgets = pages, budgets
+        self._normal = self._zero = 0
+        self.stopped = False
+        self._clears: list[tuple[IntArray, IntArray, IntArray]] = []
+
+    def inside(self, chunk: int) -> None:
+        """Take from the cursor to the end of its chunk."""
+        pages = self._pages
+        if self.stopped or chunk >= pages._layout.chunks:
+            return
+        if pages.normal[chunk] + pages.zero[chunk]:
+            left = [budget.less(self._normal, self._zero) for budget in self._budgets]
+            next_page, normal, zero = pages.kernels.clear_in_chunk(chunk, pages._page, left)
+            if normal + zero:
+                self._note_clears(
+                    np.array([chunk]), np.array([self._normal]), np.array([self._zero])
+                )
+            pages.normal[chunk] -= normal
+            pages.zero[chunk] -= zero
+            self._count(normal, zero)
+            if next_page < CHUNK_PAGES:
+                self.stopped = True
+                pages._page = next_page
+                return
+        pages._chunk, pages._page = chunk + 1, 0
+
+    def chunks(self, first: int, last: int) -> None:
+        """Take whole chunks while they fit, then the part of one that still does."""
+        while not self.stopped and first < last:
+            first += self._whole(first, last)
+            self._pages._chunk, self._pages._page = first, 0
+            if first < last:  # the chunk that does not fit whole
+                self.inside(first)
+                first += 1
+
+    def _whole(self, first: int, last: int) -> int:
+        """Take the chunks from `first` on that fit whole; how many."""
+        pages = self._pages
+        normal, zero = np.cumsum(pages.normal[first:last]), np.cumsum(pages.zero[first:last])
+        whole = fitting(normal, zero, [b.less(self._normal, self._zero) for b in self._budgets])
+        if not whole:
+            return 0
+        some = np.flatnonzero(
+            pages.normal[first : first + whole] + pages.zero[first : first + whole]
+        )
+        before_normal = self._normal + np.concatenate([[0], normal])[some]
+        before_zero = self._zero + np.concatenate([[0], zero])[some]
+        self._note_clears(first + some, before_normal, before_zero)
+        pages.kernels.clear_chunks(first, first + whole)
+        self._count(int(normal[whole - 1]), int(zero[whole - 1]))
+        pages.normal[first : first + whole] = 0
+        pages.zero[first : first + whole] = 0
+        return whole
+
+    def _count(self, normal: int, zero: int) -> None:
+        self._normal += normal
+        self._zero += zero
+        self._pages.pending -= normal + zero
+
+    def _note_clears(
+        self, chunks: IntArray, normal_before: IntArray, zero_before: IntArray
+    ) -> None:
+        due = self._pages._clear_due[chunks]
+        if due.any():
+            self._clears.append((chunks[due], normal_before[due], zero_before[due]))
+            self._pages._clear_due[chunks] = False
+
+    def result(self) -> Taken:
+        parts = [
+            np.concatenate([c[i] for c in self._clears]) if self._clears else np.zeros(0, np.int64)
+            for i in range(3)
+        ]
+        return Taken(
+            normal=self._normal,
+            zero=self._zero,
+            cleared=parts[0],
+            normal_before=parts[1],
+            zero_before=parts[2],
+        )
