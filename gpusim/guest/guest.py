@@ -1,0 +1,140 @@
+"""All writers of a VM together: what was written between two times, as strokes on the page space.
+
+The cells of the random writers, cut by chunk borders and by the borders of all bands, are made once.
+Sequential threads leave runs of pages that were certainly written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpusim.guest.pattern import Random, Sequential
+from gpusim.guest.run_time import RunTime
+from gpusim.guest.writer import Writer, thread_positions
+from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Strokes
+
+EMPTY = np.zeros(0, np.int64)
+
+
+class Guest:
+    """What the VM writes.
+
+    Attributes:
+        run_time: of its vCPUs; the throttle is set there.
+    """
+
+    def __init__(self, layout: Layout, writers: Sequence[Writer], run_time: RunTime) -> None:
+        self.run_time = run_time
+        self._writers = writers
+        self._random = [w for w in writers if isinstance(w.pattern, Random)]
+        self._first, self._last, self._density = _cells(layout, self._random)
+        self._chunk = self._first >> CHUNK_SHIFT
+        self._threads = [
+            _Thread(layout, w, w.pattern, i)
+            for w in writers
+            if isinstance(w.pattern, Sequential)
+            for i in range(w.pattern.threads)
+        ]
+
+    def strokes(self, since_ns: int | IntArray, until_ns: int | IntArray) -> Strokes:
+        """What was written from `since_ns` to `until_ns`.
+
+        Args:
+            since_ns, until_ns: one time for all chunks, or int64 [chunks], one for each.
+        """
+        since, until = np.asarray(since_ns), np.asarray(until_ns)
+        mean = np.zeros(len(self._first))
+        for writer, density in zip(self._random, self._density, strict=True):
+            mean += density * self._per_cell(writer, since, until)
+        runs = [thread.runs(since, until, self.run_time) for thread in self._threads]
+        return Strokes(
+            first=self._first,
+            last=self._last,
+            mean=mean,
+            certain_first=np.concatenate([EMPTY, *(run[0] for run in runs)]),
+            certain_last=np.concatenate([EMPTY, *(run[1] for run in runs)]),
+        )
+
+    def lost_vcpu_s(self, t_ns: int) -> float:
+        """vCPU-seconds of work not done by a time, summed over vCPUs."""
+        return sum(writer.lost_vcpu_s(t_ns, self.run_time) for writer in self._writers)
+
+    def _per_cell(self, writer: Writer, since: IntArray, until: IntArray) -> FloatArray:
+        """Page writes of a writer in the interval of each cell's chunk."""
+        done = [writer.writes(np.atleast_1d(t), self.run_time) for t in (since, until)]
+        low, high = (d if d.size == 1 else d[self._chunk] for d in done)
+        return high - low
+
+
+class _Thread:
+    """One sequential thread: which pages it passed between two times."""
+
+    def __init__(self, layout: Layout, writer: Writer, pattern: Sequential, thread: int) -> None:
+        first, last = pattern.share(thread)
+        own_first, own_last, guest_first = writer.placement.locate(first, last)
+        slot_first, slot_last, _piece = layout.cut(guest_first, guest_first + own_last - own_first)
+        # Pieces of a run that was cut at a chunk border follow one another in the thread's order.
+        lengths = slot_last - slot_first
+        ends = np.cumsum(lengths)
+        self._own_first, self._own_last, self._slot = ends - lengths, ends, slot_first
+        self._chunk = slot_first >> CHUNK_SHIFT
+        self._pages = last - first
+        self._writer, self._pattern = writer, pattern
+
+    def runs(
+        self, since: IntArray, until: IntArray, run_time: RunTime
+    ) -> tuple[IntArray, IntArray]:
+        """Slots, first and behind the last, of the runs passed in each piece's interval."""
+        if since.ndim or until.ndim:
+            since = np.broadcast_to(since, until.shape) if until.ndim else since
+            until = np.broadcast_to(until, since.shape)
+            since, until = since[self._chunk], until[self._chunk]
+        low, high = (
+            thread_positions(self._writer, self._pattern, np.atleast_1d(t), run_time)
+            for t in (since, until)
+        )
+        start = np.where(high - low >= self._pages, 0, low % self._pages)
+        end = start + np.minimum(high - low, self._pages)
+        parts = [self._overlap(start, end), self._overlap(start - self._pages, end - self._pages)]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _overlap(self, start: IntArray, end: IntArray) -> tuple[IntArray, IntArray]:
+        """Slots of the thread's pages start <= page < end, in each piece."""
+        first, last = np.maximum(self._own_first, start), np.minimum(self._own_last, end)
+        some = last > first
+        offset = (self._slot - self._own_first)[some]
+        return first[some] + offset, last[some] + offset
+
+
+def _cells(
+    layout: Layout, writers: Sequence[Writer]
+) -> tuple[IntArray, IntArray, list[FloatArray]]:
+    """Cut the pages of all random writers into cells: slots, and each writer's share of writes a page."""
+    firsts, lasts, densities = [], [], []
+    for writer in writers:
+        assert isinstance(writer.pattern, Random)
+        runs = [writer.placement.locate(b.first, b.last) for b in writer.pattern.bands]
+        density = np.concatenate([
+            np.full(len(run[0]), b.share / (b.last - b.first))
+            for run, b in zip(runs, writer.pattern.bands, strict=True)
+        ])  # fmt: skip
+        guest = np.concatenate([run[2] for run in runs])
+        pages = np.concatenate([run[1] - run[0] for run in runs])
+        first, last, run_index = layout.cut(guest, guest + pages)
+        order = np.argsort(first)
+        firsts.append(first[order])
+        lasts.append(last[order])
+        densities.append(density[run_index[order]])
+    if not writers:
+        return EMPTY, EMPTY, []
+    borders = np.unique(np.concatenate([*firsts, *lasts]))
+    low, high = borders[:-1], borders[1:]
+    shares = []
+    for first, last, density in zip(firsts, lasts, densities, strict=True):
+        index = np.searchsorted(first, low, side="right") - 1
+        inside = (index >= 0) & (low < last[index])
+        shares.append(np.where(inside, density[index], 0.0))
+    covered = np.any(shares, axis=0)
+    return low[covered], high[covered], [share[covered] for share in shares]

@@ -1,0 +1,59 @@
+"""Where a working set lies in guest memory: in one piece, or scattered in granules.
+
+A placement maps the working set's own pages, 0 to its size, to guest pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpusim.layout import IntArray
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Pieces of a working set, in the order of its own pages.
+
+    Attributes:
+        own_first: int64 [pieces], first page of a piece, counted in the working set; starts at 0.
+        own_last: int64 [pieces], behind its last.
+        guest_first: int64 [pieces], the guest page that own_first is.
+    """
+
+    own_first: IntArray
+    own_last: IntArray
+    guest_first: IntArray
+
+    def locate(self, first: int, last: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Pieces of the working set's pages first <= page < last: own first, own last, guest first."""
+        low = int(np.searchsorted(self.own_last, first, side="right"))
+        high = int(np.searchsorted(self.own_first, last, side="left"))
+        own_first = np.maximum(self.own_first[low:high], first)
+        own_last = np.minimum(self.own_last[low:high], last)
+        return (
+            own_first,
+            own_last,
+            self.guest_first[low:high] + own_first - self.own_first[low:high],
+        )
+
+
+def contiguous(start: int, pages: int) -> Placement:
+    """The working set is the guest pages from `start` on."""
+    return Placement(np.array([0]), np.array([pages]), np.array([start]))
+
+
+def scattered(vm_pages: int, pages: int, granule: int, seed: int) -> Placement:
+    """The working set lies in granules drawn evenly, without replacement, from all of the VM.
+
+    Args:
+        vm_pages, pages, granule: pages of the VM, of the working set and of a granule.
+        seed: of the drawing.
+    """
+    own_first = np.arange(0, pages, granule, dtype=np.int64)
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**63], np.uint64)))
+    places = random.choice(vm_pages // granule, size=len(own_first), replace=False)
+    return Placement(
+        own_first, np.minimum(own_first + granule, pages), places.astype(np.int64) * granule
+    )

@@ -1,0 +1,64 @@
+"""A writer: a pattern of pages, written at a pace, placed somewhere in guest memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpusim.guest.pace import Pace
+from gpusim.guest.pattern import Random, Sequential
+from gpusim.guest.placement import Placement
+from gpusim.guest.run_time import Progress, WallTime
+from gpusim.layout import FloatArray, IntArray
+
+WALL_TIME = WallTime()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """One source of writes.
+
+    Attributes:
+        windows: [from, until) in ns in which it is active; None: always.
+        throttled: False for device writes, which no vCPU throttle slows.
+        vcpus: vCPUs it keeps busy, by which its loss is counted.
+    """
+
+    name: str
+    pattern: Random | Sequential
+    pace: Pace
+    placement: Placement
+    windows: tuple[tuple[int, int], ...] | None
+    throttled: bool
+    vcpus: float
+
+    @property
+    def opens_at_start(self) -> bool:
+        """Whether it has been running when the migration starts."""
+        return self.windows is None or self.windows[0][0] == 0
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Guest pages of its working set, as runs."""
+        lengths = self.placement.own_last - self.placement.own_first
+        first = self.placement.guest_first
+        return list(zip(first.tolist(), (first + lengths).tolist(), strict=True))
+
+    def writes(self, t_ns: IntArray, run_time: Progress) -> FloatArray:
+        """Page writes since the migrate command at each time."""
+        return self.pace.writes(t_ns, self._clock(run_time), self.windows)
+
+    def lost_vcpu_s(self, t_ns: int, run_time: Progress) -> float:
+        """vCPU-seconds of its work that were not done by a time."""
+        return self.vcpus * self.pace.lost_s(t_ns, self._clock(run_time), self.windows)
+
+    def _clock(self, run_time: Progress) -> Progress:
+        return run_time if self.throttled else WALL_TIME
+
+
+def thread_positions(
+    writer: Writer, pattern: Sequential, t_ns: IntArray, run_time: Progress
+) -> IntArray:
+    """Pages each of a sequential writer's threads has written by each time, since its first page."""
+    done = writer.writes(t_ns, run_time) / pattern.threads
+    return pattern.first_write + np.floor(done).astype(np.int64)

@@ -1,0 +1,359 @@
+"""How time becomes pages on the wire: bursts, 100 ms windows, the rate limit, the bandwidth sample.
+
+It knows pages only through `take` and what lies ahead, and asks a predicate whether a turn of the
+main loop is one at which QEMU does more than send. Time is kept in integer picoseconds, so that a
+page on a 100 Gbit/s link has an exact cost. Stretches of equal windows are one take.
+
+Source: migration/migration.c:migration_rate_limit, migration_update_counters, ram.c:ram_save_iterate,
+savevm.c:qemu_savevm_state_iterate, qemu-file.c:add_to_iovec.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from gpusim.layout import FloatArray, IntArray, Taken
+from gpusim.units import NS_PER_S, PS_PER_NS
+
+PS_PER_S = NS_PER_S * PS_PER_NS
+WINDOW_PS = PS_PER_S // 10  # BUFFER_DELAY, 100 ms
+WINDOWS_PER_S = 10  # XFER_LIMIT_RATIO
+BURST_PS = 51 * PS_PER_S // 1000  # MAX_WAIT: whole milliseconds above 50
+BURST_CHECK_PAGES = 64  # the burst looks at the time after page 1, 65, 129, ...
+SECTION_BYTES = 5 + 8 + 5  # section header, end of RAM section, footer
+FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two a page
+FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB
+UNLIMITED = 2**61  # of bytes, pages or ps
+
+
+@dataclass(frozen=True)
+class RecordedLink:
+    """The pace of a recorded wire: straight lines between samples, constant behind the last.
+
+    Attributes:
+        times_ns: int64 [samples]; sent_bytes: float64 [samples], so far.
+    """
+
+    times_ns: IntArray
+    sent_bytes: FloatArray
+
+    def by(self, t_ps: int) -> int:
+        """Bytes sent by a time."""
+        return int(np.interp(t_ps / PS_PER_NS, self.times_ns, self.sent_bytes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """The wire and the sending thread's speed, as config.LinkConfig has them.
+
+    Attributes:
+        bandwidth: bytes a second, infinite if only max-bandwidth shall bind.
+        zero_page_ns: to find a page to be zero.
+    """
+
+    bandwidth: float
+    normal_page_bytes: int
+    zero_page_bytes: int
+    zero_page_ns: float
+    page_cost_ns: float
+    non_ram_downtime_ns: int
+    recorded: RecordedLink | None
+
+    def page_ps(self) -> tuple[int, int]:
+        """Time of a normal and of a zero page; wire and thread work side by side."""
+        if self.recorded is not None:
+            return 0, 0
+        normal = max(
+            self.normal_page_bytes / self.bandwidth * PS_PER_S, self.page_cost_ns * PS_PER_NS
+        )
+        zero_cost = (self.page_cost_ns + self.zero_page_ns) * PS_PER_NS
+        return round(normal), round(
+            max(self.zero_page_bytes / self.bandwidth * PS_PER_S, zero_cost)
+        )
+
+
+class SendablePages(Protocol):
+    """All the sender knows of pages."""
+
+    pending: int
+
+    def run_ahead(self) -> tuple[bool, int]:
+        """Whether the pages ahead are zero, and how many are alike."""
+
+    def take(self, budgets: Sequence[tuple[int, int, int]]) -> Taken:
+        """Take pages from the cursor on while all budgets last."""
+
+
+@dataclass(kw_only=True)
+class Advance:
+    """How far the sender came.
+
+    Attributes:
+        at_ns: where it stopped.
+        turn: it stopped before a turn of the main loop that does more than send.
+        clears: chunks whose remote clear happened, int64 [n], and when, int64 [n] ns.
+    """
+
+    at_ns: int = 0
+    turn: bool = False
+    clears: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPlan:
+    """What every window is like while all pages are alike.
+
+    Attributes:
+        pages, sent_bytes, length_ps: of one window.
+    """
+
+    pages: int
+    sent_bytes: int
+    length_ps: int
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second."""
+        return self.sent_bytes * PS_PER_S / self.length_ps
+
+
+class Sender:
+    """The migration thread.
+
+    Args:
+        link: the wire.
+        max_bandwidth: bytes a second; 0: unlimited.
+        page_bytes: of guest memory.
+        counts_flushed_bytes: the rate limit sees bytes only when a buffer is flushed.
+        threshold: bytes that fit the downtime limit at a bandwidth.
+        acts: whether a turn does more than send, by estimate and threshold; holds for all estimates
+            below one for which it does.
+
+    Attributes:
+        bandwidth: the last window's sample, bytes a second; 0 before the first has closed.
+        threshold_bytes: threshold_size.
+        normal_pages, zero_pages: sent so far.
+        transferred_bytes: queued so far.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        max_bandwidth: int,
+        page_bytes: int,
+        counts_flushed_bytes: bool,
+        threshold: Callable[[float], int],
+        acts: Callable[[int, int], bool],
+    ) -> None:
+        self._link, self._page_bytes = link, page_bytes
+        self._budget_bytes = max_bandwidth // WINDOWS_PER_S
+        self._threshold, self._acts = threshold, acts
+        self._normal_ps, self._zero_ps = link.page_ps()
+        self._flush = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
+        self.bandwidth, self.threshold_bytes = 0.0, 0
+        self.normal_pages = self.zero_pages = self.transferred_bytes = 0
+        self._now_ps = self._wake_ps = self._window_start_ps = 0
+        self._window_bytes = 0
+        self._sleeping = False  # for the rest of the window
+        self._checked = False  # the turn at hand has been looked at
+        self._burst: tuple[int, int] | None = None  # bytes and ps that are left of it
+        self._burst_normal_pages = 0
+        self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
+
+    @property
+    def flushed_bytes(self) -> int:
+        """What migration_transferred_bytes says: a burst's last pages wait for their flush."""
+        waiting = self._burst_normal_pages % self._flush[0] if self._burst else 0
+        return self.transferred_bytes - waiting * self._link.normal_page_bytes
+
+    def advance(self, to_ns: int, pages: SendablePages) -> Advance:
+        """Send until a time, or until a turn at which the main loop does more than send."""
+        to_ps = to_ns * PS_PER_NS
+        done = Advance(at_ns=to_ns)
+        while self._now_ps <= to_ps:
+            if self._now_ps < self._wake_ps:
+                self._now_ps = min(self._wake_ps, to_ps)
+                if self._now_ps < self._wake_ps:
+                    break
+            if self._sleeping:
+                self._sleeping = False
+                self._close_window()
+            if self._burst is None:
+                if not self._checked and self._acts(
+                    pages.pending * self._page_bytes, self.threshold_bytes
+                ):
+                    done.at_ns, done.turn = -(-self._now_ps // PS_PER_NS), True
+                    break
+                if self._jump(to_ps, pages, done):
+                    continue
+                self._begin_burst(pages)
+            if not self._send(to_ps, pages, done):
+                break
+        return done
+
+    def iterate(self) -> None:
+        """The turn at hand has been looked at: go on and send."""
+        self._checked = True
+
+    def stall(self, until_ns: int) -> None:
+        """Nothing is sent before a time: a sync or a lock; the window runs long."""
+        self._wake_ps = max(self._wake_ps, until_ns * PS_PER_NS)
+
+    def drain(self, pages: SendablePages) -> int:
+        """Send all that is left with no rate limit; how long that takes, ns."""
+        taken = pages.take([(UNLIMITED, 1, 1)])
+        self._account(taken)
+        return -(-(taken.normal * self._normal_ps + taken.zero * self._zero_ps) // PS_PER_NS)
+
+    def _account(self, taken: Taken) -> int:
+        sent = taken.normal * self._link.normal_page_bytes + taken.zero * self._link.zero_page_bytes
+        self.normal_pages += taken.normal
+        self.zero_pages += taken.zero
+        self.transferred_bytes += sent
+        return sent
+
+    def _close_window(self) -> None:
+        length_ps = self._now_ps - self._window_start_ps
+        self._sample(self._window_bytes * PS_PER_S / length_ps)
+        self._window_start_ps, self._window_bytes = self._now_ps, 0
+
+    def _sample(self, bandwidth: float) -> None:
+        self.bandwidth = bandwidth
+        self.threshold_bytes = self._threshold(bandwidth)
+
+    def _begin_burst(self, pages: SendablePages) -> None:
+        is_zero, alike = pages.run_ahead()
+        self._burst = self._burst_limits(is_zero and alike > 0, self._window_bytes)
+        self._burst_normal_pages = 0
+        if self._link.recorded is not None:
+            allowed = (
+                self._link.recorded.by(self._window_start_ps + WINDOW_PS) - self.transferred_bytes
+            )
+            self._burst = min(self._burst[0], max(0, allowed)), self._burst[1]
+
+    def _burst_limits(self, is_zero: bool, window_bytes: int) -> tuple[int, int]:
+        """Bytes and ps of a burst of pages that are alike, in a window that has sent some bytes.
+
+        It ends with the flush that takes the window over its budget, or with the first look at the
+        time that finds more than 50 ms gone. Where both kinds of pages are mixed this holds to
+        within a flush and 64 pages.
+        """
+        page_bytes = self._link.zero_page_bytes if is_zero else self._link.normal_page_bytes
+        page_ps = self._zero_ps if is_zero else self._normal_ps
+        limit_bytes = limit_ps = UNLIMITED
+        if self._budget_bytes and page_bytes:
+            flush = self._flush[is_zero] * page_bytes
+            limit_bytes = max(0, (self._budget_bytes - window_bytes) // flush + 1) * flush
+        if page_ps:
+            checks = max(0, math.ceil((BURST_PS / page_ps - 1) / BURST_CHECK_PAGES))
+            limit_ps = (BURST_CHECK_PAGES * checks + 1) * page_ps
+        return limit_bytes, limit_ps
+
+    def _send(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+        """Go on with the burst; False if the time to stop at came first."""
+        assert self._burst is not None
+        left_bytes, left_ps = self._burst
+        start_ps, until_to_ps = self._now_ps, to_ps - self._now_ps
+        taken = pages.take([
+            (left_bytes, self._link.normal_page_bytes, self._link.zero_page_bytes),
+            (min(left_ps, until_to_ps), self._normal_ps, self._zero_ps),
+        ])  # fmt: skip
+        sent = self._account(taken)
+        spent_ps = taken.normal * self._normal_ps + taken.zero * self._zero_ps
+        self._note_clears(start_ps, taken, done)
+        self._now_ps += spent_ps
+        self._window_bytes += sent
+        self._burst_normal_pages += taken.normal
+        self._burst = left_bytes - sent, left_ps - spent_ps
+        full = left_bytes - sent < min(self._link.normal_page_bytes, self._link.zero_page_bytes)
+        cut_short = until_to_ps < left_ps and until_to_ps - spent_ps < max(
+            self._normal_ps, self._zero_ps
+        )
+        if pages.pending and cut_short and not full:
+            return False
+        self._end_burst(drained=not pages.pending)
+        return True
+
+    def _end_burst(self, *, drained: bool) -> None:
+        self._burst, self._checked = None, False
+        self.transferred_bytes += SECTION_BYTES
+        self._window_bytes += SECTION_BYTES
+        over = self._budget_bytes and self._window_bytes > self._budget_bytes
+        if self._now_ps >= self._window_start_ps + WINDOW_PS:
+            self._close_window()
+        elif over or (self._link.recorded is not None and not drained):
+            self._sleeping, self._wake_ps = (
+                True,
+                max(self._wake_ps, self._window_start_ps + WINDOW_PS),
+            )
+
+    def _plan(self, is_zero: bool) -> WindowPlan | None:
+        """What a window is like while enough pages of one kind lie ahead; None if it has no end."""
+        page_bytes = self._link.zero_page_bytes if is_zero else self._link.normal_page_bytes
+        page_ps = self._zero_ps if is_zero else self._normal_ps
+        if self._link.recorded is not None or not (page_ps or (self._budget_bytes and page_bytes)):
+            return None
+        pages = sent_bytes = length_ps = 0
+        while length_ps < WINDOW_PS:
+            limit_bytes, limit_ps = self._burst_limits(is_zero, sent_bytes)
+            by_bytes = limit_bytes // page_bytes if page_bytes else UNLIMITED
+            burst = min(by_bytes, limit_ps // page_ps if page_ps else UNLIMITED)
+            pages += burst
+            length_ps += burst * page_ps
+            sent_bytes += burst * page_bytes + SECTION_BYTES
+            if self._budget_bytes and sent_bytes > self._budget_bytes:
+                length_ps = max(length_ps, WINDOW_PS)
+        return WindowPlan(pages=pages, sent_bytes=sent_bytes, length_ps=length_ps)
+
+    def _jump(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+        """Send many equal windows in one take, well short of the turn that acts; whether it did."""
+        if self._window_bytes or self._now_ps != self._window_start_ps:
+            return False
+        is_zero, alike = pages.run_ahead()
+        plan = self._plans[is_zero]
+        if plan is None:
+            return False
+        threshold_bytes = max(self.threshold_bytes, self._threshold(plan.bandwidth))
+        windows = min(
+            (to_ps - self._now_ps) // plan.length_ps,
+            alike // plan.pages,
+            (pages.pending - threshold_bytes // self._page_bytes) // plan.pages - 1,
+        )
+        if windows < 1:
+            return False
+        taken = pages.take([(windows * plan.pages, 1, 1)])
+        self._account(taken)
+        self.transferred_bytes += windows * (
+            plan.sent_bytes - plan.pages * self._page_wire_bytes(is_zero)
+        )
+        self._note_clears(self._now_ps, taken, done, plan)
+        self._now_ps += windows * plan.length_ps
+        self._window_start_ps, self._checked = self._now_ps, False
+        self._sample(plan.bandwidth)
+        return True
+
+    def _page_wire_bytes(self, is_zero: bool) -> int:
+        return self._link.zero_page_bytes if is_zero else self._link.normal_page_bytes
+
+    def _note_clears(
+        self, start_ps: int, taken: Taken, done: Advance, plan: WindowPlan | None = None
+    ) -> None:
+        """When the chunks of a take were cleared: as their first page was sent."""
+        if not len(taken.cleared):
+            return
+        windows_ps: IntArray | int = 0
+        normal, zero = taken.normal_before, taken.zero_before
+        if plan is not None:  # all of one kind
+            windows_ps = (normal + zero) // plan.pages * plan.length_ps
+            normal, zero = (
+                np.where(taken.zero, 0, normal % plan.pages),
+                np.where(taken.zero, zero % plan.pages, 0),
+            )
+        times_ps = start_ps + windows_ps + normal * self._normal_ps + zero * self._zero_ps
+        done.clears.append((taken.cleared, -(-times_ps // PS_PER_NS)))
