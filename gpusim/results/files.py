@@ -1,0 +1,148 @@
+"""The files of a run: summary.json, syncs.csv, events.jsonl, timeline.csv and .npz, plot.png.
+
+Owns their names, their order and their text. syncs.csv and events.jsonl depend on config and seed
+alone, byte for byte. summary.json comes last: where it is, the run is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpusim.records import Event, Result, SyncRecord
+from gpusim.results import timeline as grid
+from gpusim.results.plot import draw_run, require_matplotlib
+from gpusim.results.whole import ResultsError, whole_file, write_text
+from gpusim.version import __version__
+
+SUMMARY = "summary.json"
+SYNCS = "syncs.csv"
+EVENTS = "events.jsonl"
+TIMELINE_CSV = "timeline.csv"
+TIMELINE_NPZ = "timeline.npz"
+PLOT = "plot.png"
+
+# digits after the point: the engine counts in nanoseconds
+_SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
+
+
+def write_run(result: Result, folder: Path, *, plot: bool = True) -> None:
+    """Write everything a run leaves, summary.json last.
+
+    Args:
+        result: the migration.
+        folder: where to write; made if missing. What an earlier run left there is replaced.
+        plot: draw plot.png too.
+
+    Raises:
+        ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
+        OSError: a file cannot be written; summary.json is then not there.
+    """
+    if plot:
+        require_matplotlib()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)
+    columns = grid.timeline(result)
+    write_text(folder / SYNCS, _syncs_csv(result.syncs))
+    write_text(folder / EVENTS, _events_jsonl(result.events))
+    write_text(folder / TIMELINE_CSV, _timeline_csv(columns))
+    with whole_file(folder / TIMELINE_NPZ) as file:
+        np.savez_compressed(file, allow_pickle=False, **columns)
+    if plot:
+        draw_run(result, folder / PLOT)
+    _write_summary(folder, asdict(result.summary))
+
+
+def write_failure(error: BaseException, folder: Path) -> None:
+    """Write the summary.json of a run that raised `error`, and no other file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    message = " ".join(str(error).split())
+    name = type(error).__name__
+    summary = {
+        "status": "failed",
+        "error": f"{name}: {message}" if message else name,
+        "traceback": "".join(traceback.format_exception(error)),
+        "gpusim_version": __version__,
+    }
+    _write_summary(folder, summary)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What summary.json of `folder` says; `status` is always there, the rest if it is not failed.
+
+    Raises:
+        ResultsError: there is none, so the run did not finish, or it is not one of gpusim's.
+    """
+    path = folder / SUMMARY
+    try:
+        summary = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: not there, so this folder holds no finished run") from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(summary, dict) or "status" not in summary:
+        raise ResultsError(f"{path}: not a summary of gpusim: it has no status")
+    return summary
+
+
+def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    text = json.dumps(summary, indent=2, allow_nan=False, default=_plain, ensure_ascii=False)
+    write_text(folder / SUMMARY, text + "\n")
+
+
+def _syncs_csv(syncs: Iterable[SyncRecord]) -> str:
+    names = [field.name for field in fields(SyncRecord)]
+    rows = ([getattr(sync, name) for name in names] for sync in syncs)
+    return _csv(names, rows, _SYNC_DECIMALS)
+
+
+def _timeline_csv(columns: grid.Timeline) -> str:
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return _csv(list(columns), rows, grid.DECIMALS)
+
+
+def _csv(
+    names: Sequence[str], rows: Iterable[Sequence[object]], decimals: Mapping[str, int]
+) -> str:
+    formats = [f".{decimals[name]}f" if name in decimals else "" for name in names]
+    lines = [",".join(names)]
+    for row in rows:
+        cells = zip(row, formats, strict=True)
+        lines.append(",".join("" if cell is None else format(cell, spec) for cell, spec in cells))
+    return "\n".join(lines) + "\n"
+
+
+def _events_jsonl(events: Iterable[Event]) -> str:
+    return "".join(_event_line(event) for event in events)
+
+
+def _event_line(event: Event) -> str:
+    line = {
+        "time_s": round(event.time_s, 9),
+        "event": event.event,
+        "arguments": {name: _finite(value) for name, value in event.arguments.items()},
+    }
+    return json.dumps(line, separators=(",", ":"), allow_nan=False, default=_plain) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: an argument without a bound ("unlimited") becomes null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: object) -> object:
+    """The Python number behind one of numpy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a result: {value!r}")

@@ -1,0 +1,107 @@
+"""State over time on a regular grid, resampled from the knots of a result.
+
+Owns the grid and the rule between two knots: bytes and vCPU run time are straight lines, throttle
+and sync count are steps, and of knots that share a time the last one holds from then on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpusim.records import Result, SyncRecord
+
+Timeline: TypeAlias = dict[str, NDArray[Any]]
+FloatArray: TypeAlias = NDArray[np.float64]
+
+MAX_ROWS = 10_000
+MIN_ROWS = 101  # a run of a few milliseconds has a shape too
+STEP_S = 0.1  # QEMU's own window (BUFFER_DELAY): it decides nothing in between
+
+# digits after the point: nanoseconds where the engine counts in them
+DECIMALS = {"time_s": 9, "guest_run_s": 9, "guest_speed_percent": 3}
+
+
+def timeline(result: Result) -> Timeline:
+    """Columns of timeline.csv and .npz, all of one length, at most MAX_ROWS.
+
+    Returns:
+        time_s: float64, from 0 to total_time_s in equal steps.
+        remaining_bytes, transferred_bytes: int64, linear between knots.
+        cpu_throttle_percentage, dirty_sync_count: int64, as of the latest knot.
+        guest_run_s: float64, vCPU run time so far.
+        guest_speed_percent: float64, its slope since the row before, in percent of wall time; the
+            first row repeats the second.
+        dirty_pages_rate: int64, pages a second, of the last closed period; 0 before there is one.
+
+    Raises:
+        ValueError: the result has no knots.
+    """
+    if not result.knots:
+        raise ValueError("a result without knots has no timeline")
+    time_s = _grid(result.summary.total_time_s)
+    knots = {
+        name: np.array([getattr(knot, name) for knot in result.knots])
+        for name in ("time_s", *_COLUMNS)
+    }
+    latest = _latest(knots["time_s"], time_s)
+    columns: Timeline = {"time_s": time_s}
+    for name, linear in _COLUMNS.items():
+        column = _lines(knots["time_s"], knots[name], time_s, latest) if linear else knots[name]
+        column = column if linear else column[latest]
+        columns[name] = column if name in DECIMALS else np.rint(column).astype(np.int64)
+    columns["guest_speed_percent"] = _speed_percent(time_s, columns["guest_run_s"])
+    columns["dirty_pages_rate"] = _dirty_pages_rate(result.syncs, time_s)
+    for name, digits in DECIMALS.items():
+        columns[name] = np.round(columns[name], digits)
+    return columns
+
+
+# column of a Knot: is it a straight line between two knots, or a step?
+_COLUMNS = {
+    "remaining_bytes": True,
+    "transferred_bytes": True,
+    "cpu_throttle_percentage": False,
+    "dirty_sync_count": False,
+    "guest_run_s": True,
+}
+
+
+def _grid(total_time_s: float) -> FloatArray:
+    if total_time_s <= 0:
+        return np.zeros(1)
+    rows = min(max(math.ceil(total_time_s / STEP_S) + 1, MIN_ROWS), MAX_ROWS)
+    return np.linspace(0.0, total_time_s, rows)
+
+
+def _latest(knot_s: FloatArray, time_s: FloatArray) -> NDArray[np.intp]:
+    """Index of the last knot at or before each time; the first knot before it."""
+    return np.maximum(np.searchsorted(knot_s, time_s, side="right") - 1, 0)
+
+
+def _lines(
+    knot_s: FloatArray, values: NDArray[Any], time_s: FloatArray, latest: NDArray[np.intp]
+) -> FloatArray:
+    following = np.minimum(latest + 1, len(knot_s) - 1)
+    span_s = knot_s[following] - knot_s[latest]
+    since_s = np.maximum(time_s - knot_s[latest], 0.0)
+    share = np.divide(since_s, span_s, out=np.zeros_like(time_s), where=span_s > 0)
+    rise = (values[following] - values[latest]).astype(np.float64)
+    between: FloatArray = values[latest] + rise * np.minimum(share, 1.0)
+    return between
+
+
+def _speed_percent(time_s: FloatArray, run_s: FloatArray) -> FloatArray:
+    if len(time_s) < 2:
+        return np.full(len(time_s), 100.0)
+    percent = 100.0 * np.diff(run_s) / np.diff(time_s)
+    return np.concatenate((percent[:1], percent))
+
+
+def _dirty_pages_rate(syncs: list[SyncRecord], time_s: FloatArray) -> NDArray[np.int64]:
+    closed = [(s.time_s, s.dirty_pages_rate) for s in syncs if s.dirty_pages_rate is not None]
+    rates = np.array([0, *(rate for _, rate in closed)], dtype=np.int64)
+    return rates[np.searchsorted([when for when, _ in closed], time_s, side="right")]

@@ -1,0 +1,42 @@
+"""A file that exists is whole: written under a temporary name in its folder, then renamed.
+
+Owns nothing but that promise and the error this package raises; it knows no format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+class ResultsError(Exception):
+    """Results cannot be written, drawn or read; the message is one line for the user."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears as `path` when the block ends well, and not at all otherwise.
+
+    The temporary file is hidden, lies in the same folder, so that the rename is atomic, and is
+    removed whatever stops the block. What `path` held before stays until the rename.
+
+    Raises:
+        OSError: the file cannot be written or renamed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all; line ends stay as they are."""
+    with whole_file(path) as file:
+        file.write(text.encode())
