@@ -1,0 +1,173 @@
+"""gpusim-validate: recordings of a real QEMU beside what gpusim makes of them.
+
+It reads the command line, checks every recording before the first run, spreads the runs over
+processes and prints; the arithmetic is report.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+from tqdm import tqdm
+
+from gpusim.config import Config, ConfigError
+from gpusim.results.whole import write_text
+from gpusim.scenario import resolve
+from gpusim.simulation import simulate
+from gpusim.validation.quantities import Quantities, measured, simulated
+from gpusim.validation.recording import (
+    SHIPPED,
+    Recording,
+    RecordingError,
+    find_recordings,
+    load_recording,
+)
+from gpusim.validation.replay import predict_config, replay_config
+from gpusim.validation.report import Case, Mode, rows, summary, summary_text, table
+
+DEFAULT_SEEDS = 20
+Task: TypeAlias = tuple[int, Mode, Config]  # place of the case, mode, what to run
+MODES: dict[str, tuple[Mode, ...]] = {
+    "replay": ("replay",),
+    "predict": ("predict",),
+    "both": ("replay", "predict"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        cases = [
+            Case(recording=recording, measured=measured(recording))
+            for recording in load_recordings(options.paths or [SHIPPED])
+        ]
+        _check_writable(options.json)
+        tasks = plan(cases, MODES[options.mode], options.seeds)
+    except RecordingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    run(cases, tasks)
+    found_rows, found_summary = rows(cases), summary(cases)
+    if options.json is not None:
+        found = {"rows": found_rows, "summary": found_summary}
+        write_text(options.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    print(table(found_rows), end="\n\n")
+    print(summary_text(found_summary))
+    return 0
+
+
+def _check_writable(path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise RecordingError(path, "cannot be written; expected a file in a folder that exists")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpusim-validate",
+        description="Simulate recorded migrations of a real QEMU; print measured beside simulated.",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="recordings, or folders of them; default: the shipped ones",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write rows and summary to this file, too"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="both",
+        help="replay: recorded writes and wire; predict: what was known before; default: both",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=DEFAULT_SEEDS,
+        metavar="N",
+        help=f"of each prediction; default: {DEFAULT_SEEDS}",
+    )
+    return parser
+
+
+def _seeds(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 10_000):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to 10000")
+    return int(text)
+
+
+def load_recordings(paths: Sequence[Path]) -> list[Recording]:
+    """All recordings that the paths stand for, each file once.
+
+    Raises:
+        RecordingError: a path without recordings, a damaged or foreign file, or two of one name.
+    """
+    files = {file.resolve(): file for path in paths for file in find_recordings(path)}
+    recordings: dict[str, Recording] = {}
+    for file in files.values():
+        recording = load_recording(file)
+        if recording.case in recordings:
+            raise RecordingError(
+                file, f"a second recording named {recording.case}; expected each name once"
+            )
+        recordings[recording.case] = recording
+    return list(recordings.values())
+
+
+def plan(cases: Sequence[Case], modes: Sequence[Mode], seeds: int) -> list[Task]:
+    """Every run there is to make: one replay of a case, and a prediction of it for each seed.
+
+    Raises:
+        RecordingError: a recording that cannot be simulated.
+    """
+    tasks: list[Task] = []
+    for place, case in enumerate(cases):
+        for mode in modes:
+            build = replay_config if mode == "replay" else predict_config
+            try:
+                resolve(build(case.recording))
+            except ConfigError as error:
+                message = f"cannot be simulated: {error}"
+                raise RecordingError(case.recording.case, message) from None
+            runs = 1 if mode == "replay" else seeds
+            tasks += [(place, mode, build(case.recording, seed)) for seed in range(1, runs + 1)]
+    return tasks
+
+
+def run(cases: Sequence[Case], tasks: Sequence[Task]) -> None:
+    """Make the runs, in parallel processes where there is more than one core, and file them."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    workers = min(cores, len(tasks))
+    if workers < 2:
+        _file(cases, tasks, map(_simulate, tasks))
+        return
+    spawn = multiprocessing.get_context("spawn")  # tqdm's thread and fork do not go together
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        _file(cases, tasks, pool.map(_simulate, tasks))
+
+
+def _simulate(task: Task) -> Quantities:
+    return simulated(simulate(task[2]))
+
+
+def _file(cases: Sequence[Case], tasks: Sequence[Task], results: Iterator[Quantities]) -> None:
+    bar = tqdm(results, total=len(tasks), unit="run", disable=None, leave=False)
+    for (place, mode, _), result in zip(tasks, bar, strict=True):
+        cases[place].runs.setdefault(mode, []).append(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
