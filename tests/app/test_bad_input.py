@@ -1,0 +1,114 @@
+"""Is what cannot be simulated one line that names its key, before anything is taken or left?"""
+
+from __future__ import annotations
+
+import pytest
+
+from gpusim import ConfigError
+from gpusim.scenario import resolve
+from tests.app.command import composed, gpusim
+
+MIX = ("database", "log", "network_card")
+BAD = {
+    # out of range
+    "vm.vcpus": ["vm.vcpus=0"],
+    "vm.memory": ["vm.memory=0"],
+    "vm.page_size": ["vm.page_size=1000"],
+    "vm.zero_percent": ["workload=idle", "vm.zero_percent=101"],
+    "seed": ["seed=-1"],
+    "link.bandwidth": ["link.bandwidth=0"],
+    "link.page_cost_ns": ["link.page_cost_ns=-1"],
+    "migration.version": ["migration.version=qemu_1_0"],
+    "migration.downtime_limit": ["migration.downtime_limit=-5"],
+    "migration.throttle_trigger_threshold": ["migration.throttle_trigger_threshold=101"],
+    "migration.cpu_throttle_increment": ["migration.cpu_throttle_increment=0"],
+    "migration.max_bandwidth": ["migration.max_bandwidth=fast"],
+    "tracking.mode": ["tracking.mode=magic"],
+    "tracking.sync_fixed_ms": ["tracking.sync_fixed_ms=nan"],
+    "backend.name": ["backend.name=cupy"],
+    "limit.simulated": ["limit.simulated=0s"],
+    "limit.wall": ["limit.wall=soon"],
+    "workload.page_writes_per_s": ["workload=uniform", "workload.page_writes_per_s=-1"],
+    "workload.threads": ["workload=sequential", "workload.threads=0"],
+    "workload.exponent": ["workload=zipf", "workload.exponent=-1"],
+    "workload.hot_percent": ["workload=hot_cold", "workload.hot_percent=0"],
+    # contradictory
+    "migration.max_cpu_throttle": [
+        "migration.cpu_throttle_initial=50",
+        "migration.max_cpu_throttle=40",
+    ],
+    "migration.fallback_sync_interval": [
+        "migration=qemu_9_1",
+        "migration.fallback_sync_interval=5s",
+    ],
+    "migration.avail_switchover_bandwidth": [
+        "migration=qemu_7_2",
+        "migration.avail_switchover_bandwidth=1GB/s",
+    ],
+    "vm.blocks": ["vm.blocks=[1GiB,2GiB]"],
+    "vm.zero_ranges": ["workload=idle", "vm.zero_ranges=[[2GiB,1GiB]]"],
+    "workload.working_set": ["workload.working_set=1GiB"],  # and working_set_percent
+    "workload.catch_up_page_writes_per_s": ["workload=uniform", "workload.pace=paced"],
+    "workload.pace": ["workload=uniform", "workload.pace=leisurely"],
+    "workload.windows": ["workload=uniform", "workload.windows=[[5s,1s]]"],
+    "workload.pattern": ["workload=uniform", "workload.pattern=zipf"],
+    "workload.start": ["workload=uniform", "workload.start=1GiB", "workload.granule=2MiB"],
+    # larger than what holds it
+    "workload.working_set_percent": ["workload=uniform", "workload.working_set_percent=110"],
+    # let in by Hydra because of the plus, and read by nobody
+    "surprise": ["+surprise=1"],
+    "migration.max_bandwith": ["+migration.max_bandwith=1GB/s"],
+    # inside a mix
+    "workload.writers": ["workload=mix", *(f"~workload.writers.{name}" for name in MIX)],
+    "workload.writers.log.threads": ["workload=mix", "workload.writers.log.threads=many"],
+    "workload.writers.log.colour": ["workload=mix", "+workload.writers.log.colour=red"],
+    "workload.writers.new.pattern": ["workload=mix", "+workload.writers.new={pattern: none}"],
+}
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_bad_value_names_its_key(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(composed(*BAD[key]))
+    assert caught.value.key == key
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{key} = ")
+
+
+def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpusim.scenario.available_memory_bytes", lambda: 10**9)
+    with pytest.raises(ConfigError, match=r"vm.memory = 24TiB: needs 1.5 GiB of bitmaps"):
+        resolve(composed("vm=huge_24tib"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=tiny", "workload.working_set_percent=110"],
+        ["migration.cpu_throttle_initial=50", "migration.max_cpu_throttle=40", "vm=tiny_256mib"],
+        ["vm.memory=1PiB", "workload=idle", "dry_run=true"],
+        ["vm.memory=1000TiB", "workload=idle"],  # 62 GiB of bitmaps
+    ],
+    ids=" ".join,
+)
+def test_command_says_one_line_and_leaves_nothing(overrides: list[str], tmp_path) -> None:
+    before = "import gpusim.scenario as s; s.available_memory_bytes = lambda: 8 * 2**30"
+    done = gpusim(*overrides, cwd=tmp_path, before=before, code=2)
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_typo_is_one_of_hydras_messages(tmp_path) -> None:
+    done = gpusim("vm.memorx=1TiB", cwd=tmp_path, code=1)
+    assert "vm.memorx" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_runs_folder_is_not_removed(tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    gpusim("seed=-1", "hydra.run.dir=mine", cwd=tmp_path, code=2)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"

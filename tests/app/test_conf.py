@@ -1,0 +1,96 @@
+"""Does every file in conf/ compose, and does Hydra stop a typo?"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from gpusim.scenario import resolve
+from tests.app.command import CONF, composed
+
+OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+EXPERIMENTS = sorted(CONF.glob("experiment/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a 24 TiB VM fits this machine is not the question here."""
+    monkeypatch.setattr("gpusim.scenario.available_memory_bytes", lambda: 2**40)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes_and_can_be_simulated(option: str) -> None:
+    resolve(composed(option))
+
+
+def test_defaults_can_be_simulated() -> None:
+    resolve(composed())
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_starts_with_its_command_and_its_question(path) -> None:
+    package, command, *rest = path.read_text().splitlines()
+    comment = " ".join(itertools.takewhile(lambda line: line.startswith("#"), rest))
+    assert package == "# @package _global_"
+    assert "?" in comment
+    program, *overrides = shlex.split(command.removeprefix("# "))
+    assert (program, overrides[0]) == ("gpusim", f"experiment={path.stem}")
+    resolve(composed(*overrides))
+
+
+def test_workloads_scale_with_every_vm() -> None:
+    workloads = [option for option in OPTIONS if option.startswith("workload=")]
+    for vm in ("vm=tiny_256mib", "vm=small_16gib", "vm=huge_24tib"):
+        for workload in workloads:
+            resolve(composed(vm, workload))
+
+
+def test_experiment_yields_to_the_command_line() -> None:
+    config = composed(
+        "experiment=peter_xu_10tb",
+        "migration=qemu_9_1",
+        "workload.working_set_percent=5",
+        "workload.page_writes_per_s=4e6",
+    )
+    assert config.migration.version == "qemu_9_1"
+    assert config.workload.working_set_percent == 5
+    assert config.workload.page_writes_per_s == 4e6
+
+
+def test_peter_xu_is_the_published_case() -> None:
+    config = composed("experiment=peter_xu_10tb")
+    assert config.link.wakeup_latency_us == 0
+    scenario = resolve(config)
+    assert scenario.layout.pages * scenario.page_bytes == 10**13
+    assert scenario.zero_first.size == 0
+    assert scenario.parameters.max_bandwidth == 12_500_000_000
+    assert scenario.parameters.downtime_limit_ms == 300
+    assert scenario.link.bandwidth == float("inf")
+    assert (scenario.link.zero_page_ns, scenario.link.page_cost_ns) == (0, 0)
+    assert (scenario.link.non_ram_downtime_ns, scenario.sync_ns) == (0, 0)
+    assert scenario.tracking == "kvm_legacy"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["vm.memorx=1TiB"],
+        ["wrkload=uniform"],
+        ["migration=qemu_1_0"],
+        ["vm.vcpus=many"],
+        ["vm.memory=true"],
+        ["workload=uniform", "workload.hot_percent=5"],  # a key of hot_cold
+        ["workload=idle", "workload.working_set_percent=5"],
+        ["workload=mix", "workload.writer=5"],
+        ["link.bandwidth=[1,2]"],
+        ["workload._target_=os.system"],
+    ],
+    ids=" ".join,
+)
+def test_typo_is_stopped_by_hydra(overrides: list[str]) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        composed(*overrides)

@@ -1,0 +1,200 @@
+"""Does any config, sound or not, give a result or one line that names its key?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpusim import (
+    BackendConfig,
+    Config,
+    ConfigError,
+    HotColdConfig,
+    LimitConfig,
+    LinkConfig,
+    MigrationConfig,
+    MixConfig,
+    Result,
+    SequentialConfig,
+    TrackingConfig,
+    VmConfig,
+    WorkloadConfig,
+    WriterConfig,
+    ZipfConfig,
+    simulate,
+)
+
+VERSIONS = ["qemu_7_2", "qemu_9_1", "qemu_9_2"]
+TRACKING = ["kvm_manual", "kvm_legacy", "dirty_ring", "tcg"]
+ODD_NUMBERS = [-1, 0, 1, 50, 100, 101, 2**31, 2**63, -0.5, 1e-9, 1e300, math.nan, math.inf]
+ODD_SIZES = [*ODD_NUMBERS, "", "4KiB", "1 TiB", "-1GiB", "12 parsecs", "1e400B", "unlimited", "0"]
+ODD_LISTS: list[Any] = [
+    [],
+    [[]],
+    [[0, 1]],
+    [["0s", "1s"], ["2s", "9s"]],
+    [[3, 1]],
+    ["64MiB"],
+    [[0, "x"]],
+]
+
+writer_keys = {
+    "working_set_percent": st.floats(0.01, 100),
+    "page_writes_per_s": st.floats(0, 1e6),
+    "throttled": st.booleans(),
+    "granule": st.sampled_from([None, None, "4KiB", "64KiB", "2MiB"]),
+    "windows": st.sampled_from([None, None, [["0s", "1s"]], [[1, 2], [3, 600]]]),
+}
+paces = st.one_of(
+    st.just({}),
+    st.builds(
+        lambda rate, faster: {
+            "pace": "paced",
+            "page_writes_per_s": rate,
+            "catch_up_page_writes_per_s": rate * faster,
+        },
+        st.floats(1, 1e5),
+        st.floats(1, 10),
+    ),
+)
+
+
+def writers(kind: type[WriterConfig], **keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    settled = st.fixed_dictionaries({**writer_keys, **keys})
+    return st.builds(lambda some, pace: kind(**{**some, **pace}), settled, paces)
+
+
+one_writer = st.one_of(
+    writers(WriterConfig),
+    writers(HotColdConfig, hot_percent=st.floats(1, 99), hot_writes_percent=st.floats(0, 100)),
+    writers(ZipfConfig, exponent=st.floats(0, 3)),
+    writers(SequentialConfig, threads=st.integers(1, 5), first_write=st.integers(0, 10**9)),
+)
+workloads = st.one_of(
+    st.builds(WorkloadConfig),
+    one_writer,
+    st.dictionaries(st.sampled_from("abc"), one_writer, max_size=3).map(
+        lambda named: MixConfig(writers=named)
+    ),
+)
+sound_configs = st.builds(
+    Config,
+    vm=st.builds(
+        VmConfig,
+        memory=st.sampled_from(["4KiB", "1MiB", "48MiB", "256MiB"]),
+        vcpus=st.integers(1, 8),
+        zero_percent=st.sampled_from([0.0, 0.0, 10.0]),
+    ),
+    workload=workloads,
+    link=st.builds(
+        LinkConfig,
+        bandwidth=st.sampled_from(["100Mbit/s", "1Gbit/s", "10Gbit/s", "unlimited"]),
+        zero_page_scan=st.sampled_from(["2GB/s", "unlimited"]),
+        page_cost_ns=st.sampled_from([0.0, 500.0]),
+        non_ram_downtime_ms=st.sampled_from([0.0, 20.0]),
+    ),
+    migration=st.builds(
+        MigrationConfig,
+        version=st.sampled_from(VERSIONS),
+        auto_converge=st.booleans(),
+        max_bandwidth=st.sampled_from([0, 0, "10MiB/s", "128MiB/s"]),
+        downtime_limit=st.sampled_from([0, 1, 300]),
+        cpu_throttle_tailslow=st.booleans(),
+        cpu_throttle_initial=st.integers(1, 99),
+        cpu_throttle_increment=st.integers(1, 99),
+    ),
+    tracking=st.builds(
+        TrackingConfig,
+        mode=st.sampled_from(TRACKING),
+        initially_set=st.booleans(),
+        sync_fixed_ms=st.sampled_from([0.0, 0.5, 150.0]),
+    ),
+    backend=st.builds(BackendConfig, threads=st.just(1)),
+    limit=st.builds(LimitConfig, simulated=st.sampled_from(["50ms", "3s", "20s"])),
+    seed=st.integers(0, 2**63 - 1),
+    plot=st.just(False),
+)
+
+ODD: dict[str, list[Any]] = {
+    "vm.memory": [*ODD_SIZES, "8MiB"],
+    "vm.page_size": [*ODD_NUMBERS, 8192, 65536],
+    "vm.vcpus": ODD_NUMBERS,
+    "vm.zero_percent": ODD_NUMBERS,
+    "vm.zero_ranges": [*ODD_LISTS, [["0", "4KiB"]], [["1MiB", "2MiB"], ["2MiB", "8MiB"]]],
+    "vm.blocks": [*ODD_LISTS, ["128MiB", "128MiB"], ["1MiB"], ["16MiB", "32MiB"]],
+    "workload.working_set": ODD_SIZES,
+    "workload.working_set_percent": [*ODD_NUMBERS, None],
+    "workload.start": ODD_SIZES,
+    "workload.page_writes_per_s": ODD_NUMBERS,
+    "workload.pace": ["paced", "recorded", "", "brisk"],
+    "workload.catch_up_page_writes_per_s": ODD_NUMBERS,
+    "workload.recorded": [*ODD_LISTS, [[0, 0], [1, 500], [2, 500]]],
+    "workload.windows": ODD_LISTS,
+    "workload.granule": ODD_SIZES,
+    "workload.vcpus": ODD_NUMBERS,
+    "workload.pattern": ["uniform", "zipf", "mix", ""],
+    "workload.hot_percent": ODD_NUMBERS,
+    "workload.exponent": ODD_NUMBERS,
+    "workload.threads": ODD_NUMBERS,
+    "workload.first_write": ODD_NUMBERS,
+    "workload.writers": [{}, {"a": 1}, {"a": {}}, {"a": {"pattern": "zipf"}}, {"a": {"x": 1}}],
+    "link.bandwidth": ODD_SIZES,
+    "link.page_header_bytes": ODD_NUMBERS,
+    "link.zero_page_bytes": ODD_NUMBERS,
+    "link.zero_page_scan": ODD_SIZES,
+    "link.page_cost_ns": ODD_NUMBERS,
+    "link.wakeup_latency_us": ODD_NUMBERS,
+    "link.non_ram_downtime_ms": ODD_NUMBERS,
+    "link.recorded": [*ODD_LISTS, [[0, 0], [1, 10**7], [2, 10**8]]],
+    "migration.version": ["qemu_1_0", ""],
+    "migration.max_bandwidth": ODD_SIZES,
+    "migration.downtime_limit": ODD_NUMBERS,
+    "migration.avail_switchover_bandwidth": [*ODD_SIZES, "1GB/s"],
+    "migration.throttle_trigger_threshold": ODD_NUMBERS,
+    "migration.cpu_throttle_initial": ODD_NUMBERS,
+    "migration.cpu_throttle_increment": ODD_NUMBERS,
+    "migration.max_cpu_throttle": [*ODD_NUMBERS, 20, 40],
+    "migration.fallback_sync_interval": [*ODD_SIZES, "never", "1ms", "5s"],
+    "tracking.mode": ["", "magic"],
+    "tracking.sync_fixed_ms": ODD_NUMBERS,
+    "tracking.sync_ns_per_gib": ODD_NUMBERS,
+    "backend.name": ["auto", "numpy", "cupy", ""],
+    "backend.threads": ODD_NUMBERS,
+    "limit.simulated": [*ODD_SIZES, "1us"],
+    "limit.wall": [*ODD_SIZES, "1ms", "10s"],
+    "seed": ODD_NUMBERS,
+}
+oddities = st.sampled_from(sorted(ODD)).flatmap(
+    lambda key: st.tuples(st.just(key), st.sampled_from(ODD[key]))
+)
+
+
+def put(config: Config, key: str, value: object) -> None:
+    """Set a key that the config has; others stay away, as Hydra would not let them in."""
+    *parents, name = key.split(".")
+    owner: Any = config
+    for parent in parents:
+        owner = getattr(owner, parent)
+    if hasattr(owner, name):
+        setattr(owner, name, value)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sound_configs, st.lists(oddities, max_size=2))
+def test_a_config_gives_a_result_or_one_line(
+    config: Config, changes: list[tuple[str, object]]
+) -> None:
+    for key, value in changes:
+        put(config, key, value)
+    try:
+        result = simulate(config)
+    except ConfigError as error:
+        assert str(error).startswith(f"{error.key} = ")
+    else:
+        assert isinstance(result, Result)
+        assert result.summary.status in ("ok", "incomplete")
