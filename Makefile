@@ -1,0 +1,30 @@
+# make run    installs gpusim into .venv and runs the first experiment
+# make test   installs what the tests need too and runs them
+# Needs python3 >= 3.11; PYTHON=... names another interpreter, VENV=... another folder.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test
+
+run: $(VENV)/.installed-run
+	$(BIN)/gpusim experiment=first_run
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpusim needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second run start at once; a change of the dependencies installs again.
+$(VENV)/.installed-run: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[plot]'
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[plot,test,dev]'
+	touch $@ $(VENV)/.installed-run
