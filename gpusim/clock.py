@@ -20,10 +20,11 @@ class Timer:
         self._clock, self._fire, self._priority, self._freezes = clock, fire, priority, freezes
         self.at_ns: int | None = None  # None: not armed
         self._sequence = 0  # of the latest arming
+        self._armed_ns = 0  # when that was
 
     def arm(self, at_ns: int) -> None:
         """Fire at `at_ns`, or at once if that has passed; replaces an earlier arming."""
-        self.at_ns = at_ns
+        self.at_ns, self._armed_ns = at_ns, self._clock.now_ns
         self._clock._push(at_ns, self._priority, self)
 
     def cancel(self) -> None:
@@ -71,16 +72,17 @@ class Clock:
 
     def stop_vm(self) -> None:
         """The VM stops: timers that freeze stand still from now on."""
-        self._stopped_at_ns = self.now_ns
+        if self._stopped_at_ns is None:
+            self._stopped_at_ns = self.now_ns
 
     def start_vm(self) -> None:
-        """The VM runs again: timers that freeze are due later by the time it stood still."""
+        """The VM runs again: timers that freeze are due later by the time they stood still."""
         if self._stopped_at_ns is None:
             return
-        pause_ns, self._stopped_at_ns = self.now_ns - self._stopped_at_ns, None
+        stopped_at_ns, self._stopped_at_ns = self._stopped_at_ns, None
         for _, _, _, timer in sorted(e for e in self._heap if self._live(e) and e[3]._freezes):
             assert timer.at_ns is not None
-            timer.arm(timer.at_ns + pause_ns)
+            timer.arm(timer.at_ns + self.now_ns - max(stopped_at_ns, timer._armed_ns))
 
     def _push(self, at_ns: int, priority: int, timer: Timer) -> None:
         self._sequence += 1

@@ -59,7 +59,8 @@ class WriterConfig(WorkloadConfig):
         pace: cpu_bound (a throttled vCPU writes less), paced (work arrives at page_writes_per_s and
             what a throttle held up is caught up), recorded (`recorded` says when).
         catch_up_page_writes_per_s: paced only: how fast the guest works while it has a backlog.
-        recorded: recorded only: [[seconds, page writes so far], ...], rising.
+        recorded: recorded only: [[seconds, page writes so far], ...], rising; behind the last it is
+            CPU-bound at page_writes_per_s.
         windows: [[from, until], ...] in which it is active; null: always.
         throttled: false for device writes, which no vCPU throttle slows.
         granule: null: the working set is contiguous; a size such as 2MiB: it is scattered over the
@@ -136,6 +137,8 @@ class LinkConfig:
             about 48 s, the first pass of the series' v2 letter of 2024-09-30 (an inference).
         page_cost_ns: the sending thread's own time a page, beside which the wire works; no source,
             so 0: the link is never slowed by the thread.
+        wakeup_latency_us: how late the sending thread wakes from its sleep to the end of a 100 ms
+            window. Default: Linux's timer slack (prctl(2), PR_SET_TIMERSLACK), a lower bound.
         non_ram_downtime_ms: device state and switchover besides RAM; no source, so 0: the downtime
             is that of the RAM alone.
         recorded: instead of bandwidth, [[seconds, bytes on the wire so far], ...]: a recorded pace.
@@ -146,6 +149,7 @@ class LinkConfig:
     zero_page_bytes: int = 9
     zero_page_scan: int | float | str = "2GB/s"
     page_cost_ns: float = 0.0
+    wakeup_latency_us: float = 50.0
     non_ram_downtime_ms: float = 0.0
     recorded: list[Any] | None = None
 

@@ -36,7 +36,15 @@ from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS
 from gpusim.sender import Link, RecordedLink
-from gpusim.units import NS_PER_MS, NS_PER_S, format_bytes, parse_bytes, parse_bytes_per_s, parse_ns
+from gpusim.units import (
+    NS_PER_MS,
+    NS_PER_S,
+    NS_PER_US,
+    format_bytes,
+    parse_bytes,
+    parse_bytes_per_s,
+    parse_ns,
+)
 
 T = TypeVar("T")
 MAX_VM_BYTES = 2**50
@@ -56,6 +64,9 @@ class Scenario:
         lazy: KVM manual protect.
         initially_set: lazy only.
         sync_ns: duration of one sync.
+        sync_waits_for_vcpus: a sync ends when every vCPU has answered, and one that the throttle put
+            to sleep answers when it wakes: run_on_cpu in system/physmem.c:tcg_log_global_after_sync
+            and in accel/kvm/kvm-all.c:kvm_cpu_synchronize_kick_all (dirty ring).
         bitmap_bytes: memory of all bitmaps.
     """
 
@@ -72,6 +83,7 @@ class Scenario:
     lazy: bool
     initially_set: bool
     sync_ns: int
+    sync_waits_for_vcpus: bool
     bitmap_bytes: int
     threads: int
     backend: str
@@ -201,7 +213,7 @@ def _pace(key: str, writer: WriterConfig) -> Pace:
         )
     pairs = _pairs(f"{key}.recorded", writer.recorded, float, float, "[[0, 0], [0.2, 8768], ...]")
     times, writes = _rising(f"{key}.recorded", pairs)
-    return Recorded(times, writes)
+    return Recorded(times, writes, rate)
 
 
 def _rising(key: str, pairs: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -536,6 +548,7 @@ def _link(config: LinkConfig, page_bytes: int) -> Link:
     _in_range("link.page_header_bytes", config.page_header_bytes, 0, 65536)
     _in_range("link.zero_page_bytes", config.zero_page_bytes, 0, 65536)
     _in_range("link.page_cost_ns", config.page_cost_ns, 0, 1e9)
+    _in_range("link.wakeup_latency_us", config.wakeup_latency_us, 0, 1e6)
     _in_range("link.non_ram_downtime_ms", config.non_ram_downtime_ms, 0, 1e7)
     recorded = None
     if config.recorded is not None:
@@ -554,6 +567,7 @@ def _link(config: LinkConfig, page_bytes: int) -> Link:
         zero_page_bytes=config.zero_page_bytes,
         zero_page_ns=page_bytes / _rate("link.zero_page_scan", config.zero_page_scan) * NS_PER_S,
         page_cost_ns=config.page_cost_ns,
+        wakeup_latency_ns=round(config.wakeup_latency_us * NS_PER_US),
         non_ram_downtime_ns=round(config.non_ram_downtime_ms * NS_PER_MS),
         recorded=recorded,
     )
@@ -621,6 +635,7 @@ def resolve(config: Config) -> Scenario:
             tracking.sync_fixed_ms * NS_PER_MS
             + tracking.sync_ns_per_gib * layout.pages * config.vm.page_size / 2**30
         ),
+        sync_waits_for_vcpus=tracking.mode in ("tcg", "dirty_ring"),
         bitmap_bytes=bitmap_bytes,
         threads=config.backend.threads or os.cpu_count() or 1,
         backend="numpy",

@@ -54,6 +54,7 @@ class Link:
     Attributes:
         bandwidth: bytes a second, infinite if only max-bandwidth shall bind.
         zero_page_ns: to find a page to be zero.
+        wakeup_latency_ns: how late the thread wakes from its sleep at the end of a window.
     """
 
     bandwidth: float
@@ -61,6 +62,7 @@ class Link:
     zero_page_bytes: int
     zero_page_ns: float
     page_cost_ns: float
+    wakeup_latency_ns: int
     non_ram_downtime_ns: int
     recorded: RecordedLink | None
 
@@ -155,6 +157,7 @@ class Sender:
         self._budget_bytes = max_bandwidth // WINDOWS_PER_S
         self._threshold, self._acts = threshold, acts
         self._normal_ps, self._zero_ps = link.page_ps()
+        self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._flush = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
         self.bandwidth, self.threshold_bytes = 0.0, 0
         self.normal_pages = self.zero_pages = self.transferred_bytes = 0
@@ -233,7 +236,8 @@ class Sender:
         self._burst_normal_pages = 0
         if self._link.recorded is not None:
             allowed = (
-                self._link.recorded.by(self._window_start_ps + WINDOW_PS) - self.transferred_bytes
+                self._link.recorded.by(self._window_start_ps + self._slept_window_ps)
+                - self.transferred_bytes
             )
             self._burst = min(self._burst[0], max(0, allowed)), self._burst[1]
 
@@ -288,10 +292,8 @@ class Sender:
         if self._now_ps >= self._window_start_ps + WINDOW_PS:
             self._close_window()
         elif over or (self._link.recorded is not None and not drained):
-            self._sleeping, self._wake_ps = (
-                True,
-                max(self._wake_ps, self._window_start_ps + WINDOW_PS),
-            )
+            self._sleeping = True
+            self._wake_ps = max(self._wake_ps, self._window_start_ps + self._slept_window_ps)
 
     def _plan(self, is_zero: bool) -> WindowPlan | None:
         """What a window is like while enough pages of one kind lie ahead; None if it has no end."""
@@ -307,8 +309,8 @@ class Sender:
             pages += burst
             length_ps += burst * page_ps
             sent_bytes += burst * page_bytes + SECTION_BYTES
-            if self._budget_bytes and sent_bytes > self._budget_bytes:
-                length_ps = max(length_ps, WINDOW_PS)
+            if length_ps < WINDOW_PS and 0 < self._budget_bytes < sent_bytes:
+                length_ps = self._slept_window_ps
         return WindowPlan(pages=pages, sent_bytes=sent_bytes, length_ps=length_ps)
 
     def _jump(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:

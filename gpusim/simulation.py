@@ -191,12 +191,15 @@ class _Migration:
         """One sync: look, account, decide about the throttle, and stall whom it stalls."""
         scenario, accounting, sender = self.scenario, self.accounting, self.sender
         start_ns = self.clock.now_ns
-        end_ns = start_ns + scenario.sync_ns
+        worked_ns = end_ns = start_ns + scenario.sync_ns
+        if scenario.sync_waits_for_vcpus and kind != "final":
+            end_ns = max(end_ns, self.run_time.wakes_at_ns(start_ns))
         self._knot()
         accounting.begin(start_ns // NS_PER_MS)
         self._event("migration_bitmap_sync_start")
         newly_dirty = look()
-        sender.stall(end_ns)
+        # A fallback sync is the main loop's: while that waits for vCPUs the sender goes on.
+        sender.stall(worked_ns if kind == "fallback" else end_ns)
         self.bql_free_ns = end_ns
         remaining_bytes = self.pages.pending * scenario.page_bytes
         shown = accounting.num_dirty_pages_period + newly_dirty
@@ -209,7 +212,7 @@ class _Migration:
                 dirty_sync_count=accounting.dirty_sync_count,
                 kind=kind,
                 time_s=start_ns / NS_PER_S,
-                duration_ms=scenario.sync_ns / NS_PER_MS,
+                duration_ms=(end_ns - start_ns) / NS_PER_MS,
                 newly_dirty_pages=newly_dirty,
                 remaining_bytes=remaining_bytes,
                 transferred_bytes=sender.flushed_bytes,

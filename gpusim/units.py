@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from fractions import Fraction
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
 PS_PER_NS = 1_000
 
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
@@ -24,21 +27,30 @@ _DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, 
 _QUANTITY = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z/]*)\s*")
 
 
-def _parse(value: float | str, units: dict[str, int] | dict[str, float], bare: float) -> float:
+def _number(digits: str) -> Fraction | int:
+    """The exact value of decimal digits: in double precision 1.009 kB is no whole number of bytes."""
+    rough = float(digits)
+    if not math.isfinite(rough):
+        raise ValueError("not a finite number")
+    return Fraction(digits) if rough else 0  # an exponent of -10^9 would take for ever
+
+
+def _parse(value: float | str, units: Mapping[str, float], bare: float) -> float | Fraction:
+    number: float | Fraction
     if isinstance(value, str):
         match = _QUANTITY.fullmatch(value)
         if not match or (match[2] and match[2] not in units):
             raise ValueError(f"not a number with one of the units {', '.join(units)}")
         scale = units[match[2]] if match[2] else bare
-        digits = match[1].replace("_", "")
-        number = int(digits) if digits.isdigit() else float(digits)
+        number = _number(match[1].replace("_", ""))
     else:
         number, scale = value, bare
-    if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError("not a finite number")
     if number < 0:
         raise ValueError("negative")
-    return number * scale
+    quantity = number * scale
+    if isinstance(quantity, float) and not math.isfinite(quantity):
+        raise ValueError("not a finite number")
+    return quantity
 
 
 def parse_bytes(value: float | str) -> int:
@@ -59,7 +71,7 @@ def parse_bytes_per_s(value: float | str) -> float:
     Raises:
         ValueError: not a number, an unknown unit, or negative.
     """
-    return math.inf if value == "unlimited" else _parse(value, _RATES, 1)
+    return math.inf if value == "unlimited" else float(_parse(value, _RATES, 1))
 
 
 def parse_ns(value: float | str, bare_unit: str = "s") -> int:

@@ -97,17 +97,22 @@ class Paced:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A write counter over time, straight lines between its samples, constant behind the last.
+    """A write counter over time, straight lines between its samples; behind the last, CPU-bound.
 
     Attributes:
         times_s, counts: float64 [samples], rising.
+        rate: page writes a second of run time behind the last sample.
     """
 
     times_s: FloatArray
     counts: FloatArray
+    rate: float
 
     def writes(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
-        return np.interp(t_ns / NS_PER_S, self.times_s, self.counts)
+        recorded = np.interp(t_ns / NS_PER_S, self.times_s, self.counts)
+        end_ns = np.full_like(t_ns, round(self.times_s[-1] * NS_PER_S))
+        behind_ns = run.at(np.maximum(t_ns, end_ns)) - run.at(end_ns)
+        return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
     def lost_s(self, t_ns: int, run: Progress, windows: Windows) -> float:
         """As of a CPU-bound writer: the record does not tell how busy it was."""

@@ -78,5 +78,5 @@ def zipf(pages: int, exponent: float) -> Random:
     weights = np.diff([weight_up_to(edge) for edge in edges])
     shares = weights / weights.sum()
     return Random(
-        tuple(Band(a, b, float(s)) for a, b, s in zip(edges, edges[1:], shares, strict=True))
+        tuple(Band(a, b, float(s)) for a, b, s in zip(edges[:-1], edges[1:], shares, strict=True))
     )

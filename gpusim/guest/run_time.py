@@ -110,6 +110,15 @@ class RunTime:
             self._run[index] + slices * (self._periods[index] - sleep) + max(since_tick - sleep, 0)
         )
 
+    def wakes_at_ns(self, t_ns: int) -> int:
+        """When the vCPUs that sleep at a time wake; the time itself if they run.
+
+        A sleep that begins or ends just then is none.
+        """
+        index = bisect.bisect_right(self._starts, t_ns) - 1
+        since_tick = (t_ns - self._starts[index]) % self._periods[index]
+        return t_ns + max(0, self._sleeps[index] - since_tick if since_tick else 0)
+
     def tick_before(self, t_ns: IntArray) -> IntArray:
         """The last tick at or before each time, 0 before the first."""
         index = np.searchsorted(np.array(self._starts), t_ns, side="right") - 1

@@ -59,17 +59,18 @@ class Pages:
             self.kernels.fill(self.kernels.log, starts, starts + layout.chunk_pages)
         self.pending = layout.pages
         self._clear_due = np.zeros(layout.chunks, np.bool_)
+        block_chunks = [-(-block // CHUNK_PAGES) for block in layout.blocks]
+        self._block_end: IntArray = np.repeat(np.cumsum(block_chunks), block_chunks)
         self._chunk, self._page = 0, 0
         self.wraps = 0
         self.looks = 0
 
     @property
     def cursor_page(self) -> int:
-        """The guest page that the sender looks at next."""
-        chunk = min(self._chunk, self._layout.chunks - 1)
-        return int(self._layout.chunk_first[chunk]) + min(
-            self._page, int(self._layout.chunk_pages[chunk])
-        )
+        """The guest page that the sender looks at next; at the end of the VM, the one behind its last."""
+        if self._chunk == self._layout.chunks:
+            return self._layout.pages
+        return int(self._layout.chunk_first[self._chunk]) + self._page
 
     def start(self) -> None:
         """The first sync: every page is to be sent already; all remote clears become due."""
@@ -130,7 +131,8 @@ class Pages:
     def take(self, budgets: Sequence[tuple[int, int, int]]) -> Taken:
         """Take pages from the cursor on, in QEMU's order, while every budget lasts.
 
-        The cursor wraps once at most: a full circle is enough to find every page.
+        The cursor wraps once at most: a full circle is enough to find every page. When nothing is
+        left, QEMU's search goes round and gives up at the end of the block that it began in.
 
         Args:
             budgets: each a limit, and what a normal and a zero page cost of it; see budget.Budget.
@@ -144,6 +146,9 @@ class Pages:
             self.wraps += 1
             taking.chunks(0, start)
             taking.inside(start)
+        if not self.pending:
+            last = taking.last_chunk
+            self._chunk, self._page = start if last is None else int(self._block_end[last]), 0
         return taking.result()
 
 
@@ -154,6 +159,7 @@ class _Taking:
         self._pages, self._budgets = pages, budgets
         self._normal = self._zero = 0
         self.stopped = False
+        self.last_chunk: int | None = None  # that a page was taken from
         self._clears: list[tuple[IntArray, IntArray, IntArray]] = []
 
     def inside(self, chunk: int) -> None:
@@ -165,7 +171,7 @@ class _Taking:
             left = [budget.less(self._normal, self._zero) for budget in self._budgets]
             next_page, normal, zero = pages.kernels.clear_in_chunk(chunk, pages._page, left)
             if normal + zero:
-                self._note_clears(
+                self._note_chunks(
                     np.array([chunk]), np.array([self._normal]), np.array([self._zero])
                 )
             pages.normal[chunk] -= normal
@@ -198,7 +204,7 @@ class _Taking:
         )
         before_normal = self._normal + np.concatenate([[0], normal])[some]
         before_zero = self._zero + np.concatenate([[0], zero])[some]
-        self._note_clears(first + some, before_normal, before_zero)
+        self._note_chunks(first + some, before_normal, before_zero)
         pages.kernels.clear_chunks(first, first + whole)
         self._count(int(normal[whole - 1]), int(zero[whole - 1]))
         pages.normal[first : first + whole] = 0
@@ -210,9 +216,12 @@ class _Taking:
         self._zero += zero
         self._pages.pending -= normal + zero
 
-    def _note_clears(
+    def _note_chunks(
         self, chunks: IntArray, normal_before: IntArray, zero_before: IntArray
     ) -> None:
+        """Pages of these chunks, in order, are being taken: note the clears that were due."""
+        if len(chunks):
+            self.last_chunk = int(chunks[-1])
         due = self._pages._clear_due[chunks]
         if due.any():
             self._clears.append((chunks[due], normal_before[due], zero_before[due]))

@@ -1,0 +1,53 @@
+"""Small migrations the tests of this folder share: free of every cost unless a test adds one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpusim import (
+    Config,
+    LimitConfig,
+    LinkConfig,
+    MigrationConfig,
+    Result,
+    TrackingConfig,
+    VmConfig,
+    WorkloadConfig,
+    WriterConfig,
+)
+
+FREE_LINK = LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", wakeup_latency_us=0)
+FREE_EAGER = TrackingConfig(mode="kvm_legacy", sync_ns_per_gib=0)
+FREE_LAZY = TrackingConfig(mode="kvm_manual", sync_ns_per_gib=0)
+
+
+def config(
+    memory: str = "4GiB",
+    workload: WorkloadConfig | None = None,
+    *,
+    bandwidth: int | str = "unlimited",
+    tracking: TrackingConfig = FREE_EAGER,
+    limit_s: float = 3600,
+    seed: int = 1,
+    **migration: object,
+) -> Config:
+    """A migration without costs: a 1 GiB uniform writer of 200 000 page writes/s if none is given."""
+    return Config(
+        vm=VmConfig(memory=memory, vcpus=1),
+        workload=workload or WriterConfig(working_set="1GiB", page_writes_per_s=2e5),
+        link=replace(FREE_LINK, bandwidth=bandwidth),
+        migration=MigrationConfig(**{"max_bandwidth": 200_000_000, **migration}),  # type: ignore[arg-type]
+        tracking=tracking,
+        limit=LimitConfig(simulated=limit_s, stop_when_stuck=False),
+        seed=seed,
+    )
+
+
+def throttle_steps(result: Result) -> list[tuple[float, int]]:
+    """When the throttle changed, and to what, before the VM stopped."""
+    steps, last = [], 0
+    for sync in result.syncs:
+        if sync.cpu_throttle_percentage != last:
+            last = sync.cpu_throttle_percentage
+            steps.append((sync.time_s, last))
+    return steps
