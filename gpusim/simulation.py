@@ -122,8 +122,8 @@ class _Migration:
             )
             for chunks, times_ns in advanced.clears:
                 self.cleared_at[chunks] = times_ns
-            self._knot_if_due(advanced.at_ns)
             self.clock.run_to(advanced.at_ns)
+            self._knot_if_due()
             if advanced.turn and self._turn():
                 return self._complete()
             if self.scenario.stop_when_stuck and self.stuck.given_up:
@@ -339,8 +339,8 @@ class _Migration:
         now_ns = self.clock.now_ns if at_ns is None else at_ns
         self.events.append(Event(time_s=now_ns / NS_PER_S, event=event, arguments=arguments))
 
-    def _knot(self, at_ns: int | None = None) -> None:
-        now_ns = self.clock.now_ns if at_ns is None else at_ns
+    def _knot(self) -> None:
+        now_ns = self.clock.now_ns
         self.knots.append(
             Knot(
                 time_s=now_ns / NS_PER_S,
@@ -352,11 +352,11 @@ class _Migration:
             )
         )
 
-    def _knot_if_due(self, at_ns: int) -> None:
+    def _knot_if_due(self) -> None:
         """Note the state and tell the observer, unless that was done less than a second ago."""
-        if self.knots and at_ns < self.knots[-1].time_s * NS_PER_S + KNOT_EVERY_NS:
+        if self.knots and self.clock.now_ns < self.knots[-1].time_s * NS_PER_S + KNOT_EVERY_NS:
             return
-        self._knot(at_ns)
+        self._knot()
         if self.observe is not None:
             knot = self.knots[-1]
             self.observe(
