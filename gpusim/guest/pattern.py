@@ -72,7 +72,8 @@ def zipf(pages: int, exponent: float) -> Random:
         if rank > EXACT_RANKS:
             low, high = EXACT_RANKS + 0.5, rank + 0.5
             power = 1 - exponent
-            tail = np.log(high / low) if power == 0 else (high**power - low**power) / power
+            log_ratio = np.log(high / low)  # expm1: exact where the power is nearly 0
+            tail = log_ratio if power == 0 else low**power * np.expm1(power * log_ratio) / power
         return float(exact[min(rank, EXACT_RANKS)] + tail)
 
     weights = np.diff([weight_up_to(edge) for edge in edges])

@@ -1,0 +1,198 @@
+"""Is vCPU run time what QEMU's throttle leaves, at every nanosecond and for every history?
+
+The reference walks from tick to tick and knows nothing of the closed form. TickedRunTime, the
+simulator's own tick-by-tick mode, runs on the real clock.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpusim.clock import Clock
+from gpusim.guest.run_time import NEVER_NS, RunTime, TickedRunTime, WallTime, slice_ns
+from gpusim.units import NS_PER_MS, NS_PER_S
+from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
+
+DOUBLE_NS = 2  # what C's doubles and its 1 ns against rounding may add to the exact slice
+PERCENTS = range(1, 100)
+
+MS = NS_PER_MS
+TABLE = {  # sleep and period, ms: cpu_throttle_thread and cpu_throttle_timer_tick
+    20: (2.5, 12.5),
+    30: (4.29, 14.29),
+    50: (10, 20),
+    70: (23.3, 33.3),
+    90: (90, 100),
+    99: (990, 1000),
+}
+
+
+def closed_form(history: History) -> RunTime:
+    run_time = RunTime()
+    for at_ns, percent in history:
+        run_time.throttle(at_ns, percent)
+    return run_time
+
+
+def times_around(history: History, extra: list[int]) -> list[int]:
+    """Times worth a look: changes, ticks and wake-ups, a nanosecond either side of each."""
+    end = (history[-1][0] if history else 0) + 3 * NS_PER_S
+    marks = {0, end, *extra, *(at for at, _ in history)}
+    for tick, wake in slices_of(history, end)[:60]:
+        marks |= {tick, wake}
+    return sorted({max(0, mark + d) for mark in marks for d in (-1, 0, 1)})
+
+
+@pytest.mark.parametrize("percent", TABLE)
+def test_slices_of_the_table(percent: int) -> None:
+    period, sleep = slice_ns(percent)
+    assert sleep / MS == pytest.approx(TABLE[percent][0], rel=2e-3)
+    assert period / MS == pytest.approx(TABLE[percent][1], rel=2e-3)
+
+
+def test_slices_are_those_of_c_doubles() -> None:
+    """20 % sleeps one nanosecond more than 2.5 ms; 99 % loses one of its period to a double."""
+    assert slice_ns(20) == (12_500_000, 2_500_001)
+    assert slice_ns(50) == (20_000_000, 10_000_001)
+    assert slice_ns(99) == (999_999_999, 990_000_000)
+
+
+@pytest.mark.parametrize("percent", PERCENTS)
+def test_a_slice_runs_ten_ms(percent: int) -> None:
+    period, sleep = slice_ns(percent)
+    share = Fraction(percent, 100)
+    assert abs(period - 10 * MS / (1 - share)) <= DOUBLE_NS
+    assert abs(sleep - share / (1 - share) * 10 * MS) <= DOUBLE_NS
+    assert abs(period - sleep - 10 * MS) <= DOUBLE_NS
+
+
+@given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))
+@settings(SLOW_MACHINE, max_examples=200)
+def test_run_time_is_the_sum_over_slices(history: History, extra: list[int]) -> None:
+    run_time = closed_form(history)
+    times = times_around(history, extra)
+    slices = slices_of(history, times[-1] + 1)
+    expected = [t - sum(max(0, min(wake, t) - tick) for tick, wake in slices) for t in times]
+    assert run_time.at(np.array(times)).tolist() == expected
+    assert [run_time.at_ns(t) for t in times] == expected
+
+
+@given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))
+@settings(SLOW_MACHINE, max_examples=120)
+def test_closed_form_is_the_ticked_mode(history: History, extra: list[int]) -> None:
+    """Asked at every time as the clock goes, with the history known until then."""
+    clock, closed = Clock(), RunTime()
+    ticked = TickedRunTime(
+        lambda fire: clock.timer(fire, priority=1, freezes=True), lambda: clock.now_ns
+    )
+    changes = list(history)
+    for t in times_around(history, extra):
+        while changes and changes[0][0] <= t:
+            at_ns, percent = changes.pop(0)
+            clock.run_to(at_ns)
+            for run_time in (ticked, closed):
+                run_time.throttle(at_ns, percent)
+        clock.run_to(t)
+        array = np.array([t])
+        assert closed.percent == ticked.percent
+        assert closed.at_ns(t) == ticked.at_ns(t)
+        assert closed.tick_before(array) == ticked.tick_before(array)
+        assert closed.tick_after(array) == ticked.tick_after(array)
+        assert closed.longest_sleep_ns(t) == ticked.longest_sleep_ns(t)
+        borders = closed.borders()
+        assert set(borders[borders <= t]) <= set(ticked.borders())
+
+
+@given(histories())
+@SLOW_MACHINE
+def test_when_sleepers_wake(history: History) -> None:
+    run_time = closed_form(history)
+    times = times_around(history, [])
+    slices = slices_of(history, times[-1])
+    for t in times:
+        wakes = [wake for tick, wake in slices if tick < t < wake]
+        assert run_time.wakes_at_ns(t) == (wakes[0] if wakes else t)
+
+
+@given(histories())
+@SLOW_MACHINE
+def test_ticks_before_and_behind(history: History) -> None:
+    run_time = closed_form(history)
+    times = times_around(history, [])
+    ticks = [0, *(tick for tick, _ in slices_of(history, times[-1] + 2 * NS_PER_S))]
+    before = [max(tick for tick in ticks if tick <= t) for t in times]
+    behind = [min((tick for tick in ticks if tick > t), default=t) for t in times]
+    assert run_time.tick_before(np.array(times)).tolist() == before
+    assert run_time.tick_after(np.array(times)).tolist() == behind
+
+
+@given(histories(), st.integers(0, 20 * NS_PER_S))
+@SLOW_MACHINE
+def test_longest_sleep(history: History, until_ns: int) -> None:
+    sleeps = [min(wake, until_ns) - tick for tick, wake in slices_of(history, until_ns)]
+    assert closed_form(history).longest_sleep_ns(until_ns) == max(sleeps, default=0)
+
+
+@given(histories(), st.lists(st.integers(0, 30 * NS_PER_S), min_size=2, max_size=20))
+@SLOW_MACHINE
+def test_run_time_never_falls_and_never_outruns_time(history: History, times: list[int]) -> None:
+    times = sorted(times)
+    run = closed_form(history).at(np.array(times))
+    assert (np.diff(run) >= 0).all()
+    assert (np.diff(run) <= np.diff(times)).all()
+    assert run[0] <= times[0]
+
+
+@given(histories(min_size=1), st.integers(0, 20 * NS_PER_S), st.integers(1, 99))
+@SLOW_MACHINE
+def test_a_change_leaves_the_past_alone(history: History, after_ns: int, percent: int) -> None:
+    """Run time by now does not depend on what is set now or later."""
+    now = history[-1][0] + after_ns
+    run_time = closed_form(history)
+    times = np.array([t for t in times_around(history, [now]) if t <= now])
+    before = run_time.at(times)
+    run_time.throttle(now, percent)
+    assert np.array_equal(run_time.at(times), before)
+
+
+@pytest.mark.parametrize("percent", PERCENTS)
+def test_run_fraction_goes_to_one_less_the_throttle(percent: int) -> None:
+    run_time = closed_form([(0, percent)])
+    hour = 3600 * NS_PER_S
+    assert run_time.at_ns(hour) / hour == pytest.approx(1 - percent / 100, abs=1e-6 + 1 / 3600)
+
+
+def test_the_first_set_ticks_at_once_a_later_one_at_the_next_tick() -> None:
+    run_time = closed_form([(7, 50), (8, 90)])
+    assert run_time.at_ns(7 + 20 * MS) == 7 + 10 * MS - 1
+    assert run_time.at_ns(7 + 120 * MS) == 7 + 10 * MS - 1 + 10 * MS - 1
+
+
+def test_a_set_at_the_very_tick_is_seen_at_the_next() -> None:
+    run_time = closed_form([(0, 50), (20 * MS, 90)])
+    assert run_time.at_ns(40 * MS) == 2 * (10 * MS - 1)
+    assert run_time.at_ns(140 * MS) == 2 * (10 * MS - 1) + 10 * MS - 1
+
+
+def test_of_two_sets_between_ticks_the_later_counts() -> None:
+    times = np.arange(0, NS_PER_S, MS)
+    three, two = (
+        closed_form([(0, 20), (1 * MS, 50), (2 * MS, 90)]),
+        closed_form([(0, 20), (2 * MS, 90)]),
+    )
+    assert np.array_equal(three.at(times), two.at(times))
+
+
+def test_without_a_throttle_it_always_runs() -> None:
+    times = np.array([0, 1, 10**15])
+    for clock in (RunTime(), WallTime()):
+        assert np.array_equal(clock.at(times), times)
+        assert np.array_equal(clock.tick_after(times), times)
+        assert clock.tick_before(times).tolist() == [0, 0, 0]
+        assert clock.borders().tolist() == [0]
+    assert RunTime().longest_sleep_ns(NEVER_NS) == 0

@@ -1,0 +1,150 @@
+"""Naive references of the page rules: one boolean a page, every write and every page in its turn.
+
+The state machine is the one of QEMU and KVM read off their sources (migration/ram.c,
+accel/kvm/kvm-all.c), with none of the simulator's short cuts: no log that is drawn at a sync, no
+counts a chunk. Pages are guest pages: blocks lie one behind the other, biggest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
+
+from gpusim.layout import CHUNK_PAGES, CHUNK_WORDS, Layout
+
+Bits = NDArray[np.bool_]
+SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+Budgets = Sequence[tuple[int, int, int]]
+
+
+def bits_of(words: NDArray[np.uint64], layout: Layout) -> Bits:
+    """The bits of a bitmap [chunks, 4096] as one boolean a guest page; bits behind a block must be 0."""
+    flat = np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
+    by_chunk = flat.reshape(-1, CHUNK_WORDS * 64)
+    for chunk, pages in zip(by_chunk, layout.chunk_pages, strict=True):
+        assert not chunk[pages:].any(), "a bit behind the end of a block is set"
+    return np.concatenate([c[:n] for c, n in zip(by_chunk, layout.chunk_pages, strict=True)])
+
+
+def chunk_of_page(layout: Layout) -> NDArray[np.int64]:
+    """The chunk of each guest page, block by block."""
+    chunks, next_chunk = [], 0
+    for block in layout.blocks:
+        own = np.arange(block) // CHUNK_PAGES + next_chunk
+        chunks.append(own)
+        next_chunk = int(own[-1]) + 1
+    return np.concatenate(chunks)
+
+
+def take_page_by_page(
+    dirty: Iterable[int], is_zero: Sequence[bool] | Bits, budgets: Budgets
+) -> list[int]:
+    """The pages of an ordered list that are taken until the next would overdraw a budget."""
+    left = [limit for limit, _, _ in budgets]
+    taken = []
+    for page in dirty:
+        costs = [zero if is_zero[page] else normal for _, normal, zero in budgets]
+        if any(cost > rest for cost, rest in zip(costs, left, strict=True)):
+            break
+        left = [rest - cost for cost, rest in zip(costs, left, strict=True)]
+        taken.append(page)
+    return taken
+
+
+@dataclass
+class NaiveTaken:
+    """What `NaivePages.take` took; clears are (chunk, normal pages before, zero pages before)."""
+
+    normal: int
+    zero: int
+    clears: list[tuple[int, int, int]]
+
+
+@dataclass
+class NaivePages:
+    """B, K, S, tracked, C as arrays; writes take effect at once.
+
+    A zero page that is written stops being one at the next sync: content matters to the simulator
+    when it looks, not before.
+    """
+
+    layout: Layout
+    lazy: bool
+    initially_set: bool
+    zero: Bits
+    wraps: int = 0
+    cursor: int = 0
+    chunk: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pages = self.layout.pages
+        self.dirty = np.ones(pages, np.bool_)
+        full_log = self.lazy and self.initially_set
+        self.log = np.full(pages, full_log)
+        self.tracked = np.full(pages, not full_log)
+        self.seen = np.zeros(pages, np.bool_)
+        self.written = np.zeros(pages, np.bool_)
+        self.clear_due = np.zeros(self.layout.chunks, np.bool_)
+        self.chunk = chunk_of_page(self.layout)
+        self.block_end = np.repeat(np.cumsum(self.layout.blocks), self.layout.blocks)
+
+    @property
+    def pending(self) -> int:
+        return int(self.dirty.sum())
+
+    def write(self, pages: Bits) -> None:
+        """The guest writes these pages."""
+        self.log |= pages & self.tracked
+        self.tracked &= ~pages
+        self.written |= pages
+
+    def sync(self) -> int:
+        """log_sync and the merge of every block; pages newly dirty."""
+        self.seen = self.log.copy()
+        new = int((self.seen & ~self.dirty).sum())
+        self.dirty |= self.seen
+        if not self.lazy:
+            self.log[:] = False
+            self.tracked[:] = True
+        self.clear_due[:] = self.lazy
+        self.zero &= ~self.written
+        self.written[:] = False
+        return new
+
+    def take(self, budgets: Budgets) -> NaiveTaken:
+        """Send dirty pages from the cursor on and round, each chunk cleared before its first page."""
+        order = np.flatnonzero(self.dirty)
+        ahead, behind = order[order >= self.cursor], order[order < self.cursor]
+        circle = np.concatenate([ahead, behind])
+        taken = take_page_by_page(circle.tolist(), self.zero, budgets)
+        clears = []
+        pages = np.array(taken, dtype=np.int64)
+        zero_before = np.concatenate([[0], np.cumsum(self.zero[pages])])
+        chunks, first_index = np.unique(self.chunk[pages], return_index=True)
+        for chunk, index in sorted(zip(chunks, first_index, strict=True), key=lambda c: c[1]):
+            if self.clear_due[chunk]:
+                clears.append(
+                    (int(chunk), int(index - zero_before[index]), int(zero_before[index]))
+                )
+                self._clear(int(chunk))
+        self.dirty[pages] = False
+        if len(taken) < len(circle):
+            self.cursor = int(circle[len(taken)])
+            self.wraps += len(taken) >= len(ahead)
+        elif taken:  # a full circle finds nothing more: the end of the block of the last page
+            self.cursor = int(self.block_end[taken[-1]])
+            self.wraps += len(behind) > 0
+        zeros = int(zero_before[-1])
+        return NaiveTaken(len(taken) - zeros, zeros, clears)
+
+    def _clear(self, chunk: int) -> None:
+        """The remote clear of a chunk: what the last sync saw is tracked anew."""
+        again = self.seen & (self.chunk == chunk)
+        self.log[again] = False
+        self.tracked[again] = True
+        self.seen[again] = False
+        self.clear_due[chunk] = False
