@@ -1,0 +1,96 @@
+"""Links, senders and what can be seen of them, for the tests of the sender."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gpusim.qemu.switchover import SwitchoverRule
+from gpusim.sender import Advance, Link, RecordedLink, SendablePages, Sender
+
+PAGE = 4096
+NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: 8 of header, then the page or one byte
+SECTION_BYTES = 18
+MS, S = 10**6, 10**9
+GBIT = 1.25e8
+
+
+def make_link(
+    bandwidth: float = math.inf,
+    *,
+    zero_page_ns: float = 0.0,
+    page_cost_ns: float = 0.0,
+    zero_page_bytes: int = ZERO_BYTES,
+    wakeup_latency_ns: int = 0,
+    recorded: RecordedLink | None = None,
+) -> Link:
+    """A link without costs unless named."""
+    return Link(
+        bandwidth=bandwidth,
+        normal_page_bytes=NORMAL_BYTES,
+        zero_page_bytes=zero_page_bytes,
+        zero_page_ns=zero_page_ns,
+        page_cost_ns=page_cost_ns,
+        wakeup_latency_ns=wakeup_latency_ns,
+        non_ram_downtime_ns=0,
+        recorded=recorded,
+    )
+
+
+def when_done(estimate: int, _threshold: int) -> bool:
+    """The least a turn does: nothing pending is always ready."""
+    return estimate == 0
+
+
+def make_sender(
+    link: Link,
+    max_bandwidth: int = 0,
+    *,
+    flushed: bool = True,
+    acts: Callable[[int, int], bool] | None = None,
+    downtime_s: float = 0.3,
+) -> Sender:
+    """A sender with a downtime limit of 300 ms and QEMU's rule for the turn."""
+    return Sender(
+        link,
+        max_bandwidth=max_bandwidth,
+        page_bytes=PAGE,
+        counts_flushed_bytes=flushed,
+        threshold=lambda bandwidth: int(bandwidth * downtime_s),
+        acts=acts or SwitchoverRule().acts,
+    )
+
+
+class Seen(NamedTuple):
+    """All that can be seen of a sender and its pages."""
+
+    normal_pages: int
+    zero_pages: int
+    transferred_bytes: int
+    flushed_bytes: int
+    bandwidth: float
+    threshold_bytes: int
+    pending: int
+
+
+def seen(sender: Sender, pages: SendablePages) -> Seen:
+    return Seen(
+        sender.normal_pages,
+        sender.zero_pages,
+        sender.transferred_bytes,
+        sender.flushed_bytes,
+        sender.bandwidth,
+        sender.threshold_bytes,
+        pages.pending,
+    )
+
+
+def clears_of(*advances: Advance) -> list[tuple[int, int]]:
+    """Chunk and time, ns, of all clears."""
+    return [
+        (chunk, at_ns)
+        for advance in advances
+        for chunks, times in advance.clears
+        for chunk, at_ns in zip(chunks.tolist(), times.tolist(), strict=True)
+    ]

@@ -1,0 +1,81 @@
+"""Do the largest and the slowest migrations end, with no number overflowing on the way?"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sender.fake_pages import FakePages
+from tests.sender.senders import MS, NORMAL_BYTES, PAGE, S, clears_of, make_link, make_sender, seen
+
+TEN_PB_PAGES = 10**16 // PAGE
+LONGEST_S = 10**8  # what a run may simulate; in picoseconds more than 2^63
+
+
+@pytest.mark.parametrize("bandwidth", [1000.0, 1e12])
+@pytest.mark.parametrize("max_bandwidth", [0, 1000, 10**12])
+def test_ten_petabytes(bandwidth: float, max_bandwidth: int) -> None:
+    sender = make_sender(make_link(bandwidth), max_bandwidth)
+    pages = FakePages([(False, TEN_PB_PAGES)], clear_every=TEN_PB_PAGES // 1000)
+    advanced = sender.advance(LONGEST_S * S, pages)
+    assert sender.normal_pages + pages.pending == TEN_PB_PAGES
+    assert advanced.turn == (sender.threshold_bytes > pages.pending * PAGE)
+    times = [at_ns for _, at_ns in clears_of(advanced)]
+    assert times == sorted(times)
+    assert 0 <= times[0] <= times[-1] <= advanced.at_ns
+    assert len(pages.takes) < 1000
+    if bandwidth == 1e12 and max_bandwidth != 1000:
+        assert advanced.turn
+        assert advanced.at_ns == pytest.approx(TEN_PB_PAGES * NORMAL_BYTES / 1e12 * S, rel=0.01)
+
+
+def test_clears_after_four_months_are_on_time() -> None:
+    """A page takes 4.104 s and is a window of its own."""
+    sender = make_sender(make_link(1000.0))
+    pages = FakePages([(False, 10**8)], clear_every=2**18)
+    clears = clears_of(sender.advance(LONGEST_S * S, pages))
+    assert clears == [(chunk, chunk * 2**18 * 4104 * MS) for chunk in range(93)]
+    pages.dirty(1)
+    clears = clears_of(sender.advance(LONGEST_S * S + 10**6 * S, pages))
+    assert clears == [(93, 93 * 2**18 * 4104 * MS)]
+
+
+@pytest.mark.parametrize("max_bandwidth", [1, 9, 10, 99])
+def test_a_max_bandwidth_of_a_few_bytes_sends_a_flush_a_window(max_bandwidth: int) -> None:
+    """Below ten the budget of a window is 0, which lifts the limit (migration-stats.c:migration_rate_set)."""
+    sender, pages = make_sender(make_link(1.25e9), max_bandwidth), FakePages([(False, 10**6)])
+    sender.advance(S - 1, pages)
+    if max_bandwidth >= 10:
+        assert sender.normal_pages == 10 * 32
+    else:
+        assert sender.normal_pages > 10**5
+
+
+def test_an_unlimited_link_without_max_bandwidth_sends_all_at_once() -> None:
+    sender, pages = make_sender(make_link()), FakePages([(False, TEN_PB_PAGES)])
+    advanced = sender.advance(S, pages)
+    assert (advanced.turn, advanced.at_ns) == (True, 0)
+    assert seen(sender, pages).pending == 0
+
+
+def test_drain_of_ten_petabytes_on_the_slowest_link() -> None:
+    sender = make_sender(make_link(1000.0))
+    assert sender.drain(FakePages([(False, TEN_PB_PAGES)])) == TEN_PB_PAGES * 4104 * MS
+
+
+def test_a_burst_among_mixed_pages_ends_after_51_ms_even_if_normal_pages_cost_no_time() -> None:
+    """A chunk with both kinds promises nothing; on an unlimited link only zero pages take time."""
+    sender = make_sender(make_link(zero_page_ns=2000), 10**8)
+    pages = FakePages([(True, 10**6)])
+    pages.run_ahead = lambda: (False, 0)  # type: ignore[method-assign]
+    sender.advance(103 * MS, pages)
+    assert sender.bandwidth > 0  # a window has closed
+
+
+def test_a_burst_sends_a_page_even_if_that_takes_longer_than_a_burst() -> None:
+    """Of the cursor's own chunk nothing is promised, and here it holds a zero page."""
+    sender = make_sender(make_link(1.25e9, zero_page_ns=70 * MS))
+    pages = FakePages([(True, 2)])
+    pages.run_ahead = lambda: (True, 0)  # type: ignore[method-assign]
+    advanced = sender.advance(S, pages)
+    assert (advanced.turn, sender.zero_pages) == (True, 2)
+    assert advanced.at_ns == 2 * 70 * MS
