@@ -23,14 +23,15 @@ class VmConfig:
     """The virtual machine.
 
     Attributes:
-        memory: RAM, "1TiB"; a whole number of pages.
+        memory: RAM, "1TiB"; rounded up to whole pages, as QEMU does.
         page_size: target page in bytes.
         vcpus: number of vCPUs; only the guest's loss is counted with it.
         zero_percent: share of RAM that is zero when the migration starts: the last pages that no
             writer covers. What a writer covers is not zero, it has been running.
         zero_ranges: instead of zero_percent, [[from, until], ...] of guest memory, less what
             writers cover.
-        blocks: sizes of the RAM blocks, which add up to memory; null: one block.
+        blocks: sizes of the RAM blocks, which add up to memory; null: one block. QEMU keeps them
+            biggest first, and `start` and `zero_ranges` count in that order.
     """
 
     memory: int | float | str = "1TiB"
@@ -141,7 +142,8 @@ class LinkConfig:
             window. Default: Linux's timer slack (prctl(2), PR_SET_TIMERSLACK), a lower bound.
         non_ram_downtime_ms: device state and switchover besides RAM; no source, so 0: the downtime
             is that of the RAM alone.
-        recorded: instead of bandwidth, [[seconds, bytes on the wire so far], ...]: a recorded pace.
+        recorded: [[seconds, bytes on the wire so far], ...]: a recorded pace instead of bandwidth,
+            which then only counts for the rest that is sent while the VM is stopped.
     """
 
     bandwidth: int | float | str = "10Gbit/s"

@@ -164,7 +164,7 @@ def discard(folder: Path, fresh: bool) -> None:
         parent.rmdir()
 
 
-class Advance:
+class Completion:
     """How far a migration is, in percent; it never goes back.
 
     The first pass is the first half, by what is sent of it. The second half is how far the smallest
@@ -194,7 +194,7 @@ class Advance:
 @contextmanager
 def _progress_bar() -> Iterator[Observer]:
     """A bar on a terminal, nothing elsewhere."""
-    advance = Advance()
+    advance = Completion()
     with tqdm(disable=None, bar_format=_BAR, miniters=0, total=100) as bar:
 
         def observe(progress: Progress) -> None:

@@ -33,7 +33,7 @@ class SyncRecord:
     threshold_bytes: int  # threshold_size when the sync was decided
     bandwidth_bytes_per_s: float  # the last window's sample
     cursor_page: int  # guest page the sender looks at next
-    pass_number: int  # natural syncs so far; 1 in the first pass
+    pass_number: int  # the sender's way round the bitmap in which it falls; 1 is the first
     cpu_throttle_percentage: int  # after the sync
     dirty_rate_high_cnt: int  # after the sync
     period_ms: int | None

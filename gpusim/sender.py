@@ -28,6 +28,7 @@ BURST_CHECK_PAGES = 64  # the burst looks at the time after page 1, 65, 129, ...
 SECTION_BYTES = 5 + 8 + 5  # section header, end of RAM section, footer
 FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two a page
 FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB
+RESTS_AFTER = 64  # bursts
 UNLIMITED = 2**61  # of bytes, pages or ps
 
 
@@ -68,15 +69,10 @@ class Link:
 
     def page_ps(self) -> tuple[int, int]:
         """Time of a normal and of a zero page; wire and thread work side by side."""
-        if self.recorded is not None:
-            return 0, 0
-        normal = max(
-            self.normal_page_bytes / self.bandwidth * PS_PER_S, self.page_cost_ns * PS_PER_NS
-        )
+        wire_ps = PS_PER_S / self.bandwidth
+        normal = max(self.normal_page_bytes * wire_ps, self.page_cost_ns * PS_PER_NS)
         zero_cost = (self.page_cost_ns + self.zero_page_ns) * PS_PER_NS
-        return round(normal), round(
-            max(self.zero_page_bytes / self.bandwidth * PS_PER_S, zero_cost)
-        )
+        return round(normal), round(max(self.zero_page_bytes * wire_ps, zero_cost))
 
 
 class SendablePages(Protocol):
@@ -92,7 +88,7 @@ class SendablePages(Protocol):
 
 
 @dataclass(kw_only=True)
-class Advance:
+class Advanced:
     """How far the sender came.
 
     Attributes:
@@ -111,10 +107,11 @@ class WindowPlan:
     """What every window is like while all pages are alike.
 
     Attributes:
-        pages, sent_bytes, length_ps: of one window.
+        pages, bursts, sent_bytes, length_ps: of one window.
     """
 
     pages: int
+    bursts: int
     sent_bytes: int
     length_ps: int
 
@@ -156,7 +153,8 @@ class Sender:
         self._link, self._page_bytes = link, page_bytes
         self._budget_bytes = max_bandwidth // WINDOWS_PER_S
         self._threshold, self._acts = threshold, acts
-        self._normal_ps, self._zero_ps = link.page_ps()
+        # A recorded link tells when bytes went; how long a page takes only counts for the drain.
+        self._normal_ps, self._zero_ps = (0, 0) if link.recorded else link.page_ps()
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._flush = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
         self.bandwidth, self.threshold_bytes = 0.0, 0
@@ -175,11 +173,20 @@ class Sender:
         waiting = self._burst_normal_pages % self._flush[0] if self._burst else 0
         return self.transferred_bytes - waiting * self._link.normal_page_bytes
 
-    def advance(self, to_ns: int, pages: SendablePages) -> Advance:
-        """Send until a time, or until a turn at which the main loop does more than send."""
+    def advance(self, to_ns: int, pages: SendablePages) -> Advanced:
+        """Send until a time, or until a turn at which the main loop does more than send.
+
+        It may stop earlier, so that whoever watches a long stretch sees it pass: after equal
+        windows, and after RESTS_AFTER bursts.
+        """
         to_ps = to_ns * PS_PER_NS
-        done = Advance(at_ns=to_ns)
+        done = Advanced(at_ns=to_ns)
+        bursts = 0
         while self._now_ps <= to_ps:
+            at_ns = -(-self._now_ps // PS_PER_NS)
+            if bursts >= RESTS_AFTER and at_ns < to_ns:
+                done.at_ns = at_ns
+                break
             if self._now_ps < self._wake_ps:
                 self._now_ps = min(self._wake_ps, to_ps)
                 if self._now_ps < self._wake_ps:
@@ -194,8 +201,10 @@ class Sender:
                     done.at_ns, done.turn = -(-self._now_ps // PS_PER_NS), True
                     break
                 if self._jump(to_ps, pages, done):
+                    bursts = RESTS_AFTER
                     continue
                 self._begin_burst(pages)
+                bursts += 1
             if not self._send(to_ps, pages, done):
                 break
         return done
@@ -204,15 +213,19 @@ class Sender:
         """The turn at hand has been looked at: go on and send."""
         self._checked = True
 
-    def stall(self, until_ns: int) -> None:
-        """Nothing is sent before a time: a sync or a lock; the window runs long."""
-        self._wake_ps = max(self._wake_ps, until_ns * PS_PER_NS)
+    def stall(self, from_ns: int, until_ns: int) -> None:
+        """Nothing is sent between two times: a sync or a lock; the window runs long."""
+        if self._burst is None:
+            self._wake_ps = max(self._wake_ps, until_ns * PS_PER_NS)
+        else:  # the page on the wire goes on where it was
+            self._now_ps += (until_ns - from_ns) * PS_PER_NS
 
     def drain(self, pages: SendablePages) -> int:
         """Send all that is left with no rate limit; how long that takes, ns."""
         taken = pages.take([(UNLIMITED, 1, 1)])
         self._account(taken)
-        return -(-(taken.normal * self._normal_ps + taken.zero * self._zero_ps) // PS_PER_NS)
+        normal_ps, zero_ps = self._link.page_ps()
+        return -(-(taken.normal * normal_ps + taken.zero * zero_ps) // PS_PER_NS)
 
     def _account(self, taken: Taken) -> int:
         sent = taken.normal * self._link.normal_page_bytes + taken.zero * self._link.zero_page_bytes
@@ -233,6 +246,11 @@ class Sender:
     def _begin_burst(self, pages: SendablePages) -> None:
         is_zero, alike = pages.run_ahead()
         self._burst = self._burst_limits(is_zero and alike > 0, self._window_bytes)
+        if not alike:  # a burst sends a page, of whichever kind, before it looks at anything
+            self._burst = (
+                max(self._burst[0], self._link.normal_page_bytes, self._link.zero_page_bytes),
+                max(self._burst[1], self._normal_ps, self._zero_ps),
+            )
         self._burst_normal_pages = 0
         if self._link.recorded is not None:
             allowed = (
@@ -246,10 +264,11 @@ class Sender:
 
         It ends with the flush that takes the window over its budget, or with the first look at the
         time that finds more than 50 ms gone. Where both kinds of pages are mixed this holds to
-        within a flush and 64 pages.
+        within a flush and 64 pages; a kind that costs nothing is held to the other's limits.
         """
-        page_bytes = self._link.zero_page_bytes if is_zero else self._link.normal_page_bytes
-        page_ps = self._zero_ps if is_zero else self._normal_ps
+        page_bytes, page_ps = self._costs(is_zero)
+        other_bytes, other_ps = self._costs(not is_zero)
+        page_bytes, page_ps = page_bytes or other_bytes, page_ps or other_ps
         limit_bytes = limit_ps = UNLIMITED
         if self._budget_bytes and page_bytes:
             flush = self._flush[is_zero] * page_bytes
@@ -259,7 +278,7 @@ class Sender:
             limit_ps = (BURST_CHECK_PAGES * checks + 1) * page_ps
         return limit_bytes, limit_ps
 
-    def _send(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+    def _send(self, to_ps: int, pages: SendablePages, done: Advanced) -> bool:
         """Go on with the burst; False if the time to stop at came first."""
         assert self._burst is not None
         left_bytes, left_ps = self._burst
@@ -297,23 +316,23 @@ class Sender:
 
     def _plan(self, is_zero: bool) -> WindowPlan | None:
         """What a window is like while enough pages of one kind lie ahead; None if it has no end."""
-        page_bytes = self._link.zero_page_bytes if is_zero else self._link.normal_page_bytes
-        page_ps = self._zero_ps if is_zero else self._normal_ps
+        page_bytes, page_ps = self._costs(is_zero)
         if self._link.recorded is not None or not (page_ps or (self._budget_bytes and page_bytes)):
             return None
-        pages = sent_bytes = length_ps = 0
+        pages = bursts = sent_bytes = length_ps = 0
         while length_ps < WINDOW_PS:
             limit_bytes, limit_ps = self._burst_limits(is_zero, sent_bytes)
             by_bytes = limit_bytes // page_bytes if page_bytes else UNLIMITED
             burst = min(by_bytes, limit_ps // page_ps if page_ps else UNLIMITED)
             pages += burst
+            bursts += 1
             length_ps += burst * page_ps
             sent_bytes += burst * page_bytes + SECTION_BYTES
             if length_ps < WINDOW_PS and 0 < self._budget_bytes < sent_bytes:
                 length_ps = self._slept_window_ps
-        return WindowPlan(pages=pages, sent_bytes=sent_bytes, length_ps=length_ps)
+        return WindowPlan(pages=pages, bursts=bursts, sent_bytes=sent_bytes, length_ps=length_ps)
 
-    def _jump(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+    def _jump(self, to_ps: int, pages: SendablePages, done: Advanced) -> bool:
         """Send many equal windows in one take, well short of the turn that acts; whether it did."""
         if self._window_bytes or self._now_ps != self._window_start_ps:
             return False
@@ -331,31 +350,38 @@ class Sender:
             return False
         taken = pages.take([(windows * plan.pages, 1, 1)])
         self._account(taken)
-        self.transferred_bytes += windows * (
-            plan.sent_bytes - plan.pages * self._page_wire_bytes(is_zero)
-        )
+        self.transferred_bytes += windows * plan.bursts * SECTION_BYTES
         self._note_clears(self._now_ps, taken, done, plan)
         self._now_ps += windows * plan.length_ps
         self._window_start_ps, self._checked = self._now_ps, False
         self._sample(plan.bandwidth)
         return True
 
-    def _page_wire_bytes(self, is_zero: bool) -> int:
-        return self._link.zero_page_bytes if is_zero else self._link.normal_page_bytes
+    def _costs(self, is_zero: bool) -> tuple[int, int]:
+        """Wire bytes and ps of a page of one kind."""
+        if is_zero:
+            return self._link.zero_page_bytes, self._zero_ps
+        return self._link.normal_page_bytes, self._normal_ps
 
     def _note_clears(
-        self, start_ps: int, taken: Taken, done: Advance, plan: WindowPlan | None = None
+        self, start_ps: int, taken: Taken, done: Advanced, plan: WindowPlan | None = None
     ) -> None:
         """When the chunks of a take were cleared: as their first page was sent."""
         if not len(taken.cleared):
             return
-        windows_ps: IntArray | int = 0
+        windows: IntArray | int = 0
         normal, zero = taken.normal_before, taken.zero_before
         if plan is not None:  # all of one kind
-            windows_ps = (normal + zero) // plan.pages * plan.length_ps
+            windows = (normal + zero) // plan.pages
             normal, zero = (
                 np.where(taken.zero, 0, normal % plan.pages),
                 np.where(taken.zero, zero % plan.pages, 0),
             )
-        times_ps = start_ps + windows_ps + normal * self._normal_ps + zero * self._zero_ps
-        done.clears.append((taken.cleared, -(-times_ps // PS_PER_NS)))
+        # In ps a time of four months would overflow 64 bits: whole ns and the rest apart.
+        start_ns, start_rest = divmod(start_ps, PS_PER_NS)
+        length_ns, length_rest = divmod(plan.length_ps if plan else 0, PS_PER_NS)
+        rest_ps = (
+            start_rest + windows * length_rest + normal * self._normal_ps + zero * self._zero_ps
+        )
+        times_ns = start_ns + windows * length_ns - (-rest_ps // PS_PER_NS)
+        done.clears.append((taken.cleared, times_ns))

@@ -48,7 +48,7 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
 
     Args:
         config: what to simulate.
-        observe: called with the progress, at most a few times a simulated second.
+        observe: called with the progress, at most once a simulated second.
         ticked: run every throttle slice as a timer of its own; same result, for tests.
 
     Returns:
@@ -106,10 +106,9 @@ class _Migration:
         self.syncs: list[SyncRecord] = []
         self.events: list[Event] = []
         self.knots: list[Knot] = []
-        self.exact_syncs = 0
         self.throttle_since_ns: int | None = None
         self.first_throttle_ns: int | None = None
-        self.stuck = _Stuck(scenario.layout.pages)
+        self.stuck = _Stuck(scenario.layout.pages, scenario.stuck_from_ns)
 
     def run(self) -> Result:
         """The story."""
@@ -126,7 +125,7 @@ class _Migration:
             self._knot_if_due()
             if advanced.turn and self._turn():
                 return self._complete()
-            if self.scenario.stop_when_stuck and self.stuck.given_up:
+            if self.stuck.given_up:
                 return self._stop("ok", "not_converged", self._stuck_reason())
             if self.clock.now_ns >= limit_ns:
                 return self._stop("ok", "time_limit", self._limit_reason())
@@ -146,19 +145,21 @@ class _Migration:
             self.sync_timer.arm(interval_ns)
         self.pages.start()
         self._sync("setup", lambda: 0)
-        self._event("migrate_set_state", new_state="active")
+        self._event("migrate_set_state", at_ns=self.bql_free_ns, new_state="active")
 
     def _turn(self) -> bool:
         """A turn of the main loop at which the estimate is low. True: ready to switch over."""
         page_bytes, threshold_bytes = self.scenario.page_bytes, self.sender.threshold_bytes
         if self.switchover.wants_sync(self.pages.pending * page_bytes, threshold_bytes):
-            self.exact_syncs += 1
             self._sync("exact", self._look)
-            self._event("migrate_pending_exact", size=self.pages.pending * page_bytes)
+            size = self.pages.pending * page_bytes
+            self._event("migrate_pending_exact", at_ns=self.bql_free_ns, size=size)
         self.sender.iterate()
         if not self.switchover.ready(self.pages.pending * page_bytes, threshold_bytes):
             return False
-        self._event("migration_thread_low_pending", pending=self.pages.pending * page_bytes)
+        at_ns = max(self.clock.now_ns, self.bql_free_ns)
+        pending = self.pages.pending * page_bytes
+        self._event("migration_thread_low_pending", at_ns=at_ns, pending=pending)
         return True
 
     def _sync_timer_tick(self) -> None:
@@ -199,7 +200,7 @@ class _Migration:
         self._event("migration_bitmap_sync_start")
         newly_dirty = look()
         # A fallback sync is the main loop's: while that waits for vCPUs the sender goes on.
-        sender.stall(worked_ns if kind == "fallback" else end_ns)
+        sender.stall(start_ns, worked_ns if kind == "fallback" else end_ns)
         self.bql_free_ns = end_ns
         remaining_bytes = self.pages.pending * scenario.page_bytes
         shown = accounting.num_dirty_pages_period + newly_dirty
@@ -219,7 +220,7 @@ class _Migration:
                 threshold_bytes=sender.threshold_bytes,
                 bandwidth_bytes_per_s=sender.bandwidth,
                 cursor_page=self.pages.cursor_page,
-                pass_number=self.exact_syncs + 1,
+                pass_number=self.pages.wraps + 1,
                 cpu_throttle_percentage=self.run_time.percent,
                 dirty_rate_high_cnt=self.throttle.dirty_rate_high_cnt,
                 period_ms=period.length_ms if period else None,
@@ -230,8 +231,8 @@ class _Migration:
         )
         self._knot()
         if kind in ("exact", "fallback"):
-            passes = max(self.exact_syncs, self.pages.wraps)
-            self.stuck.after_sync(start_ns, passes, self.pages.pending, self.throttle.exhausted)
+            exhausted = self.throttle.exhausted
+            self.stuck.after_sync(start_ns, self.pages.wraps, self.pages.pending, exhausted)
 
     def _decide(self, period: Period, at_ns: int, *, stopped: bool) -> None:
         """A period has closed: raise the throttle if the rule says so.
@@ -265,9 +266,9 @@ class _Migration:
         self._event("migrate_set_state", new_state="completed")
         downtime_ms = (end_ns - stop_ns) / NS_PER_MS
         limit_ms = self.scenario.parameters.downtime_limit_ms
-        top = self.run_time.percent
+        top, passes = self.run_time.percent, self.pages.wraps + 1
         reason = (
-            f"converged after {end_ns / NS_PER_S:.1f} s in {self.exact_syncs} passes, "
+            f"converged after {end_ns / NS_PER_S:.1f} s in {passes} {'pass' if passes == 1 else 'passes'}, "
             f"{f'at a throttle of {top} %' if top else 'with no throttle'}; "
             f"downtime {downtime_ms:.0f} ms of {limit_ms} ms allowed"
         )
@@ -327,7 +328,9 @@ class _Migration:
             process_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             gpusim_version=__version__,
         )
-        return Result(summary=summary, syncs=self.syncs, events=self.events, knots=self.knots)
+        # A sync's end is noted at its start: bring what happened meanwhile into order.
+        events = sorted(self.events, key=lambda event: event.time_s)
+        return Result(summary=summary, syncs=self.syncs, events=events, knots=self.knots)
 
     def _ticked_run_time(self) -> RunTime:
         return TickedRunTime(
@@ -396,19 +399,21 @@ class _Stuck:
     """Whether a migration has stopped getting anywhere.
 
     Once the throttle cannot rise: over 60 s and ten passes, the smallest remaining after a sync has
-    fallen by less than 2 % against the smallest before them.
+    fallen by less than 2 % against the smallest before them. A guest that will change, as its
+    windows open and close, is waited for.
     """
 
-    def __init__(self, vm_pages: int) -> None:
+    def __init__(self, vm_pages: int, from_ns: int | None) -> None:
         self.given_up = False
         self.smallest = vm_pages
+        self._from_ns = from_ns
         self._since: tuple[int, int] | None = None  # ns and passes
         self._smallest_before = vm_pages
 
     def after_sync(self, now_ns: int, passes: int, pending: int, exhausted: bool) -> None:
         """Look at what remains after a sync."""
         self.smallest = min(self.smallest, pending)
-        if not exhausted:
+        if not exhausted or self._from_ns is None or now_ns < self._from_ns:
             return
         if self._since is None:
             self._since, self._smallest_before = (now_ns, passes), self.smallest

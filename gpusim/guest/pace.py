@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gpusim.guest.run_time import Progress
+from gpusim.guest.run_time import VcpuClock
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
 
@@ -32,10 +32,10 @@ def active_ns(t_ns: IntArray, windows: Windows) -> IntArray:
 class Pace(Protocol):
     """Page writes done by a time."""
 
-    def writes(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
+    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         """Page writes since the migrate command, float64, at each time."""
 
-    def lost_s(self, t_ns: int, run: Progress, windows: Windows) -> float:
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
         """Seconds of one vCPU's work that were not done by a time."""
 
 
@@ -45,10 +45,10 @@ class CpuBound:
 
     rate: float
 
-    def writes(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
+    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         return self.rate * (_active_run_ns(t_ns, run, windows) / NS_PER_S)
 
-    def lost_s(self, t_ns: int, run: Progress, windows: Windows) -> float:
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
         t = np.array([t_ns])
         return float((active_ns(t, windows) - _active_run_ns(t, run, windows))[0]) / NS_PER_S
 
@@ -66,21 +66,21 @@ class Paced:
     rate: float
     capacity: float
 
-    def writes(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
+    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         return self._allowed(t_ns, run) + self._least(t_ns, run, windows)
 
-    def lost_s(self, t_ns: int, run: Progress, windows: Windows) -> float:
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
         t = np.array([t_ns])
         backlog = self.rate * (active_ns(t, windows) / NS_PER_S) - self.writes(t, run, windows)
         return max(0.0, float(backlog[0]) / self.capacity)
 
-    def _allowed(self, t_ns: IntArray, run: Progress) -> FloatArray:
+    def _allowed(self, t_ns: IntArray, run: VcpuClock) -> FloatArray:
         return self.capacity * (run.at(t_ns) / NS_PER_S)
 
-    def _slack(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
+    def _slack(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         return self.rate * (active_ns(t_ns, windows) / NS_PER_S) - self._allowed(t_ns, run)
 
-    def _least(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
+    def _least(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         """The least slack up to each time."""
         borders = run.borders()
         if windows is not None:
@@ -108,18 +108,18 @@ class Recorded:
     counts: FloatArray
     rate: float
 
-    def writes(self, t_ns: IntArray, run: Progress, windows: Windows) -> FloatArray:
+    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         recorded = np.interp(t_ns / NS_PER_S, self.times_s, self.counts)
         end_ns = np.full_like(t_ns, round(self.times_s[-1] * NS_PER_S))
         behind_ns = run.at(np.maximum(t_ns, end_ns)) - run.at(end_ns)
         return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
-    def lost_s(self, t_ns: int, run: Progress, windows: Windows) -> float:
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
         """As of a CPU-bound writer: the record does not tell how busy it was."""
         return (t_ns - int(run.at(np.array([t_ns]))[0])) / NS_PER_S
 
 
-def _active_run_ns(t_ns: IntArray, run: Progress, windows: Windows) -> IntArray:
+def _active_run_ns(t_ns: IntArray, run: VcpuClock, windows: Windows) -> IntArray:
     if windows is None:
         return run.at(t_ns)
     total = np.zeros_like(t_ns)

@@ -31,7 +31,7 @@ def slice_ns(percent: int) -> tuple[int, int]:
     return int(TIMESLICE_NS / (1 - share)), int(share / (1 - share) * TIMESLICE_NS + 1)
 
 
-class Progress(Protocol):
+class VcpuClock(Protocol):
     """A clock that a writer lives by: ns of running by a time, and the ticks that interrupt it."""
 
     def at(self, t_ns: IntArray) -> IntArray:

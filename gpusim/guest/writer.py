@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.guest.pace import Pace
+from gpusim.guest.pace import Pace, Recorded
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.placement import Placement
-from gpusim.guest.run_time import Progress, WallTime
+from gpusim.guest.run_time import VcpuClock, WallTime
 from gpusim.layout import FloatArray, IntArray
+from gpusim.units import NS_PER_S
 
 WALL_TIME = WallTime()
 
@@ -38,26 +39,33 @@ class Writer:
         """Whether it has been running when the migration starts."""
         return self.windows is None or self.windows[0][0] == 0
 
+    @property
+    def last_change_ns(self) -> int:
+        """When its last window opens or closes, or its record ends; 0: it goes on as it began."""
+        if isinstance(self.pace, Recorded):
+            return int(self.pace.times_s[-1] * NS_PER_S)
+        return self.windows[-1][1] if self.windows else 0
+
     def runs(self) -> list[tuple[int, int]]:
         """Guest pages of its working set, as runs."""
         lengths = self.placement.own_last - self.placement.own_first
         first = self.placement.guest_first
         return list(zip(first.tolist(), (first + lengths).tolist(), strict=True))
 
-    def writes(self, t_ns: IntArray, run_time: Progress) -> FloatArray:
+    def writes(self, t_ns: IntArray, run_time: VcpuClock) -> FloatArray:
         """Page writes since the migrate command at each time."""
         return self.pace.writes(t_ns, self._clock(run_time), self.windows)
 
-    def lost_vcpu_s(self, t_ns: int, run_time: Progress) -> float:
+    def lost_vcpu_s(self, t_ns: int, run_time: VcpuClock) -> float:
         """vCPU-seconds of its work that were not done by a time."""
         return self.vcpus * self.pace.lost_s(t_ns, self._clock(run_time), self.windows)
 
-    def _clock(self, run_time: Progress) -> Progress:
+    def _clock(self, run_time: VcpuClock) -> VcpuClock:
         return run_time if self.throttled else WALL_TIME
 
 
 def thread_positions(
-    writer: Writer, pattern: Sequential, t_ns: IntArray, run_time: Progress
+    writer: Writer, pattern: Sequential, t_ns: IntArray, run_time: VcpuClock
 ) -> IntArray:
     """Pages each of a sequential writer's threads has written by each time, since its first page."""
     done = writer.writes(t_ns, run_time) / pattern.threads

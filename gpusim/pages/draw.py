@@ -1,4 +1,4 @@
-"""How a cell of random writes becomes integers: the only place where a float decides.
+"""How a cell of random writes becomes integers: the only place where a float decides a random bit.
 
 A cell is a run of pages inside one chunk with one expected number of writes a page, `mean`. A page is
 written at least once with probability 1 - exp(-mean), independently of the others (Poisson
@@ -25,7 +25,6 @@ GOLDEN = 0x9E3779B97F4A7C15  # Weyl increment, and
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # finaliser of splitmix64 (Steele et al. 2014)
 LN2 = float(np.log(2.0))
 PLANES_FROM = 1 / 32  # below it the residual alone is cheaper than eight planes
-CERTAIN = np.inf
 
 
 @dataclass(frozen=True, kw_only=True)

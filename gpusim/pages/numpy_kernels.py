@@ -1,4 +1,4 @@
-"""The bitmaps and their four primitives on a CPU, in numpy: paint, clear chunks, clear inside, read.
+"""The bitmaps and their primitives on a CPU, in numpy: fill, paint, clear chunks, clear inside one.
 
 A chunk is drawn into a tile of 4096 words, then the tile is merged into the bitmaps; chunks are
 independent, so threads share them out. numpy lets go of the interpreter in each of its loops.
@@ -104,6 +104,7 @@ class NumpyKernels:
         """Take pages to be sent from `page` on, in order, while every budget lasts.
 
         Args:
+            page: where to begin, below CHUNK_PAGES.
             budgets: of this chunk.
 
         Returns:
@@ -111,10 +112,8 @@ class NumpyKernels:
         """
         start = page // 64
         words = self.dirty[chunk, start:]
-        first = words[0] if len(words) else np.uint64(0)
-        kept = first & ((ONE << np.uint64(page % 64)) - ONE)
-        if len(words):
-            words[0] = first & ~kept
+        kept = words[0] & ((ONE << np.uint64(page % 64)) - ONE)  # behind the cursor
+        words[0] &= ~kept
         zeros = None if self.zero is None else words & self.zero[chunk, start:]
         in_words = np.bitwise_count(words).astype(np.int64)
         zero_sum = (
@@ -140,8 +139,7 @@ class NumpyKernels:
                 word ^= bit
                 normal_taken, zero_taken = normal_next, zero_next
             words[whole] = word
-        if len(words):
-            words[0] |= kept
+        words[0] |= kept
         return next_page, normal_taken, zero_taken
 
     def _draw(self, cells: Cells, low: int, high: int) -> U64Array:

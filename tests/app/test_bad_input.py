@@ -66,6 +66,24 @@ BAD = {
 }
 
 
+MORE_BAD = {  # second values of keys above
+    "migration.max_bandwidth": ["migration.max_bandwidth=1e300B/s"],
+    "link.bandwidth": ["link.bandwidth=10"],
+    "workload.page_writes_per_s": ["workload.page_writes_per_s=1e12", "limit.simulated=1000h"],
+    "workload.recorded": ["workload.pace=recorded", "workload.recorded=[[0,0],[1,1e300]]"],
+    "vm.zero_ranges": ["workload=idle", "vm.zero_ranges=[5]"],
+    "workload.granule": ["workload.granule=12KiB"],
+    "link.recorded": ["link.recorded=[[0,0],[1,0]]"],
+}
+
+
+@pytest.mark.parametrize("key", MORE_BAD)
+def test_other_bad_values_name_their_key(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(composed(*MORE_BAD[key]))
+    assert caught.value.key == key
+
+
 @pytest.mark.parametrize("key", BAD)
 def test_bad_value_names_its_key(key: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpusim import Progress
-from gpusim.job import Advance
+from gpusim.job import Completion
 from gpusim.multirun import job_name
 from tests.app.command import gpusim
 
@@ -104,7 +104,7 @@ def test_dry_sweep_leaves_no_job(tmp_path) -> None:
 
 
 def test_progress_never_goes_back() -> None:
-    advance = Advance()
+    advance = Completion()
     percents = []
     for syncs, remaining in [(1, 900), (1, 100), (2, 400), (2, 20), (3, 500), (4, 200), (5, 300)]:
         advance.to(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gpusim.qemu.switchover import SwitchoverRule
-from gpusim.sender import Advance, Link, RecordedLink, SendablePages, Sender
+from gpusim.sender import Advanced, Link, RecordedLink, SendablePages, Sender
 
 PAGE = 4096
 NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: 8 of header, then the page or one byte
@@ -43,6 +43,26 @@ def when_done(estimate: int, _threshold: int) -> bool:
     return estimate == 0
 
 
+class PatientSender(Sender):
+    """A sender that does not rest on its way, and stalls from where it was brought last."""
+
+    _at_ns = 0
+
+    def advance(self, to_ns: int, pages: SendablePages) -> Advanced:
+        whole = Advanced()
+        while True:
+            part = super().advance(to_ns, pages)
+            assert part.at_ns <= to_ns
+            whole.clears += part.clears
+            whole.at_ns = self._at_ns = part.at_ns
+            whole.turn = part.turn
+            if part.turn or part.at_ns == to_ns:
+                return whole
+
+    def stall_until(self, until_ns: int) -> None:
+        self.stall(self._at_ns, until_ns)
+
+
 def make_sender(
     link: Link,
     max_bandwidth: int = 0,
@@ -50,9 +70,9 @@ def make_sender(
     flushed: bool = True,
     acts: Callable[[int, int], bool] | None = None,
     downtime_s: float = 0.3,
-) -> Sender:
+) -> PatientSender:
     """A sender with a downtime limit of 300 ms and QEMU's rule for the turn."""
-    return Sender(
+    return PatientSender(
         link,
         max_bandwidth=max_bandwidth,
         page_bytes=PAGE,
@@ -86,7 +106,7 @@ def seen(sender: Sender, pages: SendablePages) -> Seen:
     )
 
 
-def clears_of(*advances: Advance) -> list[tuple[int, int]]:
+def clears_of(*advances: Advanced) -> list[tuple[int, int]]:
     """Chunk and time, ns, of all clears."""
     return [
         (chunk, at_ns)

@@ -67,7 +67,7 @@ def tell(
         story.clears += clears_of(advanced)
         if stop_ns in lengths:
             story.stops.append(seen(sender, pages))
-            sender.stall(stop_ns + lengths[stop_ns])
+            sender.stall_until(stop_ns + lengths[stop_ns])
     story.stops.append(seen(sender, pages))
     return story
 

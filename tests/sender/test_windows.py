@@ -176,7 +176,7 @@ def test_edge_case_15_the_threshold_follows_the_last_window() -> None:
     pages = FakePages([(False, MANY)])
     sender.advance(S, pages)
     normal = sender.threshold_bytes
-    sender.stall(int(1.9 * S))
+    sender.stall_until(int(1.9 * S))
     sender.advance(2 * S, pages)
     assert sender.threshold_bytes < 0.2 * normal
     sender.advance(3 * S, pages)
@@ -211,7 +211,7 @@ def test_a_sync_in_a_window_lowers_its_bandwidth_by_the_published_law(
     sender = make_sender(make_link(bandwidth), acts=when_done)
     pages = FakePages([(False, MANY)])
     sender.advance(0, pages)
-    sender.stall(sync_ms * MS)
+    sender.stall_until(sync_ms * MS)
     sender.advance((sync_ms + sending_ms + 1) * MS, pages)
     law = bandwidth * sending_ms / (sync_ms + sending_ms)
     assert sender.bandwidth == pytest.approx(law, rel=LAW)
@@ -220,7 +220,7 @@ def test_a_sync_in_a_window_lowers_its_bandwidth_by_the_published_law(
 def test_a_stall_lengthens_the_window_it_falls_in_and_no_other() -> None:
     sender, pages = make_sender(make_link(), 104_857_600), FakePages([(False, MANY)])
     sender.advance(340 * MS, pages)
-    sender.stall(450 * MS)
+    sender.stall_until(450 * MS)
     sender.advance(450 * MS, pages)
     assert sender.bandwidth == pytest.approx(10_506_258 / 0.15)
     sender.advance(550 * MS, pages)
@@ -230,15 +230,15 @@ def test_a_stall_lengthens_the_window_it_falls_in_and_no_other() -> None:
 
 def test_a_stall_at_the_start_of_a_window_is_part_of_it() -> None:
     sender, pages = make_sender(make_link(), 104_857_600), FakePages([(False, MANY)])
-    sender.stall(50 * MS)
+    sender.stall_until(50 * MS)
     sender.advance(920 * MS, pages)
     assert sender.normal_pages == 10 * 2560
 
 
 def test_a_shorter_stall_does_not_end_a_longer_one() -> None:
     sender, pages = make_sender(make_link(), 104_857_600), FakePages([(False, MANY)])
-    sender.stall(500 * MS)
-    sender.stall(450 * MS)
+    sender.stall_until(500 * MS)
+    sender.stall_until(450 * MS)
     sender.advance(500 * MS - 1, pages)
     assert sender.normal_pages == 0
 
@@ -247,7 +247,7 @@ def test_a_stall_that_ends_in_the_sleep_changes_nothing() -> None:
     stalled, free = (make_sender(make_link(), 104_857_600) for _ in range(2))
     pages, others = FakePages([(False, MANY)]), FakePages([(False, MANY)])
     stalled.advance(340 * MS, pages)
-    stalled.stall(390 * MS)
+    stalled.stall_until(390 * MS)
     stalled.advance(S, pages)
     free.advance(S, others)
     assert seen(stalled, pages) == seen(free, others)
@@ -276,7 +276,7 @@ def test_no_page_goes_after_the_time_to_stop_at_nor_faster_than_the_link(
         assert advanced.turn or advanced.at_ns == now_ms * MS
         busy_ps = sender.normal_pages * normal_ps + sender.zero_pages * zero_ps
         assert busy_ps <= (now_ms - stalled_ms) * 10**9
-        sender.stall((now_ms + stall_ms) * MS)
+        sender.stall_until((now_ms + stall_ms) * MS)
         sender.advance((now_ms + stall_ms) * MS - 1, pages)
         assert (
             busy_ps == sender.normal_pages * normal_ps + sender.zero_pages * zero_ps or not stall_ms
@@ -377,6 +377,6 @@ def test_edge_case_13_the_first_send_after_a_sync_clears_the_cursors_own_chunk_a
     empty = {"first": NONE, "last": NONE, "certain_first": NONE, "certain_last": NONE}
     strokes = Strokes(mean=np.zeros(0), **empty)
     pages.sync(strokes, before_clear=strokes)
-    sender.stall(1000 * page_ns + 7 * MS)
+    sender.stall_until(1000 * page_ns + 7 * MS)
     again = sender.advance(2000 * page_ns, pages)
     assert [(c.tolist(), t.tolist()) for c, t in again.clears] == [([0], [1000 * page_ns + 7 * MS])]

@@ -210,3 +210,81 @@ def test_link_costs_slow_the_sender() -> None:
     assert run.summary.total_time_s == pytest.approx(2**18 * 20e-6, rel=0.01)
     paused = simulate(replace(base, link=replace(link, non_ram_downtime_ms=123.0)))
     assert paused.summary.downtime_ms == pytest.approx((run.summary.downtime_ms or 0) + 123)
+
+
+@pytest.mark.parametrize("mode", ["kvm_manual", "kvm_legacy", "tcg"])
+def test_events_tell_the_story_in_order(mode: str) -> None:
+    """As QEMU's trace does: setup, active, pairs of sync start and end, low pending, stop, done."""
+    costly = TrackingConfig(mode=mode, sync_fixed_ms=30.0)
+    events = slow_run(tracking=costly).events
+    times = [event.time_s for event in events]
+    assert times == sorted(times)
+    names = [event.event for event in events]
+    assert names[:4] == [
+        "migrate_set_state",
+        "migration_bitmap_sync_start",
+        "migration_bitmap_sync_end",
+        "migrate_set_state",
+    ]
+    starts = [name for name in names if name.startswith("migration_bitmap_sync")]
+    assert starts == ["migration_bitmap_sync_start", "migration_bitmap_sync_end"] * (
+        len(starts) // 2
+    )
+    tail = ["migration_thread_low_pending", "migration_completion_vm_stop", "migrate_set_state"]
+    assert names[-6:-3] == tail
+    assert events[-1].arguments == {"new_state": "completed"}
+
+
+def test_a_guest_that_will_calm_down_is_waited_for() -> None:
+    busy = WriterConfig(working_set="1GiB", page_writes_per_s=2e6, windows=[["0s", "300s"]])
+    run = config(workload=busy, auto_converge=False, bandwidth="1GB/s", max_bandwidth=0)
+    result = simulate(replace(run, limit=replace(run.limit, stop_when_stuck=True)))
+    assert result.summary.verdict == "converged"
+    assert result.summary.total_time_s == pytest.approx(301, abs=2)
+
+
+@pytest.mark.parametrize("version", ["qemu_9_1", "qemu_9_2"])
+def test_the_timeline_bends_where_zero_pages_end(version: str) -> None:
+    """Also where no timer fires in between: 8 GiB of data, then 8 GiB of zero pages."""
+    writer = WriterConfig(working_set="64MiB", page_writes_per_s=100)
+    base = config("16GiB", writer, bandwidth="1Gbit/s", max_bandwidth=0, version=version)
+    result = simulate(replace(base, vm=replace(base.vm, zero_percent=50.0)))
+    sent_s = 8 * 2**30 * 4104 / 4096 / 1.25e8
+    before = [knot for knot in result.knots if knot.time_s <= sent_s][-1]
+    assert before.remaining_bytes == pytest.approx(8 * 2**30, rel=0.05)
+    assert sent_s - before.time_s < 6
+
+
+def test_a_wall_clock_limit_holds_where_nothing_is_decided() -> None:
+    """A recorded wire that ends: hours of empty windows and not one decision."""
+    run = config(version="qemu_9_1", limit_s=10**7)
+    recorded = replace(run.link, recorded=[[0.0, 0.0], [1.0, 1e8]])
+    result = simulate(replace(run, link=recorded, limit=replace(run.limit, wall="200ms")))
+    assert result.summary.status == "incomplete"
+
+
+def test_a_recorded_wire_ends_with_the_vm_and_the_rest_takes_the_link() -> None:
+    writer = WriterConfig(working_set="256MiB", page_writes_per_s=1e4)
+    run = config("1GiB", writer, max_bandwidth=0)
+    recorded = replace(run.link, recorded=[[0.0, 0.0], [1000.0, 1e11]], bandwidth="1GB/s")
+    result = simulate(replace(run, link=recorded))
+    final = result.syncs[-1]
+    assert result.summary.downtime_ms == pytest.approx(final.remaining_bytes / 4096 * 4104 / 1e6)
+
+
+def test_free_zero_pages_do_not_carry_normal_pages_past_the_limits() -> None:
+    writer = WriterConfig(working_set="1GiB", start="3GiB", page_writes_per_s=1e4)
+    base = config("4GiB", writer, bandwidth="100MB/s", max_bandwidth=0)
+    free = replace(base.link, zero_page_bytes=0)
+    vm = replace(base.vm, zero_ranges=[["0B", "2GiB"]])
+    times = [
+        simulate(replace(base, vm=vm, link=link)).syncs[1].time_s for link in (base.link, free)
+    ]
+    assert times[1] == pytest.approx(times[0], abs=0.2)
+
+
+def test_a_page_that_takes_longer_than_the_timer_still_gets_through() -> None:
+    writer = WriterConfig(working_set="64KiB", page_writes_per_s=1)
+    base = config("1MiB", writer, bandwidth="1Mbit/s", max_bandwidth=0, downtime_limit=2000,
+                  fallback_sync_interval="10ms")  # fmt: skip
+    assert simulate(base).summary.verdict == "converged"
