@@ -212,11 +212,12 @@ class BackendConfig:
 
     Attributes:
         name: auto or numpy.
-        threads: threads over chunks; 0: one a core. The result does not depend on it.
+        threads: over chunks; 0: one a core. The result does not depend on it. One by default: on
+            two cores a second one made a run slower (docs/performance.md).
     """
 
     name: str = "auto"
-    threads: int = 0
+    threads: int = 1
 
 
 @dataclass

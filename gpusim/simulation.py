@@ -15,7 +15,7 @@ import numpy as np
 from gpusim.clock import Clock, Timer
 from gpusim.config import Config
 from gpusim.guest.guest import Guest
-from gpusim.guest.run_time import RunTime, TickedRunTime
+from gpusim.guest.run_time import NEVER_NS, RunTime, TickedRunTime
 from gpusim.layout import IntArray
 from gpusim.pages.pages import Pages
 from gpusim.qemu.switchover import threshold_size
@@ -72,7 +72,7 @@ class _Migration:
     """The state of one run."""
 
     def __init__(self, scenario: Scenario, observe: Observer | None, ticked: bool) -> None:
-        self.scenario, self.observe = scenario, observe
+        self.scenario, self.observe, self.ticked = scenario, observe, ticked
         self.started = time.monotonic_ns()
         version, parameters = VERSIONS[scenario.version], scenario.parameters
         self.clock = Clock()
@@ -115,10 +115,7 @@ class _Migration:
         self._setup()
         limit_ns = self.scenario.simulated_limit_ns
         while True:
-            due_ns = self.clock.next_ns()
-            advanced = self.sender.advance(
-                limit_ns if due_ns is None else min(due_ns, limit_ns), self.pages
-            )
+            advanced = self.sender.advance(min(self._next_look_ns(), limit_ns), self.pages)
             for chunks, times_ns in advanced.clears:
                 self.cleared_at[chunks] = times_ns
             self.clock.run_to(advanced.at_ns)
@@ -169,10 +166,29 @@ class _Migration:
             self._event("cpu_throttle_dirty_sync")
             self._sync("fallback", self._look)
         self.sync_timer_rule.after_tick(self.accounting.dirty_sync_count)
+        self.sync_timer.arm(self._tick_after(self.clock.now_ns))
+
+    def _next_look_ns(self) -> int:
+        """The first time at which a timer may look, unless a turn does before.
+
+        A tick that would not look now will not look later either: a sync before it only changes the
+        count. So the sender need not stop for it, and such ticks cost next to nothing.
+        """
+        if self.ticked:
+            next_ns = self.clock.next_ns()
+            return NEVER_NS if next_ns is None else next_ns
+        if self.sync_timer is None or self.accounting.dirty_sync_count <= 1:
+            return NEVER_NS
+        assert self.sync_timer.at_ns is not None
+        if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
+            return self.sync_timer.at_ns
+        return self._tick_after(self.sync_timer.at_ns)
+
+    def _tick_after(self, tick_ns: int) -> int:
+        """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
         interval_ns = self.scenario.parameters.fallback_sync_interval_ns
         assert interval_ns is not None
-        done_ns = max(self.clock.now_ns, self.bql_free_ns)
-        self.sync_timer.arm(done_ns // NS_PER_MS * NS_PER_MS + interval_ns)
+        return max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS + interval_ns
 
     def _look(self) -> int:
         """Draw what the guest has written since the last look; pages newly dirty."""

@@ -208,7 +208,7 @@ class NumpyKernels:
             return marks
         flags = self._scratch.bytes[: 64 * (word1 - word0)]
         flags.fill(0)
-        flags[pages] = 1
+        flags[pages.view(np.int64)] = 1  # numpy is slow with unsigned indices
         return np.packbits(flags, bitorder="little").view("<u8")
 
     def _merge(self, op: Op, tile: U64Array, chunk: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pytest
 import gpusim as package
 from gpusim import Config, Summary
 from gpusim.scenario import resolve
+from gpusim.validation import cli as validate
 from tests.app.command import CONF, REPOSITORY, composed, gpusim
 
 DOCUMENTS = [
@@ -23,11 +24,11 @@ DOCUMENTS = [
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[tuple[str, bool]]:
-    """Every `gpusim ...` in a bash block, and whether it is marked slow in a comment."""
+def commands(program: str = "gpusim") -> list[tuple[str, bool]]:
+    """Every `PROGRAM ...` in a bash block, and whether it is marked slow in a comment."""
     blocks = [block for path in DOCUMENTS for block in FENCE.findall(path.read_text())]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    ours = [line for line in lines if re.match(r"gpusim(\s|$)", line)]
+    ours = [line for line in lines if re.match(program + r"(\s|$)", line)]
     return [(line.split("#")[0].strip(), "# slow" in line) for line in ours]
 
 
@@ -53,6 +54,16 @@ def test_command_composes(command: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("command", [line for line, slow in commands() if not slow])
 def test_command_runs(command: str, tmp_path) -> None:
     gpusim(*shlex.split(command)[1:], cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "slow"), commands("gpusim-validate"))
+def test_validation_command_runs(command: str, slow: bool) -> None:
+    """A slow one only as far as its options: docs/validation.md's tables are tested themselves."""
+    arguments = shlex.split(command)[1:]
+    assert validate._parser().parse_args(arguments)
+    if not slow:
+        assert validate.main(arguments) == 0
 
 
 def test_readme_example() -> None:

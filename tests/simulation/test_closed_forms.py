@@ -7,6 +7,8 @@ SimGrid's rows: its live-migration plugin (3.32) on an ideal link, one scalar di
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gpusim import (
@@ -192,11 +194,27 @@ def test_uniform_writer_settles_at_the_fixed_point() -> None:
             downtime_limit=50,
         )
     )
-    from math import exp
 
     fixed = float(working_set)
     for _ in range(200):
-        fixed = working_set * (1 - exp(-rate * fixed / (link_pages * working_set)))
+        fixed = working_set * (1 - math.exp(-rate * fixed / (link_pages * working_set)))
     tail = [sync.remaining_bytes / 4096 for sync in result.syncs[-8:] if sync.kind == "exact"]
     assert sum(tail) / len(tail) == pytest.approx(fixed, rel=0.02)
     assert result.summary.verdict == "time_limit"
+
+
+def test_first_throttle_waits_until_half_of_what_is_sent_is_dirtied_again() -> None:
+    """After the first pass the whole working set is pending; only what is sent can become dirty.
+
+    With W pages, r writes/s and s pages/s sent, clean pages follow c' = s - r c / W, so s (1 - exp(-r
+    T / W)) pages become dirty a second at T after the pass: half of s at T = W ln 2 / r. The period
+    that ends beyond that is high, the next one sets the throttle.
+    """
+    working_set, rate = 2**22, 1e5
+    writer = WriterConfig(working_set="16GiB", page_writes_per_s=rate)
+    result = simulate(config("64GiB", writer, max_bandwidth=250_000_000, limit_s=400))
+    first_pass_s, first_throttle_s = result.summary.first_pass_s, result.summary.first_throttle_s
+    assert first_pass_s is not None
+    assert first_throttle_s is not None
+    half_s = first_pass_s + math.log(2) * working_set / rate
+    assert half_s < first_throttle_s <= half_s + 10
