@@ -98,7 +98,7 @@ def run(config: Config, folder: Path) -> float:
     with _progress_bar() as observe:
         result = simulate(config, observe=observe)
     write_run(result, folder, plot=config.plot)
-    log.info("%s: %s", result.summary.verdict or result.summary.status, result.summary.reason)
+    log.info(result.summary.reason)
     log.info(headline(result.summary))
     print(folder)
     return result.summary.total_time_s

@@ -128,7 +128,11 @@ def _zero_pages(
         first = np.maximum(first, last - np.maximum(wanted - behind, 0))
     else:
         if vm.zero_percent:
-            reject("vm.zero_percent", vm.zero_percent, "set either zero_percent or zero_ranges")
+            reject(
+                "vm.zero_percent",
+                vm.zero_percent,
+                "set either zero_percent or zero_ranges; vm.zero_percent=0",
+            )
         runs = []
         if not isinstance(vm.zero_ranges, list | tuple):
             reject("vm.zero_ranges", vm.zero_ranges, 'must be a list such as [["1GiB", "2GiB"]]')

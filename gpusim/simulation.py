@@ -102,6 +102,7 @@ class _Migration:
         self.sync_timer: Timer | None = None
         self.bql_free_ns = 0  # the main loop waits for a sync that another thread does
         self.last_look_ns = 0
+        self.stopped_ns = NEVER_NS  # when the VM stopped
         self.cleared_at: IntArray = np.full(scenario.layout.chunks, -1, np.int64)
         self.syncs: list[SyncRecord] = []
         self.events: list[Event] = []
@@ -271,6 +272,7 @@ class _Migration:
         self.clock.run_to(max(self.clock.now_ns, self.bql_free_ns))
         stop_ns = self.clock.now_ns
         self.clock.stop_vm()
+        self.stopped_ns = stop_ns
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
         self._sync("final", self._look)
@@ -367,7 +369,7 @@ class _Migration:
                 transferred_bytes=self.sender.transferred_bytes,
                 cpu_throttle_percentage=self.run_time.percent,
                 dirty_sync_count=self.accounting.dirty_sync_count,
-                guest_run_s=self.run_time.at_ns(now_ns) / NS_PER_S,
+                guest_run_s=self.run_time.at_ns(min(now_ns, self.stopped_ns)) / NS_PER_S,
             )
         )
 

@@ -14,6 +14,7 @@ from gpusim.checks import (
     pairs_of,
     reject,
     rising,
+    size_bytes,
 )
 from gpusim.config import (
     PATTERNS,
@@ -83,7 +84,10 @@ def _working_set(
 ) -> tuple[int, int]:
     """First guest page and number of pages of a contiguous working set."""
     if (config.working_set is None) == (config.working_set_percent is None):
-        message = "set either working_set or working_set_percent"
+        message = (
+            "set either working_set or working_set_percent, and null for the other: "
+            f"{key}.working_set_percent=null"
+        )
         reject(f"{key}.working_set", config.working_set, message)
     asked: object
     if config.working_set_percent is not None:
@@ -121,7 +125,8 @@ def _placement(
     if start:
         message = f"a scattered working set has none; remove it or {granule_key}"
         reject(f"{key}.start", config.start, message)
-    if granule == 0 or CHUNK_PAGES % granule:
+    whole_pages = granule * page_bytes == size_bytes(granule_key, config.granule)
+    if not whole_pages or granule == 0 or CHUNK_PAGES % granule:
         reject(granule_key, config.granule, "must be a power of two of pages, at most 2^18 pages")
     granules = -(-pages // granule)
     if granules > layout.pages // granule:

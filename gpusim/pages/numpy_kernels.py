@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
 from gpusim.pages.budget import Budget, fitting
@@ -20,6 +21,7 @@ from gpusim.pages.draw import GOLDEN, MIX1, MIX2, Cells
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
 FEW = 128  # set that many bits one by one rather than through a byte map of the chunk
+TOGETHER_FROM = 8  # cells of a chunk above which they are drawn in one go
 THREADS_FROM = 64  # chunks below which starting threads costs more than it brings
 WEYL = np.arange(1, 9 * CHUNK_WORDS, dtype=np.uint64) * np.uint64(GOLDEN)
 
@@ -147,7 +149,12 @@ class NumpyKernels:
         scratch = self._scratch
         tile = scratch.tile
         tile.fill(0)
-        for i in range(low, high):
+        alone: Sequence[int] = range(low, high)
+        if high - low > TOGETHER_FROM:
+            drawn = _word_aligned(cells, low, high)
+            _draw_together(cells, low + np.flatnonzero(drawn), tile)
+            alone = (low + np.flatnonzero(~drawn)).tolist()
+        for i in alone:
             first = int(cells.first[i]) & (CHUNK_PAGES - 1)
             last = first + int(cells.last[i] - cells.first[i])
             threshold, count = int(cells.threshold[i]), int(cells.count[i])
@@ -235,6 +242,62 @@ class NumpyKernels:
         work &= tile
         dirty |= tile
         return _count(work), unzeroed
+
+
+def _word_aligned(cells: Cells, low: int, high: int) -> NDArray[np.bool_]:
+    """Which cells share no word with another one, runs of certain pages left out."""
+    drawn = (cells.threshold[low:high] > 0) | (cells.count[low:high] > 0)
+    drawn |= ~cells.inverted[low:high]
+    return np.asarray(drawn & ((cells.first[low:high] | cells.last[low:high]) % 64 == 0))
+
+
+def _draw_together(cells: Cells, chosen: IntArray, tile: U64Array) -> None:
+    """Draw many small cells into an empty tile: the same bits as one by one, in fewer steps."""
+    if not len(chosen):
+        return
+    first = cells.first[chosen] & (CHUNK_PAGES - 1)
+    pages = cells.last[chosen] - cells.first[chosen]
+    key, threshold = cells.key[chosen], cells.threshold[chosen]
+    inverted = cells.inverted[chosen]
+    word = _expand(first // 64, pages // 64)
+    if threshold.any():
+        bits, of_word = np.zeros(len(word), np.uint64), np.repeat(threshold, pages // 64)
+        keys = np.repeat(key, pages // 64)
+        for plane in range(8):
+            hashes = WEYL[plane * CHUNK_WORDS + word] + keys
+            _mix_in_place(hashes, np.empty_like(hashes))
+            one = (of_word >> plane & 1).astype(np.uint64) * ALL
+            bits = (bits & hashes) | ((bits ^ hashes) & one)  # one ? bits | hashes : bits & hashes
+        tile[word] = bits
+    tile[word] ^= np.repeat(inverted, pages // 64).astype(np.uint64) * ALL
+    counts = cells.count[chosen]
+    for of_inverted in (False, True):
+        some = np.flatnonzero((inverted == of_inverted) & (counts > 0))
+        if len(some):
+            marks = _marks(key[some], first[some], pages[some], counts[some])
+            if of_inverted:
+                tile &= ~marks
+            else:
+                tile |= marks
+
+
+def _marks(key: U64Array, first: IntArray, pages: IntArray, counts: IntArray) -> U64Array:
+    """Marks of `counts` pages chosen evenly from each cell, as a tile."""
+    hashes = _expand(np.ones(len(counts), np.int64), counts).astype(np.uint64) * np.uint64(GOLDEN)
+    hashes += np.repeat(key ^ np.uint64(MIX1), counts)
+    _mix_in_place(hashes, np.empty_like(hashes))
+    hashes >>= np.uint64(18)
+    hashes *= np.repeat(pages, counts).astype(np.uint64)
+    hashes >>= np.uint64(46)
+    flags = np.zeros(CHUNK_PAGES, np.uint8)
+    flags[hashes.view(np.int64) + np.repeat(first, counts)] = 1
+    return np.packbits(flags, bitorder="little").view("<u8")
+
+
+def _expand(first: IntArray, counts: IntArray) -> IntArray:
+    """first[0], first[0] + 1, ... counts[0] of them, then those of the next."""
+    ends = np.cumsum(counts)
+    return np.arange(int(ends[-1])) + np.repeat(first - ends + counts, counts)
 
 
 def _mix_in_place(z: U64Array, work: U64Array) -> None:

@@ -73,6 +73,7 @@ MORE_BAD = {  # second values of keys above
     "workload.recorded": ["workload.pace=recorded", "workload.recorded=[[0,0],[1,1e300]]"],
     "vm.zero_ranges": ["workload=idle", "vm.zero_ranges=[5]"],
     "workload.granule": ["workload.granule=12KiB"],
+    "workload.granule ": ["workload.granule=3KiB"],
     "link.recorded": ["link.recorded=[[0,0],[1,0]]"],
 }
 
@@ -81,7 +82,7 @@ MORE_BAD = {  # second values of keys above
 def test_other_bad_values_name_their_key(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(composed(*MORE_BAD[key]))
-    assert caught.value.key == key
+    assert caught.value.key == key.strip()
 
 
 @pytest.mark.parametrize("key", BAD)

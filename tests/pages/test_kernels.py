@@ -227,3 +227,30 @@ def test_fill_sets_a_run_and_nothing_else(first: int, last: int) -> None:
     kernels = NumpyKernels(2, log=False, zero=False, threads=1)
     kernels.fill(kernels.dirty, np.array([C + first]), np.array([C + last]))
     assert np.array_equal(np.flatnonzero(bits(kernels.dirty)), np.arange(C + first, C + last))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_small_cells_are_drawn_together_as_one_by_one(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Granules of a scattered working set: whole words or not, every method, inverted or not."""
+    random = np.random.default_rng(seed)
+    granule = int(random.choice([64, 100, 128, 512, 1024]))
+    first = np.sort(random.choice(CHUNK_PAGES // granule, size=60, replace=False)) * granule
+    shorter = np.where(random.random(60) < 0.2, random.integers(0, granule // 2, 60), 0)
+    cells = Cells(
+        first=first,
+        last=first + granule - shorter,
+        threshold=random.choice([0, 0, 1, 16, 77, 128, 255], 60).astype(np.int64),
+        count=random.choice([0, 1, 30, 500], 60).astype(np.int64),
+        key=random.integers(0, 2**63, 60).astype(np.uint64),
+        inverted=random.random(60) < 0.5,
+    )
+    drawn = []
+    for together_from in (0, 60):
+        monkeypatch.setattr("gpusim.pages.numpy_kernels.TOGETHER_FROM", together_from)
+        kernels = NumpyKernels(1, log=False, zero=False, threads=1)
+        kernels.paint(Op.MERGE, cells, np.array([0]))
+        drawn.append(kernels.dirty.copy())
+    assert drawn[0].any()
+    np.testing.assert_array_equal(drawn[0], drawn[1])

@@ -288,3 +288,17 @@ def test_a_page_that_takes_longer_than_the_timer_still_gets_through() -> None:
     base = config("1MiB", writer, bandwidth="1Mbit/s", max_bandwidth=0, downtime_limit=2000,
                   fallback_sync_interval="10ms")  # fmt: skip
     assert simulate(base).summary.verdict == "converged"
+
+
+def test_a_stopped_guest_does_not_run() -> None:
+    """A downtime of many seconds: run time ends with the VM's stop."""
+    run = simulate(
+        config(bandwidth="50MB/s", max_bandwidth=0, downtime_limit=30_000, auto_converge=False)
+    )
+    summary = run.summary
+    assert summary.downtime_ms is not None
+    assert summary.downtime_ms > 15_000
+    stop_s = summary.total_time_s - summary.downtime_ms / 1000
+    assert run.knots[-1].time_s == summary.total_time_s
+    assert run.knots[-1].guest_run_s == pytest.approx(stop_s)
+    assert any(knot.time_s == pytest.approx(stop_s) for knot in run.knots)
