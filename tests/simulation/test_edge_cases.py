@@ -302,3 +302,20 @@ def test_a_stopped_guest_does_not_run() -> None:
     assert run.knots[-1].time_s == summary.total_time_s
     assert run.knots[-1].guest_run_s == pytest.approx(stop_s)
     assert any(knot.time_s == pytest.approx(stop_s) for knot in run.knots)
+
+
+def test_under_tcg_a_sync_waits_for_the_sleeping_vcpu() -> None:
+    """At 99 % a vCPU sleeps 990 ms; the sync ends when it wakes, and the sender waits with it."""
+    writer = WriterConfig(working_set="512MiB", page_writes_per_s=1e6)
+    limits = {"cpu_throttle_initial": 99, "limit_s": 60, "max_bandwidth": 100_000_000}
+    waits, free = (
+        simulate(
+            config("1GiB", writer, tracking=TrackingConfig(mode=mode, sync_ns_per_gib=0), **limits)
+        )
+        for mode in ("tcg", "kvm_legacy")
+    )
+    throttled = [sync for sync in waits.syncs if sync.cpu_throttle_percentage == 99][1:]
+    assert max(sync.duration_ms for sync in throttled if sync.kind == "exact") > 100
+    assert all(sync.duration_ms < 990 for sync in throttled)
+    assert waits.summary.transferred_bytes / waits.summary.total_time_s < 0.95e8
+    assert all(sync.duration_ms == 0 for sync in free.syncs)

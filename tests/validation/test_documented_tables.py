@@ -17,7 +17,8 @@ from gpusim.validation.report import Case, Mode, summary, summary_text
 from tests.simulation.test_closed_forms import MIB, SIMGRID, ideal_link, ladder
 from tests.simulation.test_closed_forms import throttle_steps as steps_of
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
+README = Path(__file__).parents[2] / "README.md"
+DOCUMENT = README.parent / "docs" / "validation.md"
 
 
 def missing(rows: list[str]) -> str:
@@ -76,8 +77,13 @@ def test_replay_table() -> None:
             f"| {case.recording.case} | {times} | {again} | {error} | {real.max_throttle_percent} "
             f"/ {ours.max_throttle_percent} | {real.dirty_sync_count} / {ours.dirty_sync_count} |"
         )
-    rows += summary_text(summary(found)).splitlines()
+    figures = summary(found)
+    rows += summary_text(figures).splitlines()
     assert not missing(rows), missing(rows)
+    replay = figures["replay"]["cpu_bound"]
+    median, ninth = (replay[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90"))
+    claim = f"within {median:.2f} % of QEMU's, nine in ten within {ninth:.2f} %"
+    assert claim in README.read_text().replace("\n", " "), claim
 
 
 @pytest.mark.slow
