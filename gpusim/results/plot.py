@@ -156,6 +156,8 @@ def _facts(summary: Summary) -> list[str]:
     facts.append(f"{summary.dirty_sync_count} syncs")
     if summary.fallback_sync_count:
         facts[-1] += f", {summary.fallback_sync_count} of them by the fallback timer"
+    if summary.verdict == "converged":  # its reason says nothing that is not there already
+        return ["  \u00b7  ".join(facts)]
     reason = summary.reason[:1].upper() + summary.reason[1:]
     lines = textwrap.wrap(reason, LINE_CHARACTERS, max_lines=2, placeholder=" ...")
     return ["  \u00b7  ".join(facts), *lines]
