@@ -168,6 +168,10 @@ class Sender:
         self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
 
     @property
+    def _now_ns(self) -> int:
+        return -(-self._now_ps // PS_PER_NS)
+
+    @property
     def flushed_bytes(self) -> int:
         """What migration_transferred_bytes says: a burst's last pages wait for their flush."""
         waiting = self._burst_normal_pages % self._flush[0] if self._burst else 0
@@ -183,9 +187,8 @@ class Sender:
         done = Advanced(at_ns=to_ns)
         bursts = 0
         while self._now_ps <= to_ps:
-            at_ns = -(-self._now_ps // PS_PER_NS)
-            if bursts >= RESTS_AFTER and at_ns < to_ns:
-                done.at_ns = at_ns
+            if bursts >= RESTS_AFTER and self._now_ns < to_ns:
+                done.at_ns = self._now_ns
                 break
             if self._now_ps < self._wake_ps:
                 self._now_ps = min(self._wake_ps, to_ps)
@@ -198,12 +201,13 @@ class Sender:
                 if not self._checked and self._acts(
                     pages.pending * self._page_bytes, self.threshold_bytes
                 ):
-                    done.at_ns, done.turn = -(-self._now_ps // PS_PER_NS), True
+                    done.at_ns, done.turn = self._now_ns, True
                     break
-                if self._jump(to_ps, pages, done):
+                is_zero, alike = pages.run_ahead()
+                if self._jump(is_zero, alike, to_ps, pages, done):
                     bursts = RESTS_AFTER
                     continue
-                self._begin_burst(pages)
+                self._begin_burst(is_zero, alike)
                 bursts += 1
             if not self._send(to_ps, pages, done):
                 break
@@ -243,8 +247,7 @@ class Sender:
         self.bandwidth = bandwidth
         self.threshold_bytes = self._threshold(bandwidth)
 
-    def _begin_burst(self, pages: SendablePages) -> None:
-        is_zero, alike = pages.run_ahead()
+    def _begin_burst(self, is_zero: bool, alike: int) -> None:
         self._burst = self._burst_limits(is_zero and alike > 0, self._window_bytes)
         if not alike:  # a burst sends a page, of whichever kind, before it looks at anything
             self._burst = (
@@ -332,13 +335,12 @@ class Sender:
                 length_ps = self._slept_window_ps
         return WindowPlan(pages=pages, bursts=bursts, sent_bytes=sent_bytes, length_ps=length_ps)
 
-    def _jump(self, to_ps: int, pages: SendablePages, done: Advanced) -> bool:
+    def _jump(
+        self, is_zero: bool, alike: int, to_ps: int, pages: SendablePages, done: Advanced
+    ) -> bool:
         """Send many equal windows in one take, well short of the turn that acts; whether it did."""
-        if self._window_bytes or self._now_ps != self._window_start_ps:
-            return False
-        is_zero, alike = pages.run_ahead()
         plan = self._plans[is_zero]
-        if plan is None:
+        if plan is None or self._window_bytes or self._now_ps != self._window_start_ps:
             return False
         threshold_bytes = max(self.threshold_bytes, self._threshold(plan.bandwidth))
         windows = min(

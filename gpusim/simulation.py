@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -58,14 +57,7 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
     Raises:
         ConfigError: a value that cannot be simulated; before any bitmap is allocated.
     """
-    return simulate_scenario(resolve(config), observe=observe, ticked=ticked)
-
-
-def simulate_scenario(
-    scenario: Scenario, *, observe: Observer | None = None, ticked: bool = False
-) -> Result:
-    """Simulate what `scenario.resolve` made of a Config; see `simulate`."""
-    return _Migration(scenario, observe, ticked).run()
+    return _Migration(resolve(config), observe, ticked).run()
 
 
 class _Migration:
@@ -142,14 +134,14 @@ class _Migration:
             )
             self.sync_timer.arm(interval_ns)
         self.pages.start()
-        self._sync("setup", lambda: 0)
+        self._sync("setup")
         self._event("migrate_set_state", at_ns=self.bql_free_ns, new_state="active")
 
     def _turn(self) -> bool:
         """A turn of the main loop at which the estimate is low. True: ready to switch over."""
         page_bytes, threshold_bytes = self.scenario.page_bytes, self.sender.threshold_bytes
         if self.switchover.wants_sync(self.pages.pending * page_bytes, threshold_bytes):
-            self._sync("exact", self._look)
+            self._sync("exact")
             size = self.pages.pending * page_bytes
             self._event("migrate_pending_exact", at_ns=self.bql_free_ns, size=size)
         self.sender.iterate()
@@ -165,7 +157,7 @@ class _Migration:
         assert self.sync_timer is not None
         if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
             self._event("cpu_throttle_dirty_sync")
-            self._sync("fallback", self._look)
+            self._sync("fallback")
         self.sync_timer_rule.after_tick(self.accounting.dirty_sync_count)
         self.sync_timer.arm(self._tick_after(self.clock.now_ns))
 
@@ -205,7 +197,7 @@ class _Migration:
             before_clear=self.guest.strokes(since_ns, split_ns),
         )
 
-    def _sync(self, kind: SyncKind, look: Callable[[], int]) -> None:
+    def _sync(self, kind: SyncKind) -> None:
         """One sync: look, account, decide about the throttle, and stall whom it stalls."""
         scenario, accounting, sender = self.scenario, self.accounting, self.sender
         start_ns = self.clock.now_ns
@@ -215,7 +207,7 @@ class _Migration:
         self._knot()
         accounting.begin(start_ns // NS_PER_MS)
         self._event("migration_bitmap_sync_start")
-        newly_dirty = look()
+        newly_dirty = 0 if kind == "setup" else self._look()  # at the setup all is dirty
         # A fallback sync is the main loop's: while that waits for vCPUs the sender goes on.
         sender.stall(start_ns, worked_ns if kind == "fallback" else end_ns)
         self.bql_free_ns = end_ns
@@ -275,7 +267,7 @@ class _Migration:
         self.stopped_ns = stop_ns
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
-        self._sync("final", self._look)
+        self._sync("final")
         drained_ns = self.sender.drain(self.pages)
         end_ns = (
             stop_ns + self.scenario.sync_ns + drained_ns + self.scenario.link.non_ram_downtime_ns

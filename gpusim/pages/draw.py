@@ -47,11 +47,21 @@ class Cells:
     inverted: NDArray[np.bool_]
 
 
+def mix_in_place(z: U64Array, work: U64Array) -> None:
+    """The finaliser of splitmix64, element by element; `work` is a buffer of the same shape."""
+    for shift, factor in ((30, MIX1), (27, MIX2)):
+        np.right_shift(z, np.uint64(shift), out=work)
+        z ^= work
+        z *= np.uint64(factor)
+    np.right_shift(z, np.uint64(31), out=work)
+    z ^= work
+
+
 def mix(z: U64Array) -> U64Array:
-    """The finaliser of splitmix64, element by element."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX1)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX2)
-    return z ^ (z >> np.uint64(31))
+    """`mix_in_place` of a copy."""
+    mixed = z.copy()
+    mix_in_place(mixed, np.empty_like(mixed))
+    return mixed
 
 
 def cell_keys(seed: int, look: int, step: int, cells: int) -> U64Array:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
 from gpusim.pages.budget import Budget, fitting
-from gpusim.pages.draw import GOLDEN, MIX1, MIX2, Cells
+from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
 
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
@@ -186,13 +186,11 @@ class NumpyKernels:
         words = len(out)
         hashes, work = self._scratch.hash[:words], self._scratch.work[:words]
         out.fill(0)
-        low = (
-            threshold & -threshold
-        ).bit_length() - 1  # planes below the lowest set bit do nothing
-        for plane in range(low, 8):
+        lowest = (threshold & -threshold).bit_length() - 1  # planes below it do nothing
+        for plane in range(lowest, 8):
             first = plane * CHUNK_WORDS + word0
             np.add(WEYL[first : first + words], np.uint64(key), out=hashes)
-            _mix_in_place(hashes, work)
+            mix_in_place(hashes, work)
             (np.bitwise_or if threshold >> plane & 1 else np.bitwise_and)(out, hashes, out=out)
 
     def _residual(self, key: int, first: int, last: int, count: int) -> U64Array:
@@ -202,20 +200,15 @@ class NumpyKernels:
             if count <= len(WEYL)
             else np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
         )
-        hashes = weyl + np.uint64(key ^ MIX1)
-        _mix_in_place(hashes, np.empty_like(hashes))
-        hashes >>= np.uint64(18)
-        hashes *= np.uint64(last - first)
-        hashes >>= np.uint64(46)
         word0, word1 = first // 64, (last + 63) // 64
-        pages = hashes + np.uint64(first - 64 * word0)
+        pages = _hits(weyl, np.uint64(key), np.uint64(last - first)) + (first - 64 * word0)
         if count <= FEW:
             marks = np.zeros(word1 - word0, np.uint64)
-            np.bitwise_or.at(marks, pages >> np.uint64(6), ONE << (pages & np.uint64(63)))
+            np.bitwise_or.at(marks, pages >> 6, ONE << (pages & 63).astype(np.uint64))
             return marks
         flags = self._scratch.bytes[: 64 * (word1 - word0)]
         flags.fill(0)
-        flags[pages.view(np.int64)] = 1  # numpy is slow with unsigned indices
+        flags[pages] = 1
         return np.packbits(flags, bitorder="little").view("<u8")
 
     def _merge(self, op: Op, tile: U64Array, chunk: int) -> tuple[int, int]:
@@ -265,7 +258,7 @@ def _draw_together(cells: Cells, chosen: IntArray, tile: U64Array) -> None:
         keys = np.repeat(key, pages // 64)
         for plane in range(8):
             hashes = WEYL[plane * CHUNK_WORDS + word] + keys
-            _mix_in_place(hashes, np.empty_like(hashes))
+            mix_in_place(hashes, np.empty_like(hashes))
             one = (of_word >> plane & 1).astype(np.uint64) * ALL
             bits = (bits & hashes) | ((bits ^ hashes) & one)  # one ? bits | hashes : bits & hashes
         tile[word] = bits
@@ -283,14 +276,11 @@ def _draw_together(cells: Cells, chosen: IntArray, tile: U64Array) -> None:
 
 def _marks(key: U64Array, first: IntArray, pages: IntArray, counts: IntArray) -> U64Array:
     """Marks of `counts` pages chosen evenly from each cell, as a tile."""
-    hashes = _expand(np.ones(len(counts), np.int64), counts).astype(np.uint64) * np.uint64(GOLDEN)
-    hashes += np.repeat(key ^ np.uint64(MIX1), counts)
-    _mix_in_place(hashes, np.empty_like(hashes))
-    hashes >>= np.uint64(18)
-    hashes *= np.repeat(pages, counts).astype(np.uint64)
-    hashes >>= np.uint64(46)
+    weyl = _expand(np.ones(len(counts), np.int64), counts).astype(np.uint64) * np.uint64(GOLDEN)
+    cell_pages = np.repeat(pages, counts).astype(np.uint64)
+    hit = _hits(weyl, np.repeat(key, counts), cell_pages) + np.repeat(first, counts)
     flags = np.zeros(CHUNK_PAGES, np.uint8)
-    flags[hashes.view(np.int64) + np.repeat(first, counts)] = 1
+    flags[hit] = 1
     return np.packbits(flags, bitorder="little").view("<u8")
 
 
@@ -300,14 +290,14 @@ def _expand(first: IntArray, counts: IntArray) -> IntArray:
     return np.arange(int(ends[-1])) + np.repeat(first - ends + counts, counts)
 
 
-def _mix_in_place(z: U64Array, work: U64Array) -> None:
-    """draw.mix without a new array."""
-    for shift, factor in ((30, MIX1), (27, MIX2)):
-        np.right_shift(z, np.uint64(shift), out=work)
-        z ^= work
-        z *= np.uint64(factor)
-    np.right_shift(z, np.uint64(31), out=work)
-    z ^= work
+def _hits(weyl: U64Array, key: U64Array | np.uint64, pages: U64Array | np.uint64) -> IntArray:
+    """The residual's choices, one a hash: offsets 0 <= offset < pages in each one's cell."""
+    hashes = weyl + (key ^ np.uint64(MIX1))
+    mix_in_place(hashes, np.empty_like(hashes))
+    hashes >>= np.uint64(18)
+    hashes *= pages
+    hashes >>= np.uint64(46)
+    return hashes.view(np.int64)  # numpy is slow with unsigned indices
 
 
 def _count(words: U64Array) -> int:

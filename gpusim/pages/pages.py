@@ -90,30 +90,28 @@ class Pages:
         self.looks += 1
         if before_clear is not None:
             cleared = np.flatnonzero(~self._clear_due)
-            self._paint(Op.CLEAR_LOG, before_clear, 1, cleared, only=True)
+            self._paint(Op.CLEAR_LOG, before_clear, 1, cleared)
             new = self._paint(Op.MERGE_LOG, writes, 0, cleared)
         else:
             new = self._paint(Op.MERGE, writes, 0, np.zeros(0, np.int64))
         self._clear_due[:] = self._lazy
         return new
 
-    def _paint(
-        self, op: Op, strokes: Strokes, step: int, always: IntArray, only: bool = False
-    ) -> int:
-        """Draw and merge in the chunks that can change; `always` are painted whatever was written."""
+    def _paint(self, op: Op, strokes: Strokes, step: int, cleared: IntArray) -> int:
+        """Draw and merge in the chunks that can change: written or cleared; pages newly dirty."""
         cells = cells_of(strokes, self._seed, self.looks, step)
-        if only:
-            chunks = always
-        else:
+        chunks = cleared
+        if op is not Op.CLEAR_LOG:
             written = np.unique(cells.first >> CHUNK_SHIFT)
             if op is Op.MERGE:  # nothing changes where all is to be sent and nothing zero
                 written = written[self.normal[written] < self._layout.chunk_pages[written]]
-            chunks = np.union1d(written, always)
+            chunks = np.union1d(written, cleared)
         new, unzeroed = self.kernels.paint(op, cells, chunks)
         self.normal[chunks] += new + unzeroed
         self.zero[chunks] -= unzeroed
-        self.pending += int(new.sum())
-        return int(new.sum())
+        newly_dirty = int(new.sum())
+        self.pending += newly_dirty
+        return newly_dirty
 
     def run_ahead(self) -> tuple[bool, int]:
         """Whether the pages ahead of the cursor are zero, and how many are certainly all alike."""
