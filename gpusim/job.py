@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from gpusim.config import Config, ConfigError
 from gpusim.layout import CHUNK_PAGES
+from gpusim.pages.backends import available_memory_bytes
 from gpusim.records import Observer, Progress, Summary
 from gpusim.results import write_failure, write_run
 from gpusim.results.files import SUMMARY
-from gpusim.scenario import available_memory_bytes, resolve
+from gpusim.scenario import resolve
 from gpusim.simulation import simulate
 from gpusim.units import format_bytes
 
@@ -98,6 +99,7 @@ def run(config: Config, folder: Path) -> float:
     with _progress_bar() as observe:
         result = simulate(config, observe=observe)
     write_run(result, folder, plot=config.plot)
+    log.info(f"backend {result.summary.backend} ({result.summary.backend_reason})")
     log.info(result.summary.reason)
     log.info(headline(result.summary))
     print(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from gpusim.checks import (
 from gpusim.config import Config, LinkConfig, MigrationConfig, VmConfig
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
+from gpusim.pages.backends import BACKENDS, BackendError, choose
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS
 from gpusim.sender import Link, RecordedLink
@@ -33,8 +33,6 @@ from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes
 from gpusim.workload import writers_of
 
 TRACKING_MODES = ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg")
-BACKENDS = ("auto", "numpy")
-OTHER_MEMORY_BYTES = 200_000_000  # counts a chunk, cells, the interpreter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,27 +252,20 @@ def _link(config: LinkConfig, page_bytes: int) -> Link:
     )
 
 
-def available_memory_bytes() -> int:
-    """Memory this process may still take: the machine's, or its control group's if that is less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else free
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
-
-
-def _check_memory(config: Config, bitmap_bytes: int) -> None:
-    free = available_memory_bytes()
-    if bitmap_bytes + OTHER_MEMORY_BYTES > free:
+def _backend(config: Config, bitmap_bytes: int) -> tuple[str, str]:
+    """The backend for bitmaps of this size, and why."""
+    name = config.backend.name
+    if name not in ("auto", *BACKENDS):
+        reject("backend.name", name, f"must be one of auto, {', '.join(BACKENDS)}")
+    try:
+        return choose(name, bitmap_bytes)
+    except BackendError as error:
+        if not error.too_big:
+            reject("backend.name", name, f"cannot be used here: {error}; or take backend=auto")
         reject(
             "vm.memory",
             config.vm.memory,
-            f"needs {format_bytes(bitmap_bytes)} of bitmaps, and {format_bytes(free)} of memory is "
-            "free; use a smaller VM, or tracking=kvm_legacy, which needs one bitmap fewer",
+            f"{error}; use a smaller VM, or tracking=kvm_legacy, which needs one bitmap fewer",
         )
 
 
@@ -282,7 +273,8 @@ def resolve(config: Config) -> Scenario:
     """Check a Config and turn it into a Scenario.
 
     Raises:
-        ConfigError: a value out of range, a contradiction, or a VM whose bitmaps do not fit memory.
+        ConfigError: a value out of range, a contradiction, a backend that cannot be used here, or a
+            VM whose bitmaps do not fit memory.
     """
     whole("seed", config.seed, 0, 2**63 - 1)
     whole("vm.vcpus", config.vm.vcpus, 1, 65536)
@@ -292,18 +284,14 @@ def resolve(config: Config) -> Scenario:
         reject("tracking.mode", tracking.mode, f"must be one of {', '.join(TRACKING_MODES)}")
     in_range("tracking.sync_fixed_ms", tracking.sync_fixed_ms, 0, 1e6)
     in_range("tracking.sync_ns_per_gib", tracking.sync_ns_per_gib, 0, 1e9)
-    if config.backend.name not in BACKENDS:
-        reject(
-            "backend.name", config.backend.name, f"this version of gpusim has {', '.join(BACKENDS)}"
-        )
     whole("backend.threads", config.backend.threads, 0, 1024)
     lazy = tracking.mode == "kvm_manual"
     bitmap_bytes = layout.chunks * (CHUNK_PAGES // 8)
-    _check_memory(config, (1 + lazy) * bitmap_bytes)  # before writers are placed in it
+    _backend(config, (1 + lazy) * bitmap_bytes)  # before writers are placed in it
     writers = writers_of(config, layout)
     zero_first, zero_last = _zero_pages(config.vm, layout, writers)
     bitmap_bytes *= 1 + lazy + (len(zero_first) > 0)
-    _check_memory(config, bitmap_bytes)
+    backend, backend_reason = _backend(config, bitmap_bytes)
     limit = config.limit
     return Scenario(
         page_bytes=config.vm.page_size,
@@ -325,10 +313,8 @@ def resolve(config: Config) -> Scenario:
         sync_waits_for_vcpus=tracking.mode in ("tcg", "dirty_ring"),
         bitmap_bytes=bitmap_bytes,
         threads=config.backend.threads or os.cpu_count() or 1,
-        backend="numpy",
-        backend_reason="asked for by name"
-        if config.backend.name == "numpy"
-        else "auto: the only backend of this version",
+        backend=backend,
+        backend_reason=backend_reason,
         simulated_limit_ns=duration_ns("limit.simulated", limit.simulated),
         wall_limit_ns=None if limit.wall is None else duration_ns("limit.wall", limit.wall),
         stuck_from_ns=max((w.last_change_ns for w in writers), default=0)

@@ -56,8 +56,13 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
 
     Raises:
         ConfigError: a value that cannot be simulated; before any bitmap is allocated.
+        MemoryError: the bitmaps do not fit after all.
     """
-    return _Migration(resolve(config), observe, ticked).run()
+    migration = _Migration(resolve(config), observe, ticked)
+    try:
+        return migration.run()
+    finally:
+        migration.pages.close()
 
 
 class _Migration:
@@ -77,6 +82,7 @@ class _Migration:
             lazy=scenario.lazy,
             initially_set=scenario.initially_set,
             seed=scenario.seed,
+            backend=scenario.backend,
             threads=scenario.threads,
         )
         self.accounting = SyncAccounting(scenario.page_bytes)

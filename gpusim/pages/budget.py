@@ -9,6 +9,8 @@ import numpy as np
 
 from gpusim.layout import IntArray
 
+FOR_EVER = 2**62
+
 
 class Budget(NamedTuple):
     """A limit, and what a normal and a zero page cost of it; pages are taken while it lasts."""
@@ -26,12 +28,22 @@ def fitting(normal: IntArray, zero: IntArray, budgets: Sequence[Budget]) -> int:
     """How many of the running totals every budget lasts for.
 
     Args:
-        normal, zero: int64 [n], pages up to and including each place; neither falls.
+        normal, zero: int64 [n], n > 0, pages up to and including each place; neither falls.
     """
+    if not zero[-1]:
+        return _alike(normal, [(b.limit, b.normal) for b in budgets])
+    if not normal[-1]:
+        return _alike(zero, [(b.limit, b.zero) for b in budgets])
     return min(
         int(np.searchsorted(_cost(normal, b.limit, b.normal) + _cost(zero, b.limit, b.zero), b.limit, side="right"))
         for b in budgets
     )  # fmt: skip
+
+
+def _alike(pages: IntArray, limits: Sequence[tuple[int, int]]) -> int:
+    """`fitting` where all pages cost the same."""
+    most = min(limit // cost if cost else FOR_EVER if limit >= 0 else -1 for limit, cost in limits)
+    return int(np.searchsorted(pages, most, side="right"))
 
 
 def _cost(pages: IntArray, limit: int, cost: int) -> IntArray:

@@ -47,6 +47,19 @@ class Cells:
     inverted: NDArray[np.bool_]
 
 
+def certain_cells(first: IntArray, last: IntArray) -> Cells:
+    """Cells of which every page was written: slots first <= page < last, int64 [n], by chunk."""
+    nothing = np.zeros(len(first), np.int64)
+    return Cells(
+        first=first,
+        last=last,
+        threshold=nothing,
+        count=nothing,
+        key=nothing.astype(np.uint64),
+        inverted=np.ones(len(first), np.bool_),
+    )
+
+
 def mix_in_place(z: U64Array, work: U64Array) -> None:
     """The finaliser of splitmix64, element by element; `work` is a buffer of the same shape."""
     for shift, factor in ((30, MIX1), (27, MIX2)):

@@ -1,240 +1,222 @@
-"""The bitmaps and their primitives on a CPU, in numpy: fill, paint, clear chunks, clear inside one.
+"""The primitives on a CPU, in numpy.
 
-A chunk is drawn into a tile of 4096 words, then the tile is merged into the bitmaps; chunks are
-independent, so threads share them out. numpy lets go of the interpreter in each of its loops.
+A chunk is drawn into a tile of 4096 words, then the tile is merged into the bitmaps. numpy's own cost
+a call is about that of 1000 words, so neighbouring chunks that are drawn alike are drawn and merged
+together.
 """
 
 from __future__ import annotations
 
-import enum
+import itertools
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
-from gpusim.pages.budget import Budget, fitting
+from gpusim.layout import CHUNK_PAGES, CHUNK_WORDS, IntArray, U64Array
 from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
+from gpusim.pages.host_kernels import ALL, ONE, HostKernels, choices, expand, split, writes_of
+from gpusim.pages.primitives import Counts, Op
 
-ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-ONE = np.uint64(1)
-FEW = 128  # set that many bits one by one rather than through a byte map of the chunk
-TOGETHER_FROM = 8  # cells of a chunk above which they are drawn in one go
-THREADS_FROM = 64  # chunks below which starting threads costs more than it brings
+BIT_BY_BIT = 1024  # writes of a cell up to which a map of its bytes costs more
+MANY_CELLS = 8  # of a chunk, above which they are drawn in one go
+TOGETHER = 8  # chunks drawn together: their tiles, hashes and work fit the second-level cache
 WEYL = np.arange(1, 9 * CHUNK_WORDS, dtype=np.uint64) * np.uint64(GOLDEN)
 
 
-class Op(enum.Enum):
-    """How a tile is merged. K is the log, B the pages to send, Z the zero pages."""
-
-    MERGE = 0  # eager: new = tile & ~B, B |= tile
-    CLEAR_LOG = 1  # lazy, tile written before the chunk's clear: K = tile & ~K
-    MERGE_LOG = 2  # lazy, tile written after it: K |= tile, new = K & ~B, B |= K
-
-
 class _Scratch(threading.local):
-    """Buffers of one thread: a tile, a plane, two of work, and a byte a page."""
+    """Buffers of one thread: tiles, a cell, hashes and work, and a byte a page of a chunk."""
 
     def __init__(self) -> None:
-        self.tile, self.cell, self.hash, self.work = np.zeros((4, CHUNK_WORDS), np.uint64)
+        self.tiles, self.cell, self.hash, self.work = np.zeros(
+            (4, TOGETHER, CHUNK_WORDS), np.uint64
+        )
         self.bytes = np.zeros(CHUNK_PAGES, np.uint8)
 
 
-class NumpyKernels:
-    """Bitmaps of `chunks` chunks, one bit a page, page p of a chunk in bit p % 64 of word p // 64.
+class NumpyKernels(HostKernels):
+    """See primitives.Kernels."""
 
-    Attributes:
-        dirty: uint64 [chunks, 4096], B: pages to be sent.
-        log: uint64 [chunks, 4096], K: KVM's log, lazy tracking only.
-        zero: uint64 [chunks, 4096], Z: zero pages, if there are any.
-    """
+    few = 512
 
     def __init__(self, chunks: int, *, log: bool, zero: bool, threads: int) -> None:
-        shape = (chunks, CHUNK_WORDS)
-        self.dirty: U64Array = np.zeros(shape, np.uint64)
-        self.log: U64Array | None = np.zeros(shape, np.uint64) if log else None
-        self.zero: U64Array | None = np.zeros(shape, np.uint64) if zero else None
+        super().__init__(chunks, log=log, zero=zero, threads=threads)
         self._scratch = _Scratch()
-        self._threads = threads
 
-    def fill(self, bitmap: U64Array, first: IntArray, last: IntArray) -> None:
-        """Set the pages of runs; each run, of slots first <= page < last, lies inside one chunk."""
-        for low, high in zip(first.tolist(), last.tolist(), strict=True):
-            chunk = low >> CHUNK_SHIFT
-            _set_run(bitmap[chunk], low & (CHUNK_PAGES - 1), high - (chunk << CHUNK_SHIFT))
+    def _paint_tiles(
+        self, op: Op, cells: Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
+    ) -> Counts:
+        low, high = ranges
+        counts = Counts(*np.zeros((2, len(chunks)), np.int64))
+        index = np.arange(len(chunks))
+        groups = [
+            (int(run[i]), int(run[min(i + TOGETHER, len(run)) - 1]) + 1)
+            for run in split(index, chunks - index)  # the same along neighbouring chunks
+            for i in range(0, len(run), TOGETHER)
+        ]
 
-    def paint(self, op: Op, cells: Cells, chunks: IntArray) -> tuple[IntArray, IntArray]:
-        """Draw the cells of some chunks and merge them.
+        def paint_groups(start: int, stop: int) -> None:
+            for first, last in groups[start:stop]:
+                tiles = self._draw(cells, low[first:last], high[first:last])
+                found = self._merge(op, tiles, int(chunks[first]))
+                counts.new[first:last], counts.unzeroed[first:last] = found
 
-        Args:
-            op: how.
-            cells: sorted by chunk; those of other chunks are passed over.
-            chunks: int64 [n], ascending; chunks without a cell get an empty tile.
+        self._share(len(chunks), len(groups), paint_groups)
+        return counts
 
-        Returns:
-            int64 [n] pages newly dirty (0 for CLEAR_LOG), int64 [n] pages to send that were zero.
-        """
-        cell_chunk = cells.first >> CHUNK_SHIFT
-        low = np.searchsorted(cell_chunk, chunks, side="left").tolist()
-        high = np.searchsorted(cell_chunk, chunks, side="right").tolist()
-        numbers = chunks.tolist()
-        new, unzeroed = np.zeros((2, len(numbers)), np.int64)
+    def _draw(self, cells: Cells, low: IntArray, high: IntArray) -> U64Array:
+        """The tiles of neighbouring chunks, [n, 4096]. Valid until this thread draws the next."""
+        tiles = self._scratch.tiles[: len(low)]
+        tiles.fill(0)
+        first, last = int(low[0]), int(high[-1])
+        if (high - low == 1).all() and _alike(cells, first, last):
+            word0, word1 = _words(cells, first)
+            self._draw_alike(cells, first, last, tiles[:, word0:word1])
+            return tiles
+        for tile, first, last in zip(tiles, low.tolist(), high.tolist(), strict=True):
+            alone: Sequence[int] = range(first, last)
+            if last - first > MANY_CELLS:
+                drawn = _word_aligned(cells, first, last)
+                self._draw_together(cells, first + np.flatnonzero(drawn), tile)
+                alone = (first + np.flatnonzero(~drawn)).tolist()
+            for i in alone:
+                word0, word1 = _words(cells, i)
+                cell = self._scratch.cell[:1, word0:word1]
+                self._draw_alike(cells, i, i + 1, cell)
+                tile[word0:word1] |= cell[0]
+        return tiles
 
-        def paint_some(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                tile = self._draw(cells, low[i], high[i])
-                new[i], unzeroed[i] = self._merge(op, tile, numbers[i])
-
-        parts = self._threads if len(numbers) >= THREADS_FROM else 1
-        borders = [len(numbers) * i // parts for i in range(parts + 1)]
-        if parts == 1:
-            paint_some(0, len(numbers))
+    def _draw_alike(self, cells: Cells, first: int, last: int, out: U64Array) -> None:
+        """Draw cells that differ in key and count alone, each over a row of `out` [n, words]."""
+        begin, threshold = int(cells.first[first]) & (CHUNK_PAGES - 1), int(cells.threshold[first])
+        pages, inverted = int(cells.last[first] - cells.first[first]), bool(cells.inverted[first])
+        word0 = begin // 64
+        if threshold:
+            self._planes(out, cells.key[first:last, None], word0, threshold)
+            if inverted:
+                np.invert(out, out=out)
         else:
-            with ThreadPoolExecutor(parts) as pool:
-                list(pool.map(paint_some, borders[:-1], borders[1:]))
-        return new, unzeroed
+            out.fill(ALL if inverted else 0)
+        out[:, 0] &= ALL << np.uint64(begin % 64)
+        out[:, -1] &= ALL >> np.uint64(-(begin + pages) % 64)
+        counts = cells.count[first:last]
+        if not counts.any():
+            return
+        borders = [0, *np.cumsum(counts).tolist()]
+        parts = [slice(*pair) for pair in itertools.pairwise(borders)]
+        hits = np.empty(borders[-1], np.uint64)
+        for part, key, count in zip(parts, cells.key[first:last], counts, strict=True):
+            np.add(_weyl(count), key ^ np.uint64(MIX1), out=hits[part])
+        pages_hit = choices(hits, pages)
+        pages_hit += begin - 64 * word0
+        for part, row in zip(parts, out, strict=True):
+            self._mark(row, pages_hit[part], inverted)
 
-    def clear_chunks(self, first: int, last: int) -> None:
-        """Nothing in chunks first <= chunk < last is to be sent any more."""
-        self.dirty[first:last] = 0
-
-    def clear_in_chunk(
-        self, chunk: int, page: int, budgets: Sequence[Budget]
-    ) -> tuple[int, int, int]:
-        """Take pages to be sent from `page` on, in order, while every budget lasts.
-
-        Args:
-            page: where to begin, below CHUNK_PAGES.
-            budgets: of this chunk.
-
-        Returns:
-            the page behind the last taken, or CHUNK_PAGES if all were; normal pages; zero pages.
-        """
-        start = page // 64
-        words = self.dirty[chunk, start:]
-        kept = words[0] & ((ONE << np.uint64(page % 64)) - ONE)  # behind the cursor
-        words[0] &= ~kept
-        zeros = None if self.zero is None else words & self.zero[chunk, start:]
-        in_words = np.bitwise_count(words).astype(np.int64)
-        zero_sum = (
-            np.zeros_like(in_words)
-            if zeros is None
-            else np.cumsum(np.bitwise_count(zeros), dtype=np.int64)
-        )
-        normal_sum = np.cumsum(in_words) - zero_sum
-        whole = fitting(normal_sum, zero_sum, budgets)
-        normal_taken = int(normal_sum[whole - 1]) if whole else 0
-        zero_taken = int(zero_sum[whole - 1]) if whole else 0
-        words[:whole] = 0
-        next_page = CHUNK_PAGES
-        if whole < len(words):
-            word, zero_word = int(words[whole]), 0 if zeros is None else int(zeros[whole])
-            while word:
-                bit = word & -word
-                is_zero = bool(zero_word & bit)
-                normal_next, zero_next = normal_taken + (not is_zero), zero_taken + is_zero
-                if any(b.less(normal_next, zero_next).limit < 0 for b in budgets):
-                    next_page = (start + whole) * 64 + bit.bit_length() - 1
-                    break
-                word ^= bit
-                normal_taken, zero_taken = normal_next, zero_next
-            words[whole] = word
-        words[0] |= kept
-        return next_page, normal_taken, zero_taken
-
-    def _draw(self, cells: Cells, low: int, high: int) -> U64Array:
-        """The tile of one chunk: OR of its cells. Valid until this thread draws the next."""
-        scratch = self._scratch
-        tile = scratch.tile
-        tile.fill(0)
-        alone: Sequence[int] = range(low, high)
-        if high - low > TOGETHER_FROM:
-            drawn = _word_aligned(cells, low, high)
-            _draw_together(cells, low + np.flatnonzero(drawn), tile)
-            alone = (low + np.flatnonzero(~drawn)).tolist()
-        for i in alone:
-            first = int(cells.first[i]) & (CHUNK_PAGES - 1)
-            last = first + int(cells.last[i] - cells.first[i])
-            threshold, count = int(cells.threshold[i]), int(cells.count[i])
-            inverted = bool(cells.inverted[i])
-            if inverted and not threshold and not count:
-                _set_run(tile, first, last)
-                continue
-            word0, word1 = first // 64, (last + 63) // 64
-            cell = scratch.cell[word0:word1]
-            if threshold:
-                self._planes(cell, int(cells.key[i]), word0, threshold)
-                if inverted:
-                    np.invert(cell, out=cell)
+    def _mark(self, words: U64Array, hit: IntArray, inverted: bool) -> None:
+        """Set the bits of pages, or clear them if inverted."""
+        if len(hit) <= BIT_BY_BIT:
+            word, bit = hit >> 6, ONE << (hit & 63).astype(np.uint64)
+            if inverted:
+                np.bitwise_and.at(words, word, ~bit)
             else:
-                cell.fill(ALL if inverted else 0)
-            cell[0] &= ALL << np.uint64(first % 64)
-            cell[-1] &= ALL >> np.uint64(-last % 64)
-            if count:
-                marks = self._residual(int(cells.key[i]), first, last, count)
-                if inverted:
-                    cell &= ~marks
-                else:
-                    cell |= marks
-            tile[word0:word1] |= cell
-        return tile
+                np.bitwise_or.at(words, word, bit)
+            return
+        flags = self._scratch.bytes[: 64 * len(words)]
+        flags.fill(0)
+        flags[hit] = 1
+        marks = np.packbits(flags, bitorder="little").view("<u8")
+        if inverted:
+            words &= ~marks
+        else:
+            words |= marks
 
-    def _planes(self, out: U64Array, key: int, word0: int, threshold: int) -> None:
+    def _draw_together(self, cells: Cells, chosen: IntArray, tile: U64Array) -> None:
+        """Draw many small cells into an empty tile: the same bits as one by one, in fewer steps."""
+        if not len(chosen):
+            return
+        first = cells.first[chosen] & (CHUNK_PAGES - 1)
+        words = (cells.last[chosen] - cells.first[chosen]) // 64
+        threshold, inverted = cells.threshold[chosen], cells.inverted[chosen]
+        word = expand(first // 64, words)
+        if threshold.any():
+            bits, of_word = np.zeros(len(word), np.uint64), np.repeat(threshold, words)
+            keys = np.repeat(cells.key[chosen], words)
+            for plane in range(8):
+                hashes = WEYL[plane * CHUNK_WORDS + word] + keys
+                mix_in_place(hashes, np.empty_like(hashes))
+                one = (of_word >> plane & 1).astype(np.uint64) * ALL
+                bits = (bits & hashes) | (
+                    (bits ^ hashes) & one
+                )  # one ? bits | hashes : bits & hashes
+            tile[word] = bits
+        tile[word] ^= np.repeat(inverted, words).astype(np.uint64) * ALL
+        for of_inverted in (False, True):
+            hit = writes_of(cells, chosen[inverted == of_inverted]) & (CHUNK_PAGES - 1)
+            self._mark(tile, hit, of_inverted)
+
+    def _planes(self, out: U64Array, keys: U64Array, word0: int, threshold: int) -> None:
         """Each bit of `out` set with probability threshold / 256, from the low plane up."""
-        words = len(out)
-        hashes, work = self._scratch.hash[:words], self._scratch.work[:words]
+        rows, words = out.shape
+        hashes, work = (
+            b.reshape(-1)[: rows * words].reshape(rows, words)
+            for b in (self._scratch.hash, self._scratch.work)
+        )
         out.fill(0)
         lowest = (threshold & -threshold).bit_length() - 1  # planes below it do nothing
         for plane in range(lowest, 8):
             first = plane * CHUNK_WORDS + word0
-            np.add(WEYL[first : first + words], np.uint64(key), out=hashes)
+            np.add(WEYL[first : first + words], keys, out=hashes)
             mix_in_place(hashes, work)
             (np.bitwise_or if threshold >> plane & 1 else np.bitwise_and)(out, hashes, out=out)
 
-    def _residual(self, key: int, first: int, last: int, count: int) -> U64Array:
-        """Marks of `count` pages chosen evenly from first <= page < last, as words from first // 64."""
-        weyl = (
-            WEYL[:count]
-            if count <= len(WEYL)
-            else np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
-        )
-        word0, word1 = first // 64, (last + 63) // 64
-        pages = _hits(weyl, np.uint64(key), np.uint64(last - first)) + (first - 64 * word0)
-        if count <= FEW:
-            marks = np.zeros(word1 - word0, np.uint64)
-            np.bitwise_or.at(marks, pages >> 6, ONE << (pages & 63).astype(np.uint64))
-            return marks
-        flags = self._scratch.bytes[: 64 * (word1 - word0)]
-        flags.fill(0)
-        flags[pages] = 1
-        return np.packbits(flags, bitorder="little").view("<u8")
-
-    def _merge(self, op: Op, tile: U64Array, chunk: int) -> tuple[int, int]:
-        """Merge a tile into one chunk: pages newly dirty, pages to send that were zero."""
-        dirty, work = self.dirty[chunk], self._scratch.work
-        unzeroed = 0
+    def _merge(self, op: Op, tiles: U64Array, first: int) -> Counts:
+        """Merge tiles [n, 4096] into the chunks from `first` on."""
+        chunks = slice(first, first + len(tiles))
+        dirty, work = self.dirty[chunks], self._scratch.work[: len(tiles)]
+        unzeroed = np.zeros(len(tiles), np.int64)
         if self.zero is not None:
-            zero = self.zero[chunk]
-            np.bitwise_and(zero, tile, out=work)
+            zero = self.zero[chunks]
+            np.bitwise_and(zero, tiles, out=work)
             work &= dirty
             unzeroed = _count(work)
-            np.invert(tile, out=work)
+            np.invert(tiles, out=work)
             zero &= work
         if op is not Op.MERGE:
             assert self.log is not None
-            log = self.log[chunk]
+            log = self.log[chunks]
             if op is Op.CLEAR_LOG:
                 np.invert(log, out=log)
-                log &= tile
-                return 0, unzeroed
-            log |= tile
-            tile = log
+                log &= tiles
+                return Counts(np.zeros(len(tiles), np.int64), unzeroed)
+            log |= tiles
+            tiles = log
         np.invert(dirty, out=work)
-        work &= tile
-        dirty |= tile
-        return _count(work), unzeroed
+        work &= tiles
+        dirty |= tiles
+        return Counts(_count(work), unzeroed)
+
+
+def _weyl(count: int) -> U64Array:
+    """The multiples 1 to `count` of the Weyl increment."""
+    if count <= len(WEYL):
+        return WEYL[:count]
+    return np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+
+
+def _words(cells: Cells, i: int) -> tuple[int, int]:
+    """Words of its chunk that a cell touches: first, behind the last."""
+    first = int(cells.first[i]) & (CHUNK_PAGES - 1)
+    return first // 64, (first + int(cells.last[i] - cells.first[i]) + 63) // 64
+
+
+def _alike(cells: Cells, first: int, last: int) -> bool:
+    """Whether cells lie alike in their chunks and are drawn with one threshold."""
+    some, chunk = slice(first, last), CHUNK_PAGES - 1
+    begin, end = cells.first[some] & chunk, cells.last[some] & chunk
+    columns: list[NDArray[Any]] = [begin, end, cells.threshold[some], cells.inverted[some]]
+    return all(bool((column == column[0]).all()) for column in columns)
 
 
 def _word_aligned(cells: Cells, low: int, high: int) -> NDArray[np.bool_]:
@@ -244,75 +226,7 @@ def _word_aligned(cells: Cells, low: int, high: int) -> NDArray[np.bool_]:
     return np.asarray(drawn & ((cells.first[low:high] | cells.last[low:high]) % 64 == 0))
 
 
-def _draw_together(cells: Cells, chosen: IntArray, tile: U64Array) -> None:
-    """Draw many small cells into an empty tile: the same bits as one by one, in fewer steps."""
-    if not len(chosen):
-        return
-    first = cells.first[chosen] & (CHUNK_PAGES - 1)
-    pages = cells.last[chosen] - cells.first[chosen]
-    key, threshold = cells.key[chosen], cells.threshold[chosen]
-    inverted = cells.inverted[chosen]
-    word = _expand(first // 64, pages // 64)
-    if threshold.any():
-        bits, of_word = np.zeros(len(word), np.uint64), np.repeat(threshold, pages // 64)
-        keys = np.repeat(key, pages // 64)
-        for plane in range(8):
-            hashes = WEYL[plane * CHUNK_WORDS + word] + keys
-            mix_in_place(hashes, np.empty_like(hashes))
-            one = (of_word >> plane & 1).astype(np.uint64) * ALL
-            bits = (bits & hashes) | ((bits ^ hashes) & one)  # one ? bits | hashes : bits & hashes
-        tile[word] = bits
-    tile[word] ^= np.repeat(inverted, pages // 64).astype(np.uint64) * ALL
-    counts = cells.count[chosen]
-    for of_inverted in (False, True):
-        some = np.flatnonzero((inverted == of_inverted) & (counts > 0))
-        if len(some):
-            marks = _marks(key[some], first[some], pages[some], counts[some])
-            if of_inverted:
-                tile &= ~marks
-            else:
-                tile |= marks
-
-
-def _marks(key: U64Array, first: IntArray, pages: IntArray, counts: IntArray) -> U64Array:
-    """Marks of `counts` pages chosen evenly from each cell, as a tile."""
-    weyl = _expand(np.ones(len(counts), np.int64), counts).astype(np.uint64) * np.uint64(GOLDEN)
-    cell_pages = np.repeat(pages, counts).astype(np.uint64)
-    hit = _hits(weyl, np.repeat(key, counts), cell_pages) + np.repeat(first, counts)
-    flags = np.zeros(CHUNK_PAGES, np.uint8)
-    flags[hit] = 1
-    return np.packbits(flags, bitorder="little").view("<u8")
-
-
-def _expand(first: IntArray, counts: IntArray) -> IntArray:
-    """first[0], first[0] + 1, ... counts[0] of them, then those of the next."""
-    ends = np.cumsum(counts)
-    return np.arange(int(ends[-1])) + np.repeat(first - ends + counts, counts)
-
-
-def _hits(weyl: U64Array, key: U64Array | np.uint64, pages: U64Array | np.uint64) -> IntArray:
-    """The residual's choices, one a hash: offsets 0 <= offset < pages in each one's cell."""
-    hashes = weyl + (key ^ np.uint64(MIX1))
-    mix_in_place(hashes, np.empty_like(hashes))
-    hashes >>= np.uint64(18)
-    hashes *= pages
-    hashes >>= np.uint64(46)
-    return hashes.view(np.int64)  # numpy is slow with unsigned indices
-
-
-def _count(words: U64Array) -> int:
-    return int(np.bitwise_count(words).sum(dtype=np.int64))
-
-
-def _set_run(words: U64Array, first: int, last: int) -> None:
-    """Set the bits first <= bit < last of a chunk's words."""
-    if first >= last:
-        return
-    word0, word1 = first // 64, (last - 1) // 64
-    head, tail = ALL << np.uint64(first % 64), ALL >> np.uint64(-last % 64)
-    if word0 == word1:
-        words[word0] |= head & tail
-        return
-    words[word0] |= head
-    words[word0 + 1 : word1] = ALL
-    words[word1] |= tail
+def _count(words: U64Array) -> IntArray:
+    """Set bits of each row; 32 bits hold them, and are faster."""
+    counts: NDArray[np.uint32] = np.bitwise_count(words).sum(axis=1, dtype=np.uint32)
+    return counts.astype(np.int64)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray, Layout, Strokes, Taken
+from gpusim.pages import backends
 from gpusim.pages.budget import Budget, fitting
 from gpusim.pages.draw import cells_of
-from gpusim.pages.numpy_kernels import NumpyKernels, Op
+from gpusim.pages.primitives import Op, Step
 
 
 class Pages:
@@ -25,7 +26,8 @@ class Pages:
         lazy: KVM's manual protect: pages are tracked anew at their chunk's clear, not at the sync.
         initially_set: lazy only: KVM_DIRTY_LOG_INITIALLY_SET.
         seed: of the drawing.
-        threads: over chunks.
+        backend: where the bitmaps live, one of backends.BACKENDS.
+        threads: over chunks, on a CPU.
 
     Attributes:
         normal, zero: int64 [chunks], pages to be sent with and without content.
@@ -42,11 +44,13 @@ class Pages:
         lazy: bool,
         initially_set: bool,
         seed: int,
-        threads: int,
+        backend: str = "numpy",
+        threads: int = 1,
     ) -> None:
         self._layout, self._lazy, self._seed = layout, lazy, seed
-        some_zero = len(zero_first) > 0
-        self.kernels = NumpyKernels(layout.chunks, log=lazy, zero=some_zero, threads=threads)
+        self.kernels = backends.make_kernels(
+            backend, layout.chunks, log=lazy, zero=len(zero_first) > 0, threads=threads
+        )
         starts = np.arange(layout.chunks) << CHUNK_SHIFT
         self.kernels.fill(self.kernels.dirty, starts, starts + layout.chunk_pages)
         self.normal, self.zero = layout.chunk_pages.copy(), np.zeros(layout.chunks, np.int64)
@@ -90,28 +94,36 @@ class Pages:
         self.looks += 1
         if before_clear is not None:
             cleared = np.flatnonzero(~self._clear_due)
-            self._paint(Op.CLEAR_LOG, before_clear, 1, cleared)
-            new = self._paint(Op.MERGE_LOG, writes, 0, cleared)
+            steps = [
+                self._step(Op.CLEAR_LOG, before_clear, cleared),
+                self._step(Op.MERGE_LOG, writes, cleared),
+            ]
         else:
-            new = self._paint(Op.MERGE, writes, 0, np.zeros(0, np.int64))
-        self._clear_due[:] = self._lazy
-        return new
-
-    def _paint(self, op: Op, strokes: Strokes, step: int, cleared: IntArray) -> int:
-        """Draw and merge in the chunks that can change: written or cleared; pages newly dirty."""
-        cells = cells_of(strokes, self._seed, self.looks, step)
-        chunks = cleared
-        if op is not Op.CLEAR_LOG:
-            written = np.unique(cells.first >> CHUNK_SHIFT)
-            if op is Op.MERGE:  # nothing changes where all is to be sent and nothing zero
-                written = written[self.normal[written] < self._layout.chunk_pages[written]]
-            chunks = np.union1d(written, cleared)
-        new, unzeroed = self.kernels.paint(op, cells, chunks)
-        self.normal[chunks] += new + unzeroed
-        self.zero[chunks] -= unzeroed
-        newly_dirty = int(new.sum())
+            steps = [self._step(Op.MERGE, writes, np.zeros(0, np.int64))]
+        newly_dirty = 0
+        for step, counts in zip(steps, self.kernels.paint(steps), strict=True):
+            self.normal[step.chunks] += counts.new + counts.unzeroed
+            self.zero[step.chunks] -= counts.unzeroed
+            newly_dirty += int(counts.new.sum())
         self.pending += newly_dirty
+        self._clear_due[:] = self._lazy
         return newly_dirty
+
+    def close(self) -> None:
+        """Give the memory of the bitmaps back."""
+        self.kernels.close()
+
+    def _step(self, op: Op, strokes: Strokes, cleared: IntArray) -> Step:
+        """Draw the integers of a look, for the chunks that can change: written or cleared."""
+        cells = cells_of(strokes, self._seed, self.looks, step=op is Op.CLEAR_LOG)
+        if op is Op.CLEAR_LOG:
+            return Step(op, cells, cleared)
+        cell_chunk = cells.first >> CHUNK_SHIFT
+        written = cell_chunk[np.diff(cell_chunk, prepend=-1) > 0]
+        if op is Op.MERGE_LOG:
+            return Step(op, cells, np.union1d(written, cleared))
+        # Nothing changes where all is to be sent and nothing zero.
+        return Step(op, cells, written[self.normal[written] < self._layout.chunk_pages[written]])
 
     def run_ahead(self) -> tuple[bool, int]:
         """Whether the pages ahead of the cursor are zero, and how many are certainly all alike."""

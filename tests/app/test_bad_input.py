@@ -95,7 +95,7 @@ def test_bad_value_names_its_key(key: str) -> None:
 
 
 def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.scenario.available_memory_bytes", lambda: 10**9)
+    monkeypatch.setattr("gpusim.pages.backends.available_memory_bytes", lambda: 10**9)
     with pytest.raises(ConfigError, match=r"vm.memory = 24TiB: needs 1.5 GiB of bitmaps"):
         resolve(composed("vm=huge_24tib"))
 
@@ -111,7 +111,7 @@ def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=" ".join,
 )
 def test_command_says_one_line_and_leaves_nothing(overrides: list[str], tmp_path) -> None:
-    before = "import gpusim.scenario as s; s.available_memory_bytes = lambda: 8 * 2**30"
+    before = "import gpusim.pages.backends as s; s.available_memory_bytes = lambda: 8 * 2**30"
     done = gpusim(*overrides, cwd=tmp_path, before=before, code=2)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -17,9 +17,10 @@ EXPERIMENTS = sorted(CONF.glob("experiment/*.yaml"))
 
 
 @pytest.fixture(autouse=True)
-def _memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a 24 TiB VM fits this machine is not the question here."""
-    monkeypatch.setattr("gpusim.scenario.available_memory_bytes", lambda: 2**40)
+def _every_backend_and_memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether this machine has a GPU, and room for a 24 TiB VM, is not the question here."""
+    monkeypatch.setattr("gpusim.pages.backends.obstacle", lambda name: None)
+    monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 2**40)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

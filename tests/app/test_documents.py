@@ -45,7 +45,7 @@ def jobs(arguments: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", [line for line, _ in commands()])
 def test_command_composes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.scenario.available_memory_bytes", lambda: 2**40)
+    monkeypatch.setattr("gpusim.pages.backends.available_memory_bytes", lambda: 2**40)
     for overrides in jobs(shlex.split(command)[1:]):
         resolve(composed(*overrides))
 

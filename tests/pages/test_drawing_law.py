@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_PAGES, IntArray, Strokes
 from gpusim.pages.draw import cells_of
-from gpusim.pages.numpy_kernels import NumpyKernels, Op
+from gpusim.pages.numpy_kernels import NumpyKernels
+from gpusim.pages.primitives import Op, Step
 from tests.pages.naive import Bits
 
 Z = 5.0  # standard deviations
@@ -36,7 +37,8 @@ def draw(mean: float, borders: IntArray, seed: int, look: int, step: int) -> Bit
         certain_last=EMPTY,
     )
     kernels = NumpyKernels(1, log=False, zero=False, threads=1)
-    kernels.paint(Op.MERGE, cells_of(strokes, seed, look, step), np.zeros(1, np.int64))
+    cells = cells_of(strokes, seed, look, step)
+    kernels.paint([Step(Op.MERGE, cells, np.zeros(1, np.int64))])
     return np.unpackbits(kernels.dirty.view(np.uint8), bitorder="little").view(np.bool_)
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from gpusim.layout import CHUNK_PAGES, FloatArray, IntArray, Layout, Strokes
 from gpusim.pages.draw import cells_of
-from gpusim.pages.numpy_kernels import NumpyKernels, Op
+from gpusim.pages.numpy_kernels import NumpyKernels
 from gpusim.pages.pages import Pages
+from gpusim.pages.primitives import Op, Step
 from tests.pages.naive import SLOW_MACHINE, Bits, Budgets, NaivePages, bits_of
 
 EMPTY = np.zeros(0, np.int64)
@@ -193,7 +194,8 @@ def random_strokes(layout: Layout, random: np.random.Generator) -> Strokes:
 def drawn(layout: Layout, strokes: Strokes, seed: int, look: int, step: int) -> Bits:
     """What strokes draw, on an empty bitmap."""
     kernels = NumpyKernels(layout.chunks, log=False, zero=False, threads=1)
-    kernels.paint(Op.MERGE, cells_of(strokes, seed, look, step), np.arange(layout.chunks))
+    cells = cells_of(strokes, seed, look, step)
+    kernels.paint([Step(Op.MERGE, cells, np.arange(layout.chunks))])
     return bits_of(kernels.dirty, layout)
 
 

@@ -1,0 +1,175 @@
+"""Which devices there are: why one cannot be used here, which one `auto` takes, and its kernels.
+
+Nothing falls back in silence: a backend asked for by name is used or refused, and `auto` says which
+it took and why not an earlier one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import cache
+from importlib import metadata, util
+from pathlib import Path
+
+from gpusim.pages.primitives import Kernels
+from gpusim.units import format_bytes
+
+BACKENDS = ("cupy", "numba", "numpy")  # `auto` takes the first that can be used
+HOW_TO_GET = {
+    "cupy": "pip install 'gpusim[cuda13]', or 'gpusim[cuda12]' for an older driver or GPU",
+    "numba": "pip install 'gpusim[numba]'",
+}
+OTHER_HOST_BYTES = 200_000_000  # counts a chunk, cells, the interpreter
+OTHER_DEVICE_BYTES = 50_000_000  # cells and counts of a look, modules
+
+
+class BackendError(RuntimeError):
+    """A backend cannot be used: one line.
+
+    Attributes:
+        too_big: it is the bitmaps that do not fit it.
+    """
+
+    def __init__(self, message: str, *, too_big: bool) -> None:
+        self.too_big = too_big
+        super().__init__(message)
+
+
+@cache
+def obstacle(name: str) -> str | None:
+    """Why a backend cannot be used on this machine, in one line; None if it can."""
+    if name == "numpy":
+        return None
+    if name == "cupy" and len(wheels := cupy_wheels()) > 1:
+        return f"{' and '.join(wheels)} are both installed and break each other; pip uninstall all of them, then {HOW_TO_GET[name]}"
+    if util.find_spec(name) is None:
+        return f"{name} is not installed; {HOW_TO_GET[name]}"
+    try:
+        if name == "cupy":
+            return _device_obstacle()
+        importlib.import_module("gpusim.pages.numba_kernels")
+    except Exception as error:  # whatever a broken installation raises
+        return f"{name} cannot be imported ({_line(error)}); {HOW_TO_GET[name]}"
+    return None
+
+
+def cupy_wheels() -> list[str]:
+    """The distributions installed that bring CuPy; there should be one at most."""
+    names = {str(d.metadata["Name"]).lower() for d in metadata.distributions()}
+    return sorted(n for n in names if n == "cupy" or n.startswith(("cupy-cuda", "cupy-rocm")))
+
+
+def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
+    """The backend to use for bitmaps of a size, and why.
+
+    Args:
+        name: of BACKENDS, or "auto".
+
+    Raises:
+        BackendError: asked for by name, and not to be used here; or the bitmaps do not fit.
+    """
+    passed_over = []
+    for candidate in BACKENDS if name == "auto" else (name,):
+        why = obstacle(candidate)
+        big = None if why else too_big(candidate, bitmap_bytes)
+        if why or big:
+            passed_over.append(f"not {candidate}: {why or big}")
+            continue
+        chosen = f"auto: {candidate}" if name == "auto" else "asked for by name"
+        return candidate, "; ".join([chosen, *passed_over])
+    raise BackendError(str(why or big), too_big=why is None)
+
+
+def too_big(name: str, bitmap_bytes: int) -> str | None:
+    """Why bitmaps of a size do not fit a backend's memory; None if they do."""
+    free = free_bytes(name)
+    if bitmap_bytes + other_bytes(name) <= free:
+        return None
+    where = "on the GPU" if name == "cupy" else "of memory"
+    return (
+        f"needs {format_bytes(bitmap_bytes)} of bitmaps, and {format_bytes(free)} {where} is free"
+    )
+
+
+def other_bytes(name: str) -> int:
+    """What a run needs besides its bitmaps, about."""
+    return OTHER_DEVICE_BYTES if name == "cupy" else OTHER_HOST_BYTES
+
+
+def free_bytes(name: str) -> int:
+    """Memory that a backend's bitmaps may still take."""
+    if name != "cupy":
+        return available_memory_bytes()
+    import cupy
+
+    free: int = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+    return free
+
+
+def available_memory_bytes() -> int:
+    """Memory this process may still take: the machine's, or its control group's if that is less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else free
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def device_name(name: str) -> str:
+    """What a backend runs on, for people."""
+    if name != "cupy":
+        return f"CPU, {os.cpu_count()} cores"
+    import cupy
+
+    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
+    return str(properties["name"].decode())
+
+
+def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int) -> Kernels:
+    """Bitmaps of so many chunks on a backend that can be used.
+
+    Raises:
+        MemoryError: they do not fit.
+    """
+    if name == "cupy":
+        from gpusim.pages.cupy_kernels import CupyDevice, CupyKernels
+
+        return CupyKernels(chunks, log=log, zero=zero, device=CupyDevice())
+    if name == "numba":
+        from gpusim.pages.numba_kernels import NumbaKernels
+
+        return NumbaKernels(chunks, log=log, zero=zero, threads=threads)
+    from gpusim.pages.numpy_kernels import NumpyKernels
+
+    return NumpyKernels(chunks, log=log, zero=zero, threads=threads)
+
+
+def _device_obstacle() -> str | None:
+    """Import CuPy, find a device, compile the kernels: what fails, and what helps."""
+    import cupy
+
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_line(error)}); install or update the driver, or {HOW_TO_GET['cupy']}"
+    if not devices:
+        return "there is a driver but no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    from gpusim.pages.cupy_kernels import CupyDevice
+
+    try:
+        CupyDevice().close()
+    except MemoryError as error:
+        return f"the GPU's memory is full ({_line(error)}); stop what else runs on it"
+    except Exception as error:  # NVRTC is a library that CuPy loads, or does not, when it compiles
+        return f"the kernels cannot be compiled ({_line(error)}); NVRTC comes with: {HOW_TO_GET['cupy']}"
+    return None
+
+
+def _line(error: BaseException, longest: int = 150) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= longest else text[:longest] + "..."

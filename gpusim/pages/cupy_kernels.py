@@ -1,0 +1,194 @@
+"""The primitives on an NVIDIA GPU: packs a look for kernels/paint.cu and reads its counts back.
+
+The bitmaps stay on the device. A look sends its cells in one copy and brings its counts back in one,
+both through pinned memory; buffers grow to the largest look and are kept. CuPy is imported when the
+first device is opened, the kernels are compiled then and kept in CuPy's own cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
+from gpusim.pages.budget import Budget
+from gpusim.pages.draw import certain_cells
+from gpusim.pages.primitives import Counts, Op, Step
+
+SOURCE = Path(__file__).parent / "kernels" / "paint.cu"
+PAINT_THREADS, TAKE_THREADS = 512, 1024  # as in paint.cu
+INVERTED_BIT, COUNT_SHIFT = 8, 16  # of a cell's `how`, as in paint.cu
+NULL = 0
+
+
+class Device(Protocol):
+    """What the kernels need of a device: memory, copies and launches, in order."""
+
+    def zeros(self, words: int) -> Any:
+        """A new array of uint64 on the device; MemoryError if it does not fit."""
+
+    def clear(self, array: Any) -> None:
+        """Set an array to zero."""
+
+    def upload(self, words: U64Array) -> Any:
+        """Bring words to the device, where they stay until the next upload."""
+
+    def download(self, array: Any) -> U64Array:
+        """Bring an array of words to the host, once all that was launched is done."""
+
+    def launch(self, kernel: str, blocks: int, threads: int, *arguments: Any) -> None:
+        """Run a kernel; arguments are arrays of the device, np.int32, or NULL."""
+
+    def close(self) -> None:
+        """Give all memory back."""
+
+
+class CupyDevice:
+    """The current CUDA device.
+
+    Raises:
+        Whatever CuPy does where driver, device or NVRTC are missing; backends.py explains it.
+    """
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._cupy = cupy
+        module = cupy.RawModule(code=SOURCE.read_text(), options=("-std=c++17",))
+        self._kernels = {name: module.get_function(name) for name in ("paint", "take")}
+        self._pinned = self._host(1)
+        self._uploaded = self.zeros(1)
+
+    def zeros(self, words: int) -> Any:
+        return self._cupy.zeros(words, np.uint64)
+
+    def clear(self, array: Any) -> None:
+        array.data.memset_async(0, array.nbytes)
+
+    def upload(self, words: U64Array) -> Any:
+        self._make_room(len(words))
+        if len(words) > len(self._uploaded):
+            self._uploaded = self.zeros(len(self._pinned))
+        self._pinned[: len(words)] = words
+        stream = self._cupy.cuda.get_current_stream()
+        self._uploaded.data.copy_from_host_async(self._pinned.ctypes.data, words.nbytes, stream)
+        return self._uploaded
+
+    def download(self, array: Any) -> U64Array:
+        self._make_room(len(array))
+        stream = self._cupy.cuda.get_current_stream()
+        array.data.copy_to_host_async(self._pinned.ctypes.data, array.nbytes, stream)
+        stream.synchronize()
+        return self._pinned[: len(array)].copy()
+
+    def launch(self, kernel: str, blocks: int, threads: int, *arguments: Any) -> None:
+        self._kernels[kernel]((blocks,), (threads,), arguments)
+
+    def close(self) -> None:
+        self._uploaded = None
+        self._pinned = np.zeros(0, np.uint64)
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def _make_room(self, words: int) -> None:
+        if words > len(self._pinned):
+            self._cupy.cuda.get_current_stream().synchronize()  # it may still be read
+            self._pinned = self._host(words + words // 4)
+
+    def _host(self, words: int) -> U64Array:
+        memory = self._cupy.cuda.alloc_pinned_memory(8 * words)
+        return np.frombuffer(memory, np.uint64, words)
+
+
+class CupyKernels:
+    """See primitives.Kernels; the bitmaps are arrays of the device."""
+
+    def __init__(self, chunks: int, *, log: bool, zero: bool, device: Device) -> None:
+        self._device = device
+        words = chunks * CHUNK_WORDS
+        self.dirty: Any = device.zeros(words)
+        self.log: Any = device.zeros(words) if log else None
+        self.zero: Any = device.zeros(words) if zero else None
+        self._counts: Any = device.zeros(1)
+        self._taken: Any = device.zeros(3)
+
+    def fill(self, bitmap: Any, first: IntArray, last: IntArray) -> None:
+        """Set the pages of runs; see primitives.Kernels. It is a merge of certain cells."""
+        step = Step(Op.MERGE, certain_cells(first, last), np.unique(first >> CHUNK_SHIFT))
+        self._paint([step], bitmap, None)
+
+    def paint(self, steps: Sequence[Step]) -> list[Counts]:
+        """Draw and merge the steps of one look, in order."""
+        return self._paint(steps, self.dirty, self.zero)
+
+    def clear_chunks(self, first: int, last: int) -> None:
+        """Nothing in chunks first <= chunk < last is to be sent any more."""
+        self._device.clear(self._rows(self.dirty, first, last))
+
+    def clear_in_chunk(
+        self, chunk: int, page: int, budgets: Sequence[Budget]
+    ) -> tuple[int, int, int]:
+        """Take pages to be sent from `page` on; see primitives.Kernels."""
+        limits = self._device.upload(np.array(budgets, np.uint64).ravel())
+        own = [
+            NULL if bitmap is None else self._rows(bitmap, chunk, chunk + 1)
+            for bitmap in (self.dirty, self.zero)
+        ]
+        count = np.int32(len(budgets))
+        self._device.launch(
+            "take", 1, TAKE_THREADS, *own, np.int32(page), limits, count, self._taken
+        )
+        next_page, normal, zero = self._device.download(self._taken).tolist()
+        return next_page, normal, zero
+
+    def read(self, bitmap: Any, first: int, last: int) -> U64Array:
+        """The words of some chunks, copied to the host."""
+        return self._device.download(self._rows(bitmap, first, last)).reshape(-1, CHUNK_WORDS)
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+        self.dirty = self.log = self.zero = self._counts = self._taken = None
+        self._device.close()
+
+    def _rows(self, bitmap: Any, first: int, last: int) -> Any:
+        return bitmap[first * CHUNK_WORDS : last * CHUNK_WORDS]
+
+    def _paint(self, steps: Sequence[Step], dirty: Any, zero: Any) -> list[Counts]:
+        """Send all steps in one copy, launch one after the other, read all counts in one copy."""
+        parts = [part for step in steps for part in _packed(step)]
+        sent = self._device.upload(np.concatenate(parts))
+        ends = np.cumsum([len(part) for part in parts]).tolist()
+        borders = list(zip([0, *ends[:-1]], ends, strict=True))
+        sizes = [len(step.chunks) for step in steps]
+        if 2 * sum(sizes) > len(self._counts):
+            self._counts = None
+            self._counts = self._device.zeros(2 * sum(sizes))
+        columns = len(parts) // len(steps)
+        bitmaps = [NULL if bitmap is None else bitmap for bitmap in (dirty, self.log, zero)]
+        done = 0
+        for i, (step, size) in enumerate(zip(steps, sizes, strict=True)):
+            own = borders[i * columns : (i + 1) * columns]
+            table = [sent[low:high] if high > low else NULL for low, high in own]
+            counts = [self._counts[at : at + size] for at in (done, done + size)]
+            done += 2 * size
+            if size:
+                op = np.int32(step.op)
+                self._device.launch("paint", size, PAINT_THREADS, op, *table, *bitmaps, *counts)
+        found = self._device.download(self._counts[:done]).view(np.int64)
+        each = np.split(found, np.cumsum([2 * size for size in sizes])[:-1])
+        return [Counts(*counts.reshape(2, -1)) for counts in each]
+
+
+def _packed(step: Step) -> list[U64Array]:
+    """What paint.cu reads: number, first cell and the one behind, a chunk; first, last, how, key, a cell."""
+    cells, chunks = step.cells, step.chunks
+    cell_chunk = cells.first >> CHUNK_SHIFT
+    how = cells.threshold | cells.inverted.astype(np.int64) << INVERTED_BIT
+    how |= cells.count << COUNT_SHIFT
+    low, high = (np.searchsorted(cell_chunk, chunks, side) for side in ("left", "right"))
+    columns: list[NDArray[Any]] = [chunks, low, high, cells.first, cells.last, how, cells.key]
+    return [column.astype(np.uint64) for column in columns]

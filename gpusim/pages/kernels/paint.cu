@@ -1,0 +1,246 @@
+// The primitives on a GPU: paint, a block a chunk, and take, one block for one chunk.
+//
+// A chunk is drawn into a tile in shared memory, 4096 words of 64 pages, then the tile is merged into
+// the bitmaps. Everything is an integer, every sum is exact and OR and AND commute, so that neither
+// the order of threads nor that of blocks can change a bit. The file includes nothing: NVRTC compiles
+// it without the toolkit's headers.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+#define CHUNK_SHIFT 18
+#define CHUNK_PAGES (1 << CHUNK_SHIFT)
+#define CHUNK_WORDS (CHUNK_PAGES / 64)
+#define WARP 32
+#define ALL (~0ull)
+
+// draw.py holds these too: the increment and the finaliser of splitmix64.
+#define GOLDEN 0x9E3779B97F4A7C15ull
+#define MIX1 0xBF58476D1CE4E5B9ull
+#define MIX2 0x94D049BB133111EBull
+
+// primitives.Op
+#define MERGE 0
+#define CLEAR_LOG 1
+#define MERGE_LOG 2
+
+// A cell's `how`: the threshold in the low 8 bits, then whether it is inverted, its count from bit 16.
+#define INVERTED 256
+#define CERTAIN INVERTED // inverted, nothing missed
+#define COUNT_SHIFT 16
+
+#define PAINT_THREADS 512 // with the tile of 32 KiB, as many blocks fit an SM as threads allow
+#define BATCH 4           // words a thread has on the way from memory at a time
+
+__device__ __forceinline__ u64 mix(u64 z) {
+    z = (z ^ (z >> 30)) * MIX1;
+    z = (z ^ (z >> 27)) * MIX2;
+    return z ^ (z >> 31);
+}
+
+// Each bit set with probability threshold / 256, from the low plane up.
+__device__ __forceinline__ u64 planes(u64 key, int word, u32 threshold) {
+    u64 bits = 0;
+    for (int plane = 0; plane < 8; ++plane) {
+        if (!(threshold & ((2u << plane) - 1))) continue; // below the lowest bit they do nothing
+        u64 hash = mix(key + (u64)(plane * CHUNK_WORDS + word + 1) * GOLDEN);
+        bits = threshold >> plane & 1 ? bits | hash : bits & hash;
+    }
+    return bits;
+}
+
+// The bits of a word that lie in first <= page < last; the word holds at least one of them.
+__device__ __forceinline__ u64 inside(int word, int first, int last) {
+    u64 mask = ALL;
+    if (word == first / 64) mask &= ALL << (first % 64);
+    if (word == (last - 1) / 64) mask &= ALL >> (63 - (last - 1) % 64);
+    return mask;
+}
+
+// Shared memory knows atomics of 32 bits.
+__device__ __forceinline__ void or_word(u32 *halves, int word, u64 bits) {
+    if ((u32)bits) atomicOr(&halves[2 * word], (u32)bits);
+    if (bits >> 32) atomicOr(&halves[2 * word + 1], (u32)(bits >> 32));
+}
+
+// Draw the cells low <= c < high into `tile`; every thread of the block takes part.
+__device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *cell_first,
+                                     const i64 *cell_last, const u64 *cell_how, const u64 *cell_key) {
+    const int me = threadIdx.x;
+    u32 *halves = (u32 *)tile;
+    for (int word = me; word < CHUNK_WORDS; word += PAINT_THREADS) tile[word] = 0;
+    __syncthreads();
+    // The whole block shares each of a few cells; of many, each warp has its own.
+    const int team = high - low < PAINT_THREADS / WARP ? PAINT_THREADS : WARP;
+    const int lane = me % team, teams = PAINT_THREADS / team;
+    for (i64 c = low + me / team; c < high; c += teams) {
+        const u64 how = cell_how[c];
+        const u32 threshold = how & 255;
+        if (how == CERTAIN || !(how & (INVERTED | 255))) continue;
+        const int first = cell_first[c] & (CHUNK_PAGES - 1);
+        const int last = first + (int)(cell_last[c] - cell_first[c]);
+        for (int word = first / 64 + lane; word < (last + 63) / 64; word += team) {
+            const u64 bits = threshold ? planes(cell_key[c], word, threshold) : 0;
+            const u64 mask = inside(word, first, last);
+            if (mask == ALL)
+                tile[word] = how & INVERTED ? ~bits : bits;
+            else // another cell may end or begin here
+                or_word(halves, word, (how & INVERTED ? ~bits : bits) & mask);
+        }
+    }
+    __syncthreads();
+    for (i64 c = low + me / team; c < high; c += teams) {
+        const u64 how = cell_how[c], count = how >> COUNT_SHIFT;
+        const u64 start = cell_key[c] ^ MIX1, pages = cell_last[c] - cell_first[c];
+        const u32 first = cell_first[c] & (CHUNK_PAGES - 1);
+        for (u64 i = lane; i < count; i += team) {
+            const u32 page = first + (u32)((mix(start + (i + 1) * GOLDEN) >> 18) * pages >> 46);
+            const u32 bit = 1u << page % 32;
+            if (how & INVERTED)
+                atomicAnd(&halves[page / 32], ~bit);
+            else
+                atomicOr(&halves[page / 32], bit);
+        }
+    }
+    __syncthreads();
+    for (i64 c = low + me / team; c < high; c += teams) { // these may overlap the others
+        if (cell_how[c] != CERTAIN || cell_last[c] == cell_first[c]) continue;
+        const int first = cell_first[c] & (CHUNK_PAGES - 1);
+        const int last = first + (int)(cell_last[c] - cell_first[c]);
+        for (int word = first / 64 + lane; word < (last + 63) / 64; word += team)
+            or_word(halves, word, inside(word, first, last));
+    }
+    __syncthreads();
+}
+
+// Draw and merge one chunk a block: chunk chunks[b] has the cells low[b] <= c < high[b].
+// log and zero may be null. Pages newly dirty go to fresh[b], pages to send that were zero to
+// unzeroed[b].
+extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
+    paint(int op, const i64 *__restrict__ chunks, const i64 *__restrict__ low,
+          const i64 *__restrict__ high, const i64 *__restrict__ cell_first,
+          const i64 *__restrict__ cell_last, const u64 *__restrict__ cell_how,
+          const u64 *__restrict__ cell_key, u64 *dirty, u64 *log, u64 *zero, i64 *fresh,
+          i64 *unzeroed) {
+    __shared__ u64 tile[CHUNK_WORDS];
+    __shared__ u64 total; // of both counts, in its two halves
+    const int me = threadIdx.x;
+    if (!me) total = 0;
+    draw(tile, low[blockIdx.x], high[blockIdx.x], cell_first, cell_last, cell_how, cell_key);
+
+    const i64 row = chunks[blockIdx.x] * CHUNK_WORDS;
+    dirty += row;
+    u64 counts = 0;
+    if (zero) {
+        zero += row;
+        for (int word = me; word < CHUNK_WORDS; word += PAINT_THREADS) {
+            const u64 lost = zero[word] & tile[word];
+            if (!lost) continue;
+            zero[word] ^= lost;
+            counts += (u64)__popcll(lost & dirty[word]) << 32;
+        }
+    }
+    if (op != MERGE) log += row;
+    for (int base = me; base < CHUNK_WORDS; base += BATCH * PAINT_THREADS) {
+        u64 b[BATCH], k[BATCH];
+#pragma unroll
+        for (int j = 0; j < BATCH; ++j) {
+            const int word = base + j * PAINT_THREADS;
+            b[j] = op != CLEAR_LOG ? dirty[word] : 0;
+            k[j] = op != MERGE ? log[word] : 0;
+        }
+#pragma unroll
+        for (int j = 0; j < BATCH; ++j) {
+            const int word = base + j * PAINT_THREADS;
+            u64 t = tile[word];
+            if (op == CLEAR_LOG) {
+                log[word] = t & ~k[j];
+                continue;
+            }
+            if (op == MERGE_LOG) {
+                if (t & ~k[j]) log[word] = k[j] | t;
+                t |= k[j];
+            }
+            if (t & ~b[j]) {
+                dirty[word] = b[j] | t;
+                counts += __popcll(t & ~b[j]);
+            }
+        }
+    }
+    for (int step = WARP / 2; step; step /= 2) counts += __shfl_down_sync(~0u, counts, step);
+    if (me % WARP == 0) atomicAdd(&total, counts);
+    __syncthreads();
+    if (!me) {
+        fresh[blockIdx.x] = (u32)total;
+        unzeroed[blockIdx.x] = total >> 32;
+    }
+}
+
+#define TAKE_THREADS 1024
+#define TAKE_WORDS (CHUNK_WORDS / TAKE_THREADS)
+
+// Whether each budget (limit, cost of a normal and of a zero page) lasts for so many pages.
+__device__ __forceinline__ bool last_for(u64 normal, u64 zeros, const u64 *budgets, int n) {
+    for (int i = 0; i < n; ++i)
+        if (normal * budgets[3 * i + 1] + zeros * budgets[3 * i + 2] > budgets[3 * i]) return false;
+    return true;
+}
+
+// Take pages to be sent, from `page` on, while n budgets last: dirty and zero are the chunk's words,
+// zero may be null. taken: the first page not taken or CHUNK_PAGES, normal pages, zero pages.
+extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
+    take(u64 *dirty, const u64 *zero, int page, const u64 *__restrict__ budgets, int n, i64 *taken) {
+    __shared__ u64 sums[2][TAKE_THREADS]; // normal pages in the low half, zero pages in the high
+    const int me = threadIdx.x;
+    u64 word[TAKE_WORDS], zeros[TAKE_WORDS], own = 0;
+#pragma unroll
+    for (int j = 0; j < TAKE_WORDS; ++j) {
+        const int w = me * TAKE_WORDS + j;
+        word[j] = w < page / 64 ? 0 : dirty[w];
+        if (w == page / 64) word[j] &= ALL << (page % 64);
+        zeros[j] = zero ? zero[w] & word[j] : 0;
+        own += ((u64)__popcll(zeros[j]) << 32) + __popcll(word[j] ^ zeros[j]);
+    }
+    int from = 0;
+    sums[from][me] = own;
+    __syncthreads();
+    for (int step = 1; step < TAKE_THREADS; step *= 2, from ^= 1) {
+        sums[from ^ 1][me] = sums[from][me] + (me >= step ? sums[from][me - step] : 0);
+        __syncthreads();
+    }
+    const u64 before = sums[from][me] - own;
+    u64 normal = (u32)before, zero_pages = before >> 32;
+    if (!last_for(normal, zero_pages, budgets, n)) return; // an earlier thread has stopped
+    for (int j = 0; j < TAKE_WORDS; ++j) {
+        if (!word[j]) continue;
+        const int w = me * TAKE_WORDS + j;
+        const u64 zeros_after = zero_pages + __popcll(zeros[j]);
+        const u64 normal_after = normal + __popcll(word[j] ^ zeros[j]);
+        if (last_for(normal_after, zeros_after, budgets, n)) {
+            dirty[w] ^= word[j];
+            normal = normal_after;
+            zero_pages = zeros_after;
+            continue;
+        }
+        for (int p = 0;; ++p) { // a budget ends in this word
+            const u64 bit = 1ull << p, is_zero = zeros[j] >> p & 1;
+            if (!(word[j] & bit)) continue;
+            if (!last_for(normal + 1 - is_zero, zero_pages + is_zero, budgets, n)) {
+                dirty[w] ^= word[j] & (bit - 1);
+                taken[0] = 64 * w + p;
+                break;
+            }
+            normal += 1 - is_zero;
+            zero_pages += is_zero;
+        }
+        taken[1] = normal;
+        taken[2] = zero_pages;
+        return;
+    }
+    if (me == TAKE_THREADS - 1) {
+        taken[0] = CHUNK_PAGES;
+        taken[1] = normal;
+        taken[2] = zero_pages;
+    }
+}

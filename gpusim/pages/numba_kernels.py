@@ -1,0 +1,148 @@
+"""The primitives on a CPU, compiled by numba: loops over the words of one chunk after another.
+
+Slices and unsigned words are not a matter of taste here: with them LLVM makes vectors of the loops.
+The compiled code is kept beside this file, or in the user's cache folder, for the next process.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, uint64
+
+from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS, IntArray
+from gpusim.pages import draw
+from gpusim.pages.host_kernels import HostKernels
+from gpusim.pages.primitives import Counts, Op
+
+GOLDEN, MIX1, MIX2 = np.uint64(draw.GOLDEN), np.uint64(draw.MIX1), np.uint64(draw.MIX2)
+ALL, ONE = np.uint64(2**64 - 1), np.uint64(1)
+MERGE, CLEAR_LOG, MERGE_LOG = int(Op.MERGE), int(Op.CLEAR_LOG), int(Op.MERGE_LOG)
+HITS = 1024  # hashed in one loop, which is vectors, and set in another, which is not
+
+
+class NumbaKernels(HostKernels):
+    """See primitives.Kernels."""
+
+    few = 64
+
+    def _paint_tiles(
+        self, op: Op, cells: draw.Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
+    ) -> Counts:
+        columns = cells.first, cells.last, cells.threshold, cells.count, cells.key, cells.inverted
+        none = np.zeros((0, CHUNK_WORDS), np.uint64)
+        bitmaps = [none if b is None else b for b in (self.dirty, self.log, self.zero)]
+        counts = np.zeros((2, len(chunks)), np.int64)
+
+        def paint_some(start: int, stop: int) -> None:
+            some = slice(start, stop)
+            low, high = ranges[0][some], ranges[1][some]
+            _paint(op, columns, low, high, chunks[some], *bitmaps, counts[:, some])
+
+        self._share(len(chunks), len(chunks), paint_some)
+        return Counts(*counts)
+
+
+@njit(inline="always")
+def _mix(z):
+    z = (z ^ (z >> uint64(30))) * MIX1
+    z = (z ^ (z >> uint64(27))) * MIX2
+    return z ^ (z >> uint64(31))
+
+
+@njit(inline="always")
+def _ones(x):
+    """Set bits of a word: LLVM knows these lines and makes one instruction of them."""
+    x = x - ((x >> uint64(1)) & uint64(0x5555555555555555))
+    x = (x & uint64(0x3333333333333333)) + ((x >> uint64(2)) & uint64(0x3333333333333333))
+    x = (x + (x >> uint64(4))) & uint64(0x0F0F0F0F0F0F0F0F)
+    return (x * uint64(0x0101010101010101)) >> uint64(56)
+
+
+@njit(nogil=True, cache=True)
+def _planes(out, key, word0, threshold):
+    """Each bit set with probability threshold / 256, from the low plane up."""
+    out[:] = 0
+    for plane in range(8):
+        if threshold & ((2 << plane) - 1) == 0:
+            continue  # planes below the lowest bit do nothing
+        start = key + uint64(plane * CHUNK_WORDS + word0 + 1) * GOLDEN
+        if threshold >> plane & 1:
+            for i in range(len(out)):
+                out[i] |= _mix(start + uint64(i) * GOLDEN)
+        else:
+            for i in range(len(out)):
+                out[i] &= _mix(start + uint64(i) * GOLDEN)
+
+
+@njit(nogil=True, cache=True)
+def _hit(hits, key, done, pages):
+    """The residual's choices from number `done` on: offsets in a cell of so many pages."""
+    start = (key ^ MIX1) + uint64(done + 1) * GOLDEN
+    for i in range(len(hits)):
+        hits[i] = ((_mix(start + uint64(i) * GOLDEN) >> uint64(18)) * pages) >> uint64(46)
+
+
+@njit(nogil=True, cache=True)
+def _draw(tile, cell, hits, columns, c, base):
+    """Draw cell c into the tile of the chunk that starts at slot `base`."""
+    firsts, lasts, thresholds, counts, keys, inverteds = columns
+    first, last, inverted = firsts[c] - base, lasts[c] - base, inverteds[c]
+    word0 = first >> 6
+    through = thresholds[c] > 0 or inverted  # else the writes go straight into the tile
+    bits = (cell if through else tile)[word0 : (last + 63) >> 6]
+    if thresholds[c]:
+        _planes(bits, keys[c], word0, thresholds[c])
+    elif through:
+        bits[:] = 0
+    offset = uint64(first & 63)
+    for done in range(0, counts[c], HITS):
+        some = hits[: min(HITS, counts[c] - done)]
+        _hit(some, keys[c], done, uint64(last - first))
+        for i in range(len(some)):
+            page = some[i] + offset
+            bits[page >> uint64(6)] |= ONE << (page & uint64(63))
+    if not through:
+        return
+    flip = ALL if inverted else uint64(0)
+    for i in range(len(bits)):
+        bits[i] ^= flip
+    bits[0] &= ALL << offset
+    bits[-1] &= ALL >> uint64(-last & 63)
+    out = tile[word0 : word0 + len(bits)]
+    for i in range(len(bits)):
+        out[i] |= bits[i]
+
+
+@njit(nogil=True, cache=True)
+def _merge(op, tile, dirty, log, zero):
+    new, unzeroed = uint64(0), uint64(0)
+    if len(zero):
+        for w in range(len(tile)):
+            unzeroed += _ones(zero[w] & tile[w] & dirty[w])
+            zero[w] &= ~tile[w]
+    if op == CLEAR_LOG:
+        for w in range(len(tile)):
+            log[w] = tile[w] & ~log[w]
+        return new, unzeroed
+    if op == MERGE_LOG:
+        for w in range(len(tile)):
+            log[w] |= tile[w]
+            tile[w] = log[w]
+    for w in range(len(tile)):
+        new += _ones(tile[w] & ~dirty[w])
+        dirty[w] |= tile[w]
+    return new, unzeroed
+
+
+@njit(nogil=True, cache=True)
+def _paint(op, columns, low, high, chunks, dirty, log, zero, counts):
+    tile, cell = np.zeros(CHUNK_WORDS, np.uint64), np.zeros(CHUNK_WORDS, np.uint64)
+    hits = np.zeros(HITS, np.uint64)
+    for i in range(len(chunks)):
+        chunk = chunks[i]
+        tile[:] = 0
+        for c in range(low[i], high[i]):
+            _draw(tile, cell, hits, columns, c, chunk << CHUNK_SHIFT)
+        own_log = log[chunk] if len(log) else tile[:0]
+        own_zero = zero[chunk] if len(zero) else tile[:0]
+        counts[:, i] = _merge(op, tile, dirty[chunk], own_log, own_zero)

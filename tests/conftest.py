@@ -1,0 +1,17 @@
+"""`pytest -m gpu` collects the parity suite alone: the other tests import Hydra and Hypothesis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+PARITY = Path(__file__).parent / "parity"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what a bare CUDA machine could not even import."""
+    if config.option.markexpr != "gpu":
+        return None
+    related = collection_path in PARITY.parents or collection_path.is_relative_to(PARITY)
+    return None if related else True

@@ -1,0 +1,114 @@
+"""The devices of the parity suite: numpy, numba, paint.cu on the CPU's fibers, and a real GPU.
+
+Nothing here needs Hydra, Hypothesis or a plugin of pytest's, so that `pytest -m gpu` runs on a bare
+CUDA machine with cupy, numpy and pytest.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
+from gpusim.pages.backends import make_kernels, obstacle
+from gpusim.pages.cupy_kernels import CupyKernels
+from gpusim.pages.draw import Cells
+from gpusim.pages.primitives import Kernels
+from tests.parity.shim import REQUIRED, ShimDevice
+
+GPU = pytest.param("cupy", marks=pytest.mark.gpu)
+OTHERS = ["numba", "shim", GPU]  # that shall do as numpy does
+DEVICES = ["numpy", *OTHERS]
+
+
+def need(name: str) -> None:
+    """Skip a test whose backend is not there, or fail where it is required."""
+    why = obstacle(name)
+    if why is None:
+        return
+    variable = "GPUSIM_REQUIRE_GPU" if name == "cupy" else REQUIRED
+    if os.environ.get(variable) == "1":
+        pytest.fail(f"{why}; and {variable}=1")
+    pytest.skip(why)
+
+
+def make(
+    name: str, chunks: int, *, log: bool = False, zero: bool = False, threads: int = 1
+) -> Kernels:
+    """Empty bitmaps on a device."""
+    if name == "shim":
+        return CupyKernels(chunks, log=log, zero=zero, device=ShimDevice())
+    need(name)
+    return make_kernels(name, chunks, log=log, zero=zero, threads=threads)
+
+
+def load(bitmap: Any, words: U64Array) -> None:
+    """Fill a bitmap of a device with words."""
+    if isinstance(bitmap, np.ndarray):
+        bitmap.reshape(-1)[:] = words.reshape(-1)
+    else:
+        bitmap.set(np.ascontiguousarray(words).reshape(-1))
+
+
+def state(kernels: Kernels, chunks: int) -> list[U64Array]:
+    """All bitmaps there are, copied to the host: dirty, log, zero."""
+    bitmaps = (kernels.dirty, kernels.log, kernels.zero)
+    return [kernels.read(b, 0, chunks).copy() for b in bitmaps if b is not None]
+
+
+def random_words(chunks: int, seed: int) -> U64Array:
+    """Bitmaps of which half the bits are set."""
+    random = np.random.Generator(np.random.Philox(seed))
+    return random.integers(0, 2**64, (chunks, CHUNK_WORDS), dtype=np.uint64)
+
+
+def cells_from(rows: list[tuple]) -> Cells:
+    """Cells of rows (first, last, threshold, count, key, inverted)."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    first, last, threshold, count = (np.array(c, dtype=np.int64) for c in columns[:4])
+    return Cells(
+        first=first,
+        last=last,
+        threshold=threshold,
+        count=count,
+        key=np.array(columns[4], dtype=np.uint64),
+        inverted=np.array(columns[5], dtype=np.bool_),
+    )
+
+
+def random_cells(chunks: int, seed: int, *, cells_a_chunk: float = 3) -> Cells:
+    """Cells of every kind between random borders, in most chunks; certain runs over some of them."""
+    random = np.random.Generator(np.random.Philox(seed))
+    pages = chunks << CHUNK_SHIFT
+    borders = np.unique(random.integers(0, pages, round(cells_a_chunk * chunks)))
+    borders = np.union1d(borders, np.arange(chunks + 1) << CHUNK_SHIFT)
+    first, last = borders[:-1], borders[1:]
+    kept = random.random(len(first)) < 0.85
+    first, last = first[kept], last[kept]
+    runs = random.integers(0, pages, chunks // 2)
+    run_ends = np.minimum(
+        runs + random.integers(0, 100_000, len(runs)), ((runs >> CHUNK_SHIFT) + 1) << CHUNK_SHIFT
+    )
+    drawn, certain = len(first), len(runs)
+    threshold = random.choice([0, 0, 0, 1, 2, 77, 128, 170, 255], drawn)
+    count = random.choice([0, 1, 30, 500, 2000, 9000], drawn)
+    inverted = random.random(drawn) < 0.4
+    nothing = np.zeros(certain, np.int64)
+    order = np.argsort(np.concatenate([first, runs]) >> CHUNK_SHIFT, kind="stable")
+    return Cells(
+        first=np.concatenate([first, runs])[order],
+        last=np.concatenate([last, run_ends])[order],
+        threshold=np.concatenate([threshold, nothing]).astype(np.int64)[order],
+        count=np.concatenate([count, nothing]).astype(np.int64)[order],
+        key=random.integers(0, 2**64, drawn + certain, dtype=np.uint64)[order],
+        inverted=np.concatenate([inverted, np.ones(certain, np.bool_)])[order],
+    )
+
+
+def random_chunks(chunks: int, seed: int) -> IntArray:
+    """Some chunks, in order."""
+    random = np.random.Generator(np.random.Philox(seed))
+    return np.flatnonzero(random.random(chunks) < 0.8)

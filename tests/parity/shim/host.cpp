@@ -1,0 +1,19 @@
+// paint.cu, compiled for the CPU: KERNELS is its file, or a copy that a test has damaged.
+#include "cuda_shim.h"
+
+#include KERNELS
+
+extern "C" void run_paint(int blocks, int threads, unsigned seed, int op, const i64 *chunks,
+                          const i64 *low, const i64 *high, const i64 *cell_first,
+                          const i64 *cell_last, const u64 *cell_how, const u64 *cell_key, u64 *dirty,
+                          u64 *log, u64 *zero, i64 *fresh, i64 *unzeroed) {
+    shim::run(blocks, threads, seed, [&] {
+        paint(op, chunks, low, high, cell_first, cell_last, cell_how, cell_key, dirty, log, zero,
+              fresh, unzeroed);
+    });
+}
+
+extern "C" void run_take(int blocks, int threads, unsigned seed, u64 *dirty, const u64 *zero,
+                         int page, const u64 *budgets, int n, i64 *taken) {
+    shim::run(blocks, threads, seed, [&] { take(dirty, zero, page, budgets, n, taken); });
+}

@@ -1,0 +1,102 @@
+"""Are whole runs the same, byte for byte, whatever the device?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpusim import (
+    BackendConfig,
+    Config,
+    HotColdConfig,
+    LinkConfig,
+    MigrationConfig,
+    MixConfig,
+    SequentialConfig,
+    TrackingConfig,
+    VmConfig,
+    WriterConfig,
+    simulate,
+)
+from gpusim.pages.cupy_kernels import CupyKernels
+from gpusim.results import write_run
+from tests.parity.devices import OTHERS, need
+from tests.parity.shim import ShimDevice
+
+WORKLOADS = {
+    "uniform": WriterConfig(working_set_percent=40.0, page_writes_per_s=4e4),
+    "hot and cold, scattered": HotColdConfig(
+        working_set_percent=30.0, page_writes_per_s=4e4, granule="8MiB"
+    ),
+    "sequential over random": MixConfig(
+        writers={
+            "log": SequentialConfig(working_set_percent=40.0, page_writes_per_s=2e4, threads=3),
+            "heap": WriterConfig(working_set_percent=60.0, page_writes_per_s=2e4),
+        }
+    ),
+}
+TRACKING = {"eager": "kvm_legacy", "lazy": "kvm_manual"}
+
+
+def migration(workload: str, tracking: str) -> Config:
+    """A VM of four chunks, the last two partial, with zero pages, over a slow link."""
+    return Config(
+        vm=VmConfig(memory="2300MiB", blocks=["1300MiB", "900MiB", "100MiB"], zero_percent=15),
+        workload=WORKLOADS[workload],
+        link=LinkConfig(bandwidth="800Mbit/s"),
+        migration=MigrationConfig(fallback_sync_interval="2s"),
+        tracking=TrackingConfig(mode=TRACKING[tracking]),
+    )
+
+
+def written(run: Config, backend: str, folder: Path) -> tuple[bytes, bytes]:
+    """syncs.csv and events.jsonl of a run, which says the backend it was given."""
+    result = simulate(replace(run, backend=BackendConfig(name=backend)))
+    assert result.summary.backend == backend
+    assert result.summary.simulated_looks > 10
+    write_run(result, folder, plot=False)
+    return (folder / "syncs.csv").read_bytes(), (folder / "events.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("device", OTHERS)
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("tracking", TRACKING)
+def test_a_run_leaves_numpys_bytes(
+    device: str, workload: str, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = migration(workload, tracking)
+    numpys = written(run, "numpy", tmp_path / "numpy")
+    name = device
+    if device == "shim":  # it stands in for numpy: all of the run but the device is the same
+        name = "numpy"
+        monkeypatch.setattr(
+            "gpusim.pages.backends.make_kernels",
+            lambda name, chunks, *, log, zero, threads: CupyKernels(
+                chunks, log=log, zero=zero, device=ShimDevice()
+            ),
+        )
+    else:
+        need(device)
+    assert written(run, name, tmp_path / device) == numpys
+
+
+@pytest.mark.gpu
+def test_a_run_gives_the_device_memory_back() -> None:
+    need("cupy")
+    import cupy
+
+    run = replace(migration("uniform", "lazy"), backend=BackendConfig(name="cupy"))
+    simulate(run)
+    assert cupy.get_default_memory_pool().total_bytes() == 0
+    assert cupy.get_default_pinned_memory_pool().n_free_blocks() == 0
+
+
+@pytest.mark.gpu
+def test_a_device_that_is_full_says_so() -> None:
+    need("cupy")
+    from gpusim.pages.backends import make_kernels
+
+    with pytest.raises(MemoryError):
+        make_kernels("cupy", 2**24, log=True, zero=True, threads=1)  # 1.5 TiB
