@@ -19,12 +19,10 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from gpusim.config import Config, ConfigError
-from gpusim.layout import CHUNK_PAGES
-from gpusim.pages.backends import available_memory_bytes
+from gpusim.plan import plan
 from gpusim.records import Observer, Progress, Summary
 from gpusim.results import write_failure, write_run
 from gpusim.results.files import SUMMARY
-from gpusim.scenario import resolve
 from gpusim.simulation import simulate
 from gpusim.units import format_bytes
 
@@ -116,32 +114,6 @@ def headline(summary: Summary) -> str:
         f"guest CPU lost {summary.guest_cpu_lost_percent:.1f} %, "
         f"computed in {summary.wall_time_s:.1f} s"
     )
-
-
-def plan(config: Config) -> str:
-    """What a run would need, as lines for people; checks the config as a run does.
-
-    Raises:
-        ConfigError: as `simulate` would.
-    """
-    scenario = resolve(config)
-    layout = scenario.layout
-    bitmap_bytes = layout.chunks * CHUNK_PAGES // 8
-    kinds = ["dirty"] + ["clear log"] * scenario.lazy
-    kinds += ["zero"] * (scenario.bitmap_bytes // bitmap_bytes - len(kinds))
-    bitmaps = ", ".join(f"{kind} {format_bytes(bitmap_bytes)}" for kind in kinds)
-    interval_ns = scenario.parameters.fallback_sync_interval_ns
-    lines = {
-        "vm": f"{format_bytes(layout.pages * scenario.page_bytes)}, {layout.pages} pages of "
-        f"{scenario.page_bytes} bytes in {layout.chunks} chunks",
-        "workload": f"{len(scenario.writers)} writers",
-        "qemu": f"{scenario.version}, "
-        + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
-        "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
-        "memory free": format_bytes(available_memory_bytes()),
-        "backend": f"{scenario.backend} ({scenario.backend_reason}), {scenario.threads} threads",
-    }
-    return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
 
 
 def holds_no_results(folder: Path) -> bool:

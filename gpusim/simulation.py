@@ -58,15 +58,15 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
         ConfigError: a value that cannot be simulated; before any bitmap is allocated.
         MemoryError: the bitmaps do not fit after all.
     """
-    migration = _Migration(resolve(config), observe, ticked)
+    migration = Migration(resolve(config), observe, ticked)
     try:
         return migration.run()
     finally:
         migration.pages.close()
 
 
-class _Migration:
-    """The state of one run."""
+class Migration:
+    """The state of one run; `simulate` makes it, runs it and gives its memory back."""
 
     def __init__(self, scenario: Scenario, observe: Observer | None, ticked: bool) -> None:
         self.scenario, self.observe, self.ticked = scenario, observe, ticked

@@ -16,6 +16,7 @@ from gpusim.pages.primitives import Kernels
 from gpusim.units import format_bytes
 
 BACKENDS = ("cupy", "numba", "numpy")  # `auto` takes the first that can be used
+EXPECTED = "expected"  # no backend of a run: counts without bitmaps
 HOW_TO_GET = {
     "cupy": "pip install 'gpusim[cuda13]', or 'gpusim[cuda12]' for an older driver or GPU",
     "numba": "pip install 'gpusim[numba]'",
@@ -131,7 +132,7 @@ def device_name(name: str) -> str:
 
 
 def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int) -> Kernels:
-    """Bitmaps of so many chunks on a backend that can be used.
+    """Bitmaps of so many chunks on a backend that can be used; "expected" has none, for a dry run.
 
     Raises:
         MemoryError: they do not fit.
@@ -144,6 +145,10 @@ def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int)
         from gpusim.pages.numba_kernels import NumbaKernels
 
         return NumbaKernels(chunks, log=log, zero=zero, threads=threads)
+    if name == EXPECTED:
+        from gpusim.pages.expected import ExpectedKernels
+
+        return ExpectedKernels(chunks, log=log, zero=zero)
     from gpusim.pages.numpy_kernels import NumpyKernels
 
     return NumpyKernels(chunks, log=log, zero=zero, threads=threads)

@@ -1,0 +1,190 @@
+"""The primitives without bitmaps: how many pages of each kind to expect, for `dry_run`.
+
+In place of bits every piece of memory that is written alike has shares: of its pages, so many are to
+be sent, in the log, zero. A cell writes each of its pages with one probability, so shares follow by
+multiplication; what is taken from a chunk is taken evenly from its pieces. Decisions then come out as
+they do over bitmaps, but for chance: looks are counted, and what they would draw is kept for timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, U64Array
+from gpusim.pages.budget import Budget
+from gpusim.pages.host_kernels import expand
+from gpusim.pages.primitives import Counts, Op, Step
+
+KEPT = 16  # looks kept for timing, spread over the run
+# Shares of a piece's pages: to be sent and not zero, to be sent and zero, zero and not to be sent, in
+# the log.
+NORMAL, ZERO, CLEAN_ZERO, LOGGED = range(4)
+
+
+class ExpectedKernels:
+    """See primitives.Kernels; `read` has nothing to read.
+
+    Attributes:
+        chunks_drawn: of each look, the chunks of each of its steps.
+        kept: steps of some looks, by the look's place in `chunks_drawn`; the first is one of them.
+    """
+
+    def __init__(self, chunks: int, *, log: bool, zero: bool) -> None:
+        self.dirty, self.log, self.zero = "dirty", "log" if log else None, "zero" if zero else None
+        self._chunks = chunks
+        self._borders: IntArray = np.arange(chunks + 1) << CHUNK_SHIFT
+        self._chunk_of: IntArray = np.arange(chunks)  # of each piece
+        self._shares: FloatArray = np.zeros((4, chunks))
+        self._pages, self._normal_pages, self._zero_pages = np.zeros((3, chunks), np.int64)
+        self.chunks_drawn: list[list[int]] = []
+        self.kept: dict[int, Sequence[Step]] = {}
+        self._keep_every = 1
+
+    def fill(self, bitmap: str, first: IntArray, last: IntArray) -> None:
+        """Set the pages of runs; the dirty ones before the zero ones."""
+        self._cut(np.concatenate([first, last]))
+        pieces = self._pieces(first, last)
+        if bitmap == self.log:
+            self._shares[LOGGED, pieces] = 1.0
+            return
+        self._shares[NORMAL, pieces] = bitmap == self.dirty
+        self._shares[ZERO, pieces] = bitmap == self.zero
+        if bitmap == self.dirty:
+            np.add.at(self._pages, first >> CHUNK_SHIFT, last - first)
+        self._normal_pages = self._in_chunks(self._shares[NORMAL])
+        self._zero_pages = self._in_chunks(self._shares[ZERO])
+
+    def paint(self, steps: Sequence[Step]) -> list[Counts]:
+        """Expect what the steps of one look change."""
+        look = len(self.chunks_drawn)
+        self.chunks_drawn.append([len(step.chunks) for step in steps])
+        if look % self._keep_every == 0:
+            self.kept[look] = steps
+            if len(self.kept) > KEPT:
+                self._keep_every *= 2
+                self.kept = {i: s for i, s in self.kept.items() if i % self._keep_every == 0}
+        counts = []
+        cleared: NDArray[np.bool_] = np.zeros(self._chunks, np.bool_)
+        for step in steps:
+            written = self._written(step)
+            dirtied, logged = written, self._shares[LOGGED]
+            if step.op is Op.CLEAR_LOG:
+                cleared[step.chunks] = True
+                logged[:] = np.where(cleared[self._chunk_of], written * (1 - logged), logged)
+                dirtied = np.zeros_like(written)
+            elif step.op is Op.MERGE_LOG:
+                logged[:] = 1 - (1 - logged) * (1 - written)
+                # Where nothing was sent since the last sync, what was in the log is to be sent.
+                dirtied = np.where(cleared[self._chunk_of], logged, written)
+            counts.append(self._change(step, dirtied, written))
+        return counts
+
+    def clear_chunks(self, first: int, last: int) -> None:
+        """Nothing in chunks first <= chunk < last is to be sent any more."""
+        shares = self._of_chunks(first, last)
+        shares[CLEAN_ZERO] += shares[ZERO]
+        shares[[NORMAL, ZERO]] = 0.0
+        self._normal_pages[first:last] = self._zero_pages[first:last] = 0
+
+    def clear_in_chunk(
+        self, chunk: int, page: int, budgets: Sequence[Budget]
+    ) -> tuple[int, int, int]:
+        """Take pages while every budget lasts, normal and zero ones evenly mixed."""
+        normal, zero = int(self._normal_pages[chunk]), int(self._zero_pages[chunk])
+        share = 1.0
+        for budget in budgets:
+            cost = normal * budget.normal + zero * budget.zero
+            share = min(share, budget.limit / cost if cost else 1.0)
+        if share >= 1.0:
+            self.clear_chunks(chunk, chunk + 1)
+            return CHUNK_PAGES, normal, zero
+        taken_normal, taken_zero = int(normal * share), int(zero * share)
+        if not taken_normal + taken_zero:  # the next page is of one kind, and one of it may fit
+            fits = [all(b.less(*one).limit >= 0 for b in budgets) for one in ((1, 0), (0, 1))]
+            taken_normal = int(normal > 0 and fits[0])
+            taken_zero = int(zero > 0 and fits[1] and not taken_normal)
+        shares = self._of_chunks(chunk, chunk + 1)
+        sent = shares[ZERO] * (taken_zero / zero if zero else 0.0)
+        shares[ZERO] -= sent
+        shares[CLEAN_ZERO] += sent
+        shares[NORMAL] *= 1 - (taken_normal / normal if normal else 0.0)
+        self._normal_pages[chunk] -= taken_normal
+        self._zero_pages[chunk] -= taken_zero
+        if (taken_normal, taken_zero) == (normal, zero):
+            return CHUNK_PAGES, normal, zero
+        ahead = int((CHUNK_PAGES - page) * (taken_normal + taken_zero) / (normal + zero))
+        return min(page + ahead, CHUNK_PAGES - 1), taken_normal, taken_zero
+
+    def read(self, bitmap: str, first: int, last: int) -> U64Array:
+        """There are no bits."""
+        raise TypeError(f"{bitmap} is expected, not drawn")
+
+    def close(self) -> None:
+        """Nothing is held that matters."""
+
+    def _change(self, step: Step, dirtied: FloatArray, written: FloatArray) -> Counts:
+        """Pages become dirty, or lose their zero content, with a probability each."""
+        normal, zero, clean_zero, _logged = self._shares
+        unzeroed = zero * written
+        new = np.maximum(0.0, 1 - normal - zero) * dirtied
+        unzeroed_pages = np.clip(self._in_chunks(unzeroed), 0, self._zero_pages)
+        clean_pages = self._pages - self._normal_pages - self._zero_pages
+        new_pages = np.clip(self._in_chunks(new), 0, clean_pages)
+        zero -= unzeroed
+        normal += unzeroed + new
+        clean_zero *= (1 - dirtied) * (1 - written)
+        self._zero_pages -= unzeroed_pages
+        self._normal_pages += unzeroed_pages + new_pages
+        return Counts(new=new_pages[step.chunks], unzeroed=unzeroed_pages[step.chunks])
+
+    def _written(self, step: Step) -> FloatArray:
+        """With which probability a step writes the pages of each piece."""
+        cells = step.cells
+        chosen = np.isin(cells.first >> CHUNK_SHIFT, step.chunks)
+        certain = chosen & cells.inverted & (cells.threshold == 0) & (cells.count == 0)
+        drawn = chosen & ~certain
+        first, last = cells.first[drawn], cells.last[drawn]
+        self._cut(np.concatenate([first, last]))
+        missed = 1 - cells.threshold[drawn] / 256
+        missed = missed * np.exp(-cells.count[drawn] / np.maximum(1, last - first))
+        likely = np.where(cells.inverted[drawn], missed, 1 - missed)
+        written = np.zeros(len(self._borders) - 1)
+        lengths = np.searchsorted(self._borders, last) - np.searchsorted(self._borders, first)
+        written[self._pieces(first, last)] = np.repeat(likely, lengths)
+        if certain.any():  # a run of its own each look: spread over its chunk
+            runs: FloatArray = np.zeros(self._chunks)
+            lengths = cells.last[certain] - cells.first[certain]
+            np.add.at(runs, cells.first[certain] >> CHUNK_SHIFT, lengths)
+            runs = np.minimum(1.0, runs / np.maximum(1, self._pages))
+            written = 1 - (1 - written) * (1 - runs[self._chunk_of])
+        return written
+
+    def _cut(self, borders: IntArray) -> None:
+        """Cut pieces so that all of these are borders."""
+        at = np.minimum(np.searchsorted(self._borders, borders), len(self._borders) - 1)
+        new = borders[self._borders[at] != borders]
+        if len(new):
+            cut = np.union1d(self._borders, new)
+            own = np.searchsorted(self._borders, cut[:-1], side="right") - 1
+            self._borders, self._shares = cut, self._shares[:, own]
+            self._chunk_of = cut[:-1] >> CHUNK_SHIFT
+
+    def _pieces(self, first: IntArray, last: IntArray) -> IntArray:
+        """The pieces of runs that end at borders."""
+        low, high = np.searchsorted(self._borders, first), np.searchsorted(self._borders, last)
+        return expand(low, high - low)
+
+    def _of_chunks(self, first: int, last: int) -> FloatArray:
+        """The shares of the pieces of some chunks, a view."""
+        ends = np.array([first, last]) << CHUNK_SHIFT
+        low, high = np.searchsorted(self._borders, ends)
+        return self._shares[:, low:high]
+
+    def _in_chunks(self, share: FloatArray) -> IntArray:
+        """Pages of a share of each piece, a chunk."""
+        of_chunk = np.searchsorted(self._borders, np.arange(self._chunks) << CHUNK_SHIFT)
+        pages = share * np.diff(self._borders)
+        return np.rint(np.add.reduceat(pages, of_chunk)).astype(np.int64)

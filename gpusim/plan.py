@@ -1,0 +1,140 @@
+"""A dry run: what a config would need and cost, and what to expect of it, before it is run.
+
+The migration is run over expected counts instead of bitmaps (pages/expected.py), which is quick and
+decides as a run does but for chance; some of its looks are then drawn for a moment on the real
+backend, over a few chunks, and their time is extrapolated.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from gpusim.config import Config
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray
+from gpusim.pages import backends
+from gpusim.pages.draw import Cells
+from gpusim.pages.expected import ExpectedKernels
+from gpusim.pages.primitives import Step
+from gpusim.records import Summary
+from gpusim.scenario import Scenario, resolve
+from gpusim.simulation import Migration
+from gpusim.units import NS_PER_S, format_bytes
+
+LONGEST_NS = 60 * NS_PER_S  # of looking ahead
+ROOM = 2048  # chunks of the bitmaps that samples are drawn in: more than a cache holds
+SAMPLE = {"cupy": 2048}  # chunks drawn of a look; a GPU wants many at a time
+SAMPLE_ON_CPU = 128
+
+
+def plan(config: Config) -> str:
+    """What a run would need and cost, as lines for people; checks the config as a run does.
+
+    Raises:
+        ConfigError: as `simulate` would.
+    """
+    scenario = resolve(config)
+    layout = scenario.layout
+    bitmap_bytes = layout.chunks * CHUNK_PAGES // 8
+    kinds = ["dirty"] + ["clear log"] * scenario.lazy
+    kinds += ["zero"] * (scenario.bitmap_bytes // bitmap_bytes - len(kinds))
+    bitmaps = ", ".join(f"{kind} {format_bytes(bitmap_bytes)}" for kind in kinds)
+    free = backends.free_bytes(scenario.backend)
+    chunks = (free - backends.other_bytes(scenario.backend)) // (len(kinds) * CHUNK_PAGES // 8)
+    largest = format_bytes(chunks * CHUNK_PAGES * scenario.page_bytes)
+    interval_ns = scenario.parameters.fallback_sync_interval_ns
+    summary, wall_s = expectation(scenario)
+    whole = summary.status == "ok"
+    lines = {
+        "vm": f"{format_bytes(layout.pages * scenario.page_bytes)}, {layout.pages} pages of "
+        f"{scenario.page_bytes} bytes in {layout.chunks} chunks",
+        "workload": f"{len(scenario.writers)} writers",
+        "qemu": f"{scenario.version}, "
+        + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
+        "backend": f"{scenario.backend} ({scenario.backend_reason}), {scenario.threads} threads",
+        "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
+        "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)}), enough "
+        f"for a VM of up to {largest}",
+        "expected": f"{'' if whole else 'more than '}{summary.simulated_looks} looks, "
+        f"{summary.total_time_s:.0f} s simulated"
+        + (f": {(summary.verdict or '').replace('_', ' ')}" if whole else ""),
+        "wall time": f"{'about' if whole else 'more than'} {wall_s:.2g} s, without the picture",
+    }
+    return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+
+
+def expectation(scenario: Scenario) -> tuple[Summary, float]:
+    """What to expect of a run, and its wall time in seconds, to within a factor of two."""
+    limit_ns = min(scenario.wall_limit_ns or LONGEST_NS, LONGEST_NS)
+    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=limit_ns)
+    migration = Migration(ahead, None, ticked=False)
+    summary = migration.run().summary
+    kernels = migration.pages.kernels
+    assert isinstance(kernels, ExpectedKernels)
+    return summary, summary.wall_time_s + _drawing_s(scenario, kernels)
+
+
+def _drawing_s(scenario: Scenario, expected: ExpectedKernels) -> float:
+    """How long filling the bitmaps and drawing all looks would take, from samples."""
+    kernels = backends.make_kernels(
+        scenario.backend,
+        ROOM,
+        log=expected.log is not None,
+        zero=expected.zero is not None,
+        threads=scenario.threads,
+    )
+    first = np.arange(ROOM) << CHUNK_SHIFT
+    start = time.perf_counter()
+    for bitmap in (kernels.dirty, kernels.log, kernels.zero):
+        if bitmap is not None:  # the first touch of memory is the larger part of it
+            kernels.fill(bitmap, first, first + CHUNK_PAGES)
+    spent_s = (time.perf_counter() - start) * scenario.layout.chunks / ROOM
+    most = SAMPLE.get(scenario.backend, SAMPLE_ON_CPU)
+    kept = list(expected.kept.items())
+    chunk_s: dict[int, list[float]] = {}  # seconds a chunk of each step of a kept look
+    at = 0
+    for look, steps in [
+        *kept[:1],
+        *kept,
+    ]:  # the first twice: compiled code is loaded at its first use
+        chunk_s[look] = []
+        for step in steps:
+            sample = _sample(step, most, at)
+            start = time.perf_counter()
+            kernels.paint([sample])
+            one_s = (time.perf_counter() - start) / max(1, len(sample.chunks))
+            chunk_s[look].append(one_s)
+            at = (at + most) % ROOM
+    kernels.close()
+    places: IntArray = np.array(list(chunk_s))
+    for look, chunks in enumerate(expected.chunks_drawn):  # as the next look that was kept
+        next_kept = int(places[min(int(np.searchsorted(places, look)), len(places) - 1)])
+        spent_s += float(np.dot(chunks, chunk_s[next_kept]))
+    return spent_s
+
+
+def _sample(step: Step, most: int, at: int) -> Step:
+    """Some chunks of a step, from its beginning, middle and end, moved to the chunks from `at` on."""
+    chunks = step.chunks
+    if len(chunks) > most:
+        part = most // 3
+        middle = len(chunks) // 2
+        chunks = np.unique(
+            np.concatenate([chunks[:part], chunks[middle : middle + part], chunks[-part:]])
+        )
+    cells = step.cells
+    cell_chunk = cells.first >> CHUNK_SHIFT
+    chosen = np.isin(cell_chunk, chunks)
+    place = at + np.searchsorted(chunks, cell_chunk[chosen])
+    moved: IntArray = (place - cell_chunk[chosen]) << CHUNK_SHIFT
+    sampled = Cells(
+        first=cells.first[chosen] + moved,
+        last=cells.last[chosen] + moved,
+        threshold=cells.threshold[chosen],
+        count=cells.count[chosen],
+        key=cells.key[chosen],
+        inverted=cells.inverted[chosen],
+    )
+    return Step(step.op, sampled, at + np.arange(len(chunks)))
