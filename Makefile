@@ -1,9 +1,11 @@
 # make run    installs gpusim into .venv and runs the first experiment
 # make test   installs what the tests need too and runs them
-# Needs python3 >= 3.11; PYTHON=... names another interpreter, VENV=... another folder.
+# Needs python3 >= 3.11; PYTHON=... names another interpreter, VENV=... another folder,
+# EXTRAS=... what make test installs of pyproject.toml's extras.
 
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= plot,numba,test,dev
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -13,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 run: $(VENV)/.installed-run
 	$(BIN)/gpusim experiment=first_run
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test-$(EXTRAS)
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 $(BIN)/python:
@@ -25,6 +27,6 @@ $(VENV)/.installed-run: pyproject.toml | $(BIN)/python
 	$(INSTALL) --editable '.[plot]'
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[plot,test,dev]'
+$(VENV)/.installed-test-$(EXTRAS): pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[$(EXTRAS)]'
 	touch $@ $(VENV)/.installed-run

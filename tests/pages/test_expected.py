@@ -1,0 +1,152 @@
+"""Do expected counts lead through a migration as drawn bitmaps do?
+
+The reference is the run over bitmaps. What a dry run says is judged on more workloads than were
+looked at while it was built, with one tolerance for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpusim import (
+    Config,
+    HotColdConfig,
+    LinkConfig,
+    MigrationConfig,
+    MixConfig,
+    SequentialConfig,
+    TrackingConfig,
+    VmConfig,
+    WriterConfig,
+    ZipfConfig,
+    simulate,
+)
+from gpusim.layout import CHUNK_PAGES, Layout, Strokes
+from gpusim.pages.pages import Pages
+from gpusim.plan import expectation, plan
+from gpusim.scenario import resolve
+from tests.pages.naive import SLOW_MACHINE
+
+TIME_SHARE = 0.05  # of the total time
+LOOKS_SHARE, LOOKS = 0.15, 3  # of the looks, or so many
+SEQUENTIAL_TIME_SHARE = 0.10  # where in a chunk a sequential writer is, is left to chance
+EMPTY = np.zeros(0, np.int64)
+
+WORKLOADS = {
+    "uniform": WriterConfig(working_set_percent=30.0, page_writes_per_s=3e5),
+    "almost all": WriterConfig(working_set_percent=90.0, page_writes_per_s=2e5),
+    "hot_cold": HotColdConfig(working_set_percent=40.0, page_writes_per_s=3e5),
+    "zipf": ZipfConfig(working_set_percent=50.0, page_writes_per_s=4e5),
+    "granules": WriterConfig(working_set_percent=20.0, page_writes_per_s=3e5, granule="1MiB"),
+    "mix": MixConfig(
+        writers={
+            "heap": WriterConfig(working_set_percent=30.0, page_writes_per_s=2e5),
+            "log": SequentialConfig(working_set_percent=5.0, page_writes_per_s=2e4, threads=1),
+            "late": WriterConfig(
+                working_set_percent=20.0, page_writes_per_s=1e5, windows=[["90s", "150s"]]
+            ),
+        }
+    ),
+    "sequential": SequentialConfig(working_set_percent=40.0, page_writes_per_s=2e5, threads=2),
+    "paced": WriterConfig(
+        working_set_percent=10.0,
+        page_writes_per_s=1e5,
+        pace="paced",
+        catch_up_page_writes_per_s=1e6,
+    ),
+}
+
+
+def migration(workload: str, mode: str, zero_percent: float) -> Config:
+    return Config(
+        vm=VmConfig(
+            memory="64GiB", zero_percent=zero_percent, blocks=["60GiB", "3.5GiB", "0.5GiB"]
+        ),
+        workload=WORKLOADS[workload],
+        link=LinkConfig(bandwidth="10Gbit/s"),
+        migration=MigrationConfig(),
+        tracking=TrackingConfig(mode=mode),
+    )
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize(
+    ("mode", "zero"), [("kvm_legacy", 0.0), ("kvm_manual", 0.0), ("kvm_manual", 8.0)]
+)
+def test_looks_and_time_of_a_dry_run_are_those_of_a_run(
+    workload: str, mode: str, zero: float
+) -> None:
+    config = migration(workload, mode, zero)
+    run = simulate(config).summary
+    expected, wall_s = expectation(resolve(config))
+    share = SEQUENTIAL_TIME_SHARE if workload == "sequential" else TIME_SHARE
+    assert expected.verdict == run.verdict
+    assert expected.total_time_s == pytest.approx(run.total_time_s, rel=share)
+    allowed = max(LOOKS, LOOKS_SHARE * run.simulated_looks)
+    assert abs(expected.simulated_looks - run.simulated_looks) <= allowed
+    assert wall_s > 0
+
+
+def test_a_dry_run_gives_up_looking_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpusim.plan.LONGEST_NS", 1)
+    text = plan(migration("uniform", "kvm_legacy", 0.0))
+    assert "more than" in text
+    assert "converged" not in text
+
+
+def test_a_dry_run_says_what_a_24_tib_vm_needs() -> None:
+    config = Config(vm=VmConfig(memory="24TiB"), link=LinkConfig(bandwidth="100Gbit/s"))
+    text = plan(replace(config, limit=replace(config.limit, simulated="600s")))
+    assert "bitmaps      1.5 GiB: dirty 768 MiB, clear log 768 MiB" in text
+    assert "enough for a VM of up to" in text
+    assert "looks, 600 s simulated: time limit" in text
+    assert "wall time    about" in text
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[tuple]:
+    """Looks and takes, in any order."""
+    mean = st.sampled_from([0.0, 1e-4, 0.02, 0.5, 3.0, 50.0])
+    look = st.tuples(st.just("look"), mean, mean, st.integers(0, 3))
+    budget = st.tuples(st.integers(0, 800_000), st.integers(0, 3), st.integers(0, 3))
+    take = st.tuples(st.just("take"), st.lists(budget, min_size=1, max_size=2))
+    return draw(st.lists(st.one_of(look, take), max_size=12))
+
+
+@given(stories(), st.booleans(), st.booleans())
+@settings(SLOW_MACHINE, max_examples=60)
+def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> None:
+    """Never below zero, never more than a chunk holds, pending their sum; budgets are never overdrawn."""
+    layout = Layout([2 * CHUNK_PAGES + 77, 1000])
+    runs = (np.array([5000]), np.array([CHUNK_PAGES + 9])) if zero else (EMPTY, EMPTY)
+    pages = Pages(
+        layout, zero_first=runs[0], zero_last=runs[1], lazy=lazy, initially_set=True, seed=1,
+        backend="expected",
+    )  # fmt: skip
+    pages.start()
+    first, last, _ = layout.cut(
+        np.array([0, CHUNK_PAGES + 500]), np.array([CHUNK_PAGES + 400, layout.pages])
+    )
+    for kind, *details in story:
+        if kind == "take":
+            taken = pages.take(details[0])
+            for limit, normal, zeros in details[0]:
+                assert taken.normal * normal + taken.zero * zeros <= limit
+        else:
+            run = np.array([details[2] * 1000])
+            strokes = [
+                Strokes(first=first, last=last, mean=np.full(len(first), mean),
+                        certain_first=run, certain_last=run + 900)
+                for mean in details[:2]
+            ]  # fmt: skip
+            new = pages.sync(strokes[0], before_clear=strokes[1] if lazy else None)
+            assert 0 <= new <= layout.pages
+        assert (pages.normal >= 0).all()
+        assert (pages.zero >= 0).all()
+        assert (pages.normal + pages.zero <= layout.chunk_pages).all()
+        assert pages.pending == int((pages.normal + pages.zero).sum())
