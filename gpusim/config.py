@@ -211,9 +211,10 @@ class BackendConfig:
     """Where the bitmaps live.
 
     Attributes:
-        name: auto or numpy.
-        threads: over chunks; 0: one a core. The result does not depend on it. One by default: on
-            two cores a second one made a run slower (docs/performance.md).
+        name: auto (the first of the others that can be used here), cupy, numba or numpy. The result
+            does not depend on it.
+        threads: over chunks, on a CPU; 0: one a core. The result does not depend on it. One by
+            default: one alone comes near the speed of memory (docs/performance.md).
     """
 
     name: str = "auto"

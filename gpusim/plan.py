@@ -17,7 +17,7 @@ from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray
 from gpusim.pages import backends
 from gpusim.pages.draw import Cells
 from gpusim.pages.expected import ExpectedKernels
-from gpusim.pages.primitives import Step
+from gpusim.pages.primitives import Kernels, Step
 from gpusim.records import Summary
 from gpusim.scenario import Scenario, resolve
 from gpusim.simulation import Migration
@@ -78,19 +78,11 @@ def expectation(scenario: Scenario) -> tuple[Summary, float]:
 
 def _drawing_s(scenario: Scenario, expected: ExpectedKernels) -> float:
     """How long filling the bitmaps and drawing all looks would take, from samples."""
-    kernels = backends.make_kernels(
-        scenario.backend,
-        ROOM,
-        log=expected.log is not None,
-        zero=expected.zero is not None,
-        threads=scenario.threads,
-    )
-    first = np.arange(ROOM) << CHUNK_SHIFT
-    start = time.perf_counter()
-    for bitmap in (kernels.dirty, kernels.log, kernels.zero):
-        if bitmap is not None:  # the first touch of memory is the larger part of it
-            kernels.fill(bitmap, first, first + CHUNK_PAGES)
-    spent_s = (time.perf_counter() - start) * scenario.layout.chunks / ROOM
+    kernels, first_s = _filled(scenario, expected)
+    kernels.close()
+    kernels, again_s = _filled(scenario, expected)
+    # Memory that the machine has to find first is slow, once; a run gets it or not.
+    spent_s = min(first_s, again_s) * scenario.layout.chunks / ROOM
     most = SAMPLE.get(scenario.backend, SAMPLE_ON_CPU)
     kept = list(expected.kept.items())
     chunk_s: dict[int, list[float]] = {}  # seconds a chunk of each step of a kept look
@@ -113,6 +105,23 @@ def _drawing_s(scenario: Scenario, expected: ExpectedKernels) -> float:
         next_kept = int(places[min(int(np.searchsorted(places, look)), len(places) - 1)])
         spent_s += float(np.dot(chunks, chunk_s[next_kept]))
     return spent_s
+
+
+def _filled(scenario: Scenario, expected: ExpectedKernels) -> tuple[Kernels, float]:
+    """Bitmaps of ROOM chunks, every page set, and how long that took, in seconds."""
+    start = time.perf_counter()
+    kernels = backends.make_kernels(
+        scenario.backend,
+        ROOM,
+        log=expected.log is not None,
+        zero=expected.zero is not None,
+        threads=scenario.threads,
+    )
+    first = np.arange(ROOM) << CHUNK_SHIFT
+    for bitmap in (kernels.dirty, kernels.log, kernels.zero):
+        if bitmap is not None:
+            kernels.fill(bitmap, first, first + CHUNK_PAGES)
+    return kernels, time.perf_counter() - start
 
 
 def _sample(step: Step, most: int, at: int) -> Step:

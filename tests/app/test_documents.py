@@ -11,7 +11,7 @@ from dataclasses import fields
 import pytest
 
 import gpusim as package
-from gpusim import Config, Summary
+from gpusim import Config, Summary, bench
 from gpusim.scenario import resolve
 from gpusim.validation import cli as validate
 from tests.app.command import CONF, REPOSITORY, composed, gpusim
@@ -45,7 +45,8 @@ def jobs(arguments: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", [line for line, _ in commands()])
 def test_command_composes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.pages.backends.available_memory_bytes", lambda: 2**40)
+    monkeypatch.setattr("gpusim.pages.backends.obstacle", lambda name: None)
+    monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 2**40)
     for overrides in jobs(shlex.split(command)[1:]):
         resolve(composed(*overrides))
 
@@ -64,6 +65,28 @@ def test_validation_command_runs(command: str, slow: bool) -> None:
     assert validate._parser().parse_args(arguments)
     if not slow:
         assert validate.main(arguments) == 0
+
+
+@pytest.mark.parametrize(("command", "slow"), commands("gpusim-bench"))
+def test_benchmark_command_runs(command: str, slow: bool) -> None:
+    """A slow one only as far as its options."""
+    arguments = shlex.split(command)[1:]
+    assert bench._parser().parse_args(arguments)
+    if not slow:
+        assert bench.main(arguments) == 0
+
+
+def test_the_commands_for_a_gpu_can_be_parsed() -> None:
+    """tests/parity/test_bare_machine.py runs what they run, as far as it goes without a GPU."""
+    lines = [line for path in DOCUMENTS for line in path.read_text().splitlines()]
+    gpu = [
+        line for line in lines if line.startswith("GPUSIM_REQUIRE_GPU=1 python -m pytest -m gpu")
+    ]
+    measured = [line.split("gpusim.bench")[1] for line in gpu if "gpusim.bench" in line]
+    assert len(gpu) == 2
+    for arguments in measured:
+        assert bench._parser().parse_args(shlex.split(arguments)).backend == ["cupy"]
+    assert measured
 
 
 def test_readme_example() -> None:
