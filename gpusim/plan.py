@@ -13,18 +13,18 @@ from dataclasses import replace
 import numpy as np
 
 from gpusim.config import Config
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT
 from gpusim.pages import backends
-from gpusim.pages.draw import Cells
+from gpusim.pages.draw import certain_cells
 from gpusim.pages.expected import ExpectedKernels
-from gpusim.pages.primitives import Kernels, Step
+from gpusim.pages.primitives import Kernels, Op, Step
 from gpusim.records import Summary
 from gpusim.scenario import Scenario, resolve
 from gpusim.simulation import Migration
 from gpusim.units import NS_PER_S, format_bytes
 
 LONGEST_NS = 60 * NS_PER_S  # of looking ahead
-ROOM = 2048  # chunks of the bitmaps that samples are drawn in: more than a cache holds
+ROOM = 2048  # chunks, if the VM has them, that samples are drawn in: more than a cache holds
 SAMPLE = {"cupy": 2048}  # chunks drawn of a look; a GPU wants many at a time
 SAMPLE_ON_CPU = 128
 
@@ -70,80 +70,72 @@ def expectation(scenario: Scenario) -> tuple[Summary, float]:
     limit_ns = min(scenario.wall_limit_ns or LONGEST_NS, LONGEST_NS)
     ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=limit_ns)
     migration = Migration(ahead, None, ticked=False)
+    expected = migration.pages.kernels
+    assert isinstance(expected, ExpectedKernels)
+    room = min(ROOM, scenario.layout.chunks)
+    expected.sample_chunks = min(SAMPLE.get(scenario.backend, SAMPLE_ON_CPU), room)
     summary = migration.run().summary
-    kernels = migration.pages.kernels
-    assert isinstance(kernels, ExpectedKernels)
-    return summary, summary.wall_time_s + _drawing_s(scenario, kernels)
+    host_s = summary.wall_time_s - expected.spent_s
+    return summary, host_s + _drawing_s(scenario, expected, room)
 
 
-def _drawing_s(scenario: Scenario, expected: ExpectedKernels) -> float:
-    """How long filling the bitmaps and drawing all looks would take, from samples."""
-    kernels, first_s = _filled(scenario, expected)
+def _drawing_s(scenario: Scenario, expected: ExpectedKernels, room: int) -> float:
+    """How long filling the bitmaps and drawing all looks would take, from samples.
+
+    Args:
+        room: chunks of the bitmaps to draw samples in, one behind the other.
+    """
+    kernels, first_s = _filled(scenario, expected, room)
     kernels.close()
-    kernels, again_s = _filled(scenario, expected)
+    kernels, again_s = _filled(scenario, expected, room)
     # Memory that the machine has to find first is slow, once; a run gets it or not.
-    spent_s = min(first_s, again_s) * scenario.layout.chunks / ROOM
-    most = SAMPLE.get(scenario.backend, SAMPLE_ON_CPU)
-    kept = list(expected.kept.items())
+    spent_s = min(first_s, again_s) * scenario.layout.chunks / room
+    nothing = np.zeros(0, np.int64)
+    empty = Step(Op.MERGE, certain_cells(nothing, nothing), nothing)
+    _timed(kernels, empty)
+    call_s = _timed(kernels, empty)
+    looks = list(expected.kept)
     chunk_s: dict[int, list[float]] = {}  # seconds a chunk of each step of a kept look
     at = 0
-    for look, steps in [
-        *kept[:1],
-        *kept,
-    ]:  # the first twice: compiled code is loaded at its first use
+    for look in looks[:1] + looks:  # the first twice: compiled code is loaded at its first use
         chunk_s[look] = []
-        for step in steps:
-            sample = _sample(step, most, at)
-            start = time.perf_counter()
-            kernels.paint([sample])
-            one_s = (time.perf_counter() - start) / max(1, len(sample.chunks))
-            chunk_s[look].append(one_s)
-            at = (at + most) % ROOM
+        for step in expected.kept[look]:
+            at = at if at + len(step.chunks) <= room else 0
+            one_s = _timed(kernels, _moved(step, at)) - call_s
+            chunk_s[look].append(max(0.0, one_s) / max(1, len(step.chunks)))
+            at += len(step.chunks)
     kernels.close()
-    places: IntArray = np.array(list(chunk_s))
     for look, chunks in enumerate(expected.chunks_drawn):  # as the next look that was kept
-        next_kept = int(places[min(int(np.searchsorted(places, look)), len(places) - 1)])
-        spent_s += float(np.dot(chunks, chunk_s[next_kept]))
+        place = min(int(np.searchsorted(looks, look)), len(looks) - 1)
+        spent_s += call_s * len(chunks) + float(np.dot(chunks, chunk_s[looks[place]]))
     return spent_s
 
 
-def _filled(scenario: Scenario, expected: ExpectedKernels) -> tuple[Kernels, float]:
-    """Bitmaps of ROOM chunks, every page set, and how long that took, in seconds."""
-    start = time.perf_counter()
+def _filled(scenario: Scenario, expected: ExpectedKernels, chunks: int) -> tuple[Kernels, float]:
+    """Bitmaps with every page set, and how many seconds setting them took."""
     kernels = backends.make_kernels(
         scenario.backend,
-        ROOM,
+        chunks,
         log=expected.log is not None,
         zero=expected.zero is not None,
         threads=scenario.threads,
     )
-    first = np.arange(ROOM) << CHUNK_SHIFT
+    start = time.perf_counter()
+    first = np.arange(chunks) << CHUNK_SHIFT
     for bitmap in (kernels.dirty, kernels.log, kernels.zero):
         if bitmap is not None:
             kernels.fill(bitmap, first, first + CHUNK_PAGES)
     return kernels, time.perf_counter() - start
 
 
-def _sample(step: Step, most: int, at: int) -> Step:
-    """Some chunks of a step, from its beginning, middle and end, moved to the chunks from `at` on."""
-    chunks = step.chunks
-    if len(chunks) > most:
-        part = most // 3
-        middle = len(chunks) // 2
-        chunks = np.unique(
-            np.concatenate([chunks[:part], chunks[middle : middle + part], chunks[-part:]])
-        )
-    cells = step.cells
-    cell_chunk = cells.first >> CHUNK_SHIFT
-    chosen = np.isin(cell_chunk, chunks)
-    place = at + np.searchsorted(chunks, cell_chunk[chosen])
-    moved: IntArray = (place - cell_chunk[chosen]) << CHUNK_SHIFT
-    sampled = Cells(
-        first=cells.first[chosen] + moved,
-        last=cells.last[chosen] + moved,
-        threshold=cells.threshold[chosen],
-        count=cells.count[chosen],
-        key=cells.key[chosen],
-        inverted=cells.inverted[chosen],
-    )
-    return Step(step.op, sampled, at + np.arange(len(chunks)))
+def _timed(kernels: Kernels, step: Step) -> float:
+    start = time.perf_counter()
+    kernels.paint([step])
+    return time.perf_counter() - start
+
+
+def _moved(step: Step, chunks: int) -> Step:
+    """A step so many chunks further on."""
+    cells, pages = step.cells, chunks << CHUNK_SHIFT
+    moved = replace(cells, first=cells.first + pages, last=cells.last + pages)
+    return Step(step.op, moved, step.chunks + chunks)

@@ -37,9 +37,25 @@ class BackendError(RuntimeError):
         super().__init__(message)
 
 
-@cache
+class _NotNowError(Exception):
+    """A reason that may pass."""
+
+
 def obstacle(name: str) -> str | None:
     """Why a backend cannot be used on this machine, in one line; None if it can."""
+    try:
+        return lasting_obstacle(name)
+    except _NotNowError as error:
+        return str(error)
+
+
+@cache
+def lasting_obstacle(name: str) -> str | None:
+    """The same, asked once a process.
+
+    Raises:
+        _NotNowError: a reason that may pass, and is asked for again.
+    """
     if name == "numpy":
         return None
     if name == "cupy" and len(wheels := cupy_wheels()) > 1:
@@ -47,12 +63,13 @@ def obstacle(name: str) -> str | None:
     if util.find_spec(name) is None:
         return f"{name} is not installed; {HOW_TO_GET[name]}"
     try:
-        if name == "cupy":
-            return _device_obstacle()
-        importlib.import_module("gpusim.pages.numba_kernels")
+        importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
     except Exception as error:  # whatever a broken installation raises
-        return f"{name} cannot be imported ({_line(error)}); {HOW_TO_GET[name]}"
-    return None
+        way_out = HOW_TO_GET[name]
+        if "cannot cache" in str(error):  # numba finds no folder to keep compiled code in
+            way_out = "set NUMBA_CACHE_DIR to a folder that can be written"
+        return f"{name} cannot be imported ({_line(error)}); {way_out}"
+    return _device_obstacle() if name == "cupy" else None
 
 
 def cupy_wheels() -> list[str]:
@@ -149,27 +166,32 @@ def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int)
         from gpusim.pages.expected import ExpectedKernels
 
         return ExpectedKernels(chunks, log=log, zero=zero)
+    if name != "numpy":
+        raise ValueError(f"{name}: no backend")
     from gpusim.pages.numpy_kernels import NumpyKernels
 
     return NumpyKernels(chunks, log=log, zero=zero, threads=threads)
 
 
 def _device_obstacle() -> str | None:
-    """Import CuPy, find a device, compile the kernels: what fails, and what helps."""
+    """Find a device, compile the kernels: what fails, and what helps."""
     import cupy
 
     try:
-        devices = cupy.cuda.runtime.getDeviceCount()
+        cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
+        if "NoDevice" in str(error):
+            return f"there is no GPU ({_line(error)}); check nvidia-smi and CUDA_VISIBLE_DEVICES"
         return f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_line(error)}); install or update the driver, or {HOW_TO_GET['cupy']}"
-    if not devices:
-        return "there is a driver but no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
     from gpusim.pages.cupy_kernels import CupyDevice
 
     try:
         CupyDevice().close()
-    except MemoryError as error:
-        return f"the GPU's memory is full ({_line(error)}); stop what else runs on it"
+    except (MemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
+        message = (
+            f"the GPU cannot be used now ({_line(error)}); see nvidia-smi for what else runs on it"
+        )
+        raise _NotNowError(message) from None
     except Exception as error:  # NVRTC is a library that CuPy loads, or does not, when it compiles
         return f"the kernels cannot be compiled ({_line(error)}); NVRTC comes with: {HOW_TO_GET['cupy']}"
     return None

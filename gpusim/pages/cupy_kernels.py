@@ -35,7 +35,10 @@ class Device(Protocol):
         """Set an array to zero."""
 
     def upload(self, words: U64Array) -> Any:
-        """Bring words to the device, where they stay until the next upload."""
+        """Bring words to the device, where they stay until the next upload.
+
+        There is one buffer on the way: a download comes before the next upload.
+        """
 
     def download(self, array: Any) -> U64Array:
         """Bring an array of words to the host, once all that was launched is done."""
@@ -61,7 +64,7 @@ class CupyDevice:
         module = cupy.RawModule(code=SOURCE.read_text(), options=("-std=c++17",))
         self._kernels = {name: module.get_function(name) for name in ("paint", "take")}
         self._pinned = self._host(1)
-        self._uploaded = self.zeros(1)
+        self._uploaded: Any = self.zeros(1)
 
     def zeros(self, words: int) -> Any:
         return self._cupy.zeros(words, np.uint64)
@@ -72,6 +75,7 @@ class CupyDevice:
     def upload(self, words: U64Array) -> Any:
         self._make_room(len(words))
         if len(words) > len(self._uploaded):
+            self._uploaded = None  # not both at once
             self._uploaded = self.zeros(len(self._pinned))
         self._pinned[: len(words)] = words
         stream = self._cupy.cuda.get_current_stream()
@@ -186,9 +190,14 @@ class CupyKernels:
 def _packed(step: Step) -> list[U64Array]:
     """What paint.cu reads: number, first cell and the one behind, a chunk; first, last, how, key, a cell."""
     cells, chunks = step.cells, step.chunks
-    cell_chunk = cells.first >> CHUNK_SHIFT
     how = cells.threshold | cells.inverted.astype(np.int64) << INVERTED_BIT
     how |= cells.count << COUNT_SHIFT
-    low, high = (np.searchsorted(cell_chunk, chunks, side) for side in ("left", "right"))
-    columns: list[NDArray[Any]] = [chunks, low, high, cells.first, cells.last, how, cells.key]
+    columns: list[NDArray[Any]] = [
+        chunks,
+        *cells.of_chunks(chunks),
+        cells.first,
+        cells.last,
+        how,
+        cells.key,
+    ]
     return [column.astype(np.uint64) for column in columns]

@@ -35,7 +35,7 @@ class Cells:
         first, last: int64 [cells], slots of the first page and behind the last, inside one chunk.
         threshold: int64 [cells], 0 to 255: probability of the planes in 256ths.
         count: int64 [cells], writes of the residual.
-        key: uint64 [cells], of the cell's hashes.
+        key: uint64 [cells], of the cell's hashes; 0 for what a sequential writer passed.
         inverted: bool [cells], what is drawn are the pages that were not written.
     """
 
@@ -45,6 +45,14 @@ class Cells:
     count: IntArray
     key: U64Array
     inverted: NDArray[np.bool_]
+
+    def of_chunks(self, chunks: IntArray) -> tuple[IntArray, IntArray]:
+        """The first cell of each chunk, and the one behind its last."""
+        cell_chunk = self.first >> CHUNK_SHIFT
+        return (
+            np.searchsorted(cell_chunk, chunks, side="left"),
+            np.searchsorted(cell_chunk, chunks, side="right"),
+        )
 
 
 def certain_cells(first: IntArray, last: IntArray) -> Cells:

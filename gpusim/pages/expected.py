@@ -8,6 +8,7 @@ they do over bitmaps, but for chance: looks are counted, and what they would dra
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, U64Array
 from gpusim.pages.budget import Budget
+from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import expand
 from gpusim.pages.primitives import Counts, Op, Step
 
@@ -28,8 +30,11 @@ class ExpectedKernels:
     """See primitives.Kernels; `read` has nothing to read.
 
     Attributes:
+        sample_chunks: so many chunks of a look are kept.
         chunks_drawn: of each look, the chunks of each of its steps.
-        kept: steps of some looks, by the look's place in `chunks_drawn`; the first is one of them.
+        kept: samples of the steps of some looks, by the look's place in `chunks_drawn`; the first is
+            one of them. Their chunks are numbered from 0.
+        spent_s: seconds spent here, which a run over bitmaps would not.
     """
 
     def __init__(self, chunks: int, *, log: bool, zero: bool) -> None:
@@ -39,8 +44,10 @@ class ExpectedKernels:
         self._chunk_of: IntArray = np.arange(chunks)  # of each piece
         self._shares: FloatArray = np.zeros((4, chunks))
         self._pages, self._normal_pages, self._zero_pages = np.zeros((3, chunks), np.int64)
+        self.sample_chunks = 128
         self.chunks_drawn: list[list[int]] = []
-        self.kept: dict[int, Sequence[Step]] = {}
+        self.kept: dict[int, list[Step]] = {}
+        self.spent_s = 0.0
         self._keep_every = 1
 
     def fill(self, bitmap: str, first: IntArray, last: IntArray) -> None:
@@ -59,13 +66,13 @@ class ExpectedKernels:
 
     def paint(self, steps: Sequence[Step]) -> list[Counts]:
         """Expect what the steps of one look change."""
-        look = len(self.chunks_drawn)
-        self.chunks_drawn.append([len(step.chunks) for step in steps])
-        if look % self._keep_every == 0:
-            self.kept[look] = steps
-            if len(self.kept) > KEPT:
-                self._keep_every *= 2
-                self.kept = {i: s for i, s in self.kept.items() if i % self._keep_every == 0}
+        start = time.perf_counter()
+        self._keep(steps)
+        counts = self._paint(steps)
+        self.spent_s += time.perf_counter() - start
+        return counts
+
+    def _paint(self, steps: Sequence[Step]) -> list[Counts]:
         counts = []
         cleared: NDArray[np.bool_] = np.zeros(self._chunks, np.bool_)
         for step in steps:
@@ -125,6 +132,16 @@ class ExpectedKernels:
     def close(self) -> None:
         """Nothing is held that matters."""
 
+    def _keep(self, steps: Sequence[Step]) -> None:
+        """Note a look, and keep a sample of it if it is its turn."""
+        look = len(self.chunks_drawn)
+        self.chunks_drawn.append([len(step.chunks) for step in steps])
+        if look % self._keep_every == 0:
+            self.kept[look] = [_sample(step, self.sample_chunks) for step in steps]
+            if len(self.kept) > KEPT:
+                self._keep_every *= 2
+                self.kept = {i: s for i, s in self.kept.items() if i % self._keep_every == 0}
+
     def _change(self, step: Step, dirtied: FloatArray, written: FloatArray) -> Counts:
         """Pages become dirty, or lose their zero content, with a probability each."""
         normal, zero, clean_zero, _logged = self._shares
@@ -144,7 +161,7 @@ class ExpectedKernels:
         """With which probability a step writes the pages of each piece."""
         cells = step.cells
         chosen = np.isin(cells.first >> CHUNK_SHIFT, step.chunks)
-        certain = chosen & cells.inverted & (cells.threshold == 0) & (cells.count == 0)
+        certain = chosen & (cells.key == 0)  # what a sequential writer passed
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
         self._cut(np.concatenate([first, last]))
@@ -188,3 +205,25 @@ class ExpectedKernels:
         of_chunk = np.searchsorted(self._borders, np.arange(self._chunks) << CHUNK_SHIFT)
         pages = share * np.diff(self._borders)
         return np.rint(np.add.reduceat(pages, of_chunk)).astype(np.int64)
+
+
+def _sample(step: Step, most: int) -> Step:
+    """Some chunks of a step, from its beginning, middle and end, renumbered from 0 on."""
+    chunks, cells = step.chunks, step.cells
+    if len(chunks) > most:
+        part, middle = most // 3, len(chunks) // 2
+        ends = [chunks[:part], chunks[middle : middle + part], chunks[-part:]]
+        chunks = np.unique(np.concatenate(ends))
+    cell_chunk = cells.first >> CHUNK_SHIFT
+    chosen = np.isin(cell_chunk, chunks)
+    number = np.searchsorted(chunks, cell_chunk[chosen])
+    moved = (number - cell_chunk[chosen]) << CHUNK_SHIFT
+    sampled = Cells(
+        first=cells.first[chosen] + moved,
+        last=cells.last[chosen] + moved,
+        threshold=cells.threshold[chosen],
+        count=cells.count[chosen],
+        key=cells.key[chosen],
+        inverted=cells.inverted[chosen],
+    )
+    return Step(step.op, sampled, np.arange(len(chunks)))

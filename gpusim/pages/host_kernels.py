@@ -100,8 +100,7 @@ class HostKernels(ABC):
         self.dirty, self.log, self.zero = np.zeros((0, CHUNK_WORDS), np.uint64), None, None
 
     def _paint(self, op: Op, cells: Cells, chunks: IntArray) -> Counts:
-        cell_chunk = cells.first >> CHUNK_SHIFT
-        low, high = (np.searchsorted(cell_chunk, chunks, side) for side in ("left", "right"))
+        low, high = cells.of_chunks(chunks)
         counts = Counts(*np.zeros((2, len(chunks)), np.int64))
         tiled = np.ones(len(chunks), np.bool_)
         if op is Op.MERGE:

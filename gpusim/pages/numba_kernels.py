@@ -9,14 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS, IntArray
-from gpusim.pages import draw
+from gpusim.layout import IntArray
+from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import HostKernels
 from gpusim.pages.primitives import Counts, Op
 
-GOLDEN, MIX1, MIX2 = np.uint64(draw.GOLDEN), np.uint64(draw.MIX1), np.uint64(draw.MIX2)
+# Those of draw.py, layout.py and primitives.Op, written out, as a test makes sure: numba compiles them
+# in, and looks at this file alone to see whether the compiled code it has kept is out of date.
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+CHUNK_SHIFT, CHUNK_WORDS = 18, 4096
+CLEAR_LOG, MERGE_LOG = 1, 2
+
 ALL, ONE = np.uint64(2**64 - 1), np.uint64(1)
-MERGE, CLEAR_LOG, MERGE_LOG = int(Op.MERGE), int(Op.CLEAR_LOG), int(Op.MERGE_LOG)
 HITS = 1024  # hashed in one loop, which is vectors, and set in another, which is not
 
 
@@ -26,20 +31,20 @@ class NumbaKernels(HostKernels):
     few = 64
 
     def _paint_tiles(
-        self, op: Op, cells: draw.Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
+        self, op: Op, cells: Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
     ) -> Counts:
         columns = cells.first, cells.last, cells.threshold, cells.count, cells.key, cells.inverted
         none = np.zeros((0, CHUNK_WORDS), np.uint64)
         bitmaps = [none if b is None else b for b in (self.dirty, self.log, self.zero)]
-        counts = np.zeros((2, len(chunks)), np.int64)
+        counts = np.zeros((len(chunks), 2), np.int64)
 
         def paint_some(start: int, stop: int) -> None:
             some = slice(start, stop)
             low, high = ranges[0][some], ranges[1][some]
-            _paint(op, columns, low, high, chunks[some], *bitmaps, counts[:, some])
+            _paint(op, columns, low, high, chunks[some], *bitmaps, counts[some])
 
         self._share(len(chunks), len(chunks), paint_some)
-        return Counts(*counts)
+        return Counts(counts[:, 0], counts[:, 1])
 
 
 @njit(inline="always")
@@ -75,14 +80,6 @@ def _planes(out, key, word0, threshold):
 
 
 @njit(nogil=True, cache=True)
-def _hit(hits, key, done, pages):
-    """The residual's choices from number `done` on: offsets in a cell of so many pages."""
-    start = (key ^ MIX1) + uint64(done + 1) * GOLDEN
-    for i in range(len(hits)):
-        hits[i] = ((_mix(start + uint64(i) * GOLDEN) >> uint64(18)) * pages) >> uint64(46)
-
-
-@njit(nogil=True, cache=True)
 def _draw(tile, cell, hits, columns, c, base):
     """Draw cell c into the tile of the chunk that starts at slot `base`."""
     firsts, lasts, thresholds, counts, keys, inverteds = columns
@@ -94,10 +91,13 @@ def _draw(tile, cell, hits, columns, c, base):
         _planes(bits, keys[c], word0, thresholds[c])
     elif through:
         bits[:] = 0
-    offset = uint64(first & 63)
+    offset, pages, start = uint64(first & 63), uint64(last - first), (keys[c] ^ MIX1) + GOLDEN
     for done in range(0, counts[c], HITS):
         some = hits[: min(HITS, counts[c] - done)]
-        _hit(some, keys[c], done, uint64(last - first))
+        for i in range(len(some)):
+            some[i] = ((_mix(start + uint64(done + i) * GOLDEN) >> uint64(18)) * pages) >> uint64(
+                46
+            )
         for i in range(len(some)):
             page = some[i] + offset
             bits[page >> uint64(6)] |= ONE << (page & uint64(63))
@@ -145,4 +145,4 @@ def _paint(op, columns, low, high, chunks, dirty, log, zero, counts):
             _draw(tile, cell, hits, columns, c, chunk << CHUNK_SHIFT)
         own_log = log[chunk] if len(log) else tile[:0]
         own_zero = zero[chunk] if len(zero) else tile[:0]
-        counts[:, i] = _merge(op, tile, dirty[chunk], own_log, own_zero)
+        counts[i] = _merge(op, tile, dirty[chunk], own_log, own_zero)

@@ -115,7 +115,7 @@ class Pages:
 
     def _step(self, op: Op, strokes: Strokes, cleared: IntArray) -> Step:
         """Draw the integers of a look, for the chunks that can change: written or cleared."""
-        cells = cells_of(strokes, self._seed, self.looks, step=op is Op.CLEAR_LOG)
+        cells = cells_of(strokes, self._seed, self.looks, step=int(op is Op.CLEAR_LOG))
         if op is Op.CLEAR_LOG:
             return Step(op, cells, cleared)
         cell_chunk = cells.first >> CHUNK_SHIFT

@@ -32,9 +32,9 @@ class Step(NamedTuple):
 
     Attributes:
         op: how it is merged.
-        cells: sorted by chunk; those of other chunks are passed over. Of the cells of one chunk,
-            those that are drawn (a threshold, a count, or not inverted) do not overlap; certain
-            ones may overlap any.
+        cells: sorted by chunk; those of other chunks are passed over. None is empty. Of the cells
+            of one chunk, those that are drawn (a threshold, a count, or not inverted) do not
+            overlap; certain ones may overlap any.
         chunks: int64 [n], ascending; a chunk without a cell gets an empty tile.
     """
 

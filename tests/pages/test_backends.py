@@ -10,7 +10,7 @@ import pytest
 
 from gpusim import BackendConfig, Config, ConfigError, VmConfig
 from gpusim.pages import backends
-from gpusim.pages.backends import BackendError, choose, obstacle
+from gpusim.pages.backends import BackendError, choose, lasting_obstacle, make_kernels, obstacle
 from gpusim.scenario import resolve
 
 GIB = 2**30
@@ -18,9 +18,9 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def _ask_anew() -> None:
-    obstacle.cache_clear()
+    lasting_obstacle.cache_clear()
     yield
-    obstacle.cache_clear()
+    lasting_obstacle.cache_clear()
 
 
 def there(monkeypatch: pytest.MonkeyPatch, **why: str | None) -> None:
@@ -139,7 +139,9 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cupy(monkeypatch, lambda: 0)
+    none = CudaError("cudaErrorNoDevice: no CUDA-capable device is detected")
+    fake_cupy(monkeypatch, raising(none))
+    assert str(obstacle("cupy")).startswith("there is no GPU (CudaError: cudaErrorNoDevice")
     assert "CUDA_VISIBLE_DEVICES" in str(obstacle("cupy"))
 
 
@@ -153,9 +155,35 @@ def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NVRTC comes with: pip install 'gpusim[cuda13]'" in why
 
 
-def test_a_gpu_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cupy(monkeypatch, lambda: 1, RawModule=raising(MemoryError("out of memory")))
-    assert str(obstacle("cupy")).startswith("the GPU's memory is full")
+@pytest.mark.parametrize(
+    "error", [MemoryError("out of memory"), CudaError("cudaErrorDevicesUnavailable: busy")]
+)
+def test_a_gpu_that_is_full_is_asked_again(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be free when the next job of a sweep starts; other reasons last as long as a process."""
+    asked = []
+
+    def ask(**_keywords: object) -> None:
+        asked.append(1)
+        raise error
+
+    fake_cupy(monkeypatch, lambda: 1, RawModule=ask)
+    for _ in range(2):
+        assert str(obstacle("cupy")).startswith("the GPU cannot be used now (")
+    assert len(asked) == 2
+
+
+def test_no_folder_for_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("cannot cache function '_planes': no locator available")
+    monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(backends.importlib, "import_module", raising(error))
+    assert str(obstacle("numba")).endswith("set NUMBA_CACHE_DIR to a folder that can be written")
+
+
+def test_no_kernels_of_an_unknown_name() -> None:
+    with pytest.raises(ValueError, match="auto"):
+        make_kernels("auto", 1, log=False, zero=False, threads=1)
 
 
 def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,9 @@ WORKLOADS = {
     "hot_cold": HotColdConfig(working_set_percent=40.0, page_writes_per_s=3e5),
     "zipf": ZipfConfig(working_set_percent=50.0, page_writes_per_s=4e5),
     "granules": WriterConfig(working_set_percent=20.0, page_writes_per_s=3e5, granule="1MiB"),
+    "saturated granules": WriterConfig(
+        working_set_percent=20.0, page_writes_per_s=1e7, granule="2MiB"
+    ),
     "mix": MixConfig(
         writers={
             "heap": WriterConfig(working_set_percent=30.0, page_writes_per_s=2e5),

@@ -22,6 +22,9 @@ from tests.parity.shim import REQUIRED, ShimDevice
 GPU = pytest.param("cupy", marks=pytest.mark.gpu)
 OTHERS = ["numba", "shim", GPU]  # that shall do as numpy does
 DEVICES = ["numpy", *OTHERS]
+NO_POOL = (
+    "GPUSIM_TEST_NO_POOL"  # each array an allocation of its own, so that memcheck sees its end
+)
 
 
 def need(name: str) -> None:
@@ -42,6 +45,10 @@ def make(
     if name == "shim":
         return CupyKernels(chunks, log=log, zero=zero, device=ShimDevice())
     need(name)
+    if name == "cupy" and os.environ.get(NO_POOL) == "1":
+        import cupy
+
+        cupy.cuda.set_allocator(None)
     return make_kernels(name, chunks, log=log, zero=zero, threads=threads)
 
 
@@ -90,7 +97,7 @@ def random_cells(chunks: int, seed: int, *, cells_a_chunk: float = 3) -> Cells:
     first, last = first[kept], last[kept]
     runs = random.integers(0, pages, chunks // 2)
     run_ends = np.minimum(
-        runs + random.integers(0, 100_000, len(runs)), ((runs >> CHUNK_SHIFT) + 1) << CHUNK_SHIFT
+        runs + random.integers(1, 100_000, len(runs)), ((runs >> CHUNK_SHIFT) + 1) << CHUNK_SHIFT
     )
     drawn, certain = len(first), len(runs)
     threshold = random.choice([0, 0, 0, 1, 2, 77, 128, 170, 255], drawn)

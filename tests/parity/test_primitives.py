@@ -20,6 +20,7 @@ from gpusim.pages.numpy_kernels import BIT_BY_BIT, NumpyKernels
 from gpusim.pages.primitives import Counts, Kernels, Op, Step
 from tests.parity.devices import (
     DEVICES,
+    GPU,
     OTHERS,
     cells_from,
     load,
@@ -289,7 +290,7 @@ def test_a_tile_does_not_depend_on_what_was_drawn_before(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("first", "last"), [(0, 1), (0, 64), (63, 65), (1, C), (0, C), (C - 1, C), (64, 128), (7, 7)]
+    ("first", "last"), [(0, 1), (0, 64), (63, 65), (1, C), (0, C), (C - 1, C), (64, 128)]
 )
 def test_fill_sets_a_run_and_nothing_else(device: str, first: int, last: int) -> None:
     kernels = make(device, 2)
@@ -349,12 +350,13 @@ def test_counts_above_2_to_the_31(device: str) -> None:
     kernels = make(device, FULL)
     (counts,) = kernels.paint([Step(Op.MERGE, cells_from(rows), chunks)])
     assert isinstance(counts, Counts)
+    assert counts.new.dtype == counts.unzeroed.dtype == np.int64
     assert int(counts.new.sum()) == FULL * C > 2**31
     (again,) = kernels.paint([Step(Op.MERGE, cells_from(rows), chunks)])
     assert not again.new.any()
 
 
-@pytest.mark.parametrize("device", OTHERS)
+@pytest.mark.parametrize("device", ["shim", GPU])  # numba takes as numpy does
 @pytest.mark.parametrize("with_zero", [False, True])
 def test_clear_in_chunk_is_numpys(device: str, with_zero: bool) -> None:
     """From random pages, with one to four budgets that end anywhere, in words sparse and full."""
@@ -379,7 +381,8 @@ def test_clear_in_chunk_is_numpys(device: str, with_zero: bool) -> None:
                 Budget(int(random.integers(0, 2**19)), *random.integers(0, 3, 2).tolist()),
                 Budget(int(random.integers(0, 2**59)), 2**40, 2**39),
                 Budget(2**61, 0, 1),
-            ][: int(random.integers(1, 4))]
+                Budget(0, 0, 0),
+            ][: int(random.integers(1, 5))]
             page = int(random.choice([0, 1, 63, 64, 5000, C - 1]))
             taken = [kernels.clear_in_chunk(1, page, budgets) for kernels in (ours, numpys)]
             assert taken[0] == taken[1]

@@ -58,7 +58,7 @@ __device__ __forceinline__ u64 inside(int word, int first, int last) {
     return mask;
 }
 
-// Shared memory knows atomics of 32 bits.
+// In halves: shared memory has atomics of 32 bits, those of 64 are loops.
 __device__ __forceinline__ void or_word(u32 *halves, int word, u64 bits) {
     if ((u32)bits) atomicOr(&halves[2 * word], (u32)bits);
     if (bits >> 32) atomicOr(&halves[2 * word + 1], (u32)(bits >> 32));
@@ -105,7 +105,7 @@ __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *ce
     }
     __syncthreads();
     for (i64 c = low + me / team; c < high; c += teams) { // these may overlap the others
-        if (cell_how[c] != CERTAIN || cell_last[c] == cell_first[c]) continue;
+        if (cell_how[c] != CERTAIN) continue;
         const int first = cell_first[c] & (CHUNK_PAGES - 1);
         const int last = first + (int)(cell_last[c] - cell_first[c]);
         for (int word = first / 64 + lane; word < (last + 63) / 64; word += team)
