@@ -8,6 +8,7 @@ written once, as the same multiple.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import os
@@ -75,8 +76,15 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    """Run the command; returns its exit code: 0, 2 for bad input, 130 if interrupted."""
+    try:
+        return _main(_parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(options: argparse.Namespace) -> int:
     there = [name for name in BACKENDS if obstacle(name) is None]
     names = options.backend or there
     for name in names:
@@ -93,8 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _stop(f"--pages {pages}: {why}; take fewer pages")
             else:
                 print(f"{name}, {pages} pages: left out, {why}", file=sys.stderr)
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        return _stop(f"--json {options.json}: needs a folder that exists")
+    if options.json is not None:
+        folder = options.json.absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or options.json.is_dir():
+            message = "cannot be written; name a file in a folder that exists and can be written"
+            return _stop(f"--json {options.json}: {message}")
     machine = _machine(names, options.threads)
     rows = []
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), end="\n\n")
@@ -387,9 +398,12 @@ def _machine(names: Sequence[str], threads: int) -> dict[str, Any]:
         "gpusim": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "cpu": f"{cpu}, {len(os.sched_getaffinity(0))} cores",
         "threads": threads,
     }
+    for name in names:
+        if name != "numpy":
+            machine[name] = importlib.import_module(name).__version__
     if "cupy" in names:
         machine["gpu"] = device_name("cupy")
     return machine
@@ -433,7 +447,8 @@ def _pages(text: str) -> int:
     power = text.removeprefix("2^")
     pages = 2 ** int(power) if power != text and power.isdecimal() and len(power) < 3 else text
     if not str(pages).isdecimal() or not CHUNK_PAGES <= int(pages) <= 2**38:
-        raise argparse.ArgumentTypeError(f"{text}: a number of pages from 2^18 to 2^38")
+        message = "a whole number of pages, or 2^N, from 2^18 to 2^38"
+        raise argparse.ArgumentTypeError(f"{text}: {message}")
     return int(pages)
 
 

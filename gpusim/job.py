@@ -91,7 +91,7 @@ def run(config: Config, folder: Path) -> float:
         discard(folder, holds_no_results(folder))
         return 0.0
     if config.plot and importlib.util.find_spec("matplotlib") is None:
-        hint = "needs matplotlib; pip install 'gpusim[plot]', or set plot=false"
+        hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
         raise ConfigError("plot", config.plot, hint)
     (folder / SUMMARY).unlink(missing_ok=True)  # an earlier run's: this one is not whole yet
     with _progress_bar() as observe:

@@ -67,16 +67,14 @@ class SweepReport(Callback):
         Raises:
             SystemExit: a job failed, or the picture could not be drawn; code 3.
         """
-        if config.dry_run:
-            return
         folder = Path(config.hydra.sweep.dir)
-        jobs = self._jobs(folder)
+        jobs = self._jobs(folder)  # of a dry run, those that failed: the others left nothing
         summaries = [_summary(job) for job in jobs]
         width = max((len(job.name) for job in jobs), default=0)
         for job, summary in zip(jobs, summaries, strict=True):
             print(f"{job.name:<{width}}  {_line(summary)}")
         fine = all(summary["status"] != "failed" for summary in summaries)
-        if self.picture:
+        if self.picture and not config.dry_run:
             try:
                 draw(jobs, folder / self.picture)
                 print(folder / self.picture)

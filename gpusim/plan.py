@@ -23,7 +23,7 @@ from gpusim.scenario import Scenario, resolve
 from gpusim.simulation import Migration
 from gpusim.units import NS_PER_S, format_bytes
 
-LONGEST_NS = 60 * NS_PER_S  # of looking ahead
+LONGEST_NS = 20 * NS_PER_S  # of looking ahead
 ROOM = 2048  # chunks, if the VM has them, that samples are drawn in: more than a cache holds
 SAMPLE = {"cupy": 2048}  # chunks drawn of a look; a GPU wants many at a time
 SAMPLE_ON_CPU = 128
@@ -42,69 +42,88 @@ def plan(config: Config) -> str:
     kinds += ["zero"] * (scenario.bitmap_bytes // bitmap_bytes - len(kinds))
     bitmaps = ", ".join(f"{kind} {format_bytes(bitmap_bytes)}" for kind in kinds)
     free = backends.free_bytes(scenario.backend)
-    chunks = (free - backends.other_bytes(scenario.backend)) // (len(kinds) * CHUNK_PAGES // 8)
-    largest = format_bytes(chunks * CHUNK_PAGES * scenario.page_bytes)
+    vm_bytes = layout.pages * scenario.page_bytes
+    largest = backends.largest_bytes(scenario.backend, vm_bytes, scenario.bitmap_bytes)
     interval_ns = scenario.parameters.fallback_sync_interval_ns
-    summary, wall_s = expectation(scenario)
+    summary, wall_s, slow_s = expectation(scenario)
     whole = summary.status == "ok"
+    wall = f"{'about' if whole else 'more than'} {_rounded(wall_s)} s, without the picture"
+    if slow_s > 1.5 * wall_s:
+        wall += f"; up to {_rounded(slow_s)} s where memory is slow to come"
+    if scenario.wall_limit_ns is not None and wall_s > scenario.wall_limit_ns / NS_PER_S:
+        wall += f"; limit.wall stops it after {scenario.wall_limit_ns / NS_PER_S:g} s"
     lines = {
-        "vm": f"{format_bytes(layout.pages * scenario.page_bytes)}, {layout.pages} pages of "
+        "vm": f"{format_bytes(vm_bytes)}, {layout.pages} pages of "
         f"{scenario.page_bytes} bytes in {layout.chunks} chunks",
-        "workload": f"{len(scenario.writers)} writers",
+        "workload": _counted(len(scenario.writers), "writer"),
         "qemu": f"{scenario.version}, "
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
-        "backend": f"{scenario.backend} ({scenario.backend_reason}), {scenario.threads} threads",
+        "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
         "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)}), enough "
-        f"for a VM of up to {largest}",
+        f"for a VM of up to {format_bytes(largest)}",
         "expected": f"{'' if whole else 'more than '}{summary.simulated_looks} looks, "
         f"{summary.total_time_s:.0f} s simulated"
         + (f": {(summary.verdict or '').replace('_', ' ')}" if whole else ""),
-        "wall time": f"{'about' if whole else 'more than'} {wall_s:.2g} s, without the picture",
+        "wall time": wall,
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
 
 
-def expectation(scenario: Scenario) -> tuple[Summary, float]:
-    """What to expect of a run, and its wall time in seconds, to within a factor of two."""
-    limit_ns = min(scenario.wall_limit_ns or LONGEST_NS, LONGEST_NS)
-    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=limit_ns)
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _rounded(seconds: float) -> str:
+    """Two figures: an estimate is not better than that."""
+    return f"{float(f'{seconds:.2g}'):g}"
+
+
+def expectation(scenario: Scenario) -> tuple[Summary, float, float]:
+    """What to expect of a run.
+
+    Returns:
+        a summary as of a run, without its chance; the wall time in seconds, to within a factor of
+        two; the same where the machine has to find the memory first.
+    """
+    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=LONGEST_NS)
     migration = Migration(ahead, None, ticked=False)
     expected = migration.pages.kernels
     assert isinstance(expected, ExpectedKernels)
     room = min(ROOM, scenario.layout.chunks)
     expected.sample_chunks = min(SAMPLE.get(scenario.backend, SAMPLE_ON_CPU), room)
     summary = migration.run().summary
-    host_s = summary.wall_time_s - expected.spent_s
-    return summary, host_s + _drawing_s(scenario, expected, room)
-
-
-def _drawing_s(scenario: Scenario, expected: ExpectedKernels, room: int) -> float:
-    """How long filling the bitmaps and drawing all looks would take, from samples.
-
-    Args:
-        room: chunks of the bitmaps to draw samples in, one behind the other.
-    """
     kernels, first_s = _filled(scenario, expected, room)
     kernels.close()
     kernels, again_s = _filled(scenario, expected, room)
-    # Memory that the machine has to find first is slow, once; a run gets it or not.
-    spent_s = min(first_s, again_s) * scenario.layout.chunks / room
+    rest_s = summary.wall_time_s - expected.spent_s + _drawing_s(kernels, expected, room)
+    kernels.close()
+    times = scenario.layout.chunks / room
+    return summary, rest_s + min(first_s, again_s) * times, rest_s + max(first_s, again_s) * times
+
+
+def _drawing_s(kernels: Kernels, expected: ExpectedKernels, room: int) -> float:
+    """How long drawing all looks would take, from samples, and loading the code that does.
+
+    Args:
+        kernels: of `room` chunks, in which samples are drawn one behind the other.
+    """
     nothing = np.zeros(0, np.int64)
     empty = Step(Op.MERGE, certain_cells(nothing, nothing), nothing)
     _timed(kernels, empty)
     call_s = _timed(kernels, empty)
     looks = list(expected.kept)
     chunk_s: dict[int, list[float]] = {}  # seconds a chunk of each step of a kept look
-    at = 0
-    for look in looks[:1] + looks:  # the first twice: compiled code is loaded at its first use
+    spent_s, at = 0.0, 0
+    for step in expected.kept.get(0, ()):  # twice: compiled code is loaded at its first use
+        spent_s += max(0.0, _timed(kernels, step) - _timed(kernels, step))
+    for look in looks:
         chunk_s[look] = []
         for step in expected.kept[look]:
             at = at if at + len(step.chunks) <= room else 0
             one_s = _timed(kernels, _moved(step, at)) - call_s
             chunk_s[look].append(max(0.0, one_s) / max(1, len(step.chunks)))
             at += len(step.chunks)
-    kernels.close()
     for look, chunks in enumerate(expected.chunks_drawn):  # as the next look that was kept
         place = min(int(np.searchsorted(looks, look)), len(looks) - 1)
         spent_s += call_s * len(chunks) + float(np.dot(chunks, chunk_s[looks[place]]))

@@ -25,7 +25,7 @@ from gpusim.checks import (
 from gpusim.config import Config, LinkConfig, MigrationConfig, VmConfig
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
-from gpusim.pages.backends import BACKENDS, BackendError, choose
+from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS
 from gpusim.sender import Link, RecordedLink
@@ -252,7 +252,7 @@ def _link(config: LinkConfig, page_bytes: int) -> Link:
     )
 
 
-def _backend(config: Config, bitmap_bytes: int) -> tuple[str, str]:
+def _backend(config: Config, vm_bytes: int, bitmap_bytes: int) -> tuple[str, str]:
     """The backend for bitmaps of this size, and why."""
     name = config.backend.name
     if name not in ("auto", *BACKENDS):
@@ -262,11 +262,13 @@ def _backend(config: Config, bitmap_bytes: int) -> tuple[str, str]:
     except BackendError as error:
         if not error.too_big:
             reject("backend.name", name, f"cannot be used here: {error}; or take backend=auto")
-        reject(
-            "vm.memory",
-            config.vm.memory,
-            f"{error}; use a smaller VM, or tracking=kvm_legacy, which needs one bitmap fewer",
+        largest = format_bytes(
+            largest_bytes("numpy" if name == "auto" else name, vm_bytes, bitmap_bytes)
         )
+        way_out = f"the largest VM that fits has {largest}"
+        if config.tracking.mode == "kvm_manual":
+            way_out += "; tracking=kvm_legacy needs one bitmap fewer"
+        reject("vm.memory", config.vm.memory, f"{error}; {way_out}")
 
 
 def resolve(config: Config) -> Scenario:
@@ -287,11 +289,12 @@ def resolve(config: Config) -> Scenario:
     whole("backend.threads", config.backend.threads, 0, 1024)
     lazy = tracking.mode == "kvm_manual"
     bitmap_bytes = layout.chunks * (CHUNK_PAGES // 8)
-    _backend(config, (1 + lazy) * bitmap_bytes)  # before writers are placed in it
+    vm_bytes = layout.pages * config.vm.page_size
+    _backend(config, vm_bytes, (1 + lazy) * bitmap_bytes)  # before writers are placed in it
     writers = writers_of(config, layout)
     zero_first, zero_last = _zero_pages(config.vm, layout, writers)
     bitmap_bytes *= 1 + lazy + (len(zero_first) > 0)
-    backend, backend_reason = _backend(config, bitmap_bytes)
+    backend, backend_reason = _backend(config, vm_bytes, bitmap_bytes)
     limit = config.limit
     return Scenario(
         page_bytes=config.vm.page_size,
@@ -312,7 +315,7 @@ def resolve(config: Config) -> Scenario:
         ),
         sync_waits_for_vcpus=tracking.mode in ("tcg", "dirty_ring"),
         bitmap_bytes=bitmap_bytes,
-        threads=config.backend.threads or os.cpu_count() or 1,
+        threads=config.backend.threads or len(os.sched_getaffinity(0)),
         backend=backend,
         backend_reason=backend_reason,
         simulated_limit_ns=duration_ns("limit.simulated", limit.simulated),

@@ -17,9 +17,9 @@ from gpusim.units import format_bytes
 
 BACKENDS = ("cupy", "numba", "numpy")  # `auto` takes the first that can be used
 EXPECTED = "expected"  # no backend of a run: counts without bitmaps
-HOW_TO_GET = {
-    "cupy": "pip install 'gpusim[cuda13]', or 'gpusim[cuda12]' for an older driver or GPU",
-    "numba": "pip install 'gpusim[numba]'",
+HOW_TO_GET = {  # as README.md says
+    "cupy": "install gpusim's extra: pip install '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
+    "numba": "install gpusim's extra: pip install '.[numba]'",
 }
 OTHER_HOST_BYTES = 200_000_000  # counts a chunk, cells, the interpreter
 OTHER_DEVICE_BYTES = 50_000_000  # cells and counts of a look, modules
@@ -92,7 +92,7 @@ def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
         why = obstacle(candidate)
         big = None if why else too_big(candidate, bitmap_bytes)
         if why or big:
-            passed_over.append(f"not {candidate}: {why or big}")
+            passed_over.append(f"not {candidate}: {str(why or big).split(';')[0]}")
             continue
         chosen = f"auto: {candidate}" if name == "auto" else "asked for by name"
         return candidate, "; ".join([chosen, *passed_over])
@@ -108,6 +108,14 @@ def too_big(name: str, bitmap_bytes: int) -> str | None:
     return (
         f"needs {format_bytes(bitmap_bytes)} of bitmaps, and {format_bytes(free)} {where} is free"
     )
+
+
+def largest_bytes(name: str, vm_bytes: int, bitmap_bytes: int) -> int:
+    """The largest VM whose bitmaps fit, by a VM's size and that of its bitmaps; whole GiB or TiB."""
+    room = max(0, free_bytes(name) - other_bytes(name))
+    largest = room * vm_bytes // bitmap_bytes
+    unit = 2**40 if largest >= 10 * 2**40 else 2**30
+    return largest // unit * unit
 
 
 def other_bytes(name: str) -> int:
@@ -126,22 +134,40 @@ def free_bytes(name: str) -> int:
 
 
 def available_memory_bytes() -> int:
-    """Memory this process may still take: the machine's, or its control group's if that is less."""
+    """Memory this process may still take: the machine's, or a control group's of its own if less."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         free = int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else free
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+    return min([free, *_control_groups_free()])
+
+
+def _control_groups_free(root: Path = Path("/")) -> list[int]:
+    """What each of the process's control groups leaves, version 2 or 1, from its own up to the root."""
+    own, files = root / "proc/self/cgroup", []
+    for line in own.read_text().splitlines() if own.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            base = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = Path(path.lstrip("/"))
+        files += [[base / g / n for n in names] for g in (group, *group.parents)]
+    return [
+        max(0, int(limit.read_text()) - int(used.read_text()))
+        for limit, used in files
+        if limit.exists() and used.exists() and limit.read_text().strip().isdigit()
+    ]
 
 
 def device_name(name: str) -> str:
     """What a backend runs on, for people."""
     if name != "cupy":
-        return f"CPU, {os.cpu_count()} cores"
+        return f"CPU, {len(os.sched_getaffinity(0))} cores"
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
@@ -182,7 +208,7 @@ def _device_obstacle() -> str | None:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         if "NoDevice" in str(error):
             return f"there is no GPU ({_line(error)}); check nvidia-smi and CUDA_VISIBLE_DEVICES"
-        return f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_line(error)}); install or update the driver, or {HOW_TO_GET['cupy']}"
+        return f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_line(error)}); install or update it, or take gpusim's extra cuda12, which older drivers can run"
     from gpusim.pages.cupy_kernels import CupyDevice
 
     try:

@@ -2,7 +2,7 @@
 
 In place of bits every piece of memory that is written alike has shares: of its pages, so many are to
 be sent, in the log, zero. A cell writes each of its pages with one probability, so shares follow by
-multiplication; what is taken from a chunk is taken evenly from its pieces. Decisions then come out as
+multiplication; a piece is cut where the sender stands in it. Decisions then come out as
 they do over bitmaps, but for chance: looks are counted, and what they would draw is kept for timing.
 """
 
@@ -24,6 +24,7 @@ KEPT = 16  # looks kept for timing, spread over the run
 # Shares of a piece's pages: to be sent and not zero, to be sent and zero, zero and not to be sent, in
 # the log.
 NORMAL, ZERO, CLEAN_ZERO, LOGGED = range(4)
+MOST_PIECES = 25_000  # up to which one is cut where the sender stands
 
 
 class ExpectedKernels:
@@ -49,6 +50,7 @@ class ExpectedKernels:
         self.kept: dict[int, list[Step]] = {}
         self.spent_s = 0.0
         self._keep_every = 1
+        self._cursor_cut: int | None = None  # where the sender stands inside of a piece
 
     def fill(self, bitmap: str, first: IntArray, last: IntArray) -> None:
         """Set the pages of runs; the dirty ones before the zero ones."""
@@ -91,39 +93,73 @@ class ExpectedKernels:
 
     def clear_chunks(self, first: int, last: int) -> None:
         """Nothing in chunks first <= chunk < last is to be sent any more."""
-        shares = self._of_chunks(first, last)
-        shares[CLEAN_ZERO] += shares[ZERO]
-        shares[[NORMAL, ZERO]] = 0.0
+        self._send(self._of_chunks(first, last), 1.0)
         self._normal_pages[first:last] = self._zero_pages[first:last] = 0
 
     def clear_in_chunk(
         self, chunk: int, page: int, budgets: Sequence[Budget]
     ) -> tuple[int, int, int]:
-        """Take pages while every budget lasts, normal and zero ones evenly mixed."""
-        normal, zero = int(self._normal_pages[chunk]), int(self._zero_pages[chunk])
-        share = 1.0
-        for budget in budgets:
-            cost = normal * budget.normal + zero * budget.zero
-            share = min(share, budget.limit / cost if cost else 1.0)
-        if share >= 1.0:
+        """Take pages in order while every budget lasts; see primitives.Kernels."""
+        start = time.perf_counter()
+        taken = self._clear_in_chunk(chunk, page, budgets)
+        self.spent_s += time.perf_counter() - start
+        return taken
+
+    def _clear_in_chunk(
+        self, chunk: int, page: int, budgets: Sequence[Budget]
+    ) -> tuple[int, int, int]:
+        there = int(self._normal_pages[chunk]), int(self._zero_pages[chunk])
+        if not page and all(budget.less(*there).limit >= 0 for budget in budgets):
             self.clear_chunks(chunk, chunk + 1)
-            return CHUNK_PAGES, normal, zero
-        taken_normal, taken_zero = int(normal * share), int(zero * share)
-        if not taken_normal + taken_zero:  # the next page is of one kind, and one of it may fit
+            return CHUNK_PAGES, *there
+        start, end = chunk << CHUNK_SHIFT, (chunk + 1) << CHUNK_SHIFT
+        low = int(np.searchsorted(self._borders, start + page, side="right")) - 1
+        high = int(np.searchsorted(self._borders, end))
+        pages = np.diff(self._borders[low : high + 1])
+        normal, zero = self._shares[NORMAL, low:high] * pages, self._shares[ZERO, low:high] * pages
+        place = min(_lasts(normal * b.normal + zero * b.zero, b.limit) for b in budgets)
+        piece, part = int(place), place % 1.0
+        inside = [part * kind[piece] if part else 0.0 for kind in (normal, zero)]
+        taken_normal = min(there[0], int(normal[:piece].sum() + inside[0]))
+        taken_zero = min(there[1], int(zero[:piece].sum() + inside[1]))
+        if piece < len(pages) and not taken_normal + taken_zero:
+            # The next page is of one kind, and one of it may fit.
             fits = [all(b.less(*one).limit >= 0 for b in budgets) for one in ((1, 0), (0, 1))]
-            taken_normal = int(normal > 0 and fits[0])
-            taken_zero = int(zero > 0 and fits[1] and not taken_normal)
-        shares = self._of_chunks(chunk, chunk + 1)
-        sent = shares[ZERO] * (taken_zero / zero if zero else 0.0)
-        shares[ZERO] -= sent
-        shares[CLEAN_ZERO] += sent
-        shares[NORMAL] *= 1 - (taken_normal / normal if normal else 0.0)
+            taken_normal = int(there[0] > 0 and fits[0])
+            taken_zero = int(there[1] > 0 and fits[1] and not taken_normal)
+        self._send(self._shares[:, low : low + piece], 1.0)
         self._normal_pages[chunk] -= taken_normal
         self._zero_pages[chunk] -= taken_zero
-        if (taken_normal, taken_zero) == (normal, zero):
-            return CHUNK_PAGES, normal, zero
-        ahead = int((CHUNK_PAGES - page) * (taken_normal + taken_zero) / (normal + zero))
-        return min(page + ahead, CHUNK_PAGES - 1), taken_normal, taken_zero
+        if piece == len(pages):
+            return CHUNK_PAGES, taken_normal, taken_zero
+        slot = int(self._borders[low + piece] + part * pages[piece])
+        slot = min(max(slot, start + page), end - 1)
+        self._send_up_to(low + piece, slot, part)
+        return slot - start, taken_normal, taken_zero
+
+    def _send_up_to(self, piece: int, slot: int, part: float) -> None:
+        """Send the front of a piece, and cut there, as long as pieces are few; forget the last such cut."""
+        if len(self._borders) > MOST_PIECES:
+            self._send(self._shares[:, piece : piece + 1], part)
+            return
+        last_cut, before = self._cursor_cut, len(self._borders)
+        if self._borders[piece] < slot:
+            self._cut(np.array([slot]))
+            self._send(self._shares[:, piece : piece + 1], 1.0)
+        self._cursor_cut = slot if len(self._borders) > before else None
+        if last_cut is not None and last_cut != slot:
+            at = int(np.searchsorted(self._borders, last_cut))
+            lengths = np.diff(self._borders[at - 1 : at + 2])
+            self._shares[:, at - 1] = self._shares[:, at - 1 : at + 1] @ (lengths / lengths.sum())
+            self._shares = np.delete(self._shares, at, axis=1)
+            self._borders = np.delete(self._borders, at)
+            self._chunk_of = self._borders[:-1] >> CHUNK_SHIFT
+
+    @staticmethod
+    def _send(shares: FloatArray, part: float) -> None:
+        """A part of what is to be sent of some pieces has been."""
+        shares[CLEAN_ZERO] += part * shares[ZERO]
+        shares[[NORMAL, ZERO]] *= 1 - part
 
     def read(self, bitmap: str, first: int, last: int) -> U64Array:
         """There are no bits."""
@@ -181,6 +217,8 @@ class ExpectedKernels:
 
     def _cut(self, borders: IntArray) -> None:
         """Cut pieces so that all of these are borders."""
+        if self._cursor_cut is not None and (borders == self._cursor_cut).any():
+            self._cursor_cut = None  # it stays
         at = np.minimum(np.searchsorted(self._borders, borders), len(self._borders) - 1)
         new = borders[self._borders[at] != borders]
         if len(new):
@@ -227,3 +265,12 @@ def _sample(step: Step, most: int) -> Step:
         inverted=cells.inverted[chosen],
     )
     return Step(step.op, sampled, np.arange(len(chunks)))
+
+
+def _lasts(cost: FloatArray, limit: int) -> float:
+    """How many pieces of these costs a limit lasts for, the last one in part."""
+    running = np.cumsum(cost)
+    whole = int(np.searchsorted(running, limit, side="right"))
+    if whole == len(cost):
+        return float(whole)
+    return whole + float((limit - (running[whole] - cost[whole])) / cost[whole])

@@ -46,7 +46,7 @@ def require_matplotlib() -> None:
         found = False
     if not found:
         raise ResultsError(
-            "matplotlib is missing: install it with `pip install gpusim[plot]`, or set plot=false"
+            "matplotlib is missing: install gpusim's extra: pip install '.[plot]', or set plot=false"
         )
 
 

@@ -59,12 +59,13 @@ def test_the_run_is_the_documented_case() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--pages", "2^50"], "a number of pages from 2^18 to 2^38"),
-        (["--pages", "many"], "a number of pages from 2^18 to 2^38"),
+        (["--pages", "2^50"], "a whole number of pages, or 2^N, from 2^18 to 2^38"),
+        (["--pages", "many"], "a whole number of pages, or 2^N, from 2^18 to 2^38"),
         (["--repeats", "0"], "a whole number from 1 to 1000"),
         (["--backend", "opencl"], "invalid choice"),
         (["--pages", "2^38"], "error: --pages 274877906944: needs"),
-        ([*SMALL, "--json", "nowhere/x.json"], "error: --json nowhere/x.json: needs a folder"),
+        ([*SMALL, "--json", "nowhere/x.json"], "error: --json nowhere/x.json: cannot be written"),
+        ([*SMALL, "--json", "."], "error: --json .: cannot be written"),
     ],
 )
 def test_bad_input(
@@ -90,3 +91,15 @@ def test_a_backend_that_is_not_there(
     )
     assert main([*SMALL, "--backend", "cupy"]) == 2
     assert capsys.readouterr().err == "error: --backend cupy: cannot be used here: no driver\n"
+
+
+def test_interrupted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(*_arguments: object, **_keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpusim.bench.measured", measured)
+    assert main([*SMALL, "--json", str(tmp_path / "bench.json")]) == 130
+    assert capsys.readouterr().err.endswith("error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []

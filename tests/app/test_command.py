@@ -103,6 +103,13 @@ def test_dry_sweep_leaves_no_job(tmp_path) -> None:
     ]
 
 
+def test_dry_sweep_says_what_cannot_be_run(tmp_path) -> None:
+    sweep = ["-m", "experiment=tiny", "dry_run=true", "workload.working_set_percent=110,10"]
+    done = gpusim(*sweep, cwd=tmp_path, code=3)
+    assert done.stdout.count("wall time") == 1
+    assert "failed: ConfigError: workload.working_set_percent = 110" in done.stdout
+
+
 def test_progress_never_goes_back() -> None:
     advance = Completion()
     percents = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -55,7 +56,7 @@ def test_auto_takes_the_first_that_can_be_used(monkeypatch: pytest.MonkeyPatch) 
     assert choose("auto", 1) == ("cupy", "auto: cupy")
     there(monkeypatch, cupy="no driver")
     assert choose("auto", 1) == ("numba", "auto: numba; not cupy: no driver")
-    there(monkeypatch, cupy="no driver", numba="not installed")
+    there(monkeypatch, cupy="no driver; install it", numba="not installed; pip install it")
     reason = "auto: numpy; not cupy: no driver; not numba: not installed"
     assert choose("auto", 1) == ("numpy", reason)
 
@@ -103,16 +104,16 @@ def test_an_unknown_name_lists_those_there_are() -> None:
         resolve(Config(backend=BackendConfig(name="opencl")))
 
 
-@pytest.mark.parametrize(
-    ("name", "extra"), [("cupy", "gpusim[cuda13]"), ("numba", "gpusim[numba]")]
-)
+@pytest.mark.parametrize(("name", "extra"), [("cupy", ".[cuda13]"), ("numba", ".[numba]")])
 def test_not_installed_names_the_extra(
     name: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends.util, "find_spec", lambda name: None)
     monkeypatch.setattr(backends, "cupy_wheels", list)
     assert obstacle(name) is not None
-    assert f"{name} is not installed; pip install '{extra}'" in str(obstacle(name))
+    assert f"{name} is not installed; install gpusim's extra: pip install '{extra}'" in str(
+        obstacle(name)
+    )
 
 
 def test_two_cupy_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy(monkeypatch, raising(CudaError("cudaErrorInsufficientDriver: too\nold")))
     why = str(obstacle("cupy"))
     assert why.startswith("no NVIDIA driver that CuPy 14.0 can use (CudaError: cudaErrorIns")
-    assert "install or update the driver" in why
+    assert "install or update it, or take gpusim's extra cuda12" in why
     assert "\n" not in why
 
 
@@ -152,7 +153,7 @@ def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why.startswith(
         "the kernels cannot be compiled (RuntimeError: CuPy failed to load libnvrtc"
     )
-    assert "NVRTC comes with: pip install 'gpusim[cuda13]'" in why
+    assert "NVRTC comes with: install gpusim's extra: pip install '.[cuda13]'" in why
 
 
 @pytest.mark.parametrize(
@@ -197,3 +198,36 @@ def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numpy_can_always_be_used() -> None:
     assert obstacle("numpy") is None
+
+
+def test_the_largest_vm_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    there(monkeypatch)
+    with pytest.raises(ConfigError) as caught:
+        resolve(Config(vm=VmConfig(memory="900TiB"), backend=BackendConfig(name="cupy")))
+    largest = str(caught.value).split("the largest VM that fits has ")[1].split(";")[0]
+    assert "tracking=kvm_legacy needs one bitmap fewer" in str(caught.value)
+    fits = VmConfig(memory=largest.replace(" ", ""))
+    assert resolve(Config(vm=fits, backend=BackendConfig(name="cupy"))).backend == "cupy"
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "limit", "used"),
+    [
+        ("0::/user/job", "user/job", "memory.max", "memory.current"),
+        ("0::/user/job", "user", "memory.max", "memory.current"),
+        ("7:cpu,memory:/job", "memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+def test_a_control_group_limits_memory(
+    line: str, folder: str, limit: str, used: str, tmp_path: Path
+) -> None:
+    """Its own group, or one above it; version 2 and version 1."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"3:cpuset:/\n{line}\n")
+    group = tmp_path / "sys/fs/cgroup" / folder
+    group.mkdir(parents=True)
+    (group / limit).write_text("1000000\n")
+    (group / used).write_text("300000\n")
+    (tmp_path / "sys/fs/cgroup" / limit).write_text("max\n")
+    (tmp_path / "sys/fs/cgroup" / used).write_text("5\n")
+    assert backends._control_groups_free(tmp_path) == [700000]
