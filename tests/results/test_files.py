@@ -162,7 +162,7 @@ def test_without_matplotlib_a_plot_is_one_line_that_says_what_to_do(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ResultsError, match=r"pip install gpusim\[plot\]") as caught:
+    with pytest.raises(ResultsError, match=r"pip install '\.\[plot\]'") as caught:
         write_run(result, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
