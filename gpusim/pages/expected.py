@@ -146,7 +146,7 @@ class ExpectedKernels:
         if self._borders[piece] < slot:
             self._cut(np.array([slot]))
             self._send(self._shares[:, piece : piece + 1], 1.0)
-        self._cursor_cut = slot if len(self._borders) > before else None
+        self._cursor_cut = slot if len(self._borders) > before or slot == last_cut else None
         if last_cut is not None and last_cut != slot:
             at = int(np.searchsorted(self._borders, last_cut))
             lengths = np.diff(self._borders[at - 1 : at + 2])
