@@ -39,7 +39,7 @@ from gpusim.pages.backends import BACKENDS, device_name, obstacle, too_big
 from gpusim.pages.draw import Cells, cells_of, certain_cells
 from gpusim.pages.pages import Pages
 from gpusim.pages.primitives import Kernels, Op, Step
-from gpusim.results.whole import write_text
+from gpusim.results.whole import can_be_written, write_text
 from gpusim.simulation import simulate
 from gpusim.version import __version__
 
@@ -101,11 +101,9 @@ def _main(options: argparse.Namespace) -> int:
                 return _stop(f"--pages {pages}: {why}; take fewer pages")
             else:
                 print(f"{name}, {pages} pages: left out, {why}", file=sys.stderr)
-    if options.json is not None:
-        folder = options.json.absolute().parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK) or options.json.is_dir():
-            message = "cannot be written; name a file in a folder that exists and can be written"
-            return _stop(f"--json {options.json}: {message}")
+    if options.json is not None and not can_be_written(options.json):
+        message = "cannot be written; name a file in a folder that exists and can be written"
+        return _stop(f"--json {options.json}: {message}")
     machine = _machine(names, options.threads)
     rows = []
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), end="\n\n")
@@ -207,12 +205,11 @@ class _Bench:
     def paint(self, what: str, steps: list[tuple[Op, Cells]], floor: float) -> Row:
         """A look on bitmaps in which nothing is dirty before each repeat."""
         look = [Step(op, cells, self.chunks) for op, cells in steps]
-
-        def prepare() -> None:
-            self.kernels.clear_chunks(0, self.layout.chunks)
-            self.synchronise()
-
-        return self.row(what, self.time(lambda: self.kernels.paint(look), prepare), floor)
+        times = self.time(
+            lambda: self.kernels.paint(look),
+            prepare=lambda: self.kernels.clear_chunks(0, self.layout.chunks),
+        )
+        return self.row(what, times, floor)
 
     def strokes(self, mean: float) -> Strokes:
         first = self.chunks * CHUNK_PAGES

@@ -95,9 +95,8 @@ def _draw(tile, cell, hits, columns, c, base):
     for done in range(0, counts[c], HITS):
         some = hits[: min(HITS, counts[c] - done)]
         for i in range(len(some)):
-            some[i] = ((_mix(start + uint64(done + i) * GOLDEN) >> uint64(18)) * pages) >> uint64(
-                46
-            )
+            chosen = _mix(start + uint64(done + i) * GOLDEN) >> uint64(18)
+            some[i] = (chosen * pages) >> uint64(46)
         for i in range(len(some)):
             page = some[i] + offset
             bits[page >> uint64(6)] |= ONE << (page & uint64(63))

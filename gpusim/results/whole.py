@@ -16,6 +16,12 @@ class ResultsError(Exception):
     """Results cannot be written, drawn or read; the message is one line for the user."""
 
 
+def can_be_written(path: Path) -> bool:
+    """Whether a file can appear as `path`: to ask before the work whose result it shall hold."""
+    folder = path.absolute().parent
+    return folder.is_dir() and os.access(folder, os.W_OK) and not path.is_dir()
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears as `path` when the block ends well, and not at all otherwise.

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from tqdm import tqdm
 
 from gpusim.config import Config, ConfigError
-from gpusim.results.whole import write_text
+from gpusim.results.whole import can_be_written, write_text
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
 from gpusim.validation.quantities import Quantities, measured, simulated
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_writable(path: Path | None) -> None:
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+    if path is not None and not can_be_written(path):
         raise RecordingError(path, "cannot be written; expected a file in a folder that exists")
 
 
