@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from gpusim import Config
-from gpusim.app import conf_folder, converted, register
+from gpusim.app import conf_folder, register
+from gpusim.composed import converted
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
@@ -18,9 +20,19 @@ MAIN = "from gpusim.app import main; main()"
 
 def composed(*overrides: str) -> Config:
     """The Config that `gpusim OVERRIDES` would simulate."""
-    register()
-    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+    with _hydra():
         return converted(compose("config", overrides=list(overrides)))
+
+
+def composed_by_hydra(*overrides: str) -> DictConfig:
+    """The same as Hydra sees it, its own settings included."""
+    with _hydra():
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def _hydra() -> initialize_config_dir:
+    register()
+    return initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3")
 
 
 def gpusim(

@@ -41,10 +41,10 @@ def test_no_plot_if_none_is_wanted(result: Result, tmp_path: Path) -> None:
 
 
 def test_the_summary_comes_back_in_the_order_of_its_fields(result: Result, tmp_path: Path) -> None:
-    write_run(result, tmp_path, plot=False)
+    write_run(result, tmp_path, plot=False, run_hash="12ab")
     summary = read_summary(tmp_path)
-    assert summary == asdict(result.summary)
-    assert list(summary) == [field.name for field in fields(Summary)]
+    assert summary == asdict(result.summary) | {"run_hash": "12ab"}
+    assert list(summary) == [*(field.name for field in fields(Summary)), "run_hash"]
 
 
 def test_what_is_unknown_is_null(result: Result, tmp_path: Path) -> None:
