@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from gpusim.scenario import resolve
-from tests.app.command import CONF, composed, composed_by_hydra
+from tests.app.command import CONF, composed, composed_by_hydra, jobs
 from tests.sweeps.engines import need_engine_of
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
@@ -57,6 +57,10 @@ def test_sweep_has_a_folder_a_question_and_an_axis_of_its_own(path) -> None:
     report, params = config.hydra.callbacks.report, config.hydra.sweeper.params
     assert report.question
     assert report.x is None or report.x in params
+    if "optuna" in config.hydra.sweeper._target_:
+        return
+    for job in jobs([f"{key}={values}" for key, values in params.items()]):
+        resolve(composed(f"sweep={path.stem}", *job))
 
 
 def test_workloads_scale_with_every_vm() -> None:

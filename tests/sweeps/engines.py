@@ -15,7 +15,17 @@ def need(module: str, extra: str) -> None:
         pytest.skip(f"gpusim's extra {extra} is not installed")
 
 
+ENGINES = {
+    "sweep=best_throttle": ("hydra_optuna_sweeper", "optuna"),
+    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "optuna"),
+    "hydra/launcher=processes": ("hydra_joblib_launcher", "joblib"),
+    "hydra/launcher=ray_here": ("hydra_ray_launcher", "ray"),
+    "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=slurm_here": ("hydra_submitit_launcher", "slurm"),
+}
+
+
 def need_engine_of(option: str) -> None:
-    """Skip a preset of conf/ that wants an engine which is not installed."""
-    if option == "sweep=best_throttle":
-        need("hydra_optuna_sweeper", "optuna")
+    """Skip where an override wants an engine that is not installed."""
+    if option in ENGINES:
+        need(*ENGINES[option])

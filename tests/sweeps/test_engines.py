@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.app.command import composed_by_hydra, gpusim
-from tests.sweeps.engines import need
+from tests.sweeps.engines import need_engine_of
 
 SWEEP = ["-m", "experiment=tiny", "seed=1,2,-3", "hydra.sweep.dir=out"]
 RAY = "import os; os.environ['RAY_USAGE_STATS_ENABLED'] = '0'"
@@ -26,21 +26,20 @@ def statuses(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("module", "extra", "overrides"),
+    "overrides",
     [
-        ("hydra_joblib_launcher", "joblib", ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]),
-        ("hydra_submitit_launcher", "slurm", ["hydra/launcher=slurm_here"]),
+        ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=slurm_here"],
         pytest.param(
-            "hydra_ray_launcher",
-            "ray",
             ["hydra/launcher=ray_here", "hydra.launcher.ray.init.num_cpus=2"],
             marks=pytest.mark.slow,
         ),
     ],
-)  # fmt: skip
-def test_launcher(module: str, extra: str, overrides: list[str], tmp_path) -> None:
+    ids=["joblib", "submitit", "ray"],
+)
+def test_launcher(overrides: list[str], tmp_path) -> None:
     """A sweep on it ends as on Hydra's own launcher, and goes on from what is there."""
-    need(module, extra)
+    need_engine_of(overrides[0])
     done = gpusim(*SWEEP, *overrides, cwd=tmp_path, before=RAY, code=3)
     assert statuses(tmp_path) == {
         "tiny,seed=1": "ok",
@@ -61,14 +60,13 @@ def test_launcher(module: str, extra: str, overrides: list[str], tmp_path) -> No
 )
 def test_launcher_preset_composes(launcher: str, keys: set[str]) -> None:
     """slurm itself wants a cluster; its preset must at least be one that submitit takes."""
-    engine = "ray" if launcher.startswith("ray") else "submitit"
-    need(f"hydra_{engine}_launcher", "ray" if engine == "ray" else "slurm")
+    need_engine_of(f"hydra/launcher={launcher}")
     settings = composed_by_hydra(f"hydra/launcher={launcher}").hydra.launcher
     assert keys <= set(settings)
 
 
 def test_optuna_looks_for_the_best_settings(tmp_path) -> None:
-    need("hydra_optuna_sweeper", "optuna")
+    need_engine_of("hydra/sweeper=optuna")
     sweep = ["sweep=best_throttle", "hydra.sweeper.n_trials=8", "hydra.sweep.dir=out"]
     fast = ["vm.memory=1GiB", "link.bandwidth=1Gbit/s", "workload.page_writes_per_s=1e5"]
     done = gpusim(*sweep, *fast, cwd=tmp_path)
@@ -88,7 +86,7 @@ def test_optuna_looks_for_the_best_settings(tmp_path) -> None:
 
 
 def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> None:
-    need("hydra_optuna_sweeper", "optuna")
+    need_engine_of("hydra/sweeper=optuna")
     sweep = ["-m", "experiment=tiny", "hydra/sweeper=optuna", "hydra.sweep.dir=out"]
     trials = ["hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1"]
     space = ["workload.page_writes_per_s=choice(1e3,-1)", "hydra.sweeper.sampler.seed=1"]
