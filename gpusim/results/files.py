@@ -49,7 +49,8 @@ def begin_run(config: Config, folder: Path) -> None:
         OSError: a file cannot be written or removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)
+    for name in (SUMMARY, *_NUMBERS, *_PICTURES):
+        (folder / name).unlink(missing_ok=True)
     remove_leftovers(folder)
     _write_config(folder, config)
 

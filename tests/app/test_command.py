@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gpusim import Progress
 from gpusim.job import Completion
 from tests.app.command import gpusim
@@ -36,6 +38,28 @@ def test_run_leaves_its_files(tmp_path) -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == str(folder)
     assert "converged after" in (folder / "gpusim.log").read_text()
+
+
+def test_nothing_of_an_earlier_run_is_left(tmp_path) -> None:
+    gpusim("experiment=tiny", "plot=true", "hydra.run.dir=one", cwd=tmp_path)
+    gpusim("experiment=tiny", "plot=false", "hydra.run.dir=one", cwd=tmp_path)
+    found = {path.name for path in (tmp_path / "one").iterdir()}
+    assert found == FILES | {"gpusim.log", ".hydra"}
+
+
+def test_value_that_cannot_be_simulated_leaves_an_earlier_run_as_it_was(tmp_path) -> None:
+    gpusim("experiment=tiny", "hydra.run.dir=one", cwd=tmp_path)
+    before = (tmp_path / "one/summary.json").read_bytes()
+    gpusim("experiment=tiny", "seed=-1", "hydra.run.dir=one", cwd=tmp_path, code=2)
+    assert (tmp_path / "one/summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("objective", ["[]", "[verdict]", "[total_time_s,loss]"])
+def test_objective_must_be_numbers_of_the_summary(objective, tmp_path) -> None:
+    done = gpusim("experiment=tiny", f"objective={objective}", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: objective = [")
+    assert "total_time_s" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_leaves_nothing(tmp_path) -> None:
