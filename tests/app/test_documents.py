@@ -9,6 +9,9 @@ import shlex
 from dataclasses import fields
 
 import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import gpusim as package
 from gpusim import Config, Summary, bench
@@ -132,3 +135,19 @@ def test_first_sentence_says_what_is_simulated() -> None:
     first = (REPOSITORY / "README.md").read_text().split("\n\n")[1].split(". ")[0]
     assert "simulates QEMU live migration" in first
     assert "does not simulate GPUs" in first
+
+
+def test_table_of_sweeps_says_what_they_are() -> None:
+    """Each file's question and its number of runs, as docs/sweeps.md has them."""
+    table = (REPOSITORY / "docs/sweeps.md").read_text()
+    for path in sorted(CONF.glob("sweep/*.yaml")):
+        settings = yaml.safe_load(path.read_text())["hydra"]
+        question = settings["callbacks"]["report"]["question"]
+        sweeper = settings["sweeper"]
+        runs = sweeper.get("n_trials") or count(sweeper["params"])
+        assert f"| `{path.stem}` | {question} | {runs} |" in table
+
+
+def count(params: dict[str, object]) -> int:
+    parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
+    return len(BasicSweeper.split_arguments(parsed, None)[0])
