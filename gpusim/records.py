@@ -118,9 +118,15 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A whole migration. `syncs` and `events` are a function of config and seed alone."""
+    """A whole migration. `syncs` and `events` are a function of config and seed alone.
+
+    Attributes:
+        pass_ends_s: when the sender had come round the bitmap, each time: pass n ends at the n-th, and
+            the last pass at the end of the run.
+    """
 
     summary: Summary
     syncs: list[SyncRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     knots: list[Knot] = field(default_factory=list)
+    pass_ends_s: list[float] = field(default_factory=list)
