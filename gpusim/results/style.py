@@ -51,7 +51,7 @@ _TIMES = (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
 _SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 _RATES = (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0))
 
-PANELS_TOP = 0.897  # under the bold line, as a share of the figure's height
+PANELS_TOP = 0.887  # under the bold line, as a share of the figure's height
 ROW = 0.0245  # a line of text below it
 
 
