@@ -13,11 +13,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
+from gpusim.alternatives import alternatives
 from gpusim.config import Config, ConfigError
 from gpusim.plan import plan
 from gpusim.records import Observer, Progress, Summary
@@ -96,7 +98,10 @@ def run(config: Config, folder: Path) -> float:
     (folder / SUMMARY).unlink(missing_ok=True)  # an earlier run's: this one is not whole yet
     with _progress_bar() as observe:
         result = simulate(config, observe=observe)
-    write_run(result, folder, plot=config.plot)
+    tried = None
+    if config.plot and result.summary.verdict in ("not_converged", "time_limit"):
+        tried = alternatives(config)
+    write_run(result, folder, plot=config.plot, config=asdict(config), alternatives=tried)
     log.info(f"backend {result.summary.backend} ({result.summary.backend_reason})")
     log.info(result.summary.reason)
     log.info(headline(result.summary))

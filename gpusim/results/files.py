@@ -1,4 +1,4 @@
-"""The files of a run: summary.json, syncs.csv, events.jsonl, timeline.csv and .npz, plot.png.
+"""The files of a run: summary.json, syncs.csv, events.jsonl, timeline.csv and .npz, and the pictures.
 
 Owns their names, their order and their text. syncs.csv and events.jsonl depend on config and seed
 alone, byte for byte. summary.json comes last: where it is, the run is whole.
@@ -16,9 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.records import Event, Result, SyncRecord
+from gpusim.records import Alternative, Event, Result, SyncRecord
 from gpusim.results import timeline as grid
+from gpusim.results.guestperf import write_guestperf
 from gpusim.results.plot import draw_run, require_matplotlib
+from gpusim.results.report import write_report
+from gpusim.results.settings import Settings, setting
+from gpusim.results.trace import write_trace
 from gpusim.results.whole import ResultsError, whole_file, write_text
 from gpusim.version import __version__
 
@@ -28,18 +32,30 @@ EVENTS = "events.jsonl"
 TIMELINE_CSV = "timeline.csv"
 TIMELINE_NPZ = "timeline.npz"
 PLOT = "plot.png"
+TRACE = "trace.json.gz"
+GUESTPERF = "guestperf.json"
+REPORT = "report.html"
 
 # digits after the point: the engine counts in nanoseconds
 _SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
 
 
-def write_run(result: Result, folder: Path, *, plot: bool = True) -> None:
+def write_run(
+    result: Result,
+    folder: Path,
+    *,
+    plot: bool = True,
+    config: Settings | None = None,
+    alternatives: Sequence[Alternative] | None = None,
+) -> None:
     """Write everything a run leaves, summary.json last.
 
     Args:
         result: the migration.
         folder: where to write; made if missing. What an earlier run left there is replaced.
-        plot: draw plot.png too.
+        plot: write the pictures of the run too: plot.png, trace.json.gz, guestperf.json, report.html.
+        config: what was simulated, for the pictures: dataclasses.asdict of a Config.
+        alternatives: what would have made it converge, for report.html; None: nobody asked.
 
     Raises:
         ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
@@ -56,7 +72,11 @@ def write_run(result: Result, folder: Path, *, plot: bool = True) -> None:
     with whole_file(folder / TIMELINE_NPZ) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
     if plot:
-        draw_run(result, folder / PLOT)
+        trigger_percent = setting(config, "migration.throttle_trigger_threshold")
+        draw_run(result, folder / PLOT, trigger_percent=trigger_percent)
+        write_trace(result, columns, folder / TRACE)
+        write_guestperf(result, config, folder / GUESTPERF)
+        write_report(result, config, alternatives, folder, REPORT)  # links to all of the others
     _write_summary(folder, asdict(result.summary))
 
 

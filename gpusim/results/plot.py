@@ -19,6 +19,7 @@ import numpy as np
 from gpusim.records import Knot, Result, Summary, SyncRecord
 from gpusim.results import style
 from gpusim.results.timeline import FloatArray
+from gpusim.results.turning_points import pass_borders
 from gpusim.results.whole import ResultsError, whole_file
 from gpusim.units import format_bytes
 
@@ -67,15 +68,15 @@ def draw_run(result: Result, path: Path, *, trigger_percent: int | None = None) 
     with picture(path) as figure:
         total_s = max(result.summary.total_time_s, 1e-3)
         unit, unit_s = style.time_unit(total_s)
-        facts = _facts(result.summary)
-        remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(facts))
+        lines = _below_headline(result.summary)
+        remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(lines))
         _draw_passes([remaining, rates], result, total_s, unit_s)
         _draw_remaining(remaining, result, unit_s)
         _draw_speed(speed, result, total_s, unit_s)
         _draw_rates(rates, result.syncs, unit_s, trigger_percent)
         rates.set_xlabel(f"Time since the migrate command ({unit})")
         rates.set_xlim(0, total_s / unit_s)
-        headline(figure, _title(result.summary), facts)
+        headline(figure, _title(result.summary), lines)
 
 
 @contextmanager
@@ -124,11 +125,11 @@ def legend(axes: Axes, columns: int) -> None:
         )
 
 
-def headline(figure: Figure, title: str, facts: list[str]) -> None:
+def headline(figure: Figure, title: str, lines: list[str]) -> None:
     """One bold line, and under it what a reader wants to know next."""
     figure.text(0.02, 0.972, title, fontsize=18, fontweight="bold", va="top")
     figure.text(
-        0.02, 0.932, "\n".join(facts), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
+        0.02, 0.932, "\n".join(lines), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
     )
 
 
@@ -150,32 +151,33 @@ def _title(summary: Summary) -> str:
     return f"{outcome}  \u00b7  {vm}"
 
 
-def _facts(summary: Summary) -> list[str]:
-    facts = []
+def facts(summary: Summary) -> list[str]:
+    """What a reader wants to know next, in a few words each."""
+    told = []
     if summary.downtime_ms is not None:
-        facts.append(f"downtime {style.duration(summary.downtime_ms / 1e3)}")
+        told.append(f"downtime {style.duration(summary.downtime_ms / 1e3)}")
     if summary.max_throttle_percent:
         highest = style.duration(summary.time_at_max_throttle_s)
-        facts.append(f"throttle up to {summary.max_throttle_percent} % (for {highest})")
-        facts.append(f"guest CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
+        told.append(f"throttle up to {summary.max_throttle_percent} % (for {highest})")
+        told.append(f"guest CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
     else:
-        facts.append("never throttled")
-    facts.append(f"{summary.dirty_sync_count} syncs")
+        told.append("never throttled")
+    told.append(f"{summary.dirty_sync_count} syncs")
     if summary.fallback_sync_count:
-        facts[-1] += f", {summary.fallback_sync_count} of them by the fallback timer"
-    if summary.verdict == "converged":  # its reason says nothing that is not there already
-        return ["  \u00b7  ".join(facts)]
+        told[-1] += f", {summary.fallback_sync_count} of them by the fallback timer"
+    return told
+
+
+def _below_headline(summary: Summary) -> list[str]:
+    """The facts on a line, and the reason if it says anything else."""
+    line = "  \u00b7  ".join(facts(summary))
+    if summary.verdict == "converged":
+        return [line]
     reason = summary.reason[:1].upper() + summary.reason[1:]
-    # two lines of about the same length, not one and a word
-    width = LINE_CHARACTERS if len(reason) <= LINE_CHARACTERS else len(reason) // 2 + 12
-    width = min(width, LINE_CHARACTERS)
-    lines = textwrap.wrap(reason, width, max_lines=2, placeholder=" ...")
-    return ["  \u00b7  ".join(facts), *lines]
-
-
-def pass_borders(result: Result) -> list[float]:
-    """Where passes begin and end, in seconds: one more than there are passes."""
-    return [0.0, *result.pass_ends_s, result.summary.total_time_s]
+    width = LINE_CHARACTERS
+    if len(reason) > LINE_CHARACTERS:  # two lines of about the same length, not one and a word
+        width = min(len(reason) // 2 + 12, LINE_CHARACTERS)
+    return [line, *textwrap.wrap(reason, width, max_lines=2, placeholder=" ...")]
 
 
 def _draw_passes(panels: list[Axes], result: Result, total_s: float, unit_s: float) -> None:

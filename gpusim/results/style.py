@@ -89,6 +89,13 @@ def duration(time_s: float) -> str:
     return f"{number(time_s / seconds)} {name}"
 
 
+def moment(time_s: float, total_s: float) -> str:
+    """A time of a run for people, in the unit that a picture of the run has: "16.68 min"."""
+    name, seconds = time_unit(total_s)
+    text = f"{time_s / seconds:.2f}".rstrip("0").rstrip(".")
+    return f"{text} {name}"
+
+
 def qemu(version: str) -> str:
     """The version as people write it: "qemu_9_2" is "QEMU 9.2"."""
     name, _, digits = version.partition("_")
