@@ -19,7 +19,7 @@ import numpy as np
 from gpusim.records import Knot, Result, Summary, SyncRecord
 from gpusim.results import style
 from gpusim.results.timeline import FloatArray
-from gpusim.results.turning_points import pass_borders
+from gpusim.results.turning_points import pass_borders, stop_s
 from gpusim.results.whole import ResultsError, whole_file
 from gpusim.units import format_bytes
 
@@ -301,8 +301,7 @@ def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> No
         label="throttle",
     )
     if len(knots) > 1:
-        stop_s = total_s - (result.summary.downtime_ms or 0.0) / 1e3
-        edges = _speed_edges(knots, stop_s, total_s)
+        edges = _speed_edges(knots, stop_s(result.summary), total_s)
         run_s = np.interp(edges, times, [knot.guest_run_s for knot in knots])
         axes.stairs(
             100 * np.diff(run_s) / np.diff(edges),
@@ -319,7 +318,7 @@ def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> No
     legend(axes, 2)
 
 
-def _speed_edges(knots: list[Knot], stop_s: float, total_s: float) -> FloatArray:
+def _speed_edges(knots: list[Knot], stopped_s: float, total_s: float) -> FloatArray:
     """Bins of the guest's speed, borders where the throttle changes and where the VM stops."""
     changes_s = [
         after.time_s
@@ -328,7 +327,7 @@ def _speed_edges(knots: list[Knot], stop_s: float, total_s: float) -> FloatArray
     ]
     bin_s = max(total_s / SPEED_BINS, min(SPEED_BIN_S, total_s / 10))
     edges = [0.0]
-    for until_s in [*changes_s, stop_s, total_s]:
+    for until_s in [*changes_s, stopped_s, total_s]:
         since_s = edges[-1]
         bins = max(round((until_s - since_s) / bin_s), 1)
         if until_s > since_s:

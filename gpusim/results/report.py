@@ -52,7 +52,7 @@ WHY = {
     "migration.auto_converge": "QEMU may slow the guest down",
     "migration.version": "a QEMU with the fallback timer",
     "migration.fallback_sync_interval": "the fallback timer is on",
-    "migration.max_cpu_throttle": "the throttle may rise further, in percent",
+    "migration.max_cpu_throttle": "the throttle may rise further",
     "link.bandwidth": "a faster link",
     "migration.max_bandwidth": "QEMU may use more of the link",
     "migration.downtime_limit": "the guest may stand still for longer, in ms",
@@ -86,7 +86,8 @@ tbody td { font-variant-numeric: tabular-nums; }
 .pairs th { width: 45%; }
 .pairs td { font-weight: 600; }
 .settings td { font-weight: 400; }
-.changes tbody th { min-width: 9rem; }
+.changes { table-layout: fixed; }
+.changes th:first-child { width: 44%; }
 code { font-family: "DejaVu Sans Mono", ui-monospace, monospace; font-size: .88em;
   overflow-wrap: anywhere; }
 details { margin-top: .8rem; }
@@ -99,6 +100,9 @@ summary { cursor: pointer; padding: .2rem 0; }
   body { padding-top: 1rem; }
   h1 { font-size: 1.5rem; }
   th, td { padding-right: .5rem; font-size: .92rem; }
+  .changes th, .changes td { font-size: .82rem; padding-right: .3rem; }
+  .changes thead th { font-size: .75rem; }
+  .changes th:first-child { width: 32%; }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; }
@@ -150,7 +154,9 @@ def report_page(
         _section("picture", "The run in one picture", _figure(result, picture)),
         _section("story", "What happened", _list(story(result, config))),
     ]
-    if alternatives is not None and summary.verdict != "converged":
+    if summary.verdict == "converged":
+        alternatives = None  # it needs none
+    if alternatives is not None:
         title = "What would have made it converge"
         sections.append(_section("alternatives", title, _alternatives(alternatives)))
     if config is not None:
@@ -297,7 +303,7 @@ def _helping(helping: Sequence[Alternative]) -> str:
         )
         data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{_code(change)}</th>{data}</tr>\n')
-    names = ("Change", "Total time", "Downtime", "Highest throttle", "Guest CPU lost")
+    names = ("Change", "Total time", "Down\u00adtime", "Throttle up to", "Guest CPU lost")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
         '<table class="changes">\n<caption>With one change, what to expect</caption>\n'

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from gpusim.records import Event, Result, SyncRecord
 from gpusim.results import style
 from gpusim.results.timeline import Timeline
-from gpusim.results.turning_points import pass_borders, rises
+from gpusim.results.turning_points import pass_borders, rises, stop_s
 from gpusim.results.whole import whole_file
 
 TraceEvent: TypeAlias = dict[str, Any]
@@ -108,13 +108,15 @@ def _slices(result: Result) -> Iterator[TraceEvent]:
         yield _slice(PASSES, f"pass {number}", start_s, end_s)
     for sync in result.syncs:
         yield _sync_slice(sync)
-    stop_s = total_s - (result.summary.downtime_ms or 0.0) / 1e3
+    stopped_s = stop_s(result.summary)
     levels = [(raised.time_s, raised.cpu_throttle_percentage) for _, raised in rises(result)]
-    for (start_s, percent), (end_s, _) in pairwise([*levels, (stop_s, 0)]):
+    for (start_s, percent), (end_s, _) in pairwise([*levels, (stopped_s, 0)]):
         name = f"throttle {percent} %"
         yield _slice(THROTTLE, name, start_s, end_s, cpu_throttle_percentage=percent)
     if result.summary.downtime_ms is not None:
-        yield _slice(STOPPED, "VM stopped", stop_s, total_s, downtime_ms=result.summary.downtime_ms)
+        yield _slice(
+            STOPPED, "VM stopped", stopped_s, total_s, downtime_ms=result.summary.downtime_ms
+        )
 
 
 def _sync_slice(sync: SyncRecord) -> TraceEvent:

@@ -5,7 +5,7 @@ Shared by whoever tells or draws a run; it reads records and decides nothing.
 
 from __future__ import annotations
 
-from gpusim.records import Result, SyncRecord
+from gpusim.records import Result, Summary, SyncRecord
 
 
 def pass_borders(result: Result) -> list[float]:
@@ -29,3 +29,8 @@ def rises(result: Result) -> list[tuple[SyncRecord | None, SyncRecord]]:
         elif high is None:
             high = sync
     return found
+
+
+def stop_s(summary: Summary) -> float:
+    """When the VM was stopped; the end of the run if it was not."""
+    return max(summary.total_time_s - (summary.downtime_ms or 0.0) / 1e3, 0.0)
