@@ -48,7 +48,10 @@ def alternatives(config: Config, *, look_ahead_s: float = LOOK_AHEAD_S) -> list[
         look_ahead_s: wall time after which the rest is given as not tried.
     """
     until_s = time.monotonic() + look_ahead_s
-    changes = list(_changes(config, resolve(config)))
+    try:
+        changes = list(_changes(config, resolve(config)))
+    except ConfigError:  # it was simulated, but memory that was free then is not any more
+        return []
     tried = []
     for place, change in enumerate(changes):  # each gets its share of the time that is left
         now_s = time.monotonic()
@@ -97,7 +100,11 @@ def _expected(config: Config, until_s: float) -> Summary | None:
     left_s = until_s - time.monotonic()
     if left_s <= 0:
         return None
-    summary, _ = expected_run(resolve(config), round(left_s * NS_PER_S))
+    try:
+        scenario = resolve(config)
+    except ConfigError:  # memory that was free a moment ago is not any more
+        return None
+    summary, _ = expected_run(scenario, round(left_s * NS_PER_S))
     return summary if summary.status == "ok" else None
 
 

@@ -244,7 +244,7 @@ class Config:
     Attributes:
         seed: of the drawing of the guest's random writes.
         dry_run: only say what the run would need.
-        plot: write plot.png.
+        plot: write the pictures of a run: plot.png, report.html, trace.json.gz, guestperf.json.
     """
 
     vm: VmConfig = field(default_factory=VmConfig)

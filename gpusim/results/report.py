@@ -39,6 +39,7 @@ MAIN_SETTINGS = (
     "workload.working_set",
     "workload.working_set_percent",
     "workload.page_writes_per_s",
+    "workload.writers",
     "link.bandwidth",
     "migration.version",
     "migration.auto_converge",
