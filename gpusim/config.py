@@ -244,7 +244,7 @@ class Config:
     Attributes:
         seed: of the drawing of the guest's random writes.
         dry_run: only say what the run would need.
-        plot: write the pictures of the run, too; they take about a second.
+        plot: write the pictures of a run: plot.png, report.html, trace.json.gz, guestperf.json.
         objective: numbers of the summary that a job returns to Hydra, for a sweeper that minimises;
             infinity for a migration that did not converge.
     """

@@ -14,12 +14,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from gpusim.alternatives import alternatives
 from gpusim.batch import in_turn
 from gpusim.config import Config, ConfigError
 from gpusim.plan import plan
@@ -151,7 +152,13 @@ def run(
     begin_run(config, folder)
     with _progress_bar(quiet) as observe:
         result = simulate(config, observe=observe)
-    write_run(result, folder, plot=config.plot, run_hash=identity)
+    tried = None
+    if config.plot and result.summary.verdict in ("not_converged", "time_limit"):
+        tried = alternatives(config)
+    settings = asdict(config)
+    write_run(
+        result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
+    )
     if not quiet:
         log.info(f"backend {result.summary.backend} ({result.summary.backend_reason})")
         log.info(result.summary.reason)

@@ -1,4 +1,4 @@
-"""The files of a run: config.json, syncs.csv, events.jsonl, timeline.csv and .npz, plot.png, summary.json.
+"""The files of a run: config.json, summary.json, syncs.csv, events.jsonl, the timeline, the pictures.
 
 Owns their names, their order and their text. syncs.csv and events.jsonl depend on config and seed
 alone, byte for byte. summary.json comes last: where it is, the run is whole.
@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 
 from gpusim.config import Config
-from gpusim.records import Event, Result, SyncRecord
+from gpusim.records import Alternative, Event, Result, SyncRecord
 from gpusim.results import timeline as grid
+from gpusim.results.guestperf import write_guestperf
 from gpusim.results.plot import draw_run, require_matplotlib
+from gpusim.results.report import write_report
+from gpusim.results.settings import Settings, setting
+from gpusim.results.trace import write_trace
 from gpusim.results.whole import ResultsError, remove_leftovers, whole_file, write_text
 from gpusim.version import __version__
 
@@ -30,9 +34,12 @@ EVENTS = "events.jsonl"
 TIMELINE_CSV = "timeline.csv"
 TIMELINE_NPZ = "timeline.npz"
 PLOT = "plot.png"
+TRACE = "trace.json.gz"
+GUESTPERF = "guestperf.json"
+REPORT = "report.html"
 
 _NUMBERS = (CONFIG, SYNCS, EVENTS, TIMELINE_CSV, TIMELINE_NPZ)
-_PICTURES = (PLOT,)
+_PICTURES = (PLOT, TRACE, GUESTPERF, REPORT)
 
 # digits after the point: the engine counts in nanoseconds
 _SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
@@ -55,13 +62,23 @@ def begin_run(config: Config, folder: Path) -> None:
     _write_config(folder, config)
 
 
-def write_run(result: Result, folder: Path, *, plot: bool = True, run_hash: str = "") -> None:
+def write_run(
+    result: Result,
+    folder: Path,
+    *,
+    plot: bool = True,
+    config: Settings | None = None,
+    alternatives: Sequence[Alternative] | None = None,
+    run_hash: str = "",
+) -> None:
     """Write everything a run leaves, summary.json last.
 
     Args:
         result: the migration.
         folder: where to write; made if missing. What an earlier run left there is replaced.
-        plot: draw plot.png too.
+        plot: write the pictures of the run too: plot.png, trace.json.gz, guestperf.json, report.html.
+        config: what was simulated, for the pictures: dataclasses.asdict of a Config.
+        alternatives: what would have made it converge, for report.html; None: nobody asked.
         run_hash: of the run, gpusim.run_hash.
 
     Raises:
@@ -79,7 +96,11 @@ def write_run(result: Result, folder: Path, *, plot: bool = True, run_hash: str 
     with whole_file(folder / TIMELINE_NPZ) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
     if plot:
-        draw_run(result, folder / PLOT)
+        trigger_percent = setting(config, "migration.throttle_trigger_threshold")
+        draw_run(result, folder / PLOT, trigger_percent=trigger_percent)
+        write_trace(result, columns, folder / TRACE)
+        write_guestperf(result, config, folder / GUESTPERF)
+        write_report(result, config, alternatives, folder, REPORT)  # links to all of the others
     _write_summary(folder, asdict(result.summary) | {"run_hash": run_hash})
 
 

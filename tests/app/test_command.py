@@ -14,6 +14,7 @@ from gpusim.job import Completion
 from tests.app.command import gpusim
 
 FILES = {"config.json", "summary.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz"}
+PICTURES = {"plot.png", "report.html", "trace.json.gz", "guestperf.json"}
 
 
 def raising(error: str) -> str:
@@ -32,7 +33,7 @@ def summary(folder: Path) -> dict:
 def test_run_leaves_its_files(tmp_path) -> None:
     done = gpusim("experiment=tiny", "plot=true", cwd=tmp_path)
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert {path.name for path in folder.iterdir()} == FILES | {"plot.png", "gpusim.log", ".hydra"}
+    assert {path.name for path in folder.iterdir()} == (FILES | PICTURES | {"gpusim.log", ".hydra"})
     assert summary(folder)["status"] == "ok"
     assert summary(folder)["verdict"] == "converged"
     assert done.stderr == ""
