@@ -6,6 +6,7 @@
 'converged'
 """
 
+from gpusim.batch import simulate_many
 from gpusim.config import (
     BackendConfig,
     Config,
@@ -49,4 +50,5 @@ __all__ = [
     "ZipfConfig",
     "__version__",
     "simulate",
+    "simulate_many",
 ]

@@ -346,7 +346,13 @@ class Migration:
         )
         # A sync's end is noted at its start: bring what happened meanwhile into order.
         events = sorted(self.events, key=lambda event: event.time_s)
-        return Result(summary=summary, syncs=self.syncs, events=events, knots=self.knots)
+        return Result(
+            summary=summary,
+            syncs=self.syncs,
+            events=events,
+            knots=self.knots,
+            pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.pass_ends_ns],
+        )
 
     def _ticked_run_time(self) -> RunTime:
         return TickedRunTime(

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.records import Summary
-from gpusim.results.files import SUMMARY, read_summary
+from gpusim.results.files import CONFIG, SUMMARY, read_summary
 from gpusim.results.whole import ResultsError
 
-CONFIG = "config.json"
 SWEEP = "sweep.json"
 GUESTS = "guests"  # of an evacuation: a folder a VM
 COLLECTED = {"runs.csv", "index.html"}  # what `gpusim-collect` leaves: no run, and no surprise

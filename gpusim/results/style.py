@@ -56,7 +56,7 @@ _TIME_TICKS_S = (
     *(86400.0 * days for days in (2, 5, 10, 20, 50, 100, 200, 500, 1000)),
 )
 
-PANELS_TOP = 0.897  # under the bold line, as a share of the figure's height
+PANELS_TOP = 0.887  # under the bold line, as a share of the figure's height
 ROW = 0.0245  # a line of text below it
 
 
@@ -99,6 +99,11 @@ def time_ticks(low_s: float, high_s: float, most: int = 8) -> list[float]:
     inside = [tick for tick in _TIME_TICKS_S if low_s <= tick <= high_s]
     step = -(-len(inside) // most) or 1
     return inside[::step]
+def moment(time_s: float, total_s: float) -> str:
+    """A time of a run for people, in the unit that a picture of the run has: "16.68 min"."""
+    name, seconds = time_unit(total_s)
+    text = f"{time_s / seconds:.2f}".rstrip("0").rstrip(".")
+    return f"{text} {name}"
 
 
 def qemu(version: str) -> str:
