@@ -149,7 +149,7 @@ def _looks_at(folder: Path, base: Path, found: Found) -> bool:
     name = _name(folder, base)
     if SWEEP in names:
         sweep = _read_object(folder / SWEEP, found, f"{name}/{SWEEP}")
-        found.sweeps += [sweep] if sweep else []
+        found.sweeps.extend([sweep] if sweep else [])
     if SUMMARY in names:
         try:
             summary = _checked(folder)

@@ -99,6 +99,8 @@ def time_ticks(low_s: float, high_s: float, most: int = 8) -> list[float]:
     inside = [tick for tick in _TIME_TICKS_S if low_s <= tick <= high_s]
     step = -(-len(inside) // most) or 1
     return inside[::step]
+
+
 def moment(time_s: float, total_s: float) -> str:
     """A time of a run for people, in the unit that a picture of the run has: "16.68 min"."""
     name, seconds = time_unit(total_s)

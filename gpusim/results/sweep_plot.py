@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from gpusim.results import style
 from gpusim.results.ensembles import Ensemble
 from gpusim.results.plot import LOG_RATIO, headline, picture
-from gpusim.results.swept import SEED, Axes, Value, kind_of, label, named, order, quantity
+from gpusim.results.swept import Axes, Value, kind_of, label, named, order, quantity
 from gpusim.results.whole import ResultsError
 
 if TYPE_CHECKING:
@@ -26,11 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_COLOURS = len(style.RUN_COLOURS)
-MAX_PANELS = 4
+MAX_PANELS = 6
 MAX_TICKS = 9  # swept values that all get a tick
 CLOSEST_TICKS = 0.07  # of the axis: nearer labels would overlap
 DODGE = 0.11  # between the series of one category
 MARKS = ("o", "s", "^", "D", "v", "P")
+KEYS = ("total_time_s", "guest_cpu_lost_percent")
+LOSS = "Guest CPU lost (% of vCPU time)"
 STOPPED = "did not converge: where it was stopped"
 
 Series = tuple[str, ...]  # the texts of the series' keys
@@ -84,40 +85,45 @@ def draw_sweep(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         ResultsError: nothing can be drawn, and why; or matplotlib is missing.
         OSError: the file cannot be written.
     """
+    assert axes.x is not None  # without an axis there are only seeds: seeds_plot.py
     groups = [g for g in groups if any(run.number("total_time_s") is not None for run in g.runs)]
-    if axes.x is None:
-        return _draw_seeds(groups, path)
+    if not groups:
+        raise ResultsError("no run has a total time")
     plan = layout(groups, axes.series)
-    if plan is None:
-        many = len(series_of(groups, axes.series))
-        raise ResultsError(f"{many} series are too many to draw as lines; the tables have them")
+    joined = plan is not None
+    plan = plan or Layout(panels=[()], colours=[()], panel_keys=[], colour_keys=[])
     x = _X.of(groups, axes)
     with picture(path) as figure:
         columns = len(plan.panels)
         rows = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
         for column, panel in enumerate(plan.panels):
-            for row in range(2):
-                rows[row, column].set_ylabel("")
             for index, colours in enumerate(plan.colours):
                 chosen = [g for g in groups if _matches(g, plan, panel, colours)]
                 name = ", ".join(map(named, plan.colour_keys, colours)) or None
                 shift = DODGE * (index - (len(plan.colours) - 1) / 2)
-                _draw_line(rows[0, column], chosen, "total_time_s", x, index, shift, name)
-                _draw_line(rows[1, column], chosen, "guest_cpu_lost_percent", x, index, shift, None)
+                for row, key in enumerate(KEYS):
+                    _draw_line(rows[row, column], chosen, key, x, index, shift, name, joined)
             if panel:
                 title = "\n".join(map(named, plan.panel_keys, panel))
                 rows[0, column].set_title(title, fontsize=11)
             x.dress(rows[1, column], narrow=columns > 2)
         _dress(rows[0, 0], rows[1, 0], groups)
         title = f"Total time and guest loss against {label(axes.x)}"
-        facts = [_fact(groups)]
-        top = _legend(figure, rows[0, 0], groups, len(facts), titled=bool(plan.panel_keys))
+        facts = [counted(groups)]
+        if not joined:
+            facts.append(f"Each dot is a run; {_listed(axes.series)} vary too")
+        top = place_legend(figure, rows[0, 0], groups, len(facts), titled=bool(plan.panel_keys))
         figure.subplots_adjust(
             left=0.085, right=0.975, top=top, bottom=0.085, hspace=0.14, wspace=0.09
         )
         headline(figure, title, facts)
-    lines = "; ".join(", ".join(map(named, axes.series, s)) for s in plan.colours) if axes.series else ""
-    return f"Total time and guest CPU lost against {label(axes.x)}" + (f": {lines}" if lines and columns == 1 else "")
+    return title + (f", for each {_listed(axes.series)}" if axes.series and joined else "")
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """Names in a sentence."""
+    *first, last = map(label, keys)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _matches(group: Ensemble, plan: Layout, panel: Series, colours: Series) -> bool:
@@ -160,7 +166,9 @@ class _X:
         if self.logarithmic:
             panel.set_xscale("log")
         places = [v.number if self.numeric else float(i) for i, v in enumerate(self.values)]
-        ticks = dict(zip([float(p or 0.0) for p in places], (v.text for v in self.values), strict=True))
+        ticks = dict(
+            zip([float(p or 0.0) for p in places], (v.text for v in self.values), strict=True)
+        )
         if self.numeric and len(ticks) > MAX_TICKS:
             ticks = {tick: quantity(self.kind, tick) for tick in _round_ticks(list(ticks), self)}
         if self.numeric:
@@ -169,7 +177,9 @@ class _X:
             panel.set_xlim(-0.6, len(self.values) - 0.4)
         crowded = not self.numeric and sum(map(len, ticks.values())) > (40 if narrow else 110)
         panel.set_xticks(
-            list(ticks), list(ticks.values()), rotation=25 if crowded else 0,
+            list(ticks),
+            list(ticks.values()),
+            rotation=25 if crowded else 0,
             ha="right" if crowded else "center",
         )
         panel.set_xticks([], minor=True)
@@ -210,6 +220,7 @@ def _draw_line(
     index: int,
     shift: float,
     name: str | None,
+    joined: bool,
 ) -> None:
     """Medians, the band of 5 to 95 %, and the runs that did not converge."""
     colour = style.RUN_COLOURS[index]
@@ -219,11 +230,14 @@ def _draw_line(
     found = np.array([group.quantiles(key) or none for group in groups]).reshape(-1, 3)
     low, middle, high = found.T
     look: dict[str, Any] = {"color": colour, "zorder": 3}
-    if x.numeric:
+    if x.numeric and joined:
         panel.fill_between(at, low, high, color=colour, alpha=0.16, lw=0)
     panel.vlines(at, low, high, color=colour, lw=2.2, alpha=0.55, zorder=2)
-    line = style.RUN_LINES[index] if x.numeric else ""
-    panel.plot(at, middle, ls=line, marker=MARKS[index], ms=7, label=name, **look)
+    mark = MARKS[index] if joined else ""
+    panel.plot(at, middle, ls="", marker=mark or "o", ms=7 if mark else 5, label=name, **look)
+    on_line = [group.value(x.name).number is not None for group in groups]
+    if joined and any(on_line):  # no line leads from 60 s to "off"
+        panel.plot(at[on_line], middle[on_line], ls=style.RUN_LINES[index], **look)
     for place, group in zip(at.tolist(), groups, strict=True):
         stopped = [n for r in group.runs if not r.converged and (n := r.number(key)) is not None]
         panel.plot([place] * len(stopped), stopped, "x", ms=10, mew=2.4, clip_on=False, **look)
@@ -239,46 +253,39 @@ def _draw_line(
 
 
 def _dress(time: Panel, loss: Panel, groups: Sequence[Ensemble]) -> None:
-    dress_time(time.yaxis, [n for g in groups for r in g.runs if (n := r.number("total_time_s"))])
-    time.set_ylabel(f"Total time{time.get_ylabel()}")
-    highest = max((r.number("guest_cpu_lost_percent") or 0.0 for g in groups for r in g.runs), default=0.0)
+    times_s = [n for g in groups for r in g.runs if (n := r.number("total_time_s"))]
+    dress_time(time.yaxis, times_s, name="Total time")
+    highest = max(
+        (r.number("guest_cpu_lost_percent") or 0.0 for g in groups for r in g.runs), default=0.0
+    )
     loss.set_ylim(0, 1.1 * highest if highest else 1.0)
-    loss.set_ylabel("Guest CPU lost (% of vCPU time)")
+    loss.set_ylabel(LOSS)
 
 
-def dress_time(axis: Any, times_s: Sequence[float], *, name: str = "") -> bool:
-    """Scale and ticks of an axis of seconds, and its label after `name`; whether it is logarithmic."""
+def dress_time(axis: Any, times_s: Sequence[float], *, name: str, from_zero: bool = True) -> None:
+    """Limits, ticks and label of an axis of seconds; logarithmic where they span decades."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = min(times_s, default=0.0), max(times_s, default=1.0)
-    which = axis.axis_name
-    set_limits = axis.axes.set_ylim if which == "y" else axis.axes.set_xlim
+    set_limits = axis.axes.set_ylim if axis.axis_name == "y" else axis.axes.set_xlim
     if high > LOG_RATIO * low > 0:
-        (axis.axes.set_yscale if which == "y" else axis.axes.set_xscale)("log")
+        (axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale)("log")
         set_limits(low / 1.4, high * 1.4)
         ticks = style.time_ticks(low / 1.4, high * 1.4)
         axis.set_ticks(ticks, [style.duration(tick) for tick in ticks])
         axis.set_ticks([], minor=True)
         axis.set_label_text(f"{name}, log scale")
-        return True
+        return
+    room = 0.15 * (high - low) or 0.1 * high or 1.0
+    bottom, top = (0.0, 1.1 * high or 1.0) if from_zero else (max(low - room, 0.0), high + room)
     unit, unit_s = style.time_unit(high)
-    set_limits(0, 1.1 * high if high else 1.0)
-    axis.set_major_formatter(lambda tick, _: style.number(tick / unit_s) if tick else "0")
-    axis.set_major_locator(_steps_of(unit_s))
+    found = MaxNLocator(7).tick_values(bottom / unit_s, top / unit_s).tolist()
+    axis.set_ticks([t * unit_s for t in found], [f"{t:g}" for t in found])
+    set_limits(bottom, top)
     axis.set_label_text(f"{name} ({unit})")
-    return False
 
 
-def _steps_of(unit: float) -> Any:
-    """Ticks at round numbers of a unit."""
-    from matplotlib.ticker import MaxNLocator
-
-    class Steps(MaxNLocator):
-        def tick_values(self, vmin: float, vmax: float) -> Any:
-            return super().tick_values(vmin / unit, vmax / unit) * unit
-
-    return Steps(7)
-
-
-def _legend(
+def place_legend(
     figure: Figure, panel: Panel, groups: Sequence[Ensemble], facts: int, *, titled: bool
 ) -> float:
     """The legend below the facts; returns where the panels may begin."""
@@ -291,14 +298,18 @@ def _legend(
         return below - 0.02
     columns = max(1, min(len(labels), 130 // (8 + max(map(len, labels)))))
     figure.legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(0.012, below), ncols=columns,
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(0.012, below),
+        ncols=columns,
         columnspacing=2.0,
     )
     rows = math.ceil(len(labels) / columns)
     return below - 0.03 - 0.026 * rows - (0.035 if titled else 0.0)
 
 
-def _fact(groups: Sequence[Ensemble]) -> str:
+def counted(groups: Sequence[Ensemble]) -> str:
     runs = [run for group in groups for run in group.runs]
     converged = sum(run.converged for run in runs)
     facts = [f"{converged} of {len(runs)} runs converged"]
@@ -307,48 +318,3 @@ def _fact(groups: Sequence[Ensemble]) -> str:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         facts.append(f"median and 5 to 95 % of {count} seeds, of those that converged")
     return "  \u00b7  ".join(facts)
-
-
-def _draw_seeds(groups: Sequence[Ensemble], path: Path) -> str:
-    """One ensemble: each run, sorted, with the quantiles across."""
-    (group,) = groups[:1] or [None]
-    if group is None or len(group.runs) < 2:
-        raise ResultsError("there is nothing to compare in a picture: the runs differ in nothing")
-    with picture(path) as figure:
-        rows = figure.subplots(2, 1, sharex=True)
-        runs = sorted(group.runs, key=lambda run: run.number("total_time_s") or math.inf)
-        for panel, key in zip(rows, ("total_time_s", "guest_cpu_lost_percent"), strict=True):
-            for mark, chosen in (("o", True), ("x", False)):
-                points = [(i, r.number(key)) for i, r in enumerate(runs) if r.converged == chosen]
-                known = [(i, n) for i, n in points if n is not None]
-                panel.plot(
-                    [i for i, _ in known], [n for _, n in known], mark, ms=8, mew=2.0,
-                    color=style.BLUE if chosen else style.ORANGE,
-                    label=None if chosen or not known else STOPPED,
-                )
-            if found := group.quantiles(key):
-                panel.axhspan(found[0], found[2], color=style.BLUE, alpha=0.12, lw=0, label="5 to 95 %")
-                panel.axhline(found[1], color=style.BLUE, lw=1.6, label="median")
-        numbers = {
-            key: [n for run in runs if (n := run.number(key)) is not None]
-            for key in ("total_time_s", "guest_cpu_lost_percent")
-        }
-        dress_time(rows[0].yaxis, numbers["total_time_s"], name="Total time")
-        rows[1].set_ylabel("Guest CPU lost (% of vCPU time)")
-        for panel, key in zip(rows, numbers, strict=True):
-            low, high = min(numbers[key]), max(numbers[key])
-            room = 0.15 * (high - low) or 0.05 * high or 1.0
-            panel.set_ylim(max(low - room, 0.0), high + room)  # the spread is what is asked for
-        names = [run.config.get(SEED, "") for run in runs]
-        step = -(-len(runs) // 25)
-        rows[1].set_xticks(range(0, len(runs), step), [str(n) for n in names[::step]])
-        rows[1].set_xlabel("seed, in order of the total time")
-        top = _legend(figure, rows[0], [], 1, titled=False)
-        figure.subplots_adjust(left=0.085, right=0.975, top=top, bottom=0.085, hspace=0.14)
-        headline(figure, f"The spread over {len(runs)} seeds", [_fact(groups)])
-    return f"Total time and guest CPU lost of {len(runs)} seeds, with median and 5 to 95 %"
-
-
-def combinations(groups: Sequence[Ensemble], keys: Sequence[str]) -> int:
-    """How many cells the grid over `keys` has."""
-    return len(list(product(*({g.value(key).text for g in groups} for key in keys))))

@@ -22,7 +22,13 @@ FALLBACK = "migration.fallback_sync_interval"
 VERSION = "migration.version"
 ABSENT = ""  # a key that this run's config does not have
 
-_NO_INPUT = ("backend.", "plot", "dry_run", "objective", "limit.wall")  # none of them changes a result
+_NO_INPUT = (
+    "backend.",
+    "plot",
+    "dry_run",
+    "objective",
+    "limit.wall",
+)  # none of them changes a result
 _OWN_TIMER = 5.0, (9, 2)  # s, the first version: QEMU's commit 52ac968ab2
 
 # bare numbers of these keys have a unit too
@@ -67,7 +73,8 @@ def varying(runs: Iterable[Run]) -> list[str]:
     return [
         key
         for key in keys
-        if not is_no_input(key) and len({_identity(config.get(key, ABSENT)) for config in configs}) > 1
+        if not is_no_input(key)
+        and len({_identity(config.get(key, ABSENT)) for config in configs}) > 1
     ]
 
 

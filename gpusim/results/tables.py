@@ -101,7 +101,9 @@ def write_csv(columns: Sequence[Column], path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.name for column in columns)
-    for row in zip(*([_cell(v, column.config) for v in column.values] for column in columns), strict=True):
+    for row in zip(
+        *([_cell(v, column.config) for v in column.values] for column in columns), strict=True
+    ):
         writer.writerow(row)
     write_text(path, text.getvalue())
 
