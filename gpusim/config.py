@@ -144,6 +144,8 @@ class LinkConfig:
             is that of the RAM alone.
         recorded: [[seconds, bytes on the wire so far], ...]: a recorded pace instead of bandwidth,
             which then only counts for the rest that is sent while the VM is stopped.
+        changes: [[at, bandwidth], ...], rising: what the wire gives from then on, counted from the
+            migrate command, such as [["2h", "5Gbit/s"]] where a backup starts; null: never changes.
     """
 
     bandwidth: int | float | str = "10Gbit/s"
@@ -154,6 +156,7 @@ class LinkConfig:
     wakeup_latency_us: float = 50.0
     non_ram_downtime_ms: float = 0.0
     recorded: list[Any] | None = None
+    changes: list[Any] | None = None
 
 
 @dataclass

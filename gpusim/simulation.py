@@ -274,7 +274,7 @@ class Migration:
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
         self._sync("final")
-        drained_ns = self.sender.drain(self.pages)
+        drained_ns = self.sender.drain(self.pages, stop_ns + self.scenario.sync_ns)
         end_ns = (
             stop_ns + self.scenario.sync_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
         )
@@ -344,6 +344,9 @@ class Migration:
             process_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             gpusim_version=__version__,
         )
+        for at_ns, bandwidth in scenario.link.changes:
+            if at_ns <= self.clock.now_ns:
+                self._event("link_bandwidth", at_ns=at_ns, bandwidth=bandwidth)
         # A sync's end is noted at its start: bring what happened meanwhile into order.
         events = sorted(self.events, key=lambda event: event.time_s)
         return Result(summary=summary, syncs=self.syncs, events=events, knots=self.knots)
@@ -354,7 +357,7 @@ class Migration:
             lambda: self.clock.now_ns,
         )
 
-    def _event(self, event: str, *, at_ns: int | None = None, **arguments: int | str) -> None:
+    def _event(self, event: str, *, at_ns: int | None = None, **arguments: float | str) -> None:
         now_ns = self.clock.now_ns if at_ns is None else at_ns
         self.events.append(Event(time_s=now_ns / NS_PER_S, event=event, arguments=arguments))
 
