@@ -19,9 +19,10 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from gpusim.config import Config, ConfigError
+from gpusim.evacuation import evacuate
 from gpusim.plan import plan
-from gpusim.records import Observer, Progress, Summary
-from gpusim.results import write_failure, write_run
+from gpusim.records import EvacuationProgress, Observer, Progress, Summary
+from gpusim.results import write_evacuation, write_failure, write_run
 from gpusim.results.files import SUMMARY
 from gpusim.simulation import simulate
 from gpusim.units import format_bytes
@@ -94,6 +95,8 @@ def run(config: Config, folder: Path) -> float:
         hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
         raise ConfigError("plot", config.plot, hint)
     (folder / SUMMARY).unlink(missing_ok=True)  # an earlier run's: this one is not whole yet
+    if config.evacuation is not None:
+        return _run_evacuation(config, folder)
     with _progress_bar() as observe:
         result = simulate(config, observe=observe)
     write_run(result, folder, plot=config.plot)
@@ -102,6 +105,32 @@ def run(config: Config, folder: Path) -> float:
     log.info(headline(result.summary))
     print(folder)
     return result.summary.total_time_s
+
+
+def _run_evacuation(config: Config, folder: Path) -> float:
+    """Simulate the evacuation of a host and write what it leaves; its simulated seconds."""
+    with tqdm(disable=None, bar_format=_BAR, miniters=0, total=100) as bar:
+
+        def observe(progress: EvacuationProgress) -> None:
+            state = (
+                f"{progress.time_s:.0f} s simulated, {progress.ended} of {progress.guests} guests"
+            )
+            bar.set_description_str(state, refresh=False)
+            bar.update(100 * progress.ended / progress.guests - bar.n)
+
+        evacuation = evacuate(config, observe=observe)
+    write_evacuation(evacuation, folder, plot=config.plot)
+    summary = evacuation.summary
+    log.info(f"backend {summary.backend} ({summary.backend_reason})")
+    log.info(summary.reason)
+    log.info(
+        f"guest CPU lost {summary.guest_cpu_lost_s:.0f} vCPU s "
+        f"({summary.guest_cpu_lost_percent:.1f} %), throttle up to {summary.max_throttle_percent} %, "
+        f"{format_bytes(summary.transferred_bytes)} sent, {summary.simulated_runs} migrations "
+        f"simulated in {summary.wall_time_s:.1f} s"
+    )
+    print(folder)
+    return summary.total_time_s
 
 
 def headline(summary: Summary) -> str:

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from gpusim.checks import reject
 from gpusim.clock import Clock, Timer
 from gpusim.config import Config
 from gpusim.guest.guest import Guest
@@ -58,6 +59,8 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
         ConfigError: a value that cannot be simulated; before any bitmap is allocated.
         MemoryError: the bitmaps do not fit after all.
     """
+    if config.evacuation is not None:
+        reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
     migration = Migration(resolve(config), observe, ticked)
     try:
         return migration.run()

@@ -5,6 +5,7 @@ Judged by the integral of the pace, written here in floats, and by the wire that
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -26,8 +27,7 @@ def integral(link: Link, until_ns: int) -> float:
     """Bytes that the paces add up to."""
     steps = [(0, link.bandwidth), *link.changes, (until_ns, 0.0)]
     return sum(
-        pace * max(0, min(b[0], until_ns) - a) / S
-        for (a, pace), b in zip(steps, steps[1:], strict=False)
+        pace * max(0, min(b[0], until_ns) - a) / S for (a, pace), b in itertools.pairwise(steps)
     )
 
 
