@@ -6,6 +6,7 @@
 'converged'
 """
 
+from gpusim.batch import simulate_many
 from gpusim.config import (
     BackendConfig,
     Config,
@@ -70,4 +71,5 @@ __all__ = [
     "__version__",
     "evacuate",
     "simulate",
+    "simulate_many",
 ]

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gpusim import bench_sweep
 from gpusim.config import (
     BackendConfig,
     Config,
@@ -90,6 +91,9 @@ def _main(options: argparse.Namespace) -> int:
     for name in names:
         if name not in there:
             return _stop(f"--backend {name}: cannot be used here: {obstacle(name)}")
+    if options.sweep is not None:
+        bench_sweep.main(options.sweep, names[0])
+        return 0
     sizes = options.pages or list(DEFAULT_PAGES)
     plan = []
     for name in names:
@@ -435,6 +439,12 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", action=argparse.BooleanOptionalAction, default=True, help="whole runs, too"
     )
     parser.add_argument(
+        "--sweep",
+        type=_points,
+        metavar="POINTS",
+        help="measure instead what a point of a sweep costs beside its migration; 2000 takes a minute",
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all rows to this file, too"
     )
     return parser
@@ -447,6 +457,12 @@ def _pages(text: str) -> int:
         message = "a whole number of pages, or 2^N, from 2^18 to 2^38"
         raise argparse.ArgumentTypeError(f"{text}: {message}")
     return int(pages)
+
+
+def _points(text: str) -> int:
+    if not (text.isdecimal() and 2 <= int(text) <= 10**6):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 2 to 1000000")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -280,7 +280,9 @@ class Config:
             link, migration, tracking, backend and limit are common to all of them.
         seed: of the drawing of the guest's random writes.
         dry_run: only say what the run would need.
-        plot: write plot.png.
+        plot: write the pictures of a run: plot.png, report.html, trace.json.gz, guestperf.json.
+        objective: numbers of the summary that a job returns to Hydra, for a sweeper that minimises;
+            infinity for a migration that did not converge.
     """
 
     vm: VmConfig = field(default_factory=VmConfig)
@@ -294,6 +296,7 @@ class Config:
     seed: int = 1
     dry_run: bool = False
     plot: bool = True
+    objective: list[str] = field(default_factory=lambda: ["total_time_s"])
 
 
 PATTERNS: dict[str, type[WorkloadConfig]] = {

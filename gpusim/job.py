@@ -9,21 +9,33 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from gpusim.alternatives import alternatives
+from gpusim.batch import in_turn
 from gpusim.config import Config, ConfigError
-from gpusim.evacuation import evacuate
+from gpusim.evacuation import Host
 from gpusim.plan import plan
-from gpusim.records import EvacuationProgress, Observer, Progress, Summary
-from gpusim.results import write_evacuation, write_failure, write_run
-from gpusim.results.files import SUMMARY
+from gpusim.records import EvacuationProgress, EvacuationSummary, Observer, Progress, Summary
+from gpusim.results import (
+    begin_run,
+    whole_evacuation,
+    whole_run,
+    write_evacuation,
+    write_failure,
+    write_run,
+)
+from gpusim.run_hash import run_hash
+from gpusim.scenario import resolve
 from gpusim.simulation import simulate
 from gpusim.units import format_bytes
 
@@ -35,7 +47,9 @@ _HYDRAS_OWN = {".hydra", "gpusim.log"}
 _BAR = "{percentage:3.0f}% |{bar:20}| {desc} [{elapsed}]"
 
 
-def attempt(make_config: Callable[[], Config], folder: Path, *, alone: bool) -> float:
+def attempt(
+    make_config: Callable[[], Config], folder: Path, *, alone: bool, quiet: bool = False
+) -> float | list[float] | None:
     """`run`, with every error turned into what a user of the command shall see.
 
     Args:
@@ -43,50 +57,92 @@ def attempt(make_config: Callable[[], Config], folder: Path, *, alone: bool) -> 
         folder: of the run; made already, and removed where nothing was written.
         alone: not a job of a sweep. A job of a sweep that fails leaves a summary saying so, and
             never raises SystemExit, which would end the jobs after it.
+        quiet: as `run` has it.
 
     Returns:
-        What `run` does, or NaN where a job of a sweep failed.
+        What `run` does, or None where a job of a sweep failed.
 
     Raises:
         SystemExit: interrupted, a config that cannot be simulated, or out of memory.
         Exception: any other error of a lone run, once its summary is written.
     """
+    os.utime(folder)  # a sweep's report tells by this which jobs are its own
     fresh = holds_no_results(folder)
+    config = None
     try:
-        return run(make_config(), folder)
+        config = make_config()
+        return run(config, folder, again=alone, quiet=quiet)
     except KeyboardInterrupt:
         discard(folder, fresh)
-        _stop("interrupted", EXIT_INTERRUPTED)
+        sweep = os.path.relpath(folder.parent)
+        hint = "" if alone else f"; start it again with hydra.sweep.dir={sweep} to go on"
+        stop(f"interrupted{hint}", EXIT_INTERRUPTED)
     except ConfigError as error:
         if alone:
             discard(folder, fresh)
-            _stop(error, EXIT_CONFIG)
-        write_failure(error, folder)
+            stop(error, EXIT_CONFIG)
+        _record(error, folder, config)
     except MemoryError as error:
-        write_failure(error, folder)
+        _record(error, folder, config)
         if alone:
-            _stop(f"out of memory ({error or 'no details'}): use a smaller VM", EXIT_FAILED)
+            stop(f"out of memory ({error or 'no details'}): use a smaller VM", EXIT_FAILED)
     except Exception as error:
-        write_failure(error, folder)
+        _record(error, folder, config)
         if alone:
             raise
-    return math.nan
+    return None
 
 
-def _stop(message: object, code: int) -> NoReturn:
+def attempt_many(
+    configs_and_folders: Iterable[tuple[Config, Path]], *, workers: int = 1
+) -> Iterator[float | list[float] | None]:
+    """`attempt`, as of a sweep's jobs and quietly, for many; a folder is made if missing.
+
+    Args:
+        workers: processes, as `simulate_many` has them.
+
+    Yields:
+        what `attempt` returns, in order.
+    """
+    return in_turn(_attempt_one, configs_and_folders, workers)
+
+
+def _attempt_one(config_and_folder: tuple[Config, Path]) -> float | list[float] | None:
+    config, folder = config_and_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return attempt(lambda: config, folder, alone=False, quiet=True)
+
+
+def _record(error: Exception, folder: Path, config: Config | None) -> None:
+    """Leave the error in the run's folder; on a full disk that may fail too."""
+    try:
+        write_failure(error, folder, config)
+    except OSError as why:
+        print(f"error: {folder}: {error}; nor can that be written: {why}", file=sys.stderr)
+
+
+def stop(message: object, code: int) -> NoReturn:
+    """End the command with one line on standard error."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
     sys.exit(code)
 
 
-def run(config: Config, folder: Path) -> float:
+def run(
+    config: Config, folder: Path, *, again: bool = True, quiet: bool = False
+) -> float | list[float]:
     """Simulate and write the results; or, for a dry run, print the plan and leave nothing.
 
+    Args:
+        again: compute even what is there already, whole and with the same hash.
+        quiet: no progress bar, no log, nothing printed; one of many.
+
     Returns:
-        Simulated seconds of the migration; 0 for a dry run.
+        The objective's numbers, one as a float; 0 for a dry run.
 
     Raises:
         ConfigError: before memory is taken or a file is written.
     """
+    _check_objective(config)
     if config.dry_run:
         print(plan(config))
         discard(folder, holds_no_results(folder))
@@ -94,43 +150,76 @@ def run(config: Config, folder: Path) -> float:
     if config.plot and importlib.util.find_spec("matplotlib") is None:
         hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
         raise ConfigError("plot", config.plot, hint)
-    (folder / SUMMARY).unlink(missing_ok=True)  # an earlier run's: this one is not whole yet
-    if config.evacuation is not None:
-        return _run_evacuation(config, folder)
-    with _progress_bar() as observe:
+    identity = run_hash(config)
+    whole = whole_run if config.evacuation is None else whole_evacuation
+    there = None if again else whole(folder, identity, plot=config.plot)
+    if there is not None:
+        if not quiet:
+            log.info(f"there already, computed by the same version from the same config: {folder}")
+        return _objective(config.objective, there)
+    migrate = _migrate if config.evacuation is None else _evacuate
+    summary, headline = migrate(config, folder, identity, quiet)
+    if not quiet:
+        log.info(f"backend {summary.backend} ({summary.backend_reason})")
+        log.info(summary.reason)
+        log.info(headline)
+        print(folder)
+    return _objective(config.objective, vars(summary))
+
+
+def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[Summary, str]:
+    """Simulate one migration and write its results; its outcome, also in one line."""
+    resolve(config)  # what cannot be simulated stops here, and what is in the folder stays
+    begin_run(config, folder)
+    with _progress_bar(quiet) as observe:
         result = simulate(config, observe=observe)
-    write_run(result, folder, plot=config.plot)
-    log.info(f"backend {result.summary.backend} ({result.summary.backend_reason})")
-    log.info(result.summary.reason)
-    log.info(headline(result.summary))
-    print(folder)
-    return result.summary.total_time_s
+    tried = None
+    if config.plot and result.summary.verdict in ("not_converged", "time_limit"):
+        tried = alternatives(config)
+    settings = asdict(config)
+    write_run(
+        result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
+    )
+    return result.summary, headline(result.summary)
 
 
-def _run_evacuation(config: Config, folder: Path) -> float:
-    """Simulate the evacuation of a host and write what it leaves; its simulated seconds."""
-    with tqdm(disable=None, bar_format=_BAR, miniters=0, total=100) as bar:
+def _evacuate(
+    config: Config, folder: Path, identity: str, quiet: bool
+) -> tuple[EvacuationSummary, str]:
+    """The same of the evacuation of a host."""
+    host = Host(config)  # as resolve does above
+    begin_run(config, folder)
+    with tqdm(disable=quiet or None, bar_format=_BAR, miniters=0, total=100) as bar:
 
         def observe(progress: EvacuationProgress) -> None:
-            state = (
-                f"{progress.time_s:.0f} s simulated, {progress.ended} of {progress.guests} guests"
-            )
-            bar.set_description_str(state, refresh=False)
+            done = f"{progress.ended} of {progress.guests} guests"
+            bar.set_description_str(f"{progress.time_s:.0f} s simulated, {done}", refresh=False)
             bar.update(100 * progress.ended / progress.guests - bar.n)
 
-        evacuation = evacuate(config, observe=observe)
-    write_evacuation(evacuation, folder, plot=config.plot)
+        evacuation = host.evacuate(observe)
+    write_evacuation(evacuation, folder, plot=config.plot, run_hash=identity)
     summary = evacuation.summary
-    log.info(f"backend {summary.backend} ({summary.backend_reason})")
-    log.info(summary.reason)
-    log.info(
-        f"guest CPU lost {summary.guest_cpu_lost_s:.0f} vCPU s "
-        f"({summary.guest_cpu_lost_percent:.1f} %), throttle up to {summary.max_throttle_percent} %, "
-        f"{format_bytes(summary.transferred_bytes)} sent, {summary.simulated_runs} migrations "
-        f"simulated in {summary.wall_time_s:.1f} s"
+    return summary, (
+        f"guest CPU lost {summary.guest_cpu_lost_s:.0f} vCPU s, throttle up to "
+        f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
+        f"{summary.simulated_runs} migrations simulated in {summary.wall_time_s:.1f} s"
     )
-    print(folder)
-    return summary.total_time_s
+
+
+def _check_objective(config: Config) -> None:
+    objective = config.objective
+    summary = Summary if config.evacuation is None else EvacuationSummary
+    numbers = [
+        field.name for field in fields(summary) if str(field.type).startswith(("int", "float"))
+    ]
+    if not objective or set(objective) - set(numbers):
+        raise ConfigError("objective", objective, f"must be a list of {', '.join(numbers)}")
+
+
+def _objective(objective: list[str], summary: Mapping[str, Any]) -> float | list[float]:
+    found = [summary[name] if summary["verdict"] == "converged" else None for name in objective]
+    values = [math.inf if value is None else float(value) for value in found]
+    return values[0] if len(values) == 1 else values
 
 
 def headline(summary: Summary) -> str:
@@ -195,10 +284,10 @@ class Completion:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Observer]:
+def _progress_bar(quiet: bool) -> Iterator[Observer]:
     """A bar on a terminal, nothing elsewhere."""
     advance = Completion()
-    with tqdm(disable=None, bar_format=_BAR, miniters=0, total=100) as bar:
+    with tqdm(disable=quiet or None, bar_format=_BAR, miniters=0, total=100) as bar:
 
         def observe(progress: Progress) -> None:
             state = (

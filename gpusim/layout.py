@@ -99,6 +99,8 @@ class Taken:
         normal, zero: how many.
         cleared: int64 [n], chunks whose remote clear was due (lazy tracking), in the order of it.
         normal_before, zero_before: int64 [n], pages taken before each of those clears.
+        wrapped_after: normal and zero pages taken before the cursor came round to the first page;
+            None: it did not.
     """
 
     normal: int
@@ -106,3 +108,4 @@ class Taken:
     cleared: IntArray
     normal_before: IntArray
     zero_before: IntArray
+    wrapped_after: tuple[int, int] | None = None

@@ -7,37 +7,55 @@ that it does not matter where they ran.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gpusim.results import ResultsError, read_summary
 from gpusim.results.compare import draw
+from gpusim.results.files import SUMMARY
+from gpusim.results.whole import write_text
 
 EXIT_SOME_FAILED = 3
+SWEEP = "sweep.json"
 
-_GROUPS = {"vm", "workload", "link", "migration", "tracking", "backend", "experiment"}
+_GROUPS = {"vm", "workload", "link", "migration", "tracking", "experiment"}
+_DECIDES_NOTHING = re.compile(r"sweep|backend(\..*)?|plot|dry_run|objective|limit\.wall")
 _LONGEST_NAME = 100
 _MTIME_SLACK_S = 1.0  # a file system's clock may lag behind the process's
+_MANY = 60  # runs, of which a report names only those that failed
 
 
-def job_name(overrides: Sequence[str]) -> str:
+def job_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
     """A folder's name made of a job's overrides: the same for the same job, whatever its number.
+
+    What decides no result is left out, and so is what the sweep's file sets without sweeping it.
+
+    Args:
+        overrides: of the job; of two for the same key the last one holds.
+        params: hydra.sweeper.params, what the sweep's file sets and sweeps.
 
     >>> job_name(["vm=huge_4tib", "workload.working_set_percent=25", "seed=1"])
     'seed=1,huge_4tib,working_set_percent=25'
+    >>> job_name(["seed=2", "link=1gbit", "plot=False"], {"seed": "1,2", "link": "1gbit"})
+    'seed=2'
     """
-    parts = []
-    for override in sorted(overrides):
-        key, _, value = override.partition("=")
-        key = key.lstrip("+~")
-        parts.append(value if key in _GROUPS else f"{key.rsplit('.')[-1]}={value}")
+    values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+    fixed = {key.lstrip("+~"): str(value) for key, value in (params or {}).items()}
+    parts = [
+        value if key in _GROUPS else f"{_short_key(key)}={_short_value(value)}"
+        for key, value in sorted(values.items())
+        if not _DECIDES_NOTHING.fullmatch(key) and fixed.get(key) != value
+    ]
     wanted = ",".join(parts) or "job"
     name = re.sub(r"[^A-Za-z0-9._=,+-]", "_", wanted)[:_LONGEST_NAME]
     if name == wanted and not name.startswith("."):
@@ -46,20 +64,52 @@ def job_name(overrides: Sequence[str]) -> str:
     return f"{name.lstrip('.')},{digest}"
 
 
+def _short_key(key: str) -> str:
+    """The last part, of QEMU's throttle parameters without what they all begin with."""
+    return re.sub(r"^(cpu_)?throttle_", "", key.rsplit(".", maxsplit=1)[-1])
+
+
+def _short_value(value: str) -> str:
+    """A value as people write it and as a folder can be called: 10Gbitps, 1000000."""
+    return re.sub(r"\.0$", "", value).replace("bit/s", "bitps").replace("B/s", "Bps")
+
+
+def gpu_of(job_number: int, gpus: int) -> str:
+    """CUDA_VISIBLE_DEVICES of a job, for launchers that do not hand out GPUs: in turn."""
+    return str(job_number % gpus)
+
+
+# At import: a launcher's worker imports this through the task, and resolves a job's folder itself.
+OmegaConf.register_new_resolver("gpusim_job_name", job_name, replace=True)
+OmegaConf.register_new_resolver("gpusim_gpu", gpu_of, replace=True)
+
+
 class SweepReport(Callback):
-    """Prints a line a job when a sweep ends, draws its picture, and fails if a job failed.
+    """Prints what became of a sweep's jobs, draws its picture, and fails if a job failed.
 
     Args:
         picture: file name, in the sweep's folder, of one picture of all jobs; null: none.
+        question: what the sweep answers; `gpusim-collect` puts it above its page.
+        x: the config key of its figures' axis; null: `gpusim-collect` finds one.
     """
 
-    def __init__(self, picture: str | None = None) -> None:
-        self.picture = picture
+    def __init__(
+        self, picture: str | None = None, question: str | None = None, x: str | None = None
+    ) -> None:
+        self.picture, self.question, self.x = picture, question, x
         self._since_s = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember when: a sweep's folder may hold jobs of earlier sweeps."""
+        """Say in the sweep's folder what it is for; it may hold jobs of earlier sweeps."""
         self._since_s = time.time() - _MTIME_SLACK_S
+        if config.dry_run:
+            return
+        path = Path(config.hydra.sweep.dir) / SWEEP
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = shlex.join(["gpusim", *sys.argv[1:]])
+        sweep = {"question": self.question, "command": command, "x": self.x}
+        write_text(path, json.dumps(sweep, indent=2) + "\n")
+        self._since_s = path.stat().st_mtime  # by the clock of the file system that jobs write to
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report.
@@ -68,15 +118,12 @@ class SweepReport(Callback):
             SystemExit: a job failed, or the picture could not be drawn; code 3.
         """
         folder = Path(config.hydra.sweep.dir)
-        jobs = self._jobs(folder)  # of a dry run, those that failed: the others left nothing
-        summaries = [_summary(job) for job in jobs]
-        width = max((len(job.name) for job in jobs), default=0)
-        for job, summary in zip(jobs, summaries, strict=True):
-            print(f"{job.name:<{width}}  {_line(summary)}")
-        fine = all(summary["status"] != "failed" for summary in summaries)
+        summaries = {job: _summary(job) for job in self._jobs(folder)}
+        self._print(summaries)
+        fine = all(summary["status"] != "failed" for summary in summaries.values())
         if self.picture and not config.dry_run:
             try:
-                draw(jobs, folder / self.picture)
+                draw(list(summaries), folder / self.picture)
                 print(folder / self.picture)
             except ResultsError as error:
                 fine = False
@@ -85,12 +132,32 @@ class SweepReport(Callback):
             sys.exit(EXIT_SOME_FAILED)
 
     def _jobs(self, folder: Path) -> list[Path]:
-        """Folders of this sweep's jobs, in the order they started."""
-        started = {
-            mark.parent.parent: mark.stat().st_mtime
-            for mark in folder.glob("*/.hydra/overrides.yaml")
-        }
-        return sorted((job for job in started if started[job] >= self._since_s), key=started.get)  # type: ignore[arg-type]
+        """Folders of this sweep's jobs: each was touched when its job began."""
+        folders = (path for path in folder.glob("[!.]*/") if path.is_dir())
+        ours = [job for job in folders if job.stat().st_mtime >= self._since_s]
+        return sorted(ours, key=lambda job: _natural(job.name))
+
+    def _print(self, summaries: dict[Path, dict[str, Any]]) -> None:
+        width = max((len(job.name) for job in summaries), default=0)
+        for job, summary in summaries.items():
+            if len(summaries) <= _MANY or summary["status"] == "failed":
+                print(f"{job.name:<{width}}  {_line(summary)}")
+        ends = Counter(str(s.get("verdict") or s["status"]) for s in summaries.values())
+        before = sum(_older(job / SUMMARY, self._since_s) for job in summaries)
+        there = f" ({before} of them from before)" if before else ""
+        counts = ", ".join(f"{n} {end.replace('_', ' ')}" for end, n in sorted(ends.items()))
+        if summaries:  # of a dry run only what failed has left a folder
+            print(f"{len(summaries)} runs{there}: {counts}")
+
+
+def _natural(name: str) -> list[tuple[float, str]]:
+    """A key by which 9 comes before 10."""
+    pieces = re.findall(r"\d+(?:\.\d+)?|\D+", name)
+    return [(float(piece), "") if piece[0].isdigit() else (-1.0, piece) for piece in pieces]
+
+
+def _older(path: Path, time_s: float) -> bool:
+    return path.exists() and path.stat().st_mtime < time_s
 
 
 def _summary(job: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ LONGEST_NS = 20 * NS_PER_S  # of looking ahead
 ROOM = 2048  # chunks, if the VM has them, that samples are drawn in: more than a cache holds
 SAMPLE = {"cupy": 2048}  # chunks drawn of a look; a GPU wants many at a time
 SAMPLE_ON_CPU = 128
+FEWEST_SAMPLED = 3  # one each of a look's beginning, middle and end: where nothing shall be timed
 
 
 def plan(config: Config) -> str:
@@ -112,6 +113,27 @@ def _rounded(seconds: float) -> str:
     return f"{float(f'{seconds:.2g}'):g}"
 
 
+def expected_run(
+    scenario: Scenario, wall_limit_ns: int, sample_chunks: int = FEWEST_SAMPLED
+) -> tuple[Summary, ExpectedKernels]:
+    """Run a scenario over expected shares instead of bitmaps: it decides as a run does but for chance.
+
+    Args:
+        scenario: of the run.
+        wall_limit_ns: of looking ahead; a run that takes longer is `incomplete`.
+        sample_chunks: chunks of some looks to keep, for timing.
+
+    Returns:
+        a summary as of a run, and the kernels with what they kept.
+    """
+    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=wall_limit_ns)
+    migration = Migration(ahead, None, ticked=False)
+    expected = migration.pages.kernels
+    assert isinstance(expected, ExpectedKernels)
+    expected.sample_chunks = sample_chunks
+    return migration.run().summary, expected
+
+
 def expectation(scenario: Scenario) -> tuple[Summary, float, float]:
     """What to expect of a run.
 
@@ -119,13 +141,9 @@ def expectation(scenario: Scenario) -> tuple[Summary, float, float]:
         a summary as of a run, without its chance; the wall time in seconds, to within a factor of
         two; the same where the machine has to find the memory first.
     """
-    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=LONGEST_NS)
-    migration = Migration(ahead, None, ticked=False)
-    expected = migration.pages.kernels
-    assert isinstance(expected, ExpectedKernels)
     room = min(ROOM, scenario.layout.chunks)
-    expected.sample_chunks = min(SAMPLE.get(scenario.backend, SAMPLE_ON_CPU), room)
-    summary = migration.run().summary
+    sample_chunks = min(SAMPLE.get(scenario.backend, SAMPLE_ON_CPU), room)
+    summary, expected = expected_run(scenario, LONGEST_NS, sample_chunks)
     kernels, first_s = _filled(scenario, expected, room)
     kernels.close()
     kernels, again_s = _filled(scenario, expected, room)

@@ -120,13 +120,39 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """One change to the config of a run that did not converge, and what it would lead to.
+
+    Attributes:
+        key, value: what to set, as a user writes it: "link.bandwidth", "15Gbit/s".
+        outcome: not_tried where the time for looking ahead was up.
+        total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary; None
+            unless it converges.
+    """
+
+    key: str
+    value: str
+    outcome: Literal["converges", "does_not", "not_tried"]
+    total_time_s: float | None = None
+    downtime_ms: float | None = None
+    max_throttle_percent: int | None = None
+    guest_cpu_lost_percent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """A whole migration. `syncs` and `events` are a function of config and seed alone."""
+    """A whole migration. `syncs` and `events` are a function of config and seed alone.
+
+    Attributes:
+        pass_ends_s: when the sender had come round the bitmap, each time: pass n ends at the n-th, and
+            the last pass at the end of the run.
+    """
 
     summary: Summary
     syncs: list[SyncRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     knots: list[Knot] = field(default_factory=list)
+    pass_ends_s: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,7 @@ class Sender:
         threshold_bytes: threshold_size.
         normal_pages, zero_pages: sent so far.
         transferred_bytes: queued so far.
+        pass_ends_ns: when the cursor came round to the first page, each time so far.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class Sender:
         self._flush = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
         self.bandwidth, self.threshold_bytes = 0.0, 0
         self.normal_pages = self.zero_pages = self.transferred_bytes = 0
+        self.pass_ends_ns: list[int] = []
         self._now_ps = self._wake_ps = self._window_start_ps = 0
         self._window_bytes = 0
         self._sleeping = False  # for the rest of the window
@@ -236,26 +238,33 @@ class Sender:
         else:  # the page on the wire goes on where it was
             self._now_ps += (until_ns - from_ns) * PS_PER_NS
 
-    def drain(self, pages: SendablePages, from_ns: int = 0) -> int:
-        """Send all that is left with no rate limit, from a time on; how long that takes, ns."""
-        recorded, now_ps = self._link.recorded, from_ns * PS_PER_NS
-        costs = self._link.page_ps() if recorded else (self._normal_ps, self._zero_ps)
+    def drain(self, pages: SendablePages) -> int:
+        """Send all that is left with no rate limit; how long that takes, ns."""
+        start_ps = now_ps = max(self._now_ps, self._wake_ps)
+        costs = self._link.page_ps() if self._link.recorded else (self._normal_ps, self._zero_ps)
         for at_ps, later in self._changes:
             if at_ps > now_ps and pages.pending:
-                now_ps += self._drain([(at_ps - now_ps, *costs)], pages, costs)
+                now_ps = self._drain([(at_ps - now_ps, *costs)], pages, now_ps, costs)
                 if pages.pending and costs != later:
                     now_ps = at_ps
             costs = later
-        now_ps += self._drain([(UNLIMITED, 1, 1)], pages, costs)
-        return -(-now_ps // PS_PER_NS) - from_ns
+        now_ps = self._drain([(UNLIMITED, 1, 1)], pages, now_ps, costs)
+        return -(-(now_ps - start_ps) // PS_PER_NS)
 
     def _drain(
-        self, budgets: Sequence[tuple[int, int, int]], pages: SendablePages, costs: tuple[int, int]
+        self,
+        budgets: Sequence[tuple[int, int, int]],
+        pages: SendablePages,
+        now_ps: int,
+        costs: tuple[int, int],
     ) -> int:
-        """Send what some budgets last for; how long that takes, ps."""
+        """Send what some budgets last for; when that is done, ps."""
         taken = pages.take(budgets)
         self._account(taken)
-        return taken.normal * costs[0] + taken.zero * costs[1]
+        if taken.wrapped_after is not None:
+            normal, zero = taken.wrapped_after
+            self.pass_ends_ns.append((now_ps + normal * costs[0] + zero * costs[1]) // PS_PER_NS)
+        return now_ps + taken.normal * costs[0] + taken.zero * costs[1]
 
     def _account(self, taken: Taken) -> int:
         sent = taken.normal * self._link.normal_page_bytes + taken.zero * self._link.zero_page_bytes
@@ -345,7 +354,7 @@ class Sender:
         ])  # fmt: skip
         sent = self._account(taken)
         spent_ps = taken.normal * self._normal_ps + taken.zero * self._zero_ps
-        self._note_clears(start_ps, taken, done)
+        self._note(start_ps, taken, done)
         self._now_ps += spent_ps
         self._window_bytes += sent
         self._burst_pages += taken.normal + taken.zero
@@ -409,7 +418,7 @@ class Sender:
         taken = pages.take([(windows * plan.pages, 1, 1)])
         self._account(taken)
         self.transferred_bytes += windows * plan.bursts * SECTION_BYTES
-        self._note_clears(self._now_ps, taken, done, plan)
+        self._note(self._now_ps, taken, done, plan)
         self._now_ps += windows * plan.length_ps
         self._window_start_ps, self._checked = self._now_ps, False
         self._sample(plan.bandwidth)
@@ -421,14 +430,22 @@ class Sender:
             return self._link.zero_page_bytes, self._zero_ps
         return self._link.normal_page_bytes, self._normal_ps
 
-    def _note_clears(
+    def _note(
         self, start_ps: int, taken: Taken, done: Advanced, plan: WindowPlan | None = None
     ) -> None:
-        """When the chunks of a take were cleared: as their first page was sent."""
-        if not len(taken.cleared):
-            return
+        """When the chunks of a take were cleared, and when the cursor came round in it."""
+        if len(taken.cleared):  # a chunk is cleared as its first page is sent
+            before = taken.normal_before, taken.zero_before
+            done.clears.append((taken.cleared, self._times_ns(start_ps, taken, *before, plan)))
+        if taken.wrapped_after is not None:
+            normal, zero = np.array(taken.wrapped_after, np.int64)[:, None]
+            self.pass_ends_ns.append(int(self._times_ns(start_ps, taken, normal, zero, plan)[0]))
+
+    def _times_ns(
+        self, start_ps: int, taken: Taken, normal: IntArray, zero: IntArray, plan: WindowPlan | None
+    ) -> IntArray:
+        """When so many pages of a take have been sent, int64 [n]."""
         windows: IntArray | int = 0
-        normal, zero = taken.normal_before, taken.zero_before
         if plan is not None:  # all of one kind
             windows = (normal + zero) // plan.pages
             normal, zero = (
@@ -441,5 +458,5 @@ class Sender:
         rest_ps = (
             start_rest + windows * length_rest + normal * self._normal_ps + zero * self._zero_ps
         )
-        times_ns = start_ns + windows * length_ns - (-rest_ps // PS_PER_NS)
-        done.clears.append((taken.cleared, times_ns))
+        times_ns: IntArray = start_ns + windows * length_ns - (-rest_ps // PS_PER_NS)
+        return times_ns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections import deque
 
 import numpy as np
 
@@ -100,6 +101,7 @@ class Migration:
             threshold=lambda bandwidth: threshold_size(bandwidth, parameters),
             acts=self.switchover.acts,
         )
+        self.changes_ns = deque(at_ns for at_ns, _ in scenario.link.changes)
         self.sync_timer: Timer | None = None
         self.bql_free_ns = 0  # the main loop waits for a sync that another thread does
         self.last_look_ns = 0
@@ -117,7 +119,8 @@ class Migration:
         self._setup()
         limit_ns = self.scenario.simulated_limit_ns
         while True:
-            advanced = self.sender.advance(min(self._next_look_ns(), limit_ns), self.pages)
+            to_ns = min(self._next_look_ns(), self._next_change_ns(), limit_ns)
+            advanced = self.sender.advance(to_ns, self.pages)
             for chunks, times_ns in advanced.clears:
                 self.cleared_at[chunks] = times_ns
             self.clock.run_to(advanced.at_ns)
@@ -185,6 +188,14 @@ class Migration:
         if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
             return self.sync_timer.at_ns
         return self._tick_after(self.sync_timer.at_ns)
+
+    def _next_change_ns(self) -> int:
+        """When the wire changes next; the bend it makes is a knot of the timeline."""
+        changes = self.changes_ns
+        while changes and changes[0] <= self.clock.now_ns:
+            changes.popleft()
+            self._knot()
+        return changes[0] if changes else NEVER_NS
 
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
@@ -277,7 +288,7 @@ class Migration:
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
         self._sync("final")
-        drained_ns = self.sender.drain(self.pages, stop_ns + self.scenario.sync_ns)
+        drained_ns = self.sender.drain(self.pages)
         end_ns = (
             stop_ns + self.scenario.sync_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
         )
@@ -352,7 +363,13 @@ class Migration:
                 self._event("link_bandwidth", at_ns=at_ns, bandwidth=bandwidth)
         # A sync's end is noted at its start: bring what happened meanwhile into order.
         events = sorted(self.events, key=lambda event: event.time_s)
-        return Result(summary=summary, syncs=self.syncs, events=events, knots=self.knots)
+        return Result(
+            summary=summary,
+            syncs=self.syncs,
+            events=events,
+            knots=self.knots,
+            pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.pass_ends_ns],
+        )
 
     def _ticked_run_time(self) -> RunTime:
         return TickedRunTime(

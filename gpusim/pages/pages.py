@@ -154,6 +154,7 @@ class Pages:
         if not taking.stopped and self.pending:
             self._chunk, self._page = 0, 0
             self.wraps += 1
+            taking.wrap()
             taking.chunks(0, start)
             taking.inside(start)
         if not self.pending:
@@ -171,6 +172,11 @@ class _Taking:
         self.stopped = False
         self.last_chunk: int | None = None  # that a page was taken from
         self._clears: list[tuple[IntArray, IntArray, IntArray]] = []
+        self._wrapped_after: tuple[int, int] | None = None
+
+    def wrap(self) -> None:
+        """The cursor comes round: a pass has ended."""
+        self._wrapped_after = self._normal, self._zero
 
     def inside(self, chunk: int) -> None:
         """Take from the cursor to the end of its chunk."""
@@ -248,4 +254,5 @@ class _Taking:
             cleared=parts[0],
             normal_before=parts[1],
             zero_before=parts[2],
+            wrapped_after=self._wrapped_after,
         )

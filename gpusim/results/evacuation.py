@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import textwrap
 from dataclasses import asdict
@@ -19,10 +18,11 @@ import numpy as np
 
 from gpusim.records import EvacuatedGuest, Evacuation, EvacuationSummary
 from gpusim.results import style
-from gpusim.results.files import SUMMARY, write_run
+from gpusim.results.files import SUMMARY, begin_run, whole_run, write_run, write_summary
 from gpusim.results.plot import headline, legend, picture, require_matplotlib
 from gpusim.results.timeline import FloatArray
 from gpusim.results.whole import write_text
+from gpusim.run_hash import run_hash as hash_of
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 GUESTS = "guests"
 EVACUATION_CSV = "evacuation.csv"
 EVACUATION_PNG = "evacuation.png"
-CONFIG = "config.json"
 
 FIRST_PASS, LATER = "#b9d7ea", style.BLUE
 SHARES = ("#80868b", "#b4b9be", "#dadde1")  # of the link
@@ -50,13 +49,16 @@ COPIED = (  # from a guest's own summary
 )
 
 
-def write_evacuation(evacuation: Evacuation, folder: Path, *, plot: bool = True) -> None:
+def write_evacuation(
+    evacuation: Evacuation, folder: Path, *, plot: bool = True, run_hash: str = ""
+) -> None:
     """Write everything an evacuation leaves, summary.json last.
 
     Args:
         evacuation: of a host.
         folder: where to write; made if missing. What an earlier run left there is replaced.
         plot: draw evacuation.png; the guests' own folders hold no pictures.
+        run_hash: of the run, gpusim.run_hash.
 
     Raises:
         ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
@@ -65,17 +67,27 @@ def write_evacuation(evacuation: Evacuation, folder: Path, *, plot: bool = True)
     if plot:
         require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (folder / SUMMARY, *folder.glob(f"{GUESTS}/*/{SUMMARY}")):
-        stale.unlink(missing_ok=True)
+    stale = (EVACUATION_CSV, EVACUATION_PNG)
+    for path in (
+        folder / SUMMARY,
+        *folder.glob(f"{GUESTS}/*/{SUMMARY}"),
+        *map(folder.joinpath, stale),
+    ):
+        path.unlink(missing_ok=True)
     for guest in evacuation.guests:
         own = folder / GUESTS / guest.name
-        write_run(guest.result, own, plot=False)
-        write_text(own / CONFIG, json.dumps(asdict(guest.config), indent=2) + "\n")
+        begin_run(guest.config, own)
+        write_run(guest.result, own, plot=False, run_hash=hash_of(guest.config))
     write_text(folder / EVACUATION_CSV, _csv(evacuation.guests))
     if plot:
         draw_evacuation(evacuation, folder / EVACUATION_PNG)
-    summary = json.dumps(asdict(evacuation.summary), indent=2, allow_nan=False, ensure_ascii=False)
-    write_text(folder / SUMMARY, summary + "\n")
+    write_summary(folder, asdict(evacuation.summary) | {"run_hash": run_hash})
+
+
+def whole_evacuation(folder: Path, run_hash: str, *, plot: bool) -> dict[str, Any] | None:
+    """The summary of an evacuation that need not be computed again; see whole_run."""
+    wanted = (EVACUATION_CSV, *([EVACUATION_PNG] if plot else []))
+    return whole_run(folder, run_hash, plot=plot, wanted=wanted)
 
 
 def _csv(guests: list[EvacuatedGuest]) -> str:
@@ -123,18 +135,20 @@ def draw_evacuation(evacuation: Evacuation, path: Path) -> None:
 
 def _title(summary: EvacuationSummary) -> str:
     after = style.duration(summary.total_time_s)
-    left = len(summary.left_behind)
+    left = summary.left_behind
     outcome = f"Host empty in {after}"
     if summary.status != "ok":
         outcome = f"Stopped after {after} without an outcome"
     elif left:
-        outcome = f"Host not empty: {left} of {summary.guests} left behind after {after}"
-    size = format_bytes(summary.vm_bytes)
-    return f"{outcome}  \u00b7  {summary.guests} guests, {size}, {summary.at_a_time} at a time"
+        who = left[0][:20] if len(left) == 1 else f"{len(left)} guests"
+        outcome = f"Host not empty after {after}: {who} left behind"
+    return f"{outcome}  \u00b7  {summary.at_a_time} at a time"
 
 
 def _facts(summary: EvacuationSummary) -> list[str]:
-    facts = [f"order {summary.order.replace('_', ' ')}"]
+    facts = [
+        f"{summary.guests} guests, {format_bytes(summary.vm_bytes)}, {summary.order.replace('_', ' ')}"
+    ]
     if summary.max_throttle_percent:
         lost = style.duration(summary.guest_cpu_lost_s)
         facts.append(
@@ -205,8 +219,9 @@ def _draw_text(axes: Axes, row: int, guest: EvacuatedGuest, total_s: float, unit
     if summary.verdict != "converged":
         words[1] = f"stays behind, given up after {style.duration(summary.total_time_s)}"
     if summary.max_throttle_percent:
-        lost = style.number(summary.guest_cpu_lost_percent)
-        words.append(f"throttle {summary.max_throttle_percent} %, CPU lost {lost} %")
+        words.append(f"throttle {summary.max_throttle_percent} %")
+    if summary.guest_cpu_lost_s:
+        words.append(f"CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
     text = ", ".join(words)
     width_s = 0.0058 * len(text) * total_s
     look: dict[str, Any] = {"va": "center", "fontsize": 9.5, "color": style.INK, "zorder": 4}
@@ -228,9 +243,9 @@ def _explain(axes: Axes, guests: list[EvacuatedGuest]) -> None:
     summaries = [guest.result.summary for guest in guests]
     handles: list[Any] = [Line2D([], [], color=style.GREY, lw=1, ls=":", label="waits")]
     handles.append(Patch(color=FIRST_PASS, label="first pass"))
-    handles.append(Patch(color=LATER, label="sends again what was written"))
+    handles.append(Patch(color=LATER, label="sends again"))
     if any(summary.max_throttle_percent for summary in summaries):
-        handles.append(Patch(color=style.ORANGE, label="throttle: full height is 100 %"))
+        handles.append(Patch(color=style.ORANGE, label="throttle (full height: 100 %)"))
     if any(summary.verdict != "converged" for summary in summaries):
         handles.append(Patch(fill=False, hatch="///", label="stays behind"))
     axes.legend(

@@ -1,4 +1,4 @@
-"""The files of a run: summary.json, syncs.csv, events.jsonl, timeline.csv and .npz, plot.png.
+"""The files of a run: config.json, summary.json, syncs.csv, events.jsonl, the timeline, the pictures.
 
 Owns their names, their order and their text. syncs.csv and events.jsonl depend on config and seed
 alone, byte for byte. summary.json comes last: where it is, the run is whole.
@@ -16,30 +16,70 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.records import Event, Result, SyncRecord
+from gpusim.config import Config
+from gpusim.records import Alternative, Event, Result, SyncRecord
 from gpusim.results import timeline as grid
+from gpusim.results.guestperf import write_guestperf
 from gpusim.results.plot import draw_run, require_matplotlib
-from gpusim.results.whole import ResultsError, whole_file, write_text
+from gpusim.results.report import write_report
+from gpusim.results.settings import Settings, setting
+from gpusim.results.trace import write_trace
+from gpusim.results.whole import ResultsError, remove_leftovers, whole_file, write_text
 from gpusim.version import __version__
 
+CONFIG = "config.json"
 SUMMARY = "summary.json"
 SYNCS = "syncs.csv"
 EVENTS = "events.jsonl"
 TIMELINE_CSV = "timeline.csv"
 TIMELINE_NPZ = "timeline.npz"
 PLOT = "plot.png"
+TRACE = "trace.json.gz"
+GUESTPERF = "guestperf.json"
+REPORT = "report.html"
+
+_NUMBERS = (CONFIG, SYNCS, EVENTS, TIMELINE_CSV, TIMELINE_NPZ)
+_PICTURES = (PLOT, TRACE, GUESTPERF, REPORT)
 
 # digits after the point: the engine counts in nanoseconds
 _SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
 
 
-def write_run(result: Result, folder: Path, *, plot: bool = True) -> None:
+def begin_run(config: Config, folder: Path) -> None:
+    """Leave nothing of an earlier run that could be taken for this one's, and say what this one is.
+
+    Args:
+        config: of the run; config.json holds it, with every key.
+        folder: of the run; made if missing.
+
+    Raises:
+        OSError: a file cannot be written or removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (SUMMARY, *_NUMBERS, *_PICTURES):
+        (folder / name).unlink(missing_ok=True)
+    remove_leftovers(folder)
+    _write_config(folder, config)
+
+
+def write_run(
+    result: Result,
+    folder: Path,
+    *,
+    plot: bool = True,
+    config: Settings | None = None,
+    alternatives: Sequence[Alternative] | None = None,
+    run_hash: str = "",
+) -> None:
     """Write everything a run leaves, summary.json last.
 
     Args:
         result: the migration.
         folder: where to write; made if missing. What an earlier run left there is replaced.
-        plot: draw plot.png too.
+        plot: write the pictures of the run too: plot.png, trace.json.gz, guestperf.json, report.html.
+        config: what was simulated, for the pictures: dataclasses.asdict of a Config.
+        alternatives: what would have made it converge, for report.html; None: nobody asked.
+        run_hash: of the run, gpusim.run_hash.
 
     Raises:
         ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
@@ -56,17 +96,42 @@ def write_run(result: Result, folder: Path, *, plot: bool = True) -> None:
     with whole_file(folder / TIMELINE_NPZ) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
     if plot:
-        draw_run(result, folder / PLOT)
-    _write_summary(folder, asdict(result.summary))
+        trigger_percent = setting(config, "migration.throttle_trigger_threshold")
+        draw_run(result, folder / PLOT, trigger_percent=trigger_percent)
+        write_trace(result, columns, folder / TRACE)
+        write_guestperf(result, config, folder / GUESTPERF)
+        write_report(result, config, alternatives, folder, REPORT)  # links to all of the others
+    write_summary(folder, asdict(result.summary) | {"run_hash": run_hash})
 
 
-def write_failure(error: BaseException, folder: Path) -> None:
-    """Write the summary.json of a run that raised `error`, and no other file.
+def whole_run(
+    folder: Path, run_hash: str, *, plot: bool, wanted: Sequence[str] | None = None
+) -> dict[str, Any] | None:
+    """The summary of a run that is done and need not be computed again; None if there is none.
+
+    It has the same hash, was neither stopped nor failed, and all of its files are there, the
+    pictures too where they are wanted; or those files that are `wanted`.
+    """
+    try:
+        summary = read_summary(folder)
+    except ResultsError:
+        return None
+    if (summary["status"], summary.get("run_hash")) != ("ok", run_hash):
+        return None
+    if wanted is None:
+        wanted = _NUMBERS + (_PICTURES if plot else ())
+    return summary if all((folder / name).is_file() for name in wanted) else None
+
+
+def write_failure(error: BaseException, folder: Path, config: Config | None = None) -> None:
+    """Write the summary.json of a run that raised `error`, and its config.json if that is known.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        _write_config(folder, config)
     message = " ".join(str(error).split())
     name = type(error).__name__
     summary = {
@@ -75,7 +140,7 @@ def write_failure(error: BaseException, folder: Path) -> None:
         "traceback": "".join(traceback.format_exception(error)),
         "gpusim_version": __version__,
     }
-    _write_summary(folder, summary)
+    write_summary(folder, summary)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -96,7 +161,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
+def _write_config(folder: Path, config: Config) -> None:
+    write_text(folder / CONFIG, json.dumps(asdict(config), indent=2, default=str) + "\n")
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json, which says that the folder is whole."""
     text = json.dumps(summary, indent=2, allow_nan=False, default=_plain, ensure_ascii=False)
     write_text(folder / SUMMARY, text + "\n")
 

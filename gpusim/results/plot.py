@@ -10,6 +10,7 @@ import importlib.util
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from gpusim.records import Knot, Result, Summary, SyncRecord
 from gpusim.results import style
+from gpusim.results.timeline import FloatArray
+from gpusim.results.turning_points import pass_borders, stop_s
 from gpusim.results.whole import ResultsError, whole_file
 from gpusim.units import format_bytes
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 SPEED_BINS = 240  # the guest's speed is averaged, or throttle slices would hatch the panel
 SPEED_BIN_S = 2.0  # two slices at 99 %, QEMU's highest throttle
 NARROWEST_PASS = 0.004  # of the picture's width: narrower bands would only flicker
-LABELLED_PASS = 0.06
+LABELLED_PASS = 0.052
 LINE_CHARACTERS = 145  # what fits on a line below the headline
 FEW_SYNCS = 150  # more of them are drawn thinner, or they become one black block
 SYNC_ROOM = 1.22  # the rows of syncs stand above the highest value
@@ -50,8 +53,13 @@ def require_matplotlib() -> None:
         )
 
 
-def draw_run(result: Result, path: Path) -> None:
+def draw_run(result: Result, path: Path, *, trigger_percent: int | None = None) -> None:
     """Draw one migration into `path`, a PNG of 1200 x 900 pixels.
+
+    Args:
+        result: the migration.
+        path: of the picture.
+        trigger_percent: throttle_trigger_threshold, drawn as a share of what is sent; None: not.
 
     Raises:
         ResultsError: matplotlib is not installed.
@@ -60,15 +68,15 @@ def draw_run(result: Result, path: Path) -> None:
     with picture(path) as figure:
         total_s = max(result.summary.total_time_s, 1e-3)
         unit, unit_s = style.time_unit(total_s)
-        facts = _facts(result.summary)
-        remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(facts))
-        _draw_passes(remaining, result.syncs, total_s, unit_s)
+        lines = _below_headline(result.summary)
+        remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(lines))
+        _draw_passes([remaining, rates], result, total_s, unit_s)
         _draw_remaining(remaining, result, unit_s)
-        _draw_speed(speed, result.knots, total_s, unit_s)
-        _draw_rates(rates, result.syncs, unit_s)
+        _draw_speed(speed, result, total_s, unit_s)
+        _draw_rates(rates, result.syncs, unit_s, trigger_percent)
         rates.set_xlabel(f"Time since the migrate command ({unit})")
         rates.set_xlim(0, total_s / unit_s)
-        headline(figure, _title(result.summary), facts)
+        headline(figure, _title(result.summary), lines)
 
 
 @contextmanager
@@ -117,11 +125,11 @@ def legend(axes: Axes, columns: int) -> None:
         )
 
 
-def headline(figure: Figure, title: str, facts: list[str]) -> None:
+def headline(figure: Figure, title: str, lines: list[str]) -> None:
     """One bold line, and under it what a reader wants to know next."""
     figure.text(0.02, 0.972, title, fontsize=18, fontweight="bold", va="top")
     figure.text(
-        0.02, 0.932, "\n".join(facts), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
+        0.02, 0.932, "\n".join(lines), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
     )
 
 
@@ -143,42 +151,48 @@ def _title(summary: Summary) -> str:
     return f"{outcome}  \u00b7  {vm}"
 
 
-def _facts(summary: Summary) -> list[str]:
-    facts = []
+def facts(summary: Summary) -> list[str]:
+    """What a reader wants to know next, in a few words each."""
+    told = []
     if summary.downtime_ms is not None:
-        facts.append(f"downtime {style.duration(summary.downtime_ms / 1e3)}")
+        told.append(f"downtime {style.duration(summary.downtime_ms / 1e3)}")
     if summary.max_throttle_percent:
         highest = style.duration(summary.time_at_max_throttle_s)
-        facts.append(f"throttle up to {summary.max_throttle_percent} % (for {highest})")
-        facts.append(f"guest CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
+        told.append(f"throttle up to {summary.max_throttle_percent} % (for {highest})")
+        told.append(f"guest CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
     else:
-        facts.append("never throttled")
-    facts.append(f"{summary.dirty_sync_count} syncs")
+        told.append("never throttled")
+    told.append(f"{summary.dirty_sync_count} syncs")
     if summary.fallback_sync_count:
-        facts[-1] += f", {summary.fallback_sync_count} of them by the fallback timer"
-    if summary.verdict == "converged":  # its reason says nothing that is not there already
-        return ["  \u00b7  ".join(facts)]
+        told[-1] += f", {summary.fallback_sync_count} of them by the fallback timer"
+    return told
+
+
+def _below_headline(summary: Summary) -> list[str]:
+    """The facts on a line, and the reason if it says anything else."""
+    line = "  \u00b7  ".join(facts(summary))
+    if summary.verdict == "converged":
+        return [line]
     reason = summary.reason[:1].upper() + summary.reason[1:]
-    lines = textwrap.wrap(reason, LINE_CHARACTERS, max_lines=2, placeholder=" ...")
-    return ["  \u00b7  ".join(facts), *lines]
+    width = LINE_CHARACTERS
+    if len(reason) > LINE_CHARACTERS:  # two lines of about the same length, not one and a word
+        width = min(len(reason) // 2 + 12, LINE_CHARACTERS)
+    return [line, *textwrap.wrap(reason, width, max_lines=2, placeholder=" ...")]
 
 
-def _draw_passes(axes: Axes, syncs: list[SyncRecord], total_s: float, unit_s: float) -> None:
-    """Every other pass shaded, and numbered where there is room."""
-    starts: dict[int, float] = {}
-    for sync in syncs:
-        starts.setdefault(sync.pass_number, sync.time_s)
-    borders_s = [*starts.values(), total_s]
-    for number, start_s, end_s in zip(starts, borders_s, borders_s[1:], strict=False):
+def _draw_passes(panels: list[Axes], result: Result, total_s: float, unit_s: float) -> None:
+    """Every other pass shaded, and numbered in the first panel where there is room."""
+    for number, (start_s, end_s) in enumerate(pairwise(pass_borders(result)), start=1):
         share = (end_s - start_s) / total_s
         if number % 2 == 0 and share > NARROWEST_PASS:
-            axes.axvspan(start_s / unit_s, end_s / unit_s, color=style.SHADE, lw=0, zorder=0)
+            for axes in panels:
+                axes.axvspan(start_s / unit_s, end_s / unit_s, color=style.SHADE, lw=0, zorder=0)
         if share > LABELLED_PASS:
-            axes.text(
+            panels[0].text(
                 (start_s + end_s) / 2 / unit_s,
                 0.985,
                 f"pass {number}",
-                transform=axes.get_xaxis_transform(),
+                transform=panels[0].get_xaxis_transform(),
                 ha="center",
                 va="top",
                 fontsize=9.5,
@@ -203,9 +217,22 @@ def _draw_remaining(axes: Axes, result: Result, unit_s: float) -> None:
     axes.set_ylim(0, SYNC_ROOM * top)
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.01 * top])
     axes.set_ylabel(unit)
-    axes.set_title("Left to send")
+    axes.set_title(_title_of_remaining(result, largest))
     _draw_syncs(axes, result.syncs, unit_s)
     legend(axes, 3)
+
+
+def _shows_threshold(result: Result, largest: float) -> bool:
+    thresholds = [sync.threshold_bytes for sync in result.syncs if sync.threshold_bytes > 0]
+    return bool(thresholds) and max(thresholds) > 0.02 * largest and min(thresholds) < largest
+
+
+def _title_of_remaining(result: Result, largest: float) -> str:
+    """With the threshold in words where its line could not be told from the axis."""
+    last = result.syncs[-1].threshold_bytes if result.syncs else 0
+    if not last or _shows_threshold(result, largest):
+        return "Left to send"
+    return f"Left to send; QEMU switches over below {format_bytes(last)}"
 
 
 def _draw_threshold(
@@ -214,7 +241,7 @@ def _draw_threshold(
     """Below it QEMU switches over; drawn where it can be told from the axis."""
     known = [sync for sync in result.syncs if sync.threshold_bytes > 0]
     thresholds = [sync.threshold_bytes for sync in known]
-    if known and max(thresholds) > 0.02 * largest and min(thresholds) < largest:
+    if _shows_threshold(result, largest):
         times = [*(sync.time_s for sync in known), result.summary.total_time_s]
         axes.step(
             [time_s / unit_s for time_s in times],
@@ -232,8 +259,8 @@ def _draw_syncs(axes: Axes, syncs: list[SyncRecord], unit_s: float) -> None:
     fallback = [sync.time_s / unit_s for sync in syncs if sync.kind == "fallback"]
     others = [sync.time_s / unit_s for sync in syncs if sync.kind != "fallback"]
     rows = (
-        (others, 0.915, "|", style.INK, f"sync ({len(others)})"),
-        (fallback, 0.865, "v", style.ORANGE, f"fallback sync ({len(fallback)})"),
+        (others, 0.898, "|", style.INK, f"sync ({len(others)})"),
+        (fallback, 0.85, "v", style.ORANGE, f"fallback sync ({len(fallback)})"),
     )
     for times, height, mark, colour, label in rows:
         few = len(times) < FEW_SYNCS
@@ -254,7 +281,8 @@ def _draw_syncs(axes: Axes, syncs: list[SyncRecord], unit_s: float) -> None:
             )
 
 
-def _draw_speed(axes: Axes, knots: list[Knot], total_s: float, unit_s: float) -> None:
+def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> None:
+    knots = result.knots
     times = [knot.time_s for knot in knots]
     throttle = [knot.cpu_throttle_percentage for knot in knots]
     axes.fill_between(
@@ -273,8 +301,7 @@ def _draw_speed(axes: Axes, knots: list[Knot], total_s: float, unit_s: float) ->
         label="throttle",
     )
     if len(knots) > 1:
-        bin_s = max(total_s / SPEED_BINS, min(SPEED_BIN_S, total_s / 10))
-        edges = np.linspace(0.0, total_s, max(round(total_s / bin_s), 1) + 1)
+        edges = _speed_edges(knots, stop_s(result.summary), total_s)
         run_s = np.interp(edges, times, [knot.guest_run_s for knot in knots])
         axes.stairs(
             100 * np.diff(run_s) / np.diff(edges),
@@ -291,7 +318,26 @@ def _draw_speed(axes: Axes, knots: list[Knot], total_s: float, unit_s: float) ->
     legend(axes, 2)
 
 
-def _draw_rates(axes: Axes, syncs: list[SyncRecord], unit_s: float) -> None:
+def _speed_edges(knots: list[Knot], stopped_s: float, total_s: float) -> FloatArray:
+    """Bins of the guest's speed, borders where the throttle changes and where the VM stops."""
+    changes_s = [
+        after.time_s
+        for before, after in pairwise(knots)
+        if after.cpu_throttle_percentage != before.cpu_throttle_percentage
+    ]
+    bin_s = max(total_s / SPEED_BINS, min(SPEED_BIN_S, total_s / 10))
+    edges = [0.0]
+    for until_s in [*changes_s, stopped_s, total_s]:
+        since_s = edges[-1]
+        bins = max(round((until_s - since_s) / bin_s), 1)
+        if until_s > since_s:
+            edges += np.linspace(since_s, until_s, bins + 1)[1:].tolist()
+    return np.array(edges)
+
+
+def _draw_rates(
+    axes: Axes, syncs: list[SyncRecord], unit_s: float, trigger_percent: int | None
+) -> None:
     """Two staircases, a step a closed period, shaded where the guest outruns the wire."""
     axes.set_title("Newly dirty against sent")
     closed = [sync for sync in syncs if sync.period_ms]
@@ -311,11 +357,17 @@ def _draw_rates(axes: Axes, syncs: list[SyncRecord], unit_s: float) -> None:
     dirty = np.array([sync.bytes_dirty_period or 0 for sync in closed]) / period_s
     sent = np.array([sync.bytes_xfer_period or 0 for sync in closed]) / period_s
     edges = np.array([max(closed[0].time_s - period_s[0], 0.0), *(s.time_s for s in closed)])
-    _draw_staircases(axes, edges / unit_s, dirty, sent)
-    legend(axes, 3)
+    _draw_staircases(axes, edges / unit_s, dirty, sent, trigger_percent)
+    legend(axes, 4)
 
 
-def _draw_staircases(axes: Axes, edges: np.ndarray, dirty: np.ndarray, sent: np.ndarray) -> None:
+def _draw_staircases(
+    axes: Axes,
+    edges: FloatArray,
+    dirty: FloatArray,
+    sent: FloatArray,
+    trigger_percent: int | None,
+) -> None:
     largest = float(max(dirty.max(), sent.max(), 1.0))
     smallest = float(min(dirty.max(), sent.max()))
     unit, unit_rate = style.rate_unit(largest)
@@ -330,11 +382,19 @@ def _draw_staircases(axes: Axes, edges: np.ndarray, dirty: np.ndarray, sent: np.
         color=style.ORANGE,
         alpha=0.16,
         lw=0,
-        label="dirtied faster than sent" if (dirty > sent).any() else None,
     )
     # the thin line lies on the thick one where the two are equal
     axes.plot(times, np.repeat(sent, 2), color=style.BLUE, lw=3.4, label="sent")
     axes.plot(times, np.repeat(dirty, 2), color=style.ORANGE, lw=1.7, label="newly dirty")
+    if trigger_percent is not None:
+        axes.plot(
+            times,
+            np.repeat(sent, 2) * trigger_percent / 100,
+            color=style.BLUE,
+            lw=1.2,
+            ls=":",
+            label=f"{trigger_percent} % of sent: twice above it, and the throttle rises",
+        )
     if logarithmic:
         floor = smallest / unit_rate / 10
         axes.set_yscale("log")

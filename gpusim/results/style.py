@@ -51,7 +51,7 @@ _TIMES = (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
 _SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 _RATES = (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0))
 
-PANELS_TOP = 0.897  # under the bold line, as a share of the figure's height
+PANELS_TOP = 0.887  # under the bold line, as a share of the figure's height
 ROW = 0.0245  # a line of text below it
 
 
@@ -87,6 +87,13 @@ def duration(time_s: float) -> str:
     """A duration for people: 0.05 is "50 ms", 1234 is "20.6 min"."""
     name, seconds = time_unit(time_s)
     return f"{number(time_s / seconds)} {name}"
+
+
+def moment(time_s: float, total_s: float) -> str:
+    """A time of a run for people, in the unit that a picture of the run has: "16.68 min"."""
+    name, seconds = time_unit(total_s)
+    text = f"{time_s / seconds:.2f}".rstrip("0").rstrip(".")
+    return f"{text} {name}"
 
 
 def qemu(version: str) -> str:

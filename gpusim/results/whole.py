@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_TEMPORARY = ".gpusim.tmp"
+
 
 class ResultsError(Exception):
     """Results cannot be written, drawn or read; the message is one line for the user."""
@@ -32,7 +34,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written or renamed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -46,3 +48,9 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all; line ends stay as they are."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of a process that was killed while it wrote here."""
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)

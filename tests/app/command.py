@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from gpusim import Config
-from gpusim.app import conf_folder, converted, register
+from gpusim.app import conf_folder, register
+from gpusim.composed import converted
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
@@ -18,9 +23,27 @@ MAIN = "from gpusim.app import main; main()"
 
 def composed(*overrides: str) -> Config:
     """The Config that `gpusim OVERRIDES` would simulate."""
-    register()
-    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+    with _hydra():
         return converted(compose("config", overrides=list(overrides)))
+
+
+def composed_by_hydra(*overrides: str) -> DictConfig:
+    """The same as Hydra sees it, its own settings included."""
+    with _hydra():
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def _hydra() -> initialize_config_dir:
+    register()
+    return initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3")
+
+
+def jobs(arguments: list[str]) -> list[list[str]]:
+    """The overrides of each job of a command, but Hydra's own; of many, some."""
+    overrides = [text for text in arguments if not re.match(r"-|\+?hydra[./]", text)]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    (all_jobs,) = BasicSweeper.split_arguments(parsed, None)
+    return all_jobs[:: max(1, len(all_jobs) // 8)]
 
 
 def gpusim(

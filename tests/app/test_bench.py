@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpusim import bench_sweep
 from gpusim.bench import MEANS, main, run_config
 from gpusim.pages.backends import BACKENDS, obstacle
 from gpusim.scenario import resolve
@@ -103,3 +104,10 @@ def test_interrupted(
     assert main([*SMALL, "--json", str(tmp_path / "bench.json")]) == 130
     assert capsys.readouterr().err.endswith("error: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_is_measured_against_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--backend", "numpy", "--sweep", "2"]) == 0
+    _, naive, *engines = capsys.readouterr().out.splitlines()
+    assert naive.split()[-1] == "1.0"
+    assert [line.split("  ")[0] for line in engines] == list(bench_sweep.ENGINES)

@@ -11,10 +11,10 @@ import pytest
 
 from gpusim import Progress
 from gpusim.job import Completion
-from gpusim.multirun import job_name
 from tests.app.command import gpusim
 
-FILES = {"summary.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz"}
+FILES = {"config.json", "summary.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz"}
+PICTURES = {"plot.png", "report.html", "trace.json.gz", "guestperf.json"}
 
 
 def raising(error: str) -> str:
@@ -33,12 +33,34 @@ def summary(folder: Path) -> dict:
 def test_run_leaves_its_files(tmp_path) -> None:
     done = gpusim("experiment=tiny", "plot=true", cwd=tmp_path)
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert {path.name for path in folder.iterdir()} == FILES | {"plot.png", "gpusim.log", ".hydra"}
+    assert {path.name for path in folder.iterdir()} == (FILES | PICTURES | {"gpusim.log", ".hydra"})
     assert summary(folder)["status"] == "ok"
     assert summary(folder)["verdict"] == "converged"
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == str(folder)
     assert "converged after" in (folder / "gpusim.log").read_text()
+
+
+def test_nothing_of_an_earlier_run_is_left(tmp_path) -> None:
+    gpusim("experiment=tiny", "plot=true", "hydra.run.dir=one", cwd=tmp_path)
+    gpusim("experiment=tiny", "plot=false", "hydra.run.dir=one", cwd=tmp_path)
+    found = {path.name for path in (tmp_path / "one").iterdir()}
+    assert found == FILES | {"gpusim.log", ".hydra"}
+
+
+def test_value_that_cannot_be_simulated_leaves_an_earlier_run_as_it_was(tmp_path) -> None:
+    gpusim("experiment=tiny", "hydra.run.dir=one", cwd=tmp_path)
+    before = (tmp_path / "one/summary.json").read_bytes()
+    gpusim("experiment=tiny", "seed=-1", "hydra.run.dir=one", cwd=tmp_path, code=2)
+    assert (tmp_path / "one/summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("objective", ["[]", "[verdict]", "[total_time_s,loss]"])
+def test_objective_must_be_numbers_of_the_summary(objective, tmp_path) -> None:
+    done = gpusim("experiment=tiny", f"objective={objective}", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: objective = [")
+    assert "total_time_s" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_leaves_nothing(tmp_path) -> None:
@@ -82,10 +104,11 @@ def test_failing_job_does_not_stop_a_sweep(tmp_path) -> None:
         "tiny,working_set_percent=110": "failed",
         "tiny,working_set_percent=20": "ok",
     }
-    report = done.stdout.splitlines()[-3:]
-    assert "failed: ConfigError: workload.working_set_percent = 110" in report[0]
+    report = done.stdout.splitlines()[-4:]
+    assert "converged" in report[0]
     assert "converged" in report[1]
-    assert "converged" in report[2]
+    assert "failed: ConfigError: workload.working_set_percent = 110" in report[2]
+    assert report[3] == "3 runs: 2 converged, 1 failed"
 
 
 def test_sweep_draws_one_picture(tmp_path) -> None:
@@ -132,29 +155,3 @@ def test_import_is_light() -> None:
     code = f"import sys, gpusim; print(*{heavy}.intersection(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name"),
-    [
-        ([], "job"),
-        (["seed=1", "migration=qemu_9_1"], "qemu_9_1,seed=1"),
-        (["migration=qemu_9_1", "seed=1"], "qemu_9_1,seed=1"),
-        (["+workload.writers.log.threads=2"], "threads=2"),
-    ],
-)
-def test_job_name(overrides: list[str], name: str) -> None:
-    assert job_name(overrides) == name
-
-
-def test_job_names_differ_and_can_be_folders() -> None:
-    odd = [
-        ["vm.memory=1 TiB"],
-        ["vm.memory=1_TiB"],
-        ["hydra.x=../../etc"],
-        ["a=" + "x" * 300],
-        ["a=" + "x" * 301],
-    ]
-    names = [job_name(overrides) for overrides in odd]
-    assert len(set(names)) == len(names)
-    assert all(len(name) <= 120 and "/" not in name for name in names)

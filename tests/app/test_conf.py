@@ -7,13 +7,16 @@ import shlex
 
 import pytest
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from gpusim.scenario import resolve
-from tests.app.command import CONF, composed
+from tests.app.command import CONF, composed, composed_by_hydra, jobs
+from tests.sweeps.engines import need_engine_of
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
-EXPERIMENTS = sorted(CONF.glob("experiment/*.yaml"))
+QUESTIONS = sorted([*CONF.glob("experiment/*.yaml"), *CONF.glob("sweep/*.yaml")])
+SWEEPS = sorted(CONF.glob("sweep/*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +28,7 @@ def _every_backend_and_memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_can_be_simulated(option: str) -> None:
+    need_engine_of(option)
     resolve(composed(option))
 
 
@@ -32,15 +36,31 @@ def test_defaults_can_be_simulated() -> None:
     resolve(composed())
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_starts_with_its_command_and_its_question(path) -> None:
+@pytest.mark.parametrize("path", QUESTIONS, ids=lambda path: path.stem)
+def test_question_starts_with_its_command(path) -> None:
     package, command, *rest = path.read_text().splitlines()
     comment = " ".join(itertools.takewhile(lambda line: line.startswith("#"), rest))
     assert package == "# @package _global_"
     assert "?" in comment
     program, *overrides = shlex.split(command.removeprefix("# "))
-    assert (program, overrides[0]) == ("gpusim", f"experiment={path.stem}")
+    assert (program, overrides[0]) == ("gpusim", f"{path.parent.name}={path.stem}")
+    need_engine_of(overrides[0])
     resolve(composed(*overrides))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweep_has_a_folder_a_question_and_an_axis_of_its_own(path) -> None:
+    need_engine_of(f"sweep={path.stem}")
+    config = composed_by_hydra(f"sweep={path.stem}")
+    assert config.hydra.mode == RunMode.MULTIRUN
+    assert config.hydra.sweep.dir == f"outputs/multirun/{path.stem}"
+    report, params = config.hydra.callbacks.report, config.hydra.sweeper.params
+    assert report.question
+    assert report.x is None or report.x in params
+    if "optuna" in config.hydra.sweeper._target_:
+        return
+    for job in jobs([f"{key}={values}" for key, values in params.items()]):
+        resolve(composed(f"sweep={path.stem}", *job))
 
 
 def test_workloads_scale_with_every_vm() -> None:

@@ -9,12 +9,16 @@ import shlex
 from dataclasses import fields
 
 import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import gpusim as package
 from gpusim import Config, Summary, bench
 from gpusim.scenario import resolve
 from gpusim.validation import cli as validate
-from tests.app.command import CONF, REPOSITORY, composed, gpusim
+from tests.app.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
+from tests.sweeps.engines import need_engine_of
 
 DOCUMENTS = [
     REPOSITORY / "README.md",
@@ -25,36 +29,42 @@ FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(program: str = "gpusim") -> list[tuple[str, bool]]:
-    """Every `PROGRAM ...` in a bash block, and whether it is marked slow in a comment."""
+    """Every `PROGRAM ...` in a bash block, and whether its comment says that it is not to be run."""
     blocks = [block for path in DOCUMENTS for block in FENCE.findall(path.read_text())]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    ours = [line for line in lines if re.match(program + r"(\s|$)", line)]
-    return [(line.split("#")[0].strip(), "# slow" in line) for line in ours]
+    ours = [line for line in lines if re.match(rf"([A-Z_]+=\S+ )*{program}(\s|$)", line)]
+    return [(line.split(" #")[0].strip(), bool(re.search("# (slow|needs)", line))) for line in ours]
 
 
-def jobs(arguments: list[str]) -> list[list[str]]:
-    """The overrides of each job of a command; a comma outside of brackets makes a sweep."""
-    overrides = [text for text in arguments if not text.startswith(("-", "hydra."))]
-    choices = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        values = [value] if re.search(r"[\[{'\"]", value) else value.split(",")
-        choices.append([f"{key}={one}" for one in values])
-    return [list(job) for job in itertools.product(*choices)]
+def words(command: str) -> tuple[dict[str, str], list[str]]:
+    """Environment and arguments of a command."""
+    parts = shlex.split(command)
+    environment = list(itertools.takewhile(lambda part: re.match("[A-Z_]+=", part), parts))
+    return dict(part.split("=", 1) for part in environment), parts[len(environment) + 1 :]
+
+
+def need_engines_of(arguments: list[str]) -> None:
+    for argument in arguments:
+        need_engine_of(argument)
 
 
 @pytest.mark.parametrize("command", [line for line, _ in commands()])
 def test_command_composes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpusim.pages.backends.obstacle", lambda name: None)
     monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 2**40)
-    for overrides in jobs(shlex.split(command)[1:]):
+    _, arguments = words(command)
+    need_engines_of(arguments)
+    composed_by_hydra(*(text for text in arguments if text.startswith("hydra/")))
+    for overrides in jobs(arguments):
         resolve(composed(*overrides))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [line for line, slow in commands() if not slow])
 def test_command_runs(command: str, tmp_path) -> None:
-    gpusim(*shlex.split(command)[1:], cwd=tmp_path)
+    environment, arguments = words(command)
+    need_engines_of(arguments)
+    gpusim(*arguments, cwd=tmp_path, before=f"import os; os.environ.update({environment})")
 
 
 @pytest.mark.slow
@@ -89,9 +99,10 @@ def test_the_commands_for_a_gpu_can_be_parsed() -> None:
     assert measured
 
 
-def test_readme_example() -> None:
-    text = (REPOSITORY / "README.md").read_text().replace("```", "\n")
-    example = doctest.DocTestParser().get_doctest(text, {}, "README.md", "README.md", 0)
+@pytest.mark.parametrize("name", ["README.md", "docs/sweeps.md"])
+def test_example_of_a_document(name: str) -> None:
+    text = (REPOSITORY / name).read_text().replace("```", "\n")
+    example = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
     assert example.examples
     assert doctest.DocTestRunner().run(example).failed == 0
 
@@ -124,3 +135,19 @@ def test_first_sentence_says_what_is_simulated() -> None:
     first = (REPOSITORY / "README.md").read_text().split("\n\n")[1].split(". ")[0]
     assert "simulates QEMU live migration" in first
     assert "does not simulate GPUs" in first
+
+
+def test_table_of_sweeps_says_what_they_are() -> None:
+    """Each file's question and its number of runs, as docs/sweeps.md has them."""
+    table = (REPOSITORY / "docs/sweeps.md").read_text()
+    for path in sorted(CONF.glob("sweep/*.yaml")):
+        settings = yaml.safe_load(path.read_text())["hydra"]
+        question = settings["callbacks"]["report"]["question"]
+        sweeper = settings["sweeper"]
+        runs = sweeper.get("n_trials") or count(sweeper["params"])
+        assert f"| `{path.stem}` | {question} | {runs} |" in table
+
+
+def count(params: dict[str, object]) -> int:
+    parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
+    return len(BasicSweeper.split_arguments(parsed, None)[0])

@@ -35,6 +35,7 @@ class FakeMigration:
     run_s: float = 0.0
     throttle: int = 0
     passes: int = 1
+    pass_ends: list[float] = field(default_factory=list)
     period: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # start, dirty, sent
     syncs: list[SyncRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -117,13 +118,20 @@ class FakeMigration:
                 continue
             dirty = self.send(left_s)
             self.passes += 1
+            self.pass_ends.append(self.time_s)
             self.sync("exact", dirty)
             if self.remaining <= 0.3 * self.link_rate:
                 self.send(self.remaining / self.link_rate)
                 verdict = "converged"
                 break
         summary = self.summary(verdict)
-        return Result(summary=summary, syncs=self.syncs, events=self.events, knots=self.knots)
+        return Result(
+            summary=summary,
+            syncs=self.syncs,
+            events=self.events,
+            knots=self.knots,
+            pass_ends_s=self.pass_ends,
+        )
 
     def summary(self, verdict: Any) -> Summary:
         first = [sync.time_s for sync in self.syncs if sync.cpu_throttle_percentage]

@@ -16,9 +16,9 @@ from gpusim.records import Event, Result, Summary, SyncRecord
 from gpusim.results import ResultsError, files, read_summary, write_failure, write_run
 from gpusim.version import __version__
 
-FILES = {
+PICTURES = {"guestperf.json", "plot.png", "report.html", "trace.json.gz"}
+FILES = PICTURES | {
     "events.jsonl",
-    "plot.png",
     "summary.json",
     "syncs.csv",
     "timeline.csv",
@@ -35,16 +35,16 @@ def test_a_run_leaves_these_files_and_no_temporary_one(result: Result, tmp_path:
     assert names(tmp_path / "new" / "run") == FILES
 
 
-def test_no_plot_if_none_is_wanted(result: Result, tmp_path: Path) -> None:
+def test_no_pictures_if_none_are_wanted(result: Result, tmp_path: Path) -> None:
     write_run(result, tmp_path, plot=False)
-    assert names(tmp_path) == FILES - {"plot.png"}
+    assert names(tmp_path) == FILES - PICTURES
 
 
 def test_the_summary_comes_back_in_the_order_of_its_fields(result: Result, tmp_path: Path) -> None:
-    write_run(result, tmp_path, plot=False)
+    write_run(result, tmp_path, plot=False, run_hash="12ab")
     summary = read_summary(tmp_path)
-    assert summary == asdict(result.summary)
-    assert list(summary) == [field.name for field in fields(Summary)]
+    assert summary == asdict(result.summary) | {"run_hash": "12ab"}
+    assert list(summary) == [*(field.name for field in fields(Summary)), "run_hash"]
 
 
 def test_what_is_unknown_is_null(result: Result, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_an_interrupted_drawing_leaves_no_picture(
     monkeypatch.setattr(Figure, "savefig", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_run(result, tmp_path)
-    assert names(tmp_path) == FILES - {"plot.png", "summary.json"}
+    assert names(tmp_path) == FILES - PICTURES - {"summary.json"}
 
 
 def test_an_earlier_summary_does_not_vouch_for_a_failed_rewrite(

@@ -3,74 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gpusim.records import Result
 from gpusim.results import ResultsError, compare, style, write_failure, write_run
 from gpusim.results.plot import draw_run, verdict_sentence
-from tests.results.conftest import FakeMigration
-
-TIB = 2**40
-
-
-def fake(**fields: Any) -> Result:
-    return FakeMigration(**fields).run()
-
-
-def ended_at_once() -> Result:
-    made = fake(vm_bytes=2**24, working_set_bytes=0)
-    end = replace(made.knots[0], time_s=0.05, remaining_bytes=0, guest_run_s=0.05)
-    summary = replace(made.summary, total_time_s=0.05)
-    return Result(summary=summary, syncs=made.syncs[:1], knots=[made.knots[0], end])
-
-
-def incomplete() -> Result:
-    made = fake(vm_bytes=TIB, working_set_bytes=0.25 * TIB, write_rate=3e9, link_rate=1.25e9)
-    reason = "the wall-clock limit was reached; " * 20
-    stopped = {"status": "incomplete", "verdict": None, "downtime_ms": None, "reason": reason}
-    return replace(made, summary=replace(made.summary, **stopped))
-
-
-def outruns_the_wire() -> Result:
-    """Newly dirty is thirty times what is sent: a logarithmic axis."""
-    made = fake(link_rate=1e8, write_rate=1.5e8)
-    syncs = [
-        replace(sync, bytes_dirty_period=sync.bytes_dirty_period and 30 * sync.bytes_dirty_period)
-        for sync in made.syncs
-    ]
-    return replace(made, syncs=syncs)
-
-
-def nothing_sent() -> Result:
-    made = fake(link_rate=1e8, write_rate=1.5e8)
-    none = {"bytes_dirty_period": 0, "bytes_xfer_period": 0}
-    return replace(made, syncs=[replace(sync, **none) for sync in made.syncs])
-
-
-RUNS: dict[str, Callable[[], Result]] = {
-    "converged": lambda: fake(link_rate=1e8, write_rate=1.5e8),
-    "never_throttled_no_fallback": lambda: fake(working_set_bytes=0, fallback_s=1e18),
-    "not_converged": lambda: fake(write_rate=1e12, working_set_bytes=2.0**29, link_rate=5e7),
-    "time_limit": lambda: fake(
-        vm_bytes=8 * TIB, working_set_bytes=2.0 * TIB, write_rate=1e12, limit_s=1500.0
-    ),
-    "a_thousand_passes": lambda: fake(
-        fallback_s=1e18, write_rate=1e12, auto_converge=False, max_syncs=1000
-    ),
-    "ended_at_once": ended_at_once,
-    "incomplete": incomplete,
-    "outruns_the_wire": outruns_the_wire,
-    "nothing_sent": nothing_sent,
-    "one_knot": lambda: replace(ended_at_once(), knots=ended_at_once().knots[:1]),
-    "no_time": lambda: replace(
-        ended_at_once(), summary=replace(ended_at_once().summary, total_time_s=0.0)
-    ),
-}
+from tests.results.runs import RUNS, fake
 
 
 def assert_is_picture(path: Path) -> None:

@@ -1,0 +1,177 @@
+"""What would have made it converge: single changes to a config, each simulated over expected shares.
+
+Owns which changes are worth a try and how far they may go. It knows scenarios and dry runs, no rule
+of QEMU's and no file; what comes out is data for whoever tells the user.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from gpusim.config import Config, ConfigError
+from gpusim.plan import expected_run
+from gpusim.qemu.versions import VERSIONS
+from gpusim.records import Alternative, Summary
+from gpusim.scenario import Scenario, resolve
+from gpusim.units import NS_PER_S
+
+LOOK_AHEAD_S = 4.0  # wall time for all changes together
+LINK_FACTORS = (1.5, 2, 3, 5, 10, 20, 40)
+DOWNTIME_FACTORS = (2, 5, 10, 20, 50, 100)
+LONGEST_DOWNTIME_MS = 30_000  # a guest that stands still for longer has not been migrated live
+HIGHEST_THROTTLE = 99  # migration/options.c:migrate_params_check
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One key, and the values to try, from the smallest change to the largest."""
+
+    key: str
+    values: tuple[int | float | str | bool | None, ...]
+
+    def applied(self, config: Config, value: object) -> Config:
+        group, name = self.key.split(".")
+        return replace(config, **{group: replace(getattr(config, group), **{name: value})})
+
+
+def alternatives(config: Config, *, look_ahead_s: float = LOOK_AHEAD_S) -> list[Alternative]:
+    """Single changes with which a config that does not converge would, or would not either.
+
+    Of a ladder of values the smallest that converges is given, found by halving: what one step
+    achieves a larger one is taken to achieve too, and where time is up before the smallest is found,
+    the smallest known so far is. Where none converges, the ladder's last value is given.
+
+    Args:
+        config: of a run that did not converge.
+        look_ahead_s: wall time after which the rest is given as not tried.
+    """
+    until_s = time.monotonic() + look_ahead_s
+    try:
+        changes = list(_changes(config, resolve(config)))
+    except ConfigError:  # it was simulated, but memory that was free then is not any more
+        return []
+    tried = []
+    for place, change in enumerate(changes):  # each gets its share of the time that is left
+        now_s = time.monotonic()
+        share_s = (until_s - now_s) / (len(changes) - place)
+        tried.append(_tried(config, change, now_s + share_s))
+    return [  # what the others left over is for those that their share was too short for
+        _tried(config, change, until_s) if first.outcome == "not_tried" else first
+        for change, first in zip(changes, tried, strict=True)
+    ]
+
+
+def _tried(config: Config, change: _Change, until_s: float) -> Alternative:
+    """The smallest value of a ladder that converges."""
+    low, high = 0, len(change.values)  # the answer is one of these; the last: none converges
+    found: Summary | None = None
+    at = high - 1  # first of all the largest: often nothing on a ladder helps
+    while low < high:
+        outcome = _expected(change.applied(config, change.values[at]), until_s)
+        if outcome is None:
+            break
+        if outcome.verdict == "converged":
+            high, found = at, outcome
+        else:
+            low = at + 1
+        at = (low + high) // 2
+    if found is None:
+        tried = low == len(change.values)
+        return Alternative(
+            key=change.key,
+            value=_written(change.values[-1]),
+            outcome="does_not" if tried else "not_tried",
+        )
+    return Alternative(
+        key=change.key,
+        value=_written(change.values[high]),
+        outcome="converges",
+        total_time_s=found.total_time_s,
+        downtime_ms=found.downtime_ms,
+        max_throttle_percent=found.max_throttle_percent,
+        guest_cpu_lost_percent=found.guest_cpu_lost_percent,
+    )
+
+
+def _expected(config: Config, until_s: float) -> Summary | None:
+    """What to expect of a config; None if there is no time to see it end."""
+    left_s = until_s - time.monotonic()
+    if left_s <= 0:
+        return None
+    try:
+        scenario = resolve(config)
+    except ConfigError:  # memory that was free a moment ago is not any more
+        return None
+    summary, _ = expected_run(scenario, round(left_s * NS_PER_S))
+    return summary if summary.status == "ok" else None
+
+
+def _changes(config: Config, scenario: Scenario) -> Iterator[_Change]:
+    """What may help: the free ones first, then those that cost the guest or money."""
+    for change in (
+        *_of_auto_converge(config, scenario),
+        *_of_the_link(config, scenario),
+        *_of_the_downtime(config),
+    ):
+        allowed = [value for value in change.values if _allowed(change.applied(config, value))]
+        if allowed:
+            yield replace(change, values=tuple(allowed))
+
+
+def _allowed(config: Config) -> bool:
+    try:
+        resolve(config)
+    except ConfigError:
+        return False
+    return True
+
+
+def _of_auto_converge(config: Config, scenario: Scenario) -> Iterator[_Change]:
+    if not config.migration.auto_converge:
+        yield _Change("migration.auto_converge", (True,))
+        return  # without it there is neither a throttle nor a fallback sync
+    if scenario.parameters.fallback_sync_interval_ns is None:
+        if VERSIONS[scenario.version].fallback_sync_interval_ns is None:
+            yield _Change("migration.version", (_first_with_fallback_sync(),))
+        else:
+            yield _Change("migration.fallback_sync_interval", (None,))
+    if scenario.parameters.max_cpu_throttle < HIGHEST_THROTTLE:
+        yield _Change("migration.max_cpu_throttle", (HIGHEST_THROTTLE,))
+
+
+def _first_with_fallback_sync() -> str:
+    return next(name for name, rules in VERSIONS.items() if rules.fallback_sync_interval_ns)
+
+
+def _of_the_link(config: Config, scenario: Scenario) -> Iterator[_Change]:
+    """More of whichever of wire and rate limit binds; a recorded wire is as fast as it was."""
+    wire, limit = scenario.link.bandwidth, scenario.parameters.max_bandwidth
+    if scenario.link.recorded is not None:
+        return
+    if 0 < limit < wire:
+        faster = [factor * limit for factor in LINK_FACTORS if factor * limit <= wire]
+        yield _Change("migration.max_bandwidth", tuple(_rate(rate) for rate in faster))
+    else:
+        yield _Change("link.bandwidth", tuple(_rate(factor * wire) for factor in LINK_FACTORS))
+
+
+def _rate(bytes_per_s: float) -> str:
+    gigabits = bytes_per_s * 8 / 1e9
+    return f"{gigabits:g}Gbit/s" if gigabits >= 1 else f"{1000 * gigabits:g}Mbit/s"
+
+
+def _of_the_downtime(config: Config) -> Iterator[_Change]:
+    least_ms = max(config.migration.downtime_limit, 100)
+    longer = [factor * least_ms for factor in DOWNTIME_FACTORS]
+    yield _Change(
+        "migration.downtime_limit", tuple(ms for ms in longer if ms <= LONGEST_DOWNTIME_MS)
+    )
+
+
+def _written(value: object) -> str:
+    """A value as on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

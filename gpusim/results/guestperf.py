@@ -1,0 +1,217 @@
+"""guestperf.json: a run in the shape of the reports that QEMU's guestperf-plot reads.
+
+Owns the translation of records into that format: its keys, units and sampling. What a simulator
+cannot know has a neutral value, said where it is set; features that gpusim does not simulate are off,
+with the format's own defaults.
+
+Source: QEMU's tests/migration-stress/guestperf (until 9.2 tests/migration/guestperf): report.py,
+hardware.py, scenario.py, progress.py and timings.py for the keys, engine.py for their units.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpusim.config import WriterConfig
+from gpusim.records import Result, SyncRecord
+from gpusim.results import style
+from gpusim.results.settings import Settings, setting
+from gpusim.results.whole import write_text
+from gpusim.units import parse_bytes_per_s, parse_ns
+
+PAGE_BYTES = 4096  # where no config says otherwise
+PAGES_PER_GIB = 2**30 // PAGE_BYTES  # the stress guest times how long it takes to write 1 GiB
+UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
+MOST_SAMPLES = 1000
+ALL_THREADS = 1  # the guest's writers together, and each vCPU: all are in phase, one stands for all
+
+
+def write_guestperf(result: Result, config: Settings | None, path: Path) -> None:
+    """Write `guestperf_report` as JSON.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    report = guestperf_report(result, config)
+    write_text(path, json.dumps(report, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def guestperf_report(result: Result, config: Settings | None) -> dict[str, Any]:
+    """The report as nested dicts and lists; times are seconds since the migrate command.
+
+    Args:
+        result: the migration.
+        config: what was simulated; None: what only it says is neutral.
+    """
+    times_s, run_s = _run_time(result)
+    vcpus = setting(config, "vm.vcpus", 1)
+    cpu_ms = [1e3 * seconds for seconds in run_s]
+    return {
+        "hardware": _hardware(result, vcpus),
+        "scenario": _scenario(result, config),
+        "progress_history": _progress_history(result, config),
+        "guest_timings": _guest_timings(times_s, run_s, config),
+        # As if every vCPU worked whenever it may; the migration thread's own time is not known.
+        "qemu_timings": _timings(times_s, [vcpus * value for value in cpu_ms]),
+        "vcpu_timings": _timings(times_s, cpu_ms),
+        "binary": f"gpusim {result.summary.gpusim_version}",
+        "dst_host": "localhost",
+        "kernel": "",  # no guest is booted
+        "initrd": "",
+        "transport": "tcp",
+        "sleep": 0,  # seconds of the guest's work before the migration
+    }
+
+
+def _hardware(result: Result, vcpus: int) -> dict[str, Any]:
+    gib = result.summary.vm_bytes / 2**30
+    return {
+        "cpus": vcpus,
+        "mem": int(gib) if gib == int(gib) else gib,  # GiB
+        "src_mem_bind": [],
+        "dst_mem_bind": [],
+        "src_cpu_bind": [],
+        "dst_cpu_bind": [],
+        "prealloc_pages": False,
+        "huge_pages": False,
+        "locked_pages": False,
+        "dirty_ring_size": 0,  # not modelled, with dirty_ring neither
+    }
+
+
+def _scenario(result: Result, config: Settings | None) -> dict[str, Any]:
+    limit = setting(config, "limit.simulated", 0)
+    return {
+        "name": f"gpusim, {style.qemu(result.summary.qemu_version)}",
+        "downtime": setting(config, "migration.downtime_limit", 0),  # ms
+        "bandwidth": _bandwidth_mib_per_s(config),
+        "max_iters": 0,  # gpusim limits no iterations
+        "max_time": round(parse_ns(limit) / 1e9),  # s
+        "pause": False,
+        "pause_iters": 5,
+        "post_copy": False,
+        "post_copy_iters": 5,
+        "auto_converge": bool(setting(config, "migration.auto_converge", False)),
+        "auto_converge_step": setting(config, "migration.cpu_throttle_increment", 10),
+        "compression_mt": False,
+        "compression_mt_threads": 1,
+        "compression_xbzrle": False,
+        "compression_xbzrle_cache": 10,
+        "multifd": False,
+        "multifd_channels": 2,
+        "dirty_limit": False,
+        "x_vcpu_dirty_limit_period": 500,
+        "vcpu_dirty_limit": 1,
+    }
+
+
+def _bandwidth_mib_per_s(config: Settings | None) -> int:
+    """max_bandwidth, or the link's where there is none."""
+    limit = parse_bytes_per_s(setting(config, "migration.max_bandwidth", 0)) or math.inf
+    rate = min(limit, parse_bytes_per_s(setting(config, "link.bandwidth", "unlimited")))
+    return UNLIMITED_MIB_PER_S if math.isinf(rate) else max(round(rate / 2**20), 1)
+
+
+def _progress_history(result: Result, config: Settings | None) -> list[dict[str, Any]]:
+    """One record a sync, as guestperf takes one whenever dirty-sync-count rises, and one at the end."""
+    summary = result.summary
+    history = []
+    rate = 0
+    for sync in result.syncs:
+        rate = rate if sync.dirty_pages_rate is None else sync.dirty_pages_rate
+        status = {"setup": "setup", "final": "device"}.get(sync.kind, "active")
+        history.append(_progress(result, sync, rate, status, sync.time_s))
+    if result.syncs:
+        status = "completed" if summary.verdict == "converged" else "cancelled"
+        last = _progress(result, result.syncs[-1], rate, status, summary.total_time_s)
+        last["downtime"] = round(summary.downtime_ms or 0)
+        last["ram"] |= {
+            "transferred_bytes": summary.transferred_bytes,
+            "remaining_bytes": summary.remaining_bytes,
+            "duplicate_pages": summary.zero_pages,
+            "normal_pages": summary.normal_pages,
+            "normal_bytes": summary.normal_pages * setting(config, "vm.page_size", PAGE_BYTES),
+        }
+        history.append(last)
+    return history
+
+
+def _progress(
+    result: Result, sync: SyncRecord, rate: int, status: str, time_s: float
+) -> dict[str, Any]:
+    bandwidth = sync.bandwidth_bytes_per_s
+    return {
+        "status": status,
+        "ram": {
+            "transferred_bytes": sync.transferred_bytes,
+            "remaining_bytes": sync.remaining_bytes,
+            "total_bytes": result.summary.vm_bytes,
+            "duplicate_pages": 0,  # of which kind pages were is known at the end only
+            "skipped_pages": 0,
+            "normal_pages": 0,
+            "normal_bytes": 0,
+            "dirty_rate_pps": rate,
+            "transfer_rate_mbs": bandwidth * 8 / 1e6,  # Mbit/s, as query-migrate's mbps
+            "iterations": sync.dirty_sync_count,
+        },
+        "now": time_s,
+        "duration": round(1e3 * time_s),  # ms, as all that follow
+        "downtime": 0,
+        "downtime_expected": round(1e3 * sync.remaining_bytes / bandwidth) if bandwidth else 0,
+        "setup_time": 0,
+        "throttle_pcent": sync.cpu_throttle_percentage,
+        "dirty_limit_throttle_time_per_round": 0,
+        "dirty_limit_ring_full_time": 0,
+    }
+
+
+def _run_time(result: Result) -> tuple[list[float], list[float]]:
+    """Times about a second apart, and how long a vCPU has run by then."""
+    total_s = result.summary.total_time_s
+    samples = min(max(math.ceil(total_s), 1), MOST_SAMPLES) + 1
+    times_s = np.linspace(0.0, total_s, samples)
+    knots = result.knots
+    run_s = np.interp(times_s, [k.time_s for k in knots], [k.guest_run_s for k in knots])
+    return np.round(times_s, 6).tolist(), np.round(run_s, 6).tolist()
+
+
+def _timings(times_s: list[float], values: list[float]) -> list[dict[str, Any]]:
+    return [
+        {"tid": ALL_THREADS, "timestamp": time_s, "value": round(value, 3)}
+        for time_s, value in zip(times_s, values, strict=True)
+    ]
+
+
+def _guest_timings(
+    times_s: list[float], run_s: list[float], config: Settings | None
+) -> list[dict[str, Any]]:
+    """Milliseconds that the guest takes to write 1 GiB, page by page, at the speed it has just then.
+
+    Nothing is said of a second in which it stood still; where no rate is known the value is 0.
+    """
+    rate = _page_writes_per_s(config)
+    at_full_speed_ms = 1e3 * PAGES_PER_GIB / rate if rate else 0.0
+    records = []
+    for since_s, until_s, before_s, after_s in zip(
+        times_s, times_s[1:], run_s, run_s[1:], strict=False
+    ):
+        if after_s > before_s:
+            slower = (until_s - since_s) / (after_s - before_s)
+            value = round(at_full_speed_ms * slower, 3)
+            records.append({"tid": ALL_THREADS, "timestamp": until_s, "value": value})
+    # guestperf-plot takes the first record of each list for granted.
+    return records or [{"tid": ALL_THREADS, "timestamp": times_s[-1], "value": 0.0}]
+
+
+def _page_writes_per_s(config: Settings | None) -> float:
+    """Of all writers together, unthrottled."""
+    writers = setting(config, "workload.writers")
+    if writers is None:  # one, or with an idle guest none
+        return float(setting(config, "workload.page_writes_per_s", 0.0))
+    rates = (w.get("page_writes_per_s", WriterConfig.page_writes_per_s) for w in writers.values())
+    return float(sum(rates))

@@ -1,0 +1,45 @@
+"""When are two runs the same run? One hash of all that decides what a run writes.
+
+That is the config without what only says where and how to compute it, gpusim's version, and its
+source: an editable install changes without a new version. A sweep that is started again computes
+nothing for which a run with the same hash is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpusim.config import Config
+from gpusim.version import __version__
+
+# What the results of a run that has ended do not depend on.
+_DECIDES_NOTHING = ("backend", "dry_run", "plot", "objective")
+
+
+def run_hash(config: Config) -> str:
+    """32 hexadecimal digits; equal for runs whose results are equal, byte for byte.
+
+    `limit.wall` does not count: a run that it stopped is incomplete, and never taken as done.
+    """
+    decides: dict[str, Any] = asdict(config)
+    for key in _DECIDES_NOTHING:
+        decides.pop(key, None)
+    decides["limit"].pop("wall")
+    text = json.dumps([decides, __version__, _source_hash()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def _source_hash() -> str:
+    """Of gpusim's Python and CUDA files, their names included."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for kind in ("*.py", "*.cu") for path in package.rglob(kind)):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""Does one process for many runs give what one run at a time gives?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpusim import Config, ConfigError, LinkConfig, Result, VmConfig, simulate, simulate_many
+from gpusim.config import WriterConfig
+from tests.app.command import gpusim
+
+SAME_BYTES = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
+GRID = ["migration=qemu_9_1,qemu_9_2", "workload.working_set_percent=5,50", "seed=1,2", "link.bandwidth=1Gbit/s"]  # fmt: skip
+
+
+def small(seed: int) -> Config:
+    return Config(
+        vm=VmConfig(memory="128MiB", vcpus=2),
+        workload=WriterConfig(working_set_percent=20.0, page_writes_per_s=3e4),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_many_give_what_one_at_a_time_gives(workers: int) -> None:
+    configs = [small(seed) for seed in range(4)]
+    for config, result in zip(configs, simulate_many(configs, workers=workers), strict=True):
+        alone = simulate(config)
+        assert isinstance(result, Result)
+        assert (result.syncs, result.events) == (alone.syncs, alone.events)
+
+
+def test_one_that_cannot_be_simulated_does_not_stop_the_others() -> None:
+    outcomes = list(simulate_many([small(1), small(-1), small(2)]))
+    assert [type(outcome) for outcome in outcomes] == [Result, ConfigError, Result]
+
+
+def test_configs_are_asked_for_one_by_one() -> None:
+    asked: list[int] = []
+    outcomes = simulate_many(asked.append(seed) or small(seed) for seed in range(3))
+    next(outcomes)
+    assert asked == [0]
+
+
+def test_workers_must_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="workers = -1"):
+        simulate_many([], workers=-1)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for path in folder.glob("*/*")
+        if path.name in SAME_BYTES
+    }
+
+
+def test_batch_sweep_writes_what_hydras_own_sweeper_writes(tmp_path) -> None:
+    """Every file of every job, byte for byte: presets, single keys and their types."""
+    sweep = ["-m", "experiment=tiny", *GRID]
+    gpusim(*sweep, "hydra.sweep.dir=basic", cwd=tmp_path)
+    gpusim(*sweep, "hydra.sweep.dir=batch", "hydra/sweeper=batch", cwd=tmp_path)
+    both = [*sweep, "hydra.sweep.dir=two", "hydra/sweeper=batch", "hydra.sweeper.workers=2"]
+    gpusim(*both, cwd=tmp_path)
+    basic = files(tmp_path / "basic")
+    assert len(basic) == 8 * len(SAME_BYTES)
+    assert files(tmp_path / "batch") == basic
+    assert files(tmp_path / "two") == basic
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vm.memorx=1GiB", "Could not override 'vm.memorx'"),
+        ("vm.vcpus=1,many", "Error merging override vm.vcpus=many"),
+        ("migration=qemu_9_2,qemu_1_0", "Could not find 'migration/qemu_1_0'"),
+    ],
+)
+def test_typo_stops_a_batch_before_its_first_job(override: str, message: str, tmp_path) -> None:
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out", override]
+    done = gpusim(*sweep, cwd=tmp_path, code=1)
+    assert message in done.stderr
+    assert not list(tmp_path.glob("out/*/"))
+
+
+def test_batch_with_a_wrong_number_of_workers_is_one_line(tmp_path) -> None:
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweeper.workers=-2"]
+    done = gpusim(*sweep, "seed=1,2", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: hydra.sweeper.workers = -2: must be")
+    assert done.stderr.count("\n") == 1
