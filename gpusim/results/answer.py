@@ -61,7 +61,9 @@ def _best(converged: Sequence[Run], keys: Sequence[str]) -> list[str]:
         f"cost the guest {_loss(fastest)}{_with(fastest, keys)}."
     ]
     losses = [
-        (loss, run) for run in converged if (loss := run.number("guest_cpu_lost_s")) is not None
+        (round(loss, 3), run)
+        for run in converged
+        if (loss := run.number("guest_cpu_lost_s")) is not None
     ]
     if not losses:
         return said
@@ -85,7 +87,7 @@ def _best(converged: Sequence[Run], keys: Sequence[str]) -> list[str]:
 
 def _loss(run: Run) -> str:
     lost_s, percent = run.number("guest_cpu_lost_s"), run.number("guest_cpu_lost_percent")
-    if not lost_s:
+    if not lost_s or round(lost_s, 3) == 0:
         return "no vCPU time"
     share = "" if percent is None else f", {style.number(percent)} %"
     return f"{style.duration(lost_s)} of vCPU time{share}"
