@@ -177,6 +177,10 @@ class _X:
         if self.numeric and len(ticks) > MAX_TICKS:
             ticks = {tick: quantity(self.kind, tick) for tick in _round_ticks(list(ticks), self)}
         if self.numeric:
+            # or the outermost labels of neighbours would meet
+            panel.set_xlim(
+                *_with_room(list(ticks), self.logarithmic, 0.05 if columns < 3 else 0.18)
+            )
             ticks = _apart(ticks, self.logarithmic, CLOSEST_TICKS * columns)
         else:
             panel.set_xlim(-0.6, len(self.values) - 0.4)
@@ -190,7 +194,6 @@ class _X:
         panel.set_xticks([], minor=True)
         if columns > 2:
             panel.tick_params(axis="x", labelsize=9.5)
-            panel.margins(x=0.16)  # or the outermost labels of neighbours would meet
 
 
 def _round_ticks(places: list[float], x: _X) -> list[float]:
@@ -207,6 +210,16 @@ def _round_ticks(places: list[float], x: _X) -> list[float]:
     unit = style.size_unit(high)[1] if x.kind == "size" else 1.0
     found = MaxNLocator(MAX_TICKS - 1).tick_values(low / unit, high / unit)
     return [float(tick) * unit for tick in found if low <= tick * unit <= high]
+
+
+def _with_room(places: list[float], logarithmic: bool, share: float) -> tuple[float, float]:
+    """Limits of an axis that leave a share of it free on both sides."""
+    low, high = min(places), max(places)
+    if logarithmic:
+        room = (high / low) ** share
+        return low / room, high * room
+    room = share * (high - low) or 0.5 * abs(high) or 1.0
+    return low - room, high + room
 
 
 def _apart(ticks: dict[float, str], logarithmic: bool, closest: float) -> dict[float, str]:
