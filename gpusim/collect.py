@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 2 for wrong arguments or nothing to collect."""
     options = _parser().parse_args(arguments)
     try:
+        if options.diff and options.parquet:
+            raise ResultsError("--parquet: --diff writes none; leave one of the two out")
         if options.diff:
             print(_diff(options.folders, options.out or Path()))
         else:

@@ -33,7 +33,8 @@ def sentences(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes) -> li
     if converged and len(runs) > 1:
         said += _best(converged, keys)
     if missing := sum(not run.config for run in runs):
-        said.append(f"Of {missing} there is no config.json: they are in the table alone.")
+        have = "1 run has" if missing == 1 else f"{missing} runs have"
+        said.append(f"{have} no config.json: in no figure and no statistics, only in the table.")
     repeated = len(runs) - missing - sum(len(group.runs) for group in groups)
     if repeated:
         said.append(

@@ -51,7 +51,9 @@ def write_failed(folder: Path, values: Mapping[str, Any] | None = None) -> Path:
     if values is not None:
         (folder / "config.json").write_text(json.dumps(config_of(values)))
     failed = {"status": "failed", "error": "MemoryError: <b>too large</b>", "traceback": "..."}
-    (folder / "summary.json").write_text(json.dumps(failed | {"gpusim_version": "0", "run_hash": ""}))
+    (folder / "summary.json").write_text(
+        json.dumps(failed | {"gpusim_version": "0", "run_hash": ""})
+    )
     return folder
 
 
