@@ -20,7 +20,7 @@ from gpusim.results.index import INDEX, Page, write_index
 from gpusim.results.pareto_plot import draw_pareto
 from gpusim.results.runs import Found, find_runs
 from gpusim.results.seeds_plot import draw_seeds
-from gpusim.results.sweep_plot import draw_sweep
+from gpusim.results.sweep_plot import draw_sweep, layout
 from gpusim.results.swept import Axes, choose_axes, varying
 from gpusim.results.tables import (
     PARQUET,
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 2 for wrong arguments or nothing to collect."""
     options = _parser().parse_args(arguments)
     try:
+        if options.diff and options.parquet:
+            raise ResultsError("--parquet: --diff writes none; leave one of the two out")
         if options.diff:
             print(_diff(options.folders, options.out or Path()))
         else:
@@ -171,16 +173,18 @@ def _draw(
     except ResultsError:
         return [], ["No figures: matplotlib is missing; pip install '.[plot]' and collect again."]
     grid = find_grid(groups, axes)
-    drawings: list[tuple[str, Callable[[Path], str]]] = [
-        (SWEEP_PLOT, lambda path: draw_sweep(groups, axes, path))
-        if axes.x
-        else (SWEEP_PLOT, lambda path: draw_seeds(groups, path))
-    ]
-    if grid is not None:
-        drawings.append((GRID_PLOT, lambda path: draw_grid(groups, grid, path)))
-    drawings.append((PARETO_PLOT, lambda path: draw_pareto(groups, axes, path)))
+    drawings: dict[str, Callable[[Path], str]] = {}
     figures, notes = [], []
-    for name, draw in drawings:
+    if axes.x is None:
+        drawings[SWEEP_PLOT] = lambda path: draw_seeds(groups, path)
+    elif grid is None or layout(groups, axes.series):
+        drawings[SWEEP_PLOT] = lambda path: draw_sweep(groups, axes, path)
+    else:
+        notes.append(f"No {SWEEP_PLOT}: too many series to draw as lines; the grid shows them.")
+    if grid is not None:
+        drawings[GRID_PLOT] = lambda path: draw_grid(groups, grid, path)
+    drawings[PARETO_PLOT] = lambda path: draw_pareto(groups, axes, path)
+    for name, draw in drawings.items():
         try:
             shows = draw(out / name)
         except ResultsError as error:

@@ -33,7 +33,8 @@ def sentences(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes) -> li
     if converged and len(runs) > 1:
         said += _best(converged, keys)
     if missing := sum(not run.config for run in runs):
-        said.append(f"Of {missing} there is no config.json: they are in the table alone.")
+        have = "1 run has" if missing == 1 else f"{missing} runs have"
+        said.append(f"{have} no config.json: in no figure and no statistics, only in the table.")
     repeated = len(runs) - missing - sum(len(group.runs) for group in groups)
     if repeated:
         said.append(
@@ -61,7 +62,9 @@ def _best(converged: Sequence[Run], keys: Sequence[str]) -> list[str]:
         f"cost the guest {_loss(fastest)}{_with(fastest, keys)}."
     ]
     losses = [
-        (loss, run) for run in converged if (loss := run.number("guest_cpu_lost_s")) is not None
+        (round(loss, 3), run)
+        for run in converged
+        if (loss := run.number("guest_cpu_lost_s")) is not None
     ]
     if not losses:
         return said
@@ -85,7 +88,7 @@ def _best(converged: Sequence[Run], keys: Sequence[str]) -> list[str]:
 
 def _loss(run: Run) -> str:
     lost_s, percent = run.number("guest_cpu_lost_s"), run.number("guest_cpu_lost_percent")
-    if not lost_s:
+    if not lost_s or round(lost_s, 3) == 0:
         return "no vCPU time"
     share = "" if percent is None else f", {style.number(percent)} %"
     return f"{style.duration(lost_s)} of vCPU time{share}"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_FACTS = 4
+MAX_TITLE = 66  # characters of names; more would leave the picture
 
 _OUTCOMES = {
     "converged": "converged in",
@@ -82,8 +83,14 @@ def _read(folders: list[Path]) -> tuple[list[_Run], list[str]]:
         except (ResultsError, OSError, ValueError, BadZipFile) as error:
             skipped.append(f"{folder.name}: {error}")
     versions = [str(summary["qemu_version"]) for _, summary, _ in found]
-    distinct = len(set(versions)) == len(versions)
-    names = map(style.qemu, versions) if distinct else (folder.name for folder, _, _ in found)
+    folders = [folder for folder, _, _ in found]
+    candidates = (
+        [style.qemu(version) for version in versions],
+        _telling([folder.name for folder in folders]),
+        [folder.name for folder in folders],
+        [f"{folder.parent.name}/{folder.name}" for folder in folders],  # the same run of two sweeps
+    )
+    names = next((names for names in candidates if len({*names}) == len(names)), candidates[-1])
     runs = [
         _Run(name=name, summary=summary, columns=columns)
         for name, (_, summary, columns) in zip(names, found, strict=True)
@@ -91,9 +98,18 @@ def _read(folders: list[Path]) -> tuple[list[_Run], list[str]]:
     return runs, skipped
 
 
+def _telling(names: list[str]) -> list[str]:
+    """The names of a sweep's runs, "memory=1TiB,seed=3", without the parts that all of them have."""
+    parts = [name.split(",") for name in names]
+    shared = set(parts[0]).intersection(*parts) if parts else set()
+    return [",".join(part for part in own if part not in shared) or "," for own in parts]
+
+
 def _title(runs: list[_Run]) -> str:
     sizes = " and ".join(dict.fromkeys(format_bytes(run.summary["vm_bytes"]) for run in runs))
-    names = " against ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
+    names = " against ".join(run.name for run in runs)
+    if len(runs) > 2 or len(names) > MAX_TITLE:
+        names = f"{len(runs)} runs"
     return f"{names}  \u00b7  {sizes} VM"
 
 

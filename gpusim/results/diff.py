@@ -21,9 +21,9 @@ from gpusim.results.whole import ResultsError, write_text
 
 CSV, PICTURE = "diff.csv", "diff.png"
 MOST_PRINTED = 40  # changed runs; diff.csv has them all
+LONG = 28  # characters of a value that would make the table wider than a terminal
 _MACHINE = ("wall_time_s", "process_peak_rss_bytes", "bitmap_bytes", "simulated_looks")
 _MACHINE_WORDS = ("backend", "backend_reason", "gpusim_version", "run_hash", "traceback")
-_SHOWN = ("verdict", "total_time_s", "guest_cpu_lost_percent", "downtime_ms")
 _MISSING = object()
 
 
@@ -63,12 +63,16 @@ def diff(a: Path, b: Path, out: Path) -> str:
         run, other = (a, b) if kinds[0] else (b, a)
         raise ResultsError(f"{run} is a run and {other} is none: name two runs, or two sweeps")
     found = [find_runs([folder]) for folder in (a, b)]
-    for folder, one in zip((a, b), found, strict=True):
-        if not one.runs:
+    itself = [
+        [r for r in one.runs if r.folder == f.resolve()]
+        for f, one in zip((a, b), found, strict=True)
+    ]
+    for folder, one, run in zip((a, b), found, itself, strict=True):
+        if not (run if kinds[0] else one.runs):
             why = "; ".join(f"{name}: {reason}" for name, reason in one.passed_over[:1])
             raise ResultsError(f"{folder}: no finished run to compare ({why or 'it is empty'})")
     if kinds[0]:
-        return _of_runs(a, b, found[0].runs[0], found[1].runs[0], out)
+        return _of_runs(a, b, itself[0][0], itself[1][0], out)
     return _of_sweeps(a, b, found[0], found[1], out)
 
 
@@ -110,9 +114,13 @@ def _of_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
         if not run.config:
             lines.append(f"{name} has no {CONFIG}: its settings are not known")
     for source, heading in (("config", "settings"), ("result", "results")):
-        rows = [_row(difference) for difference in found if difference.source == source]
+        ours = [difference for difference in found if difference.source == source]
+        rows = [_row(difference) for difference in ours if not _is_long(difference)]
         lines += ["", *_aligned([(heading, "A", "B", "B - A", "%"), *rows])] if rows else []
-        lines += [] if rows else ["", f"{heading}: no difference"]
+        for difference in filter(_is_long, ours):  # a line each
+            lines += ["", f"{difference.key}:"]
+            lines += [f"  A  {_text(difference.a)}", f"  B  {_text(difference.b)}"]
+        lines += [] if ours else ["", f"{heading}: no difference"]
     same = sum(one.summary.get(key) == other.summary.get(key) for key in NUMBERS)
     lines += ["", f"{same} of {len(NUMBERS)} numbers are the same", str(out / CSV)]
     try:
@@ -175,16 +183,15 @@ def _row(difference: Difference) -> tuple[str, ...]:
     change = difference.change
     return (
         difference.key,
-        _shown(difference.a),
-        _shown(difference.b),
+        _text(difference.a),
+        _text(difference.b),
         "" if change is None else f"{change:+.6g}" if isinstance(change, float) else f"{change:+d}",
         "" if difference.percent is None else f"{difference.percent:+.2f}",
     )
 
 
-def _shown(value: Any) -> str:
-    text = _text(value)
-    return text if len(text) <= 48 else text[:44] + " ..."
+def _is_long(difference: Difference) -> bool:
+    return max(len(_text(difference.a)), len(_text(difference.b))) > LONG
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.results.runs import Run
-from gpusim.results.swept import SEED, Value, is_no_input, value
+from gpusim.results.swept import SEED, Value, is_no_input, order, value, varying
 
 QUANTITIES = (
     "total_time_s",
@@ -64,7 +64,8 @@ def ensembles(runs: Iterable[Run]) -> list[Ensemble]:
     """Group runs that have a config by all of it that changes a result, but the seed.
 
     A seed that was simulated twice, say on two backends, counts once, so that it weighs no more
-    than the others; a run that came to an end goes before one that failed.
+    than the others; a run that came to an end goes before one that failed. Groups are in the order
+    of their values.
     """
     groups: dict[tuple[tuple[str, str], ...], dict[object, Run]] = {}
     for run in runs:
@@ -75,4 +76,7 @@ def ensembles(runs: Iterable[Run]) -> list[Ensemble]:
         seed = run.config.get(SEED)
         if seed not in seeds or (seeds[seed].summary["status"] != "ok" == run.summary["status"]):
             seeds[seed] = run
-    return [Ensemble(runs=tuple(seeds.values())) for seeds in groups.values()]
+    found = [Ensemble(runs=tuple(seeds.values())) for seeds in groups.values()]
+    keys = [key for key in varying(group.runs[0] for group in found) if key != SEED]
+    orders = {key: order(group.value(key) for group in found) for key in keys}
+    return sorted(found, key=lambda group: [orders[key].index(group.value(key)) for key in keys])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gpusim.results import style
 from gpusim.results.ensembles import Ensemble
 from gpusim.results.plot import LOG_RATIO, headline, picture
+from gpusim.results.sweep_plot import even_ticks
 from gpusim.results.swept import Axes, Value, label, named, order
 from gpusim.results.whole import ResultsError
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 FEWEST = 3  # values along each side: less of them is better drawn as lines
 FILLED = 0.6  # of the cells: values that were sampled make no grid
-MAX_PANELS = 6
-MAX_WRITTEN = 16  # columns of all panels: more, and a cell is too narrow for words
+_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # how many panels stand side by side
+MAX_WRITTEN = 12  # columns of all panels: more, and a cell is too narrow for words
+NO_TIME = "#e4e6e9"
 ENDS = {
     "not_converged": "stuck",
     "time_limit": "limit",
@@ -55,7 +57,7 @@ def find_grid(groups: Sequence[Ensemble], axes: Axes) -> Grid | None:
     panels = list(dict.fromkeys(tuple(g.value(k).text for k in rest) for g in groups))
     cells = len(values[axes.x]) * len(values[y]) * len(panels)
     enough = min(len(values[axes.x]), len(values[y])) >= FEWEST and len(groups) >= FILLED * cells
-    if not enough or len(panels) > MAX_PANELS:
+    if not enough or len(panels) not in _COLUMNS:
         return None
     return Grid(x=axes.x, y=y, panel_keys=rest, panels=panels)
 
@@ -73,7 +75,7 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
     times_s = [time_s for g in groups if (time_s := g.median("total_time_s")) is not None]
     if not times_s:
         raise ResultsError("no run converged, so that a grid of total times would be empty")
-    columns = min(len(grid.panels), 3)
+    columns = _COLUMNS[len(grid.panels)]
     rows = -(-len(grid.panels) // columns)
     with picture(path) as figure:
         from matplotlib.cm import ScalarMappable
@@ -96,7 +98,9 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
                 if tuple(g.value(key).text for key in grid.panel_keys) == grid.panels[index]
             }
             written = len(xs) * columns <= MAX_WRITTEN
-            _draw_cells(panel, chosen, xs, ys, colours, written=written)
+            unit_s = None if logarithmic else style.time_unit(high)[1]
+            _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
+            _dress(panel, xs, ys, room=12 // columns)
             panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
             if index + columns >= len(grid.panels):
                 panel.set_xlabel(label(grid.x))
@@ -108,12 +112,12 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
             left=0.1, right=0.87, top=0.87 - titled, bottom=0.085, hspace=0.18, wspace=0.06
         )
         bar = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.085, 0.02, 0.785 - titled)))
-        ticks = style.time_ticks(low, high) if logarithmic else []
-        if len(ticks) > 1:
-            bar.set_ticks(ticks, labels=[style.duration(tick) for tick in ticks])
-            bar.ax.minorticks_off()
-        else:
-            bar.ax.yaxis.set_major_formatter(lambda tick, _: style.duration(tick))
+        unit, ticks = even_ticks(low, high)
+        if logarithmic:
+            unit, ticks = "", {tick: style.duration(tick) for tick in style.time_ticks(low, high)}
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+        bar.ax.minorticks_off()
+        bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
         bar.outline.set_visible(False)
         headline(figure, f"Total time over {label(grid.x)} and {label(grid.y)}", [_fact(groups)])
     return (
@@ -127,10 +131,10 @@ def _fact(groups: Sequence[Ensemble]) -> str:
     seeds = max(len(group.runs) for group in groups)
     facts = ["median over the seeds that converged, and how many did"] if seeds > 1 else []
     meanings = {
-        "not_converged": "stuck: it did not converge",
-        "time_limit": "limit: not finished at the time limit",
-        "incomplete": "stopped: without an outcome",
-        "failed": "failed: the run, with an error",
+        "not_converged": "did not converge (stuck)",
+        "time_limit": "not finished at the time limit (limit)",
+        "incomplete": "without an outcome (stopped)",
+        "failed": "the run failed (failed)",
     }
     facts += (
         ["hatched: " + ", ".join(meanings[end] for end in meanings if end in ends)] if ends else []
@@ -144,6 +148,7 @@ def _draw_cells(
     xs: Sequence[Value],
     ys: Sequence[Value],
     colours: Any,
+    unit_s: float | None,
     *,
     written: bool,
 ) -> None:
@@ -154,9 +159,9 @@ def _draw_cells(
         column, row = xs.index(x), ys.index(y)
         median_s = group.median("total_time_s")
         some_stopped = len(group.converged) < len(group.runs)
-        colour = "#e4e6e9" if median_s is None else colours.to_rgba(median_s)
-        luminance = 1.0 if median_s is None else 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
-        ink = style.INK if luminance > 0.5 else "white"
+        colour: Any = NO_TIME if median_s is None else colours.to_rgba(median_s)
+        dark = median_s is not None and colours.norm(median_s) > 0.5
+        ink = "white" if dark else style.INK
         corner = (column - 0.5, row - 0.5)
         panel.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", lw=1.5))
         if some_stopped:
@@ -166,17 +171,24 @@ def _draw_cells(
         if not written:
             continue
         ends = sorted({run.outcome for run in group.runs if not run.converged})
-        text = "/".join(ENDS[end] for end in ends) if median_s is None else style.duration(median_s)
+        if median_s is None:
+            text = "/".join(ENDS[end] for end in ends)
+        else:  # in the unit of the bar, if that has one
+            text = style.number(median_s / unit_s) if unit_s else style.duration(median_s)
         if median_s is not None and some_stopped:
             text += f"\n{group.share}"
         box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if some_stopped else None
         panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=size, bbox=box)
+
+
+def _dress(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, room: int) -> None:
+    """Ticks at the values, of which there may be too many for the room."""
     panel.set_xlim(-0.5, len(xs) - 0.5)
     panel.set_ylim(-0.5, len(ys) - 0.5)
-    for axis, values, room in ((panel.xaxis, xs, 12), (panel.yaxis, ys, 24)):
-        step = math.ceil(len(values) / room)
+    for axis, values, most in ((panel.xaxis, xs, room), (panel.yaxis, ys, 2 * room)):
+        step = math.ceil(len(values) / most)
         axis.set_ticks(range(0, len(values), step), [v.text for v in values[::step]])
     panel.grid(False)
-    panel.tick_params(length=0, labelsize=size if written else 9)
+    panel.tick_params(length=0, labelsize=10)
     for spine in panel.spines.values():
         spine.set_visible(False)

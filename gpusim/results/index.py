@@ -220,13 +220,9 @@ def _config_cell(known: Value | None, words: bool) -> str:
 
 def _digits(number: float) -> str:
     """Four digits that matter, never an exponent, nothing behind a whole number's point."""
-    if number == int(number):
+    if round(number, 6) == int(number):
         return str(int(number))
-    return f"{number:.1f}" if abs(number) >= 1000 else f"{number:.{_decimals(number)}f}"
-
-
-def _decimals(number: float) -> int:
-    return max(0, 3 - math.floor(math.log10(abs(number)))) if abs(number) >= 1e-6 else 9
+    return f"{number:.{max(1, min(6, 3 - math.floor(math.log10(abs(number)))))}f}"
 
 
 def _passed_over(page: Page) -> str:

@@ -7,6 +7,8 @@ migration would be cheaper to have than the same share of a short one.
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from gpusim.results import style
 from gpusim.results.ensembles import Ensemble
 from gpusim.results.plot import LOG_RATIO, headline, picture
-from gpusim.results.sweep_plot import MARKS, dress_time
-from gpusim.results.swept import Axes, label, named
+from gpusim.results.sweep_plot import MARKS, dress_time, series_of
+from gpusim.results.swept import Axes, label, named, order
 from gpusim.results.whole import ResultsError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 GIVEN = ("vm.", "workload.", "tracking.", "evacuation.")  # what an operator finds, not what he sets
 MAX_SCENARIOS = 12
 MAX_LABELS = 24
+LABEL_CHARACTERS = 46
+MARK = 5.0  # pixels from a mark's centre to its edge
 Point = tuple[float, float]  # total_time_s, guest_cpu_lost_s
 
 
@@ -56,15 +60,17 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
     keys = [key for key in (axes.x, *axes.series) if key]
     given = [key for key in keys if key.startswith(GIVEN)]
     chosen = [key for key in keys if key not in given]
-    scenarios: dict[tuple[str, ...], list[tuple[Ensemble, Point]]] = {}
+    scenarios: dict[tuple[str, ...], list[tuple[Ensemble, Point]]] = {
+        scenario: [] for scenario in series_of(groups, given)
+    }
     for group in groups:
         time_s, lost_s = group.median("total_time_s"), group.median("guest_cpu_lost_s")
         if time_s is not None and lost_s is not None:
             scenario = tuple(group.value(key).text for key in given)
-            scenarios.setdefault(scenario, []).append((group, (time_s, lost_s)))
+            scenarios[scenario].append((group, (time_s, lost_s)))
     scenarios = {name: members for name, members in scenarios.items() if len(members) > 1}
     if not chosen or not scenarios:
-        raise ResultsError("no two converged runs differ in what can be chosen alone")
+        raise ResultsError("no two converged runs of one VM and workload differ in their settings")
     if len(scenarios) > MAX_SCENARIOS:
         raise ResultsError(f"{len(scenarios)} VMs and workloads are too many for one picture")
     with picture(path) as figure:
@@ -74,7 +80,7 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
             name = ", ".join(map(named, given, scenario)) or "no other is better in both"
             _draw_scenario(panel, members, index, len(scenarios), name)
         panel.grid(axis="both")
-        dress_time(panel.xaxis, [time_s for time_s, _ in everything], name="Total time")
+        dress_time(panel.xaxis, [t for t, _ in everything], name="Total time", from_zero=False)
         dress_loss(panel, [lost_s for _, lost_s in everything])
         if any(
             len(members) > len(front([p for _, p in members])) for members in scenarios.values()
@@ -93,7 +99,7 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         facts = "lower left is better"
         if any(len(group.runs) > 1 for group in groups):
             facts += "  \u00b7  each point a median over the seeds that converged"
-        headline(figure, f"What time costs the guest, by {names}", [facts])
+        headline(figure, f"Total time against guest loss, by {names}", [facts])
         _draw_labels(figure, panel, list(scenarios.values()), chosen)
     return (
         "Total time against the vCPU time the guest loses; on the line what no other beats in both"
@@ -137,7 +143,7 @@ def dress_loss(panel: Panel, lost_s: Sequence[float]) -> None:
     positive = [loss for loss in lost_s if loss > 0]
     name = "Guest CPU lost, vCPU time"
     if not positive or max(positive) <= LOG_RATIO * min(positive):
-        dress_time(panel.yaxis, lost_s, name=name)
+        dress_time(panel.yaxis, lost_s, name=name, from_zero=False)
         return
     low, high = min(positive), max(positive)
     if len(positive) == len(lost_s):
@@ -157,29 +163,44 @@ def _draw_labels(
     scenarios: list[list[tuple[Ensemble, Point]]],
     chosen: Sequence[str],
 ) -> None:
-    """Name the points of the fronts, each where its words hide neither a point nor other words."""
+    """Name the points, those of the fronts first, each where its words hide neither a point nor other words."""
     figure.canvas.draw()
-    everything = [point for members in scenarios for _, point in members]
-    taken = [panel.transData.transform(point) for point in everything]
+    taken = [tuple(panel.transData.transform(p)) for members in scenarios for _, p in members]
     boxes: list[Any] = []
-    drawn = 0
-    for members in scenarios:
-        for index in front([point for _, point in members]):
-            group, point = members[index]
-            text = ", ".join(
-                group.value(key).text if len(chosen) == 1 else named(key, group.value(key).text)
-                for key in chosen
-            )
-            if drawn < MAX_LABELS and _placed(figure, panel, text, point, taken, boxes):
-                drawn += 1
+    for all_named in (False, True):  # what is on a front comes first
+        for members in scenarios:
+            best = front([point for _, point in members])
+            alike: dict[Point, list[Ensemble]] = {}  # choices that make no difference
+            for index, (group, point) in enumerate(members):
+                if (index in best) != all_named:
+                    alike.setdefault(_rounded(point), []).append(group)
+            for point, groups in alike.items():
+                if len(boxes) < MAX_LABELS and (len(taken) <= MAX_LABELS or not all_named):
+                    _place(figure, panel, _words(groups, chosen), point, taken, boxes)
+
+
+def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
+    """The choices in a few short lines: "5 s or off", "initial throttle 20 or 40 %"."""
+    texts = [[v.text for v in order(group.value(key) for group in groups)] for key in chosen]
+    said = [" or ".join(some if len(some) < 4 else [*some[:2], "..."]) for some in texts]
+    if len(chosen) == 1:
+        return said[0]
+    return textwrap.fill(", ".join(map(named, chosen, said)), LABEL_CHARACTERS)
+
+
+def _rounded(point: Point) -> Point:
+    """Points that no eye tells apart are one."""
+    time_s, lost_s = (float(f"{number:.3g}") for number in point)
+    return time_s, lost_s
 
 
 _PLACES = (((9, 7), "left"), ((-9, -14), "right"), ((9, -14), "left"), ((-9, 7), "right"))
 
 
-def _placed(
+def _place(
     figure: Figure, panel: Panel, text: str, point: Point, taken: list[Any], boxes: list[Any]
-) -> bool:
+) -> None:
+    here = tuple(min(taken, key=lambda t: math.dist(t, panel.transData.transform(point))))
     for offset, side in _PLACES:
         words = panel.annotate(
             text,
@@ -194,9 +215,12 @@ def _placed(
         box = words.get_window_extent()
         inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
         free = not any(box.overlaps(other) for other in boxes)
-        clear = not any(box.contains(x, y) for x, y in taken)
+        clear = not any(
+            box.x0 - MARK < x < box.x1 + MARK and box.y0 - MARK < y < box.y1 + MARK
+            for x, y in taken
+            if (x, y) != here
+        )
         if inside and free and clear:
             boxes.append(box)
-            return True
+            return
         words.remove()
-    return False

@@ -129,7 +129,7 @@ def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str
 
     for path, names, files in os.walk(root, onerror=refused):
         folder = Path(path)
-        inside_run = SUMMARY in files or bool(_BEGUN.intersection(files, names))
+        inside_run = SUMMARY in files or bool(_BEGUN & {*files, *names})
         names[:] = sorted(
             name
             for name in names

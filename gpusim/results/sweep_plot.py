@@ -105,8 +105,13 @@ def draw_sweep(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
                     _draw_line(rows[row, column], chosen, key, x, index, shift, name, joined)
             if panel:
                 title = "\n".join(map(named, plan.panel_keys, panel))
-                rows[0, column].set_title(title, fontsize=11)
-            x.dress(rows[1, column], narrow=columns > 2)
+                rows[0, column].set_title(title, fontsize=11 if columns < 4 else 9.5)
+            x.dress(rows[1, column], columns)
+            if columns > 2:  # one name for all
+                figure.supxlabel(
+                    rows[1, column].get_xlabel(), y=0.02, fontsize=11, color=style.QUIET
+                )
+                rows[1, column].set_xlabel("")
         _dress(rows[0, 0], rows[1, 0], groups)
         title = f"Total time and guest loss against {label(axes.x)}"
         facts = [counted(groups)]
@@ -160,7 +165,7 @@ class _X:
             return value.number
         return float(self.values.index(value))
 
-    def dress(self, panel: Panel, *, narrow: bool) -> None:
+    def dress(self, panel: Panel, columns: int) -> None:
         """Ticks at what was swept, or at round values between."""
         panel.set_xlabel(label(self.name) + (", log scale" if self.logarithmic else ""))
         if self.logarithmic:
@@ -172,10 +177,14 @@ class _X:
         if self.numeric and len(ticks) > MAX_TICKS:
             ticks = {tick: quantity(self.kind, tick) for tick in _round_ticks(list(ticks), self)}
         if self.numeric:
-            ticks = _apart(ticks, self.logarithmic, 2 * CLOSEST_TICKS if narrow else CLOSEST_TICKS)
+            # or the outermost labels of neighbours would meet
+            panel.set_xlim(
+                *_with_room(list(ticks), self.logarithmic, 0.05 if columns < 3 else 0.18)
+            )
+            ticks = _apart(ticks, self.logarithmic, CLOSEST_TICKS * columns)
         else:
             panel.set_xlim(-0.6, len(self.values) - 0.4)
-        crowded = not self.numeric and sum(map(len, ticks.values())) > (40 if narrow else 110)
+        crowded = not self.numeric and sum(map(len, ticks.values())) > 110 / columns
         panel.set_xticks(
             list(ticks),
             list(ticks.values()),
@@ -183,6 +192,8 @@ class _X:
             ha="right" if crowded else "center",
         )
         panel.set_xticks([], minor=True)
+        if columns > 2:
+            panel.tick_params(axis="x", labelsize=9.5)
 
 
 def _round_ticks(places: list[float], x: _X) -> list[float]:
@@ -199,6 +210,16 @@ def _round_ticks(places: list[float], x: _X) -> list[float]:
     unit = style.size_unit(high)[1] if x.kind == "size" else 1.0
     found = MaxNLocator(MAX_TICKS - 1).tick_values(low / unit, high / unit)
     return [float(tick) * unit for tick in found if low <= tick * unit <= high]
+
+
+def _with_room(places: list[float], logarithmic: bool, share: float) -> tuple[float, float]:
+    """Limits of an axis that leave a share of it free on both sides."""
+    low, high = min(places), max(places)
+    if logarithmic:
+        room = (high / low) ** share
+        return low / room, high * room
+    room = share * (high - low) or 0.5 * abs(high) or 1.0
+    return low - room, high + room
 
 
 def _apart(ticks: dict[float, str], logarithmic: bool, closest: float) -> dict[float, str]:
@@ -234,10 +255,15 @@ def _draw_line(
         panel.fill_between(at, low, high, color=colour, alpha=0.16, lw=0)
     panel.vlines(at, low, high, color=colour, lw=2.2, alpha=0.55, zorder=2)
     mark = MARKS[index] if joined else ""
-    panel.plot(at, middle, ls="", marker=mark or "o", ms=7 if mark else 5, label=name, **look)
+    panel.plot(at, middle, ls="", marker=mark or "o", ms=7 if mark else 5, **look)
+    line = style.RUN_LINES[index]
     on_line = [group.value(x.name).number is not None for group in groups]
     if joined and any(on_line):  # no line leads from 60 s to "off"
-        panel.plot(at[on_line], middle[on_line], ls=style.RUN_LINES[index], **look)
+        panel.plot(at[on_line], middle[on_line], ls=line, **look)
+    else:
+        line = ""
+    if name:
+        panel.plot([], [], ls=line, marker=mark, ms=7, label=name, **look)
     for place, group in zip(at.tolist(), groups, strict=True):
         stopped = [n for r in group.runs if not r.converged and (n := r.number(key)) is not None]
         panel.plot([place] * len(stopped), stopped, "x", ms=10, mew=2.4, clip_on=False, **look)
@@ -264,8 +290,6 @@ def _dress(time: Panel, loss: Panel, groups: Sequence[Ensemble]) -> None:
 
 def dress_time(axis: Any, times_s: Sequence[float], *, name: str, from_zero: bool = True) -> None:
     """Limits, ticks and label of an axis of seconds; logarithmic where they span decades."""
-    from matplotlib.ticker import MaxNLocator
-
     low, high = min(times_s, default=0.0), max(times_s, default=1.0)
     set_limits = axis.axes.set_ylim if axis.axis_name == "y" else axis.axes.set_xlim
     if high > LOG_RATIO * low > 0:
@@ -278,11 +302,20 @@ def dress_time(axis: Any, times_s: Sequence[float], *, name: str, from_zero: boo
         return
     room = 0.15 * (high - low) or 0.1 * high or 1.0
     bottom, top = (0.0, 1.1 * high or 1.0) if from_zero else (max(low - room, 0.0), high + room)
-    unit, unit_s = style.time_unit(high)
-    found = MaxNLocator(7).tick_values(bottom / unit_s, top / unit_s).tolist()
-    axis.set_ticks([t * unit_s for t in found], [f"{t:g}" for t in found])
+    unit, even = even_ticks(bottom, top)
+    axis.set_ticks(list(even), list(even.values()))
     set_limits(bottom, top)
     axis.set_label_text(f"{name} ({unit})")
+
+
+def even_ticks(low_s: float, high_s: float) -> tuple[str, dict[float, str]]:
+    """Unit and ticks, place -> text, of a linear axis of seconds: round numbers of the unit."""
+    from matplotlib.ticker import MaxNLocator
+
+    unit, unit_s = style.time_unit(high_s)
+    found = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low_s / unit_s, high_s / unit_s)
+    inside = [float(t) for t in found if low_s <= t * unit_s * (1 + 1e-9) and t * unit_s <= high_s]
+    return unit, {tick * unit_s: f"{tick:g}" for tick in inside}
 
 
 def place_legend(
@@ -317,4 +350,8 @@ def counted(groups: Sequence[Ensemble]) -> str:
     if seeds[-1] > 1:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         facts.append(f"median and 5 to 95 % of {count} seeds, of those that converged")
+        spreads = [(q[2] - q[0]) / q[1] for g in groups if (q := g.quantiles(KEYS[0])) and q[1]]
+        if spreads:
+            widest = f"{style.number(100 * max(spreads))} %"
+            facts.append(f"total times spread over at most {widest}")
     return "  \u00b7  ".join(facts)

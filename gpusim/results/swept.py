@@ -6,7 +6,6 @@ QEMU's versions only what people call the fallback sync that comes with them.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -50,10 +49,13 @@ _NAMES = {
     "migration.cpu_throttle_initial": "initial throttle (%)",
     "migration.cpu_throttle_increment": "throttle increment (%)",
     "migration.max_cpu_throttle": "maximum throttle (%)",
-    "migration.throttle_trigger_threshold": "throttle threshold (%)",
+    "migration.throttle_trigger_threshold": "trigger threshold (%)",
+    "migration.cpu_throttle_tailslow": "tailslow",
+    "migration.auto_converge": "auto-converge",
     FALLBACK: "fallback sync",
     "tracking.mode": "dirty tracking",
 }
+_COUNTED = ("vCPUs", "page writes a second")  # said after their number
 
 
 class Value(NamedTuple):
@@ -93,8 +95,13 @@ def label(key: str) -> str:
 
 
 def named(key: str, text: str) -> str:
-    """A value with its name, for legends and sentences: "fallback sync off", "QEMU 9.1"."""
-    return text if key in (VERSION, "workload.pattern") else f"{label(key)} {text}"
+    """A value with its name and unit, for legends and sentences: "working set 20 % of RAM"."""
+    if key in (VERSION, "workload.pattern"):
+        return text
+    name, _, unit = label(key).rstrip(")").partition(" (")
+    if name in _COUNTED:
+        return f"{text} {name}"
+    return f"{name} {text} {unit}".rstrip()
 
 
 def value(run: Run, key: str) -> Value:
@@ -106,8 +113,10 @@ def value(run: Run, key: str) -> Value:
         return _no_interval(run, raw)
     if key == VERSION:
         return Value(style.qemu(str(raw)), None)
-    if raw is None or isinstance(raw, bool):
-        return Value(json.dumps(raw), None)
+    if isinstance(raw, bool):
+        return Value("on" if raw else "off", None)
+    if raw is None:
+        return Value("null", None)
     kind = _kind(key, raw)
     number = _PARSERS[kind](raw)
     if number is None or not math.isfinite(number):
@@ -172,7 +181,7 @@ def quantity(kind: str, number: float) -> str:
         return f"{style.number(number / scale)} {unit}"
     if kind == "time":
         return style.duration(number)
-    return f"{number:,.6g}" if abs(number) < 1e6 else f"{number:.4g}".replace("e+0", "e")
+    return f"{number:,.6g}" if abs(number) < 1e6 else f"{number / 1e6:,.4g} million"
 
 
 def order(values: Iterable[Value]) -> list[Value]:

@@ -120,12 +120,12 @@ def write_parquet(columns: Sequence[Column], path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow as arrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
-    table = pyarrow.table({c.name: pyarrow.array(_typed(c.values)) for c in columns})
+    table = arrow.table({c.name: arrow.array(_typed(c.values)) for c in columns})
     with whole_file(path) as file:
-        pyarrow.parquet.write_table(table, file)
+        parquet.write_table(table, file)
 
 
 def _typed(values: list[Any]) -> list[Any]:
