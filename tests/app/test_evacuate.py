@@ -137,5 +137,5 @@ def test_no_guests_is_no_evacuation_unless_one_is_asked_for(tmp_path) -> None:
     assert composed("experiment=evacuate", "evacuation=null").evacuation is None
     done = gpusim("evacuation.at_a_time=2", cwd=tmp_path, code=2)
     assert done.stderr.startswith("error: evacuation.guests = {}: a host needs a guest")
-    one = composed("+evacuation.guests.web={vm: {memory: 1GiB}, count: 2}")
+    one = composed("+vm@evacuation.guests.web.vm=small_16gib", "evacuation.guests.web.count=2")
     assert [vm.name for vm in Host(one).vms] == ["web-1", "web-2"]
