@@ -50,6 +50,11 @@ RC: dict[Any, Any] = {
 _TIMES = (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
 _SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 _RATES = (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0))
+_TIME_TICKS_S = (
+    *(round(digit * 10.0**power, 6) for power in range(-3, 1) for digit in (1, 2, 5)),
+    *(10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 4 * 3600, 8 * 3600, 24 * 3600),
+    *(86400.0 * days for days in (2, 5, 10, 20, 50, 100, 200, 500, 1000)),
+)
 
 PANELS_TOP = 0.887  # under the bold line, as a share of the figure's height
 ROW = 0.0245  # a line of text below it
@@ -87,6 +92,13 @@ def duration(time_s: float) -> str:
     """A duration for people: 0.05 is "50 ms", 1234 is "20.6 min"."""
     name, seconds = time_unit(time_s)
     return f"{number(time_s / seconds)} {name}"
+
+
+def time_ticks(low_s: float, high_s: float, most: int = 8) -> list[float]:
+    """Round times between two, for a logarithmic axis: 1 s, 10 s, 1 min, 10 min, 1 h."""
+    inside = [tick for tick in _TIME_TICKS_S if low_s <= tick <= high_s]
+    step = -(-len(inside) // most) or 1
+    return inside[::step]
 
 
 def moment(time_s: float, total_s: float) -> str:
