@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gpusim.config import Config, ConfigError
+from gpusim.config import Config, ConfigError, EvacuationConfig
 
 
 def converted(composed: DictConfig) -> Config:
@@ -19,6 +19,8 @@ def converted(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     _reject_strays(config, "")
+    if config.evacuation == EvacuationConfig():  # nobody asked for one
+        config.evacuation = None
     return config
 
 

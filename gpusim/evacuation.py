@@ -251,7 +251,7 @@ class Host:
         left += [g.name for g in guests if g.result.summary.verdict != "converged"]
         total_ns = max((vm.end_ns or 0 for vm in ended), default=0)
         lost_s = sum(summary.guest_cpu_lost_s for summary in summaries)
-        vcpu_s = sum(g.vcpus * g.result.summary.total_time_s for g in guests)
+        vcpu_s = sum(vm.scenario.vcpus for vm in self.vms) * total_ns / NS_PER_S
         verdicts = {summary.verdict for summary in summaries}
         verdict: Verdict | None = None
         if status == "ok":

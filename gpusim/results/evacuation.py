@@ -158,7 +158,7 @@ def _facts(summary: EvacuationSummary) -> list[str]:
     else:
         facts.append("no guest was throttled")
     if summary.downtime_ms is not None:
-        facts.append(f"longest downtime {style.duration(summary.downtime_ms / 1e3)}")
+        facts.append(f"downtime up to {style.duration(summary.downtime_ms / 1e3)}")
     if summary.link_used_percent is not None:
         facts.append(f"link used {style.number(summary.link_used_percent)} %")
     lines = ["  \u00b7  ".join(facts)]
