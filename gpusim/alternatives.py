@@ -40,8 +40,8 @@ def alternatives(config: Config, *, look_ahead_s: float = LOOK_AHEAD_S) -> list[
     """Single changes with which a config that does not converge would, or would not either.
 
     Of a ladder of values the smallest that converges is given, found by halving: what one step
-    achieves a larger one is taken to achieve too, and where time is up before the smallest is found,
-    the smallest known so far is. Where none converges, the ladder's last value is given.
+    achieves a larger one is taken to achieve too. Where time is up before the smallest is found, the
+    smallest known so far is given, marked as such. Where none converges, the ladder's last value is given.
 
     Args:
         config: of a run that did not converge.
@@ -58,7 +58,9 @@ def alternatives(config: Config, *, look_ahead_s: float = LOOK_AHEAD_S) -> list[
         share_s = (until_s - now_s) / (len(changes) - place)
         tried.append(_tried(config, change, now_s + share_s))
     return [  # what the others left over is for those that their share was too short for
-        _tried(config, change, until_s) if first.outcome == "not_tried" else first
+        _tried(config, change, until_s)
+        if first.outcome == "not_tried" or not first.smallest
+        else first
         for change, first in zip(changes, tried, strict=True)
     ]
 
@@ -88,6 +90,7 @@ def _tried(config: Config, change: _Change, until_s: float) -> Alternative:
         key=change.key,
         value=_written(change.values[high]),
         outcome="converges",
+        smallest=low == high,
         total_time_s=found.total_time_s,
         downtime_ms=found.downtime_ms,
         max_throttle_percent=found.max_throttle_percent,

@@ -49,4 +49,8 @@ def main() -> None:
     """Entry point of the command `gpusim`."""
     register()
     start = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-    start(task)()
+    try:
+        start(task)()
+    except KeyboardInterrupt:  # between two jobs, or in another process's stead
+        hint = "interrupted; a sweep goes on when it is started again in the same hydra.sweep.dir"
+        job.stop(hint, job.EXIT_INTERRUPTED)

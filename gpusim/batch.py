@@ -6,8 +6,12 @@ Owns how many processes there are and in which order results come; it knows neit
 from __future__ import annotations
 
 import os
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -28,30 +32,67 @@ def simulate_many(configs: Iterable[Config], *, workers: int = 1) -> Iterator[Re
             guard its start by `if __name__ == "__main__"`, as multiprocessing demands.
 
     Yields:
-        in the order of `configs` what `simulate` returns, or the exception that it raised.
+        in the order of `configs` what `simulate` returns, or the exception that it raised;
+        BrokenProcessPool where a worker was killed.
 
     Raises:
         ValueError: `workers` is negative.
     """
-    return in_turn(_outcome, configs, workers)
+    return in_turn(_outcome, configs, workers, lambda _, error: error)
 
 
 def in_turn(
-    function: Callable[[Item], Outcome], items: Iterable[Item], workers: int
+    function: Callable[[Item], Outcome],
+    items: Iterable[Item],
+    workers: int,
+    lost: Callable[[Item, Exception], Outcome],
 ) -> Iterator[Outcome]:
-    """`map`, in this process or in several; see `simulate_many` for the arguments."""
+    """`map`, in this process or in several.
+
+    Args:
+        lost: what comes of an item whose process was killed; the others go on.
+    """
     if workers < 0:
         raise ValueError(f"workers = {workers}: must be 1 or more, or 0 for one a core")
-    return map(function, items) if workers == 1 else _in_processes(function, items, workers)
+    return map(function, items) if workers == 1 else _in_processes(function, items, workers, lost)
 
 
 def _in_processes(
-    function: Callable[[Item], Outcome], items: Iterable[Item], workers: int
+    function: Callable[[Item], Outcome],
+    items: Iterable[Item],
+    workers: int,
+    lost: Callable[[Item, Exception], Outcome],
 ) -> Iterator[Outcome]:
-    # spawn: a forked child of a process that holds threads or a GPU may hang
-    processes = workers or len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(function, items)
+    left = deque(items)
+    while left:
+        with suppress(BrokenProcessPool), _pool(workers or len(os.sched_getaffinity(0))) as pool:
+            for future in [pool.submit(function, item) for item in left]:
+                outcome = future.result()
+                left.popleft()
+                yield outcome
+        if left:  # one of those under way took its process down: the first of them is tried alone
+            with _pool(1) as pool:
+                try:
+                    outcome = pool.submit(function, left[0]).result()
+                except BrokenProcessPool as error:
+                    outcome = lost(left[0], error)
+            left.popleft()
+            yield outcome
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that leave an interrupt to this one; on any error the rest is not begun."""
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=get_context("spawn"),  # a forked child of one with threads or a GPU may hang
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _outcome(config: Config) -> Result | Exception:

@@ -14,8 +14,12 @@ class ConfigError(ValueError):
     """A value that cannot be simulated: `KEY = VALUE: what is allowed, what to do`."""
 
     def __init__(self, key: str, value: object, message: str) -> None:
-        self.key, self.value = key, value
+        self.key, self.value, self._message = key, value, message
         super().__init__(f"{key} = {value}: {message}")
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
+        """It comes back whole from a worker process."""
+        return ConfigError, (self.key, self.value, self._message)
 
 
 @dataclass

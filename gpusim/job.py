@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from gpusim.results import (
     write_failure,
     write_run,
 )
+from gpusim.results.whole import alone_in
 from gpusim.run_hash import run_hash
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
@@ -66,22 +68,25 @@ def attempt(
         SystemExit: interrupted, a config that cannot be simulated, or out of memory.
         Exception: any other error of a lone run, once its summary is written.
     """
-    os.utime(folder)  # a sweep's report tells by this which jobs are its own
-    fresh = holds_no_results(folder)
-    config = None
+    fresh, config = holds_no_results(folder), None
     try:
+        os.utime(folder)  # a sweep's report tells by this which jobs are its own
         config = make_config()
         return run(config, folder, again=alone, quiet=quiet)
     except KeyboardInterrupt:
         discard(folder, fresh)
-        sweep = os.path.relpath(folder.parent)
+        sweep = shlex.quote(os.path.relpath(folder.parent))
         hint = "" if alone else f"; start it again with hydra.sweep.dir={sweep} to go on"
         stop(f"interrupted{hint}", EXIT_INTERRUPTED)
     except ConfigError as error:
         if alone:
             discard(folder, fresh)
             stop(error, EXIT_CONFIG)
-        _record(error, folder, config)
+        if config is not None and config.dry_run:
+            discard(folder, fresh)
+            print(f"error: {folder.name}: {error}", file=sys.stderr)
+        else:
+            _record(error, folder, config)
     except MemoryError as error:
         _record(error, folder, config)
         if alone:
@@ -94,27 +99,43 @@ def attempt(
 
 
 def attempt_many(
-    configs_and_folders: Iterable[tuple[Config, Path]], *, workers: int = 1
+    points: Iterable[tuple[Config | ConfigError, Path]], *, workers: int = 1
 ) -> Iterator[float | list[float] | None]:
-    """`attempt`, as of a sweep's jobs and quietly, for many; a folder is made if missing.
+    """`attempt`, as of a sweep's jobs and quietly, for many.
 
     Args:
+        points: each with a config, or why there is none, and a folder, which is made if missing.
         workers: processes, as `simulate_many` has them.
 
     Yields:
         what `attempt` returns, in order.
     """
-    return in_turn(_attempt_one, configs_and_folders, workers)
+    return in_turn(_attempt_one, points, workers, _lost)
 
 
-def _attempt_one(config_and_folder: tuple[Config, Path]) -> float | list[float] | None:
-    config, folder = config_and_folder
+def _attempt_one(point: tuple[Config | ConfigError, Path]) -> float | list[float] | None:
+    config, folder = point
+
+    def make_config() -> Config:
+        if isinstance(config, ConfigError):
+            raise config
+        return config
+
     folder.mkdir(parents=True, exist_ok=True)
-    return attempt(lambda: config, folder, alone=False, quiet=True)
+    return attempt(make_config, folder, alone=False, quiet=True)
+
+
+def _lost(point: tuple[Config | ConfigError, Path], _: Exception) -> None:
+    config, folder = point
+    error = ChildProcessError("its process was killed, as it is when memory runs out")
+    _record(error, folder, None if isinstance(config, ConfigError) else config)
 
 
 def _record(error: Exception, folder: Path, config: Config | None) -> None:
-    """Leave the error in the run's folder; on a full disk that may fail too."""
+    """Leave the error in the run's folder, unless the same run is there; a full disk may forbid it."""
+    if config is not None and _there(config, folder, run_hash(config), plot=False) is not None:
+        print(f"error: {folder.name}: {error}; what was there stays", file=sys.stderr)
+        return
     try:
         write_failure(error, folder, config)
     except OSError as why:
@@ -142,23 +163,20 @@ def run(
     Raises:
         ConfigError: before memory is taken or a file is written.
     """
-    _check_objective(config)
+    check_wishes(config.objective, plot=config.plot, evacuates=config.evacuation is not None)
     if config.dry_run:
         print(plan(config))
         discard(folder, holds_no_results(folder))
         return 0.0
-    if config.plot and importlib.util.find_spec("matplotlib") is None:
-        hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
-        raise ConfigError("plot", config.plot, hint)
     identity = run_hash(config)
-    whole = whole_run if config.evacuation is None else whole_evacuation
-    there = None if again else whole(folder, identity, plot=config.plot)
-    if there is not None:
-        if not quiet:
-            log.info(f"there already, computed by the same version from the same config: {folder}")
-        return _objective(config.objective, there)
     migrate = _migrate if config.evacuation is None else _evacuate
-    summary, headline = migrate(config, folder, identity, quiet)
+    with alone_in(folder):  # two jobs of a sweep may be the same run
+        there = None if again else _there(config, folder, identity, plot=config.plot)
+        if there is not None:
+            if not quiet:
+                log.info(f"there already, of the same version and the same config: {folder}")
+            return _objective(config.objective, there)
+        summary, headline = migrate(config, folder, identity, quiet)
     if not quiet:
         log.info(f"backend {summary.backend} ({summary.backend_reason})")
         log.info(summary.reason)
@@ -175,7 +193,10 @@ def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[
         result = simulate(config, observe=observe)
     tried = None
     if config.plot and result.summary.verdict in ("not_converged", "time_limit"):
-        tried = alternatives(config)
+        try:
+            tried = alternatives(config)
+        except Exception:  # what has been simulated is worth more than what might have helped
+            log.exception("what would have made it converge could not be found out")
     settings = asdict(config)
     write_run(
         result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
@@ -206,9 +227,22 @@ def _evacuate(
     )
 
 
-def _check_objective(config: Config) -> None:
-    objective = config.objective
-    summary = Summary if config.evacuation is None else EvacuationSummary
+def _there(config: Config, folder: Path, identity: str, *, plot: bool) -> dict[str, Any] | None:
+    """The summary of the same run, if it is there and whole."""
+    whole = whole_run if config.evacuation is None else whole_evacuation
+    return whole(folder, identity, plot=plot)
+
+
+def check_wishes(objective: list[str], *, plot: bool, evacuates: bool) -> None:
+    """Check what a run is asked to leave and to return, which has nothing to do with what it is.
+
+    Raises:
+        ConfigError: matplotlib is missing, or the objective is no number of the summary.
+    """
+    if plot and importlib.util.find_spec("matplotlib") is None:
+        hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
+        raise ConfigError("plot", plot, hint)
+    summary = EvacuationSummary if evacuates else Summary
     numbers = [
         field.name for field in fields(summary) if str(field.type).startswith(("int", "float"))
     ]

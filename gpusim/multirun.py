@@ -17,9 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from gpusim import job
+from gpusim.config import ConfigError
 from gpusim.results import ResultsError, read_summary
 from gpusim.results.compare import draw
 from gpusim.results.files import SUMMARY
@@ -98,18 +101,36 @@ class SweepReport(Callback):
     ) -> None:
         self.picture, self.question, self.x = picture, question, x
         self._since_s = 0.0
+        self._failed_dry_runs = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say in the sweep's folder what it is for; it may hold jobs of earlier sweeps."""
+        """Say in the sweep's folder what it is for; it may hold jobs of earlier sweeps.
+
+        Raises:
+            SystemExit: what all jobs are asked to leave cannot be had; code 2.
+        """
+        evacuates = bool(config.evacuation.guests)
+        try:
+            job.check_wishes(list(config.objective), plot=config.plot, evacuates=evacuates)
+        except ConfigError as error:
+            job.stop(error, job.EXIT_CONFIG)
         self._since_s = time.time() - _MTIME_SLACK_S
         if config.dry_run:
             return
         path = Path(config.hydra.sweep.dir) / SWEEP
-        path.parent.mkdir(parents=True, exist_ok=True)
         command = shlex.join(["gpusim", *sys.argv[1:]])
         sweep = {"question": self.question, "command": command, "x": self.x}
-        write_text(path, json.dumps(sweep, indent=2) + "\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(sweep, indent=2) + "\n")
+        except OSError as error:
+            hint = f"hydra.sweep.dir = {path.parent}: cannot be written ({error}); take another"
+            job.stop(hint, job.EXIT_CONFIG)
         self._since_s = path.stat().st_mtime  # by the clock of the file system that jobs write to
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Count what cannot be run: a dry run leaves no folder that could tell."""
+        self._failed_dry_runs += config.dry_run and job_return.return_value is None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report.
@@ -118,9 +139,10 @@ class SweepReport(Callback):
             SystemExit: a job failed, or the picture could not be drawn; code 3.
         """
         folder = Path(config.hydra.sweep.dir)
-        summaries = {job: _summary(job) for job in self._jobs(folder)}
+        summaries = {path: _summary(path) for path in self._jobs(folder)}
         self._print(summaries)
         fine = all(summary["status"] != "failed" for summary in summaries.values())
+        fine = fine and not self._failed_dry_runs
         if self.picture and not config.dry_run:
             try:
                 draw(list(summaries), folder / self.picture)
@@ -134,20 +156,21 @@ class SweepReport(Callback):
     def _jobs(self, folder: Path) -> list[Path]:
         """Folders of this sweep's jobs: each was touched when its job began."""
         folders = (path for path in folder.glob("[!.]*/") if path.is_dir())
-        ours = [job for job in folders if job.stat().st_mtime >= self._since_s]
-        return sorted(ours, key=lambda job: _natural(job.name))
+        ours = [path for path in folders if path.stat().st_mtime >= self._since_s]
+        return sorted(ours, key=lambda path: _natural(path.name))
 
     def _print(self, summaries: dict[Path, dict[str, Any]]) -> None:
-        width = max((len(job.name) for job in summaries), default=0)
-        for job, summary in summaries.items():
+        width = max((len(path.name) for path in summaries), default=0)
+        for path, summary in summaries.items():
             if len(summaries) <= _MANY or summary["status"] == "failed":
-                print(f"{job.name:<{width}}  {_line(summary)}")
+                print(f"{path.name:<{width}}  {_line(summary)}")
         ends = Counter(str(s.get("verdict") or s["status"]) for s in summaries.values())
-        before = sum(_older(job / SUMMARY, self._since_s) for job in summaries)
+        before = sum(_older(path / SUMMARY, self._since_s) for path in summaries)
         there = f" ({before} of them from before)" if before else ""
         counts = ", ".join(f"{n} {end.replace('_', ' ')}" for end, n in sorted(ends.items()))
-        if summaries:  # of a dry run only what failed has left a folder
-            print(f"{len(summaries)} runs{there}: {counts}")
+        if summaries:  # a dry run leaves none
+            runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
+            print(f"{runs}{there}: {counts}")
 
 
 def _natural(name: str) -> list[tuple[float, str]]:
@@ -160,9 +183,9 @@ def _older(path: Path, time_s: float) -> bool:
     return path.exists() and path.stat().st_mtime < time_s
 
 
-def _summary(job: Path) -> dict[str, Any]:
+def _summary(folder: Path) -> dict[str, Any]:
     try:
-        return read_summary(job)
+        return read_summary(folder)
     except ResultsError as error:  # its process was killed
         return {"status": "failed", "error": str(error)}
 

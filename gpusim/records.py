@@ -126,6 +126,8 @@ class Alternative:
     Attributes:
         key, value: what to set, as a user writes it: "link.bandwidth", "15Gbit/s".
         outcome: not_tried where the time for looking ahead was up.
+        smallest: of its values the smallest that converges; False: time was up before the smaller
+            ones had been tried.
         total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary; None
             unless it converges.
     """
@@ -133,6 +135,7 @@ class Alternative:
     key: str
     value: str
     outcome: Literal["converges", "does_not", "not_tried"]
+    smallest: bool = True
     total_time_s: float | None = None
     downtime_ms: float | None = None
     max_throttle_percent: int | None = None

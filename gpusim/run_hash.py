@@ -22,7 +22,9 @@ _DECIDES_NOTHING = ("backend", "dry_run", "plot", "objective")
 
 
 def run_hash(config: Config) -> str:
-    """32 hexadecimal digits; equal for runs whose results are equal, byte for byte.
+    """32 hexadecimal digits; runs that share them have the same results, byte for byte.
+
+    The same migration written in another way, 1024GiB for 1TiB, has another hash.
 
     `limit.wall` does not count: a run that it stopped is incomplete, and never taken as done.
     """

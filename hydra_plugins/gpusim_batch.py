@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from gpusim.config import Config
+    from gpusim.config import Config, ConfigError
 
 _SETS_A_KEY = re.compile(r"seed=.*|[a-z_]+\.[\w.]+=.*", re.DOTALL)  # all else may choose a file
 
@@ -48,26 +49,45 @@ class BatchSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what `sweep` needs; the jobs are not run through `task_function`."""
+        from gpusim import ConfigError, job
+
         self.loader, self.master = hydra_context.config_loader, config
+        try:
+            self._check()
+        except ConfigError as error:
+            job.stop(error, job.EXIT_CONFIG)
+
+    def _check(self) -> None:
+        """Refuse what would be passed over: this sweeper is its own launcher."""
+        from gpusim import ConfigError
+
+        settings = self.master.hydra
+        way_out = "hydra/sweeper=batch runs all jobs itself; take hydra/sweeper=basic"
+        if self.workers < 0:
+            allowed = "must be 1 or more, or 0 for one a core"
+            raise ConfigError("hydra.sweeper.workers", self.workers, allowed)
+        if not settings.launcher._target_.endswith(".BasicLauncher"):
+            raise ConfigError("hydra.launcher", settings.launcher._target_, way_out)
+        if settings.job.env_set:
+            raise ConfigError("hydra.job.env_set", settings.job.env_set, way_out)
+        subdir = OmegaConf.to_container(settings.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
+        if "gpusim_job_name" not in subdir:
+            raise ConfigError("hydra.sweep.subdir", subdir, way_out)
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the grid of all values.
 
         Raises:
             HydraException: an override that does not compose; before any job runs.
-            SystemExit: `workers` is negative, or interrupted.
+            SystemExit: interrupted, or jobs of a dry run cannot be run.
         """
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from tqdm import tqdm
 
-        from gpusim import ConfigError, job
-        from gpusim.multirun import job_name
+        from gpusim import job
+        from gpusim.multirun import EXIT_SOME_FAILED, job_name
 
-        if self.workers < 0:
-            allowed = "must be 1 or more, or 0 for one a core"
-            error = ConfigError("hydra.sweeper.workers", self.workers, allowed)
-            job.stop(error, job.EXIT_CONFIG)
         parser = OverridesParser.create(config_loader=self.loader)
         grid = parser.parse_overrides([f"{key}={v}" for key, v in self.params.items()] + arguments)
         (jobs,) = BasicSweeper.split_arguments(grid, None)
@@ -76,14 +96,19 @@ class BatchSweeper(Sweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.master, folder / "multirun.yaml")
         folders = [(folder / job_name(overrides, self.params)).absolute() for overrides in jobs]
-        returned = job.attempt_many(zip(configs, folders, strict=True), workers=self.workers)
-        return list(tqdm(returned, total=len(jobs), unit="run", disable=None))
+        points = zip(configs, folders, strict=True)
+        running = job.attempt_many(points, workers=self.workers)
+        returned = list(tqdm(running, total=len(jobs), unit="run", disable=None))
+        if self.master.dry_run and None in returned:
+            sys.exit(EXIT_SOME_FAILED)
+        return returned
 
-    def _composed(self, jobs: Sequence[Sequence[str]]) -> Iterator[Config]:
-        """Each job's config, as Hydra would compose it."""
+    def _composed(self, jobs: Sequence[Sequence[str]]) -> Iterator[Config | ConfigError]:
+        """Each job's config, as Hydra would compose it, or why it cannot be simulated."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
+        from gpusim import ConfigError
         from gpusim.composed import converted
 
         parse = cache(OverridesParser.create(config_loader=self.loader).parse_override)
@@ -99,4 +124,7 @@ class BatchSweeper(Sweeper):
             keys = [text for text in overrides if _SETS_A_KEY.fullmatch(text)]
             config = copy.deepcopy(of_files(tuple(text for text in overrides if text not in keys)))
             ConfigLoaderImpl._apply_overrides_to_config([parse(key) for key in keys], config)
-            yield converted(config)
+            try:
+                yield converted(config)
+            except ConfigError as error:
+                yield error

@@ -56,9 +56,7 @@ def begin_run(config: Config, folder: Path) -> None:
         OSError: a file cannot be written or removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, *_NUMBERS, *_PICTURES):
-        (folder / name).unlink(missing_ok=True)
-    remove_leftovers(folder)
+    _clear(folder)
     _write_config(folder, config)
 
 
@@ -109,8 +107,8 @@ def whole_run(
 ) -> dict[str, Any] | None:
     """The summary of a run that is done and need not be computed again; None if there is none.
 
-    It has the same hash, was neither stopped nor failed, and all of its files are there, the
-    pictures too where they are wanted; or those files that are `wanted`.
+    It has the same hash, was neither stopped nor failed, and all of its files are there and not
+    empty, the pictures too where they are wanted; or those files that are `wanted`.
     """
     try:
         summary = read_summary(folder)
@@ -120,16 +118,20 @@ def whole_run(
         return None
     if wanted is None:
         wanted = _NUMBERS + (_PICTURES if plot else ())
-    return summary if all((folder / name).is_file() for name in wanted) else None
+    paths = [folder / name for name in wanted]
+    return summary if all(path.is_file() and path.stat().st_size for path in paths) else None
 
 
 def write_failure(error: BaseException, folder: Path, config: Config | None = None) -> None:
     """Write the summary.json of a run that raised `error`, and its config.json if that is known.
 
+    What an earlier run left there is removed.
+
     Raises:
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     if config is not None:
         _write_config(folder, config)
     message = " ".join(str(error).split())
@@ -159,6 +161,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not isinstance(summary, dict) or "status" not in summary:
         raise ResultsError(f"{path}: not a summary of gpusim: it has no status")
     return summary
+
+
+def _clear(folder: Path) -> None:
+    for name in (SUMMARY, *_NUMBERS, *_PICTURES):
+        (folder / name).unlink(missing_ok=True)
+    remove_leftovers(folder)
 
 
 def _write_config(folder: Path, config: Config) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.config import WriterConfig
 from gpusim.records import Result, SyncRecord
 from gpusim.results import style
 from gpusim.results.settings import Settings, setting
@@ -25,7 +24,7 @@ from gpusim.results.whole import write_text
 from gpusim.units import parse_bytes_per_s, parse_ns
 
 PAGE_BYTES = 4096  # where no config says otherwise
-PAGES_PER_GIB = 2**30 // PAGE_BYTES  # the stress guest times how long it takes to write 1 GiB
+GIB = 2**30  # the stress guest times how long it takes to write so much
 UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
 MOST_SAMPLES = 1000
 ALL_THREADS = 1  # the guest's writers together, and each vCPU: all are in phase, one stands for all
@@ -192,10 +191,12 @@ def _guest_timings(
 ) -> list[dict[str, Any]]:
     """Milliseconds that the guest takes to write 1 GiB, page by page, at the speed it has just then.
 
-    Nothing is said of a second in which it stood still; where no rate is known the value is 0.
+    Nothing is said of a second in which it stood still. The value is 0 where the speed is not that of
+    the vCPUs alone: several writers, paced ones, windows, device writes.
     """
-    rate = _page_writes_per_s(config)
-    at_full_speed_ms = 1e3 * PAGES_PER_GIB / rate if rate else 0.0
+    rate = _cpu_bound_page_writes_per_s(config)
+    pages = GIB / setting(config, "vm.page_size", PAGE_BYTES)
+    at_full_speed_ms = 1e3 * pages / rate if rate else 0.0
     records = []
     for since_s, until_s, before_s, after_s in zip(
         times_s, times_s[1:], run_s, run_s[1:], strict=False
@@ -208,10 +209,9 @@ def _guest_timings(
     return records or [{"tid": ALL_THREADS, "timestamp": times_s[-1], "value": 0.0}]
 
 
-def _page_writes_per_s(config: Settings | None) -> float:
-    """Of all writers together, unthrottled."""
-    writers = setting(config, "workload.writers")
-    if writers is None:  # one, or with an idle guest none
-        return float(setting(config, "workload.page_writes_per_s", 0.0))
-    rates = (w.get("page_writes_per_s", WriterConfig.page_writes_per_s) for w in writers.values())
-    return float(sum(rates))
+def _cpu_bound_page_writes_per_s(config: Settings | None) -> float:
+    """Of a guest with one writer that works whenever its vCPUs do; 0 for any other."""
+    workload = (config or {}).get("workload") or {}
+    if workload.get("pace", "cpu_bound") != "cpu_bound" or workload.get("windows"):
+        return 0.0
+    return float(workload.get("page_writes_per_s", 0.0)) if workload.get("throttled", True) else 0.0

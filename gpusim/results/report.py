@@ -272,7 +272,8 @@ def _alternatives(alternatives: Sequence[Alternative]) -> str:
     if helping:
         lines.append(
             "<p>Each change alone would have done it. Each was simulated, over expected counts "
-            "instead of bitmaps, and of several values the smallest that converges is given.</p>\n"
+            "instead of bitmaps, and of several values the smallest that converges is given, unless "
+            "it says that smaller ones were not tried.</p>\n"
         )
         lines.append(_helping(helping))
     else:
@@ -303,7 +304,8 @@ def _helping(helping: Sequence[Alternative]) -> str:
             f"{style.number(change.guest_cpu_lost_percent or 0.0)} %",
         )
         data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows.append(f'<tr><th scope="row">{_code(change)}</th>{data}</tr>\n')
+        untried = "" if change.smallest else "; smaller ones not tried: it takes too long"
+        rows.append(f'<tr><th scope="row">{_code(change)}{untried}</th>{data}</tr>\n')
     names = ("Change", "Total time", "Down\u00adtime", "Throttle up to", "Guest CPU lost")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (

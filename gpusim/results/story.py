@@ -144,19 +144,21 @@ def _fallback_syncs(result: Result, config: Settings | None) -> str:
     total_s = result.summary.total_time_s
     raised = rises(result)
     theirs = sum(sync.kind == "fallback" for _, sync in raised)
+    alone = all(s is None or s.kind == "fallback" for rise in raised for s in rise)
     if len(forced) == 1:
         when = f"at {style.moment(forced[0].time_s, total_s)}"
     else:
         first, last = (style.moment(forced[end].time_s, total_s) for end in (0, -1))
         when = f"between {first} and {last}"
     if not theirs:
-        led_to = "none of them changed the throttle"
+        led_to = "none changed the throttle"
     elif theirs == len(raised):
-        led_to = f"the throttle's {'step' if theirs == 1 else f'{theirs} steps'} came of them alone"
+        steps = "step" if theirs == 1 else f"{theirs} steps"
+        led_to = f"the throttle's {steps} came {'of them alone' if alone else 'at them'}"
     else:
-        led_to = f"{theirs} of the throttle's {len(raised)} steps came of them"
+        led_to = f"{theirs} of the throttle's {len(raised)} steps came at them"
     return (
-        f"{len(forced)} of the {len(result.syncs)} syncs were added by the fallback timer, {when}, "
+        f"{len(forced)} of the {len(result.syncs)} syncs {'was' if len(forced) == 1 else 'were'} added by the fallback timer, {when}, "
         f"where no other had come for a while; {led_to}."
     )
 

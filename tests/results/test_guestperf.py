@@ -146,12 +146,26 @@ def test_a_slower_guest_takes_longer_and_uses_less() -> None:
     assert max(shares) == pytest.approx(100)
 
 
-def test_rates_of_several_writers_add_up() -> None:
-    writers = {"db": {"page_writes_per_s": 3e4}, "nic": {"page_writes_per_s": 1e4}}
-    one = guestperf_report(fake(), {"workload": {"page_writes_per_s": 4e4}})
-    two = guestperf_report(fake(), {"workload": {"writers": writers}})
-    assert one["guest_timings"] == two["guest_timings"]
-    assert one["guest_timings"][0]["value"] == pytest.approx(1e3 * 2**18 / 4e4)
+@pytest.mark.parametrize("page_size", [4096, 65536])
+def test_guest_speed_is_that_of_a_cpu_bound_writer(page_size: int) -> None:
+    config = {"vm": {"page_size": page_size}, "workload": {"page_writes_per_s": 4e4}}
+    first = guestperf_report(fake(), config)["guest_timings"][0]
+    assert first["value"] == pytest.approx(1e3 * 2**30 / page_size / 4e4)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        {"pattern": "idle"},
+        {"page_writes_per_s": 4e4, "pace": "paced"},
+        {"page_writes_per_s": 4e4, "windows": [[1, 2]]},
+        {"page_writes_per_s": 4e4, "throttled": False},
+        {"writers": {"db": {"page_writes_per_s": 3e4}}},
+    ],
+)
+def test_guest_speed_is_neutral_where_it_is_not_the_vcpus_alone(workload: dict) -> None:
+    timings = guestperf_report(fake(), {"workload": workload})["guest_timings"]
+    assert {record["value"] for record in timings} == {0.0}
 
 
 @pytest.mark.parametrize(

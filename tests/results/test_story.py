@@ -98,8 +98,8 @@ def test_the_throttles_reasons_are_two_periods_above_the_threshold() -> None:
     )
     assert "once more" in text
     assert "at 50 s, took the throttle to 30 %" in text
-    assert "1 of the 7 syncs were added by the fallback timer, at 30 s" in text
-    assert "1 of the throttle's 2 steps came of them" in text
+    assert "1 of the 7 syncs was added by the fallback timer, at 30 s" in text
+    assert "1 of the throttle's 2 steps came at them" in text
 
 
 def test_few_passes_are_told_one_by_one_and_many_as_a_group() -> None:

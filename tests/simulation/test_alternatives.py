@@ -6,11 +6,13 @@ with the step of the ladder below, which shall not do.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+import gpusim.alternatives as ways_out
 from gpusim import (
     Config,
     LimitConfig,
@@ -22,7 +24,7 @@ from gpusim import (
 )
 from gpusim.alternatives import DOWNTIME_FACTORS, LINK_FACTORS, alternatives
 from gpusim.config import BackendConfig
-from gpusim.records import Alternative
+from gpusim.records import Alternative, Summary
 from gpusim.units import parse_bytes_per_s
 
 PLENTY_S = 60.0  # so that no slow machine decides
@@ -140,3 +142,24 @@ def test_a_recorded_wire_is_as_fast_as_it_was() -> None:
     recorded = replace(made, link=replace(made.link, recorded=pace))
     keys = {change.key for change in alternatives(recorded, look_ahead_s=0.0)}
     assert keys == {"migration.auto_converge", "migration.downtime_limit"}
+
+
+def test_a_value_is_not_called_the_smallest_if_smaller_ones_were_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Time is up after the first try, of the largest link."""
+    real, tries = ways_out._expected, []
+
+    def only_once(made: Config, until_s: float) -> Summary | None:
+        tries.append(made)
+        return real(made, until_s) if len(tries) == 1 else None
+
+    made = STUCK["a low ceiling"]
+    monkeypatch.setattr(ways_out, "_expected", only_once)
+    change = ways_out._Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
+    found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
+    assert (found.value, found.outcome, found.smallest) == ("40Gbit/s", "converges", False)
+    monkeypatch.setattr(ways_out, "_expected", real)
+    found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
+    assert found.smallest
+    assert found.value != "40Gbit/s"

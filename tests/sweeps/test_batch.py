@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from gpusim import Config, ConfigError, LinkConfig, Result, VmConfig, simulate, simulate_many
 from gpusim.config import WriterConfig
 from tests.app.command import gpusim
+from tests.sweeps.engines import need_engine_of
 
 SAME_BYTES = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
 GRID = ["migration=qemu_9_1,qemu_9_2", "workload.working_set_percent=5,50", "seed=1,2", "link.bandwidth=1Gbit/s"]  # fmt: skip
@@ -32,9 +34,11 @@ def test_many_give_what_one_at_a_time_gives(workers: int) -> None:
         assert (result.syncs, result.events) == (alone.syncs, alone.events)
 
 
-def test_one_that_cannot_be_simulated_does_not_stop_the_others() -> None:
-    outcomes = list(simulate_many([small(1), small(-1), small(2)]))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_that_cannot_be_simulated_does_not_stop_the_others(workers: int) -> None:
+    outcomes = list(simulate_many([small(1), small(-1), small(2)], workers=workers))
     assert [type(outcome) for outcome in outcomes] == [Result, ConfigError, Result]
+    assert str(outcomes[1]).startswith("seed = -1: must lie")
 
 
 def test_configs_are_asked_for_one_by_one() -> None:
@@ -85,8 +89,32 @@ def test_typo_stops_a_batch_before_its_first_job(override: str, message: str, tm
     assert not list(tmp_path.glob("out/*/"))
 
 
-def test_batch_with_a_wrong_number_of_workers_is_one_line(tmp_path) -> None:
-    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweeper.workers=-2"]
-    done = gpusim(*sweep, "seed=1,2", cwd=tmp_path, code=2)
-    assert done.stderr.startswith("error: hydra.sweeper.workers = -2: must be")
+def test_what_cannot_be_simulated_is_recorded_as_by_hydras_own_sweeper(tmp_path) -> None:
+    """A stray key that `+` lets in, and a value out of range."""
+    sweep = ["-m", "experiment=tiny", "+workload.foo=1,2", "seed=1,-1"]
+    errors = []
+    for name in ("basic", "batch"):
+        engine = [f"hydra/sweeper={name}", f"hydra.sweep.dir={name}"]
+        gpusim(*sweep, *engine, cwd=tmp_path, code=3)
+        summaries = sorted(tmp_path.glob(f"{name}/*/summary.json"))
+        errors.append([json.loads(path.read_text())["error"] for path in summaries])
+    assert errors[0] == errors[1]
+    assert len(errors[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("hydra.sweeper.workers=-2", "hydra.sweeper.workers = -2: must be 1 or more"),
+        ("hydra/launcher=processes", "hydra.launcher = "),
+        ("+hydra.job.env_set.A=1", "hydra.job.env_set = "),
+        ("hydra.sweep.subdir=x", "hydra.sweep.subdir = x: hydra/sweeper=batch runs"),
+    ],
+)
+def test_what_a_batch_would_pass_over_is_refused(override: str, key: str, tmp_path) -> None:
+    need_engine_of(override)
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
+    done = gpusim(*sweep, override, "seed=1,2", cwd=tmp_path, code=2)
+    assert done.stderr.startswith(f"error: {key}")
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("out/*/"))

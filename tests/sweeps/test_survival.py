@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from gpusim import BackendConfig, Config, LinkConfig, VmConfig, WriterConfig
+from gpusim.batch import in_turn
+from gpusim.job import attempt_many
+from gpusim.results import write_failure
 from tests.app.command import MAIN, gpusim
 
 SWEEP = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
@@ -96,7 +100,7 @@ def test_what_is_not_the_same_is_computed_again(change, before, tmp_path) -> Non
     gpusim(*SWEEP, "seed=1", cwd=tmp_path)
     first = computed(tmp_path)
     done = gpusim(*SWEEP, "seed=1", *change, cwd=tmp_path, before=before)
-    assert done.stdout.splitlines()[-1] == "1 runs: 1 converged"
+    assert done.stdout.splitlines()[-1] == "1 run: 1 converged"
     assert computed(tmp_path) != first
 
 
@@ -104,20 +108,119 @@ def test_another_backend_is_the_same_run(tmp_path) -> None:
     pytest.importorskip("numba", reason="numba is not installed")
     gpusim(*SWEEP, "seed=1", "backend=numpy", cwd=tmp_path)
     done = gpusim(*SWEEP, "seed=1", "backend=numba", "backend.threads=2", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "1 runs (1 of them from before): 1 converged"
+    assert done.stdout.splitlines()[-1] == "1 run (1 of them from before): 1 converged"
 
 
 def test_incomplete_and_damaged_runs_are_done_again(tmp_path) -> None:
-    gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path)
+    gpusim(*SWEEP, "seed=1,2,3,4,5", cwd=tmp_path)
     whole = computed(tmp_path)
-    incomplete, torn, missing = (tmp_path / f"out/tiny,seed={seed}" for seed in (1, 2, 3))
+    names = (f"out/tiny,seed={seed}" for seed in (1, 2, 3, 5))
+    incomplete, torn, missing, empty = (tmp_path / name for name in names)
     summary = json.loads((incomplete / "summary.json").read_text())
     (incomplete / "summary.json").write_text(json.dumps(summary | {"status": "incomplete"}))
     (torn / "summary.json").write_text("{")
     (missing / "syncs.csv").unlink()
-    done = gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "4 runs (1 of them from before): 4 converged"
+    (empty / "events.jsonl").write_text("")
+    done = gpusim(*SWEEP, "seed=1,2,3,4,5", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "5 runs (1 of them from before): 5 converged"
     assert computed(tmp_path)["tiny,seed=4"] == whole["tiny,seed=4"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [(["objective=[foo]"], 2), (["dry_run=true", "backend.name=nowhere"], 3)],
+    ids=["objective", "dry run"],
+)
+def test_what_cannot_be_had_leaves_whole_runs_as_they_are(overrides, code, tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1,2", cwd=tmp_path)
+    before = computed(tmp_path)
+    done = gpusim(*SWEEP, "seed=1,2,3", *overrides, cwd=tmp_path, code=code)
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert computed(tmp_path) == before
+    assert {path.name for path in tmp_path.glob("out/*/")} == set(before)
+
+
+def test_without_matplotlib_no_job_of_a_sweep_with_pictures_begins(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1", cwd=tmp_path)
+    before = computed(tmp_path)
+    missing = "import importlib.util; importlib.util.find_spec = lambda name: None"
+    hidden = f"import gpusim.job\n{missing}"
+    done = gpusim(*SWEEP, "seed=1,2", "plot=true", cwd=tmp_path, before=hidden, code=2)
+    assert done.stderr.startswith("error: plot = True: needs matplotlib")
+    assert computed(tmp_path) == before
+
+
+def test_failure_leaves_nothing_of_an_earlier_run(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1", "vm.vcpus=2", cwd=tmp_path)
+    (folder,) = tmp_path.glob("out/*/")
+    error = ValueError("not any more")
+    write_failure(error, folder, Config())
+    assert {path.name for path in folder.iterdir()} == {"config.json", "summary.json"}
+
+
+@pytest.mark.parametrize("where", ["file/out", "x" * 300])
+def test_folder_that_cannot_be_made_is_one_line(where: str, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    done = gpusim(*SWEEP[:3], f"hydra.sweep.dir={where}", "seed=1", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: hydra.sweep.dir = ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
+    """As Optuna's are, which asks for a point twice: computed once, and nobody fails."""
+    config = Config(
+        vm=VmConfig(memory="64MiB"),
+        workload=WriterConfig(working_set_percent=10.0, page_writes_per_s=1e4),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        backend=BackendConfig("numpy"),
+        plot=False,
+    )
+    points = [(config, tmp_path / str(number // 4)) for number in range(40)]
+    returned = list(attempt_many(points, workers=4))
+    assert len(set(returned)) == 1
+    assert None not in returned
+    assert len(list(tmp_path.glob("*/summary.json"))) == 10
+
+
+def kills_itself(config_and_folder):
+    """A job that takes its process down, as the system does when memory runs out."""
+    if config_and_folder[1].name in ("3", "7"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return config_and_folder[1].name
+
+
+def test_worker_that_is_killed_does_not_stop_the_others(tmp_path) -> None:
+    points = [(None, Path(str(number))) for number in range(10)]
+    outcomes = list(in_turn(kills_itself, points, 2, lambda point, _: f"lost {point[1]}"))
+    assert outcomes == ["0", "1", "2", "lost 3", "4", "5", "6", "lost 7", "8", "9"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ["hydra/sweeper=batch", "hydra/sweeper=basic"])
+def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path) -> None:
+    """Sent to all processes of the group, as a terminal does."""
+    sweep = [*SWEEP[:2], engine, SWEEP[3], f"seed=range(0,{400 if 'batch' in engine else 40})"]
+    if "batch" in engine:
+        sweep.append(f"hydra.sweeper.workers={workers}")
+    elif workers > 1:
+        pytest.skip("the basic sweeper has no workers")
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *sweep],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(computed(tmp_path)) < 3:
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("error: interrupted; ")
+    assert errors.count("\n") == 1
+    assert {summary["status"] for summary in summaries(tmp_path).values()} == {"ok"}
 
 
 def test_lone_run_is_computed_even_if_it_is_there(tmp_path) -> None:
