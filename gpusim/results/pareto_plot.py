@@ -175,7 +175,7 @@ def _draw_labels(
                 if (index in best) != all_named:
                     alike.setdefault(_rounded(point), []).append(group)
             for point, groups in alike.items():
-                if len(boxes) < MAX_LABELS and (len(taken) <= MAX_LABELS or not all_named):
+                if len(boxes) < MAX_LABELS and (len(chosen) == 1 or not all_named):
                     _place(figure, panel, _words(groups, chosen), point, taken, boxes)
 
 
@@ -185,7 +185,10 @@ def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
     said = [" or ".join(some if len(some) < 4 else [*some[:2], "..."]) for some in texts]
     if len(chosen) == 1:
         return said[0]
-    return textwrap.fill(", ".join(map(named, chosen, said)), LABEL_CHARACTERS)
+    parts = (
+        named(key, text).replace(" ", "\u00a0") for key, text in zip(chosen, said, strict=True)
+    )
+    return textwrap.fill(", ".join(parts), LABEL_CHARACTERS, break_long_words=False)
 
 
 def _rounded(point: Point) -> Point:
@@ -213,7 +216,7 @@ def _place(
             zorder=5,
         )
         box = words.get_window_extent()
-        inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
+        inside = panel.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
         free = not any(box.overlaps(other) for other in boxes)
         clear = not any(
             box.x0 - MARK < x < box.x1 + MARK and box.y0 - MARK < y < box.y1 + MARK
