@@ -203,6 +203,8 @@ _PLACES = (((9, 7), "left"), ((-9, -14), "right"), ((9, -14), "left"), ((-9, 7),
 def _place(
     figure: Figure, panel: Panel, text: str, point: Point, taken: list[Any], boxes: list[Any]
 ) -> None:
+    from matplotlib.text import Text
+
     here = tuple(min(taken, key=lambda t: math.dist(t, panel.transData.transform(point))))
     for offset, side in _PLACES:
         words = panel.annotate(
@@ -214,8 +216,15 @@ def _place(
             fontsize=9.5,
             color=style.INK,
             zorder=5,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style.GREY,
+                "lw": 0.7,
+                "shrinkA": 1,
+                "shrinkB": 5,
+            },
         )
-        box = words.get_window_extent()
+        box = Text.get_window_extent(words)  # of the words, without the line to their point
         inside = panel.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
         free = not any(box.overlaps(other) for other in boxes)
         clear = not any(
