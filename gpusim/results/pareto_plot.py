@@ -224,6 +224,7 @@ def _place(
                 "shrinkB": 5,
             },
         )
+        words.get_window_extent()  # which puts it in its place
         box = Text.get_window_extent(words)  # of the words, without the line to their point
         inside = panel.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
         free = not any(box.overlaps(other) for other in boxes)
