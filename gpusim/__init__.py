@@ -11,6 +11,8 @@ from gpusim.config import (
     BackendConfig,
     Config,
     ConfigError,
+    EvacuationConfig,
+    GuestConfig,
     HotColdConfig,
     LimitConfig,
     LinkConfig,
@@ -23,7 +25,19 @@ from gpusim.config import (
     WriterConfig,
     ZipfConfig,
 )
-from gpusim.records import Event, Knot, Progress, Result, Summary, SyncRecord
+from gpusim.evacuation import evacuate
+from gpusim.records import (
+    EvacuatedGuest,
+    Evacuation,
+    EvacuationProgress,
+    EvacuationSummary,
+    Event,
+    Knot,
+    Progress,
+    Result,
+    Summary,
+    SyncRecord,
+)
 from gpusim.simulation import simulate
 from gpusim.version import __version__
 
@@ -31,7 +45,13 @@ __all__ = [
     "BackendConfig",
     "Config",
     "ConfigError",
+    "EvacuatedGuest",
+    "Evacuation",
+    "EvacuationConfig",
+    "EvacuationProgress",
+    "EvacuationSummary",
     "Event",
+    "GuestConfig",
     "HotColdConfig",
     "Knot",
     "LimitConfig",
@@ -49,6 +69,7 @@ __all__ = [
     "WriterConfig",
     "ZipfConfig",
     "__version__",
+    "evacuate",
     "simulate",
     "simulate_many",
 ]

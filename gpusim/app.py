@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig
 import gpusim.multirun  # noqa: F401  its resolvers name a job's folder, in a launcher's worker too
 from gpusim import job
 from gpusim.composed import converted
-from gpusim.config import PATTERNS, Config
+from gpusim.config import PATTERNS, Config, EvacuationConfig
 
 
 def conf_folder() -> Path:
@@ -31,7 +31,9 @@ def register() -> None:
     """Tell Hydra the type of every key, and the keys of every workload."""
     store = ConfigStore.instance()
     # The default workload must not be there: another class would be merged over its keys.
-    store.store(name="base_config", node=Config(workload=MISSING))
+    # And an evacuation must be there, or its keys could not be set one by one.
+    base = Config(workload=MISSING, evacuation=EvacuationConfig())
+    store.store(name="base_config", node=base)
     for pattern, kind in PATTERNS.items():
         store.store(group="workload", name=f"base_{pattern}", node=kind)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gpusim.config import Config, ConfigError
+from gpusim.config import Config, ConfigError, EvacuationConfig
 
 
 def converted(composed: DictConfig) -> Config:
@@ -17,9 +18,17 @@ def converted(composed: DictConfig) -> Config:
     """
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
-    groups = {f"{name}.": group for name, group in vars(config).items()}
-    for prefix, part in {"": config, **groups}.items():
-        if is_dataclass(part):
-            for name in vars(part).keys() - {field.name for field in fields(part)}:
-                raise ConfigError(prefix + name, getattr(part, name), "no such key; remove it")
+    _reject_strays(config, "")
+    if config.evacuation == EvacuationConfig():  # nobody asked for one
+        config.evacuation = None
     return config
+
+
+def _reject_strays(part: Any, prefix: str) -> None:
+    """Refuse what data classes were given besides their fields, however deep."""
+    if is_dataclass(part):
+        for name in vars(part).keys() - {field.name for field in fields(part)}:
+            raise ConfigError(prefix + name, getattr(part, name), "no such key; remove it")
+    inner = part if isinstance(part, dict) else vars(part) if is_dataclass(part) else {}
+    for name, value in inner.items():
+        _reject_strays(value, f"{prefix}{name}.")

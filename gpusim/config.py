@@ -144,6 +144,8 @@ class LinkConfig:
             is that of the RAM alone.
         recorded: [[seconds, bytes on the wire so far], ...]: a recorded pace instead of bandwidth,
             which then only counts for the rest that is sent while the VM is stopped.
+        changes: [[at, bandwidth], ...], rising: what the wire gives from then on, counted from the
+            migrate command, such as [["2h", "5Gbit/s"]] where a backup starts; null: never changes.
     """
 
     bandwidth: int | float | str = "10Gbit/s"
@@ -154,6 +156,7 @@ class LinkConfig:
     wakeup_latency_us: float = 50.0
     non_ram_downtime_ms: float = 0.0
     recorded: list[Any] | None = None
+    changes: list[Any] | None = None
 
 
 @dataclass
@@ -238,10 +241,43 @@ class LimitConfig:
 
 
 @dataclass
-class Config:
-    """One migration.
+class GuestConfig:
+    """One VM of an evacuation, or several alike.
 
     Attributes:
+        count: so many of them, called NAME-1, NAME-2, ... if it is not 1.
+    """
+
+    vm: VmConfig = field(default_factory=VmConfig)
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    count: int = 1
+
+
+@dataclass
+class EvacuationConfig:
+    """A host to be emptied: its guests migrate over one link, which they share evenly.
+
+    Attributes:
+        guests: name -> VM; in the order they stand in.
+        at_a_time: how many migrate at once, at most; more than there are guests: all of them. 1 is
+            OpenStack Nova's default (max_concurrent_live_migrations); KubeVirt's is 2 a node.
+        order: as_listed, or by RAM: smallest_first, largest_first, or by the pages that the guest
+            dirties in its first second, as QEMU's calc-dirty-rate measures: calmest_first,
+            busiest_first. Guests that are equal go as listed.
+    """
+
+    guests: dict[str, GuestConfig] = field(default_factory=dict)
+    at_a_time: int = 1
+    order: str = "as_listed"
+
+
+@dataclass
+class Config:
+    """One migration, or the evacuation of a host.
+
+    Attributes:
+        evacuation: the guests of a host instead of one VM: `vm` and `workload` are then not read, and
+            link, migration, tracking, backend and limit are common to all of them.
         seed: of the drawing of the guest's random writes.
         dry_run: only say what the run would need.
         plot: write the pictures of a run: plot.png, report.html, trace.json.gz, guestperf.json.
@@ -256,6 +292,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
+    evacuation: EvacuationConfig | None = None
     seed: int = 1
     dry_run: bool = False
     plot: bool = True

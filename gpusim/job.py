@@ -23,9 +23,17 @@ from tqdm import tqdm
 from gpusim.alternatives import alternatives
 from gpusim.batch import in_turn
 from gpusim.config import Config, ConfigError
+from gpusim.evacuation import Host
 from gpusim.plan import plan
-from gpusim.records import Observer, Progress, Summary
-from gpusim.results import begin_run, whole_run, write_failure, write_run
+from gpusim.records import EvacuationProgress, EvacuationSummary, Observer, Progress, Summary
+from gpusim.results import (
+    begin_run,
+    whole_evacuation,
+    whole_run,
+    write_evacuation,
+    write_failure,
+    write_run,
+)
 from gpusim.run_hash import run_hash
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
@@ -134,7 +142,7 @@ def run(
     Raises:
         ConfigError: before memory is taken or a file is written.
     """
-    _check_objective(config.objective)
+    _check_objective(config)
     if config.dry_run:
         print(plan(config))
         discard(folder, holds_no_results(folder))
@@ -143,11 +151,24 @@ def run(
         hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
         raise ConfigError("plot", config.plot, hint)
     identity = run_hash(config)
-    there = None if again else whole_run(folder, identity, plot=config.plot)
+    whole = whole_run if config.evacuation is None else whole_evacuation
+    there = None if again else whole(folder, identity, plot=config.plot)
     if there is not None:
         if not quiet:
             log.info(f"there already, computed by the same version from the same config: {folder}")
         return _objective(config.objective, there)
+    migrate = _migrate if config.evacuation is None else _evacuate
+    summary, headline = migrate(config, folder, identity, quiet)
+    if not quiet:
+        log.info(f"backend {summary.backend} ({summary.backend_reason})")
+        log.info(summary.reason)
+        log.info(headline)
+        print(folder)
+    return _objective(config.objective, vars(summary))
+
+
+def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[Summary, str]:
+    """Simulate one migration and write its results; its outcome, also in one line."""
     resolve(config)  # what cannot be simulated stops here, and what is in the folder stays
     begin_run(config, folder)
     with _progress_bar(quiet) as observe:
@@ -159,17 +180,37 @@ def run(
     write_run(
         result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
     )
-    if not quiet:
-        log.info(f"backend {result.summary.backend} ({result.summary.backend_reason})")
-        log.info(result.summary.reason)
-        log.info(headline(result.summary))
-        print(folder)
-    return _objective(config.objective, vars(result.summary))
+    return result.summary, headline(result.summary)
 
 
-def _check_objective(objective: list[str]) -> None:
+def _evacuate(
+    config: Config, folder: Path, identity: str, quiet: bool
+) -> tuple[EvacuationSummary, str]:
+    """The same of the evacuation of a host."""
+    host = Host(config)  # as resolve does above
+    begin_run(config, folder)
+    with tqdm(disable=quiet or None, bar_format=_BAR, miniters=0, total=100) as bar:
+
+        def observe(progress: EvacuationProgress) -> None:
+            done = f"{progress.ended} of {progress.guests} guests"
+            bar.set_description_str(f"{progress.time_s:.0f} s simulated, {done}", refresh=False)
+            bar.update(100 * progress.ended / progress.guests - bar.n)
+
+        evacuation = host.evacuate(observe)
+    write_evacuation(evacuation, folder, plot=config.plot, run_hash=identity)
+    summary = evacuation.summary
+    return summary, (
+        f"guest CPU lost {summary.guest_cpu_lost_s:.0f} vCPU s, throttle up to "
+        f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
+        f"{summary.simulated_runs} migrations simulated in {summary.wall_time_s:.1f} s"
+    )
+
+
+def _check_objective(config: Config) -> None:
+    objective = config.objective
+    summary = Summary if config.evacuation is None else EvacuationSummary
     numbers = [
-        field.name for field in fields(Summary) if str(field.type).startswith(("int", "float"))
+        field.name for field in fields(summary) if str(field.type).startswith(("int", "float"))
     ]
     if not objective or set(objective) - set(numbers):
         raise ConfigError("objective", objective, f"must be a list of {', '.join(numbers)}")

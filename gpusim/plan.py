@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpusim.config import Config
+from gpusim.evacuation import Host
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT
 from gpusim.pages import backends
 from gpusim.pages.draw import certain_cells
@@ -36,6 +37,8 @@ def plan(config: Config) -> str:
     Raises:
         ConfigError: as `simulate` would.
     """
+    if config.evacuation is not None:
+        return _plan_evacuation(config)
     scenario = resolve(config)
     layout = scenario.layout
     bitmap_bytes = layout.chunks * CHUNK_PAGES // 8
@@ -67,6 +70,36 @@ def plan(config: Config) -> str:
         f"{summary.total_time_s:.0f} s simulated"
         + (f": {(summary.verdict or '').replace('_', ' ')}" if whole else ""),
         "wall time": wall,
+    }
+    return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+
+
+def _plan_evacuation(config: Config) -> str:
+    """The same of the evacuation of a host, which is run as a whole over expected counts."""
+    host, ahead = Host(config), Host(config, backends.EXPECTED)
+    largest = max(host.vms, key=lambda vm: vm.scenario.bitmap_bytes)
+    scenario = largest.scenario
+    summary = ahead.evacuate().summary
+    free = backends.free_bytes(scenario.backend)
+    alone_s: dict[str, float] = {}  # guests that are alike take alike
+    wall_s = 0.0
+    for vm, expected in zip(host.vms, ahead.vms, strict=True):
+        alike = repr((vm.config.vm, vm.config.workload))
+        if alike not in alone_s:
+            alone_s[alike] = expectation(vm.scenario)[1]
+        wall_s += expected.runs * alone_s[alike]
+    left = f", {', '.join(summary.left_behind)} left behind" * bool(summary.left_behind)
+    lines = {
+        "guests": f"{summary.guests}, {format_bytes(summary.vm_bytes)}, "
+        f"{min(summary.at_a_time, summary.guests)} at a time",
+        "order": f"{summary.order}: {', '.join(vm.name for vm in host.vms)}",
+        "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
+        "bitmaps": f"{format_bytes(scenario.bitmap_bytes)} at most, those of {largest.name}",
+        "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)})",
+        "expected": f"{summary.total_time_s:.0f} s simulated: "
+        f"{(summary.verdict or summary.status).replace('_', ' ')}{left}; guest CPU lost "
+        f"{summary.guest_cpu_lost_percent:.1f} %, throttle up to {summary.max_throttle_percent} %",
+        "wall time": f"about {_rounded(wall_s)} s for {summary.simulated_runs} simulated migrations",
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
 

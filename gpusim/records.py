@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from gpusim.config import Config
 
 SyncKind: TypeAlias = Literal["setup", "exact", "fallback", "final"]
 Verdict: TypeAlias = Literal["converged", "not_converged", "time_limit"]
@@ -150,3 +153,79 @@ class Result:
     events: list[Event] = field(default_factory=list)
     knots: list[Knot] = field(default_factory=list)
     pass_ends_s: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvacuatedGuest:
+    """One guest of an evacuation; times are seconds since the evacuation began.
+
+    Attributes:
+        config: of a run that is this guest's migration alone, over the shares of the link it had.
+        vcpus: of the VM.
+        end_s: when its place was free again: it was out, or given up.
+        result: times in it are seconds since its own migrate command.
+    """
+
+    name: str
+    config: Config
+    vcpus: int
+    start_s: float
+    end_s: float
+    result: Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvacuationSummary:
+    """summary.json of an evacuation: see docs/evacuate.md for each field's meaning."""
+
+    kind: str = "evacuation"
+    status: Status
+    verdict: Verdict | None  # None only when status is incomplete
+    reason: str
+    total_time_s: float
+    downtime_ms: float | None
+    dirty_sync_count: int
+    fallback_sync_count: int
+    max_throttle_percent: int
+    longest_vcpu_stall_ms: float
+    transferred_bytes: int
+    link_used_percent: float | None
+    guest_cpu_lost_s: float
+    guest_cpu_lost_percent: float
+    vm_bytes: int
+    guests: int
+    left_behind: list[str]
+    at_a_time: int
+    order: str
+    qemu_version: str
+    tracking: str
+    backend: str
+    backend_reason: str
+    seed: int
+    simulated_runs: int
+    wall_time_s: float
+    bitmap_bytes: int
+    gpusim_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvacuationProgress:
+    """What an observer of an evacuation is told whenever a guest's migration has ended."""
+
+    time_s: float
+    ended: int
+    guests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evacuation:
+    """A whole evacuation.
+
+    Attributes:
+        guests: those whose migration ended, in the order they started.
+        link_bandwidth: (seconds, bytes a second) from which on the link gave so much; may be infinite.
+    """
+
+    summary: EvacuationSummary
+    guests: list[EvacuatedGuest] = field(default_factory=list)
+    link_bandwidth: list[tuple[float, float]] = field(default_factory=list)

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.checks import (
+    LONGEST_NS,
     bytes_per_s,
     duration_ns,
     in_range,
     page_count,
     pairs_of,
+    parsed,
     reject,
     rising,
     whole,
@@ -29,7 +31,7 @@ from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS
 from gpusim.sender import Link, RecordedLink
-from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes
+from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
 from gpusim.workload import writers_of
 
 TRACKING_MODES = ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg")
@@ -221,6 +223,29 @@ def _parameters(migration: MigrationConfig) -> Parameters:
     )
 
 
+def _changes(config: LinkConfig) -> tuple[tuple[int, float], ...]:
+    """When the wire changes, ns, and to how many bytes a second; what changes nothing is left out."""
+    if config.changes is None:
+        return ()
+    key, example = "link.changes", '[["2h", "5Gbit/s"], ...]'
+    if config.recorded is not None:
+        reject(key, "[...]", "a recorded wire has its own pace; set link.changes=null")
+    if not isinstance(config.changes, list | tuple) or not config.changes:
+        reject(key, config.changes, f"must be one or more [at, bandwidth], such as {example}")
+    before_ns, before = -1, bytes_per_s("link.bandwidth", config.bandwidth)
+    changes: list[tuple[int, float]] = []
+    for pair in config.changes:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            reject(key, pair, f"must be [at, bandwidth], such as {example}")
+        at_ns, rate = parsed(key, pair[0], parse_ns, '"2h" or seconds'), bytes_per_s(key, pair[1])
+        if not before_ns < at_ns <= LONGEST_NS:
+            reject(key, pair, "times must rise, up to 1e8 seconds")
+        if rate != before:
+            changes.append((at_ns, rate))
+        before_ns, before = at_ns, rate
+    return tuple(changes)
+
+
 def _link(config: LinkConfig, page_bytes: int) -> Link:
     whole("link.page_header_bytes", config.page_header_bytes, 0, 65536)
     whole("link.zero_page_bytes", config.zero_page_bytes, 0, 65536)
@@ -249,6 +274,7 @@ def _link(config: LinkConfig, page_bytes: int) -> Link:
         wakeup_latency_ns=round(config.wakeup_latency_us * NS_PER_US),
         non_ram_downtime_ns=round(config.non_ram_downtime_ms * NS_PER_MS),
         recorded=recorded,
+        changes=_changes(config),
     )
 
 

@@ -11,6 +11,7 @@ savevm.c:qemu_savevm_state_iterate, qemu-file.c:add_to_iovec.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -55,6 +56,7 @@ class Link:
     Attributes:
         bandwidth: bytes a second, infinite if only max-bandwidth shall bind.
         zero_page_ns: to find a page to be zero.
+        changes: (ns, bytes a second), rising: what the wire gives from then on; not if recorded.
         wakeup_latency_ns: how late the thread wakes from its sleep at the end of a window.
     """
 
@@ -66,10 +68,11 @@ class Link:
     wakeup_latency_ns: int
     non_ram_downtime_ns: int
     recorded: RecordedLink | None
+    changes: tuple[tuple[int, float], ...] = ()
 
-    def page_ps(self) -> tuple[int, int]:
+    def page_ps(self, bandwidth: float | None = None) -> tuple[int, int]:
         """Time of a normal and of a zero page; wire and thread work side by side."""
-        wire_ps = PS_PER_S / self.bandwidth
+        wire_ps = PS_PER_S / (bandwidth or self.bandwidth)
         normal = max(self.normal_page_bytes * wire_ps, self.page_cost_ns * PS_PER_NS)
         zero_cost = (self.page_cost_ns + self.zero_page_ns) * PS_PER_NS
         return round(normal), round(max(self.zero_page_bytes * wire_ps, zero_cost))
@@ -156,6 +159,9 @@ class Sender:
         self._threshold, self._acts = threshold, acts
         # A recorded link tells when bytes went; how long a page takes only counts for the drain.
         self._normal_ps, self._zero_ps = (0, 0) if link.recorded else link.page_ps()
+        self._changes = deque(
+            (at_ns * PS_PER_NS, link.page_ps(rate)) for at_ns, rate in link.changes
+        )
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._flush = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
         self.bandwidth, self.threshold_bytes = 0.0, 0
@@ -166,7 +172,8 @@ class Sender:
         self._sleeping = False  # for the rest of the window
         self._checked = False  # the turn at hand has been looked at
         self._burst: tuple[int, int] | None = None  # bytes and ps that are left of it
-        self._burst_normal_pages = 0
+        self._burst_is_zero = False  # the kind its limits are made for
+        self._burst_pages = self._burst_normal_pages = self._burst_ps = 0  # sent of it so far
         self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
 
     @property
@@ -199,6 +206,9 @@ class Sender:
             if self._sleeping:
                 self._sleeping = False
                 self._close_window()
+            while self._changes and self._changes[0][0] <= self._now_ps:
+                self._change_pace()
+            stop_ps = min(to_ps, self._changes[0][0]) if self._changes else to_ps
             if self._burst is None:
                 if not self._checked and self._acts(
                     pages.pending * self._page_bytes, self.threshold_bytes
@@ -206,13 +216,15 @@ class Sender:
                     done.at_ns, done.turn = self._now_ns, True
                     break
                 is_zero, alike = pages.run_ahead()
-                if self._jump(is_zero, alike, to_ps, pages, done):
+                if self._jump(is_zero, alike, stop_ps, pages, done):
                     bursts = RESTS_AFTER
                     continue
                 self._begin_burst(is_zero, alike)
                 bursts += 1
-            if not self._send(to_ps, pages, done):
-                break
+            if not self._send(stop_ps, pages, done):
+                if stop_ps == to_ps:
+                    break
+                self._change_pace()
         return done
 
     def iterate(self) -> None:
@@ -228,14 +240,31 @@ class Sender:
 
     def drain(self, pages: SendablePages) -> int:
         """Send all that is left with no rate limit; how long that takes, ns."""
-        taken = pages.take([(UNLIMITED, 1, 1)])
+        start_ps = now_ps = max(self._now_ps, self._wake_ps)
+        costs = self._link.page_ps() if self._link.recorded else (self._normal_ps, self._zero_ps)
+        for at_ps, later in self._changes:
+            if at_ps > now_ps and pages.pending:
+                now_ps = self._drain([(at_ps - now_ps, *costs)], pages, now_ps, costs)
+                if pages.pending and costs != later:
+                    now_ps = at_ps
+            costs = later
+        now_ps = self._drain([(UNLIMITED, 1, 1)], pages, now_ps, costs)
+        return -(-(now_ps - start_ps) // PS_PER_NS)
+
+    def _drain(
+        self,
+        budgets: Sequence[tuple[int, int, int]],
+        pages: SendablePages,
+        now_ps: int,
+        costs: tuple[int, int],
+    ) -> int:
+        """Send what some budgets last for; when that is done, ps."""
+        taken = pages.take(budgets)
         self._account(taken)
-        normal_ps, zero_ps = self._link.page_ps()
         if taken.wrapped_after is not None:
             normal, zero = taken.wrapped_after
-            start_ps = max(self._now_ps, self._wake_ps)
-            self.pass_ends_ns.append((start_ps + normal * normal_ps + zero * zero_ps) // PS_PER_NS)
-        return -(-(taken.normal * normal_ps + taken.zero * zero_ps) // PS_PER_NS)
+            self.pass_ends_ns.append((now_ps + normal * costs[0] + zero * costs[1]) // PS_PER_NS)
+        return now_ps + taken.normal * costs[0] + taken.zero * costs[1]
 
     def _account(self, taken: Taken) -> int:
         sent = taken.normal * self._link.normal_page_bytes + taken.zero * self._link.zero_page_bytes
@@ -253,14 +282,34 @@ class Sender:
         self.bandwidth = bandwidth
         self.threshold_bytes = self._threshold(bandwidth)
 
+    def _change_pace(self) -> None:
+        """The wire changes: pages cost anew, also those of a burst that is under way.
+
+        The page on the wire starts anew: up to a page is lost, and the wire never gives too much.
+        """
+        at_ps, costs = self._changes.popleft()
+        if costs == (self._normal_ps, self._zero_ps):
+            return
+        self._normal_ps, self._zero_ps = costs
+        self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
+        if self._burst is not None:
+            self._burst_ps += max(0, at_ps - self._now_ps)
+            self._now_ps = max(self._now_ps, at_ps)
+            left_ps = self._burst_limit_ps(self._burst_is_zero, self._burst_pages, self._burst_ps)
+            self._burst = self._burst[0], left_ps if self._burst_pages else max(left_ps, *costs)
+
     def _begin_burst(self, is_zero: bool, alike: int) -> None:
-        self._burst = self._burst_limits(is_zero and alike > 0, self._window_bytes)
+        self._burst_is_zero = is_zero and alike > 0
+        self._burst_pages = self._burst_normal_pages = self._burst_ps = 0
+        self._burst = (
+            self._burst_limit_bytes(self._burst_is_zero, self._window_bytes),
+            self._burst_limit_ps(self._burst_is_zero),
+        )
         if not alike:  # a burst sends a page, of whichever kind, before it looks at anything
             self._burst = (
                 max(self._burst[0], self._link.normal_page_bytes, self._link.zero_page_bytes),
                 max(self._burst[1], self._normal_ps, self._zero_ps),
             )
-        self._burst_normal_pages = 0
         if self._link.recorded is not None:
             allowed = (
                 self._link.recorded.by(self._window_start_ps + self._slept_window_ps)
@@ -268,24 +317,31 @@ class Sender:
             )
             self._burst = min(self._burst[0], max(0, allowed)), self._burst[1]
 
-    def _burst_limits(self, is_zero: bool, window_bytes: int) -> tuple[int, int]:
-        """Bytes and ps of a burst of pages that are alike, in a window that has sent some bytes.
+    def _burst_limit_bytes(self, is_zero: bool, window_bytes: int) -> int:
+        """Bytes of a burst of pages that are alike, in a window that has sent some bytes.
 
-        It ends with the flush that takes the window over its budget, or with the first look at the
-        time that finds more than 50 ms gone. Where both kinds of pages are mixed this holds to
-        within a flush and 64 pages; a kind that costs nothing is held to the other's limits.
+        It ends with the flush that takes the window over its budget. Where both kinds of pages are
+        mixed this holds to within a flush; a kind that costs nothing is held to the other's limit.
         """
-        page_bytes, page_ps = self._costs(is_zero)
-        other_bytes, other_ps = self._costs(not is_zero)
-        page_bytes, page_ps = page_bytes or other_bytes, page_ps or other_ps
-        limit_bytes = limit_ps = UNLIMITED
-        if self._budget_bytes and page_bytes:
-            flush = self._flush[is_zero] * page_bytes
-            limit_bytes = max(0, (self._budget_bytes - window_bytes) // flush + 1) * flush
-        if page_ps:
-            checks = max(0, math.ceil((BURST_PS / page_ps - 1) / BURST_CHECK_PAGES))
-            limit_ps = (BURST_CHECK_PAGES * checks + 1) * page_ps
-        return limit_bytes, limit_ps
+        page_bytes = self._costs(is_zero)[0] or self._costs(not is_zero)[0]
+        if not (self._budget_bytes and page_bytes):
+            return UNLIMITED
+        flush = self._flush[is_zero] * page_bytes
+        return max(0, (self._budget_bytes - window_bytes) // flush + 1) * flush
+
+    def _burst_limit_ps(self, is_zero: bool, pages: int = 0, spent_ps: int = 0) -> int:
+        """How long a burst of pages that are alike goes on, when some are sent and some time is gone.
+
+        It ends with the first look at the time that finds more than 50 ms gone. Where both kinds of
+        pages are mixed this holds to within 64 pages; a kind that costs nothing is held to the other's
+        limit.
+        """
+        page_ps = self._costs(is_zero)[1] or self._costs(not is_zero)[1]
+        if not page_ps:
+            return UNLIMITED
+        left_ps = max(0, BURST_PS - spent_ps)
+        checks = max(0, math.ceil((left_ps / page_ps + pages - 1) / BURST_CHECK_PAGES))
+        return (BURST_CHECK_PAGES * checks + 1 - pages) * page_ps
 
     def _send(self, to_ps: int, pages: SendablePages, done: Advanced) -> bool:
         """Go on with the burst; False if the time to stop at came first."""
@@ -301,7 +357,9 @@ class Sender:
         self._note(start_ps, taken, done)
         self._now_ps += spent_ps
         self._window_bytes += sent
+        self._burst_pages += taken.normal + taken.zero
         self._burst_normal_pages += taken.normal
+        self._burst_ps += spent_ps
         self._burst = left_bytes - sent, left_ps - spent_ps
         full = left_bytes - sent < min(self._link.normal_page_bytes, self._link.zero_page_bytes)
         cut_short = until_to_ps < left_ps and until_to_ps - spent_ps < max(
@@ -329,8 +387,9 @@ class Sender:
         if self._link.recorded is not None or not (page_ps or (self._budget_bytes and page_bytes)):
             return None
         pages = bursts = sent_bytes = length_ps = 0
+        limit_ps = self._burst_limit_ps(is_zero)
         while length_ps < WINDOW_PS:
-            limit_bytes, limit_ps = self._burst_limits(is_zero, sent_bytes)
+            limit_bytes = self._burst_limit_bytes(is_zero, sent_bytes)
             by_bytes = limit_bytes // page_bytes if page_bytes else UNLIMITED
             burst = min(by_bytes, limit_ps // page_ps if page_ps else UNLIMITED)
             pages += burst

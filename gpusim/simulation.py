@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import resource
 import time
+from collections import deque
 
 import numpy as np
 
+from gpusim.checks import reject
 from gpusim.clock import Clock, Timer
 from gpusim.config import Config
 from gpusim.guest.guest import Guest
@@ -58,6 +60,8 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
         ConfigError: a value that cannot be simulated; before any bitmap is allocated.
         MemoryError: the bitmaps do not fit after all.
     """
+    if config.evacuation is not None:
+        reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
     migration = Migration(resolve(config), observe, ticked)
     try:
         return migration.run()
@@ -97,6 +101,7 @@ class Migration:
             threshold=lambda bandwidth: threshold_size(bandwidth, parameters),
             acts=self.switchover.acts,
         )
+        self.changes_ns = deque(at_ns for at_ns, _ in scenario.link.changes)
         self.sync_timer: Timer | None = None
         self.bql_free_ns = 0  # the main loop waits for a sync that another thread does
         self.last_look_ns = 0
@@ -114,7 +119,8 @@ class Migration:
         self._setup()
         limit_ns = self.scenario.simulated_limit_ns
         while True:
-            advanced = self.sender.advance(min(self._next_look_ns(), limit_ns), self.pages)
+            to_ns = min(self._next_look_ns(), self._next_change_ns(), limit_ns)
+            advanced = self.sender.advance(to_ns, self.pages)
             for chunks, times_ns in advanced.clears:
                 self.cleared_at[chunks] = times_ns
             self.clock.run_to(advanced.at_ns)
@@ -182,6 +188,14 @@ class Migration:
         if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
             return self.sync_timer.at_ns
         return self._tick_after(self.sync_timer.at_ns)
+
+    def _next_change_ns(self) -> int:
+        """When the wire changes next; the bend it makes is a knot of the timeline."""
+        changes = self.changes_ns
+        while changes and changes[0] <= self.clock.now_ns:
+            changes.popleft()
+            self._knot()
+        return changes[0] if changes else NEVER_NS
 
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
@@ -344,6 +358,9 @@ class Migration:
             process_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             gpusim_version=__version__,
         )
+        for at_ns, bandwidth in scenario.link.changes:
+            if at_ns <= self.clock.now_ns:
+                self._event("link_bandwidth", at_ns=at_ns, bandwidth=bandwidth)
         # A sync's end is noted at its start: bring what happened meanwhile into order.
         events = sorted(self.events, key=lambda event: event.time_s)
         return Result(
@@ -360,7 +377,7 @@ class Migration:
             lambda: self.clock.now_ns,
         )
 
-    def _event(self, event: str, *, at_ns: int | None = None, **arguments: int | str) -> None:
+    def _event(self, event: str, *, at_ns: int | None = None, **arguments: float | str) -> None:
         now_ns = self.clock.now_ns if at_ns is None else at_ns
         self.events.append(Event(time_s=now_ns / NS_PER_S, event=event, arguments=arguments))
 

@@ -4,6 +4,7 @@ Nothing here decides anything: results come in as records.Result and go out as f
 imported only when a picture is drawn.
 """
 
+from gpusim.results.evacuation import whole_evacuation, write_evacuation
 from gpusim.results.files import begin_run, read_summary, whole_run, write_failure, write_run
 from gpusim.results.plot import require_matplotlib
 from gpusim.results.whole import ResultsError
@@ -13,7 +14,9 @@ __all__ = [
     "begin_run",
     "read_summary",
     "require_matplotlib",
+    "whole_evacuation",
     "whole_run",
+    "write_evacuation",
     "write_failure",
     "write_run",
 ]

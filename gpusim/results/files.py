@@ -101,14 +101,16 @@ def write_run(
         write_trace(result, columns, folder / TRACE)
         write_guestperf(result, config, folder / GUESTPERF)
         write_report(result, config, alternatives, folder, REPORT)  # links to all of the others
-    _write_summary(folder, asdict(result.summary) | {"run_hash": run_hash})
+    write_summary(folder, asdict(result.summary) | {"run_hash": run_hash})
 
 
-def whole_run(folder: Path, run_hash: str, *, plot: bool) -> dict[str, Any] | None:
+def whole_run(
+    folder: Path, run_hash: str, *, plot: bool, wanted: Sequence[str] | None = None
+) -> dict[str, Any] | None:
     """The summary of a run that is done and need not be computed again; None if there is none.
 
     It has the same hash, was neither stopped nor failed, and all of its files are there, the
-    pictures too where they are wanted.
+    pictures too where they are wanted; or those files that are `wanted`.
     """
     try:
         summary = read_summary(folder)
@@ -116,7 +118,8 @@ def whole_run(folder: Path, run_hash: str, *, plot: bool) -> dict[str, Any] | No
         return None
     if (summary["status"], summary.get("run_hash")) != ("ok", run_hash):
         return None
-    wanted = _NUMBERS + (_PICTURES if plot else ())
+    if wanted is None:
+        wanted = _NUMBERS + (_PICTURES if plot else ())
     return summary if all((folder / name).is_file() for name in wanted) else None
 
 
@@ -137,7 +140,7 @@ def write_failure(error: BaseException, folder: Path, config: Config | None = No
         "traceback": "".join(traceback.format_exception(error)),
         "gpusim_version": __version__,
     }
-    _write_summary(folder, summary)
+    write_summary(folder, summary)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -162,7 +165,8 @@ def _write_config(folder: Path, config: Config) -> None:
     write_text(folder / CONFIG, json.dumps(asdict(config), indent=2, default=str) + "\n")
 
 
-def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json, which says that the folder is whole."""
     text = json.dumps(summary, indent=2, allow_nan=False, default=_plain, ensure_ascii=False)
     write_text(folder / SUMMARY, text + "\n")
 

@@ -7,7 +7,7 @@ what alternatives it is given, and decides nothing. No script, no network: the p
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -315,7 +315,12 @@ def _helping(helping: Sequence[Alternative]) -> str:
 def _settings(config: Settings) -> str:
     """The main settings, and all of them behind a click."""
     every = dict(_flat(config))
-    main = [(key, every[key]) for key in MAIN_SETTINGS if key in every]
+    main = [
+        (key, value)
+        for wanted in MAIN_SETTINGS
+        for key, value in every.items()
+        if key == wanted or key.startswith(f"{wanted}.")
+    ]
     return (
         _pairs(main, "Keys as in gpusim/config.py; those that are null are left out.", "settings")
         + "<details>\n<summary>All settings</summary>\n"
@@ -324,14 +329,13 @@ def _settings(config: Settings) -> str:
     )
 
 
-def _flat(config: Settings) -> Iterable[tuple[str, str]]:
-    for group, values in config.items():
-        if isinstance(values, dict):
-            for name, value in values.items():
-                if value is not None:
-                    yield f"{group}.{name}", _short(value)
-        elif values is not None:
-            yield group, _short(values)
+def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and their values, those that are null left out."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, _short(value)
 
 
 def _short(value: Any) -> str:

@@ -150,6 +150,7 @@ ODD: dict[str, list[Any]] = {
     "link.wakeup_latency_us": ODD_NUMBERS,
     "link.non_ram_downtime_ms": ODD_NUMBERS,
     "link.recorded": [*ODD_LISTS, [[0, 0], [1, 10**7], [2, 10**8]]],
+    "link.changes": [*ODD_LISTS, [[0.5, "1Gbit/s"]], [["1s", "unlimited"], [2, "20MB/s"]]],
     "migration.version": ["qemu_1_0", ""],
     "migration.max_bandwidth": ODD_SIZES,
     "migration.downtime_limit": ODD_NUMBERS,

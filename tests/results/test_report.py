@@ -115,6 +115,9 @@ def test_settings_are_shown_as_they_were_set() -> None:
         at = words.index(key)
         assert value in words[at : at + 2]
     assert "vm.blocks" not in words  # null
+    mix = {"workload": {"pattern": "mix", "writers": {"nic": {"throttled": False}}}}
+    words = Page(report_page(fake(), mix, None, PNG, [])).text
+    assert words[words.index("workload.writers.nic.throttled") + 1] == "false"
 
 
 def test_a_recorded_pace_is_cut_short() -> None:

@@ -24,6 +24,7 @@ def make_link(
     zero_page_bytes: int = ZERO_BYTES,
     wakeup_latency_ns: int = 0,
     recorded: RecordedLink | None = None,
+    changes: tuple[tuple[int, float], ...] = (),
 ) -> Link:
     """A link without costs unless named."""
     return Link(
@@ -35,6 +36,7 @@ def make_link(
         wakeup_latency_ns=wakeup_latency_ns,
         non_ram_downtime_ns=0,
         recorded=recorded,
+        changes=changes,
     )
 
 
