@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
     from matplotlib.figure import Figure
 
-GIVEN = ("vm.", "workload.", "tracking.", "evacuation.")  # what an operator finds, not what he sets
+GIVEN = (
+    "vm.",
+    "workload.",
+    "tracking.",
+    "evacuation.guests",
+)  # what an operator finds, not what he sets
 MAX_SCENARIOS = 12
 MAX_LABELS = 24
 LABEL_CHARACTERS = 46

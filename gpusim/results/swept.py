@@ -54,8 +54,10 @@ _NAMES = {
     "migration.auto_converge": "auto-converge",
     FALLBACK: "fallback sync",
     "tracking.mode": "dirty tracking",
+    "evacuation.at_a_time": "guests at a time",
+    "evacuation.order": "order",
 }
-_COUNTED = ("vCPUs", "page writes a second")  # said after their number
+_COUNTED = ("vCPUs", "page writes a second", "guests at a time")  # said after their number
 
 
 class Value(NamedTuple):
