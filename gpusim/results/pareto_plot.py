@@ -175,13 +175,15 @@ def _draw_labels(
     for all_named in (False, True):  # what is on a front comes first
         for members in scenarios:
             best = front([point for _, point in members])
-            alike: dict[Point, list[Ensemble]] = {}  # choices that make no difference
+            alike: dict[tuple[int, ...], list[tuple[Ensemble, Point]]] = {}  # for the eye
             for index, (group, point) in enumerate(members):
                 if (index in best) != all_named:
-                    alike.setdefault(_rounded(point), []).append(group)
-            for point, groups in alike.items():
+                    pixels = tuple(round(at / MARK) for at in panel.transData.transform(point))
+                    alike.setdefault(pixels, []).append((group, point))
+            for same in alike.values():
                 if len(boxes) < MAX_LABELS and (len(chosen) == 1 or not all_named):
-                    _place(figure, panel, _words(groups, chosen), point, taken, boxes)
+                    words = _words([group for group, _ in same], chosen)
+                    _place(figure, panel, words, same[0][1], taken, boxes)
 
 
 def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
