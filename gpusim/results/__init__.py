@@ -1,4 +1,4 @@
-"""What a run leaves on disk: its files, its picture, and the picture of several runs together.
+"""What a run leaves on disk, and what many runs say together: files, pictures, tables and pages.
 
 Nothing here decides anything: results come in as records.Result and go out as files. matplotlib is
 imported only when a picture is drawn.

@@ -80,6 +80,8 @@ def _read(folders: list[Path]) -> tuple[list[_Run], list[str]]:
                 raise ResultsError(summary.get("error", "no reason given"))
             with (folder / TIMELINE_NPZ).open("rb") as file:  # numpy leaves a torn one open
                 found.append((folder, summary, dict(np.load(file, allow_pickle=False))))
+        except FileNotFoundError:  # of an evacuation only its guests have one
+            skipped.append(f"{folder.name}: there is no {TIMELINE_NPZ}")
         except (ResultsError, OSError, ValueError, BadZipFile) as error:
             skipped.append(f"{folder.name}: {error}")
     versions = [str(summary["qemu_version"]) for _, summary, _ in found]

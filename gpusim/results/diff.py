@@ -67,8 +67,8 @@ def diff(a: Path, b: Path, out: Path) -> str:
         [r for r in one.runs if r.folder == f.resolve()]
         for f, one in zip((a, b), found, strict=True)
     ]
-    for folder, one, run in zip((a, b), found, itself, strict=True):
-        if not (run if kinds[0] else one.runs):
+    for folder, one, own in zip((a, b), found, itself, strict=True):
+        if not (own if kinds[0] else one.runs):
             why = "; ".join(f"{name}: {reason}" for name, reason in one.passed_over[:1])
             raise ResultsError(f"{folder}: no finished run to compare ({why or 'it is empty'})")
     if kinds[0]:

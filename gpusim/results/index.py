@@ -22,7 +22,7 @@ from gpusim.results import style
 from gpusim.results.answer import OUTCOMES
 from gpusim.results.ensembles import Ensemble
 from gpusim.results.files import REPORT, SUMMARY
-from gpusim.results.runs import Run
+from gpusim.results.runs import Run, natural
 from gpusim.results.swept import SEED, Value, label, value
 from gpusim.results.whole import write_text
 from gpusim.version import __version__
@@ -102,11 +102,17 @@ def write_index(page: Page) -> Path:
         ),
         files=" and ".join(f'<a href="{quote(name)}">{name}</a>' for name in page.files),
         passed_over=_passed_over(page),
-        made=f"Made {page.now:%Y-%m-%d %H:%M} UTC by gpusim-collect, gpusim {__version__}.",
+        made=f"Made {page.now:%Y-%m-%d %H:%M} UTC by gpusim-collect of gpusim {__version__}.\n"
+        f"The runs were made by gpusim {escape(_versions(page.runs))}.",
     )
     path = page.folder / INDEX
     write_text(path, text)
     return path
+
+
+def _versions(runs: Sequence[Run]) -> str:
+    known = {str(run.summary.get("gpusim_version", "of an unknown version")) for run in runs}
+    return " and ".join(sorted(known, key=natural))
 
 
 def _commands(page: Page) -> str:

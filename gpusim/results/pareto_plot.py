@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
     from matplotlib.figure import Figure
 
-GIVEN = ("vm.", "workload.", "tracking.", "evacuation.")  # what an operator finds, not what he sets
+GIVEN = (
+    "vm.",
+    "workload.",
+    "tracking.",
+    "evacuation.guests",
+)  # what an operator finds, not what he sets
 MAX_SCENARIOS = 12
 MAX_LABELS = 24
 LABEL_CHARACTERS = 46
@@ -170,13 +175,15 @@ def _draw_labels(
     for all_named in (False, True):  # what is on a front comes first
         for members in scenarios:
             best = front([point for _, point in members])
-            alike: dict[Point, list[Ensemble]] = {}  # choices that make no difference
+            alike: dict[tuple[int, ...], list[tuple[Ensemble, Point]]] = {}  # for the eye
             for index, (group, point) in enumerate(members):
                 if (index in best) != all_named:
-                    alike.setdefault(_rounded(point), []).append(group)
-            for point, groups in alike.items():
-                if len(boxes) < MAX_LABELS and (len(taken) <= MAX_LABELS or not all_named):
-                    _place(figure, panel, _words(groups, chosen), point, taken, boxes)
+                    pixels = tuple(round(at / MARK) for at in panel.transData.transform(point))
+                    alike.setdefault(pixels, []).append((group, point))
+            for same in alike.values():
+                if len(boxes) < MAX_LABELS and (len(chosen) == 1 or not all_named):
+                    words = _words([group for group, _ in same], chosen)
+                    _place(figure, panel, words, same[0][1], taken, boxes)
 
 
 def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
@@ -185,7 +192,10 @@ def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
     said = [" or ".join(some if len(some) < 4 else [*some[:2], "..."]) for some in texts]
     if len(chosen) == 1:
         return said[0]
-    return textwrap.fill(", ".join(map(named, chosen, said)), LABEL_CHARACTERS)
+    parts = (
+        named(key, text).replace(" ", "\u00a0") for key, text in zip(chosen, said, strict=True)
+    )
+    return textwrap.fill(", ".join(parts), LABEL_CHARACTERS, break_long_words=False)
 
 
 def _rounded(point: Point) -> Point:
@@ -200,6 +210,8 @@ _PLACES = (((9, 7), "left"), ((-9, -14), "right"), ((9, -14), "left"), ((-9, 7),
 def _place(
     figure: Figure, panel: Panel, text: str, point: Point, taken: list[Any], boxes: list[Any]
 ) -> None:
+    from matplotlib.text import Text
+
     here = tuple(min(taken, key=lambda t: math.dist(t, panel.transData.transform(point))))
     for offset, side in _PLACES:
         words = panel.annotate(
@@ -211,9 +223,17 @@ def _place(
             fontsize=9.5,
             color=style.INK,
             zorder=5,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style.GREY,
+                "lw": 0.7,
+                "shrinkA": 1,
+                "shrinkB": 5,
+            },
         )
-        box = words.get_window_extent()
-        inside = figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
+        words.get_window_extent()  # which puts it in its place
+        box = Text.get_window_extent(words)  # of the words, without the line to their point
+        inside = panel.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
         free = not any(box.overlaps(other) for other in boxes)
         clear = not any(
             box.x0 - MARK < x < box.x1 + MARK and box.y0 - MARK < y < box.y1 + MARK

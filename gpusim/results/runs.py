@@ -103,12 +103,12 @@ def find_runs(folders: Sequence[Path], out: Path | None = None) -> Found:
     barren: set[Path] = set()  # folders in and under which there is nothing of gpusim's
     seen: set[Path] = set()
     for root in roots:
-        for folder, names in _walk(root, base, found):
+        for folder, names, everything in _walk(root, base, found):
             if folder in seen:
                 names.clear()
                 continue
             seen.add(folder)
-            if _looks_at(folder, base, found) or folder in (root, out):
+            if _looks_at(folder, everything, base, found) or folder in (root, out):
                 barren.difference_update((folder, *folder.parents))
             else:
                 barren.add(folder)
@@ -121,15 +121,16 @@ def find_runs(folders: Sequence[Path], out: Path | None = None) -> Found:
     return found
 
 
-def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder from `root` down, with the names under it that will be entered."""
+def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str], set[str]]]:
+    """Every folder from `root` down, the folders in it that will be entered, and all names in it."""
 
     def refused(error: OSError) -> None:
         found.passed_over.append((_name(Path(error.filename), base), f"cannot be read: {error}"))
 
     for path, names, files in os.walk(root, onerror=refused):
         folder = Path(path)
-        inside_run = SUMMARY in files or bool(_BEGUN & {*files, *names})
+        everything = {*files, *names}
+        inside_run = bool({SUMMARY, *_BEGUN} & everything)
         names[:] = sorted(
             name
             for name in names
@@ -139,13 +140,11 @@ def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str
             if (folder / name).is_symlink():
                 reason = "a link to another folder, which is not followed"
                 found.passed_over.append((_name(folder / name, base), reason))
-        yield folder, names
+        yield folder, names, everything
 
 
-def _looks_at(folder: Path, base: Path, found: Found) -> bool:
-    """Note what `folder` itself is; false where it is nothing of gpusim's."""
-    with os.scandir(folder) as entries:
-        names = {entry.name for entry in entries}
+def _looks_at(folder: Path, names: set[str], base: Path, found: Found) -> bool:
+    """Note what `folder`, in which `names` lie, itself is; false where it is nothing of gpusim's."""
     name = _name(folder, base)
     if SWEEP in names:
         sweep = _read_object(folder / SWEEP, found, f"{name}/{SWEEP}")

@@ -174,13 +174,14 @@ class _X:
         ticks = dict(
             zip([float(p or 0.0) for p in places], (v.text for v in self.values), strict=True)
         )
-        if self.numeric and len(ticks) > MAX_TICKS:
-            ticks = {tick: quantity(self.kind, tick) for tick in _round_ticks(list(ticks), self)}
         if self.numeric:
             # or the outermost labels of neighbours would meet
             panel.set_xlim(
                 *_with_room(list(ticks), self.logarithmic, 0.05 if columns < 3 else 0.18)
             )
+            if len(ticks) > MAX_TICKS:
+                found = _round_ticks(list(ticks), self)
+                ticks = {tick: quantity(self.kind, tick) for tick in found}
             ticks = _apart(ticks, self.logarithmic, CLOSEST_TICKS * columns)
         else:
             panel.set_xlim(-0.6, len(self.values) - 0.4)

@@ -54,8 +54,10 @@ _NAMES = {
     "migration.auto_converge": "auto-converge",
     FALLBACK: "fallback sync",
     "tracking.mode": "dirty tracking",
+    "evacuation.at_a_time": "guests at a time",
+    "evacuation.order": "order",
 }
-_COUNTED = ("vCPUs", "page writes a second")  # said after their number
+_COUNTED = ("vCPUs", "page writes a second", "guests at a time")  # said after their number
 
 
 class Value(NamedTuple):
@@ -225,9 +227,22 @@ def choose_axes(runs: Sequence[Run], wanted: str | None = None) -> Axes:
     x = wanted if wanted in keys else max(numeric or keys, key=lambda key: counts[key])
     series: list[str] = []
     left = [key for key in keys if key != x]
+    # of values that were sampled each is there once, and all seems to follow from it
+    series += [key for key in left if x in numeric and key in numeric and _wanders(columns, x, key)]
     while left := [key for key in left if not _follows(columns, [x, *series], key)]:
         series.append(max(left, key=lambda key: counts[key]))
     return Axes(x=x, numeric=x in numeric, series=sorted(series, key=keys.index))
+
+
+def _wanders(columns: dict[str, list[Value]], x: str, key: str) -> bool:
+    """Whether a number that follows from x goes up and down with it, as nothing that belongs to it."""
+    if not _follows(columns, [x], key):
+        return False
+    pairs = zip(columns[x], columns[key], strict=True)
+    numbers = [
+        other for _, other in sorted((one.number or 0.0, to.number or 0.0) for one, to in pairs)
+    ]
+    return numbers not in (sorted(numbers), sorted(numbers, reverse=True))
 
 
 def _follows(columns: dict[str, list[Value]], causes: list[str], key: str) -> bool:

@@ -286,6 +286,51 @@ def test_every_shape_of_a_sweep_can_be_drawn(shape: str, outcome: str, tmp_path:
     assert size_of(tmp_path / "sweep.png") == (1200, 900)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_picture_leaves_a_point_outside(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+    for index, values in enumerate(SHAPES[shape]):
+        time_s = 50.0 + index * 37 % 50
+        write(tmp_path / str(index), values, total_time_s=time_s, guest_cpu_lost_s=index % 4)
+    main([str(tmp_path)])
+    lines = [(axes, line) for figure in drawn for axes in figure.axes for line in axes.lines]
+    assert len(drawn) >= 1
+    assert sum(len(line.get_xdata()) for _, line in lines) >= len(SHAPES[shape]) / 2
+    for axes, line in lines:
+        if line.get_transform() != axes.transData:
+            continue  # the median over seeds runs across
+        for data, (low, high) in (
+            (line.get_xdata(), axes.get_xlim()),
+            (line.get_ydata(), axes.get_ylim()),
+        ):
+            known = [float(number) for number in data if np.isfinite(number)]
+            assert all(low <= number <= high for number in known)
+
+
+def test_the_choices_of_a_front_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+    costs = {"1s": (10, 90), "5s": (20, 40), "20s": (30, 41), "never": (50, 1)}  # 20 s loses to 5 s
+    for timer, (time_s, lost_s) in costs.items():
+        write(tmp_path / timer, {FALLBACK: timer}, total_time_s=time_s, guest_cpu_lost_s=lost_s)
+    main([str(tmp_path)])
+    (panel,) = drawn[-1].axes
+    assert {text.get_text() for text in panel.texts} == {"1 s", "5 s", "20 s", "off"}
+    (line,) = [
+        line for line in panel.lines if line.get_linestyle() == "-" and len(line.get_xdata())
+    ]
+    assert list(line.get_xdata()) == [10, 20, 50]
+
+
 def test_parquet_has_what_the_csv_has(sweep: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     assert main([str(sweep), "--parquet"]) == 0

@@ -113,6 +113,12 @@ def test_keys_of_one_pattern_alone_follow_from_it(tmp_path: Path) -> None:
     assert (axes.x, axes.series) == ("vm.memory", ["workload.pattern"])
 
 
+def test_sampled_values_do_not_follow_from_each_other(tmp_path: Path) -> None:
+    keys = ("migration.cpu_throttle_initial", "migration.cpu_throttle_increment")
+    samples = [dict(zip(keys, pair, strict=True)) for pair in ((5, 40), (10, 7), (20, 33), (60, 9))]
+    assert choose_axes(runs_of(tmp_path, *samples)).series == [keys[1]]
+
+
 def test_seeds_alone_have_no_axis(tmp_path: Path) -> None:
     assert choose_axes(runs_of(tmp_path, {"seed": 1}, {"seed": 2})).x is None
     assert choose_axes([]).x is None
