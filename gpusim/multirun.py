@@ -26,10 +26,10 @@ from gpusim.config import ConfigError
 from gpusim.results import ResultsError, read_summary
 from gpusim.results.compare import draw
 from gpusim.results.files import SUMMARY
+from gpusim.results.runs import SWEEP, natural
 from gpusim.results.whole import write_text
 
 EXIT_SOME_FAILED = 3
-SWEEP = "sweep.json"
 
 _GROUPS = {"vm", "workload", "link", "migration", "tracking", "experiment"}
 _DECIDES_NOTHING = re.compile(r"sweep|backend(\..*)?|plot|dry_run|objective|limit\.wall")
@@ -140,7 +140,7 @@ class SweepReport(Callback):
         """
         folder = Path(config.hydra.sweep.dir)
         summaries = {path: _summary(path) for path in self._jobs(folder)}
-        self._print(summaries)
+        self._print(folder, summaries)
         fine = all(summary["status"] != "failed" for summary in summaries.values())
         fine = fine and not self._failed_dry_runs
         if self.picture and not config.dry_run:
@@ -157,9 +157,9 @@ class SweepReport(Callback):
         """Folders of this sweep's jobs: each was touched when its job began."""
         folders = (path for path in folder.glob("[!.]*/") if path.is_dir())
         ours = [path for path in folders if path.stat().st_mtime >= self._since_s]
-        return sorted(ours, key=lambda path: _natural(path.name))
+        return sorted(ours, key=lambda path: natural(path.name))
 
-    def _print(self, summaries: dict[Path, dict[str, Any]]) -> None:
+    def _print(self, folder: Path, summaries: dict[Path, dict[str, Any]]) -> None:
         width = max((len(path.name) for path in summaries), default=0)
         for path, summary in summaries.items():
             if len(summaries) <= _MANY or summary["status"] == "failed":
@@ -171,12 +171,7 @@ class SweepReport(Callback):
         if summaries:  # a dry run leaves none
             runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
             print(f"{runs}{there}: {counts}")
-
-
-def _natural(name: str) -> list[tuple[float, str]]:
-    """A key by which 9 comes before 10."""
-    pieces = re.findall(r"\d+(?:\.\d+)?|\D+", name)
-    return [(float(piece), "") if piece[0].isdigit() else (-1.0, piece) for piece in pieces]
+            print(f"one page of them: gpusim-collect {shlex.quote(str(folder))}")
 
 
 def _older(path: Path, time_s: float) -> bool:

@@ -6,6 +6,7 @@ import doctest
 import itertools
 import re
 import shlex
+import tomllib
 from dataclasses import fields
 
 import pytest
@@ -14,7 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import gpusim as package
-from gpusim import Config, Summary, bench
+from gpusim import Config, Summary, bench, collect
 from gpusim.scenario import resolve
 from gpusim.validation import cli as validate
 from tests.app.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
@@ -84,6 +85,33 @@ def test_benchmark_command_runs(command: str, slow: bool) -> None:
     assert bench._parser().parse_args(arguments)
     if not slow:
         assert bench.main(arguments) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "skipped"), commands("gpusim-collect"))
+def test_collect_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
+    """On the sweep whose folder it names; one that needs folders of the reader's, as far as options."""
+    _, arguments = words(command)
+    options = collect._parser().parse_args(arguments)
+    if skipped:
+        return
+    for folder in options.folders:
+        gpusim(f"sweep={folder.name}", "plot=false", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert collect.main(arguments) == 0
+    assert (options.folders[0] / "index.html").is_file()
+
+
+def test_no_document_has_a_gap() -> None:
+    """A word in capitals alone on a line is a place that was to be filled."""
+    for path in DOCUMENTS:
+        assert not re.findall(r"^[A-Z]{4,}$", path.read_text(), re.MULTILINE), path
+
+
+def test_every_command_that_is_named_exists() -> None:
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    for path in DOCUMENTS:
+        assert set(re.findall(r"gpusim-[a-z]+", path.read_text())) <= set(scripts), path
 
 
 def test_the_commands_for_a_gpu_can_be_parsed() -> None:
