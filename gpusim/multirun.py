@@ -77,9 +77,9 @@ def _short_value(value: str) -> str:
     return re.sub(r"\.0$", "", value).replace("bit/s", "bitps").replace("B/s", "Bps")
 
 
-def gpu_of(job_number: int, gpus: int) -> str:
+def gpu_of(gpus: int, *, _root_: DictConfig) -> str:
     """CUDA_VISIBLE_DEVICES of a job, for launchers that do not hand out GPUs: in turn."""
-    return str(job_number % gpus)
+    return str(_root_.hydra.job.num % gpus)
 
 
 # At import: a launcher's worker imports this through the task, and resolves a job's folder itself.

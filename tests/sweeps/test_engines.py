@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.app.command import composed_by_hydra, gpusim
+from tests.app.command import REPOSITORY, composed_by_hydra, gpusim
 from tests.sweeps.engines import need_engine_of
 
 SWEEP = ["-m", "experiment=tiny", "seed=1,2,-3", "hydra.sweep.dir=out"]
@@ -97,7 +97,8 @@ def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> No
 
 def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
     """For joblib, which hands out none. The variable is set around the task, by Hydra."""
-    visible = "hydra.job.env_set.CUDA_VISIBLE_DEVICES='${gpusim_gpu:${hydra.job.num},2}'"
+    visible = "+hydra.job.env_set.CUDA_VISIBLE_DEVICES=${gpusim_gpu:2}"
+    assert visible.replace("=$", "='$") in (REPOSITORY / "docs/sweeps.md").read_text()
     watch = (
         "import gpusim.job, os\n"
         "simulate = gpusim.job.simulate\n"
@@ -106,7 +107,7 @@ def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
         "    return simulate(config, observe=observe)\n"
         "gpusim.job.simulate = watched"
     )
-    sweep = ["-m", "experiment=tiny", "seed=10,11,12", "backend=numpy", f"+{visible}"]
+    sweep = ["-m", "experiment=tiny", "seed=10,11,12", "backend=numpy", visible]
     done = gpusim(*sweep, cwd=tmp_path, before=watch)
     assert [line for line in done.stdout.splitlines() if line.startswith("GPU")] == [
         "GPU 10 0",

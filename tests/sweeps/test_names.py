@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpusim.multirun import gpu_of, job_name
+from gpusim.multirun import job_name
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,3 @@ def test_job_names_differ_and_can_be_folders() -> None:
     names = [job_name(overrides) for overrides in odd]
     assert len(set(names)) == len(names)
     assert all(len(name) <= 120 and "/" not in name for name in names)
-
-
-def test_gpus_are_handed_out_in_turn() -> None:
-    assert [gpu_of(job, 3) for job in range(5)] == ["0", "1", "2", "0", "1"]
