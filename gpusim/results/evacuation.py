@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shutil
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
@@ -67,13 +68,9 @@ def write_evacuation(
     if plot:
         require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    stale = (EVACUATION_CSV, EVACUATION_PNG)
-    for path in (
-        folder / SUMMARY,
-        *folder.glob(f"{GUESTS}/*/{SUMMARY}"),
-        *map(folder.joinpath, stale),
-    ):
-        path.unlink(missing_ok=True)
+    for name in (SUMMARY, EVACUATION_CSV, EVACUATION_PNG):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / GUESTS, ignore_errors=True)
     for guest in evacuation.guests:
         own = folder / GUESTS / guest.name
         begin_run(guest.config, own)

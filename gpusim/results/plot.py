@@ -6,7 +6,6 @@ records say and computes nothing that a rule of QEMU's depends on.
 
 from __future__ import annotations
 
-import importlib.util
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from gpusim.records import Knot, Result, Summary, SyncRecord
 from gpusim.results import style
 from gpusim.results.timeline import FloatArray
 from gpusim.results.turning_points import pass_borders, stop_s
-from gpusim.results.whole import ResultsError, whole_file
+from gpusim.results.whole import require, whole_file
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -43,14 +42,7 @@ def require_matplotlib() -> None:
     Raises:
         ResultsError: matplotlib is not installed.
     """
-    try:
-        found = importlib.util.find_spec("matplotlib") is not None
-    except ValueError:  # a module blocked by None in sys.modules
-        found = False
-    if not found:
-        raise ResultsError(
-            "matplotlib is missing: install gpusim's extra: pip install '.[plot]', or set plot=false"
-        )
+    require("matplotlib", "plot")
 
 
 def draw_run(result: Result, path: Path, *, trigger_percent: int | None = None) -> None:

@@ -7,7 +7,6 @@ were written, "4TiB".
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from gpusim.results.ensembles import QUANTILES, QUANTITIES, Ensemble
 from gpusim.results.runs import NUMBERS, Run
 from gpusim.results.swept import ABSENT, SEED
-from gpusim.results.whole import ResultsError, whole_file, write_text
+from gpusim.results.whole import require, whole_file, write_text
 
 RUNS, STATISTICS, PARQUET = "runs.csv", "statistics.csv", "runs.parquet"
 WORDS = ("status", "verdict", "reason", "error")
@@ -37,14 +36,7 @@ def require_pyarrow() -> None:
     Raises:
         ResultsError: pyarrow is not installed.
     """
-    try:
-        found = importlib.util.find_spec("pyarrow") is not None
-    except ValueError:  # a module blocked by None in sys.modules
-        found = False
-    if not found:
-        raise ResultsError(
-            "--parquet: pyarrow is missing: install gpusim's extra: pip install '.[parquet]'"
-        )
+    require("pyarrow", "parquet", "--parquet: ")
 
 
 def run_columns(runs: Sequence[Run], keys: Iterable[str]) -> list[Column]:

@@ -6,6 +6,7 @@ Owns nothing but that promise and the error this package raises; it knows no for
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,26 @@ _TEMPORARY = ".gpusim.tmp"
 
 class ResultsError(Exception):
     """Results cannot be written, drawn or read; the message is one line for the user."""
+
+
+def require(package: str, extra: str, wanted: str = "") -> None:
+    """Check that an optional package is there, before anything is computed or written.
+
+    Args:
+        package: to import.
+        extra: of gpusim, which brings it.
+        wanted: what it is for, as the user asked for it.
+
+    Raises:
+        ResultsError: it is not installed.
+    """
+    try:
+        found = importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked by None in sys.modules
+        found = False
+    if not found:
+        hint = f"install gpusim's extra: pip install '.[{extra}]'"
+        raise ResultsError(f"{wanted}{package} is missing: {hint}")
 
 
 def can_be_written(path: Path) -> bool:
