@@ -104,11 +104,12 @@ def test_failing_job_does_not_stop_a_sweep(tmp_path) -> None:
         "tiny,working_set_percent=110": "failed",
         "tiny,working_set_percent=20": "ok",
     }
-    report = done.stdout.splitlines()[-4:]
+    report = done.stdout.splitlines()[-5:]
     assert "converged" in report[0]
     assert "converged" in report[1]
     assert "failed: ConfigError: workload.working_set_percent = 110" in report[2]
     assert report[3] == "3 runs: 2 converged, 1 failed"
+    assert report[4] == "one page of them: gpusim-collect outputs/multirun/mine"
 
 
 def test_sweep_draws_one_picture(tmp_path) -> None:
@@ -130,7 +131,7 @@ def test_dry_sweep_says_what_cannot_be_run(tmp_path) -> None:
     sweep = ["-m", "experiment=tiny", "dry_run=true", "workload.working_set_percent=110,10"]
     done = gpusim(*sweep, cwd=tmp_path, code=3)
     assert done.stdout.count("wall time") == 1
-    assert "failed: ConfigError: workload.working_set_percent = 110" in done.stdout
+    assert "error: tiny,working_set_percent=110: workload.working_set_percent = 110" in done.stderr
 
 
 def test_progress_never_goes_back() -> None:

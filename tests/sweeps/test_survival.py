@@ -62,11 +62,11 @@ def test_sixty_points_of_which_five_raise(engine: str, tmp_path) -> None:
     assert failed == {"seed=3", "seed=14", "seed=15", "seed=35", "seed=59"}
     assert found["seed=14"]["error"] == "RuntimeError: boom"
     assert "some_raise" in found["seed=14"]["traceback"]
-    assert done.stdout.splitlines()[-1] == "60 runs: 55 converged, 5 failed"
+    assert done.stdout.splitlines()[-2] == "60 runs: 55 converged, 5 failed"
     assert done.stdout.count("failed: RuntimeError: boom") == 5
     first = computed(tmp_path)
     again = gpusim(*sweep, cwd=tmp_path)  # the cause is gone: only the five are computed
-    assert again.stdout.splitlines()[-1] == "60 runs (55 of them from before): 60 converged"
+    assert again.stdout.splitlines()[-2] == "60 runs (55 of them from before): 60 converged"
     second = computed(tmp_path)
     assert {name for name in first if first[name] != second[name]} == {f"tiny,{n}" for n in failed}
 
@@ -76,7 +76,7 @@ def test_enlarged_sweep_computes_what_is_new(tmp_path) -> None:
     first = computed(tmp_path)
     done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
     second = computed(tmp_path)
-    assert done.stdout.splitlines()[-1] == "3 runs (2 of them from before): 3 converged"
+    assert done.stdout.splitlines()[-2] == "3 runs (2 of them from before): 3 converged"
     assert {name: second[name] for name in first} == first
     assert len(second) == 3
 
@@ -84,7 +84,7 @@ def test_enlarged_sweep_computes_what_is_new(tmp_path) -> None:
 def test_report_is_about_this_sweep_alone(tmp_path) -> None:
     gpusim(*SWEEP, "seed=1,-2", cwd=tmp_path, code=3)
     done = gpusim(*SWEEP, "seed=1,3", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "2 runs (1 of them from before): 2 converged"
+    assert done.stdout.splitlines()[-2] == "2 runs (1 of them from before): 2 converged"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_is_not_the_same_is_computed_again(change, before, tmp_path) -> Non
     gpusim(*SWEEP, "seed=1", cwd=tmp_path)
     first = computed(tmp_path)
     done = gpusim(*SWEEP, "seed=1", *change, cwd=tmp_path, before=before)
-    assert done.stdout.splitlines()[-1] == "1 run: 1 converged"
+    assert done.stdout.splitlines()[-2] == "1 run: 1 converged"
     assert computed(tmp_path) != first
 
 
@@ -108,7 +108,7 @@ def test_another_backend_is_the_same_run(tmp_path) -> None:
     pytest.importorskip("numba", reason="numba is not installed")
     gpusim(*SWEEP, "seed=1", "backend=numpy", cwd=tmp_path)
     done = gpusim(*SWEEP, "seed=1", "backend=numba", "backend.threads=2", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "1 run (1 of them from before): 1 converged"
+    assert done.stdout.splitlines()[-2] == "1 run (1 of them from before): 1 converged"
 
 
 def test_incomplete_and_damaged_runs_are_done_again(tmp_path) -> None:
@@ -122,7 +122,7 @@ def test_incomplete_and_damaged_runs_are_done_again(tmp_path) -> None:
     (missing / "syncs.csv").unlink()
     (empty / "events.jsonl").write_text("")
     done = gpusim(*SWEEP, "seed=1,2,3,4,5", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "5 runs (1 of them from before): 5 converged"
+    assert done.stdout.splitlines()[-2] == "5 runs (1 of them from before): 5 converged"
     assert computed(tmp_path)["tiny,seed=4"] == whole["tiny,seed=4"]
 
 
@@ -239,7 +239,7 @@ def test_interrupt_tells_how_to_go_on(tmp_path) -> None:
     )
     assert set(summaries(tmp_path)) == {"seed=1", "seed=2"}
     done = gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "4 runs (2 of them from before): 4 converged"
+    assert done.stdout.splitlines()[-2] == "4 runs (2 of them from before): 4 converged"
 
 
 FULL_DISK = """
@@ -263,12 +263,12 @@ def test_full_disk_leaves_nothing_half_written(hit: str, recorded: bool, tmp_pat
     found = summaries(tmp_path)
     assert {name for name in found if found[name]["status"] == "ok"} == {"seed=1", "seed=3"}
     assert ("seed=2" in found) == recorded
-    assert "2 converged, 1 failed" in done.stdout.splitlines()[-1]
+    assert "2 converged, 1 failed" in done.stdout.splitlines()[-2]
     if not recorded:
         assert "nor can that be written" in done.stderr
     assert not list(tmp_path.rglob("*.tmp"))
     done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "3 runs (2 of them from before): 3 converged"
+    assert done.stdout.splitlines()[-2] == "3 runs (2 of them from before): 3 converged"
 
 
 def contents(tmp_path: Path) -> dict[str, bytes]:
