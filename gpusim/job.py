@@ -179,7 +179,9 @@ def run(
         summary, headline = migrate(config, folder, identity, quiet)
     if not quiet:
         log.info(f"backend {summary.backend} ({summary.backend_reason})")
-        log.info(summary.reason)
+        verdict = (summary.verdict or summary.status).replace("_", " ")
+        stated = summary.reason.startswith(verdict)
+        log.info(summary.reason if stated else f"{verdict}: {summary.reason}")
         log.info(headline)
         print(folder)
     return _objective(config.objective, vars(summary))

@@ -112,6 +112,7 @@ class SweepReport(Callback):
         evacuates = bool(config.evacuation.guests)
         try:
             job.check_wishes(list(config.objective), plot=config.plot, evacuates=evacuates)
+            _check_direction(config)
         except ConfigError as error:
             job.stop(error, job.EXIT_CONFIG)
         self._since_s = time.time() - _MTIME_SLACK_S
@@ -140,9 +141,11 @@ class SweepReport(Callback):
         """
         folder = Path(config.hydra.sweep.dir)
         summaries = {path: _summary(path) for path in self._jobs(folder)}
-        self._print(folder, summaries)
+        if not config.dry_run:
+            self._print(folder, summaries)
         fine = all(summary["status"] != "failed" for summary in summaries.values())
-        fine = fine and not self._failed_dry_runs
+        if config.dry_run:  # of its own jobs none has left a folder
+            fine = not self._failed_dry_runs
         if self.picture and not config.dry_run:
             try:
                 draw(list(summaries), folder / self.picture)
@@ -172,6 +175,15 @@ class SweepReport(Callback):
             runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
             print(f"{runs}{there}: {counts}")
             print(f"one page of them: gpusim-collect {shlex.quote(str(folder))}")
+
+
+def _check_direction(config: DictConfig) -> None:
+    """A search takes each number of the objective its own way, or all of its trials are refused."""
+    direction = config.hydra.sweeper.get("direction")
+    ways = [direction] if isinstance(direction, str) else direction
+    if ways is not None and len(ways) != len(config.objective):
+        allowed = f"must be as many as hydra.sweeper.direction = {ways}; set both"
+        raise ConfigError("objective", list(config.objective), allowed)
 
 
 def _older(path: Path, time_s: float) -> bool:

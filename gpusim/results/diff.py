@@ -17,6 +17,7 @@ from typing import Any
 from gpusim.results import compare
 from gpusim.results.files import CONFIG, SUMMARY
 from gpusim.results.runs import NUMBERS, Found, Run, find_runs
+from gpusim.results.swept import is_no_input, varying
 from gpusim.results.whole import ResultsError, write_text
 
 CSV, PICTURE = "diff.csv", "diff.png"
@@ -91,7 +92,7 @@ def differences(a: Run, b: Run, *, machine: bool) -> list[Difference]:
             ("result", _results(a.summary), _results(b.summary)),
         )
         for key, one, other in _unequal(left, right)
-        if key not in left_out
+        if key not in left_out and (machine or not is_no_input(key))
     ]
 
 
@@ -135,9 +136,16 @@ def _of_sweeps(a: Path, b: Path, one: Found, other: Found, out: Path) -> str:
     names = [
         {_inner(run, folder): run for run in found.runs} for found, folder in ((one, a), (other, b))
     ]
+    if not names[0].keys() & names[1].keys():  # one option was typed, and names hold it
+        swept = list(dict.fromkeys([*varying(one.runs), *varying(other.runs)]))
+        if swept:
+            names = [{_point(run, swept): run for run in found.runs} for found in (one, other)]
     common = [name for name in names[0] if name in names[1]]
     if not common:
-        raise ResultsError(f"no run has the same name in {a} and {b}: nothing to compare")
+        raise ResultsError(
+            f"no run of {a} has the name or the swept values of one of {b}: nothing to compare; "
+            "name two runs, or sweeps over the same values"
+        )
     changed: dict[str, list[Difference]] = {}
     for name in common:
         if found := differences(names[0][name], names[1][name], machine=False):
@@ -162,6 +170,11 @@ def _of_sweeps(a: Path, b: Path, one: Found, other: Found, out: Path) -> str:
         if len(changed) > MOST_PRINTED:
             lines.append(f"and {len(changed) - MOST_PRINTED} more, which {CSV} has")
     return "\n".join([*lines, "", str(out / CSV)])
+
+
+def _point(run: Run, swept: Sequence[str]) -> str:
+    """A run by what was swept, whatever else it was given."""
+    return ",".join(f"{key.rsplit('.')[-1]}={run.config.get(key)}" for key in swept)
 
 
 def _inner(run: Run, folder: Path) -> str:

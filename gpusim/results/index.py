@@ -21,6 +21,7 @@ from urllib.parse import quote
 from gpusim.results import style
 from gpusim.results.answer import OUTCOMES
 from gpusim.results.ensembles import Ensemble
+from gpusim.results.evacuation import EVACUATION_PNG as EVACUATION
 from gpusim.results.files import REPORT, SUMMARY
 from gpusim.results.runs import Run, natural
 from gpusim.results.swept import SEED, Value, label, value
@@ -210,7 +211,8 @@ def _heading(column: _Column) -> str:
 
 
 def _link(run: Run, folder: Path) -> str:
-    name = REPORT if (run.folder / REPORT).is_file() else SUMMARY
+    there = [name for name in (REPORT, EVACUATION) if (run.folder / name).is_file()]
+    name = there[0] if there else SUMMARY
     link = quote(os.path.relpath(run.folder / name, folder).replace(os.sep, "/"))
     return f'<th scope="row"><a href="{link}">{escape(run.name)}</a></th>'
 

@@ -106,9 +106,7 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
             facts += "  \u00b7  each point a median over the seeds that converged"
         headline(figure, f"Total time against guest loss, by {names}", [facts])
         _draw_labels(figure, panel, list(scenarios.values()), chosen)
-    return (
-        "Total time against the vCPU time the guest loses; on the line what no other beats in both"
-    )
+    return "Total time against the vCPU time the guest loses; in full colour what no other beats in both"
 
 
 def _colour(index: int, count: int) -> Any:

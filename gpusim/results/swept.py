@@ -100,6 +100,8 @@ def named(key: str, text: str) -> str:
     """A value with its name and unit, for legends and sentences: "working set 20 % of RAM"."""
     if key in (VERSION, "workload.pattern"):
         return text
+    if key == "evacuation.at_a_time":
+        return f"{text} at a time"
     name, _, unit = label(key).rstrip(")").partition(" (")
     if name in _COUNTED:
         return f"{text} {name}"

@@ -106,6 +106,7 @@ def test_interrupted(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sweep_is_measured_against_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--backend", "numpy", "--sweep", "2"]) == 0
     _, naive, *engines = capsys.readouterr().out.splitlines()

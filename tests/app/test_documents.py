@@ -102,6 +102,19 @@ def test_collect_command_runs(command: str, skipped: bool, tmp_path, monkeypatch
     assert (options.folders[0] / "index.html").is_file()
 
 
+def test_host_of_ones_own_is_used_as_the_document_tells(tmp_path) -> None:
+    """Its file, word for word, where the document says."""
+    text = (REPOSITORY / "docs/evacuate.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "mine/experiment/myhost.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(example)
+    assert "gpusim --config-dir mine experiment=myhost" in text
+    assert str(path.relative_to(tmp_path)) in text
+    done = gpusim("--config-dir", "mine", "experiment=myhost", "dry_run=true", cwd=tmp_path)
+    assert done.stdout.startswith("guests       13, ")
+
+
 def test_no_document_has_a_gap() -> None:
     """A word in capitals alone on a line is a place that was to be filled."""
     for path in DOCUMENTS:

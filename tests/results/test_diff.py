@@ -95,4 +95,29 @@ def test_sweeps_without_a_common_name_are_an_error(
     for name in ("a", "b"):
         write(tmp_path / name / name, {})
     assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--diff"]) == 2
-    assert "no run has the same name" in capsys.readouterr().err
+    assert "has the name or the swept values of one of" in capsys.readouterr().err
+
+
+def test_the_same_sweep_with_another_option_is_paired_by_what_was_swept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for memory in ("1TiB", "4TiB"):
+        write(tmp_path / f"a/memory={memory}", {"vm.memory": memory, "plot": True})
+        link = {"vm.memory": memory, "link.bandwidth": "25Gbit/s", "plot": False}
+        write(tmp_path / f"b/25gbit,memory={memory}", link, total_time_s=20.0)
+    assert main(["a", "b", "--diff"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs in both: 2 changed" in printed
+    assert "memory=4TiB" in printed
+
+
+def test_what_changes_no_result_is_no_change_of_a_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, plot in (("a", True), ("b", False)):
+        for seed in (1, 2):
+            write(tmp_path / f"{name}/seed={seed}", {"seed": seed, "plot": plot})
+    assert main(["a", "b", "--diff"]) == 0
+    assert "2 runs in both: 0 changed, 2 the same" in capsys.readouterr().out

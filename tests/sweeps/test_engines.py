@@ -25,15 +25,13 @@ def statuses(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"],
         ["hydra/launcher=slurm_here"],
-        pytest.param(
-            ["hydra/launcher=ray_here", "hydra.launcher.ray.init.num_cpus=2"],
-            marks=pytest.mark.slow,
-        ),
+        ["hydra/launcher=ray_here", "hydra.launcher.ray.init.num_cpus=2"],
     ],
     ids=["joblib", "submitit", "ray"],
 )
@@ -65,6 +63,7 @@ def test_launcher_preset_composes(launcher: str, keys: set[str]) -> None:
     assert keys <= set(settings)
 
 
+@pytest.mark.slow
 def test_optuna_looks_for_the_best_settings(tmp_path) -> None:
     need_engine_of("hydra/sweeper=optuna")
     sweep = ["sweep=best_throttle", "hydra.sweeper.n_trials=8", "hydra.sweep.dir=out"]
@@ -85,6 +84,15 @@ def test_optuna_looks_for_the_best_settings(tmp_path) -> None:
     assert {tuple(solution["values"]) for solution in found["solutions"]} == best
 
 
+def test_as_many_numbers_as_ways_are_asked_of_optuna(tmp_path) -> None:
+    """Optuna would refuse every trial, one by one."""
+    need_engine_of("hydra/sweeper=optuna")
+    done = gpusim("sweep=best_throttle", "objective=[total_time_s]", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: objective = ['total_time_s']: must be as many as hydra")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> None:
     need_engine_of("hydra/sweeper=optuna")
     sweep = ["-m", "experiment=tiny", "hydra/sweeper=optuna", "hydra.sweep.dir=out"]
