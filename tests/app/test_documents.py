@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 import itertools
+import json
 import re
 import shlex
 import tomllib
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import yaml
@@ -100,6 +102,45 @@ def test_collect_command_runs(command: str, skipped: bool, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert collect.main(arguments) == 0
     assert (options.folders[0] / "index.html").is_file()
+
+
+def rows_of(document: str, heading: str) -> list[list[str]]:
+    """The cells of the first table behind a line that begins so."""
+    text = (REPOSITORY / document).read_text().split(f"\n{heading}", 1)[1]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text.split("\n|---", 1)[1].splitlines()[1:])  # fmt: skip
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def swept(tmp_path: Path, name: str) -> dict[str, dict]:
+    gpusim(f"sweep={name}", "plot=false", cwd=tmp_path)
+    folders = (tmp_path / f"outputs/multirun/{name}").glob("*/summary.json")
+    return {path.parent.name: json.loads(path.read_text()) for path in folders}
+
+
+@pytest.mark.slow
+def test_table_of_the_size_of_vms_is_what_its_sweep_computes(tmp_path) -> None:
+    runs = swept(tmp_path, "vm_size")
+    for size, *shown in rows_of("docs/sweeps.md", "## From which size of VM"):
+        name = "fallback_sync_interval={},memory=" + size.replace(" ", "")
+        timer, none = runs[name.format("5s")], runs[name.format("never")]
+        saved = 1 - timer["total_time_s"] / none["total_time_s"]
+        assert shown == [
+            f"{timer['total_time_s']:.1f}",
+            f"{none['total_time_s']:.1f}",
+            f"{100 * saved:.0f} %",
+            f"{timer['dirty_sync_count']} / {none['dirty_sync_count']}",
+            f"{timer['guest_cpu_lost_percent']:.1f} % / {none['guest_cpu_lost_percent']:.1f} %",
+        ]
+
+
+@pytest.mark.slow
+def test_table_of_evacuations_is_what_its_sweep_computes(tmp_path) -> None:
+    runs = swept(tmp_path, "evacuate")
+    for orders, *shown in rows_of("docs/evacuate.md", "## What the sweep says"):
+        for order in re.findall(r"\w+", orders):
+            for number, cell in zip((1, 2, 3, 4, 8), shown, strict=True):
+                run = runs[f"at_a_time={number},order={order}"]
+                assert cell == f"{run['total_time_s']:.0f} s, {run['guest_cpu_lost_s']:.0f} s"
 
 
 def test_host_of_ones_own_is_used_as_the_document_tells(tmp_path) -> None:
