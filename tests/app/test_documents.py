@@ -36,7 +36,10 @@ def commands(program: str = "gpusim") -> list[tuple[str, bool]]:
     blocks = [block for path in DOCUMENTS for block in FENCE.findall(path.read_text())]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     ours = [line for line in lines if re.match(rf"([A-Z_]+=\S+ )*{program}(\s|$)", line)]
-    return [(line.split(" #")[0].strip(), bool(re.search("# (slow|needs)", line))) for line in ours]
+    found = [
+        (line.split(" #")[0].strip(), bool(re.search("# (slow|needs)", line))) for line in ours
+    ]
+    return list(dict.fromkeys(found))
 
 
 def words(command: str) -> tuple[dict[str, str], list[str]]:
