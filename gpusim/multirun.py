@@ -137,16 +137,17 @@ class SweepReport(Callback):
         """Report.
 
         Raises:
-            SystemExit: a job failed, or the picture could not be drawn; code 3.
+            SystemExit: a job failed, or could not be run, or the picture could not be drawn; code 3.
         """
+        if config.dry_run:  # its jobs leave no folder
+            if self._failed_dry_runs:
+                sys.exit(EXIT_SOME_FAILED)
+            return
         folder = Path(config.hydra.sweep.dir)
         summaries = {path: _summary(path) for path in self._jobs(folder)}
-        if not config.dry_run:
-            self._print(folder, summaries)
+        self._print(folder, summaries)
         fine = all(summary["status"] != "failed" for summary in summaries.values())
-        if config.dry_run:  # of its own jobs none has left a folder
-            fine = not self._failed_dry_runs
-        if self.picture and not config.dry_run:
+        if self.picture:
             try:
                 draw(list(summaries), folder / self.picture)
                 print(folder / self.picture)
@@ -171,7 +172,7 @@ class SweepReport(Callback):
         before = sum(_older(path / SUMMARY, self._since_s) for path in summaries)
         there = f" ({before} of them from before)" if before else ""
         counts = ", ".join(f"{n} {end.replace('_', ' ')}" for end, n in sorted(ends.items()))
-        if summaries:  # a dry run leaves none
+        if summaries:
             runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
             print(f"{runs}{there}: {counts}")
             print(f"one page of them: gpusim-collect {shlex.quote(str(folder))}")
