@@ -40,6 +40,10 @@ def test_wheel_runs_from_any_directory(tmp_path) -> None:
     assert where.startswith(str(venv))
     run(venv / "bin" / "gpusim", "experiment=tiny", cwd=elsewhere)
     assert len(list(elsewhere.glob("outputs/*/*/summary.json"))) == 1
+    sweep = ("-m", "experiment=tiny", "seed=1,2", "hydra/sweeper=batch", "hydra.sweep.dir=out")
+    run(venv / "bin" / "gpusim", *sweep, cwd=elsewhere)
+    run(venv / "bin" / "gpusim-collect", "out", cwd=elsewhere)
+    assert "aria-sort" in (elsewhere / "out/index.html").read_text()
     recordings = site / "gpusim" / "validation" / "data"
     assert list(recordings.glob("*.json.xz"))
     run(venv / "bin" / "gpusim-validate", "--help", cwd=elsewhere)
