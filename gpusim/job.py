@@ -6,7 +6,6 @@ folder stays. It knows neither Hydra nor the rules of a migration.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import os
@@ -35,7 +34,7 @@ from gpusim.results import (
     write_failure,
     write_run,
 )
-from gpusim.results.whole import alone_in
+from gpusim.results.whole import alone_in, is_installed
 from gpusim.run_hash import run_hash
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
@@ -241,7 +240,7 @@ def check_wishes(objective: list[str], *, plot: bool, evacuates: bool) -> None:
     Raises:
         ConfigError: matplotlib is missing, or the objective is no number of the summary.
     """
-    if plot and importlib.util.find_spec("matplotlib") is None:
+    if plot and not is_installed("matplotlib"):
         hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
         raise ConfigError("plot", plot, hint)
     summary = EvacuationSummary if evacuates else Summary

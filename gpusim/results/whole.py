@@ -1,6 +1,7 @@
 """A file that exists is whole: written under a temporary name in its folder, then renamed.
 
-Owns nothing but that promise and the error this package raises; it knows no format.
+Owns that promise, what keeps two processes out of one folder, the error that this package raises,
+and whether an optional package is there. It knows no format.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ class ResultsError(Exception):
     """Results cannot be written, drawn or read; the message is one line for the user."""
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; it is not."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked by None in sys.modules
+        return False
+
+
 def require(package: str, extra: str, wanted: str = "") -> None:
     """Check that an optional package is there, before anything is computed or written.
 
@@ -31,11 +40,7 @@ def require(package: str, extra: str, wanted: str = "") -> None:
     Raises:
         ResultsError: it is not installed.
     """
-    try:
-        found = importlib.util.find_spec(package) is not None
-    except ValueError:  # blocked by None in sys.modules
-        found = False
-    if not found:
+    if not is_installed(package):
         hint = f"install gpusim's extra: pip install '.[{extra}]'"
         raise ResultsError(f"{wanted}{package} is missing: {hint}")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gpusim.sender import Link
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, NORMAL_BYTES, S, make_link, make_sender, seen
-from tests.sender.test_jump import END_NS, limits, links, stalls, tell
+from tests.sender.test_jump import END_NS, assert_steps_are_one, limits, links, stalls, tell
 
 PACES = st.sampled_from([1.25e7, 1e8, 1.25e8, 7.3e8, 1.25e9, 1.25e10])
 changes = st.lists(
@@ -105,17 +105,7 @@ def test_many_small_steps_are_one_on_a_wire_that_changes(
     redirtied: int,
 ) -> None:
     link = replace(link, changes=changes)
-    whole, cut = (
-        tell(
-            make_sender(link, max_bandwidth),
-            FakePages(runs, clear_every=1000),
-            stalls,
-            interruptions=stops,
-            redirtied=redirtied,
-        )
-        for stops in ([], interruptions)
-    )
-    assert whole == cut
+    assert_steps_are_one(link, max_bandwidth, runs, stalls, interruptions, redirtied)
 
 
 @settings(deadline=None, max_examples=100)

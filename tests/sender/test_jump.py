@@ -126,6 +126,28 @@ def test_no_jump_passes_over_the_turn_that_the_last_windows_threshold_makes_act(
     assert stories[0].turns[0] < 160 * MS  # the second turn of the first window of zero pages
 
 
+def assert_steps_are_one(
+    link: Link,
+    max_bandwidth: int,
+    runs: list[tuple[bool, int]],
+    stalls: list[tuple[int, int]],
+    interruptions: list[int],
+    redirtied: int,
+) -> None:
+    """The same story, however often the sender is asked to stop on the way."""
+    whole, cut = (
+        tell(
+            make_sender(link, max_bandwidth),
+            FakePages(runs, clear_every=1000),
+            stalls,
+            interruptions=stops,
+            redirtied=redirtied,
+        )
+        for stops in ([], interruptions)
+    )
+    assert whole == cut
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     link=links,
@@ -144,17 +166,7 @@ def test_many_small_steps_are_one(
     interruptions: list[int],
     redirtied: int,
 ) -> None:
-    whole, cut = (
-        tell(
-            make_sender(link, max_bandwidth),
-            FakePages(runs, clear_every=1000),
-            stalls,
-            interruptions=stops,
-            redirtied=redirtied,
-        )
-        for stops in ([], interruptions)
-    )
-    assert whole == cut
+    assert_steps_are_one(link, max_bandwidth, runs, stalls, interruptions, redirtied)
 
 
 @settings(deadline=None, max_examples=40)
