@@ -34,13 +34,13 @@ from gpusim.results.tables import (
 )
 from gpusim.results.whole import can_be_written
 
-EXIT_INPUT = 2
+EXIT_INPUT, EXIT_INTERRUPTED = 2, 130
 MOST_PRINTED = 10  # lines of what was passed over; the page has them all
 SWEEP_PLOT, GRID_PLOT, PARETO_PLOT = "sweep.png", "grid.png", "pareto.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 for wrong arguments or nothing to collect."""
+    """Run the command; returns its exit code: 0, 2 for bad input, 130 if interrupted."""
     options = _parser().parse_args(arguments)
     try:
         if options.diff and options.parquet:
@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ResultsError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 
@@ -139,7 +142,8 @@ def _check(folders: Sequence[Path]) -> None:
 
 
 def _place(out: Path) -> Path:
-    if out.exists() and not can_be_written(out / INDEX):
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not can_be_written(there / INDEX):
         raise ResultsError(f"{out}: cannot be written to; name a folder with --out FOLDER")
     return out
 

@@ -444,3 +444,22 @@ def test_it_says_where_two_series_part(tmp_path) -> None:
         "Up to link bandwidth 5 Gbit/s it takes the same time with QEMU 9.1 and with QEMU 9.2; from "
         "10 Gbit/s on QEMU 9.2 takes 25 % less to 50 % less."
     ) in said
+
+
+def test_an_interrupt_is_one_line(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpusim.collect.find_runs", interrupted)
+    assert main([str(sweep)]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_place_below_a_file_is_refused_before_anything_is_made(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main([str(sweep), "--out", str(tmp_path / "file/out")]) == 2
+    assert "cannot be written to; name a folder with --out FOLDER" in capsys.readouterr().err
