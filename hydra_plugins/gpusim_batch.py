@@ -50,11 +50,15 @@ class BatchSweeper(Sweeper):
     ) -> None:
         """Keep what `sweep` needs; the jobs are not run through `task_function`."""
         from gpusim import ConfigError, job
+        from gpusim.results.runs import SWEEP
 
         self.loader, self.master = hydra_context.config_loader, config
         try:
             self._check()
         except ConfigError as error:
+            folder = Path(config.hydra.sweep.dir).absolute()
+            fresh = folder.is_dir() and {path.name for path in folder.iterdir()} <= {SWEEP}
+            job.discard(folder, fresh)
             job.stop(error, job.EXIT_CONFIG)
 
     def _check(self) -> None:

@@ -117,4 +117,11 @@ def test_what_a_batch_would_pass_over_is_refused(override: str, key: str, tmp_pa
     done = gpusim(*sweep, override, "seed=1,2", cwd=tmp_path, code=2)
     assert done.stderr.startswith(f"error: {key}")
     assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.glob("out/*/"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_batch_leaves_an_earlier_sweep_as_it_is(tmp_path) -> None:
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out", "seed=1"]
+    gpusim(*sweep, cwd=tmp_path)
+    gpusim(*sweep, "hydra.sweeper.workers=-1", cwd=tmp_path, code=2)
+    assert len(list(tmp_path.glob("out/*/summary.json"))) == 1
