@@ -8,6 +8,7 @@
 
 from gpusim.batch import simulate_many
 from gpusim.config import (
+    AttemptConfig,
     BackendConfig,
     Config,
     ConfigError,
@@ -27,6 +28,7 @@ from gpusim.config import (
 )
 from gpusim.evacuation import evacuate
 from gpusim.records import (
+    Attempt,
     EvacuatedGuest,
     Evacuation,
     EvacuationProgress,
@@ -42,6 +44,8 @@ from gpusim.simulation import simulate
 from gpusim.version import __version__
 
 __all__ = [
+    "Attempt",
+    "AttemptConfig",
     "BackendConfig",
     "Config",
     "ConfigError",

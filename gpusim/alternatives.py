@@ -145,7 +145,11 @@ def _of_auto_converge(config: Config, scenario: Scenario) -> Iterator[_Change]:
 
 
 def _first_with_fallback_sync() -> str:
-    return next(name for name, rules in VERSIONS.items() if rules.fallback_sync_interval_ns)
+    return next(
+        name
+        for name, rules in VERSIONS.items()
+        if rules.fallback_sync_interval_ns and rules.released
+    )
 
 
 def _of_the_link(config: Config, scenario: Scenario) -> Iterator[_Change]:

@@ -10,6 +10,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+import numpy as np
+
+from gpusim.layout import IntArray
+
+NEVER_NS = 2**62
+
 
 class Timer:
     """A timer of one clock, re-armed as often as wanted; it fires once for each `arm`."""
@@ -31,6 +37,11 @@ class Timer:
         """Do not fire."""
         self.at_ns = None
 
+    def fire(self) -> None:
+        """Fire now."""
+        self.at_ns = None
+        self._fire()
+
 
 class Clock:
     """Virtual wall-clock time since the migrate command.
@@ -44,6 +55,28 @@ class Clock:
         self._heap: list[tuple[int, int, int, Timer]] = []
         self._sequence = 0
         self._stopped_at_ns: int | None = None
+        self._stops: list[int] = []
+        self._starts: list[int] = []  # of the stops that are over
+
+    @property
+    def vm_runs(self) -> bool:
+        """Whether the VM is not stopped."""
+        return self._stopped_at_ns is None
+
+    def vm_ns(self, t_ns: int) -> int:
+        """QEMU_CLOCK_VIRTUAL_RT: the time it is for the VM, which stands still while it is stopped."""
+        ends = [*self._starts, NEVER_NS]
+        stops = zip(self._stops, ends, strict=False)
+        return t_ns - sum(max(0, min(t_ns, end) - stop) for stop, end in stops)
+
+    def vm_times_ns(self, times_ns: IntArray) -> IntArray:
+        """The same for many times, int64."""
+        if not self._stops:
+            return times_ns
+        stops, ends = np.array(self._stops), np.array([*self._starts, NEVER_NS])[: len(self._stops)]
+        stood = np.maximum(0, np.minimum(times_ns[:, None], ends) - stops)
+        times: IntArray = times_ns - stood.sum(axis=1)
+        return times
 
     def timer(self, fire: Callable[[], None], *, priority: int, freezes: bool) -> Timer:
         """A new timer, not armed.
@@ -66,20 +99,21 @@ class Clock:
             timer = self._first()
             assert timer is not None
             self.now_ns = max(self.now_ns, due)
-            timer.at_ns = None
-            timer._fire()
+            timer.fire()
         self.now_ns = max(self.now_ns, t_ns)
 
     def stop_vm(self) -> None:
         """The VM stops: timers that freeze stand still from now on."""
         if self._stopped_at_ns is None:
             self._stopped_at_ns = self.now_ns
+            self._stops.append(self.now_ns)
 
     def start_vm(self) -> None:
         """The VM runs again: timers that freeze are due later by the time they stood still."""
         if self._stopped_at_ns is None:
             return
         stopped_at_ns, self._stopped_at_ns = self._stopped_at_ns, None
+        self._starts.append(self.now_ns)
         for _, _, _, timer in sorted(e for e in self._heap if self._live(e) and e[3]._freezes):
             assert timer.at_ns is not None
             timer.arm(timer.at_ns + self.now_ns - max(stopped_at_ns, timer._armed_ns))

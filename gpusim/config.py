@@ -30,6 +30,8 @@ class VmConfig:
         memory: RAM, "1TiB"; rounded up to whole pages, as QEMU does.
         page_size: target page in bytes.
         vcpus: number of vCPUs; only the guest's loss is counted with it.
+        big_lock_exits_per_s: how often a vCPU needs QEMU's big lock, so that it stands still while a
+            sync holds it: `guest_big_lock_s`. It depends on the guest's devices; no source, so 0.
         zero_percent: share of RAM that is zero when the migration starts: the last pages that no
             writer covers. What a writer covers is not zero, it has been running.
         zero_ranges: instead of zero_percent, [[from, until], ...] of guest memory, less what
@@ -41,6 +43,7 @@ class VmConfig:
     memory: int | float | str = "1TiB"
     page_size: int = 4096
     vcpus: int = 32
+    big_lock_exits_per_s: float = 0.0
     zero_percent: float = 0.0
     zero_ranges: list[Any] | None = None
     blocks: list[Any] | None = None
@@ -198,19 +201,33 @@ class MigrationConfig:
 class TrackingConfig:
     """How KVM or TCG tracks writes, and what a sync costs.
 
+    A sync first reads the log, under the big lock: the main loop waits, and vCPUs that need it. Then it
+    merges into the bitmap, under the bitmap's mutex too, so that the sender waits as well. The sender
+    waits for all of a sync that is its own: all but the fallback timer's. Figures called "the mail" are
+    of a guest of 64 vCPUs and 256 GiB with many vhost-user devices at 10 GB/s dirtied (qemu-devel, Dec
+    2025, "merge fragmented clear_dirty ioctls"), and taken as linear in RAM, which is inferred.
+
     Attributes:
         mode: kvm_manual (lazy), kvm_legacy, dirty_ring or tcg (eager).
         initially_set: kvm_manual only: KVM_DIRTY_LOG_INITIALLY_SET, nothing is tracked before a
             chunk's first clear.
-        sync_fixed_ms: duration of a sync, besides its share a GiB; no source, so 0.
-        sync_ns_per_gib: duration of a sync a GiB of RAM. Default: 7.5 ms for 256 GiB, the aligned
-            part after batching (qemu-devel, Dec 2025, "merge fragmented clear_dirty ioctls").
+        log_sync_ns_per_gib: to read KVM's log, a GiB of RAM. Default: the mail's 2.5 ms.
+        log_sync_us_per_block: the same, a RAM block (one memslot or more); no source, so 0.
+        listeners_ms: to read the logs of vhost and VFIO devices; 0: there are none. The mail's: 3.
+        merge_ns_per_gib: to merge aligned blocks, a GiB of RAM. Default: the mail's 5 ms.
+        misaligned_ms: to merge small blocks that are not a multiple of 64 pages; 0: there are none.
+            The mail's: 61, and 1 once their clears were batched.
+        waits_for_burst: a fallback sync waits to merge until the sender's burst, of up to 51 ms, ends.
     """
 
     mode: str = "kvm_manual"
     initially_set: bool = True
-    sync_fixed_ms: float = 0.0
-    sync_ns_per_gib: float = 29297.0
+    log_sync_ns_per_gib: float = 9766.0
+    log_sync_us_per_block: float = 0.0
+    listeners_ms: float = 0.0
+    merge_ns_per_gib: float = 19531.0
+    misaligned_ms: float = 0.0
+    waits_for_burst: bool = True
 
 
 @dataclass
@@ -276,10 +293,35 @@ class EvacuationConfig:
 
 
 @dataclass
+class AttemptConfig:
+    """One of several migrations of a VM in one QEMU process, each begun when the one before has ended.
+
+    Attributes:
+        after: pause between the end of the one before and this one.
+        migration: keys of `migration` that this one has otherwise, such as {auto_converge: false}.
+        schedule: as Config has it, by this one's own clock.
+        resets_capabilities: when it has ended auto-converge is switched off until the next one begins,
+            as libvirt does (qemuMigrationParamsReset).
+    """
+
+    after: int | float | str = 0
+    migration: dict[str, Any] = field(default_factory=dict)
+    schedule: list[Any] = field(default_factory=list)
+    resets_capabilities: bool = False
+
+
+@dataclass
 class Config:
     """One migration, or the evacuation of a host.
 
     Attributes:
+        schedule: what is done to the migration while it runs, as libvirt, Nova or KubeVirt do: entries
+            {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}, where ACTION is pause, resume or cancel,
+            and {at: "60s", set: {downtime_limit: 1000}} with any of QEMU's parameters. at_sync is done
+            when so many syncs have ended.
+        attempts: several migrations in one QEMU process, one after the other until one converges, each
+            with a schedule of its own; `schedule` must then be empty. Attempt n draws by seed + n - 1.
+            The results are the last one's; those before lie in its folder `attempts/`.
         evacuation: the guests of a host instead of one VM: `vm` and `workload` are then not read, and
             link, migration, tracking, backend and limit are common to all of them.
         seed: of the drawing of the guest's random writes.
@@ -297,6 +339,8 @@ class Config:
     backend: BackendConfig = field(default_factory=BackendConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     evacuation: EvacuationConfig | None = None
+    schedule: list[Any] = field(default_factory=list)
+    attempts: list[AttemptConfig] = field(default_factory=list)
     seed: int = 1
     dry_run: bool = False
     plot: bool = True

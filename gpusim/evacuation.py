@@ -138,6 +138,10 @@ class Host:
         whole("evacuation.at_a_time", evacuation.at_a_time, 1, MOST_GUESTS)
         if evacuation.order not in ORDERS:
             reject("evacuation.order", evacuation.order, f"must be one of {', '.join(ORDERS)}")
+        for key in ("schedule", "attempts"):
+            if getattr(config, key):
+                message = f"the guests of an evacuation are let alone; set {key}=[]"
+                reject(key, "[...]", message)
         if config.link.recorded is not None:
             message = "a recorded wire cannot be shared; say link.bandwidth, and link.changes"
             reject("link.recorded", "[...]", message)

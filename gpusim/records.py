@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gpusim.config import Config
 
 SyncKind: TypeAlias = Literal["setup", "exact", "fallback", "final"]
-Verdict: TypeAlias = Literal["converged", "not_converged", "time_limit"]
+Verdict: TypeAlias = Literal["converged", "not_converged", "time_limit", "cancelled", "aborted"]
 Status: TypeAlias = Literal["ok", "failed", "incomplete"]
 
 
@@ -90,6 +90,7 @@ class Summary:
     status: Status
     verdict: Verdict | None  # None only when status is incomplete
     reason: str
+    attempt: int
     total_time_s: float
     downtime_ms: float | None
     first_pass_s: float | None
@@ -105,6 +106,11 @@ class Summary:
     resent_pages: int
     guest_cpu_lost_s: float
     guest_cpu_lost_percent: float
+    guest_big_lock_s: float
+    paused_s: float
+    sync_stall_s: float
+    main_loop_stall_s: float
+    longest_main_loop_stall_ms: float
     remaining_bytes: int
     vm_bytes: int
     qemu_version: str
@@ -143,10 +149,19 @@ class Alternative:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A migration before the last one in the same QEMU process, and the config of it alone."""
+
+    config: Config
+    result: Result
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """A whole migration. `syncs` and `events` are a function of config and seed alone.
 
     Attributes:
+        before: the attempts before this one.
         pass_ends_s: when the sender had come round the bitmap, each time: pass n ends at the n-th, and
             the last pass at the end of the run.
     """
@@ -156,6 +171,7 @@ class Result:
     events: list[Event] = field(default_factory=list)
     knots: list[Knot] = field(default_factory=list)
     pass_ends_s: list[float] = field(default_factory=list)
+    before: list[Attempt] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

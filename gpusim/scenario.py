@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS
+from gpusim.schedule import Action, actions_of, changed
 from gpusim.sender import Link, RecordedLink
 from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
 from gpusim.workload import writers_of
@@ -45,7 +46,9 @@ class Scenario:
         zero_first, zero_last: int64 [runs], guest pages that are zero at the start.
         lazy: KVM manual protect.
         initially_set: lazy only.
-        sync_ns: duration of one sync.
+        log_sync_ns, merge_ns: the two parts of a sync: reading the log, and merging it, for which the
+            bitmap's mutex is needed.
+        sync_waits_for_burst: a fallback sync merges only when the sender's burst has ended.
         sync_waits_for_vcpus: a sync ends when every vCPU has answered, and one that the throttle put
             to sleep answers when it wakes: run_on_cpu in system/physmem.c:tcg_log_global_after_sync
             and in accel/kvm/kvm-all.c:kvm_cpu_synchronize_kick_all (dirty ring).
@@ -66,8 +69,12 @@ class Scenario:
     tracking: str
     lazy: bool
     initially_set: bool
-    sync_ns: int
+    log_sync_ns: int
+    merge_ns: int
+    sync_waits_for_burst: bool
     sync_waits_for_vcpus: bool
+    big_lock_exits_per_s: float
+    actions: tuple[Action, ...]
     bitmap_bytes: int
     threads: int
     backend: str
@@ -297,21 +304,56 @@ def _backend(config: Config, vm_bytes: int, bitmap_bytes: int) -> tuple[str, str
         reject("vm.memory", config.vm.memory, f"{error}; {way_out}")
 
 
+def attempts_of(config: Config) -> list[tuple[int, Config]]:
+    """The migrations of a config's QEMU process: ns since the one before ended, config of it alone.
+
+    Raises:
+        ConfigError: an attempt that cannot be understood.
+    """
+    if not config.attempts:
+        return [(0, config)]
+    if config.schedule:
+        message = "with attempts each has a schedule of its own: attempts=[{schedule: [...]}, ...]"
+        reject("schedule", config.schedule, message)
+    found = []
+    for number, attempt in enumerate(config.attempts):
+        key = f"attempts[{number}]"
+        after_ns = parsed(f"{key}.after", attempt.after, parse_ns, '"10s" or seconds')
+        if not 0 <= after_ns <= LONGEST_NS or (after_ns and not number):
+            allowed = (
+                "must lie between 0 and 1e8 seconds" if number else "nothing is before the first"
+            )
+            reject(f"{key}.after", attempt.after, allowed)
+        if "version" in attempt.migration:
+            message = "one process is one QEMU; set migration.version for all attempts"
+            reject(f"{key}.migration.version", attempt.migration["version"], message)
+        migration = changed(f"{key}.migration", config.migration, attempt.migration)
+        own = replace(config, migration=migration, schedule=attempt.schedule, attempts=[])
+        found.append((after_ns, replace(own, seed=config.seed + number)))
+    return found
+
+
 def resolve(config: Config) -> Scenario:
-    """Check a Config and turn it into a Scenario.
+    """Check a Config and turn it into a Scenario; of several attempts all, into that of the last.
 
     Raises:
         ConfigError: a value out of range, a contradiction, a backend that cannot be used here, or a
             VM whose bitmaps do not fit memory.
     """
+    if config.attempts:
+        return [resolve(own) for _, own in attempts_of(config)][-1]
     whole("seed", config.seed, 0, 2**63 - 1)
     whole("vm.vcpus", config.vm.vcpus, 1, 65536)
     layout = _layout(config.vm)
     tracking = config.tracking
     if tracking.mode not in TRACKING_MODES:
         reject("tracking.mode", tracking.mode, f"must be one of {', '.join(TRACKING_MODES)}")
-    in_range("tracking.sync_fixed_ms", tracking.sync_fixed_ms, 0, 1e6)
-    in_range("tracking.sync_ns_per_gib", tracking.sync_ns_per_gib, 0, 1e9)
+    in_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
+    in_range("tracking.log_sync_ns_per_gib", tracking.log_sync_ns_per_gib, 0, 1e9)
+    in_range("tracking.log_sync_us_per_block", tracking.log_sync_us_per_block, 0, 1e6)
+    in_range("tracking.listeners_ms", tracking.listeners_ms, 0, 1e6)
+    in_range("tracking.merge_ns_per_gib", tracking.merge_ns_per_gib, 0, 1e9)
+    in_range("tracking.misaligned_ms", tracking.misaligned_ms, 0, 1e6)
     whole("backend.threads", config.backend.threads, 0, 1024)
     lazy = tracking.mode == "kvm_manual"
     bitmap_bytes = layout.chunks * (CHUNK_PAGES // 8)
@@ -322,6 +364,7 @@ def resolve(config: Config) -> Scenario:
     bitmap_bytes *= 1 + lazy + (len(zero_first) > 0)
     backend, backend_reason = _backend(config, vm_bytes, bitmap_bytes)
     limit = config.limit
+    gib = vm_bytes / 2**30
     return Scenario(
         page_bytes=config.vm.page_size,
         layout=layout,
@@ -335,10 +378,15 @@ def resolve(config: Config) -> Scenario:
         tracking=tracking.mode,
         lazy=lazy,
         initially_set=tracking.initially_set,
-        sync_ns=round(
-            tracking.sync_fixed_ms * NS_PER_MS
-            + tracking.sync_ns_per_gib * layout.pages * config.vm.page_size / 2**30
+        log_sync_ns=round(
+            tracking.log_sync_ns_per_gib * gib
+            + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)
+            + tracking.listeners_ms * NS_PER_MS
         ),
+        merge_ns=round(tracking.merge_ns_per_gib * gib + tracking.misaligned_ms * NS_PER_MS),
+        sync_waits_for_burst=tracking.waits_for_burst,
+        big_lock_exits_per_s=config.vm.big_lock_exits_per_s,
+        actions=actions_of("schedule", config.schedule, config.migration, _parameters),
         sync_waits_for_vcpus=tracking.mode in ("tcg", "dirty_ring"),
         bitmap_bytes=bitmap_bytes,
         threads=config.backend.threads or len(os.sched_getaffinity(0)),

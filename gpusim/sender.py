@@ -186,11 +186,33 @@ class Sender:
         waiting = self._burst_normal_pages % self._flush[0] if self._burst else 0
         return self.transferred_bytes - waiting * self._link.normal_page_bytes
 
-    def advance(self, to_ns: int, pages: SendablePages) -> Advanced:
+    @property
+    def in_burst(self) -> bool:
+        """Whether it holds the bitmap's mutex (ram.c:ram_save_iterate), as it does for a whole burst."""
+        return self._burst is not None
+
+    @property
+    def notices_ns(self) -> int:
+        """When the thread next looks around: at once, unless it sleeps or is held up."""
+        return -(-max(self._now_ps, self._wake_ps) // PS_PER_NS)
+
+    def limit_bandwidth(self, max_bandwidth: int) -> None:
+        """A new max-bandwidth, 0: unlimited (migration.c:migration_rate_set); it wakes nobody."""
+        self._budget_bytes = max_bandwidth // WINDOWS_PER_S
+        self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
+        if self._burst is not None and self._link.recorded is None:
+            zero_pages = self._burst_pages - self._burst_normal_pages
+            sent = (
+                self._burst_normal_pages * self._costs(False)[0] + zero_pages * self._costs(True)[0]
+            )
+            limit = self._burst_limit_bytes(self._burst_is_zero, self._window_bytes - sent)
+            self._burst = max(0, limit - sent), self._burst[1]
+
+    def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: bool = False) -> Advanced:
         """Send until a time, or until a turn at which the main loop does more than send.
 
         It may stop earlier, so that whoever watches a long stretch sees it pass: after equal
-        windows, and after RESTS_AFTER bursts.
+        windows, and after RESTS_AFTER bursts; and, if asked, where the burst under way ends.
         """
         to_ps = to_ns * PS_PER_NS
         done = Advanced(at_ns=to_ns)
@@ -225,6 +247,9 @@ class Sender:
                 if stop_ps == to_ps:
                     break
                 self._change_pace()
+            elif to_burst_end:
+                done.at_ns = min(self._now_ns, to_ns)
+                break
         return done
 
     def iterate(self) -> None:

@@ -6,23 +6,29 @@ the run jumps from event to event: its cost follows decisions, not seconds.
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from gpusim.checks import reject
-from gpusim.clock import Clock, Timer
+from gpusim.clock import NEVER_NS, Clock, Timer
 from gpusim.config import Config
 from gpusim.guest.guest import Guest
-from gpusim.guest.run_time import NEVER_NS, RunTime, TickedRunTime
+from gpusim.guest.run_time import RunTime, TickedRunTime
 from gpusim.layout import IntArray
 from gpusim.pages.pages import Pages
+from gpusim.qemu.process import Process
 from gpusim.qemu.switchover import threshold_size
 from gpusim.qemu.sync import Period, SyncAccounting
 from gpusim.qemu.versions import VERSIONS
 from gpusim.records import (
+    Attempt,
     Event,
     Knot,
     Observer,
@@ -34,18 +40,21 @@ from gpusim.records import (
     SyncRecord,
     Verdict,
 )
-from gpusim.scenario import Scenario, resolve
+from gpusim.scenario import Scenario, attempts_of, resolve
+from gpusim.schedule import Action
 from gpusim.sender import Sender
 from gpusim.units import NS_PER_MS, NS_PER_S
 from gpusim.version import __version__
 
-SYNC_TIMER, THROTTLE_TICK = 0, 1  # of timers due together the sync comes first
+# Of timers due together the sync comes first, and what management does comes last.
+SYNC_TIMER, THROTTLE_TICK, MANAGEMENT = 0, 1, 2
 STUCK_NS, STUCK_PASSES, STUCK_SHARE = 60 * NS_PER_S, 10, 0.98
 KNOT_EVERY_NS = NS_PER_S
+AFTERWARDS_NS = 60 * NS_PER_S  # for which the process is watched when no attempt is left
 
 
 def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = False) -> Result:
-    """Simulate one live migration.
+    """Simulate one live migration, or attempt after attempt in one QEMU process until one converges.
 
     Args:
         config: what to simulate.
@@ -53,8 +62,8 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
         ticked: run every throttle slice as a timer of its own; same result, for tests.
 
     Returns:
-        summary, syncs, events and the knots of the timeline. `syncs` and `events` depend on config
-        and seed alone.
+        summary, syncs, events and the knots of the timeline, of the last attempt; and the attempts
+        before it. `syncs` and `events` depend on config and seed alone.
 
     Raises:
         ConfigError: a value that cannot be simulated; before any bitmap is allocated.
@@ -62,22 +71,60 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
     """
     if config.evacuation is not None:
         reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
-    migration = Migration(resolve(config), observe, ticked)
-    try:
-        return migration.run()
-    finally:
-        migration.pages.close()
+    resolve(config)  # all attempts, before the first is made
+    attempts, process, before = attempts_of(config), Process(), list[Attempt]()
+    for number, (_, own) in enumerate(attempts, start=1):
+        migration = Migration(resolve(own), observe, ticked, process)
+        try:
+            result = migration.run()
+        finally:
+            migration.pages.close()
+        later = attempts[number:]
+        idle_ns, following = later[0] if later else (AFTERWARDS_NS, own)
+        resets = bool(config.attempts) and config.attempts[number - 1].resets_capabilities
+        auto_converge = following.migration.auto_converge and not resets
+        result = migration.afterwards(result, idle_ns, auto_converge)
+        result = replace(result, summary=replace(result.summary, attempt=number), before=before)
+        if not later or result.summary.verdict not in ("cancelled", "not_converged", "time_limit"):
+            break
+        before = [*before, Attempt(config=own, result=replace(result, before=[]))]
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Merged:
+    """A sync whose bits are merged and which has still to be accounted for, when it ends."""
+
+    kind: SyncKind
+    start_ns: int
+    newly_dirty: int
+    pending: int
+    cursor_page: int
+    pass_number: int
 
 
 class Migration:
-    """The state of one run; `simulate` makes it, runs it and gives its memory back."""
+    """The state of one run; `simulate` makes it, runs it and gives its memory back.
 
-    def __init__(self, scenario: Scenario, observe: Observer | None, ticked: bool) -> None:
+    The guest, and the throttle with it, live by the VM's own time, which stands still while the VM is
+    paused; everything else by the host's.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        observe: Observer | None,
+        ticked: bool,
+        process: Process | None = None,
+    ) -> None:
         self.scenario, self.observe, self.ticked = scenario, observe, ticked
+        self.process = process or Process()
         self.started = time.monotonic_ns()
         version, parameters = VERSIONS[scenario.version], scenario.parameters
+        self.parameters = parameters
         self.clock = Clock()
         self.run_time = self._ticked_run_time() if ticked else RunTime()
+        self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
         self.guest = Guest(scenario.layout, scenario.writers, self.run_time)
         self.pages = Pages(
             scenario.layout,
@@ -92,18 +139,28 @@ class Migration:
         self.accounting = SyncAccounting(scenario.page_bytes)
         self.throttle = version.throttle(parameters)
         self.switchover = version.switchover()
-        self.sync_timer_rule = version.sync_timer()
+        self.sync_timer_rule = version.sync_timer(self.process.sync_timer)
+        self.process.sync_timer = self.sync_timer_rule.state
         self.sender = Sender(
             scenario.link,
             max_bandwidth=parameters.max_bandwidth,
             page_bytes=scenario.page_bytes,
             counts_flushed_bytes=version.counts_flushed_bytes,
-            threshold=lambda bandwidth: threshold_size(bandwidth, parameters),
+            threshold=lambda bandwidth: threshold_size(bandwidth, self.parameters),
             acts=self.switchover.acts,
         )
         self.changes_ns = deque(at_ns for at_ns, _ in scenario.link.changes)
         self.sync_timer: Timer | None = None
-        self.bql_free_ns = 0  # the main loop waits for a sync that another thread does
+        self.bql_free_ns = 0  # a sync holds the big lock until then
+        # A tick of the fallback timer that syncs: its log is read, it waits for the mutex, it ends.
+        self.tick_from_ns: int | None = None
+        self.merge = self.clock.timer(self._merge_tick, priority=SYNC_TIMER, freezes=False)
+        self.waits_for_burst = False
+        self.tick_merged: _Merged | None = None
+        self.tick_end = self.clock.timer(self._end_tick, priority=SYNC_TIMER, freezes=False)
+        self.actions = deque(a for a in scenario.actions if a.at_sync is not None)
+        self.action_timers: list[Timer] = []
+        self.cancelled = False
         self.last_look_ns = 0
         self.stopped_ns = NEVER_NS  # when the VM stopped
         self.cleared_at: IntArray = np.full(scenario.layout.chunks, -1, np.int64)
@@ -112,6 +169,8 @@ class Migration:
         self.knots: list[Knot] = []
         self.throttle_since_ns: int | None = None
         self.first_throttle_ns: int | None = None
+        self.sync_stall_ns = self.main_loop_stall_ns = self.longest_main_loop_stall_ns = 0
+        self.big_lock_s = 0.0  # that vCPUs stood still for it
         self.stuck = _Stuck(scenario.layout.pages, scenario.stuck_from_ns)
 
     def run(self) -> Result:
@@ -119,12 +178,18 @@ class Migration:
         self._setup()
         limit_ns = self.scenario.simulated_limit_ns
         while True:
-            to_ns = min(self._next_look_ns(), self._next_change_ns(), limit_ns)
-            advanced = self.sender.advance(to_ns, self.pages)
+            to_ns = min(
+                self._next_look_ns(), self._next_change_ns(), self._next_action_ns(), limit_ns
+            )
+            advanced = self.sender.advance(to_ns, self.pages, to_burst_end=self.waits_for_burst)
             for chunks, times_ns in advanced.clears:
                 self.cleared_at[chunks] = times_ns
             self.clock.run_to(advanced.at_ns)
+            if self.waits_for_burst and not self.sender.in_burst:
+                self._merge_tick()
             self._knot_if_due()
+            if self.cancelled:
+                return self._cancel()
             if advanced.turn and self._turn():
                 return self._complete()
             if self.stuck.given_up:
@@ -139,20 +204,46 @@ class Migration:
     def _setup(self) -> None:
         """Tracking starts, the sync timer is armed, the first sync finds every page dirty."""
         self._event("migrate_set_state", new_state="setup")
-        interval_ns = self.scenario.parameters.fallback_sync_interval_ns
-        if self.scenario.parameters.auto_converge and interval_ns is not None:
+        if self.parameters.fallback_sync_interval_ns is not None:
             self.sync_timer = self.clock.timer(
                 self._sync_timer_tick, priority=SYNC_TIMER, freezes=True
             )
-            self.sync_timer.arm(interval_ns)
+            if self.process.sync_timer_left_ns is not None:
+                self.sync_timer.arm(self.process.sync_timer_left_ns)
+            if not self.sync_timer_rule.starts_with_period:
+                self._start_sync_timer(0)
+        for action in self.scenario.actions:
+            if action.at_ns is not None:
+                self._schedule(action, action.at_ns)
         self.pages.start()
         self._sync("setup")
         self._event("migrate_set_state", at_ns=self.bql_free_ns, new_state="active")
 
+    def afterwards(self, result: Result, idle_ns: int, auto_converge: bool) -> Result:
+        """Let the process live on without a migration, which a timer that was left armed may end."""
+        interval_ns = self.parameters.fallback_sync_interval_ns
+        if result.summary.verdict == "converged" or interval_ns is None:
+            return result
+        rule = self.sync_timer_rule
+        aborts_ns = self.process.idle(rule, interval_ns, idle_ns, auto_converge)
+        if aborts_ns is None:
+            return result
+        at_s, later_s = (self.clock.now_ns + aborts_ns) / NS_PER_S, aborts_ns / NS_PER_S
+        reason = (
+            f"{result.summary.reason}; {later_s:.1f} s later QEMU aborted, and the VM was lost: its sync "
+            "timer, left armed, asked for a sync without a migration (assert(ram_state))"
+        )
+        events = [*result.events, Event(time_s=at_s, event="abort", arguments={})]
+        summary = replace(result.summary, verdict="aborted", reason=reason)
+        return replace(result, summary=summary, events=events)
+
     def _turn(self) -> bool:
         """A turn of the main loop at which the estimate is low. True: ready to switch over."""
         page_bytes, threshold_bytes = self.scenario.page_bytes, self.sender.threshold_bytes
-        if self.switchover.wants_sync(self.pages.pending * page_bytes, threshold_bytes):
+        wants_sync = self.switchover.wants_sync(self.pages.pending * page_bytes, threshold_bytes)
+        if wants_sync or self.switchover.ready(self.pages.pending * page_bytes, threshold_bytes):
+            self._wait_for_tick()
+        if wants_sync:
             self._sync("exact")
             size = self.pages.pending * page_bytes
             self._event("migrate_pending_exact", at_ns=self.bql_free_ns, size=size)
@@ -164,14 +255,78 @@ class Migration:
         self._event("migration_thread_low_pending", at_ns=at_ns, pending=pending)
         return True
 
+    def _start_sync_timer(self, now_ns: int) -> None:
+        """Start the fallback timer, as its rule has it."""
+        interval_ns = self.parameters.fallback_sync_interval_ns
+        if self.sync_timer is None or interval_ns is None or not self.parameters.auto_converge:
+            return
+        if self.sync_timer_rule.start():
+            self.sync_timer.arm(now_ns + interval_ns)
+
     def _sync_timer_tick(self) -> None:
-        """The fallback timer fires in the main loop, which may have to wait for the big lock."""
-        assert self.sync_timer is not None
-        if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
-            self._event("cpu_throttle_dirty_sync")
-            self._sync("fallback")
+        """The fallback timer fires in the main loop, and reads the log if it is time for a sync."""
+        rule = self.sync_timer_rule
+        if rule.needs_auto_converge and not self.parameters.auto_converge:
+            return
+        self.tick_from_ns = self.clock.now_ns
+        if not rule.wants_sync(self.accounting.dirty_sync_count):
+            self._end_tick()
+            return
+        self._event("cpu_throttle_dirty_sync")
+        self._begin_sync()
+        self._at_or_now(self.merge, self.clock.now_ns + self.scenario.log_sync_ns)
+
+    def _merge_tick(self) -> None:
+        """The log is read: merge it, once the sender lets go of the bitmap's mutex.
+
+        Only the merging stalls the sender: it goes on while the log is read, and while that waits for
+        vCPUs.
+        """
+        assert self.tick_from_ns is not None
+        holds = self.sender.in_burst and not self.cancelled
+        self.waits_for_burst = holds and self.scenario.sync_waits_for_burst
+        if self.waits_for_burst:
+            return
+        now_ns = self.clock.now_ns
+        self.tick_merged = self._merge("fallback", self.tick_from_ns)
+        merged_ns = now_ns + self.scenario.merge_ns
+        self._stall_sender(now_ns, merged_ns)
+        end_ns = merged_ns
+        if self.scenario.sync_waits_for_vcpus:
+            end_ns = max(end_ns, self._wakes_at_ns(self.tick_from_ns))
+        self._at_or_now(self.tick_end, end_ns)
+
+    def _end_tick(self) -> None:
+        """A tick ends: account for the sync it forced, and arm the next one."""
+        assert self.sync_timer is not None and self.tick_from_ns is not None
+        now_ns = self.clock.now_ns
+        if self.tick_merged is not None:
+            self.bql_free_ns = now_ns
+            self._end_sync(self.tick_merged, now_ns)
+        self.tick_from_ns = self.tick_merged = None
         self.sync_timer_rule.after_tick(self.accounting.dirty_sync_count)
-        self.sync_timer.arm(self._tick_after(self.clock.now_ns))
+        self.sync_timer.arm(self._tick_after(now_ns))
+
+    def _at_or_now(self, timer: Timer, at_ns: int) -> None:
+        """Arm a timer, or fire it at once if it is due."""
+        if at_ns > self.clock.now_ns:
+            timer.arm(at_ns)
+        else:
+            timer.fire()
+
+    def _wait_for_tick(self) -> None:
+        """The migration thread wants the big lock, which a tick that syncs holds until it ends."""
+        from_ns = self.clock.now_ns
+        while self.tick_from_ns is not None:
+            step = self.merge if self.merge.at_ns is not None else self.tick_end
+            assert step.at_ns is not None
+            self.clock.run_to(step.at_ns)
+        self._stall_sender(from_ns, self.clock.now_ns)
+
+    def _stall_sender(self, from_ns: int, until_ns: int) -> None:
+        if until_ns > from_ns:
+            self.sender.stall(from_ns, until_ns)
+            self.sync_stall_ns += until_ns - from_ns
 
     def _next_look_ns(self) -> int:
         """The first time at which a timer may look, unless a turn does before.
@@ -182,10 +337,15 @@ class Migration:
         if self.ticked:
             next_ns = self.clock.next_ns()
             return NEVER_NS if next_ns is None else next_ns
-        if self.sync_timer is None or self.accounting.dirty_sync_count <= 1:
+        if self.tick_from_ns is not None:
+            steps_ns = (self.merge.at_ns, self.tick_end.at_ns)
+            return min((at_ns for at_ns in steps_ns if at_ns is not None), default=NEVER_NS)
+        count, rule = self.accounting.dirty_sync_count, self.sync_timer_rule
+        if self.sync_timer is None or self.sync_timer.at_ns is None or not self.clock.vm_runs:
             return NEVER_NS
-        assert self.sync_timer.at_ns is not None
-        if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
+        if count < rule.syncs_from_count:
+            return NEVER_NS
+        if rule.wants_sync(count):
             return self.sync_timer.at_ns
         return self._tick_after(self.sync_timer.at_ns)
 
@@ -199,57 +359,118 @@ class Migration:
 
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
-        interval_ns = self.scenario.parameters.fallback_sync_interval_ns
+        interval_ns = self.parameters.fallback_sync_interval_ns
         assert interval_ns is not None
         return max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS + interval_ns
+
+    def _schedule(self, action: Action, at_ns: int) -> None:
+        """Do something at a time."""
+        timer = self.clock.timer(partial(self._act, action), priority=MANAGEMENT, freezes=False)
+        timer.arm(at_ns)
+        self.action_timers.append(timer)
+
+    def _next_action_ns(self) -> int:
+        armed = [timer.at_ns for timer in self.action_timers if timer.at_ns is not None]
+        return min(armed, default=NEVER_NS)
+
+    def _act(self, action: Action) -> None:
+        """Do what management asks for, once the main loop, which a sync keeps busy, comes to it."""
+        if self.tick_from_ns is not None or self.bql_free_ns > self.clock.now_ns:
+            busy = (self.bql_free_ns, self.merge.at_ns, self.tick_end.at_ns, self.clock.now_ns + 1)
+            self._schedule(action, max(at_ns for at_ns in busy if at_ns is not None))
+            return
+        self._knot()
+        if action.do == "set":
+            self.parameters = replace(self.parameters, **action.changes)
+            self.throttle.parameters = self.parameters
+            self.sender.limit_bandwidth(self.parameters.max_bandwidth)
+            self._event("qmp_enter_migrate_set_parameters", **action.said)
+        elif action.do == "cancel":
+            self.cancelled = True
+            self._event("qmp_enter_migrate_cancel")
+            self._event("migrate_set_state", new_state="cancelling")
+        elif (action.do == "resume") != self.clock.vm_runs:
+            (self.clock.start_vm if action.do == "resume" else self.clock.stop_vm)()
+            running = int(self.clock.vm_runs)
+            self._event(
+                "vm_state_notify", running=running, reason="running" if running else "paused"
+            )
+        self._knot()
 
     def _look(self) -> int:
         """Draw what the guest has written since the last look; pages newly dirty."""
         since_ns, now_ns = self.last_look_ns, self.clock.now_ns
         self.last_look_ns = now_ns
+        vm_ns = self.clock.vm_ns
         if not self.scenario.lazy:
-            return self.pages.sync(self.guest.strokes(since_ns, now_ns))
+            return self.pages.sync(self.guest.strokes(vm_ns(since_ns), vm_ns(now_ns)))
         cleared = self.cleared_at >= 0
         split_ns = np.where(cleared, np.minimum(self.cleared_at, now_ns), since_ns)
+        split_ns = self.clock.vm_times_ns(split_ns)
         self.cleared_at[:] = -1
         return self.pages.sync(
-            self.guest.strokes(split_ns, now_ns),
-            before_clear=self.guest.strokes(since_ns, split_ns),
+            self.guest.strokes(split_ns, vm_ns(now_ns)),
+            before_clear=self.guest.strokes(vm_ns(since_ns), split_ns),
         )
 
+    def _wakes_at_ns(self, t_ns: int) -> int:
+        """When every vCPU that the throttle has put to sleep has answered."""
+        vm_ns = self.clock.vm_ns(t_ns)
+        return t_ns + self.run_time.wakes_at_ns(vm_ns) - vm_ns
+
     def _sync(self, kind: SyncKind) -> None:
-        """One sync: look, account, decide about the throttle, and stall whom it stalls."""
-        scenario, accounting, sender = self.scenario, self.accounting, self.sender
-        start_ns = self.clock.now_ns
-        worked_ns = end_ns = start_ns + scenario.sync_ns
+        """One sync of the migration thread's own, which waits for all of it, under the big lock."""
+        scenario, start_ns = self.scenario, self.clock.now_ns
+        end_ns = start_ns + scenario.log_sync_ns + scenario.merge_ns
         if scenario.sync_waits_for_vcpus and kind != "final":
-            end_ns = max(end_ns, self.run_time.wakes_at_ns(start_ns))
-        self._knot()
-        accounting.begin(start_ns // NS_PER_MS)
-        self._event("migration_bitmap_sync_start")
-        newly_dirty = 0 if kind == "setup" else self._look()  # at the setup all is dirty
-        # A fallback sync is the main loop's: while that waits for vCPUs the sender goes on.
-        sender.stall(start_ns, worked_ns if kind == "fallback" else end_ns)
+            end_ns = max(end_ns, self._wakes_at_ns(start_ns))
+        self._begin_sync()
+        merged = self._merge(kind, start_ns)
+        if kind == "final":
+            self.sender.stall(start_ns, end_ns)  # that is downtime
+        else:
+            self._stall_sender(start_ns, end_ns)
         self.bql_free_ns = end_ns
-        remaining_bytes = self.pages.pending * scenario.page_bytes
-        shown = accounting.num_dirty_pages_period + newly_dirty
-        period = accounting.end(end_ns // NS_PER_MS, newly_dirty, sender.flushed_bytes)
+        self._end_sync(merged, end_ns)
+
+    def _begin_sync(self) -> None:
+        self.accounting.begin(self.clock.now_ns // NS_PER_MS)
+        self._event("migration_bitmap_sync_start")
+
+    def _merge(self, kind: SyncKind, start_ns: int) -> _Merged:
+        """Bring what was written into the bitmap."""
+        self._knot()
+        newly_dirty = 0 if kind == "setup" else self._look()  # at the setup all is dirty
+        return _Merged(
+            kind=kind,
+            start_ns=start_ns,
+            newly_dirty=newly_dirty,
+            pending=self.pages.pending,
+            cursor_page=self.pages.cursor_page,
+            pass_number=self.pages.wraps + 1,
+        )
+
+    def _end_sync(self, merged: _Merged, end_ns: int) -> None:
+        """A sync ends: account for it, and decide about the throttle."""
+        accounting, sender = self.accounting, self.sender
+        shown = accounting.num_dirty_pages_period + merged.newly_dirty
+        period = accounting.end(end_ns // NS_PER_MS, merged.newly_dirty, sender.flushed_bytes)
         self._event("migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=shown)
         if period is not None:
-            self._decide(period, end_ns, stopped=kind == "final")
+            self._decide(period, end_ns, stopped=merged.kind == "final")
         self.syncs.append(
             SyncRecord(
                 dirty_sync_count=accounting.dirty_sync_count,
-                kind=kind,
-                time_s=start_ns / NS_PER_S,
-                duration_ms=(end_ns - start_ns) / NS_PER_MS,
-                newly_dirty_pages=newly_dirty,
-                remaining_bytes=remaining_bytes,
+                kind=merged.kind,
+                time_s=merged.start_ns / NS_PER_S,
+                duration_ms=(end_ns - merged.start_ns) / NS_PER_MS,
+                newly_dirty_pages=merged.newly_dirty,
+                remaining_bytes=merged.pending * self.scenario.page_bytes,
                 transferred_bytes=sender.flushed_bytes,
                 threshold_bytes=sender.threshold_bytes,
                 bandwidth_bytes_per_s=sender.bandwidth,
-                cursor_page=self.pages.cursor_page,
-                pass_number=self.pages.wraps + 1,
+                cursor_page=merged.cursor_page,
+                pass_number=merged.pass_number,
                 cpu_throttle_percentage=self.run_time.percent,
                 dirty_rate_high_cnt=self.throttle.dirty_rate_high_cnt,
                 period_ms=period.length_ms if period else None,
@@ -259,22 +480,43 @@ class Migration:
             )
         )
         self._knot()
-        if kind in ("exact", "fallback"):
-            exhausted = self.throttle.exhausted
-            self.stuck.after_sync(start_ns, self.pages.wraps, self.pages.pending, exhausted)
+        self._note_stall(merged, end_ns)
+        while self.actions and self.actions[0].at_sync == accounting.dirty_sync_count:
+            self._schedule(self.actions.popleft(), end_ns)
+        if merged.kind in ("exact", "fallback"):
+            waits = self._next_action_ns() < NEVER_NS or bool(self.actions)
+            exhausted = self.throttle.exhausted and not waits
+            self.stuck.after_sync(merged.start_ns, self.pages.wraps, merged.pending, exhausted)
+
+    def _note_stall(self, merged: _Merged, end_ns: int) -> None:
+        """For how long a sync kept the big lock from the main loop, and from vCPUs that need it.
+
+        A vCPU that comes to need it at random times runs until it first does, and then stands still.
+        """
+        if merged.kind == "final":  # the VM is stopped
+            return
+        held_ns = end_ns - merged.start_ns
+        self.main_loop_stall_ns += held_ns
+        self.longest_main_loop_stall_ns = max(self.longest_main_loop_stall_ns, held_ns)
+        exits_per_s, held_s = self.scenario.big_lock_exits_per_s, held_ns / NS_PER_S
+        if exits_per_s:
+            runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
+            self.big_lock_s += self.scenario.vcpus * (held_s - runs_s)
 
     def _decide(self, period: Period, at_ns: int, *, stopped: bool) -> None:
         """A period has closed: raise the throttle if the rule says so.
 
-        A throttle set by the final sync is traced but does not count: the VM has stopped.
+        A version may start its sync timer here. A throttle set by the final sync is traced but does not count: the VM has stopped.
         """
+        if self.sync_timer_rule.starts_with_period:
+            self._start_sync_timer(at_ns)
         if not self.throttle.on_period(period):
             return
         self._event("migration_throttle", at_ns=at_ns)
         self._event("cpu_throttle_set", at_ns=at_ns, percent=self.throttle.percent)
         if stopped or self.throttle.percent == self.run_time.percent:
             return
-        self.run_time.throttle(at_ns, self.throttle.percent)
+        self.run_time.throttle(self.clock.vm_ns(at_ns), self.throttle.percent)
         self.throttle_since_ns = at_ns
         if self.first_throttle_ns is None:
             self.first_throttle_ns = at_ns
@@ -289,13 +531,11 @@ class Migration:
         self._event("migrate_set_state", new_state="device")
         self._sync("final")
         drained_ns = self.sender.drain(self.pages)
-        end_ns = (
-            stop_ns + self.scenario.sync_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
-        )
+        end_ns = self.bql_free_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
         self.clock.run_to(end_ns)
         self._event("migrate_set_state", new_state="completed")
         downtime_ms = (end_ns - stop_ns) / NS_PER_MS
-        limit_ms = self.scenario.parameters.downtime_limit_ms
+        limit_ms = self.parameters.downtime_limit_ms
         top, passes = self.run_time.percent, self.pages.wraps + 1
         reason = (
             f"converged after {end_ns / NS_PER_S:.1f} s in {passes} {'pass' if passes == 1 else 'passes'}, "
@@ -304,9 +544,32 @@ class Migration:
         )
         return self._result("ok", "converged", reason, stop_ns=stop_ns, downtime_ms=downtime_ms)
 
+    def _cancel(self) -> Result:
+        """End as cancelled: the thread notices when it wakes, and until then the main loop goes on."""
+        self.clock.run_to(max(self.clock.now_ns, self.sender.notices_ns))
+        self._event("migrate_set_state", new_state="cancelled")
+        total_s = self.clock.now_ns / NS_PER_S
+        return self._stop("ok", "cancelled", f"cancelled after {total_s:.1f} s")
+
     def _stop(self, status: Status, verdict: Verdict | None, reason: str) -> Result:
-        """Give up; the VM runs on at the source."""
+        """Give up; the VM runs on at the source, and the process with what it keeps."""
+        process, vm_ns = self.process, self.clock.vm_ns(self.clock.now_ns)
+        ticks = self.run_time.percent and self.run_time.tick_before(np.array([vm_ns]))[0] == vm_ns
+        process.throttle_thread_scheduled |= bool(ticks)
+        if not self.sync_timer_rule.stops_under_lock:
+            self._stop_sync_timer()
+        self._wait_for_tick()
+        if self.sync_timer_rule.stops_under_lock:
+            self._stop_sync_timer()
+        process.dirty_sync_count = self.accounting.dirty_sync_count
+        armed_ns = self.sync_timer.at_ns if self.sync_timer else None
+        process.sync_timer_left_ns = None if armed_ns is None else armed_ns - self.clock.now_ns
         return self._result(status, verdict, reason, stop_ns=self.clock.now_ns, downtime_ms=None)
+
+    def _stop_sync_timer(self) -> None:
+        self.sync_timer_rule.stop()
+        if self.sync_timer is not None:
+            self.sync_timer.cancel()
 
     def _result(
         self,
@@ -320,12 +583,14 @@ class Migration:
         scenario, sender = self.scenario, self.sender
         self._knot()
         total_s = self.clock.now_ns / NS_PER_S
-        lost_s = self.guest.lost_vcpu_s(stop_ns)
+        stop_vm_ns = self.clock.vm_ns(stop_ns)
+        lost_s = self.guest.lost_vcpu_s(stop_vm_ns)
         since_ns = self.throttle_since_ns
         summary = Summary(
             status=status,
             verdict=verdict,
             reason=reason,
+            attempt=1,
             total_time_s=total_s,
             downtime_ms=downtime_ms,
             first_pass_s=self.syncs[1].time_s if len(self.syncs) > 1 else None,
@@ -338,13 +603,18 @@ class Migration:
             time_at_max_throttle_s=0.0
             if since_ns is None
             else max(0, stop_ns - since_ns) / NS_PER_S,
-            longest_vcpu_stall_ms=self.run_time.longest_sleep_ns(stop_ns) / NS_PER_MS,
+            longest_vcpu_stall_ms=self.run_time.longest_sleep_ns(stop_vm_ns) / NS_PER_MS,
             transferred_bytes=sender.transferred_bytes,
             normal_pages=sender.normal_pages,
             zero_pages=sender.zero_pages,
             resent_pages=max(0, sender.normal_pages + sender.zero_pages - scenario.layout.pages),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,
+            guest_big_lock_s=self.big_lock_s,
+            paused_s=(stop_ns - stop_vm_ns) / NS_PER_S,
+            sync_stall_s=self.sync_stall_ns / NS_PER_S,
+            main_loop_stall_s=self.main_loop_stall_ns / NS_PER_S,
+            longest_main_loop_stall_ms=self.longest_main_loop_stall_ns / NS_PER_MS,
             remaining_bytes=self.pages.pending * scenario.page_bytes,
             vm_bytes=scenario.layout.pages * scenario.page_bytes,
             qemu_version=scenario.version,
@@ -373,8 +643,8 @@ class Migration:
 
     def _ticked_run_time(self) -> RunTime:
         return TickedRunTime(
-            lambda fire: self.clock.timer(fire, priority=THROTTLE_TICK, freezes=True),
-            lambda: self.clock.now_ns,
+            lambda fire: _VmTimer(self.clock, fire),
+            lambda: self.clock.vm_ns(self.clock.now_ns),
         )
 
     def _event(self, event: str, *, at_ns: int | None = None, **arguments: float | str) -> None:
@@ -390,7 +660,8 @@ class Migration:
                 transferred_bytes=self.sender.transferred_bytes,
                 cpu_throttle_percentage=self.run_time.percent,
                 dirty_sync_count=self.accounting.dirty_sync_count,
-                guest_run_s=self.run_time.at_ns(min(now_ns, self.stopped_ns)) / NS_PER_S,
+                guest_run_s=self.run_time.at_ns(self.clock.vm_ns(min(now_ns, self.stopped_ns)))
+                / NS_PER_S,
             )
         )
 
@@ -432,6 +703,18 @@ class Migration:
             f"still migrating after {self.clock.now_ns / NS_PER_S:g} s of simulated time, "
             f"{remaining / 1e9:.4g} GB remain at a throttle of {self.run_time.percent} %; raise limit.simulated to go on"
         )
+
+
+class _VmTimer:
+    """A timer of the VM's time: what TickedRunTime needs."""
+
+    def __init__(self, clock: Clock, fire: Callable[[], None]) -> None:
+        self._clock = clock
+        self._timer = clock.timer(fire, priority=THROTTLE_TICK, freezes=True)
+
+    def arm(self, at_ns: int) -> None:
+        now_ns = self._clock.now_ns
+        self._timer.arm(now_ns + at_ns - self._clock.vm_ns(now_ns))
 
 
 class _Stuck:

@@ -71,10 +71,12 @@ class RunTime:
 
     Attributes:
         percent: the throttle that was set last; 0 before the first.
+        ignores_throttle: it is set, but the vCPUs never sleep (process.Process).
     """
 
     def __init__(self) -> None:
         self.percent = 0
+        self.ignores_throttle = False
         self._starts, self._periods, self._sleeps, self._run = [0], [NEVER_NS], [0], [0]
 
     def throttle(self, now_ns: int, percent: int) -> None:
@@ -82,6 +84,8 @@ class RunTime:
         if percent == self.percent:
             return
         first, self.percent = self.percent == 0, percent
+        if self.ignores_throttle:
+            return
         start = self._starts[-1]
         if first:
             self._append(now_ns, percent)
@@ -181,6 +185,8 @@ class TickedRunTime(RunTime):
         if percent == self.percent:
             return
         first, self.percent = self.percent == 0, percent
+        if self.ignores_throttle:
+            return
         self._changes.append((now_ns, percent))
         if first:
             self._timer.arm(now_ns)

@@ -12,6 +12,7 @@ class ThrottleRule:
     """Auto-converge: every second high period, in a row or not, takes one step.
 
     Attributes:
+        parameters: may be replaced at any time.
         dirty_rate_high_cnt: high periods since the last step.
         percent: the throttle; it never falls during a migration.
 
@@ -19,31 +20,29 @@ class ThrottleRule:
     """
 
     def __init__(self, parameters: Parameters) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self.dirty_rate_high_cnt = 0
         self.percent = 0
 
     def on_period(self, period: Period) -> bool:
         """A period has closed. Whether it triggers (trace migration_throttle); `percent` is then new."""
-        threshold_bytes = period.xfer_bytes * self._parameters.throttle_trigger_threshold // 100
+        threshold_bytes = period.xfer_bytes * self.parameters.throttle_trigger_threshold // 100
         if period.dirty_bytes <= threshold_bytes:
             return False
         self.dirty_rate_high_cnt += 1
         if self.dirty_rate_high_cnt < HIGH_PERIODS:
             return False
         self.dirty_rate_high_cnt = 0
-        if self._parameters.auto_converge:
+        if self.parameters.auto_converge:
             self.percent = next_percent(
-                self.percent, period.dirty_bytes, threshold_bytes, self._parameters
+                self.percent, period.dirty_bytes, threshold_bytes, self.parameters
             )
-        return self._parameters.auto_converge
+        return self.parameters.auto_converge
 
     @property
     def exhausted(self) -> bool:
         """Whether the throttle cannot rise any more."""
-        return (
-            not self._parameters.auto_converge or self.percent >= self._parameters.max_cpu_throttle
-        )
+        return not self.parameters.auto_converge or self.percent >= self.parameters.max_cpu_throttle
 
 
 def next_percent(

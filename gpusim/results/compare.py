@@ -31,6 +31,8 @@ _OUTCOMES = {
     "converged": "converged in",
     "not_converged": "did not converge, given up after",
     "time_limit": "not finished at the limit of",
+    "cancelled": "cancelled after",
+    "aborted": "cancelled, and QEMU aborted, after",
     None: "stopped without an outcome at",
 }
 

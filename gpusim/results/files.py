@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -25,6 +26,7 @@ from gpusim.results.report import write_report
 from gpusim.results.settings import Settings, setting
 from gpusim.results.trace import write_trace
 from gpusim.results.whole import ResultsError, remove_leftovers, whole_file, write_text
+from gpusim.run_hash import run_hash as hash_of
 from gpusim.version import __version__
 
 CONFIG = "config.json"
@@ -37,6 +39,7 @@ PLOT = "plot.png"
 TRACE = "trace.json.gz"
 GUESTPERF = "guestperf.json"
 REPORT = "report.html"
+ATTEMPTS = "attempts"  # a folder each, of those before the last
 
 _NUMBERS = (CONFIG, SYNCS, EVENTS, TIMELINE_CSV, TIMELINE_NPZ)
 _PICTURES = (PLOT, TRACE, GUESTPERF, REPORT)
@@ -99,6 +102,11 @@ def write_run(
         write_trace(result, columns, folder / TRACE)
         write_guestperf(result, config, folder / GUESTPERF)
         write_report(result, config, alternatives, folder, REPORT)  # links to all of the others
+    for number, attempt in enumerate(result.before, start=1):
+        own = folder / ATTEMPTS / str(number)
+        begin_run(attempt.config, own)
+        settings = asdict(attempt.config)
+        write_run(attempt.result, own, plot=plot, config=settings, run_hash=hash_of(attempt.config))
     write_summary(folder, asdict(result.summary) | {"run_hash": run_hash})
 
 
@@ -166,6 +174,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def _clear(folder: Path) -> None:
     for name in (SUMMARY, *_NUMBERS, *_PICTURES):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
     remove_leftovers(folder)
 
 

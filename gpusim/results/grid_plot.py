@@ -29,6 +29,8 @@ NO_TIME = "#e4e6e9"
 ENDS = {
     "not_converged": "stuck",
     "time_limit": "limit",
+    "cancelled": "cancelled",
+    "aborted": "aborted",
     "incomplete": "stopped",
     "failed": "failed",
 }
@@ -133,6 +135,8 @@ def _fact(groups: Sequence[Ensemble]) -> str:
     meanings = {
         "not_converged": "did not converge (stuck)",
         "time_limit": "not finished at the time limit (limit)",
+        "cancelled": "cancelled",
+        "aborted": "cancelled, and then QEMU aborted (aborted)",
         "incomplete": "without an outcome (stopped)",
         "failed": "the run failed (failed)",
     }

@@ -134,6 +134,8 @@ def verdict_sentence(status: str, verdict: str | None, total_s: float) -> str:
         "converged": f"Converged in {after}",
         "not_converged": f"Did not converge: given up after {after}",
         "time_limit": f"Not finished at the time limit of {after}",
+        "cancelled": f"Cancelled after {after}",
+        "aborted": f"Cancelled after {after}, then QEMU aborted",
     }[verdict]
 
 

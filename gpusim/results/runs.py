@@ -1,7 +1,8 @@
 """Which runs lie under a folder: what each has in summary.json and config.json, and nothing more.
 
 Owns the search and what is passed over, with the reason; it knows no quantity and draws nothing. A
-run is a folder with summary.json. An evacuation is one run; those of its guests are not looked for.
+run is a folder with summary.json. An evacuation is one run, and so are several attempts: those of its
+guests, or the attempts before the last, are not looked for.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from gpusim.records import Summary
-from gpusim.results.files import CONFIG, SUMMARY, read_summary
+from gpusim.records import Summary, Verdict
+from gpusim.results.files import ATTEMPTS, CONFIG, SUMMARY, read_summary
 from gpusim.results.whole import ResultsError
 
 SWEEP = "sweep.json"
@@ -25,7 +26,7 @@ COLLECTED = {"runs.csv", "index.html"}  # what `gpusim-collect` leaves: no run, 
 
 _BEGUN = {".hydra", "gpusim.log", CONFIG, "syncs.csv", "events.jsonl", "timeline.csv"}
 _STATUSES = ("ok", "failed", "incomplete")
-_VERDICTS = ("converged", "not_converged", "time_limit", None)
+_VERDICTS = (*get_args(Verdict), None)
 # float, int | None and so on: the text of a type, as records.py postpones its evaluation
 _NUMBER = re.compile(r"(int|float)( \| None)?")
 NUMBERS = tuple(
@@ -134,7 +135,7 @@ def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str
         names[:] = sorted(
             name
             for name in names
-            if not name.startswith(".") and not (inside_run and name == GUESTS)
+            if not name.startswith(".") and not (inside_run and name in (GUESTS, ATTEMPTS))
         )
         for name in names:
             if (folder / name).is_symlink():

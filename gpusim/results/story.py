@@ -193,7 +193,8 @@ def _wire(summary: Summary) -> str:
 def _ending(result: Result, config: Settings | None) -> list[str]:
     summary = result.summary
     if summary.verdict != "converged":
-        ended = "Then it was stopped" if summary.verdict is None else "It did not get there"
+        stopped = summary.verdict in (None, "cancelled", "aborted")
+        ended = "Then it was stopped" if stopped else "It did not get there"
         return [f"{ended}: {summary.reason.rstrip('.; ')}."]
     last = next((s for s in reversed(result.syncs) if s.kind != "final"), None)
     limit_ms = setting(config, "migration.downtime_limit")

@@ -85,7 +85,7 @@ def _config(recording: Recording, writer: WriterConfig, seed: int) -> Config:
         workload=writer,
         link=LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited"),
         migration=_migration(recording),
-        tracking=TrackingConfig(mode="tcg", sync_fixed_ms=0.0, sync_ns_per_gib=0.0),
+        tracking=TrackingConfig(mode="tcg", log_sync_ns_per_gib=0.0, merge_ns_per_gib=0.0),
         backend=BackendConfig(threads=1),
         limit=LimitConfig(simulated=recording.limit_s, stop_when_stuck=False),
         seed=seed,

@@ -52,7 +52,11 @@ def test_the_run_is_the_documented_case() -> None:
     assert ours.layout.blocks == theirs.layout.blocks
     assert ours.parameters == theirs.parameters
     assert ours.link == theirs.link
-    assert (ours.sync_ns, ours.lazy) == (theirs.sync_ns, theirs.lazy)
+    assert (ours.log_sync_ns, ours.merge_ns, ours.lazy) == (
+        theirs.log_sync_ns,
+        theirs.merge_ns,
+        theirs.lazy,
+    )
     assert ours.writers[0].pattern == theirs.writers[0].pattern
     assert ours.writers[0].pace.rate == pytest.approx(theirs.writers[0].pace.rate)
 

@@ -92,7 +92,7 @@ def test_peter_xu_is_the_published_case() -> None:
     assert scenario.parameters.downtime_limit_ms == 300
     assert scenario.link.bandwidth == float("inf")
     assert (scenario.link.zero_page_ns, scenario.link.page_cost_ns) == (0, 0)
-    assert (scenario.link.non_ram_downtime_ns, scenario.sync_ns) == (0, 0)
+    assert (scenario.link.non_ram_downtime_ns, scenario.log_sync_ns, scenario.merge_ns) == (0, 0, 0)
     assert scenario.tracking == "kvm_legacy"
 
 

@@ -53,7 +53,7 @@ def real(**changes: Any) -> Result:
 
 
 REAL = {
-    "eager": lambda: real(tracking=TrackingConfig(mode="kvm_legacy", sync_fixed_ms=5)),
+    "eager": lambda: real(tracking=TrackingConfig(mode="kvm_legacy", misaligned_ms=5)),
     "syncs that wait for vCPUs": lambda: real(tracking=TrackingConfig(mode="tcg")),
 }
 

@@ -17,8 +17,12 @@ from gpusim import (
 )
 
 FREE_LINK = LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", wakeup_latency_us=0)
-FREE_EAGER = TrackingConfig(mode="kvm_legacy", sync_ns_per_gib=0)
-FREE_LAZY = TrackingConfig(mode="kvm_manual", sync_ns_per_gib=0)
+FREE_EAGER = TrackingConfig(
+    mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0, waits_for_burst=False
+)
+FREE_LAZY = TrackingConfig(
+    mode="kvm_manual", log_sync_ns_per_gib=0, merge_ns_per_gib=0, waits_for_burst=False
+)
 
 
 def config(

@@ -58,7 +58,7 @@ def ideal_link(
             migration=MigrationConfig(
                 version="qemu_9_1", auto_converge=False, downtime_limit=downtime_ms
             ),
-            tracking=TrackingConfig(mode="kvm_legacy", sync_ns_per_gib=0),
+            tracking=TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
             limit=LimitConfig(stop_when_stuck=False),
         )
     )
@@ -131,7 +131,7 @@ def ladder(link: str, ramsize_mib: int) -> Result:
             ),
             link=LinkConfig(bandwidth=link, zero_page_scan=scan),
             migration=MigrationConfig(version="qemu_9_1", downtime_limit=500),
-            tracking=TrackingConfig(sync_ns_per_gib=0),
+            tracking=TrackingConfig(log_sync_ns_per_gib=0, merge_ns_per_gib=0),
         )
     )
 

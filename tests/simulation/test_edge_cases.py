@@ -79,7 +79,9 @@ def test_edge_case_08_the_forced_sync_keeps_the_grid_of_the_migrations_start() -
 
 
 def test_edge_case_09_the_grid_drifts_by_what_a_sync_takes() -> None:
-    costly = TrackingConfig(mode="kvm_legacy", sync_fixed_ms=40.0, sync_ns_per_gib=0)
+    costly = TrackingConfig(
+        mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0, misaligned_ms=40.0
+    )
     times = [sync.time_s for sync in slow_run(tracking=costly).syncs if sync.kind == "fallback"]
     gaps = [after - before for before, after in pairwise(times)]
     assert gaps.count(pytest.approx(5.04)) > len(gaps) / 2
@@ -105,7 +107,9 @@ def test_edge_case_16_near_the_end_a_turn_syncs_once() -> None:
 
 def test_edge_case_17_more_is_left_at_the_stop_than_the_decision_saw() -> None:
     """While the last exact sync takes its time the guest writes on, so the downtime overruns."""
-    costly = TrackingConfig(mode="kvm_legacy", sync_fixed_ms=200.0, sync_ns_per_gib=0)
+    costly = TrackingConfig(
+        mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0, misaligned_ms=200.0
+    )
     writer = WriterConfig(working_set="256MiB", page_writes_per_s=3e4)
     run = simulate(config("1GiB", writer, tracking=costly, bandwidth="100MB/s", max_bandwidth=0))
     exact, final = run.syncs[-2:]
@@ -117,7 +121,9 @@ def test_edge_case_17_more_is_left_at_the_stop_than_the_decision_saw() -> None:
 
 def test_edge_case_18_a_throttle_set_by_the_final_sync_does_not_count() -> None:
     found = 0
-    costly = TrackingConfig(mode="kvm_legacy", sync_fixed_ms=600.0, sync_ns_per_gib=0)
+    costly = TrackingConfig(
+        mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0, misaligned_ms=600.0
+    )
     for rate in range(10_000, 60_000, 2_000):
         writer = WriterConfig(working_set="256MiB", page_writes_per_s=rate)
         rules = {"downtime_limit": 300, "throttle_trigger_threshold": 1}
@@ -215,7 +221,7 @@ def test_link_costs_slow_the_sender() -> None:
 @pytest.mark.parametrize("mode", ["kvm_manual", "kvm_legacy", "tcg"])
 def test_events_tell_the_story_in_order(mode: str) -> None:
     """As QEMU's trace does: setup, active, pairs of sync start and end, low pending, stop, done."""
-    costly = TrackingConfig(mode=mode, sync_fixed_ms=30.0)
+    costly = TrackingConfig(mode=mode, misaligned_ms=30.0)
     events = slow_run(tracking=costly).events
     times = [event.time_s for event in events]
     assert times == sorted(times)
@@ -310,7 +316,12 @@ def test_under_tcg_a_sync_waits_for_the_sleeping_vcpu() -> None:
     limits = {"cpu_throttle_initial": 99, "limit_s": 60, "max_bandwidth": 100_000_000}
     waits, free = (
         simulate(
-            config("1GiB", writer, tracking=TrackingConfig(mode=mode, sync_ns_per_gib=0), **limits)
+            config(
+                "1GiB",
+                writer,
+                tracking=TrackingConfig(mode=mode, log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+                **limits,
+            )
         )
         for mode in ("tcg", "kvm_legacy")
     )

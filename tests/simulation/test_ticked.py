@@ -23,9 +23,9 @@ PACES = st.sampled_from([
     {"pace": "cpu_bound", "page_writes_per_s": 5e4, "throttled": False},
 ])  # fmt: skip
 TRACKING = st.sampled_from([
-    TrackingConfig(mode="kvm_manual", sync_ns_per_gib=0),
-    TrackingConfig(mode="kvm_legacy", sync_ns_per_gib=3e6),
-    TrackingConfig(mode="tcg", sync_ns_per_gib=0),
+    TrackingConfig(mode="kvm_manual", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+    TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=1e6, merge_ns_per_gib=2e6),
+    TrackingConfig(mode="tcg", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
 ])  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_memory_parameters_and_zero_pages_are_those_of_the_recording() -> None:
     assert config.migration.version == "qemu_7_2"
     assert config.migration.max_bandwidth == 41943040
     assert config.migration.avail_switchover_bandwidth == 0
-    assert (config.tracking.mode, config.tracking.sync_ns_per_gib) == ("tcg", 0)
+    assert (config.tracking.mode, config.tracking.merge_ns_per_gib) == ("tcg", 0)
     assert not config.limit.stop_when_stuck
     config = replay_config(recorded("max-40.qemu10.a"))
     assert config.vm.zero_ranges == [[0, 16 * MIB], [1022 * MIB, 1024 * MIB]]
