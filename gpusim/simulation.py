@@ -542,6 +542,8 @@ class Migration:
             f"{f'at a throttle of {top} %' if top else 'with no throttle'}; "
             f"downtime {downtime_ms:.0f} ms of {limit_ms} ms allowed"
         )
+        if paused_ns := stop_ns - self.clock.vm_ns(stop_ns):
+            reason += f", after a pause of {paused_ns / NS_PER_S:.1f} s"
         return self._result("ok", "converged", reason, stop_ns=stop_ns, downtime_ms=downtime_ms)
 
     def _cancel(self) -> Result:

@@ -147,9 +147,11 @@ def _title(summary: Summary) -> str:
 
 def facts(summary: Summary) -> list[str]:
     """What a reader wants to know next, in a few words each."""
-    told = []
+    told = [f"attempt {summary.attempt}"] if summary.attempt > 1 else []
     if summary.downtime_ms is not None:
         told.append(f"downtime {style.duration(summary.downtime_ms / 1e3)}")
+    if summary.paused_s:
+        told.append(f"paused for {style.duration(summary.paused_s)}")
     if summary.max_throttle_percent:
         highest = style.duration(summary.time_at_max_throttle_s)
         told.append(f"throttle up to {summary.max_throttle_percent} % (for {highest})")

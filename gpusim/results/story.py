@@ -16,6 +16,7 @@ from gpusim.results.settings import Settings, setting
 from gpusim.results.turning_points import rises
 from gpusim.units import format_bytes
 
+MOST_DONE = 6  # things done to it that are told one by one
 FEW_PASSES = 6  # up to which each one's end is told
 PAGE_BYTES = 4096  # where no config says otherwise
 QEMUS_TRIGGER_PERCENT = 50  # migration/options.c: throttle_trigger_threshold
@@ -36,6 +37,7 @@ def story(result: Result, config: Settings | None = None) -> list[str]:
         _first_rise(result, trigger, config),
         _later_rises(result),
         _fallback_syncs(result, config),
+        _management(result),
         _guest(result.summary),
         _wire(result.summary),
         *_ending(result, config),
@@ -168,6 +170,24 @@ def _no_fallback_sync(config: Settings | None) -> str:
     if setting(config, "migration.fallback_sync_interval") == "never":
         return f"The fallback timer, {timer}, was switched off."
     return f"No sync was added by the fallback timer, {timer}."
+
+
+def _management(result: Result) -> str:
+    """What was done to it while it ran."""
+    total_s = result.summary.total_time_s
+    done = []
+    for event in result.events:
+        at, said = style.moment(event.time_s, total_s), event.arguments
+        if event.event == "qmp_enter_migrate_set_parameters":
+            done.append(f"at {at} {', '.join(f'{key} was set to {said[key]}' for key in said)}")
+        elif event.event == "vm_state_notify":
+            done.append(f"at {at} the VM was {'resumed' if said['running'] else 'paused'}")
+        elif event.event == "qmp_enter_migrate_cancel":
+            done.append(f"at {at} it was cancelled")
+    if not done:
+        return ""
+    told = done if len(done) <= MOST_DONE else [*done[: MOST_DONE - 2], "and so on", done[-1]]
+    return f"{'; '.join(told)}."[:1].upper() + f"{'; '.join(told)}."[1:]
 
 
 def _guest(summary: Summary) -> str:

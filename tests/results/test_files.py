@@ -12,8 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpusim.records import Event, Result, Summary, SyncRecord
-from gpusim.results import ResultsError, files, read_summary, write_failure, write_run
+from gpusim import Config
+from gpusim.records import Attempt, Event, Result, Summary, SyncRecord
+from gpusim.results import (
+    ResultsError,
+    begin_run,
+    files,
+    read_summary,
+    write_failure,
+    write_run,
+)
+from gpusim.results.runs import find_runs
 from gpusim.version import __version__
 
 PICTURES = {"guestperf.json", "plot.png", "report.html", "trace.json.gz"}
@@ -201,3 +210,16 @@ def test_a_folder_without_a_whole_run_is_one_line(
         read_summary(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_attempts_before_the_last_lie_in_its_folder_and_go_with_it(
+    result: Result, tmp_path: Path
+) -> None:
+    first = Attempt(config=Config(seed=3), result=result)
+    write_run(replace(result, before=[first, first]), tmp_path, plot=False)
+    assert names(tmp_path) == FILES - PICTURES | {"attempts"}
+    for number in "12":
+        assert names(tmp_path / "attempts" / number) == FILES - PICTURES | {"config.json"}
+    assert [run.folder for run in find_runs([tmp_path]).runs] == [tmp_path]
+    begin_run(Config(), tmp_path)
+    assert "attempts" not in names(tmp_path)

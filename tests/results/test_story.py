@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from gpusim.records import Result, SyncRecord
+from gpusim.records import Event, Result, SyncRecord
 from gpusim.results.story import story
 from gpusim.results.style import duration, moment
 from gpusim.results.turning_points import pass_borders, rises
@@ -136,3 +136,23 @@ def test_what_was_switched_off_is_said() -> None:
 )
 def test_moments_have_the_unit_of_the_run(time_s: float, total_s: float, text: str) -> None:
     assert moment(time_s, total_s) == text
+
+
+def test_what_was_done_to_it_is_told() -> None:
+    base = fake()
+    found = [
+        ("qmp_enter_migrate_set_parameters", {"downtime_limit": 500, "max_bandwidth": "1GB/s"}),
+        ("vm_state_notify", {"running": 0, "reason": "paused"}),
+        ("vm_state_notify", {"running": 1, "reason": "running"}),
+        ("qmp_enter_migrate_cancel", {}),
+    ]
+    events = [
+        Event(time_s=float(place), event=name, arguments=said)
+        for place, (name, said) in enumerate(found, start=1)
+    ]
+    text = told(replace(base, events=events))
+    assert "downtime_limit was set to 500, max_bandwidth was set to 1GB/s; " in text
+    assert re.search("the VM was paused; .* the VM was resumed; .* it was cancelled", text)
+    many = told(replace(base, events=events * 5))
+    assert many.count("the VM was paused") == 1
+    assert "; and so on; " in many
