@@ -89,10 +89,11 @@ class Migration:
             backend=scenario.backend,
             threads=scenario.threads,
         )
-        self.accounting = SyncAccounting(scenario.page_bytes)
+        self.accounting = SyncAccounting(scenario.page_bytes, scenario.layout.pages)
         self.throttle = version.throttle(parameters)
         self.switchover = version.switchover()
-        self.sync_timer_rule = version.sync_timer()
+        interval_ns = parameters.fallback_sync_interval_ns
+        self.sync_timer_rule = None if interval_ns is None else version.sync_timer(interval_ns)
         self.sender = Sender(
             scenario.link,
             max_bandwidth=parameters.max_bandwidth,
@@ -139,12 +140,12 @@ class Migration:
     def _setup(self) -> None:
         """Tracking starts, the sync timer is armed, the first sync finds every page dirty."""
         self._event("migrate_set_state", new_state="setup")
-        interval_ns = self.scenario.parameters.fallback_sync_interval_ns
-        if self.scenario.parameters.auto_converge and interval_ns is not None:
+        rule = self.sync_timer_rule
+        if self.scenario.parameters.auto_converge and rule is not None:
             self.sync_timer = self.clock.timer(
                 self._sync_timer_tick, priority=SYNC_TIMER, freezes=True
             )
-            self.sync_timer.arm(interval_ns)
+            self.sync_timer.arm(rule.tick_ns)
         self.pages.start()
         self._sync("setup")
         self._event("migrate_set_state", at_ns=self.bql_free_ns, new_state="active")
@@ -167,11 +168,18 @@ class Migration:
     def _sync_timer_tick(self) -> None:
         """The fallback timer fires in the main loop, which may have to wait for the big lock."""
         assert self.sync_timer is not None
-        if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
+        assert self.sync_timer_rule is not None
+        if self._tick_wants_sync(self.clock.now_ns):
             self._event("cpu_throttle_dirty_sync")
             self._sync("fallback")
         self.sync_timer_rule.after_tick(self.accounting.dirty_sync_count)
         self.sync_timer.arm(self._tick_after(self.clock.now_ns))
+
+    def _tick_wants_sync(self, at_ns: int) -> bool:
+        """Whether a tick then forces a sync, if none comes before."""
+        assert self.sync_timer_rule is not None
+        period_ns = self.accounting.period_ms(at_ns // NS_PER_MS) * NS_PER_MS
+        return self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count, period_ns)
 
     def _next_look_ns(self) -> int:
         """The first time at which a timer may look, unless a turn does before.
@@ -182,10 +190,13 @@ class Migration:
         if self.ticked:
             next_ns = self.clock.next_ns()
             return NEVER_NS if next_ns is None else next_ns
-        if self.sync_timer is None or self.accounting.dirty_sync_count <= 1:
+        rule = self.sync_timer_rule
+        if self.sync_timer is None or rule is None:
+            return NEVER_NS
+        if self.accounting.dirty_sync_count < rule.looks_from_count:
             return NEVER_NS
         assert self.sync_timer.at_ns is not None
-        if self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count):
+        if self._tick_wants_sync(self.sync_timer.at_ns):
             return self.sync_timer.at_ns
         return self._tick_after(self.sync_timer.at_ns)
 
@@ -199,9 +210,9 @@ class Migration:
 
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
-        interval_ns = self.scenario.parameters.fallback_sync_interval_ns
-        assert interval_ns is not None
-        return max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS + interval_ns
+        assert self.sync_timer_rule is not None
+        woken_ns = max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS
+        return woken_ns + self.sync_timer_rule.tick_ns
 
     def _look(self) -> int:
         """Draw what the guest has written since the last look; pages newly dirty."""
@@ -233,7 +244,9 @@ class Migration:
         self.bql_free_ns = end_ns
         remaining_bytes = self.pages.pending * scenario.page_bytes
         shown = accounting.num_dirty_pages_period + newly_dirty
-        period = accounting.end(end_ns // NS_PER_MS, newly_dirty, sender.flushed_bytes)
+        period = accounting.end(
+            end_ns // NS_PER_MS, newly_dirty, sender.flushed_bytes, self.pages.pending
+        )
         self._event("migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=shown)
         if period is not None:
             self._decide(period, end_ns, stopped=kind == "final")
