@@ -90,7 +90,6 @@ class Summary:
     status: Status
     verdict: Verdict | None  # None only when status is incomplete
     reason: str
-    attempt: int
     total_time_s: float
     downtime_ms: float | None
     first_pass_s: float | None
@@ -108,6 +107,7 @@ class Summary:
     guest_cpu_lost_percent: float
     guest_big_lock_s: float
     paused_s: float
+    attempt: int
     sync_stall_s: float
     main_loop_stall_s: float
     longest_main_loop_stall_ms: float

@@ -191,12 +191,14 @@ def _parameters(migration: MigrationConfig) -> Parameters:
             migration.avail_switchover_bandwidth,
             "must be finite; 0 takes the measured bandwidth",
         )
-    if switchover and not version.has_avail_switchover_bandwidth:
-        reject(
-            "migration.avail_switchover_bandwidth",
-            migration.avail_switchover_bandwidth,
-            f"{migration.version} has no such parameter (since QEMU 8.2); set it to 0",
-        )
+    for name in version.lacks:
+        value, only = getattr(migration, name), getattr(MigrationConfig(), name)
+        if value != only:
+            reject(
+                f"migration.{name}",
+                value,
+                f"{migration.version} has no such parameter; set it to {only}",
+            )
     interval = migration.fallback_sync_interval
     if interval is None:
         interval_ns = version.fallback_sync_interval_ns

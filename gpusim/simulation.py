@@ -136,10 +136,11 @@ class Migration:
             backend=scenario.backend,
             threads=scenario.threads,
         )
-        self.accounting = SyncAccounting(scenario.page_bytes)
+        self.accounting = SyncAccounting(scenario.page_bytes, scenario.layout.pages)
         self.throttle = version.throttle(parameters)
         self.switchover = version.switchover()
-        self.sync_timer_rule = version.sync_timer(self.process.sync_timer)
+        interval_ns = parameters.fallback_sync_interval_ns or 0  # 0: there is no timer
+        self.sync_timer_rule = version.sync_timer(interval_ns, self.process.sync_timer)
         self.process.sync_timer = self.sync_timer_rule.state
         self.sender = Sender(
             scenario.link,
@@ -221,11 +222,9 @@ class Migration:
 
     def afterwards(self, result: Result, idle_ns: int, auto_converge: bool) -> Result:
         """Let the process live on without a migration, which a timer that was left armed may end."""
-        interval_ns = self.parameters.fallback_sync_interval_ns
-        if result.summary.verdict == "converged" or interval_ns is None:
+        if result.summary.verdict == "converged":
             return result
-        rule = self.sync_timer_rule
-        aborts_ns = self.process.idle(rule, interval_ns, idle_ns, auto_converge)
+        aborts_ns = self.process.idle(self.sync_timer_rule, idle_ns, auto_converge)
         if aborts_ns is None:
             return result
         at_s, later_s = (self.clock.now_ns + aborts_ns) / NS_PER_S, aborts_ns / NS_PER_S
@@ -257,11 +256,10 @@ class Migration:
 
     def _start_sync_timer(self, now_ns: int) -> None:
         """Start the fallback timer, as its rule has it."""
-        interval_ns = self.parameters.fallback_sync_interval_ns
-        if self.sync_timer is None or interval_ns is None or not self.parameters.auto_converge:
+        if self.sync_timer is None or not self.parameters.auto_converge:
             return
         if self.sync_timer_rule.start():
-            self.sync_timer.arm(now_ns + interval_ns)
+            self.sync_timer.arm(now_ns + self.sync_timer_rule.tick_ns)
 
     def _sync_timer_tick(self) -> None:
         """The fallback timer fires in the main loop, and reads the log if it is time for a sync."""
@@ -269,7 +267,7 @@ class Migration:
         if rule.needs_auto_converge and not self.parameters.auto_converge:
             return
         self.tick_from_ns = self.clock.now_ns
-        if not rule.wants_sync(self.accounting.dirty_sync_count):
+        if not self._tick_wants_sync(self.clock.now_ns):
             self._end_tick()
             return
         self._event("cpu_throttle_dirty_sync")
@@ -328,6 +326,11 @@ class Migration:
             self.sender.stall(from_ns, until_ns)
             self.sync_stall_ns += until_ns - from_ns
 
+    def _tick_wants_sync(self, at_ns: int) -> bool:
+        """Whether a tick then forces a sync, if none comes before."""
+        period_ns = self.accounting.period_ms(at_ns // NS_PER_MS) * NS_PER_MS
+        return self.sync_timer_rule.wants_sync(self.accounting.dirty_sync_count, period_ns)
+
     def _next_look_ns(self) -> int:
         """The first time at which a timer may look, unless a turn does before.
 
@@ -345,7 +348,7 @@ class Migration:
             return NEVER_NS
         if count < rule.syncs_from_count:
             return NEVER_NS
-        if rule.wants_sync(count):
+        if self._tick_wants_sync(self.sync_timer.at_ns):
             return self.sync_timer.at_ns
         return self._tick_after(self.sync_timer.at_ns)
 
@@ -359,9 +362,8 @@ class Migration:
 
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
-        interval_ns = self.parameters.fallback_sync_interval_ns
-        assert interval_ns is not None
-        return max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS + interval_ns
+        woken_ns = max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS
+        return woken_ns + self.sync_timer_rule.tick_ns
 
     def _schedule(self, action: Action, at_ns: int) -> None:
         """Do something at a time."""
@@ -454,7 +456,9 @@ class Migration:
         """A sync ends: account for it, and decide about the throttle."""
         accounting, sender = self.accounting, self.sender
         shown = accounting.num_dirty_pages_period + merged.newly_dirty
-        period = accounting.end(end_ns // NS_PER_MS, merged.newly_dirty, sender.flushed_bytes)
+        period = accounting.end(
+            end_ns // NS_PER_MS, merged.newly_dirty, sender.flushed_bytes, merged.pending
+        )
         self._event("migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=shown)
         if period is not None:
             self._decide(period, end_ns, stopped=merged.kind == "final")

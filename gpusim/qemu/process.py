@@ -25,14 +25,11 @@ class Process:
     dirty_sync_count: int = 0
     throttle_thread_scheduled: bool = False
 
-    def idle(
-        self, rule: SyncTimerRule, interval_ns: int, for_ns: int, auto_converge: bool
-    ) -> int | None:
+    def idle(self, rule: SyncTimerRule, for_ns: int, auto_converge: bool) -> int | None:
         """No migration runs for a while, but a timer that was left armed ticks on.
 
         Args:
             rule: of the version.
-            interval_ns: of the timer.
             for_ns: how long.
             auto_converge: the capability, as set meanwhile.
 
@@ -44,10 +41,10 @@ class Process:
         while at_ns is not None and at_ns <= for_ns:
             if rule.needs_auto_converge and not auto_converge:
                 return None
-            if rule.wants_sync(self.dirty_sync_count):
+            if rule.wants_sync(self.dirty_sync_count, at_ns):
                 return at_ns
             rule.after_tick(self.dirty_sync_count)
-            at_ns += interval_ns
+            at_ns += rule.tick_ns
         if at_ns is not None:
             self.sync_timer_left_ns = at_ns - for_ns
         return None

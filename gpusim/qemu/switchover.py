@@ -34,3 +34,14 @@ class SwitchoverRule:
         return self.wants_sync(estimate_bytes, threshold_bytes) or self.ready(
             estimate_bytes, threshold_bytes
         )
+
+
+class InclusiveSwitchoverRule(SwitchoverRule):
+    """QEMU 10.1: a rest that just fits is ready; the sync is still asked for strictly below.
+
+    Source: migration/migration.c:migration_iteration_run [10.1], since commit 7aaa1fc072.
+    """
+
+    def ready(self, pending_bytes: int, threshold_bytes: int) -> bool:
+        """Whether the rest fits the downtime limit."""
+        return pending_bytes <= threshold_bytes

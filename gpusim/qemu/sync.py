@@ -19,12 +19,17 @@ class Period:
         dirty_bytes: of pages that became dirty in it (bytes_dirty_period).
         xfer_bytes: transferred in it (bytes_xfer_period).
         dirty_pages_rate: pages a second, truncated.
+        clean_bytes: of RAM, clean in the bitmap: the mean of the period's start, after the sync that
+            opened it, and of its end, before the sync that closed it. No rule of QEMU's asks for it.
+        ram_bytes: of the VM.
     """
 
     length_ms: int
     dirty_bytes: int
     xfer_bytes: int
     dirty_pages_rate: int
+    clean_bytes: int
+    ram_bytes: int
 
 
 class SyncAccounting:
@@ -37,10 +42,12 @@ class SyncAccounting:
     Source: migration/ram.c:migration_bitmap_sync, migration_update_rates [7.2 to 10.1].
     """
 
-    def __init__(self, page_bytes: int) -> None:
+    def __init__(self, page_bytes: int, ram_pages: int) -> None:
         self.dirty_sync_count = 0
         self.num_dirty_pages_period = 0
         self._page_bytes = page_bytes
+        self._ram_pages = ram_pages
+        self._clean_pages = 0  # when the open period began: at first every page is dirty
         self._time_last_bitmap_sync_ms: int | None = None
         self._bytes_xfer_prev = 0
 
@@ -50,25 +57,38 @@ class SyncAccounting:
         if self._time_last_bitmap_sync_ms is None:
             self._time_last_bitmap_sync_ms = now_ms
 
-    def end(self, now_ms: int, newly_dirty_pages: int, transferred_bytes: int) -> Period | None:
+    def period_ms(self, now_ms: int) -> int:
+        """How long the open period has lasted."""
+        assert self._time_last_bitmap_sync_ms is not None, "no sync has begun"
+        return now_ms - self._time_last_bitmap_sync_ms
+
+    def end(
+        self, now_ms: int, newly_dirty_pages: int, transferred_bytes: int, pending_pages: int
+    ) -> Period | None:
         """A sync ends: the period it closes, if more than 1000 ms have passed since the last did.
 
         Args:
             now_ms: real time, after the sync's own work.
             newly_dirty_pages: clean in the bitmap before and dirty now.
             transferred_bytes: since the migration began, as far as flushed.
+            pending_pages: dirty in the bitmap now.
         """
-        assert self._time_last_bitmap_sync_ms is not None, "a sync ends that has not begun"
         self.num_dirty_pages_period += newly_dirty_pages
-        length_ms = now_ms - self._time_last_bitmap_sync_ms
+        length_ms = self.period_ms(now_ms)
         if length_ms <= PERIOD_MS:
             return None
+        clean_pages = self._ram_pages - pending_pages
         period = Period(
             length_ms=length_ms,
             dirty_bytes=self.num_dirty_pages_period * self._page_bytes,
             xfer_bytes=transferred_bytes - self._bytes_xfer_prev,
             dirty_pages_rate=self.num_dirty_pages_period * 1000 // length_ms,
+            clean_bytes=(self._clean_pages + clean_pages + newly_dirty_pages)
+            // 2
+            * self._page_bytes,
+            ram_bytes=self._ram_pages * self._page_bytes,
         )
+        self._clean_pages = clean_pages
         self._time_last_bitmap_sync_ms = now_ms
         self._bytes_xfer_prev = transferred_bytes
         self.num_dirty_pages_period = 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FALLBACK_SYNC_INTERVAL_NS = 5_000_000_000  # CPU_THROTTLE_DIRTY_SYNC_TIMESLICE_MS
+POLL_INTERVAL_NS = 1_000_000_000  # BG_RAM_SYNC_TIMER_INTERVAL_MS of v2
+FIRST_PASS_COUNT = 1  # dirty_sync_count after the setup's sync: the first pass still lasts
 
 
 @dataclass
@@ -28,6 +30,7 @@ class SyncTimerRule:
     """As merged: started with the migration, its count reset at each start, stopped under the big lock.
 
     Attributes:
+        tick_ns: from the end of a tick to the next one.
         first_count: `count_prev` when the process starts.
         syncs_from_count: no tick syncs below this dirty_sync_count: 2 leaves out the first pass.
         starts_with_period: started whenever a period closes, not with the migration.
@@ -39,12 +42,13 @@ class SyncTimerRule:
     """
 
     first_count = 0
-    syncs_from_count = 2
+    syncs_from_count = FIRST_PASS_COUNT + 1
     starts_with_period = False
     stops_under_lock = True
     needs_auto_converge = False
 
-    def __init__(self, state: SyncTimerState | None = None) -> None:
+    def __init__(self, interval_ns: int, state: SyncTimerState | None = None) -> None:
+        self.tick_ns = interval_ns
         self.state = state or SyncTimerState(self.first_count)
 
     def start(self) -> bool:
@@ -59,8 +63,12 @@ class SyncTimerRule:
         """The timer is disarmed."""
         self.state.active = False
 
-    def wants_sync(self, dirty_sync_count: int) -> bool:
-        """Whether a tick forces a sync: never in the first pass, and only if none came since the last."""
+    def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
+        """Whether a tick forces a sync: never in the first pass, and only if none came since the last.
+
+        Args:
+            period_ns: how long the open period has lasted; here it does not matter.
+        """
         return (
             dirty_sync_count >= self.syncs_from_count and dirty_sync_count == self.state.count_prev
         )
@@ -95,3 +103,22 @@ class SeedV3(SeedV4):
     starts_with_period = True
     stops_under_lock = False
     needs_auto_converge = True
+
+
+class SeedV2(SyncTimerRule):
+    """As posted in v2: looks every second, and syncs once the last period's end is over 5 s old.
+
+    The first pass is exempt as in the merged code. A sync that closes no period does not make the last
+    one any younger; it only keeps the next tick quiet.
+
+    Source: migration/ram.c:bg_ram_dirty_sync_timer_tick, in the mail
+    f36590f6...1727630000.git.yong.huang@smartx.com ("PATCH v2 1/3", 2024-09-30).
+    """
+
+    def __init__(self, interval_ns: int, state: SyncTimerState | None = None) -> None:
+        super().__init__(POLL_INTERVAL_NS, state)
+        self._interval_ns = interval_ns
+
+    def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
+        """Whether this tick forces a sync: no sync since the last tick, and the period is long."""
+        return super().wants_sync(dirty_sync_count, period_ns) and period_ns > self._interval_ns

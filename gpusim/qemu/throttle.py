@@ -5,19 +5,20 @@ from __future__ import annotations
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import Period
 
-HIGH_PERIODS = 2
-
 
 class ThrottleRule:
     """Auto-converge: every second high period, in a row or not, takes one step.
 
     Attributes:
         parameters: may be replaced at any time.
+        high_periods: so many take a step.
         dirty_rate_high_cnt: high periods since the last step.
         percent: the throttle; it never falls during a migration.
 
     Source: migration/ram.c:migration_trigger_throttle [7.2 to 10.1].
     """
+
+    high_periods = 2
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -26,23 +27,53 @@ class ThrottleRule:
 
     def on_period(self, period: Period) -> bool:
         """A period has closed. Whether it triggers (trace migration_throttle); `percent` is then new."""
+        dirty_bytes = self._dirty_bytes(period)
         threshold_bytes = period.xfer_bytes * self.parameters.throttle_trigger_threshold // 100
-        if period.dirty_bytes <= threshold_bytes:
+        alone = self._suffices_alone(period)
+        if dirty_bytes <= threshold_bytes:
             return False
         self.dirty_rate_high_cnt += 1
-        if self.dirty_rate_high_cnt < HIGH_PERIODS:
+        enough = self.dirty_rate_high_cnt >= self.high_periods
+        if enough:
+            self.dirty_rate_high_cnt = 0
+        if not self.parameters.auto_converge or not (enough or alone):
             return False
-        self.dirty_rate_high_cnt = 0
-        if self.parameters.auto_converge:
-            self.percent = next_percent(
-                self.percent, period.dirty_bytes, threshold_bytes, self.parameters
-            )
-        return self.parameters.auto_converge
+        self.percent = next_percent(self.percent, dirty_bytes, threshold_bytes, self.parameters)
+        return True
+
+    def _dirty_bytes(self, period: Period) -> int:
+        """What is compared with the share of what was sent."""
+        return period.dirty_bytes
+
+    def _suffices_alone(self, period: Period) -> bool:
+        """Whether this period, if high, takes a step without a second one."""
+        return False
 
     @property
     def exhausted(self) -> bool:
         """Whether the throttle cannot rise any more."""
         return not self.parameters.auto_converge or self.percent >= self.parameters.max_cpu_throttle
+
+
+class EarlyThrottleRule(ThrottleRule):
+    """QEMU 2.6: every third high period takes a step, and only after a period that dirtied something.
+
+    It asks for the rate of the period before, which is 0 at the first: the end of the first pass never
+    counts. A share of one half is part of the code.
+
+    Source: migration/ram.c:migration_bitmap_sync [2.6].
+    """
+
+    high_periods = 3
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        self._dirty_pages_rate = 0
+
+    def _dirty_bytes(self, period: Period) -> int:
+        """Nothing, where the period before had no rate: this one does not count then."""
+        rate_before, self._dirty_pages_rate = self._dirty_pages_rate, period.dirty_pages_rate
+        return period.dirty_bytes if rate_before else 0
 
 
 def next_percent(
@@ -53,7 +84,7 @@ def next_percent(
     With tailslow no larger than what would bring the dirty bytes down to the threshold, as QEMU
     computes it: the share in double precision, then truncated.
 
-    Source: migration/ram.c:mig_throttle_guest_down [7.2 to 10.1].
+    Source: migration/ram.c:mig_throttle_guest_down [2.6 to 10.1; tailslow since 5.1].
     """
     if percent == 0:
         return parameters.cpu_throttle_initial

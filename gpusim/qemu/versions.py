@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.switchover import SwitchoverRule
+from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule
 from gpusim.qemu.sync_timer import (
     FALLBACK_SYNC_INTERVAL_NS,
+    SeedV2,
     SeedV3,
     SeedV4,
     SyncTimerRule,
     SyncTimerState,
 )
-from gpusim.qemu.throttle import ThrottleRule
+from gpusim.qemu.throttle import EarlyThrottleRule, ThrottleRule
+from gpusim.qemu.what_if import (
+    FirstPassSyncTimerRule,
+    OverCleanThrottleRule,
+    ResponsiveThrottleRule,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,49 +31,49 @@ class Version:
         released: False: a patch that was posted, or what somebody might do.
         fallback_sync_interval_ns: None: it has no fallback sync.
         counts_flushed_bytes: the rate limit sees bytes when they are flushed, not when queued.
-        has_avail_switchover_bandwidth: since 8.2.
+        clears_in_last_stage: the pages sent while the VM is stopped clear their chunk in KVM's log.
+        lacks: parameters that it does not have; they stay at gpusim's defaults.
     """
 
     throttle: Callable[[Parameters], ThrottleRule] = ThrottleRule
-    sync_timer: Callable[[SyncTimerState | None], SyncTimerRule] = SyncTimerRule
+    sync_timer: Callable[[int, SyncTimerState | None], SyncTimerRule] = SyncTimerRule
     switchover: Callable[[], SwitchoverRule] = SwitchoverRule
     released: bool = True
     fallback_sync_interval_ns: int | None
-    counts_flushed_bytes: bool
-    has_avail_switchover_bandwidth: bool
+    counts_flushed_bytes: bool = True
+    clears_in_last_stage: bool = True
+    lacks: tuple[str, ...] = ()
 
+
+_SWITCHOVER_BANDWIDTH = ("avail_switchover_bandwidth",)  # since 8.2
+_LATER_THROTTLE = ("throttle_trigger_threshold", "cpu_throttle_tailslow", "max_cpu_throttle")
+
+# Commit 52ac968ab2 added the fallback sync; 10.0 decides the same.
+_MERGED = Version(fallback_sync_interval_ns=FALLBACK_SYNC_INTERVAL_NS)
 
 VERSIONS = {
+    "qemu_2_6": Version(
+        throttle=EarlyThrottleRule,
+        fallback_sync_interval_ns=None,
+        counts_flushed_bytes=False,
+        lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
+    ),
     # qemu-file.c counts rate_limit_used as it queues; 8.2 and later ask mig_stats after the flush.
     "qemu_7_2": Version(
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
-        has_avail_switchover_bandwidth=False,
+        lacks=_SWITCHOVER_BANDWIDTH,
     ),
-    "qemu_9_1": Version(
-        fallback_sync_interval_ns=None,
-        counts_flushed_bytes=True,
-        has_avail_switchover_bandwidth=True,
-    ),
-    # The series as posted, on the QEMU of its day (9.1).
-    "seed_v3": Version(
-        sync_timer=SeedV3,
-        released=False,
-        fallback_sync_interval_ns=FALLBACK_SYNC_INTERVAL_NS,
-        counts_flushed_bytes=True,
-        has_avail_switchover_bandwidth=True,
-    ),
-    "seed_v4": Version(
-        sync_timer=SeedV4,
-        released=False,
-        fallback_sync_interval_ns=FALLBACK_SYNC_INTERVAL_NS,
-        counts_flushed_bytes=True,
-        has_avail_switchover_bandwidth=True,
-    ),
-    # Commit 52ac968ab2 added the fallback sync; 10.0 decides the same.
-    "qemu_9_2": Version(
-        fallback_sync_interval_ns=FALLBACK_SYNC_INTERVAL_NS,
-        counts_flushed_bytes=True,
-        has_avail_switchover_bandwidth=True,
-    ),
+    "qemu_9_1": Version(fallback_sync_interval_ns=None),
+    "qemu_9_2": _MERGED,
+    # Commits 7aaa1fc072 (the comparison) and fd0377150d (no clear in the last stage).
+    "qemu_10_1": replace(_MERGED, switchover=InclusiveSwitchoverRule, clears_in_last_stage=False),
+    # The series before it was merged, on the QEMU it was written for: 9.1 and its own timer.
+    "seed_v2": replace(_MERGED, sync_timer=SeedV2, released=False),
+    "seed_v3": replace(_MERGED, sync_timer=SeedV3, released=False),
+    "seed_v4": replace(_MERGED, sync_timer=SeedV4, released=False),
+    # No QEMU's: see what_if.py.
+    "what_if_first_pass": replace(_MERGED, sync_timer=FirstPassSyncTimerRule, released=False),
+    "what_if_responsive": replace(_MERGED, throttle=ResponsiveThrottleRule, released=False),
+    "what_if_over_clean": replace(_MERGED, throttle=OverCleanThrottleRule, released=False),
 }

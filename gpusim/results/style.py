@@ -109,6 +109,7 @@ def moment(time_s: float, total_s: float) -> str:
 
 
 def qemu(version: str) -> str:
-    """The version as people write it: "qemu_9_2" is "QEMU 9.2"."""
-    name, _, digits = version.partition("_")
-    return f"{name.upper()} {digits.replace('_', '.')}" if digits else version
+    """The version as people write it: "qemu_9_2" is "QEMU 9.2", "seed_v2" is "seed v2"."""
+    if version.startswith("qemu_"):
+        return f"QEMU {version.removeprefix('qemu_').replace('_', '.')}"
+    return version.replace("_", " ")

@@ -1,7 +1,7 @@
 """What was varied between runs: values as numbers and as people write them, and which is the axis.
 
 Owns the reading of config values for tables and figures. It knows units through units.py, and of
-QEMU's versions only what people call the fallback sync that comes with them.
+QEMU's versions only which fallback sync comes with them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gpusim.qemu.versions import VERSIONS
 from gpusim.results import style
 from gpusim.results.runs import Run
 from gpusim.units import NS_PER_S, format_bytes, parse_bytes, parse_bytes_per_s, parse_ns
@@ -28,7 +29,6 @@ _NO_INPUT = (
     "objective",
     "limit.wall",
 )  # none of them changes a result
-_OWN_TIMER = 5.0, (9, 2)  # s, the first version: QEMU's commit 52ac968ab2
 
 # bare numbers of these keys have a unit too
 _KINDS = {
@@ -135,10 +135,12 @@ def _no_interval(run: Run, raw: str | None) -> Value:
     if raw == "never":
         return Value("off", None)
     version = str(run.config.get(VERSION, ""))
-    digits = tuple(int(part) for part in re.findall("[0-9]+", version))
-    interval_s, since = _OWN_TIMER
-    if digits < since:
+    if version not in VERSIONS:
+        return Value(f"{style.qemu(version)}'s own", None)
+    interval_ns = VERSIONS[version].fallback_sync_interval_ns
+    if interval_ns is None:
         return Value(f"none ({style.qemu(version)}'s own)", None)
+    interval_s = interval_ns / NS_PER_S
     return Value(f"{interval_s:g} s ({style.qemu(version)}'s own)", interval_s)
 
 

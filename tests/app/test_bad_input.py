@@ -45,6 +45,10 @@ BAD = {
         "migration=qemu_7_2",
         "migration.avail_switchover_bandwidth=1GB/s",
     ],
+    "migration.cpu_throttle_tailslow": [
+        "migration=qemu_2_6",
+        "migration.cpu_throttle_tailslow=true",
+    ],
     "vm.blocks": ["vm.blocks=[1GiB,2GiB]"],
     "vm.zero_ranges": ["workload=idle", "vm.zero_ranges=[[2GiB,1GiB]]"],
     "workload.working_set": ["workload.working_set=1GiB"],  # and working_set_percent

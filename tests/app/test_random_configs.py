@@ -28,7 +28,7 @@ from gpusim import (
     simulate,
 )
 
-VERSIONS = ["qemu_7_2", "qemu_9_1", "qemu_9_2"]
+VERSIONS = ["qemu_7_2", "qemu_9_1", "qemu_9_2", "qemu_10_1", "seed_v2"]
 TRACKING = ["kvm_manual", "kvm_legacy", "dirty_ring", "tcg"]
 ODD_NUMBERS = [-1, 0, 1, 50, 100, 101, 2**31, 2**63, -0.5, 1e-9, 1e300, math.nan, math.inf]
 ODD_SIZES = [*ODD_NUMBERS, "", "4KiB", "1 TiB", "-1GiB", "12 parsecs", "1e400B", "unlimited", "0"]

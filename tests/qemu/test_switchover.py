@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.qemu.switchover import SwitchoverRule, threshold_size
+from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule, threshold_size
 from tests.qemu.parameters import parameters
 
 
@@ -74,3 +74,11 @@ def test_what_acts_at_an_estimate_acts_at_every_smaller_one(a: int, b: int, thre
     rule = SwitchoverRule()
     low, high = sorted((a, b))
     assert rule.acts(low, threshold) or not rule.acts(high, threshold)
+
+
+def test_qemu_10_1_stops_the_vm_at_the_threshold_but_syncs_strictly_below() -> None:
+    rule = InclusiveSwitchoverRule()
+    assert [rule.ready(pending, 100) for pending in (0, 99, 100, 101)] == [True, True, True, False]
+    assert not rule.wants_sync(100, 100)
+    assert rule.acts(100, 100)  # without a sync: the estimate itself is ready
+    assert rule.ready(0, 0)

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from gpusim.qemu.sync import Period, SyncAccounting
 
 PAGE = 4096
+RAM_PAGES = 1000
 
 
 def after_setup(now_ms: int = 0) -> SyncAccounting:
     """After a first sync that took no time."""
-    accounting = SyncAccounting(PAGE)
+    accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(now_ms)
-    assert accounting.end(now_ms, 0, 0) is None
+    assert accounting.end(now_ms, 0, 0, RAM_PAGES) is None
     return accounting
 
 
@@ -22,22 +23,27 @@ def sync(
     accounting: SyncAccounting, now_ms: int, new: int, sent: int, *, lasts_ms: int = 0
 ) -> Period | None:
     accounting.begin(now_ms)
-    return accounting.end(now_ms + lasts_ms, new, sent)
+    return accounting.end(now_ms + lasts_ms, new, sent, RAM_PAGES)
 
 
 def test_a_period_is_longer_than_1000_ms() -> None:
     assert sync(after_setup(7), 1007, 3, 5000) is None
     assert sync(after_setup(7), 1008, 3, 5000) == Period(
-        length_ms=1001, dirty_bytes=3 * PAGE, xfer_bytes=5000, dirty_pages_rate=2
+        length_ms=1001,
+        dirty_bytes=3 * PAGE,
+        xfer_bytes=5000,
+        dirty_pages_rate=2,
+        clean_bytes=PAGE,
+        ram_bytes=RAM_PAGES * PAGE,
     )
 
 
 def test_every_sync_counts_whether_it_closes_a_period_or_not() -> None:
-    accounting = SyncAccounting(PAGE)
+    accounting = SyncAccounting(PAGE, RAM_PAGES)
     for number, now_ms in enumerate((0, 10, 20, 2000, 2010), start=1):
         accounting.begin(now_ms)
         assert accounting.dirty_sync_count == number  # QEMU counts before the work
-        accounting.end(now_ms, 1, 0)
+        accounting.end(now_ms, 1, 0, RAM_PAGES)
 
 
 def test_the_duration_of_a_sync_belongs_to_the_period() -> None:
@@ -47,17 +53,22 @@ def test_the_duration_of_a_sync_belongs_to_the_period() -> None:
 
 
 def test_the_first_sync_sets_the_time_before_its_own_work() -> None:
-    accounting = SyncAccounting(PAGE)
+    accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(500)
-    assert accounting.end(1500, 0, 0) is None
+    assert accounting.end(1500, 0, 0, RAM_PAGES) is None
     assert sync(accounting, 1501, 1, 9) is not None
 
 
 def test_a_first_sync_longer_than_a_second_closes_a_period_with_nothing_dirty() -> None:
-    accounting = SyncAccounting(PAGE)
+    accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(500)
-    assert accounting.end(1501, 0, 0) == Period(
-        length_ms=1001, dirty_bytes=0, xfer_bytes=0, dirty_pages_rate=0
+    assert accounting.end(1501, 0, 0, RAM_PAGES) == Period(
+        length_ms=1001,
+        dirty_bytes=0,
+        xfer_bytes=0,
+        dirty_pages_rate=0,
+        clean_bytes=0,
+        ram_bytes=RAM_PAGES * PAGE,
     )
 
 
@@ -90,10 +101,20 @@ def test_edge_case_05_rapid_syncs_are_one_period_and_so_is_a_long_pass() -> None
     closed = [sync(rapid, now_ms, 2, 100 * now_ms) for now_ms in range(5, 1005, 5)]
     assert closed == [None] * 200
     assert sync(rapid, 1005, 2, 100_500) == Period(
-        length_ms=1005, dirty_bytes=402 * PAGE, xfer_bytes=100_500, dirty_pages_rate=400
+        length_ms=1005,
+        dirty_bytes=402 * PAGE,
+        xfer_bytes=100_500,
+        dirty_pages_rate=400,
+        clean_bytes=PAGE,
+        ram_bytes=RAM_PAGES * PAGE,
     )
     assert sync(after_setup(), 60_000, 402, 100_500) == Period(
-        length_ms=60_000, dirty_bytes=402 * PAGE, xfer_bytes=100_500, dirty_pages_rate=6
+        length_ms=60_000,
+        dirty_bytes=402 * PAGE,
+        xfer_bytes=100_500,
+        dirty_pages_rate=6,
+        clean_bytes=201 * PAGE,
+        ram_bytes=RAM_PAGES * PAGE,
     )
 
 
@@ -138,3 +159,25 @@ def test_nothing_is_lost_and_nothing_counted_twice(syncs: list[tuple[int, int, i
         open_pages, last_close = 0, (now_ms, sent)
     assert (totals[0], totals[2]) == last_close
     assert totals[1] + open_pages == sum(new for _, _, new, _ in syncs)
+
+
+def test_clean_bytes_are_the_mean_of_a_periods_ends() -> None:
+    """300 of 1000 pages clean when it begins; 500 before the sync that dirties 100 of them."""
+    accounting = after_setup()
+    accounting.begin(2000)
+    accounting.end(2000, 0, 0, 700)
+    accounting.begin(2500)
+    accounting.end(2500, 40, 0, 650)  # closes no period: its ends stay what they are
+    accounting.begin(4000)
+    period = accounting.end(4000, 100, 0, 600)
+    assert period is not None
+    assert (period.clean_bytes, period.ram_bytes) == (400 * PAGE, 1000 * PAGE)
+
+
+def test_the_open_period_began_when_the_last_one_closed() -> None:
+    accounting = after_setup(100)
+    assert accounting.period_ms(600) == 500
+    sync(accounting, 1000, 1, 1)
+    assert accounting.period_ms(1500) == 1400
+    sync(accounting, 2000, 1, 1)
+    assert accounting.period_ms(2500) == 500

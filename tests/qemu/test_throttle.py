@@ -7,15 +7,22 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gpusim.qemu.sync import Period
-from gpusim.qemu.throttle import ThrottleRule, next_percent
+from gpusim.qemu.throttle import EarlyThrottleRule, ThrottleRule, next_percent
 from tests.qemu.parameters import parameters
 
 DOUBLE_IS_EXACT = 2**53
 TAILSLOW = parameters(cpu_throttle_tailslow=True)
 
 
-def period(dirty: int, xfer: int) -> Period:
-    return Period(length_ms=2000, dirty_bytes=dirty, xfer_bytes=xfer, dirty_pages_rate=0)
+def period(dirty: int, xfer: int, *, rate: int = 0) -> Period:
+    return Period(
+        length_ms=2000,
+        dirty_bytes=dirty,
+        xfer_bytes=xfer,
+        dirty_pages_rate=rate,
+        clean_bytes=10**6,
+        ram_bytes=10**6,
+    )
 
 
 HIGH, LOW = period(51, 100), period(50, 100)
@@ -206,3 +213,21 @@ def test_it_is_exhausted_at_the_maximum_only() -> None:
         seen.append(rule.exhausted)
         after(rule, HIGH, HIGH)
     assert (seen, rule.exhausted) == ([False, False, True], True)
+
+
+def test_qemu_2_6_steps_at_every_third_high_period() -> None:
+    rule = EarlyThrottleRule(parameters())
+    high, low = period(51, 100, rate=9), period(50, 100, rate=9)
+    assert after(rule, low, high, high, low, high) == [False, False, False, False, True]
+    assert (rule.percent, rule.dirty_rate_high_cnt) == (20, 0)
+    ladder = [rule.percent for _ in range(27) if rule.on_period(high)]
+    assert ladder == [30, 40, 50, 60, 70, 80, 90, 99, 99]
+
+
+def test_qemu_2_6_never_counts_the_first_period_nor_one_behind_a_quiet_one() -> None:
+    rule = EarlyThrottleRule(parameters())
+    high, quiet = period(51, 100, rate=9), period(0, 100, rate=0)
+    after(rule, high)
+    assert rule.dirty_rate_high_cnt == 0
+    after(rule, high, quiet, high, high)
+    assert rule.dirty_rate_high_cnt == 2

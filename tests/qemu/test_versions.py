@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gpusim.qemu.switchover import SwitchoverRule
-from gpusim.qemu.sync_timer import SyncTimerRule
-from gpusim.qemu.throttle import ThrottleRule
-from gpusim.qemu.versions import VERSIONS
+from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule
+from gpusim.qemu.sync_timer import SeedV2, SeedV3, SeedV4, SyncTimerRule
+from gpusim.qemu.throttle import EarlyThrottleRule, ThrottleRule
+from gpusim.qemu.versions import VERSIONS, Version
+from gpusim.qemu.what_if import (
+    FirstPassSyncTimerRule,
+    OverCleanThrottleRule,
+    ResponsiveThrottleRule,
+)
 
 FIVE_S_NS = 5 * 10**9
+AS_MERGED: dict[str, Any] = {
+    "throttle": ThrottleRule,
+    "sync_timer": SyncTimerRule,
+    "switchover": SwitchoverRule,
+    "fallback_sync_interval_ns": FIVE_S_NS,
+    "counts_flushed_bytes": True,
+    "clears_in_last_stage": True,
+    "lacks": (),
+}
+THE_OTHERS: dict[str, dict[str, Any]] = {
+    "qemu_2_6": {
+        "throttle": EarlyThrottleRule,
+        "fallback_sync_interval_ns": None,
+        "counts_flushed_bytes": False,
+        "lacks": (
+            "avail_switchover_bandwidth",
+            "throttle_trigger_threshold",
+            "cpu_throttle_tailslow",
+            "max_cpu_throttle",
+        ),
+    },
+    "qemu_7_2": {
+        "fallback_sync_interval_ns": None,
+        "counts_flushed_bytes": False,
+        "lacks": ("avail_switchover_bandwidth",),
+    },
+    "qemu_9_1": {"fallback_sync_interval_ns": None},
+    "qemu_9_2": {},
+    "qemu_10_1": {"switchover": InclusiveSwitchoverRule, "clears_in_last_stage": False},
+    "seed_v2": {"sync_timer": SeedV2},
+    "seed_v3": {"sync_timer": SeedV3},
+    "seed_v4": {"sync_timer": SeedV4},
+    "what_if_first_pass": {"sync_timer": FirstPassSyncTimerRule},
+    "what_if_responsive": {"throttle": ResponsiveThrottleRule},
+    "what_if_over_clean": {"throttle": OverCleanThrottleRule},
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "interval_ns", "counts_flushed_bytes", "has_avail_switchover_bandwidth"),
-    [
-        ("qemu_7_2", None, False, False),
-        ("qemu_9_1", None, True, True),
-        ("qemu_9_2", FIVE_S_NS, True, True),
-    ],
-)
-def test_composition(
-    name: str,
-    interval_ns: int | None,
-    counts_flushed_bytes: bool,
-    has_avail_switchover_bandwidth: bool,
-) -> None:
-    version = VERSIONS[name]
-    assert version.fallback_sync_interval_ns == interval_ns
-    assert version.counts_flushed_bytes == counts_flushed_bytes
-    assert version.has_avail_switchover_bandwidth == has_avail_switchover_bandwidth
-    assert version.throttle is ThrottleRule
-    assert version.sync_timer is SyncTimerRule
-    assert version.switchover is SwitchoverRule
+@pytest.mark.parametrize(("name", "differs"), THE_OTHERS.items())
+def test_composition(name: str, differs: dict[str, Any]) -> None:
+    released = name.startswith("qemu_")
+    assert VERSIONS[name] == Version(**{**AS_MERGED, **differs}, released=released)
 
 
 def test_the_table_above_names_all_versions() -> None:
-    assert set(VERSIONS) == {"qemu_7_2", "qemu_9_1", "qemu_9_2"}
+    assert set(VERSIONS) == set(THE_OTHERS)

@@ -54,7 +54,9 @@ def test_a_value_for_people_and_for_an_axis(
         ("qemu_7_2", "none (QEMU 7.2's own)", None),
         ("qemu_9_1", "none (QEMU 9.1's own)", None),
         ("qemu_9_2", "5 s (QEMU 9.2's own)", 5.0),
-        ("qemu_10_0", "5 s (QEMU 10.0's own)", 5.0),
+        ("qemu_10_1", "5 s (QEMU 10.1's own)", 5.0),
+        ("seed_v2", "5 s (seed v2's own)", 5.0),
+        ("qemu_99_0", "QEMU 99.0's own", None),
     ],
 )
 def test_no_interval_is_the_versions_own(

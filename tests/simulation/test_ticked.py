@@ -47,6 +47,7 @@ def migrations(draw: st.DrawFn) -> Config:
         max_cpu_throttle=draw(st.integers(initial, 99)),
         cpu_throttle_tailslow=draw(st.booleans()),
         fallback_sync_interval=draw(st.sampled_from(["700ms", "1050ms", "5s"])),
+        version=draw(st.sampled_from(["qemu_9_2", "qemu_10_1", "seed_v2", "what_if_first_pass"])),
     )
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 
