@@ -17,6 +17,10 @@ class ConfigError(ValueError):
         self.key, self.value, self._message = key, value, message
         super().__init__(f"{key} = {value}: {message}")
 
+    def within(self, part: str) -> ConfigError:
+        """The same error, of a key inside a part."""
+        return ConfigError(f"{part}.{self.key}", self.value, self._message)
+
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
         """It comes back whole from a worker process."""
         return ConfigError, (self.key, self.value, self._message)

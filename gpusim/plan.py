@@ -60,6 +60,7 @@ def plan(config: Config) -> str:
         "vm": f"{format_bytes(vm_bytes)}, {layout.pages} pages of "
         f"{scenario.page_bytes} bytes in {layout.chunks} chunks",
         "workload": _counted(len(scenario.writers), "writer"),
+        **_attempts(config),
         "qemu": f"{scenario.version}, "
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
         "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
@@ -72,6 +73,12 @@ def plan(config: Config) -> str:
         "wall time": wall,
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+
+
+def _attempts(config: Config) -> dict[str, str]:
+    if not config.attempts:
+        return {}
+    return {"attempts": f"{len(config.attempts)}; what follows is of the last, as if it came to it"}
 
 
 def _plan_evacuation(config: Config) -> str:

@@ -24,7 +24,7 @@ from gpusim.checks import (
     rising,
     whole,
 )
-from gpusim.config import Config, LinkConfig, MigrationConfig, VmConfig
+from gpusim.config import Config, ConfigError, LinkConfig, MigrationConfig, VmConfig
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
@@ -335,6 +335,15 @@ def attempts_of(config: Config) -> list[tuple[int, Config]]:
     return found
 
 
+def _resolve_attempt(number: int, own: Config) -> Scenario:
+    try:
+        return resolve(own)
+    except ConfigError as error:
+        if error.key.startswith("schedule"):
+            raise error.within(f"attempts[{number}]") from None
+        raise
+
+
 def resolve(config: Config) -> Scenario:
     """Check a Config and turn it into a Scenario; of several attempts all, into that of the last.
 
@@ -343,7 +352,7 @@ def resolve(config: Config) -> Scenario:
             VM whose bitmaps do not fit memory.
     """
     if config.attempts:
-        return [resolve(own) for _, own in attempts_of(config)][-1]
+        return [_resolve_attempt(n, own) for n, (_, own) in enumerate(attempts_of(config))][-1]
     whole("seed", config.seed, 0, 2**63 - 1)
     whole("vm.vcpus", config.vm.vcpus, 1, 65536)
     layout = _layout(config.vm)

@@ -219,12 +219,16 @@ def _key_figures(result: Result, config: Settings | None) -> str:
         rows.append(("Downtime", f"none: the VM was never stopped{allowed}"))
     else:
         rows.append(("Downtime", f"{style.duration(summary.downtime_ms / 1e3)}{allowed}"))
+    if summary.paused_s:
+        rows.append(("Paused", style.duration(summary.paused_s)))
     rows += [
         ("Passes over memory", str(len(result.pass_ends_s) + 1)),
         ("Syncs", _syncs(summary)),
         ("Highest throttle", _throttle(summary) if percent else "never throttled"),
         ("Guest CPU lost", f"{style.number(summary.guest_cpu_lost_percent)} %"),
         ("Longest sleep of a vCPU", style.duration(summary.longest_vcpu_stall_ms / 1e3)),
+        ("Sender held up by syncs", style.duration(summary.sync_stall_s)),
+        ("Main loop held up by syncs", _main_loop(summary)),
         ("Sent over the wire", _sent(summary)),
         ("Left to send at the end", format_bytes(summary.remaining_bytes)),
     ]
@@ -235,6 +239,11 @@ def _syncs(summary: Summary) -> str:
     forced = summary.fallback_sync_count
     by_timer = f"{forced} of them" if forced else "none"
     return f"{summary.dirty_sync_count}, {by_timer} by the fallback timer"
+
+
+def _main_loop(summary: Summary) -> str:
+    longest = style.duration(summary.longest_main_loop_stall_ms / 1e3)
+    return f"{style.duration(summary.main_loop_stall_s)}, {longest} at most at a time"
 
 
 def _throttle(summary: Summary) -> str:

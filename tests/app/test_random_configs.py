@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpusim import (
+    AttemptConfig,
     BackendConfig,
     Config,
     ConfigError,
@@ -81,6 +82,15 @@ workloads = st.one_of(
         lambda named: MixConfig(writers=named)
     ),
 )
+SCHEDULES: list[list[Any]] = [
+    [],
+    [],
+    [{"at": "0.5s", "do": "pause"}, {"at": "1s", "do": "resume"}, {"at_sync": 3, "do": "cancel"}],
+    [
+        {"at": 0, "set": {"downtime_limit": 7, "max_bandwidth": "20MiB/s"}},
+        {"at_sync": 1, "do": "pause"},
+    ],
+]
 sound_configs = st.builds(
     Config,
     vm=st.builds(
@@ -116,7 +126,11 @@ sound_configs = st.builds(
     ),
     backend=st.builds(BackendConfig, threads=st.just(1)),
     limit=st.builds(LimitConfig, simulated=st.sampled_from(["50ms", "3s", "20s"])),
-    seed=st.integers(0, 2**63 - 1),
+    schedule=st.sampled_from(SCHEDULES),
+    attempts=st.sampled_from(
+        [[], [], [], [AttemptConfig(schedule=SCHEDULES[1]), AttemptConfig(after=3)]]
+    ),
+    seed=st.integers(0, 2**62),
     plot=st.just(False),
 )
 
@@ -166,6 +180,7 @@ ODD: dict[str, list[Any]] = {
     "tracking.merge_ns_per_gib": ODD_NUMBERS,
     "backend.name": ["auto", "numpy", "cupy", ""],
     "backend.threads": ODD_NUMBERS,
+    "schedule": [*ODD_LISTS, [{}], [{"at": 1}], [{"at": 0.2, "do": "cancel"}], {"at": 1}],
     "limit.simulated": [*ODD_SIZES, "1us"],
     "limit.wall": [*ODD_SIZES, "1ms", "10s"],
     "seed": ODD_NUMBERS,

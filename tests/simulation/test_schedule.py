@@ -149,6 +149,29 @@ def test_what_cannot_be_done_is_refused(schedule: Any, key: str) -> None:
     assert error.value.key == key
 
 
+def test_what_an_attempt_cannot_do_is_said_of_that_attempt() -> None:
+    from gpusim import AttemptConfig
+
+    good, bad = AttemptConfig(), AttemptConfig(schedule=[{"at": 1, "do": "nothing"}])
+    wrong = [
+        ([good, bad], "attempts[1].schedule[0].do"),
+        ([AttemptConfig(after=1)], "attempts[0].after"),
+        ([good, AttemptConfig(after="soon")], "attempts[1].after"),
+        ([good, AttemptConfig(migration={"version": "qemu_9_1"})], "attempts[1].migration.version"),
+        ([good, AttemptConfig(migration={"downtime": 3})], "attempts[1].migration.downtime"),
+        (
+            [good, AttemptConfig(migration={"downtime_limit": 2.5})],
+            "attempts[1].migration.downtime_limit",
+        ),
+    ]
+    for attempts, key in wrong:
+        with pytest.raises(ConfigError) as error:
+            simulate(replace(config(), attempts=attempts))
+        assert error.value.key == key
+    with pytest.raises(ConfigError, match="schedule of its own"):
+        simulate(replace(config(), attempts=[good], schedule=[{"at": 1, "do": "pause"}]))
+
+
 def test_an_evacuation_has_no_schedule() -> None:
     from gpusim import EvacuationConfig, GuestConfig, evacuate
 

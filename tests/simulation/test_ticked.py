@@ -25,7 +25,15 @@ PACES = st.sampled_from([
 TRACKING = st.sampled_from([
     TrackingConfig(mode="kvm_manual", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
     TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=1e6, merge_ns_per_gib=2e6),
+    TrackingConfig(mode="kvm_legacy", listeners_ms=120, misaligned_ms=30),
     TrackingConfig(mode="tcg", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+])  # fmt: skip
+SCHEDULES = st.sampled_from([
+    [],
+    [{"at": 7.001, "do": "pause"}, {"at": 9.5, "do": "resume"}, {"at_sync": 9, "do": "pause"},
+     {"at": 31, "do": "resume"}],
+    [{"at_sync": 4, "set": {"max_bandwidth": 45_000_000, "cpu_throttle_increment": 30}},
+     {"at": 22.22, "do": "cancel"}],
 ])  # fmt: skip
 
 
@@ -47,8 +55,11 @@ def migrations(draw: st.DrawFn) -> Config:
         max_cpu_throttle=draw(st.integers(initial, 99)),
         cpu_throttle_tailslow=draw(st.booleans()),
         fallback_sync_interval=draw(st.sampled_from(["700ms", "1050ms", "5s"])),
-        version=draw(st.sampled_from(["qemu_9_2", "qemu_10_1", "seed_v2", "what_if_first_pass"])),
+        version=draw(
+            st.sampled_from(["qemu_9_2", "qemu_10_1", "seed_v2", "seed_v3", "what_if_first_pass"])
+        ),
     )
+    base = replace(base, schedule=draw(SCHEDULES))
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 
 
