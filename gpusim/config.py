@@ -222,6 +222,8 @@ class TrackingConfig:
         misaligned_ms: to merge small blocks that are not a multiple of 64 pages; 0: there are none.
             The mail's: 61, and 1 once their clears were batched.
         waits_for_burst: a fallback sync waits to merge until the sender's burst, of up to 51 ms, ends.
+        first_write_cost_ns: vCPU time of the first write to a page after it was protected (a write
+            fault, an entry of Intel's page-modification log, TCG's slow path), besides the write.
     """
 
     mode: str = "kvm_manual"
@@ -232,6 +234,7 @@ class TrackingConfig:
     merge_ns_per_gib: float = 19531.0
     misaligned_ms: float = 0.0
     waits_for_burst: bool = True
+    first_write_cost_ns: float = 0.0
 
 
 @dataclass

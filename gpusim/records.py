@@ -105,6 +105,8 @@ class Summary:
     resent_pages: int
     guest_cpu_lost_s: float
     guest_cpu_lost_percent: float
+    write_faults: int  # first writes to a page after it was protected
+    guest_fault_s: float  # vCPU seconds of them
     guest_big_lock_s: float
     paused_s: float
     attempt: int

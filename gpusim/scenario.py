@@ -25,6 +25,7 @@ from gpusim.checks import (
     whole,
 )
 from gpusim.config import Config, ConfigError, LinkConfig, MigrationConfig, VmConfig
+from gpusim.guest.faults import Protection
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
@@ -46,6 +47,7 @@ class Scenario:
         zero_first, zero_last: int64 [runs], guest pages that are zero at the start.
         lazy: KVM manual protect.
         initially_set: lazy only.
+        protection: what that means for the guest's first writes.
         log_sync_ns, merge_ns: the two parts of a sync: reading the log, and merging it, for which the
             bitmap's mutex is needed.
         sync_waits_for_burst: a fallback sync merges only when the sender's burst has ended.
@@ -69,6 +71,7 @@ class Scenario:
     tracking: str
     lazy: bool
     initially_set: bool
+    protection: Protection
     log_sync_ns: int
     merge_ns: int
     sync_waits_for_burst: bool
@@ -365,6 +368,7 @@ def resolve(config: Config) -> Scenario:
     in_range("tracking.listeners_ms", tracking.listeners_ms, 0, 1e6)
     in_range("tracking.merge_ns_per_gib", tracking.merge_ns_per_gib, 0, 1e9)
     in_range("tracking.misaligned_ms", tracking.misaligned_ms, 0, 1e6)
+    in_range("tracking.first_write_cost_ns", tracking.first_write_cost_ns, 0, 1e9)
     whole("backend.threads", config.backend.threads, 0, 1024)
     lazy = tracking.mode == "kvm_manual"
     bitmap_bytes = layout.chunks * (CHUNK_PAGES // 8)
@@ -389,6 +393,12 @@ def resolve(config: Config) -> Scenario:
         tracking=tracking.mode,
         lazy=lazy,
         initially_set=tracking.initially_set,
+        protection=Protection(
+            cost_ns=tracking.first_write_cost_ns,
+            lazy=lazy,
+            from_start=not (lazy and tracking.initially_set),
+            reaped=tracking.mode == "dirty_ring",
+        ),
         log_sync_ns=round(
             tracking.log_sync_ns_per_gib * gib
             + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)

@@ -125,7 +125,7 @@ class Migration:
         self.clock = Clock()
         self.run_time = self._ticked_run_time() if ticked else RunTime()
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
-        self.guest = Guest(scenario.layout, scenario.writers, self.run_time)
+        self.guest = Guest(scenario.layout, scenario.writers, self.run_time, scenario.protection)
         self.pages = Pages(
             scenario.layout,
             zero_first=scenario.zero_first,
@@ -404,6 +404,7 @@ class Migration:
         since_ns, now_ns = self.last_look_ns, self.clock.now_ns
         self.last_look_ns = now_ns
         vm_ns = self.clock.vm_ns
+        self._settle(now_ns)
         if not self.scenario.lazy:
             return self.pages.sync(self.guest.strokes(vm_ns(since_ns), vm_ns(now_ns)))
         cleared = self.cleared_at >= 0
@@ -414,6 +415,10 @@ class Migration:
             self.guest.strokes(split_ns, vm_ns(now_ns)),
             before_clear=self.guest.strokes(vm_ns(since_ns), split_ns),
         )
+
+    def _settle(self, now_ns: int) -> None:
+        """Let the guest know when its chunks were protected anew, for its first writes to them."""
+        self.guest.settle(self.clock.vm_ns(now_ns), self.clock.vm_times_ns(self.cleared_at))
 
     def _wakes_at_ns(self, t_ns: int) -> int:
         """When every vCPU that the throttle has put to sleep has answered."""
@@ -590,6 +595,7 @@ class Migration:
         self._knot()
         total_s = self.clock.now_ns / NS_PER_S
         stop_vm_ns = self.clock.vm_ns(stop_ns)
+        self._settle(stop_ns)
         lost_s = self.guest.lost_vcpu_s(stop_vm_ns)
         since_ns = self.throttle_since_ns
         summary = Summary(
@@ -616,6 +622,8 @@ class Migration:
             resent_pages=max(0, sender.normal_pages + sender.zero_pages - scenario.layout.pages),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,
+            write_faults=round(self.guest.faults.count),
+            guest_fault_s=self.guest.faults.time_s,
             guest_big_lock_s=self.big_lock_s,
             paused_s=(stop_ns - stop_vm_ns) / NS_PER_S,
             sync_stall_s=self.sync_stall_ns / NS_PER_S,

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpusim.guest.faults import Faults, Protection, RandomPages, SequentialPages, Tracked
 from gpusim.guest.pattern import Random, Sequential
-from gpusim.guest.run_time import RunTime
+from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.writer import Writer, thread_positions
 from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Strokes
 
@@ -21,22 +22,37 @@ EMPTY = np.zeros(0, np.int64)
 class Guest:
     """What the VM writes.
 
+    Args:
+        protection: of its pages, whose first writes fault.
+
     Attributes:
         run_time: of its vCPUs; the throttle is set there.
+        faults: those first writes, and the time they took.
     """
 
-    def __init__(self, layout: Layout, writers: Sequence[Writer], run_time: RunTime) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        writers: Sequence[Writer],
+        run_time: RunTime,
+        protection: Protection | None = None,
+    ) -> None:
         self.run_time = run_time
         self._writers = writers
-        self._random = [w for w in writers if isinstance(w.pattern, Random)]
-        self._first, self._last, self._density = _cells(layout, self._random)
+        self._random = [i for i, w in enumerate(writers) if isinstance(w.pattern, Random)]
+        self._first, self._last, self._density = _cells(layout, [writers[i] for i in self._random])
         self._chunk = self._first >> CHUNK_SHIFT
         self._threads = [
-            _Thread(layout, w, w.pattern, i)
-            for w in writers
+            _Thread(layout, w, w.pattern, thread, i)
+            for i, w in enumerate(writers)
             if isinstance(w.pattern, Sequential)
-            for i in range(w.pattern.threads)
+            for thread in range(w.pattern.threads)
         ]
+        self.faults = self._faults(protection or Protection())
+
+    def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
+        """Bring the time that faults took up to a look, before its strokes; see Faults.settle."""
+        self.faults.settle(now_ns, cleared_at_ns)
 
     def strokes(self, since_ns: int | IntArray, until_ns: int | IntArray) -> Strokes:
         """What was written from `since_ns` to `until_ns`.
@@ -48,7 +64,7 @@ class Guest:
         mean = np.zeros(len(self._first))
         for writer, density in zip(self._random, self._density, strict=True):
             mean += density * self._per_cell(writer, since, until)
-        runs = [thread.runs(since, until, self.run_time) for thread in self._threads]
+        runs = [t.runs(since, until, self.faults.clocks[t.writer]) for t in self._threads]
         return Strokes(
             first=self._first,
             last=self._last,
@@ -61,17 +77,48 @@ class Guest:
         """vCPU-seconds of work not done by a time, summed over vCPUs."""
         return sum(writer.lost_vcpu_s(t_ns, self.run_time) for writer in self._writers)
 
-    def _per_cell(self, writer: Writer, since: IntArray, until: IntArray) -> FloatArray:
+    def _faults(self, protection: Protection) -> Faults:
+        """What the writers' vCPUs write is tracked; what a device writes is not, and never faults."""
+        density = [np.zeros(len(self._first)) for _ in self._writers]
+        for i, column in zip(self._random, self._density, strict=True):
+            density[i] = column * self._writers[i].throttled
+        from_start = protection.from_start
+        random = RandomPages(
+            self._chunk,
+            self._last - self._first,
+            density,
+            from_start=from_start,
+            lazy=protection.lazy,
+        )
+        pages: list[Tracked] = [random for _ in self._writers]
+        for i, writer in enumerate(self._writers):
+            if isinstance(writer.pattern, Sequential) and writer.throttled:
+                threads = [thread.pieces() for thread in self._threads if thread.writer == i]
+                first, last, share, chunk = map(np.concatenate, zip(*threads, strict=True))
+                pages[i] = SequentialPages(
+                    writer.pattern, first, last, share, chunk, i, from_start=from_start
+                )
+        return Faults(protection, self._writers, pages, self.run_time)
+
+    def _per_cell(self, writer: int, since: IntArray, until: IntArray) -> FloatArray:
         """Page writes of a writer in the interval of each cell's chunk."""
-        done = [writer.writes(np.atleast_1d(t), self.run_time) for t in (since, until)]
+        clock = self.faults.clocks[writer]
+        done = [self._writers[writer].writes(np.atleast_1d(t), clock) for t in (since, until)]
         low, high = (d if d.size == 1 else d[self._chunk] for d in done)
         return np.maximum(high - low, 0.0)  # a paced writer's rounding may leave -1e-14
 
 
 class _Thread:
-    """One sequential thread: which pages it passed between two times."""
+    """One sequential thread: which pages it passed between two times.
 
-    def __init__(self, layout: Layout, writer: Writer, pattern: Sequential, thread: int) -> None:
+    Attributes:
+        writer: its place among the guest's writers.
+    """
+
+    def __init__(
+        self, layout: Layout, writer: Writer, pattern: Sequential, thread: int, place: int
+    ) -> None:
+        self.writer = place
         first, last = pattern.share(thread)
         own_first, own_last, guest_first = writer.placement.locate(first, last)
         slot_first, slot_last, _piece = layout.cut(guest_first, guest_first + own_last - own_first)
@@ -83,16 +130,23 @@ class _Thread:
         self._pages = last - first
         self._writer, self._pattern = writer, pattern
 
-    def runs(
-        self, since: IntArray, until: IntArray, run_time: RunTime
-    ) -> tuple[IntArray, IntArray]:
+    def pieces(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Of each piece: first page and behind the last in the thread's share, pages of that, chunk."""
+        return (
+            self._own_first,
+            self._own_last,
+            np.full(len(self._chunk), self._pages),
+            self._chunk,
+        )
+
+    def runs(self, since: IntArray, until: IntArray, clock: VcpuClock) -> tuple[IntArray, IntArray]:
         """Slots, first and behind the last, of the runs passed in each piece's interval."""
         if since.ndim or until.ndim:
             since = np.broadcast_to(since, until.shape) if until.ndim else since
             until = np.broadcast_to(until, since.shape)
             since, until = since[self._chunk], until[self._chunk]
         low, high = (
-            thread_positions(self._writer, self._pattern, np.atleast_1d(t), run_time)
+            thread_positions(self._writer, self._pattern, np.atleast_1d(t), clock)
             for t in (since, until)
         )
         start = np.where(high - low >= self._pages, 0, low % self._pages)

@@ -32,6 +32,10 @@ def active_ns(t_ns: IntArray, windows: Windows) -> IntArray:
 class Pace(Protocol):
     """Page writes done by a time."""
 
+    @property
+    def top_rate(self) -> float | None:
+        """Page writes a second while it works; None: as recorded, whatever its clock says."""
+
     def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         """Page writes since the migrate command, float64, at each time."""
 
@@ -44,6 +48,10 @@ class CpuBound:
     """As fast as its vCPUs run: `rate` page writes a second of run time, while a window is open."""
 
     rate: float
+
+    @property
+    def top_rate(self) -> float | None:
+        return self.rate
 
     def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         return self.rate * (_active_run_ns(t_ns, run, windows) / NS_PER_S)
@@ -65,6 +73,10 @@ class Paced:
 
     rate: float
     capacity: float
+
+    @property
+    def top_rate(self) -> float | None:
+        return self.capacity
 
     def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         return self._allowed(t_ns, run) + self._least(t_ns, run, windows)
@@ -108,6 +120,10 @@ class Recorded:
     counts: FloatArray
     rate: float
 
+    @property
+    def top_rate(self) -> float | None:
+        return None
+
     def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
         recorded = np.interp(t_ns / NS_PER_S, self.times_s, self.counts)
         end_ns = np.full_like(t_ns, round(self.times_s[-1] * NS_PER_S))
@@ -119,10 +135,10 @@ class Recorded:
         return (t_ns - int(run.at(np.array([t_ns]))[0])) / NS_PER_S
 
 
-def _active_run_ns(t_ns: IntArray, run: VcpuClock, windows: Windows) -> IntArray:
+def _active_run_ns(t_ns: IntArray, run: VcpuClock, windows: Windows) -> IntArray | FloatArray:
     if windows is None:
         return run.at(t_ns)
-    total = np.zeros_like(t_ns)
+    total: IntArray | FloatArray = np.zeros_like(t_ns)
     for low, high in windows:
         total = total + run.at(np.clip(t_ns, low, high)) - run.at(np.full_like(t_ns, low))
     return total

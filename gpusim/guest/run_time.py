@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gpusim.layout import IntArray
+from gpusim.layout import FloatArray, IntArray
 
 TIMESLICE_NS = 10_000_000  # CPU_THROTTLE_TIMESLICE_NS
 NEVER_NS = 2**62
@@ -34,7 +34,7 @@ def slice_ns(percent: int) -> tuple[int, int]:
 class VcpuClock(Protocol):
     """A clock that a writer lives by: ns of running by a time, and the ticks that interrupt it."""
 
-    def at(self, t_ns: IntArray) -> IntArray:
+    def at(self, t_ns: IntArray) -> IntArray | FloatArray:
         """Run time, ns, at each time."""
 
     def tick_before(self, t_ns: IntArray) -> IntArray:

@@ -27,6 +27,9 @@ TRACKING = st.sampled_from([
     TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=1e6, merge_ns_per_gib=2e6),
     TrackingConfig(mode="kvm_legacy", listeners_ms=120, misaligned_ms=30),
     TrackingConfig(mode="tcg", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+    TrackingConfig(mode="kvm_manual", first_write_cost_ns=4000),
+    TrackingConfig(mode="tcg", first_write_cost_ns=20_000),
+    TrackingConfig(mode="dirty_ring", first_write_cost_ns=20_000),
 ])  # fmt: skip
 SCHEDULES = st.sampled_from([
     [],
@@ -71,6 +74,7 @@ def test_ticks_and_closed_form_give_the_same_run(config: Config) -> None:
     assert ticked.syncs == closed.syncs
     assert ticked.summary.longest_vcpu_stall_ms == closed.summary.longest_vcpu_stall_ms
     assert ticked.summary.guest_cpu_lost_s == closed.summary.guest_cpu_lost_s
+    assert ticked.summary.write_faults == closed.summary.write_faults
     assert ticked.knots[-1] == closed.knots[-1]  # between them the ticked run stops more often
 
 
