@@ -280,6 +280,8 @@ class Host:
             link_used_percent=100 * sent / there if 0 < there < math.inf else None,
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / vcpu_s if vcpu_s else 0.0,
+            write_faults=sum(s.write_faults for s in summaries),
+            guest_fault_s=sum(s.guest_fault_s for s in summaries),
             vm_bytes=sum(vm.vm_bytes for vm in self.vms),
             guests=len(self.vms),
             left_behind=left,

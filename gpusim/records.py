@@ -213,6 +213,8 @@ class EvacuationSummary:
     link_used_percent: float | None
     guest_cpu_lost_s: float
     guest_cpu_lost_percent: float
+    write_faults: int
+    guest_fault_s: float
     vm_bytes: int
     guests: int
     left_behind: list[str]

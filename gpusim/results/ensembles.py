@@ -19,6 +19,8 @@ QUANTITIES = (
     "downtime_ms",
     "guest_cpu_lost_s",
     "guest_cpu_lost_percent",
+    "write_faults",
+    "guest_fault_s",
     "max_throttle_percent",
     "dirty_sync_count",
     "transferred_bytes",

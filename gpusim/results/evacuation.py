@@ -44,6 +44,8 @@ COPIED = (  # from a guest's own summary
     "max_throttle_percent",
     "guest_cpu_lost_s",
     "guest_cpu_lost_percent",
+    "write_faults",
+    "guest_fault_s",
     "transferred_bytes",
     "dirty_sync_count",
     "verdict",

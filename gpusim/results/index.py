@@ -36,12 +36,14 @@ NUMBERS = (
     ("Downtime (ms)", "downtime_ms", 1.0),
     ("Guest CPU lost (%)", "guest_cpu_lost_percent", 1.0),
     ("Guest CPU lost (vCPU s)", "guest_cpu_lost_s", 1.0),
+    ("First writes (million)", "write_faults", 1e6),
+    ("In first writes (vCPU s)", "guest_fault_s", 1.0),
     ("Highest throttle (%)", "max_throttle_percent", 1.0),
     ("Dirty syncs", "dirty_sync_count", 1.0),
     ("Sent (GiB)", "transferred_bytes", 2.0**30),
     ("Left (GiB)", "remaining_bytes", 2.0**30),
 )
-STATISTICS = NUMBERS[:7]
+STATISTICS = NUMBERS[:9]
 
 
 @dataclass(frozen=True, kw_only=True)

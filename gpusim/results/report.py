@@ -226,6 +226,7 @@ def _key_figures(result: Result, config: Settings | None) -> str:
         ("Syncs", _syncs(summary)),
         ("Highest throttle", _throttle(summary) if percent else "never throttled"),
         ("Guest CPU lost", f"{style.number(summary.guest_cpu_lost_percent)} %"),
+        ("First writes to protected pages", _first_writes(summary)),
         ("Longest sleep of a vCPU", style.duration(summary.longest_vcpu_stall_ms / 1e3)),
         ("Sender held up by syncs", style.duration(summary.sync_stall_s)),
         ("Main loop held up by syncs", _main_loop(summary)),
@@ -239,6 +240,11 @@ def _syncs(summary: Summary) -> str:
     forced = summary.fallback_sync_count
     by_timer = f"{forced} of them" if forced else "none"
     return f"{summary.dirty_sync_count}, {by_timer} by the fallback timer"
+
+
+def _first_writes(summary: Summary) -> str:
+    cost = f"{style.number(summary.guest_fault_s)} vCPU s" if summary.guest_fault_s else "no time"
+    return f"{summary.write_faults:,}, which took {cost}"
 
 
 def _main_loop(summary: Summary) -> str:

@@ -191,13 +191,21 @@ def _management(result: Result) -> str:
 
 
 def _guest(summary: Summary) -> str:
+    faults = ""
+    if summary.guest_fault_s:
+        faults = (
+            f"First writes to {summary.write_faults:,} protected pages took it "
+            f"{style.number(summary.guest_fault_s)} vCPU seconds."
+        )
     if not summary.max_throttle_percent:
-        return "So the guest lost no CPU time before it was stopped." if summary.downtime_ms else ""
-    return (
+        lost_none = "So the guest lost no CPU time before it was stopped."
+        return faults or (lost_none if summary.downtime_ms else "")
+    throttled = (
         f"Under the throttle the guest lost {style.number(summary.guest_cpu_lost_percent)} % of its "
         f"CPU time ({style.number(summary.guest_cpu_lost_s)} vCPU seconds); the longest time that a "
         f"vCPU slept was {style.duration(summary.longest_vcpu_stall_ms / 1e3)}."
     )
+    return f"{throttled} {faults}".strip()
 
 
 def _wire(summary: Summary) -> str:

@@ -24,6 +24,7 @@ BAD = {
     "migration.cpu_throttle_increment": ["migration.cpu_throttle_increment=0"],
     "migration.max_bandwidth": ["migration.max_bandwidth=fast"],
     "tracking.mode": ["tracking.mode=magic"],
+    "tracking.first_write_cost_ns": ["tracking.first_write_cost_ns=-1"],
     "tracking.listeners_ms": ["tracking.listeners_ms=nan"],
     "backend.name": ["backend.name=cupy"],
     "limit.simulated": ["limit.simulated=0s"],

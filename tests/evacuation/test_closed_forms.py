@@ -162,6 +162,8 @@ def test_what_the_guests_lost_adds_up() -> None:
     lost = [guest.result.summary.guest_cpu_lost_s for guest in result.guests]
     vcpu_s = 4 * result.summary.total_time_s  # two of each, waiting or not
     assert min(lost) > 0
+    faults = [guest.result.summary.write_faults for guest in result.guests]
+    assert result.summary.write_faults == sum(faults) > 0
     assert result.summary.guest_cpu_lost_s == pytest.approx(sum(lost))
     assert result.summary.guest_cpu_lost_percent == pytest.approx(100 * sum(lost) / vcpu_s)
 

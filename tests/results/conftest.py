@@ -156,6 +156,8 @@ class FakeMigration:
             zero_pages=0,
             resent_pages=max(round(self.transferred) - self.vm_bytes, 0) // PAGE,
             guest_cpu_lost_s=32 * (self.time_s - self.run_s),
+            write_faults=round(self.time_s * 1000),
+            guest_fault_s=self.time_s / 500 if self.fallback_s < 1e9 else 0.0,
             guest_cpu_lost_percent=100 * (1 - self.run_s / self.time_s) if self.time_s else 0.0,
             guest_big_lock_s=0.0,
             paused_s=0.0,

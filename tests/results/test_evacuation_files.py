@@ -65,6 +65,8 @@ def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
             "link_used_percent": 99.0,
             "guest_cpu_lost_s": 12.0,
             "guest_cpu_lost_percent": 1.5,
+            "write_faults": 1000,
+            "guest_fault_s": 0.5,
             "vm_bytes": 2**30 * len(names),
             "guests": len(names),
             "left_behind": list(left),

@@ -45,6 +45,8 @@ def test_what_is_lost_sent_and_counted_is_that_of_the_summary(name: str) -> None
         assert f"{summary.guest_cpu_lost_percent:.3g} %" in text
     else:
         assert "never slowed down" in text
+    faults = f"First writes to {summary.write_faults:,} protected pages took it"
+    assert (faults in text) == (summary.guest_fault_s > 0)
     if summary.fallback_sync_count:
         assert f"{summary.fallback_sync_count} of the {len(result.syncs)} syncs" in text
     else:
