@@ -38,6 +38,7 @@ from gpusim.scenario import Scenario, resolve
 from gpusim.sender import Sender
 from gpusim.units import NS_PER_MS, NS_PER_S
 from gpusim.version import __version__
+from gpusim.wire import PS_PER_S
 
 SYNC_TIMER, THROTTLE_TICK = 0, 1  # of timers due together the sync comes first
 STUCK_NS, STUCK_PASSES, STUCK_SHARE = 60 * NS_PER_S, 10, 0.98
@@ -288,7 +289,8 @@ class Migration:
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
         self._sync("final")
-        drained_ns = self.sender.drain(self.pages)
+        clears = VERSIONS[self.scenario.version].clears_in_last_stage
+        drained_ns = self.sender.drain(self.pages, clears=clears)
         end_ns = (
             stop_ns + self.scenario.sync_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
         )
@@ -342,6 +344,8 @@ class Migration:
             transferred_bytes=sender.transferred_bytes,
             normal_pages=sender.normal_pages,
             zero_pages=sender.zero_pages,
+            remote_clears=sender.remote_clears,
+            remote_clear_s=sender.remote_clear_ps / PS_PER_S,
             resent_pages=max(0, sender.normal_pages + sender.zero_pages - scenario.layout.pages),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,

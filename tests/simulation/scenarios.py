@@ -16,9 +16,11 @@ from gpusim import (
     WriterConfig,
 )
 
-FREE_LINK = LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", wakeup_latency_us=0)
+FREE_LINK = LinkConfig(
+    bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0, wakeup_latency_us=0
+)
 FREE_EAGER = TrackingConfig(mode="kvm_legacy", sync_ns_per_gib=0)
-FREE_LAZY = TrackingConfig(mode="kvm_manual", sync_ns_per_gib=0)
+FREE_LAZY = TrackingConfig(mode="kvm_manual", sync_ns_per_gib=0, remote_clear_ns_per_page=0)
 
 
 def config(
