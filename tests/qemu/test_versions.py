@@ -35,5 +35,18 @@ def test_composition(
     assert version.switchover is SwitchoverRule
 
 
+@pytest.mark.parametrize(
+    ("name", "channels_find_zero_pages", "syncs_channels_every_section"),
+    [("qemu_7_2", False, True), ("qemu_9_1", True, False), ("qemu_9_2", True, False)],
+)
+def test_multifd(
+    name: str, channels_find_zero_pages: bool, syncs_channels_every_section: bool
+) -> None:
+    version = VERSIONS[name]
+    assert version.has_multifd
+    assert version.channels_find_zero_pages == channels_find_zero_pages
+    assert version.syncs_channels_every_section == syncs_channels_every_section
+
+
 def test_the_table_above_names_all_versions() -> None:
     assert set(VERSIONS) == {"qemu_7_2", "qemu_9_1", "qemu_9_2"}

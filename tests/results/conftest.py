@@ -154,6 +154,8 @@ class FakeMigration:
             normal_pages=round(self.transferred) // PAGE,
             zero_pages=0,
             resent_pages=max(round(self.transferred) - self.vm_bytes, 0) // PAGE,
+            remote_clears=0,
+            remote_clear_s=0.0,
             guest_cpu_lost_s=32 * (self.time_s - self.run_s),
             guest_cpu_lost_percent=100 * (1 - self.run_s / self.time_s) if self.time_s else 0.0,
             remaining_bytes=round(self.remaining),

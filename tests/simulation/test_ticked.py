@@ -24,6 +24,7 @@ PACES = st.sampled_from([
 ])  # fmt: skip
 TRACKING = st.sampled_from([
     TrackingConfig(mode="kvm_manual", sync_ns_per_gib=0),
+    TrackingConfig(mode="kvm_manual", remote_clear_us=3e3, remote_clear_ns_per_page=200),
     TrackingConfig(mode="kvm_legacy", sync_ns_per_gib=3e6),
     TrackingConfig(mode="tcg", sync_ns_per_gib=0),
 ])  # fmt: skip
@@ -47,7 +48,10 @@ def migrations(draw: st.DrawFn) -> Config:
         max_cpu_throttle=draw(st.integers(initial, 99)),
         cpu_throttle_tailslow=draw(st.booleans()),
         fallback_sync_interval=draw(st.sampled_from(["700ms", "1050ms", "5s"])),
+        multifd_channels=draw(st.sampled_from([0, 0, 3])),
     )
+    blocks = draw(st.sampled_from([None, ["64MiB"] * 16]))  # each a chunk
+    base = replace(base, vm=replace(base.vm, blocks=blocks))
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 
 
