@@ -101,10 +101,7 @@ class Sender:
         self._normal_units, self._zero_units = link.page_units
         self._section_units = link.section_bytes * UNITS
         self._clear_ps, self._wraps = link.clear_ps, link.multifd is None
-        # The rate limit does not see what is in flight.
-        in_flight = link.pages_in_flight * self._normal_units
-        budget = max_bandwidth // WINDOWS_PER_S * UNITS
-        self._budget = budget + in_flight if budget else 0
+        self._budget = self._budget_of(max_bandwidth)
         self._threshold, self._acts = threshold, acts
         # A recorded link tells when bytes went; how long a page takes only counts for the drain.
         self._normal_ps, self._zero_ps = (0, 0) if link.recorded else link.page_ps()
@@ -129,6 +126,11 @@ class Sender:
     @property
     def _now_ns(self) -> int:
         return -(-self._now_ps // PS_PER_NS)
+
+    def _budget_of(self, max_bandwidth: int) -> int:
+        """128ths of a byte of a window, 0: unlimited; the rate limit does not see what is in flight."""
+        budget = max_bandwidth // WINDOWS_PER_S * UNITS
+        return budget + self._link.pages_in_flight * self._normal_units if budget else 0
 
     @property
     def transferred_bytes(self) -> int:
