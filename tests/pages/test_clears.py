@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpusim.layout import Layout, Strokes
@@ -58,6 +58,8 @@ def loop(
     st.sampled_from([(2, 1), (1, 1), (0, 3), (4, 0)]),
     st.sampled_from([[], [(3, 9)], [(100, 420), (500, 519)]]),
 )
+@example([(8, 10**6), (20, 10**6)], (7, 0), (0, 3), [])  # what is free goes on after a clear
+@example([(312, 10**6)], (2, 1), (9, 1), [(1, 420)])
 @settings(SLOW_MACHINE, max_examples=250)
 def test_a_take_pays_for_clears_as_a_loop_over_pages_does(
     limits: list[tuple[int, int]],

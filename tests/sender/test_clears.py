@@ -152,6 +152,26 @@ def test_a_jump_over_real_pages_is_its_windows_one_by_one(
     assert stories[0] == stories[1]
 
 
+def test_a_window_that_a_clear_ends_early_is_none_of_a_jump() -> None:
+    """A clear of 60 ms in a window's first burst ends it before the second; one of 40 ms does not."""
+    burst = 15_553  # pages in 51 ms at 10 Gbit/s
+    for clear_ms, windows_s in ((60, 0.051 + 0.060), (40, 0.102 + 0.040)):
+        stories = []
+        for shortsighted in (False, True):
+            pages = FakePages(
+                [(False, 9 * burst)], clear_every=4 * burst, shortsighted=shortsighted
+            )
+            sender = make_sender(make_link(10 * GBIT, clear_ns=clear_ms * MS), downtime_s=0.0)
+            at_ns = int((windows_s + 0.001) * S)
+            sender.advance(at_ns, pages)
+            first = seen(sender, pages)
+            sender.advance(2 * S, pages)
+            stories.append((first, seen(sender, pages)))
+        assert stories[0] == stories[1]
+        sent_s = windows_s - clear_ms / 1000
+        assert stories[0][0].bandwidth == pytest.approx(10 * GBIT * sent_s / windows_s, rel=0.01)
+
+
 def test_a_jump_passes_over_clears() -> None:
     """A whole pass without a look is a few takes, though every chunk is cleared on the way."""
     pages = FakePages([(False, 40 * CHUNK)], clear_every=CHUNK)

@@ -14,7 +14,7 @@ from gpusim.layout import Layout
 from gpusim.pages.pages import Pages
 from gpusim.wire import Link, Multifd
 from tests.sender.fake_pages import FakePages
-from tests.sender.senders import GBIT, MS, PAGE, SECTION_BYTES, S, make_link, make_sender
+from tests.sender.senders import GBIT, MS, PAGE, SECTION_BYTES, S, make_link, make_sender, when_done
 
 HEADER = 1344  # 320, and 8 for each of 128 pages
 PACKET = 128
@@ -154,17 +154,20 @@ def real_pages(blocks: list[int]) -> Pages:
     )
 
 
+def dirty_again(pages: Pages, count: int) -> None:
+    """The first pages of the VM, a multiple of 64."""
+    pages.kernels.dirty[0, : count // 64] = ~np.uint64(0)  # type: ignore[attr-defined]
+    pages.normal[0] += count
+    pages.pending += count
+
+
 def test_as_the_cursor_comes_round_the_channels_sync() -> None:
     """A packet without pages a channel, a record on the main one, and time to fill a packet."""
     pages, rest = real_pages([PACKET * 10]), PACKET * 4
     link = link_of(3, 10 * GBIT, queue_ns=190.0)
     sender = make_sender(link)
     pages.take([(PACKET * 6, 1, 1)])  # the cursor stands behind them
-    again = np.arange(rest)
-    for page in again:  # the first pages are dirty once more
-        pages.kernels.dirty[0, page // 64] |= np.uint64(1) << np.uint64(page % 64)  # type: ignore[attr-defined]
-    pages.normal[0] += rest
-    pages.pending += rest
+    dirty_again(pages, rest)
     took_ns = sender.drain(pages)
     sync_bytes = 3 * HEADER + FLUSH_RECORD
     packets = 8  # 4 ahead of the cursor, 4 behind it
@@ -172,6 +175,17 @@ def test_as_the_cursor_comes_round_the_channels_sync() -> None:
     page_ns = (PAGE + 10.5) / 1.25
     assert took_ns == pytest.approx(packets * PACKET * page_ns + PACKET * 190.0, abs=2)
     assert pages.wraps == 1
+
+
+def test_a_burst_goes_on_as_the_cursor_comes_round() -> None:
+    """All pages behind the cursor and before it go in one burst: one section."""
+    pages = real_pages([PACKET * 10])
+    pages.take([(PACKET * 6, 1, 1)])
+    dirty_again(pages, PACKET * 4)
+    sender = make_sender(link_of(3, 10 * GBIT), acts=when_done)
+    assert sender.advance(S, pages).turn
+    sync_bytes = 3 * HEADER + FLUSH_RECORD
+    assert sender.transferred_bytes == 8 * (HEADER + PAYLOAD) + sync_bytes + SECTION_BYTES
 
 
 def test_before_8_1_they_sync_at_the_end_of_every_section() -> None:
