@@ -19,6 +19,7 @@ from gpusim.units import NS_PER_S
 
 LOOK_AHEAD_S = 4.0  # wall time for all changes together
 LINK_FACTORS = (1.5, 2, 3, 5, 10, 20, 40)
+CHANNELS = (2, 4, 8, 16)
 DOWNTIME_FACTORS = (2, 5, 10, 20, 50, 100)
 LONGEST_DOWNTIME_MS = 30_000  # a guest that stands still for longer has not been migrated live
 HIGHEST_THROTTLE = 99  # migration/options.c:migrate_params_check
@@ -153,11 +154,14 @@ def _first_with_fallback_sync() -> str:
 
 
 def _of_the_link(config: Config, scenario: Scenario) -> Iterator[_Change]:
-    """More of whichever of wire and rate limit binds; a recorded wire is as fast as it was."""
+    """More of whichever of threads, wire and rate limit binds; a recorded wire is as fast as it was."""
     wire, limit = scenario.link.bandwidth, scenario.parameters.max_bandwidth
     if scenario.link.recorded is not None:
         return
-    if 0 < limit < wire:
+    if scenario.link.threads_bandwidth < min(wire, limit or wire):
+        now = config.migration.multifd_channels
+        yield _Change("migration.multifd_channels", tuple(n for n in CHANNELS if n > now))
+    elif 0 < limit < wire:
         faster = [factor * limit for factor in LINK_FACTORS if factor * limit <= wire]
         yield _Change("migration.max_bandwidth", tuple(_rate(rate) for rate in faster))
     else:

@@ -260,7 +260,11 @@ def run_config(backend: str, pages: int, threads: int) -> Config:
 
     Link and guest are slowed in proportion, so that a pass takes 800 s and a page is written as often.
     """
-    free: dict[str, Any] = {"zero_page_scan": "unlimited", "wakeup_latency_us": 0.0}
+    free: dict[str, Any] = {
+        "zero_page_scan": "unlimited",
+        "page_cost_ns": 0.0,
+        "wakeup_latency_us": 0.0,
+    }
     return Config(
         vm=VmConfig(memory=pages * 4096, vcpus=64),
         workload=WriterConfig(working_set_percent=25.0, page_writes_per_s=WRITES_A_PAGE_S * pages),

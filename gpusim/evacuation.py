@@ -32,10 +32,10 @@ from gpusim.records import (
     Verdict,
 )
 from gpusim.scenario import Scenario, resolve
-from gpusim.sender import Link
 from gpusim.simulation import Migration
 from gpusim.units import NS_PER_S, format_bytes
 from gpusim.version import __version__
+from gpusim.wire import Link
 
 MOST_GUESTS = 1000
 STEPS = list[tuple[int, float]]  # (ns, value from then on), rising, the first at 0

@@ -99,6 +99,7 @@ class Taken:
         normal, zero: how many.
         cleared: int64 [n], chunks whose remote clear was due (lazy tracking), in the order of it.
         normal_before, zero_before: int64 [n], pages taken before each of those clears.
+        protected: int64 [n], pages that each of them protected.
         wrapped_after: normal and zero pages taken before the cursor came round to the first page;
             None: it did not.
     """
@@ -108,4 +109,5 @@ class Taken:
     cleared: IntArray
     normal_before: IntArray
     zero_before: IntArray
+    protected: IntArray
     wrapped_after: tuple[int, int] | None = None

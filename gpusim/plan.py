@@ -7,6 +7,7 @@ backend, over a few chunks, and their time is extrapolated.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from gpusim.records import Summary
 from gpusim.scenario import Scenario, resolve
 from gpusim.simulation import Migration
 from gpusim.units import NS_PER_S, format_bytes
+from gpusim.wire import Link
 
 LONGEST_NS = 20 * NS_PER_S  # of looking ahead
 ROOM = 2048  # chunks, if the VM has them, that samples are drawn in: more than a cache holds
@@ -63,6 +65,7 @@ def plan(config: Config) -> str:
         **_attempts(config),
         "qemu": f"{scenario.version}, "
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
+        "sending": _sending(scenario.link),
         "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
         "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)}), enough "
@@ -109,6 +112,22 @@ def _plan_evacuation(config: Config) -> str:
         "wall time": f"about {_rounded(wall_s)} s for {summary.simulated_runs} simulated migrations",
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+
+
+def _sending(link: Link) -> str:
+    """How many threads send, and whether they keep up with the wire."""
+    channels = link.multifd.channels if link.multifd else 0
+    threads = _counted(channels, "multifd channel") if channels else "one thread"
+    if link.threads_bandwidth >= link.bandwidth or link.recorded is not None:
+        return threads
+    text = f"{threads}: {_gigabits(link.threads_bandwidth)} Gbit/s at most"
+    if math.isfinite(link.bandwidth):
+        text += f" of the link's {_gigabits(link.bandwidth)}; see migration.multifd_channels"
+    return text
+
+
+def _gigabits(bytes_per_s: float) -> str:
+    return f"{8 * bytes_per_s / 1e9:.3g}"
 
 
 def _counted(count: int, noun: str) -> str:

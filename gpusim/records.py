@@ -103,6 +103,8 @@ class Summary:
     normal_pages: int
     zero_pages: int
     resent_pages: int
+    remote_clears: int
+    remote_clear_s: float
     guest_cpu_lost_s: float
     guest_cpu_lost_percent: float
     write_faults: int  # first writes to a page after it was protected

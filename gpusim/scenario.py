@@ -24,7 +24,7 @@ from gpusim.checks import (
     rising,
     whole,
 )
-from gpusim.config import Config, ConfigError, LinkConfig, MigrationConfig, VmConfig
+from gpusim.config import Config, ConfigError, LinkConfig, MigrationConfig, TrackingConfig, VmConfig
 from gpusim.guest.faults import Protection
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
@@ -32,8 +32,8 @@ from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS
 from gpusim.schedule import Action, actions_of, changed
-from gpusim.sender import Link, RecordedLink
 from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
+from gpusim.wire import Link, Multifd, RecordedLink
 from gpusim.workload import writers_of
 
 TRACKING_MODES = ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg")
@@ -258,12 +258,36 @@ def _changes(config: LinkConfig) -> tuple[tuple[int, float], ...]:
     return tuple(changes)
 
 
-def _link(config: LinkConfig, page_bytes: int) -> Link:
+def _multifd(migration: MigrationConfig, queue_ns: float, page_bytes: int) -> Multifd | None:
+    """The sending threads, if there is more than one."""
+    key, channels = "migration.multifd_channels", migration.multifd_channels
+    whole(key, channels, 0, 255)
+    if not channels:
+        return None
+    version = VERSIONS[migration.version]
+    if not version.has_multifd:
+        reject(key, channels, f"{migration.version} has no multifd (since QEMU 4.0); set it to 0")
+    return Multifd(
+        channels=channels,
+        page_bytes=page_bytes,
+        queue_ns=queue_ns,
+        find_zero_pages=version.channels_find_zero_pages,
+        sync_every_section=version.syncs_channels_every_section,
+    )
+
+
+def _link(
+    config: LinkConfig, migration: MigrationConfig, tracking: TrackingConfig, page_bytes: int
+) -> Link:
     whole("link.page_header_bytes", config.page_header_bytes, 0, 65536)
     whole("link.zero_page_bytes", config.zero_page_bytes, 0, 65536)
     in_range("link.page_cost_ns", config.page_cost_ns, 0, 1e9)
+    in_range("link.queue_cost_ns", config.queue_cost_ns, 0, 1e9)
     in_range("link.wakeup_latency_us", config.wakeup_latency_us, 0, 1e6)
     in_range("link.non_ram_downtime_ms", config.non_ram_downtime_ms, 0, 1e7)
+    in_range("tracking.remote_clear_us", tracking.remote_clear_us, 0, 1e6)
+    in_range("tracking.remote_clear_ns_per_page", tracking.remote_clear_ns_per_page, 0, 1e4)
+    lazy = tracking.mode == "kvm_manual"
     recorded = None
     if config.recorded is not None:
         times, sent = rising(
@@ -287,6 +311,9 @@ def _link(config: LinkConfig, page_bytes: int) -> Link:
         non_ram_downtime_ns=round(config.non_ram_downtime_ms * NS_PER_MS),
         recorded=recorded,
         changes=_changes(config),
+        multifd=_multifd(migration, config.queue_cost_ns, page_bytes),
+        clear_ns=tracking.remote_clear_us * NS_PER_US * lazy,
+        protect_ns=tracking.remote_clear_ns_per_page * lazy,
     )
 
 
@@ -380,6 +407,7 @@ def resolve(config: Config) -> Scenario:
     backend, backend_reason = _backend(config, vm_bytes, bitmap_bytes)
     limit = config.limit
     gib = vm_bytes / 2**30
+    parameters = _parameters(config.migration)
     return Scenario(
         page_bytes=config.vm.page_size,
         layout=layout,
@@ -387,8 +415,8 @@ def resolve(config: Config) -> Scenario:
         zero_first=zero_first,
         zero_last=zero_last,
         writers=writers,
-        link=_link(config.link, config.vm.page_size),
-        parameters=_parameters(config.migration),
+        link=_link(config.link, config.migration, tracking, config.vm.page_size),
+        parameters=parameters,
         version=config.migration.version,
         tracking=tracking.mode,
         lazy=lazy,

@@ -1,8 +1,8 @@
 """How time becomes pages on the wire: bursts, 100 ms windows, the rate limit, the bandwidth sample.
 
 It knows pages only through `take` and what lies ahead, and asks a predicate whether a turn of the
-main loop is one at which QEMU does more than send. Time is kept in integer picoseconds, so that a
-page on a 100 Gbit/s link has an exact cost. Stretches of equal windows are one take.
+main loop is one at which QEMU does more than send. What a page costs, wire.py says. Stretches of equal
+windows are one take.
 
 Source: migration/migration.c:migration_rate_limit, migration_update_counters, ram.c:ram_save_iterate,
 savevm.c:qemu_savevm_state_iterate, qemu-file.c:add_to_iovec.
@@ -18,64 +18,17 @@ from typing import Protocol
 
 import numpy as np
 
-from gpusim.layout import FloatArray, IntArray, Taken
-from gpusim.units import NS_PER_S, PS_PER_NS
+from gpusim.layout import IntArray, Taken
+from gpusim.units import PS_PER_NS
+from gpusim.windows import WINDOW_PS, Delays, WindowPlan
+from gpusim.wire import PS_PER_S, UNITS, Link
 
-PS_PER_S = NS_PER_S * PS_PER_NS
-WINDOW_PS = PS_PER_S // 10  # BUFFER_DELAY, 100 ms
 WINDOWS_PER_S = 10  # XFER_LIMIT_RATIO
 BURST_PS = 51 * PS_PER_S // 1000  # MAX_WAIT: whole milliseconds above 50
 BURST_CHECK_PAGES = 64  # the burst looks at the time after page 1, 65, 129, ...
-SECTION_BYTES = 5 + 8 + 5  # section header, end of RAM section, footer
-FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two a page
-FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB
 RESTS_AFTER = 64  # bursts
 UNLIMITED = 2**61  # of bytes, pages or ps
-
-
-@dataclass(frozen=True)
-class RecordedLink:
-    """The pace of a recorded wire: straight lines between samples, constant behind the last.
-
-    Attributes:
-        times_ns: int64 [samples]; sent_bytes: float64 [samples], so far.
-    """
-
-    times_ns: IntArray
-    sent_bytes: FloatArray
-
-    def by(self, t_ps: int) -> int:
-        """Bytes sent by a time."""
-        return int(np.interp(t_ps / PS_PER_NS, self.times_ns, self.sent_bytes))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """The wire and the sending thread's speed, as config.LinkConfig has them.
-
-    Attributes:
-        bandwidth: bytes a second, infinite if only max-bandwidth shall bind.
-        zero_page_ns: to find a page to be zero.
-        changes: (ns, bytes a second), rising: what the wire gives from then on; not if recorded.
-        wakeup_latency_ns: how late the thread wakes from its sleep at the end of a window.
-    """
-
-    bandwidth: float
-    normal_page_bytes: int
-    zero_page_bytes: int
-    zero_page_ns: float
-    page_cost_ns: float
-    wakeup_latency_ns: int
-    non_ram_downtime_ns: int
-    recorded: RecordedLink | None
-    changes: tuple[tuple[int, float], ...] = ()
-
-    def page_ps(self, bandwidth: float | None = None) -> tuple[int, int]:
-        """Time of a normal and of a zero page; wire and thread work side by side."""
-        wire_ps = PS_PER_S / (bandwidth or self.bandwidth)
-        normal = max(self.normal_page_bytes * wire_ps, self.page_cost_ns * PS_PER_NS)
-        zero_cost = (self.page_cost_ns + self.zero_page_ns) * PS_PER_NS
-        return round(normal), round(max(self.zero_page_bytes * wire_ps, zero_cost))
+LONGEST_JUMP_PS = 2**62  # 53 days
 
 
 class SendablePages(Protocol):
@@ -83,11 +36,20 @@ class SendablePages(Protocol):
 
     pending: int
 
-    def run_ahead(self) -> tuple[bool, int]:
+    @property
+    def at_end(self) -> bool:
+        """The cursor comes round next."""
+
+    def run_ahead(self, *, wraps: bool) -> tuple[bool, int]:
         """Whether the pages ahead are zero, and how many are alike."""
 
-    def take(self, budgets: Sequence[tuple[int, int, int]]) -> Taken:
-        """Take pages from the cursor on while all budgets last."""
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray] | None:
+        """Pages before each clear in the next pages, and pages it protects; None: not known."""
+
+    def take(
+        self, budgets: Sequence[tuple[int, int, int]], *, clear: tuple[int, int], wraps: bool
+    ) -> Taken:
+        """Take pages from the cursor on while all budgets last; clears cost of the last one."""
 
 
 @dataclass(kw_only=True)
@@ -103,25 +65,6 @@ class Advanced:
     at_ns: int = 0
     turn: bool = False
     clears: list[tuple[IntArray, IntArray]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowPlan:
-    """What every window is like while all pages are alike.
-
-    Attributes:
-        pages, bursts, sent_bytes, length_ps: of one window.
-    """
-
-    pages: int
-    bursts: int
-    sent_bytes: int
-    length_ps: int
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes a second."""
-        return self.sent_bytes * PS_PER_S / self.length_ps
 
 
 class Sender:
@@ -140,7 +83,7 @@ class Sender:
         bandwidth: the last window's sample, bytes a second; 0 before the first has closed.
         threshold_bytes: threshold_size.
         normal_pages, zero_pages: sent so far.
-        transferred_bytes: queued so far.
+        remote_clears, remote_clear_ps: how many so far, and how long they took.
         pass_ends_ns: when the cursor came round to the first page, each time so far.
     """
 
@@ -155,7 +98,10 @@ class Sender:
         acts: Callable[[int, int], bool],
     ) -> None:
         self._link, self._page_bytes = link, page_bytes
-        self._budget_bytes = max_bandwidth // WINDOWS_PER_S
+        self._normal_units, self._zero_units = link.page_units
+        self._section_units = link.section_bytes * UNITS
+        self._clear_ps, self._wraps = link.clear_ps, link.multifd is None
+        self._budget = self._budget_of(max_bandwidth)
         self._threshold, self._acts = threshold, acts
         # A recorded link tells when bytes went; how long a page takes only counts for the drain.
         self._normal_ps, self._zero_ps = (0, 0) if link.recorded else link.page_ps()
@@ -163,15 +109,16 @@ class Sender:
             (at_ns * PS_PER_NS, link.page_ps(rate)) for at_ns, rate in link.changes
         )
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
-        self._flush = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
+        self._flush = link.flush_pages(counts_flushed_bytes=counts_flushed_bytes)
         self.bandwidth, self.threshold_bytes = 0.0, 0
-        self.normal_pages = self.zero_pages = self.transferred_bytes = 0
+        self.normal_pages = self.zero_pages = self.remote_clears = self.remote_clear_ps = 0
+        self._transferred = 0  # 128ths of a byte, as all that is sent
         self.pass_ends_ns: list[int] = []
         self._now_ps = self._wake_ps = self._window_start_ps = 0
-        self._window_bytes = 0
+        self._window_units = 0
         self._sleeping = False  # for the rest of the window
         self._checked = False  # the turn at hand has been looked at
-        self._burst: tuple[int, int] | None = None  # bytes and ps that are left of it
+        self._burst: tuple[int, int] | None = None  # units and ps that are left of it
         self._burst_is_zero = False  # the kind its limits are made for
         self._burst_pages = self._burst_normal_pages = self._burst_ps = 0  # sent of it so far
         self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
@@ -180,11 +127,24 @@ class Sender:
     def _now_ns(self) -> int:
         return -(-self._now_ps // PS_PER_NS)
 
+    def _budget_of(self, max_bandwidth: int) -> int:
+        """128ths of a byte of a window, 0: unlimited; the rate limit does not see what is in flight."""
+        budget = max_bandwidth // WINDOWS_PER_S * UNITS
+        return budget + self._link.pages_in_flight * self._normal_units if budget else 0
+
+    @property
+    def transferred_bytes(self) -> int:
+        """Queued so far."""
+        return self._transferred // UNITS
+
     @property
     def flushed_bytes(self) -> int:
         """What migration_transferred_bytes says: a burst's last pages wait for their flush."""
-        waiting = self._burst_normal_pages % self._flush[0] if self._burst else 0
-        return self.transferred_bytes - waiting * self._link.normal_page_bytes
+        waiting = 0
+        if self._burst:
+            part = self._burst_normal_pages % self._flush[0]
+            waiting = min(self._burst_normal_pages, part + self._link.pages_in_flight)
+        return (self._transferred - waiting * self._normal_units) // UNITS
 
     @property
     def in_burst(self) -> bool:
@@ -198,14 +158,12 @@ class Sender:
 
     def limit_bandwidth(self, max_bandwidth: int) -> None:
         """A new max-bandwidth, 0: unlimited (migration.c:migration_rate_set); it wakes nobody."""
-        self._budget_bytes = max_bandwidth // WINDOWS_PER_S
+        self._budget = self._budget_of(max_bandwidth)
         self._plans = {is_zero: self._plan(is_zero) for is_zero in (False, True)}
         if self._burst is not None and self._link.recorded is None:
             zero_pages = self._burst_pages - self._burst_normal_pages
-            sent = (
-                self._burst_normal_pages * self._costs(False)[0] + zero_pages * self._costs(True)[0]
-            )
-            limit = self._burst_limit_bytes(self._burst_is_zero, self._window_bytes - sent)
+            sent = self._burst_normal_pages * self._normal_units + zero_pages * self._zero_units
+            limit = self._burst_limit_units(self._burst_is_zero, self._window_units - sent)
             self._burst = max(0, limit - sent), self._burst[1]
 
     def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: bool = False) -> Advanced:
@@ -237,7 +195,7 @@ class Sender:
                 ):
                     done.at_ns, done.turn = self._now_ns, True
                     break
-                is_zero, alike = pages.run_ahead()
+                is_zero, alike = pages.run_ahead(wraps=self._wraps)
                 if self._jump(is_zero, alike, stop_ps, pages, done):
                     bursts = RESTS_AFTER
                     continue
@@ -247,7 +205,7 @@ class Sender:
                 if stop_ps == to_ps:
                     break
                 self._change_pace()
-            elif to_burst_end:
+            elif to_burst_end and self._burst is None:
                 done.at_ns = min(self._now_ns, to_ns)
                 break
         return done
@@ -263,45 +221,91 @@ class Sender:
         else:  # the page on the wire goes on where it was
             self._now_ps += (until_ns - from_ns) * PS_PER_NS
 
-    def drain(self, pages: SendablePages) -> int:
-        """Send all that is left with no rate limit; how long that takes, ns."""
+    def drain(self, pages: SendablePages, *, clears: bool = True) -> int:
+        """Send all that is left with no rate limit; how long that takes, ns.
+
+        Args:
+            clears: as everywhere, chunks are cleared before their first page.
+        """
+        so_far = self.remote_clears
+        if not clears:
+            self._clear_ps = (0, 0)
         start_ps = now_ps = max(self._now_ps, self._wake_ps)
         costs = self._link.page_ps() if self._link.recorded else (self._normal_ps, self._zero_ps)
         for at_ps, later in self._changes:
             if at_ps > now_ps and pages.pending:
-                now_ps = self._drain([(at_ps - now_ps, *costs)], pages, now_ps, costs)
+                now_ps = self._drain(pages, now_ps, costs, until_ps=at_ps)
                 if pages.pending and costs != later:
-                    now_ps = at_ps
+                    now_ps = max(now_ps, at_ps)
             costs = later
-        now_ps = self._drain([(UNLIMITED, 1, 1)], pages, now_ps, costs)
+        now_ps = self._drain(pages, now_ps, costs)
+        if not clears:
+            self.remote_clears = so_far
         return -(-(now_ps - start_ps) // PS_PER_NS)
 
     def _drain(
         self,
-        budgets: Sequence[tuple[int, int, int]],
         pages: SendablePages,
         now_ps: int,
         costs: tuple[int, int],
+        until_ps: int | None = None,
     ) -> int:
-        """Send what some budgets last for; when that is done, ps."""
-        taken = pages.take(budgets)
-        self._account(taken)
-        if taken.wrapped_after is not None:
-            normal, zero = taken.wrapped_after
-            self.pass_ends_ns.append((now_ps + normal * costs[0] + zero * costs[1]) // PS_PER_NS)
-        return now_ps + taken.normal * costs[0] + taken.zero * costs[1]
+        """Send until a time; when that is done, ps."""
+        while True:
+            if pages.at_end and pages.pending:
+                now_ps += self._come_round()
+            if until_ps is None:
+                taken = pages.take([(UNLIMITED, 1, 1)], clear=(0, 0), wraps=self._wraps)
+            else:
+                budget = (max(0, until_ps - now_ps), *costs)
+                taken = pages.take([budget], clear=self._clear_ps, wraps=self._wraps)
+            self._account(taken)
+            delays = self._delays(taken)
+            if taken.wrapped_after is not None:
+                normal, zero = taken.wrapped_after
+                held_ps = int(delays.at(np.array([normal + zero]))[0])
+                ended_ps = now_ps + normal * costs[0] + zero * costs[1] + held_ps
+                self.pass_ends_ns.append(ended_ps // PS_PER_NS)
+            now_ps += taken.normal * costs[0] + taken.zero * costs[1] + delays.total_ps
+            if not (pages.pending and pages.at_end):
+                return now_ps
 
     def _account(self, taken: Taken) -> int:
-        sent = taken.normal * self._link.normal_page_bytes + taken.zero * self._link.zero_page_bytes
+        """Count what was taken; its 128ths of a byte."""
+        sent = taken.normal * self._normal_units + taken.zero * self._zero_units
         self.normal_pages += taken.normal
         self.zero_pages += taken.zero
-        self.transferred_bytes += sent
+        self._transferred += sent
+        self.remote_clears += len(taken.cleared)
         return sent
+
+    def _delays(self, taken: Taken, plan: WindowPlan | None = None) -> Delays:
+        """What the remote clears of a take add to it."""
+        held_ps = self._held_ps(taken.protected)
+        self.remote_clear_ps += int(held_ps.sum())
+        return Delays(taken.normal_before + taken.zero_before, held_ps, plan)
+
+    def _held_ps(self, protected: IntArray) -> IntArray:
+        """Time of clears that protect so many pages each."""
+        clear_ps, page_ps = self._clear_ps
+        return clear_ps + page_ps * protected
+
+    def _come_round(self) -> int:
+        """The cursor comes round, and the channels sync; how long nothing is sent, ps.
+
+        Source: migration/ram.c:find_dirty_block, multifd-nocomp.c:multifd_ram_flush_and_sync (v10.1.0).
+        """
+        units = self._link.round_bytes * UNITS
+        self._transferred += units
+        self._window_units += units
+        if self._burst is not None:
+            self._burst = max(0, self._burst[0] - units), self._burst[1]
+        return self._link.round_ps
 
     def _close_window(self) -> None:
         length_ps = self._now_ps - self._window_start_ps
-        self._sample(self._window_bytes * PS_PER_S / length_ps)
-        self._window_start_ps, self._window_bytes = self._now_ps, 0
+        self._sample(self._window_units * PS_PER_S / (UNITS * length_ps))
+        self._window_start_ps, self._window_units = self._now_ps, 0
 
     def _sample(self, bandwidth: float) -> None:
         self.bandwidth = bandwidth
@@ -327,32 +331,32 @@ class Sender:
         self._burst_is_zero = is_zero and alike > 0
         self._burst_pages = self._burst_normal_pages = self._burst_ps = 0
         self._burst = (
-            self._burst_limit_bytes(self._burst_is_zero, self._window_bytes),
+            self._burst_limit_units(self._burst_is_zero, self._window_units),
             self._burst_limit_ps(self._burst_is_zero),
         )
         if not alike:  # a burst sends a page, of whichever kind, before it looks at anything
             self._burst = (
-                max(self._burst[0], self._link.normal_page_bytes, self._link.zero_page_bytes),
+                max(self._burst[0], self._normal_units, self._zero_units),
                 max(self._burst[1], self._normal_ps, self._zero_ps),
             )
         if self._link.recorded is not None:
             allowed = (
-                self._link.recorded.by(self._window_start_ps + self._slept_window_ps)
-                - self.transferred_bytes
+                self._link.recorded.by(self._window_start_ps + self._slept_window_ps) * UNITS
+                - self._transferred
             )
             self._burst = min(self._burst[0], max(0, allowed)), self._burst[1]
 
-    def _burst_limit_bytes(self, is_zero: bool, window_bytes: int) -> int:
-        """Bytes of a burst of pages that are alike, in a window that has sent some bytes.
+    def _burst_limit_units(self, is_zero: bool, window_units: int) -> int:
+        """128ths of a byte of a burst of pages that are alike, in a window that has sent some.
 
         It ends with the flush that takes the window over its budget. Where both kinds of pages are
         mixed this holds to within a flush; a kind that costs nothing is held to the other's limit.
         """
-        page_bytes = self._costs(is_zero)[0] or self._costs(not is_zero)[0]
-        if not (self._budget_bytes and page_bytes):
+        page_units = self._costs(is_zero)[0] or self._costs(not is_zero)[0]
+        if not (self._budget and page_units):
             return UNLIMITED
-        flush = self._flush[is_zero] * page_bytes
-        return max(0, (self._budget_bytes - window_bytes) // flush + 1) * flush
+        flush = self._flush[is_zero] * page_units
+        return max(0, (self._budget - window_units) // flush + 1) * flush
 
     def _burst_limit_ps(self, is_zero: bool, pages: int = 0, spent_ps: int = 0) -> int:
         """How long a burst of pages that are alike goes on, when some are sent and some time is gone.
@@ -369,37 +373,46 @@ class Sender:
         return (BURST_CHECK_PAGES * checks + 1 - pages) * page_ps
 
     def _send(self, to_ps: int, pages: SendablePages, done: Advanced) -> bool:
-        """Go on with the burst; False if the time to stop at came first."""
+        """Go on with the burst; False if the time to stop at came first.
+
+        Its 50 ms are those of its pages: what clears take, it does not see.
+        """
+        if pages.at_end and pages.pending:
+            self._now_ps += self._come_round()
         assert self._burst is not None
-        left_bytes, left_ps = self._burst
-        start_ps, until_to_ps = self._now_ps, to_ps - self._now_ps
-        taken = pages.take([
-            (left_bytes, self._link.normal_page_bytes, self._link.zero_page_bytes),
-            (min(left_ps, until_to_ps), self._normal_ps, self._zero_ps),
-        ])  # fmt: skip
+        left_units, left_ps = self._burst
+        until_to_ps = max(0, to_ps - self._now_ps)
+        budgets = [
+            (left_units, self._normal_units, self._zero_units),
+            (left_ps, self._normal_ps, self._zero_ps),
+            (until_to_ps, self._normal_ps, self._zero_ps),
+        ]
+        taken = pages.take(budgets, clear=self._clear_ps, wraps=self._wraps)
         sent = self._account(taken)
         spent_ps = taken.normal * self._normal_ps + taken.zero * self._zero_ps
-        self._note(start_ps, taken, done)
-        self._now_ps += spent_ps
-        self._window_bytes += sent
+        delays = self._delays(taken)
+        self._note(taken, done, delays)
+        self._now_ps += spent_ps + delays.total_ps
+        self._window_units += sent
         self._burst_pages += taken.normal + taken.zero
         self._burst_normal_pages += taken.normal
         self._burst_ps += spent_ps
-        self._burst = left_bytes - sent, left_ps - spent_ps
-        full = left_bytes - sent < min(self._link.normal_page_bytes, self._link.zero_page_bytes)
-        cut_short = until_to_ps < left_ps and until_to_ps - spent_ps < max(
-            self._normal_ps, self._zero_ps
-        )
+        self._burst = left_units - sent, left_ps - spent_ps
+        full = left_units - sent < min(self._normal_units, self._zero_units)
+        rest_ps = until_to_ps - spent_ps - delays.total_ps
+        cut_short = rest_ps < min(left_ps - spent_ps, max(self._normal_ps, self._zero_ps))
         if pages.pending and cut_short and not full:
             return False
+        if pages.pending and pages.at_end:
+            return True  # the burst goes on from the first page
         self._end_burst(drained=not pages.pending)
         return True
 
     def _end_burst(self, *, drained: bool) -> None:
         self._burst, self._checked = None, False
-        self.transferred_bytes += SECTION_BYTES
-        self._window_bytes += SECTION_BYTES
-        over = self._budget_bytes and self._window_bytes > self._budget_bytes
+        self._transferred += self._section_units
+        self._window_units += self._section_units
+        over = self._budget and self._window_units > self._budget
         if self._now_ps >= self._window_start_ps + WINDOW_PS:
             self._close_window()
         elif over or (self._link.recorded is not None and not drained):
@@ -408,69 +421,97 @@ class Sender:
 
     def _plan(self, is_zero: bool) -> WindowPlan | None:
         """What a window is like while enough pages of one kind lie ahead; None if it has no end."""
-        page_bytes, page_ps = self._costs(is_zero)
-        if self._link.recorded is not None or not (page_ps or (self._budget_bytes and page_bytes)):
+        page_units, page_ps = self._costs(is_zero)
+        if self._link.recorded is not None or not (page_ps or (self._budget and page_units)):
             return None
-        pages = bursts = sent_bytes = length_ps = 0
+        pages = bursts = sent_units = busy_ps = last_burst_page = last_burst_ps = 0
         limit_ps = self._burst_limit_ps(is_zero)
-        while length_ps < WINDOW_PS:
-            limit_bytes = self._burst_limit_bytes(is_zero, sent_bytes)
-            by_bytes = limit_bytes // page_bytes if page_bytes else UNLIMITED
-            burst = min(by_bytes, limit_ps // page_ps if page_ps else UNLIMITED)
+        while busy_ps < WINDOW_PS and not 0 < self._budget < sent_units:
+            limit_units = self._burst_limit_units(is_zero, sent_units)
+            by_units = limit_units // page_units if page_units else UNLIMITED
+            burst = min(by_units, limit_ps // page_ps if page_ps else UNLIMITED)
+            last_burst_page, last_burst_ps = pages, busy_ps
             pages += burst
             bursts += 1
-            length_ps += burst * page_ps
-            sent_bytes += burst * page_bytes + SECTION_BYTES
-            if length_ps < WINDOW_PS and 0 < self._budget_bytes < sent_bytes:
-                length_ps = self._slept_window_ps
-        return WindowPlan(pages=pages, bursts=bursts, sent_bytes=sent_bytes, length_ps=length_ps)
+            busy_ps += burst * page_ps
+            sent_units += burst * page_units + self._section_units
+        return WindowPlan(
+            pages=pages,
+            bursts=bursts,
+            sent_units=sent_units,
+            busy_ps=busy_ps,
+            last_burst_page=last_burst_page,
+            last_burst_ps=last_burst_ps,
+            slept_ps=self._slept_window_ps,
+        )
 
     def _jump(
         self, is_zero: bool, alike: int, to_ps: int, pages: SendablePages, done: Advanced
     ) -> bool:
         """Send many equal windows in one take, well short of the turn that acts; whether it did."""
         plan = self._plans[is_zero]
-        if plan is None or self._window_bytes or self._now_ps != self._window_start_ps:
+        if plan is None or self._window_units or self._now_ps != self._window_start_ps:
             return False
-        threshold_bytes = max(self.threshold_bytes, self._threshold(plan.bandwidth))
+        threshold_bytes = max(self.threshold_bytes, self._threshold(plan.bandwidth()))
+        room_ps = min(to_ps - self._now_ps, LONGEST_JUMP_PS)
         windows = min(
-            (to_ps - self._now_ps) // plan.length_ps,
+            room_ps // plan.length_ps,
             alike // plan.pages,
             (pages.pending - threshold_bytes // self._page_bytes) // plan.pages - 1,
         )
+        if windows >= 1 and any(self._clear_ps):
+            windows = self._windows_with_clears(plan, windows, room_ps, pages)
         if windows < 1:
             return False
-        taken = pages.take([(windows * plan.pages, 1, 1)])
+        taken = pages.take([(windows * plan.pages, 1, 1)], clear=(0, 0), wraps=self._wraps)
         self._account(taken)
-        self.transferred_bytes += windows * plan.bursts * SECTION_BYTES
-        self._note(self._now_ps, taken, done, plan)
-        self._now_ps += windows * plan.length_ps
+        self._transferred += windows * plan.bursts * self._section_units
+        delays = self._delays(taken, plan)
+        self._note(taken, done, delays, plan)
+        longer_ps = delays.of_windows(windows)
+        self._now_ps += windows * plan.length_ps + longer_ps
         self._window_start_ps, self._checked = self._now_ps, False
-        self._sample(plan.bandwidth)
+        self._sample(plan.bandwidth(longer_ps - delays.of_windows(windows - 1)))
         return True
 
+    def _windows_with_clears(
+        self, plan: WindowPlan, windows: int, room_ps: int, pages: SendablePages
+    ) -> int:
+        """How many windows a jump may take, as remote clears make some of them longer."""
+        ahead = pages.clears_ahead(windows * plan.pages)
+        if ahead is None:
+            return 0
+        before, protected = ahead
+        return Delays(before, self._held_ps(protected), plan).windows_in(room_ps, windows)
+
     def _costs(self, is_zero: bool) -> tuple[int, int]:
-        """Wire bytes and ps of a page of one kind."""
+        """128ths of a byte on the wire and ps of a page of one kind."""
         if is_zero:
-            return self._link.zero_page_bytes, self._zero_ps
-        return self._link.normal_page_bytes, self._normal_ps
+            return self._zero_units, self._zero_ps
+        return self._normal_units, self._normal_ps
 
     def _note(
-        self, start_ps: int, taken: Taken, done: Advanced, plan: WindowPlan | None = None
+        self, taken: Taken, done: Advanced, delays: Delays, plan: WindowPlan | None = None
     ) -> None:
         """When the chunks of a take were cleared, and when the cursor came round in it."""
         if len(taken.cleared):  # a chunk is cleared as its first page is sent
             before = taken.normal_before, taken.zero_before
-            done.clears.append((taken.cleared, self._times_ns(start_ps, taken, *before, plan)))
+            done.clears.append((taken.cleared, self._times_ns(taken, *before, delays, plan)))
         if taken.wrapped_after is not None:
             normal, zero = np.array(taken.wrapped_after, np.int64)[:, None]
-            self.pass_ends_ns.append(int(self._times_ns(start_ps, taken, normal, zero, plan)[0]))
+            self.pass_ends_ns.append(int(self._times_ns(taken, normal, zero, delays, plan)[0]))
 
     def _times_ns(
-        self, start_ps: int, taken: Taken, normal: IntArray, zero: IntArray, plan: WindowPlan | None
+        self,
+        taken: Taken,
+        normal: IntArray,
+        zero: IntArray,
+        delays: Delays,
+        plan: WindowPlan | None,
     ) -> IntArray:
-        """When so many pages of a take have been sent, int64 [n]."""
+        """When so many pages of a take that begins now have been sent, int64 [n]."""
         windows: IntArray | int = 0
+        delay_ps = delays.at(normal + zero)
         if plan is not None:  # all of one kind
             windows = (normal + zero) // plan.pages
             normal, zero = (
@@ -478,10 +519,14 @@ class Sender:
                 np.where(taken.zero, zero % plan.pages, 0),
             )
         # In ps a time of four months would overflow 64 bits: whole ns and the rest apart.
-        start_ns, start_rest = divmod(start_ps, PS_PER_NS)
+        start_ns, start_rest = divmod(self._now_ps, PS_PER_NS)
         length_ns, length_rest = divmod(plan.length_ps if plan else 0, PS_PER_NS)
         rest_ps = (
-            start_rest + windows * length_rest + normal * self._normal_ps + zero * self._zero_ps
+            start_rest
+            + windows * length_rest
+            + normal * self._normal_ps
+            + zero * self._zero_ps
+            + delay_ps
         )
         times_ns: IntArray = start_ns + windows * length_ns - (-rest_ps // PS_PER_NS)
         return times_ns

@@ -45,6 +45,7 @@ from gpusim.schedule import Action
 from gpusim.sender import Sender
 from gpusim.units import NS_PER_MS, NS_PER_S
 from gpusim.version import __version__
+from gpusim.wire import PS_PER_S
 
 # Of timers due together the sync comes first, and what management does comes last.
 SYNC_TIMER, THROTTLE_TICK, MANAGEMENT = 0, 1, 2
@@ -539,7 +540,8 @@ class Migration:
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
         self._sync("final")
-        drained_ns = self.sender.drain(self.pages)
+        clears = VERSIONS[self.scenario.version].clears_in_last_stage
+        drained_ns = self.sender.drain(self.pages, clears=clears)
         end_ns = self.bql_free_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
         self.clock.run_to(end_ns)
         self._event("migrate_set_state", new_state="completed")
@@ -619,6 +621,8 @@ class Migration:
             transferred_bytes=sender.transferred_bytes,
             normal_pages=sender.normal_pages,
             zero_pages=sender.zero_pages,
+            remote_clears=sender.remote_clears,
+            remote_clear_s=sender.remote_clear_ps / PS_PER_S,
             resent_pages=max(0, sender.normal_pages + sender.zero_pages - scenario.layout.pages),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,

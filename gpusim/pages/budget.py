@@ -24,12 +24,34 @@ class Budget(NamedTuple):
         return self._replace(limit=self.limit - normal * self.normal - zero * self.zero)
 
 
-def fitting(normal: IntArray, zero: IntArray, budgets: Sequence[Budget]) -> int:
+class ClearCost(NamedTuple):
+    """What a remote clear costs of the last budget of a take: it, and each page that it protects."""
+
+    clear: int
+    page: int
+
+    def of(self, protected: IntArray) -> IntArray:
+        """The cost of clears that protect so many pages each."""
+        return self.clear + self.page * protected
+
+
+FREE = ClearCost(0, 0)
+
+
+def fitting(
+    normal: IntArray, zero: IntArray, budgets: Sequence[Budget], held: IntArray | None = None
+) -> int:
     """How many of the running totals every budget lasts for.
 
     Args:
         normal, zero: int64 [n], n > 0, pages up to and including each place; neither falls.
+        held: int64 [n], what the last budget pays besides up to and including each place.
     """
+    if held is not None:
+        *others, last = budgets
+        pages = _cost(normal, last.limit, last.normal) + _cost(zero, last.limit, last.zero)
+        fit = int(np.searchsorted(pages + held, last.limit, side="right"))
+        return min(fit, fitting(normal, zero, others)) if others else fit
     if not zero[-1]:
         return _alike(normal, [(b.limit, b.normal) for b in budgets])
     if not normal[-1]:

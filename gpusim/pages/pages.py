@@ -12,7 +12,7 @@ import numpy as np
 
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray, Layout, Strokes, Taken
 from gpusim.pages import backends
-from gpusim.pages.budget import Budget, fitting
+from gpusim.pages.budget import FREE, Budget, ClearCost, fitting
 from gpusim.pages.draw import cells_of
 from gpusim.pages.primitives import Op, Step
 
@@ -63,11 +63,20 @@ class Pages:
             self.kernels.fill(self.kernels.log, starts, starts + layout.chunk_pages)
         self.pending = layout.pages
         self._clear_due = np.zeros(layout.chunks, np.bool_)
+        self._protected_from_start = not initially_set
         block_chunks = [-(-block // CHUNK_PAGES) for block in layout.blocks]
         self._block_end: IntArray = np.repeat(np.cumsum(block_chunks), block_chunks)
         self._chunk, self._page = 0, 0
+        self._synced_inside: int | None = (
+            None  # the chunk that the cursor stood in at the last sync
+        )
         self.wraps = 0
         self.looks = 0
+
+    @property
+    def at_end(self) -> bool:
+        """The cursor stands behind the last page, and comes round next."""
+        return self._chunk == self._layout.chunks
 
     @property
     def cursor_page(self) -> int:
@@ -107,6 +116,7 @@ class Pages:
             newly_dirty += int(counts.new.sum())
         self.pending += newly_dirty
         self._clear_due[:] = self._lazy
+        self._synced_inside = self._chunk if self._page else None
         return newly_dirty
 
     def close(self) -> None:
@@ -125,10 +135,20 @@ class Pages:
         # Nothing changes where all is to be sent and nothing zero.
         return Step(op, cells, written[self.normal[written] < self._layout.chunk_pages[written]])
 
-    def run_ahead(self) -> tuple[bool, int]:
-        """Whether the pages ahead of the cursor are zero, and how many are certainly all alike."""
+    @property
+    def _all_ahead(self) -> bool:
+        """No page to be sent in the cursor's own chunk lies behind the cursor."""
+        return not self._page or self._chunk != self._synced_inside
+
+    def run_ahead(self, *, wraps: bool = True) -> tuple[bool, int]:
+        """Whether the pages ahead of the cursor are zero, and how many are certainly all alike.
+
+        Args:
+            wraps: count those as well that the cursor finds when it has come round.
+        """
         if not self.zero.any():
-            return False, self.pending
+            ahead = self.normal[self._chunk + (not self._all_ahead) :]
+            return False, self.pending if wraps else int(ahead.sum())
         zero, normal = self.zero[self._chunk :], self.normal[self._chunk :]
         if not len(zero) or (zero[0] and normal[0]):
             return False, 0
@@ -138,7 +158,34 @@ class Pages:
         # Of the cursor's own chunk some pages may lie behind the cursor.
         return is_zero, int((zero if is_zero else normal)[1:end].sum())
 
-    def take(self, budgets: Sequence[tuple[int, int, int]]) -> Taken:
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray] | None:
+        """Pages taken before each clear that the next pages meet, and pages that each protects.
+
+        None: not known, as some pages of the cursor's own chunk may lie behind the cursor.
+        """
+        if not self._all_ahead:
+            return None
+        order = np.roll(np.arange(self._layout.chunks), -self._chunk)
+        waiting = (self.normal + self.zero)[order]
+        before = np.cumsum(waiting) - waiting
+        due = np.flatnonzero(self._clear_due[order] & (waiting > 0) & (before < pages))
+        return before[due], self._protected(waiting[due])
+
+    def _protected(self, waiting: IntArray) -> IntArray:
+        """Pages that clears protect in chunks of which so many wait to be sent.
+
+        Those that the last log sync found written; of the cursor's own chunk some more are counted.
+        If all were protected at the start, none is left to protect before the first look.
+        """
+        return waiting if self.looks or not self._protected_from_start else np.zeros_like(waiting)
+
+    def take(
+        self,
+        budgets: Sequence[tuple[int, int, int]],
+        *,
+        clear: tuple[int, int] = FREE,
+        wraps: bool = True,
+    ) -> Taken:
         """Take pages from the cursor on, in QEMU's order, while every budget lasts.
 
         The cursor wraps once at most: a full circle is enough to find every page. When nothing is
@@ -146,12 +193,15 @@ class Pages:
 
         Args:
             budgets: each a limit, and what a normal and a zero page cost of it; see budget.Budget.
+            clear: what a remote clear costs of the last budget; see budget.ClearCost. One that the
+                budget lasts to begin is finished, and its first page is taken with it.
+            wraps: if not, the cursor stops behind the last page, unless it stands there.
         """
-        taking = _Taking(self, [Budget(*budget) for budget in budgets])
+        taking = _Taking(self, [Budget(*budget) for budget in budgets], ClearCost(*clear))
         start = self._chunk
         taking.inside(start)
         taking.chunks(start + 1, self._layout.chunks)
-        if not taking.stopped and self.pending:
+        if not taking.stopped and self.pending and (wraps or start == self._layout.chunks):
             self._chunk, self._page = 0, 0
             self.wraps += 1
             taking.wrap()
@@ -166,12 +216,13 @@ class Pages:
 class _Taking:
     """One take: goes on until a budget is spent."""
 
-    def __init__(self, pages: Pages, budgets: Sequence[Budget]) -> None:
-        self._pages, self._budgets = pages, budgets
+    def __init__(self, pages: Pages, budgets: Sequence[Budget], clear: ClearCost) -> None:
+        self._pages, self._budgets, self._clear = pages, budgets, clear
         self._normal = self._zero = 0
+        self._held = 0  # the cost of clears so far
         self.stopped = False
         self.last_chunk: int | None = None  # that a page was taken from
-        self._clears: list[tuple[IntArray, IntArray, IntArray]] = []
+        self._clears: list[tuple[IntArray, ...]] = []
         self._wrapped_after: tuple[int, int] | None = None
 
     def wrap(self) -> None:
@@ -184,7 +235,11 @@ class _Taking:
         if self.stopped or chunk >= pages._layout.chunks:
             return
         if pages.normal[chunk] + pages.zero[chunk]:
-            left = [budget.less(self._normal, self._zero) for budget in self._budgets]
+            left = self._left()
+            if left[-1].limit < 0:  # a clear has overdrawn it
+                self.stopped = True
+                return
+            left[-1], one_page = self._after_clear(chunk, left[-1])
             next_page, normal, zero = pages.kernels.clear_in_chunk(chunk, pages._page, left)
             if normal + zero:
                 self._note_chunks(
@@ -194,8 +249,9 @@ class _Taking:
             pages.zero[chunk] -= zero
             self._count(normal, zero)
             if next_page < CHUNK_PAGES:
-                self.stopped = True
                 pages._page = next_page
+                self.stopped = not (one_page and normal + zero)
+                self.inside(chunk)
                 return
         pages._chunk, pages._page = chunk + 1, 0
 
@@ -212,7 +268,8 @@ class _Taking:
         """Take the chunks from `first` on that fit whole; how many."""
         pages = self._pages
         normal, zero = np.cumsum(pages.normal[first:last]), np.cumsum(pages.zero[first:last])
-        whole = fitting(normal, zero, [b.less(self._normal, self._zero) for b in self._budgets])
+        held = np.cumsum(self._clear_costs(slice(first, last))) if any(self._clear) else None
+        whole = fitting(normal, zero, self._left(), held)
         if not whole:
             return 0
         some = np.flatnonzero(
@@ -227,6 +284,25 @@ class _Taking:
         pages.zero[first : first + whole] = 0
         return whole
 
+    def _left(self) -> list[Budget]:
+        left = [budget.less(self._normal, self._zero) for budget in self._budgets]
+        left[-1] = left[-1]._replace(limit=left[-1].limit - self._held)
+        return left
+
+    def _clear_costs(self, chunks: slice | IntArray) -> IntArray:
+        """What the clears cost that are due in some chunks, if all that waits there is taken."""
+        pages = self._pages
+        waiting = pages.normal[chunks] + pages.zero[chunks]
+        costs = self._clear.of(pages._protected(waiting))
+        return np.where(pages._clear_due[chunks] & (waiting > 0), costs, 0)
+
+    def _after_clear(self, chunk: int, budget: Budget) -> tuple[Budget, bool]:
+        """What the clear of a chunk leaves of a budget; whether a page goes with it, come what may."""
+        cost = int(self._clear_costs(np.array([chunk]))[0])
+        if cost and budget.limit - cost < max(budget.normal, budget.zero):
+            return Budget(1, 1, 1), True
+        return budget._replace(limit=budget.limit - cost), False
+
     def _count(self, normal: int, zero: int) -> None:
         self._normal += normal
         self._zero += zero
@@ -240,13 +316,17 @@ class _Taking:
             self.last_chunk = int(chunks[-1])
         due = self._pages._clear_due[chunks]
         if due.any():
-            self._clears.append((chunks[due], normal_before[due], zero_before[due]))
-            self._pages._clear_due[chunks] = False
+            chunks = chunks[due]
+            pages = self._pages
+            protected = pages._protected(pages.normal[chunks] + pages.zero[chunks])
+            self._clears.append((chunks, normal_before[due], zero_before[due], protected))
+            self._held += int(self._clear.of(protected).sum())
+            pages._clear_due[chunks] = False
 
     def result(self) -> Taken:
         parts = [
             np.concatenate([c[i] for c in self._clears]) if self._clears else np.zeros(0, np.int64)
-            for i in range(3)
+            for i in range(4)
         ]
         return Taken(
             normal=self._normal,
@@ -254,5 +334,6 @@ class _Taking:
             cleared=parts[0],
             normal_before=parts[1],
             zero_before=parts[2],
+            protected=parts[3],
             wrapped_after=self._wrapped_after,
         )

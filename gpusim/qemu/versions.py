@@ -31,8 +31,14 @@ class Version:
         released: False: a patch that was posted, or what somebody might do.
         fallback_sync_interval_ns: None: it has no fallback sync.
         counts_flushed_bytes: the rate limit sees bytes when they are flushed, not when queued.
-        clears_in_last_stage: the pages sent while the VM is stopped clear their chunk in KVM's log.
         lacks: parameters that it does not have; they stay at gpusim's defaults.
+        has_multifd: since 4.0.
+        channels_find_zero_pages: zero-page-detection=multifd, the default since 9.0 (commit
+            70c25c92e6); before, the migration thread finds them.
+        syncs_channels_every_section: as ram_save_iterate does before 8.1 and, with
+            multifd-flush-after-each-section, after; if not, as the cursor comes round (commit 294e5a4034).
+        clears_in_last_stage: a chunk is cleared before its first page once the VM has stopped, too;
+            10.1 skips it (ram.c:migration_bitmap_clear_dirty).
     """
 
     throttle: Callable[[Parameters], ThrottleRule] = ThrottleRule
@@ -42,6 +48,9 @@ class Version:
     fallback_sync_interval_ns: int | None
     counts_flushed_bytes: bool = True
     clears_in_last_stage: bool = True
+    has_multifd: bool = True
+    channels_find_zero_pages: bool = True
+    syncs_channels_every_section: bool = False
     lacks: tuple[str, ...] = ()
 
 
@@ -56,12 +65,15 @@ VERSIONS = {
         throttle=EarlyThrottleRule,
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
+        has_multifd=False,
         lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
     ),
     # qemu-file.c counts rate_limit_used as it queues; 8.2 and later ask mig_stats after the flush.
     "qemu_7_2": Version(
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
+        channels_find_zero_pages=False,
+        syncs_channels_every_section=True,
         lacks=_SWITCHOVER_BANDWIDTH,
     ),
     "qemu_9_1": Version(fallback_sync_interval_ns=None),

@@ -50,6 +50,8 @@ def _beginning(result: Result, config: Settings | None) -> str:
     link = setting(config, "link.bandwidth", "unlimited")
     limit = setting(config, "migration.max_bandwidth", 0)
     wire = "" if link == "unlimited" else f" over a link of {_rate(link)}"
+    channels = setting(config, "migration.multifd_channels", 0)
+    wire += f" through {channels} multifd channel{'s' * (channels > 1)}" if channels else ""
     wire += "" if limit in (0, "unlimited") else f" at no more than {_rate(limit)}"
     return (
         f"{style.qemu(summary.qemu_version)} migrates a running VM of {format_bytes(summary.vm_bytes)}"

@@ -83,7 +83,7 @@ def _config(recording: Recording, writer: WriterConfig, seed: int) -> Config:
     return Config(
         vm=VmConfig(memory=recording.mem_mib * MIB, vcpus=1, zero_ranges=_zero_ranges(recording)),
         workload=writer,
-        link=LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited"),
+        link=LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0.0),
         migration=_migration(recording),
         tracking=TrackingConfig(mode="tcg", log_sync_ns_per_gib=0.0, merge_ns_per_gib=0.0),
         backend=BackendConfig(threads=1),

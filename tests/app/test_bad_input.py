@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gpusim import ConfigError
+from gpusim.qemu.versions import VERSIONS
 from gpusim.scenario import resolve
 from tests.app.command import composed, gpusim
 
@@ -18,7 +21,9 @@ BAD = {
     "seed": ["seed=-1"],
     "link.bandwidth": ["link.bandwidth=0"],
     "link.page_cost_ns": ["link.page_cost_ns=-1"],
+    "link.queue_cost_ns": ["link.queue_cost_ns=inf"],
     "migration.version": ["migration.version=qemu_1_0"],
+    "migration.multifd_channels": ["migration.multifd_channels=256"],
     "migration.downtime_limit": ["migration.downtime_limit=-5"],
     "migration.throttle_trigger_threshold": ["migration.throttle_trigger_threshold=101"],
     "migration.cpu_throttle_increment": ["migration.cpu_throttle_increment=0"],
@@ -26,6 +31,8 @@ BAD = {
     "tracking.mode": ["tracking.mode=magic"],
     "tracking.first_write_cost_ns": ["tracking.first_write_cost_ns=-1"],
     "tracking.listeners_ms": ["tracking.listeners_ms=nan"],
+    "tracking.remote_clear_us": ["tracking.remote_clear_us=-1"],
+    "tracking.remote_clear_ns_per_page": ["tracking.remote_clear_ns_per_page=1e6"],
     "backend.name": ["backend.name=cupy"],
     "limit.simulated": ["limit.simulated=0s"],
     "limit.wall": ["limit.wall=soon"],
@@ -97,6 +104,14 @@ def test_bad_value_names_its_key(key: str) -> None:
     assert caught.value.key == key
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{key} = ")
+
+
+def test_a_qemu_without_multifd_refuses_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(VERSIONS["qemu_7_2"], has_multifd=False)
+    monkeypatch.setitem(VERSIONS, "qemu_7_2", without)
+    resolve(composed("migration=qemu_7_2"))
+    with pytest.raises(ConfigError, match=r"multifd_channels = 2: qemu_7_2 has no multifd"):
+        resolve(composed("migration=qemu_7_2", "migration.multifd_channels=2"))
 
 
 def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:

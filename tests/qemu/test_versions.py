@@ -24,6 +24,9 @@ AS_MERGED: dict[str, Any] = {
     "fallback_sync_interval_ns": FIVE_S_NS,
     "counts_flushed_bytes": True,
     "clears_in_last_stage": True,
+    "has_multifd": True,
+    "channels_find_zero_pages": True,
+    "syncs_channels_every_section": False,
     "lacks": (),
 }
 THE_OTHERS: dict[str, dict[str, Any]] = {
@@ -31,6 +34,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
         "throttle": EarlyThrottleRule,
         "fallback_sync_interval_ns": None,
         "counts_flushed_bytes": False,
+        "has_multifd": False,
         "lacks": (
             "avail_switchover_bandwidth",
             "throttle_trigger_threshold",
@@ -41,6 +45,8 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
     "qemu_7_2": {
         "fallback_sync_interval_ns": None,
         "counts_flushed_bytes": False,
+        "channels_find_zero_pages": False,
+        "syncs_channels_every_section": True,
         "lacks": ("avail_switchover_bandwidth",),
     },
     "qemu_9_1": {"fallback_sync_interval_ns": None},
@@ -59,6 +65,19 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
 def test_composition(name: str, differs: dict[str, Any]) -> None:
     released = name.startswith("qemu_")
     assert VERSIONS[name] == Version(**{**AS_MERGED, **differs}, released=released)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels_find_zero_pages", "syncs_channels_every_section"),
+    [("qemu_7_2", False, True), ("qemu_9_1", True, False), ("qemu_9_2", True, False)],
+)
+def test_multifd(
+    name: str, channels_find_zero_pages: bool, syncs_channels_every_section: bool
+) -> None:
+    version = VERSIONS[name]
+    assert version.has_multifd
+    assert version.channels_find_zero_pages == channels_find_zero_pages
+    assert version.syncs_channels_every_section == syncs_channels_every_section
 
 
 def test_the_table_above_names_all_versions() -> None:

@@ -155,6 +155,8 @@ class FakeMigration:
             normal_pages=round(self.transferred) // PAGE,
             zero_pages=0,
             resent_pages=max(round(self.transferred) - self.vm_bytes, 0) // PAGE,
+            remote_clears=0,
+            remote_clear_s=0.0,
             guest_cpu_lost_s=32 * (self.time_s - self.run_s),
             write_faults=round(self.time_s * 1000),
             guest_fault_s=self.time_s / 500 if self.fallback_s < 1e9 else 0.0,

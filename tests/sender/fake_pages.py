@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpusim.layout import Taken
+from gpusim.layout import IntArray, Taken
 
 
 class FakePages:
@@ -14,12 +14,15 @@ class FakePages:
 
     Args:
         runs: (is_zero, pages), in the order of sending.
-        clear_every: a remote clear is due with each page whose number is a multiple; 0: never.
+        clear_every: a remote clear is due with each page whose number is a multiple; 0: never. It
+            protects so many pages, or as many as wait to be sent.
         shortsighted: promises one page at a time, so that the sender takes one window at a time.
 
     Attributes:
         takes: pages of each take.
     """
+
+    at_end = False
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class FakePages:
         self._runs = [list(run) for run in runs if run[1]]
         self.pending = sum(pages for _, pages in runs)
         self._clear_every, self._shortsighted = clear_every, shortsighted
-        self._taken = 0
+        self._taken = self._cleared = 0
         self.takes: list[int] = []
 
     def dirty(self, pages: int) -> None:
@@ -40,49 +43,68 @@ class FakePages:
             self._runs.append([False, pages])
             self.pending += pages
 
-    def run_ahead(self) -> tuple[bool, int]:
+    def run_ahead(self, *, wraps: bool = True) -> tuple[bool, int]:
         if not self._runs:
             return False, 0
         is_zero, pages = self._runs[0]
         return bool(is_zero), 1 if self._shortsighted else pages
 
-    def take(self, budgets: Sequence[tuple[int, int, int]]) -> Taken:
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray]:
+        every = self._clear_every
+        last = self._taken + pages
+        starts = range(self._cleared * every, last, every) if every else ()
+        before = np.array(starts, np.int64) - self._taken
+        return before, np.minimum(every, self.pending - before)
+
+    def take(
+        self,
+        budgets: Sequence[tuple[int, int, int]],
+        *,
+        clear: tuple[int, int] = (0, 0),
+        wraps: bool = True,
+    ) -> Taken:
         left = [limit for limit, _, _ in budgets]
-        taken, clears = [0, 0], []
+        taken, clears, every = [0, 0], [], self._clear_every
         while self._runs:
-            is_zero, pages = self._runs[0]
-            costs = [budget[1 + is_zero] for budget in budgets]
-            fits = min([pages] + [x // cost for x, cost in zip(left, costs, strict=True) if cost])
-            clears += self._clears(taken, is_zero, fits)
+            is_zero, run = self._runs[0]
+            due = bool(every) and self._taken == self._cleared * every
+            alike = min(run, (self._cleared + due) * every - self._taken) if every else run
+            protected = min(every, self.pending - sum(taken))
+            held = clear[0] + clear[1] * protected if due else 0
+            fits = _fits(budgets, left, bool(is_zero), alike, held)
+            if not fits:
+                break
+            if due:
+                clears.append((self._cleared, *taken, protected))
+                self._cleared += 1
+                left[-1] -= held
+            left = [x - fits * b[1 + is_zero] for x, b in zip(left, budgets, strict=True)]
             taken[is_zero] += fits
             self._taken += fits
-            left = [x - fits * cost for x, cost in zip(left, costs, strict=True)]
             self._runs[0][1] -= fits
-            if fits < pages:
-                break
-            self._runs.pop(0)
+            if not self._runs[0][1]:
+                self._runs.pop(0)
         self.pending -= sum(taken)
         self.takes.append(sum(taken))
-        columns = np.array(clears, np.int64).reshape(-1, 3)
+        columns = np.array(clears, np.int64).reshape(-1, 4)
         return Taken(
             normal=taken[0],
             zero=taken[1],
             cleared=columns[:, 0],
             normal_before=columns[:, 1],
             zero_before=columns[:, 2],
+            protected=columns[:, 3],
         )
 
-    def _clears(self, taken: list[int], is_zero: int, fits: int) -> list[tuple[int, int, int]]:
-        """Chunk, normal and zero pages before it, of the chunks that begin in the next pages."""
-        every = self._clear_every
-        if not every:
-            return []
-        starts = range(-(-self._taken // every) * every, self._taken + fits, every)
-        return [
-            (
-                start // every,
-                taken[0] + (0 if is_zero else start - self._taken),
-                taken[1] + (start - self._taken if is_zero else 0),
-            )
-            for start in starts
-        ]
+
+def _fits(
+    budgets: Sequence[tuple[int, int, int]], left: list[int], is_zero: bool, alike: int, held: int
+) -> int:
+    """How many pages all budgets last for; a clear that begins is finished, with a page."""
+    if min(left) < 0:
+        return 0
+    left = [*left[:-1], left[-1] - held]
+    if held and left[-1] < max(budgets[-1][1:]):
+        left, budgets, alike = left[:-1], budgets[:-1], 1
+    costs = [budget[1 + is_zero] for budget in budgets]
+    return min([alike] + [x // cost for x, cost in zip(left, costs, strict=True) if cost])

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gpusim.qemu.switchover import SwitchoverRule
-from gpusim.sender import Advanced, Link, RecordedLink, SendablePages, Sender
+from gpusim.sender import Advanced, SendablePages, Sender
+from gpusim.wire import Link, Multifd, RecordedLink
 
 PAGE = 4096
 NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: 8 of header, then the page or one byte
@@ -25,6 +26,9 @@ def make_link(
     wakeup_latency_ns: int = 0,
     recorded: RecordedLink | None = None,
     changes: tuple[tuple[int, float], ...] = (),
+    multifd: Multifd | None = None,
+    clear_ns: float = 0.0,
+    protect_ns: float = 0.0,
 ) -> Link:
     """A link without costs unless named."""
     return Link(
@@ -37,6 +41,9 @@ def make_link(
         non_ram_downtime_ns=0,
         recorded=recorded,
         changes=changes,
+        multifd=multifd,
+        clear_ns=clear_ns,
+        protect_ns=protect_ns,
     )
 
 

@@ -66,7 +66,7 @@ def test_a_burst_among_mixed_pages_ends_after_51_ms_even_if_normal_pages_cost_no
     """A chunk with both kinds promises nothing; on an unlimited link only zero pages take time."""
     sender = make_sender(make_link(zero_page_ns=2000), 10**8)
     pages = FakePages([(True, 10**6)])
-    pages.run_ahead = lambda: (False, 0)  # type: ignore[method-assign]
+    pages.run_ahead = lambda **_: (False, 0)  # type: ignore[method-assign]
     sender.advance(103 * MS, pages)
     assert sender.bandwidth > 0  # a window has closed
 
@@ -75,7 +75,7 @@ def test_a_burst_sends_a_page_even_if_that_takes_longer_than_a_burst() -> None:
     """Of the cursor's own chunk nothing is promised, and here it holds a zero page."""
     sender = make_sender(make_link(1.25e9, zero_page_ns=70 * MS))
     pages = FakePages([(True, 2)])
-    pages.run_ahead = lambda: (True, 0)  # type: ignore[method-assign]
+    pages.run_ahead = lambda **_: (True, 0)  # type: ignore[method-assign]
     advanced = sender.advance(S, pages)
     assert (advanced.turn, sender.zero_pages) == (True, 2)
     assert advanced.at_ns == 2 * 70 * MS

@@ -13,11 +13,18 @@ from hypothesis import strategies as st
 
 from gpusim.layout import Layout
 from gpusim.pages.pages import Pages
-from gpusim.sender import Link, RecordedLink, SendablePages, Sender
+from gpusim.sender import SendablePages, Sender
+from gpusim.wire import Link, Multifd, RecordedLink
 from tests.sender.fake_pages import FakePages
-from tests.sender.senders import MS, S, Seen, clears_of, make_link, make_sender, seen
+from tests.sender.senders import MS, PAGE, S, Seen, clears_of, make_link, make_sender, seen
 
 END_NS = 4 * S
+MULTIFD = [
+    Multifd(
+        channels=2, page_bytes=PAGE, queue_ns=190.0, find_zero_pages=old, sync_every_section=old
+    )
+    for old in (False, True)
+]
 links = st.builds(
     make_link,
     st.one_of(st.floats(1e4, 1e12), st.sampled_from([1.25e8, 1.25e9, 15e9])),
@@ -25,6 +32,9 @@ links = st.builds(
     page_cost_ns=st.sampled_from([0.0, 500.0, 3e4, 6e7]),
     zero_page_bytes=st.sampled_from([0, 9, 9]),
     wakeup_latency_ns=st.sampled_from([0, 50_000, 3 * MS]),
+    multifd=st.sampled_from([None, None, *MULTIFD]),
+    clear_ns=st.sampled_from([0.0, 0.0, 1e5, 3e7, 3e8]),
+    protect_ns=st.sampled_from([0.0, 13.4, 1e4]),
 )
 limits = st.one_of(st.just(0), st.integers(10, 10**4), st.integers(10**6, 10**11))
 stalls = st.lists(

@@ -102,8 +102,8 @@ def test_auto_converge_is_proposed_only_where_it_is_off() -> None:
 
 
 def test_the_smallest_step_of_the_link_is_given() -> None:
-    """4e5 page writes a second, unthrottled: the link has to carry them, which 5 Gbit/s do not."""
-    made = config(4e5, auto_converge=False)
+    """3e5 page writes a second, unthrottled: the link has to carry them, which 5 Gbit/s do not."""
+    made = config(3e5, auto_converge=False)
     change = found(made)["link.bandwidth"]
     rates = [factor * 1.25e8 for factor in LINK_FACTORS]
     place = rates.index(parse_bytes_per_s(change.value))
@@ -129,6 +129,15 @@ def test_the_rate_limit_is_raised_where_it_binds_and_no_further_than_the_wire() 
     assert "link.bandwidth" not in changes
     assert changes["migration.max_bandwidth"].outcome == "does_not"
     assert parse_bytes_per_s(changes["migration.max_bandwidth"].value) <= 1.25e8
+
+
+def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
+    """6e5 page writes a second are 20 Gbit/s, which the wire has and a thread has not."""
+    made = config(6e5, auto_converge=False, downtime_limit=10)
+    made = replace(made, link=replace(made.link, bandwidth="40Gbit/s"))
+    changes = found(made)
+    assert "link.bandwidth" not in changes
+    assert_true(made, changes["migration.multifd_channels"])
 
 
 def test_without_time_nothing_is_claimed() -> None:

@@ -54,7 +54,12 @@ def ideal_link(
         Config(
             vm=VmConfig(memory=memory),
             workload=writer if intensity else WorkloadConfig(),
-            link=LinkConfig(bandwidth=bandwidth, page_header_bytes=0, zero_page_scan="unlimited"),
+            link=LinkConfig(
+                bandwidth=bandwidth,
+                page_header_bytes=0,
+                zero_page_scan="unlimited",
+                page_cost_ns=0,
+            ),
             migration=MigrationConfig(
                 version="qemu_9_1", auto_converge=False, downtime_limit=downtime_ms
             ),

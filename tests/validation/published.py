@@ -152,7 +152,10 @@ def with_long_syncs(dirty_gb_per_s: float, sync_ms: float, downtime_ms: int) -> 
             working_set_percent=90.0, page_writes_per_s=dirty_gb_per_s * 1e9 / 4096, threads=1
         ),
         link=LinkConfig(
-            bandwidth=LAW_LINK_GB_PER_S * 1e9, page_header_bytes=0, wakeup_latency_us=0
+            bandwidth=LAW_LINK_GB_PER_S * 1e9,
+            page_header_bytes=0,
+            page_cost_ns=0,
+            wakeup_latency_us=0,
         ),
         migration=MigrationConfig(auto_converge=False, downtime_limit=downtime_ms),
         tracking=TrackingConfig(

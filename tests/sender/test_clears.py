@@ -1,0 +1,181 @@
+"""What remote clears take: when, how long, and that no step or jump changes it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpusim.layout import Layout, Strokes
+from gpusim.pages.pages import Pages
+from tests.sender.fake_pages import FakePages
+from tests.sender.senders import (
+    GBIT,
+    MS,
+    NORMAL_BYTES,
+    PAGE,
+    S,
+    clears_of,
+    make_link,
+    make_sender,
+    seen,
+)
+
+CHUNK = 2**18
+PAGE_NS = NORMAL_BYTES / 1.25  # at 10 Gbit/s
+PROTECT_NS = 13.4
+NONE = np.zeros(0, np.int64)
+
+
+def test_a_chunk_is_cleared_before_its_first_page_and_the_rest_waits() -> None:
+    link = make_link(10 * GBIT, clear_ns=20_000, protect_ns=PROTECT_NS)
+    sender, pages = make_sender(link), FakePages([(False, 3 * CHUNK)], clear_every=CHUNK)
+    advanced = sender.advance(4 * S, pages)
+    took_ns = advanced.at_ns + sender.drain(pages)
+    held_ns = 20_000 + PROTECT_NS * CHUNK
+    expected = [(n, n * (CHUNK * PAGE_NS + held_ns)) for n in range(3)]
+    assert clears_of(advanced) == [(n, pytest.approx(at_ns, abs=1)) for n, at_ns in expected]
+    assert sender.remote_clears == 3
+    assert sender.remote_clear_ps / 1000 == pytest.approx(3 * held_ns)
+    assert took_ns == pytest.approx(3 * (CHUNK * PAGE_NS + held_ns), abs=50)
+
+
+def test_the_window_that_holds_a_clear_runs_long_and_its_bandwidth_is_less() -> None:
+    link = make_link(10 * GBIT, protect_ns=PROTECT_NS)
+    sender, pages = make_sender(link), FakePages([(False, 3 * CHUNK)], clear_every=CHUNK)
+    sender.advance(106 * MS, pages)
+    held_s, busy_s = CHUNK * PROTECT_NS * 1e-9, 0.102  # two bursts of 51 ms
+    assert sender.bandwidth == pytest.approx(10 * GBIT * busy_s / (busy_s + held_s), rel=1e-3)
+    sender.advance(250 * MS, pages)
+    assert sender.bandwidth == pytest.approx(10 * GBIT, rel=1e-3)
+
+
+def test_under_a_rate_limit_a_clear_takes_time_from_the_sleep() -> None:
+    link = make_link(10 * GBIT, protect_ns=PROTECT_NS)
+    sender, pages = make_sender(link, 134_217_728), FakePages([(False, CHUNK)], clear_every=CHUNK)
+    plain = make_sender(make_link(10 * GBIT), 134_217_728)
+    alike = FakePages([(False, CHUNK)])
+    sender.advance(S, pages)
+    plain.advance(S, alike)
+    assert seen(sender, pages) == seen(plain, alike)
+
+
+def test_a_clear_that_begins_is_finished_whenever_one_looks() -> None:
+    """The clear and the first page of its chunk are one step: it lasts 3.5 ms."""
+    link = make_link(10 * GBIT, protect_ns=PROTECT_NS)
+    sender, pages = make_sender(link), FakePages([(False, CHUNK)], clear_every=CHUNK)
+    advanced = sender.advance(1 * MS, pages)
+    assert clears_of(advanced) == [(0, 0)]
+    assert sender.normal_pages == 1
+    sender.advance(3 * MS, pages)
+    assert sender.normal_pages == 1
+    sender.advance(4 * MS, pages)
+    assert sender.normal_pages == int((4 * MS - PROTECT_NS * CHUNK) / PAGE_NS)
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_the_rest_is_sent_with_clears_or_without(clears: bool) -> None:
+    link = make_link(10 * GBIT, clear_ns=10_000)
+    sender, pages = make_sender(link), FakePages([(False, 1000)], clear_every=100)
+    took_ns = sender.drain(pages, clears=clears)
+    assert took_ns == pytest.approx(1000 * PAGE_NS + clears * 10 * 10_000, abs=1)
+    assert sender.remote_clears == clears * 10
+
+
+def lazy_pages(blocks: list[int], *, initially_set: bool = True) -> Pages:
+    pages = Pages(
+        Layout(blocks),
+        zero_first=NONE,
+        zero_last=NONE,
+        lazy=True,
+        initially_set=initially_set,
+        seed=1,
+    )
+    pages.start()
+    return pages
+
+
+def test_what_was_protected_at_the_start_is_not_protected_by_the_first_clear() -> None:
+    for initially_set, protected in ((True, 1000), (False, 0)):
+        pages = lazy_pages([1000], initially_set=initially_set)
+        assert pages.take([(10, 1, 1)]).protected.tolist() == [protected]
+
+
+def written(layout: Layout, first: int, last: int) -> Strokes:
+    slots = layout.cut(np.array([first]), np.array([last]))
+    return Strokes(
+        first=NONE,
+        last=NONE,
+        mean=np.zeros(0),
+        certain_first=slots[0],
+        certain_last=slots[1],
+    )
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    blocks=st.lists(st.integers(1, 60_000), min_size=1, max_size=12),
+    clear_ns=st.sampled_from([0.0, 1e5, 2e7, 2e8]),
+    protect_ns=st.sampled_from([0.0, 13.4, 500.0]),
+    bandwidth=st.sampled_from([GBIT / 8, GBIT, 10 * GBIT]),
+    max_bandwidth=st.sampled_from([0, 50_000_000]),
+    looks=st.lists(st.tuples(st.integers(1, 2 * S), st.floats(0, 1)), max_size=3),
+)
+def test_a_jump_over_real_pages_is_its_windows_one_by_one(
+    *,
+    blocks: list[int],
+    clear_ns: float,
+    protect_ns: float,
+    bandwidth: float,
+    max_bandwidth: int,
+    looks: list[tuple[int, float]],
+) -> None:
+    """Each block is a chunk; syncs on the way leave pages behind the cursor in its own chunk."""
+    stories = []
+    for shortsighted in (False, True):
+        pages = lazy_pages(blocks)
+        if shortsighted:
+            pages.run_ahead = lambda **_: (False, 1)  # type: ignore[method-assign]
+        link = make_link(bandwidth, clear_ns=clear_ns, protect_ns=protect_ns)
+        sender, now_ns = make_sender(link, max_bandwidth, downtime_s=0.0), 0
+        story: list[object] = []
+        for after_ns, share in [*looks, (5 * S, 0.0)]:
+            now_ns += after_ns
+            story += clears_of(sender.advance(now_ns, pages))
+            story += [seen(sender, pages), pages.cursor_page, pages.wraps]
+            last = int(share * sum(blocks))
+            if not pages.pending:
+                break
+            pages.sync(written(pages._layout, 0, last), written(pages._layout, 0, 0))
+        stories.append((story, sender.remote_clears, sender.remote_clear_ps))
+    assert stories[0] == stories[1]
+
+
+def test_a_window_that_a_clear_ends_early_is_none_of_a_jump() -> None:
+    """A clear of 60 ms in a window's first burst ends it before the second; one of 40 ms does not."""
+    burst = 15_553  # pages in 51 ms at 10 Gbit/s
+    for clear_ms, windows_s in ((60, 0.051 + 0.060), (40, 0.102 + 0.040)):
+        stories = []
+        for shortsighted in (False, True):
+            pages = FakePages(
+                [(False, 9 * burst)], clear_every=4 * burst, shortsighted=shortsighted
+            )
+            sender = make_sender(make_link(10 * GBIT, clear_ns=clear_ms * MS), downtime_s=0.0)
+            sender.advance(200 * MS, pages)  # two bursts and the longer clear have room
+            first = seen(sender, pages)
+            sender.advance(2 * S, pages)
+            stories.append((first, seen(sender, pages)))
+        assert stories[0] == stories[1]
+        sent_s = windows_s - clear_ms / 1000
+        assert stories[0][0].bandwidth == pytest.approx(10 * GBIT * sent_s / windows_s, rel=0.01)
+
+
+def test_a_jump_passes_over_clears() -> None:
+    """A whole pass without a look is a few takes, though every chunk is cleared on the way."""
+    pages = FakePages([(False, 40 * CHUNK)], clear_every=CHUNK)
+    sender = make_sender(make_link(10 * GBIT, protect_ns=PROTECT_NS))
+    sender.advance(30 * S, pages)
+    assert len(pages.takes) < 5
+    assert sender.remote_clears == 30 * S // (CHUNK * (PAGE_NS + PROTECT_NS)) + 1
+    assert sender.transferred_bytes > 34 * CHUNK * PAGE
