@@ -35,7 +35,7 @@ TIME = Quantity(key="total_time_s", label="total time (min)", scale=60.0)
 LOST = Quantity(key="guest_cpu_lost_percent", label="guest CPU lost\n(% of vCPU time)")
 DOWNTIME = Quantity(key="downtime_ms", label="downtime (ms)")
 AGAINST_NEVER = (
-    Quantity(key="total_time_s", label="total time,\n1 = without the timer", relative=True),
+    Quantity(key="total_time_s", label="total time,\n1 = without the timer", relative_to=NEVER),
     LOST,
     DOWNTIME,
 )
@@ -91,8 +91,8 @@ def memory(group: Ensemble) -> str:
 
 
 def rule(group: Ensemble) -> str:
-    """Which QEMU, as a reader says it."""
-    return group.value("migration.version").text
+    """Which QEMU, or what would be if."""
+    return group.value("migration.version").text.removeprefix("what if ")
 
 
 def variant(group: Ensemble) -> str:
@@ -134,7 +134,7 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
             workload: lines(_having(runs[sweep], "tracking.mode", mode), memory, interval)
             for sweep, workload in WORKLOADS.items()
         }
-        tracked = f"{called} tracking ({mode}), 100 Gbit/s; medians and 5 to 95 % of three seeds"
+        tracked = f"{called} tracking ({mode}), {_conditions(runs)}"
         draw_study(
             folder / f"study_{called}.png",
             "What the interval of the fallback sync changes",
@@ -152,23 +152,23 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
             intervals,
         )
     patterns = dict.fromkeys(str(run.config["workload.pattern"]) for run in runs[RULES])
-    sizes = dict.fromkeys(memory(group) for group in ensembles(runs[RULES]))
+    rules = dict.fromkeys(rule(group) for group in ensembles(runs[RULES]))
     draw_study(
         folder / "study_rules.png",
         "What other rules would have done",
-        ["lazy tracking, 100 Gbit/s; medians and 5 to 95 % of three seeds"],
+        [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
         {
             pattern.replace("_", " and "): lines(
-                _having(runs[RULES], "workload.pattern", pattern), rule, memory
+                _having(runs[RULES], "workload.pattern", pattern), memory, rule
             )
             for pattern in patterns
         },
         (
-            Quantity(key=TIME.key, label=f"{TIME.label}, log", scale=60.0, logarithmic=True),
+            Quantity(key=TIME.key, label="total time,\n1 = QEMU 9.2", relative_to="QEMU 9.2"),
             LOST,
             DOWNTIME,
         ),
-        XAxis(label="RAM, log scale", places={size: _gib(size) for size in sizes}),
+        XAxis(label="rules of QEMU, and what would be if", places=dict.fromkeys(rules)),
     )
     busy = dict.fromkeys(writes(group) for group in ensembles(runs[OPERATOR]))
     draw_study(
@@ -184,13 +184,13 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
     )
 
 
+def _conditions(runs: Mapping[str, Sequence[Run]]) -> str:
+    seeds = len({run.config["seed"] for run in runs[RULES]})
+    return f"100 Gbit/s; {f'medians and 5 to 95 % of {seeds} seeds' if seeds > 1 else 'one seed'}"
+
+
 def _name(line: Line) -> str:
     return line.name
-
-
-def _gib(size: str) -> float:
-    number, unit = size.split()
-    return float(number) * {"GiB": 1.0, "TiB": 1024.0}[unit]
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
@@ -278,7 +278,7 @@ def _operator_table(runs: Sequence[Run]) -> list[str]:
 
 
 def _widest_band(runs: Sequence[Run]) -> str:
-    """How far the 5 and 95 % of three seeds lie from their median, at most, and where."""
+    """How far the 5 and 95 % of the seeds lie from their median, at most, and where."""
     widest, where = 0.0, "-"
     for group in ensembles(runs):
         quantiles = group.quantiles(TIME.key)

@@ -29,14 +29,14 @@ class Quantity:
     Attributes:
         key: of summary.json; where no run has it there is no row.
         scale: what a run's number is divided by.
-        relative: it is divided by the line's own median at NEVER instead.
+        relative_to: a text of the x axis, by whose median a line is divided instead.
         logarithmic: the axis is.
     """
 
     key: str
     label: str
     scale: float = 1.0
-    relative: bool = False
+    relative_to: str | None = None
     logarithmic: bool = False
 
 
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class XAxis:
-    """Where texts stand.
+    """Where texts stand: on a logarithmic axis, or beside each other if none is a number.
 
     Attributes:
         places: text -> place, rising; None: it is no number, and stands at the right end.
@@ -63,12 +63,19 @@ class XAxis:
     label: str
     places: Mapping[str, float | None]
 
+    @property
+    def numbers(self) -> list[float]:
+        """The places of those that are numbers."""
+        return [place for place in self.places.values() if place is not None]
+
     def at(self, text: str) -> float:
-        """Its place on a logarithmic axis."""
+        """Its place."""
         place = self.places[text]
         if place is not None:
             return place
-        numbers = [number for number in self.places.values() if number is not None]
+        numbers = self.numbers
+        if not numbers:
+            return float(list(self.places).index(text))
         step = (numbers[-1] / numbers[0]) ** (1 / max(len(numbers) - 1, 1))
         return float(numbers[-1] * step)
 
@@ -128,8 +135,9 @@ def _anyone_has(key: str, columns: Mapping[str, Sequence[Line]]) -> bool:
 def _draw_line(panel: Panel, line: Line, index: int, quantity: Quantity, x: XAxis) -> None:
     colour, mark = style.RUN_COLOURS[index], MARKS[index]
     scale = quantity.scale
-    if quantity.relative:
-        scale = (NEVER in line.points and line.points[NEVER].median(quantity.key)) or 1.0
+    if quantity.relative_to is not None:
+        baseline = line.points.get(quantity.relative_to)
+        scale = (baseline and baseline.median(quantity.key)) or 1.0
     found = {text: group.quantiles(quantity.key) for text, group in line.points.items()}
     joined = [(x.at(text), q) for text, q in found.items() if q and x.places[text] is not None]
     joined.sort()
@@ -155,6 +163,11 @@ def _draw_line(panel: Panel, line: Line, index: int, quantity: Quantity, x: XAxi
 
 
 def _dress(panel: Panel, x: XAxis) -> None:
-    panel.set_xscale("log")
-    panel.set_xticks([x.at(text) for text in x.places], list(x.places), fontsize=9)
+    texts = list(x.places)
+    if x.numbers:
+        panel.set_xscale("log")
+    else:
+        panel.set_xlim(-0.6, len(texts) - 0.4)
+        texts = [text.replace(" ", "\n") for text in texts]  # or neighbours would meet
+    panel.set_xticks([x.at(text) for text in x.places], texts, fontsize=9)
     panel.set_xticks([], minor=True)
