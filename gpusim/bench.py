@@ -270,7 +270,9 @@ def run_config(backend: str, pages: int, threads: int) -> Config:
         workload=WriterConfig(working_set_percent=25.0, page_writes_per_s=WRITES_A_PAGE_S * pages),
         link=LinkConfig(bandwidth="unlimited", **free),
         migration=MigrationConfig(max_bandwidth=pages * 4096 // PASS_S),
-        tracking=TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+        tracking=TrackingConfig(
+            mode="kvm_legacy", protect_ns_per_page=0, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+        ),
         backend=BackendConfig(name=backend, threads=threads),
     )
 

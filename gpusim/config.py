@@ -234,7 +234,9 @@ class TrackingConfig:
         waits_for_burst: a fallback sync waits to merge until the sender's burst, of up to 51 ms, ends.
         remote_clear_us: kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG, one a chunk of 2^18 pages
             and round, in which the sending thread sends nothing; no source, so 0.
-        remote_clear_ns_per_page: the same, for each page that it write-protects. Default: starting to
+        protect_ns_per_page: to write-protect a page. kvm_manual: in the chunk's clear, in which the
+            sending thread sends nothing; kvm_legacy, dirty_ring: in the sync, each page that was
+            written; all of them at the start, unless initially_set. Default: starting to
             track 128 GiB took 460 ms with all pages protected and 10 ms with none (Linux
             3c9bd4006bfc), 450 ms for 2^25 pages; an inference, an upper estimate.
         first_write_cost_ns: vCPU time of the first write to a page after it was protected (a write
@@ -250,7 +252,7 @@ class TrackingConfig:
     misaligned_ms: float = 0.0
     waits_for_burst: bool = True
     remote_clear_us: float = 0.0
-    remote_clear_ns_per_page: float = 13.4
+    protect_ns_per_page: float = 13.4
     first_write_cost_ns: float = 0.0
 
 

@@ -50,6 +50,8 @@ class Scenario:
         protection: what that means for the guest's first writes.
         log_sync_ns, merge_ns: the two parts of a sync: reading the log, and merging it, for which the
             bitmap's mutex is needed.
+        start_ns: before the first sync: every page is protected.
+        sync_protect_ns: of a sync, for each page that the vCPUs have written since the last.
         sync_waits_for_burst: a fallback sync merges only when the sender's burst has ended.
         sync_waits_for_vcpus: a sync ends when every vCPU has answered, and one that the throttle put
             to sleep answers when it wakes: run_on_cpu in system/physmem.c:tcg_log_global_after_sync
@@ -74,6 +76,8 @@ class Scenario:
     protection: Protection
     log_sync_ns: int
     merge_ns: int
+    start_ns: int
+    sync_protect_ns: float
     sync_waits_for_burst: bool
     sync_waits_for_vcpus: bool
     big_lock_exits_per_s: float
@@ -286,7 +290,7 @@ def _link(
     in_range("link.wakeup_latency_us", config.wakeup_latency_us, 0, 1e6)
     in_range("link.non_ram_downtime_ms", config.non_ram_downtime_ms, 0, 1e7)
     in_range("tracking.remote_clear_us", tracking.remote_clear_us, 0, 1e6)
-    in_range("tracking.remote_clear_ns_per_page", tracking.remote_clear_ns_per_page, 0, 1e4)
+    in_range("tracking.protect_ns_per_page", tracking.protect_ns_per_page, 0, 1e4)
     lazy = tracking.mode == "kvm_manual"
     recorded = None
     if config.recorded is not None:
@@ -313,7 +317,7 @@ def _link(
         changes=_changes(config),
         multifd=_multifd(migration, config.queue_cost_ns, page_bytes),
         clear_ns=tracking.remote_clear_us * NS_PER_US * lazy,
-        protect_ns=tracking.remote_clear_ns_per_page * lazy,
+        protect_ns=tracking.protect_ns_per_page * lazy,
     )
 
 
@@ -407,6 +411,7 @@ def resolve(config: Config) -> Scenario:
     backend, backend_reason = _backend(config, vm_bytes, bitmap_bytes)
     limit = config.limit
     gib = vm_bytes / 2**30
+    protects = tracking.mode != "tcg"  # which only has to drop its TLB
     parameters = _parameters(config.migration)
     return Scenario(
         page_bytes=config.vm.page_size,
@@ -433,6 +438,10 @@ def resolve(config: Config) -> Scenario:
             + tracking.listeners_ms * NS_PER_MS
         ),
         merge_ns=round(tracking.merge_ns_per_gib * gib + tracking.misaligned_ms * NS_PER_MS),
+        start_ns=round(layout.pages * tracking.protect_ns_per_page)
+        if protects and not (lazy and tracking.initially_set)
+        else 0,
+        sync_protect_ns=tracking.protect_ns_per_page if protects and not lazy else 0.0,
         sync_waits_for_burst=tracking.waits_for_burst,
         big_lock_exits_per_s=config.vm.big_lock_exits_per_s,
         actions=actions_of("schedule", config.schedule, config.migration, _parameters),

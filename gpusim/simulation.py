@@ -98,6 +98,7 @@ class _Merged:
 
     kind: SyncKind
     start_ns: int
+    protect_ns: int
     newly_dirty: int
     pending: int
     cursor_page: int
@@ -290,7 +291,7 @@ class Migration:
         self.tick_merged = self._merge("fallback", self.tick_from_ns)
         merged_ns = now_ns + self.scenario.merge_ns
         self._stall_sender(now_ns, merged_ns)
-        end_ns = merged_ns
+        end_ns = merged_ns + self.tick_merged.protect_ns
         if self.scenario.sync_waits_for_vcpus:
             end_ns = max(end_ns, self._wakes_at_ns(self.tick_from_ns))
         self._at_or_now(self.tick_end, end_ns)
@@ -429,11 +430,11 @@ class Migration:
     def _sync(self, kind: SyncKind) -> None:
         """One sync of the migration thread's own, which waits for all of it, under the big lock."""
         scenario, start_ns = self.scenario, self.clock.now_ns
-        end_ns = start_ns + scenario.log_sync_ns + scenario.merge_ns
-        if scenario.sync_waits_for_vcpus and kind != "final":
-            end_ns = max(end_ns, self._wakes_at_ns(start_ns))
         self._begin_sync()
         merged = self._merge(kind, start_ns)
+        end_ns = start_ns + scenario.log_sync_ns + merged.protect_ns + scenario.merge_ns
+        if scenario.sync_waits_for_vcpus and kind != "final":
+            end_ns = max(end_ns, self._wakes_at_ns(start_ns))
         if kind == "final":
             self.sender.stall(start_ns, end_ns)  # that is downtime
         else:
@@ -448,8 +449,12 @@ class Migration:
     def _merge(self, kind: SyncKind, start_ns: int) -> _Merged:
         """Bring what was written into the bitmap."""
         self._knot()
+        written = self.guest.faults.count  # each page that was is protected, and faults but once
         newly_dirty = 0 if kind == "setup" else self._look()  # at the setup all is dirty
+        written = self.guest.faults.count - written
+        protect_ns = round(written * self.scenario.sync_protect_ns)
         return _Merged(
+            protect_ns=self.scenario.start_ns if kind == "setup" else protect_ns,
             kind=kind,
             start_ns=start_ns,
             newly_dirty=newly_dirty,

@@ -20,14 +20,18 @@ FREE_LINK = LinkConfig(
     bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0, wakeup_latency_us=0
 )
 FREE_EAGER = TrackingConfig(
-    mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0, waits_for_burst=False
+    mode="kvm_legacy",
+    log_sync_ns_per_gib=0,
+    merge_ns_per_gib=0,
+    waits_for_burst=False,
+    protect_ns_per_page=0,
 )
 FREE_LAZY = TrackingConfig(
     mode="kvm_manual",
     log_sync_ns_per_gib=0,
     merge_ns_per_gib=0,
     waits_for_burst=False,
-    remote_clear_ns_per_page=0,
+    protect_ns_per_page=0,
 )
 
 

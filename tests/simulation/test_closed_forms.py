@@ -63,7 +63,9 @@ def ideal_link(
             migration=MigrationConfig(
                 version="qemu_9_1", auto_converge=False, downtime_limit=downtime_ms
             ),
-            tracking=TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+            tracking=TrackingConfig(
+                mode="kvm_legacy", protect_ns_per_page=0, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+            ),
             limit=LimitConfig(stop_when_stuck=False),
         )
     )

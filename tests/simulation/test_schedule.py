@@ -105,7 +105,11 @@ def test_a_cancel_is_noticed_when_the_thread_wakes() -> None:
 
 def test_the_main_loop_comes_to_it_when_a_sync_lets_it() -> None:
     costly = TrackingConfig(
-        mode="kvm_legacy", log_sync_ns_per_gib=0, merge_ns_per_gib=0, listeners_ms=800
+        mode="kvm_legacy",
+        protect_ns_per_page=0,
+        log_sync_ns_per_gib=0,
+        merge_ns_per_gib=0,
+        listeners_ms=800,
     )
     found = run([{"at": "0.1s", "do": "cancel"}], tracking=costly)
     cancel = next(e for e in found.events if e.event == "qmp_enter_migrate_cancel")

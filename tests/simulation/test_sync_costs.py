@@ -18,7 +18,12 @@ LINK_BOUND: dict[str, Any] = {"bandwidth": "200MB/s", "max_bandwidth": 0, "limit
 
 
 def costs(**changes: Any) -> TrackingConfig:
-    free = {"log_sync_ns_per_gib": 0.0, "merge_ns_per_gib": 0.0, "waits_for_burst": False}
+    free = {
+        "log_sync_ns_per_gib": 0.0,
+        "merge_ns_per_gib": 0.0,
+        "waits_for_burst": False,
+        "protect_ns_per_page": 0.0,
+    }
     return TrackingConfig(mode="kvm_legacy", **{**free, **changes})
 
 
@@ -135,6 +140,23 @@ def test_vcpus_that_need_the_big_lock_stand_still(exits_per_s: float) -> None:
     runs_s = (1 - math.exp(-exits_per_s * 0.11)) / exits_per_s
     held = sum(sync.kind != "final" for sync in found.syncs)
     assert found.summary.guest_big_lock_s == pytest.approx(8 * held * (0.11 - runs_s))
+
+
+def test_what_was_written_is_protected_in_the_sync_or_in_the_chunks_clear() -> None:
+    """At 1 us a page: eager, all at the start and what was written at each sync; lazily, neither."""
+    eager = run(costs(protect_ns_per_page=1000))
+    protected = sum(sync.duration_ms for sync in eager.syncs) * 1000
+    assert eager.syncs[0].duration_ms == 2**20 / 1000
+    since_the_last = eager.summary.total_time_s - eager.syncs[-1].time_s
+    written = eager.summary.write_faults
+    assert written - since_the_last * 4e5 <= protected - 2**20 <= written
+    lazy = run(replace(costs(protect_ns_per_page=1000), mode="kvm_manual"))
+    assert {sync.duration_ms for sync in lazy.syncs} == {0.0}
+    assert lazy.summary.remote_clear_s > 1
+    at_start = replace(costs(protect_ns_per_page=1000), mode="kvm_manual", initially_set=False)
+    assert [sync.duration_ms for sync in run(at_start).syncs[:2]] == [2**20 / 1000, 0.0]
+    trapped = run(replace(costs(protect_ns_per_page=1000), mode="tcg"), auto_converge=False)
+    assert {sync.duration_ms for sync in trapped.syncs} == {0.0}
 
 
 def test_costs_are_zero_where_they_are_set_to_zero() -> None:

@@ -27,7 +27,7 @@ TRACKING = st.sampled_from([
     TrackingConfig(mode="kvm_legacy", log_sync_ns_per_gib=1e6, merge_ns_per_gib=2e6),
     TrackingConfig(mode="kvm_legacy", listeners_ms=120, misaligned_ms=30),
     TrackingConfig(mode="tcg", log_sync_ns_per_gib=0, merge_ns_per_gib=0),
-    TrackingConfig(mode="kvm_manual", remote_clear_us=3e3, remote_clear_ns_per_page=200),
+    TrackingConfig(mode="kvm_manual", remote_clear_us=3e3, protect_ns_per_page=200),
     TrackingConfig(mode="kvm_manual", first_write_cost_ns=4000),
     TrackingConfig(mode="tcg", first_write_cost_ns=20_000),
     TrackingConfig(mode="dirty_ring", first_write_cost_ns=20_000),

@@ -159,7 +159,11 @@ def with_long_syncs(dirty_gb_per_s: float, sync_ms: float, downtime_ms: int) -> 
         ),
         migration=MigrationConfig(auto_converge=False, downtime_limit=downtime_ms),
         tracking=TrackingConfig(
-            mode="kvm_legacy", misaligned_ms=sync_ms, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+            mode="kvm_legacy",
+            protect_ns_per_page=0,
+            misaligned_ms=sync_ms,
+            log_sync_ns_per_gib=0,
+            merge_ns_per_gib=0,
         ),
         limit=LimitConfig(simulated="10min"),
     )
