@@ -189,10 +189,11 @@ class MigrationConfig:
         downtime_limit: ms.
         avail_switchover_bandwidth: bytes a second, 0: as measured (since QEMU 8.2).
         throttle_trigger_threshold, cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle:
-            percent.
-        cpu_throttle_tailslow: smaller steps near the end.
+            percent; QEMU 2.6 has neither the first nor the last.
+        cpu_throttle_tailslow: smaller steps near the end (not in QEMU 2.6).
         fallback_sync_interval: null: the version's own (5s since QEMU 9.2, none before); "never"
-            switches the timer off. QEMU has no parameter for it.
+            switches the timer off. QEMU has no parameter for it. Under seed_v2, which looks every second,
+            how old a period's end must be.
         multifd_channels: 0: the capability multifd is off, QEMU's default, and one thread sends all.
             With it QEMU has 2 channels unless told, up to 255; 8 fill 100 Gbit/s.
     """
