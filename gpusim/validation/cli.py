@@ -11,8 +11,9 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +23,7 @@ from gpusim.config import Config, ConfigError
 from gpusim.results.whole import can_be_written, write_text
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
+from gpusim.validation.first_write import cross_fitted
 from gpusim.validation.quantities import Quantities, measured, simulated
 from gpusim.validation.recording import (
     SHIPPED,
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for recording in load_recordings(options.paths or [SHIPPED])
         ]
         _check_writable(options.json)
-        tasks = plan(cases, MODES[options.mode], options.seeds)
+        costs = cross_fitted([case.recording for case in cases]) if options.first_write else {}
+        tasks = plan(cases, MODES[options.mode], options.seeds, costs)
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {"rows": found_rows, "summary": found_summary}
         write_text(options.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
     print(table(found_rows), end="\n\n")
+    for cost_ns in sorted(set(costs.values())):
+        names = ", ".join(case for case, cost in costs.items() if cost == cost_ns)
+        print(f"first write {cost_ns:.0f} ns, fitted on the others: {names}\n")
     print(summary_text(found_summary))
     return 0
 
@@ -90,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=MODES,
         default="both",
         help="replay: recorded writes and wire; predict: what was known before; default: both",
+    )
+    parser.add_argument(
+        "--first-write",
+        action="store_true",
+        help="predict with a cost of first writes, fitted on the other half of the scenarios",
     )
     parser.add_argument(
         "--seeds",
@@ -125,8 +136,16 @@ def load_recordings(paths: Sequence[Path]) -> list[Recording]:
     return list(recordings.values())
 
 
-def plan(cases: Sequence[Case], modes: Sequence[Mode], seeds: int) -> list[Task]:
+def plan(
+    cases: Sequence[Case],
+    modes: Sequence[Mode],
+    seeds: int,
+    first_write_costs_ns: Mapping[str, float] | None = None,
+) -> list[Task]:
     """Every run there is to make: one replay of a case, and a prediction of it for each seed.
+
+    Args:
+        first_write_costs_ns: of the predictions, by case; 0 where it is not named.
 
     Raises:
         RecordingError: a recording that cannot be simulated.
@@ -134,7 +153,9 @@ def plan(cases: Sequence[Case], modes: Sequence[Mode], seeds: int) -> list[Task]
     tasks: list[Task] = []
     for place, case in enumerate(cases):
         for mode in modes:
-            build = replay_config if mode == "replay" else predict_config
+            cost_ns = (first_write_costs_ns or {}).get(case.recording.case, 0.0)
+            predict = partial(predict_config, first_write_cost_ns=cost_ns)
+            build: Callable[..., Config] = replay_config if mode == "replay" else predict
             try:
                 resolve(build(case.recording))
             except ConfigError as error:

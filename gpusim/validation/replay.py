@@ -49,7 +49,7 @@ STALLED_MS = 105  # a longer one is a stall, which the recorded bytes tell
 def replay_config(recording: Recording, seed: int = 1) -> Config:
     """The migration again, with the recorded writes and the recorded wire."""
     writes = _recorded_writes(recording)
-    awake = 1 - _running(recording)[-1].cpu_throttle_percentage / 100
+    awake = 1 - running(recording)[-1].cpu_throttle_percentage / 100
     pace = {
         "pace": "recorded",
         "recorded": writes,
@@ -62,7 +62,7 @@ def replay_config(recording: Recording, seed: int = 1) -> Config:
     return config
 
 
-def predict_config(recording: Recording, seed: int = 1) -> Config:
+def predict_config(recording: Recording, seed: int = 1, first_write_cost_ns: float = 0.0) -> Config:
     """The migration as it could have been predicted.
 
     Where a sequential writer stood when the migration began was not known, so the seed says.
@@ -75,7 +75,9 @@ def predict_config(recording: Recording, seed: int = 1) -> Config:
         catch_up = max(math.sqrt(math.prod(CATCH_UP_PAGE_WRITES_PER_S)), rate)
         pace = {"pace": "paced", "page_writes_per_s": rate, "catch_up_page_writes_per_s": catch_up}
     phase = random.Random(seed).randrange(guest.size_mib * PAGES_PER_MIB)
-    return _config(recording, _writer(recording, pace, phase), seed)
+    config = _config(recording, _writer(recording, pace, phase), seed)
+    config.tracking.first_write_cost_ns = first_write_cost_ns
+    return config
 
 
 def _config(recording: Recording, writer: WriterConfig, seed: int) -> Config:
@@ -146,7 +148,7 @@ def _writes_at_start(recording: Recording) -> float:
     return first.writes - recording.page_writes_per_s_before * first.time_s
 
 
-def _running(recording: Recording) -> list[Sample]:
+def running(recording: Recording) -> list[Sample]:
     """The samples before QEMU stopped the VM."""
     stop_s = math.inf if recording.stop_s is None else recording.stop_s
     return [sample for sample in recording.samples if sample.time_s < stop_s]
@@ -160,7 +162,7 @@ def _recorded_writes(recording: Recording) -> list[list[float]]:
     before = _writes_at_start(recording)
     pairs = [
         [0.0, 0.0],
-        *([sample.time_s, sample.writes - before] for sample in _running(recording)),
+        *([sample.time_s, sample.writes - before] for sample in running(recording)),
     ]
     last = recording.samples[-1]
     if recording.stop_s is not None and last.time_s >= recording.stop_s > pairs[-1][0]:
@@ -171,7 +173,7 @@ def _recorded_writes(recording: Recording) -> list[list[float]]:
 def _recorded_link(recording: Recording) -> list[list[float]]:
     """[[seconds, bytes on the wire], ...] while active: the final stage has no rate limit."""
     pairs = [[0.0, 0.0]]
-    for sample in _running(recording):
+    for sample in running(recording):
         if sample.status == "active" and sample.transferred_bytes is not None:
             pairs.append([sample.time_s, float(sample.transferred_bytes)])
     rising = _rising(pairs)
@@ -186,7 +188,7 @@ def _window_overrun_us(recording: Recording) -> float:
     QEMU's bandwidth sample is a window's bytes over its whole milliseconds. With a rate limit most
     windows hold the same bytes, so the samples tell the lengths, whose fractions cancel in the mean.
     """
-    samples = [sample.mbps for sample in _running(recording) if sample.mbps > 0]
+    samples = [sample.mbps for sample in running(recording) if sample.mbps > 0]
     usual = statistics.mode(samples) if samples else 0.0
     limit_mbps = recording.parameters["max-bandwidth"] * 8 / 1e6
     if not limit_mbps < usual < limit_mbps * FULL_WINDOW:

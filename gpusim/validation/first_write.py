@@ -1,0 +1,118 @@
+"""What the first write to a page after a sync cost the recorded guests, read off their own counters.
+
+A cost is fitted to the writes of the unthrottled part of recordings, given the write rate of the
+four seconds before the migration; total times take no part in it. A scenario's predictions get the
+cost that the other half of the scenarios gave, all repeats and versions of QEMU of a scenario being in
+the same half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gpusim.guest.guest import Guest
+from gpusim.guest.run_time import RunTime
+from gpusim.scenario import Scenario, resolve
+from gpusim.units import NS_PER_S
+from gpusim.validation.recording import Recording
+from gpusim.validation.replay import predict_config, running
+
+HIGHEST_NS = 20_000.0  # of the costs tried: that of about twenty exits from KVM
+FIT_STEPS = 24  # of the search: to a thousandth of a microsecond
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The unthrottled part of a recording, from its first sample to its last.
+
+    Attributes:
+        looks_ns: its syncs.
+        writes: that the guest counted.
+    """
+
+    scenario: Scenario
+    since_ns: int
+    until_ns: int
+    looks_ns: tuple[int, ...]
+    writes: int
+
+    def expected_writes(self, cost_ns: float) -> float:
+        """What the guest would have written at the rate of before, with such a cost."""
+        scenario = self.scenario
+        protection = replace(scenario.protection, cost_ns=cost_ns)
+        guest = Guest(scenario.layout, scenario.writers, RunTime(), protection)
+        for look_ns in (*self.looks_ns, self.until_ns):
+            guest.settle(look_ns, np.full(scenario.layout.chunks, -1))
+        ends = np.array([self.since_ns, self.until_ns])
+        return float(np.diff(scenario.writers[0].writes(ends, guest.faults.clocks[0]))[0])
+
+
+def stretch(recording: Recording) -> Stretch:
+    """The unthrottled part of a recording."""
+    events = recording.until_stop()
+    throttled_s = next((e.time_s for e in events if e.name == "migration_throttle"), math.inf)
+    samples = [sample for sample in running(recording) if sample.time_s <= throttled_s]
+    since_ns, until_ns = (round(samples[i].time_s * NS_PER_S) for i in (0, -1))
+    syncs = [e.time_s for e in events if e.name == "migration_bitmap_sync_start"]
+    looks_ns = (round(time_s * NS_PER_S) for time_s in syncs)
+    return Stretch(
+        resolve(predict_config(recording)),
+        since_ns,
+        until_ns,
+        tuple(look_ns for look_ns in looks_ns if 0 < look_ns < until_ns),
+        samples[-1].writes - samples[0].writes,
+    )
+
+
+def error(stretches: Sequence[Stretch], cost_ns: float) -> float:
+    """Root mean square of ln(expected / counted writes)."""
+    logs = [math.log(s.expected_writes(cost_ns) / s.writes) for s in stretches]
+    return math.sqrt(sum(log * log for log in logs) / len(logs))
+
+
+def fit(stretches: Sequence[Stretch]) -> float:
+    """The cost with the least error, ns; by golden section, as the error has one valley."""
+    ratio = (math.sqrt(5) - 1) / 2
+    low, high = 0.0, HIGHEST_NS
+    inner = [high - ratio * (high - low), low + ratio * (high - low)]
+    errors = [error(stretches, cost_ns) for cost_ns in inner]
+    for _ in range(FIT_STEPS):
+        if errors[0] <= errors[1]:
+            high = inner[1]
+            inner = [high - ratio * (high - low), inner[0]]
+            errors = [error(stretches, inner[0]), errors[0]]
+        else:
+            low = inner[0]
+            inner = [inner[1], low + ratio * (high - low)]
+            errors = [errors[1], error(stretches, inner[1])]
+    return round(low if low == 0 else (low + high) / 2)
+
+
+def halves(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
+    """The recordings by scenario, in alphabetical order one to the left and one to the right.
+
+    A paced guest tells nothing: it does its work whatever its writes cost.
+    """
+    speaking = [recording for recording in recordings if recording.guest.kind != "paced"]
+    names = sorted({_scenario(recording) for recording in speaking})
+    left = set(names[::2])
+    return (
+        [recording for recording in speaking if _scenario(recording) in left],
+        [recording for recording in speaking if _scenario(recording) not in left],
+    )
+
+
+def cross_fitted(recordings: Sequence[Recording]) -> dict[str, float]:
+    """Case -> the cost that the other half gave, ns."""
+    left, right = halves(recordings)
+    costs = [fit([stretch(recording) for recording in half]) for half in (left, right)]
+    in_left = {_scenario(recording) for recording in left}
+    return {r.case: costs[_scenario(r) in in_left] for r in recordings}
+
+
+def _scenario(recording: Recording) -> str:
+    return recording.case.split(".")[0]
