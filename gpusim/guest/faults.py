@@ -179,7 +179,8 @@ class RandomPages:
     def _add_up(self) -> None:
         """Protected pages of each kind, all chunks together."""
         weights = self._pages * self._protected
-        self._of_kind = np.bincount(self._kind, weights, minlength=len(self._density))
+        kinds = np.bincount(self._kind, weights, minlength=len(self._density))
+        self._of_kind = kinds.astype(np.float64)  # integers where there is nothing to count
 
 
 class SequentialPages:
