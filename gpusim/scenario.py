@@ -30,13 +30,11 @@ from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.versions import VERSIONS
+from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
 from gpusim.schedule import Action, actions_of, changed
 from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
 from gpusim.wire import Link, Multifd, RecordedLink
 from gpusim.workload import writers_of
-
-TRACKING_MODES = ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +391,13 @@ def resolve(config: Config) -> Scenario:
     tracking = config.tracking
     if tracking.mode not in TRACKING_MODES:
         reject("tracking.mode", tracking.mode, f"must be one of {', '.join(TRACKING_MODES)}")
+    parameters = _parameters(config.migration)
+    known = VERSIONS[config.migration.version].tracking
+    if tracking.mode not in known:
+        message = (
+            f"{config.migration.version} knows {' and '.join(known)} alone; add tracking={known[0]}"
+        )
+        reject("tracking.mode", tracking.mode, message)
     in_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
     in_range("tracking.log_sync_ns_per_gib", tracking.log_sync_ns_per_gib, 0, 1e9)
     in_range("tracking.log_sync_us_per_block", tracking.log_sync_us_per_block, 0, 1e6)
@@ -412,7 +417,6 @@ def resolve(config: Config) -> Scenario:
     limit = config.limit
     gib = vm_bytes / 2**30
     protects = tracking.mode != "tcg"  # which only has to drop its TLB
-    parameters = _parameters(config.migration)
     return Scenario(
         page_bytes=config.vm.page_size,
         layout=layout,

@@ -22,6 +22,8 @@ from gpusim.qemu.what_if import (
     ResponsiveThrottleRule,
 )
 
+TRACKING_MODES = ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
@@ -32,6 +34,7 @@ class Version:
         fallback_sync_interval_ns: None: it has no fallback sync.
         counts_flushed_bytes: the rate limit sees bytes when they are flushed, not when queued.
         lacks: parameters that it does not have; they stay at gpusim's defaults.
+        tracking: the modes that it knows.
         has_multifd: since 4.0.
         channels_find_zero_pages: zero-page-detection=multifd, the default since 9.0 (commit
             70c25c92e6); before, the migration thread finds them.
@@ -52,6 +55,7 @@ class Version:
     channels_find_zero_pages: bool = True
     syncs_channels_every_section: bool = False
     lacks: tuple[str, ...] = ()
+    tracking: tuple[str, ...] = TRACKING_MODES
 
 
 _SWITCHOVER_BANDWIDTH = ("avail_switchover_bandwidth",)  # since 8.2
@@ -66,6 +70,7 @@ VERSIONS = {
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
         has_multifd=False,
+        tracking=("kvm_legacy", "tcg"),  # manual protect since 5.0, the dirty ring since 6.1
         lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
     ),
     # qemu-file.c counts rate_limit_used as it queues; 8.2 and later ask mig_stats after the flush.

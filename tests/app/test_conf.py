@@ -16,6 +16,7 @@ from tests.sweeps.engines import need_engine_of
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
 QUESTIONS = sorted([*CONF.glob("experiment/*.yaml"), *CONF.glob("sweep/*.yaml")])
+COMPANIONS = {"migration=qemu_2_6": ["tracking=kvm_legacy"]}  # what an option cannot be without
 SWEEPS = sorted(CONF.glob("sweep/*.yaml"))
 
 
@@ -29,7 +30,7 @@ def _every_backend_and_memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_can_be_simulated(option: str) -> None:
     need_engine_of(option)
-    resolve(composed(option))
+    resolve(composed(option, *COMPANIONS.get(option, [])))
 
 
 def test_defaults_can_be_simulated() -> None:

@@ -28,6 +28,7 @@ AS_MERGED: dict[str, Any] = {
     "channels_find_zero_pages": True,
     "syncs_channels_every_section": False,
     "lacks": (),
+    "tracking": ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg"),
 }
 THE_OTHERS: dict[str, dict[str, Any]] = {
     "qemu_2_6": {
@@ -35,6 +36,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
         "fallback_sync_interval_ns": None,
         "counts_flushed_bytes": False,
         "has_multifd": False,
+        "tracking": ("kvm_legacy", "tcg"),
         "lacks": (
             "avail_switchover_bandwidth",
             "throttle_trigger_threshold",

@@ -1,8 +1,8 @@
 """Measurements that others published, and the migrations that they describe.
 
 What a letter leaves open is named here once for all of its rows: the guest's write rate, and how fast
-the sending thread finds zero pages, which is fitted on a row that is not judged. Every cost of gpusim's
-that is not named is zero: the letters say nothing of them.
+the sending thread finds zero pages, which is fitted on a row that is not judged. All other costs are
+gpusim's own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def stress(row: SeriesRow, version: str, page_writes_per_s: float = STRESS_WRITE
             ),
             link=LinkConfig(bandwidth=row.link, zero_page_scan=ZERO_PAGE_SCAN[row.link]),
             migration=MigrationConfig(version=version, downtime_limit=500),
-            tracking=TrackingConfig(log_sync_ns_per_gib=0, merge_ns_per_gib=0),
         )
     ).summary
 
@@ -114,7 +113,7 @@ def rk4n(row: Rk4nRow, page_writes_per_s: float = RK4N_WRITES_PER_S) -> Summary:
                 cpu_throttle_increment=row.increment,
                 downtime_limit=row.downtime_limit_ms,
             ),
-            tracking=TrackingConfig(log_sync_ns_per_gib=0, merge_ns_per_gib=0),
+            tracking=TrackingConfig(mode="kvm_legacy"),
         )
     ).summary
 
