@@ -41,20 +41,20 @@ def measured(recording: Recording) -> Quantities:
     ms in increment-5.qemu7.a): it reads its clock only after that (migration/migration.c:
     migration_iteration_finish, migration_calculate_complete).
     """
-    throttles = _throttles(recording)
+    steps = throttles(recording)
     return Quantities(
         total_time_s=recording.events[-1].time_s if recording.completed else None,
         dirty_sync_count=sum(
             event.name == "migration_bitmap_sync_start" for event in recording.events
         ),
-        max_throttle_percent=max((percent for _, percent in throttles), default=0),
-        first_throttle_s=throttles[0][0] if throttles else None,
+        max_throttle_percent=max((percent for _, percent in steps), default=0),
+        first_throttle_s=steps[0][0] if steps else None,
         transferred_bytes=max(sample.transferred_bytes or 0 for sample in recording.samples),
         converged=recording.completed,
     )
 
 
-def _throttles(recording: Recording) -> list[tuple[float, int]]:
+def throttles(recording: Recording) -> list[tuple[float, int]]:
     """(seconds, percent) of every time QEMU set the throttle, up to the VM's stop.
 
     QEMU 7.2 has no cpu_throttle_set. There the n-th migration_throttle is the n-th step of the
