@@ -271,7 +271,11 @@ def run_config(backend: str, pages: int, threads: int) -> Config:
         link=LinkConfig(bandwidth="unlimited", **free),
         migration=MigrationConfig(max_bandwidth=pages * 4096 // PASS_S),
         tracking=TrackingConfig(
-            mode="kvm_legacy", protect_ns_per_page=0, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+            mode="kvm_legacy",
+            first_write_cost_ns=0,
+            protect_ns_per_page=0,
+            log_sync_ns_per_gib=0,
+            merge_ns_per_gib=0,
         ),
         backend=BackendConfig(name=backend, threads=threads),
     )

@@ -242,9 +242,8 @@ class TrackingConfig:
             3c9bd4006bfc), 450 ms for 2^25 pages; an inference, an upper estimate.
         first_write_cost_ns: vCPU time of the first write to a page after it was protected (a write
             fault, an entry of Intel's page-modification log, TCG's slow path), besides the write.
-            0, as the one figure for KVM is an upper bound: 0.0587 s for 262144 pages, 224 ns, the
-            write itself among it (kvm list, 2022-02-03, "Extend Eager Page Splitting to the shadow
-            MMU"); the preset tcg has 420 (docs/model.md).
+            Default: KVM with the page-modification log, at most; 58.7 ms for 2^18 pages (kvm list,
+            2022-02-03, dirty_log_perf_test). 420 under tracking=tcg; docs/model.md has others.
     """
 
     mode: str = "kvm_manual"
@@ -257,7 +256,7 @@ class TrackingConfig:
     waits_for_burst: bool = True
     remote_clear_us: float = 0.0
     protect_ns_per_page: float = 13.4
-    first_write_cost_ns: float = 0.0
+    first_write_cost_ns: float = 224.0
 
 
 @dataclass

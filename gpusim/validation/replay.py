@@ -87,7 +87,9 @@ def _config(recording: Recording, writer: WriterConfig, seed: int) -> Config:
         workload=writer,
         link=LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0.0),
         migration=_migration(recording),
-        tracking=TrackingConfig(mode="tcg", log_sync_ns_per_gib=0.0, merge_ns_per_gib=0.0),
+        tracking=TrackingConfig(
+            mode="tcg", log_sync_ns_per_gib=0.0, merge_ns_per_gib=0.0, first_write_cost_ns=0.0
+        ),
         backend=BackendConfig(threads=1),
         limit=LimitConfig(simulated=recording.limit_s, stop_when_stuck=False),
         seed=seed,

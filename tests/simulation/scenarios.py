@@ -25,6 +25,7 @@ FREE_EAGER = TrackingConfig(
     merge_ns_per_gib=0,
     waits_for_burst=False,
     protect_ns_per_page=0,
+    first_write_cost_ns=0,
 )
 FREE_LAZY = TrackingConfig(
     mode="kvm_manual",
@@ -32,6 +33,7 @@ FREE_LAZY = TrackingConfig(
     merge_ns_per_gib=0,
     waits_for_burst=False,
     protect_ns_per_page=0,
+    first_write_cost_ns=0,
 )
 
 

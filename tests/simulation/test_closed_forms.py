@@ -64,7 +64,11 @@ def ideal_link(
                 version="qemu_9_1", auto_converge=False, downtime_limit=downtime_ms
             ),
             tracking=TrackingConfig(
-                mode="kvm_legacy", protect_ns_per_page=0, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+                mode="kvm_legacy",
+                first_write_cost_ns=0,
+                protect_ns_per_page=0,
+                log_sync_ns_per_gib=0,
+                merge_ns_per_gib=0,
             ),
             limit=LimitConfig(stop_when_stuck=False),
         )

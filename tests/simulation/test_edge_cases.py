@@ -81,6 +81,7 @@ def test_edge_case_08_the_forced_sync_keeps_the_grid_of_the_migrations_start() -
 def test_edge_case_09_the_grid_drifts_by_what_a_sync_takes() -> None:
     costly = TrackingConfig(
         mode="kvm_legacy",
+        first_write_cost_ns=0,
         protect_ns_per_page=0,
         log_sync_ns_per_gib=0,
         merge_ns_per_gib=0,
@@ -113,6 +114,7 @@ def test_edge_case_17_more_is_left_at_the_stop_than_the_decision_saw() -> None:
     """While the last exact sync takes its time the guest writes on, so the downtime overruns."""
     costly = TrackingConfig(
         mode="kvm_legacy",
+        first_write_cost_ns=0,
         protect_ns_per_page=0,
         log_sync_ns_per_gib=0,
         merge_ns_per_gib=0,
@@ -131,6 +133,7 @@ def test_edge_case_18_a_throttle_set_by_the_final_sync_does_not_count() -> None:
     found = 0
     costly = TrackingConfig(
         mode="kvm_legacy",
+        first_write_cost_ns=0,
         protect_ns_per_page=0,
         log_sync_ns_per_gib=0,
         merge_ns_per_gib=0,

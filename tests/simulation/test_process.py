@@ -23,6 +23,7 @@ from tests.simulation.scenarios import config
 
 SLOW_SYNC = TrackingConfig(
     mode="kvm_legacy",
+    first_write_cost_ns=0,
     protect_ns_per_page=0,
     log_sync_ns_per_gib=0,
     merge_ns_per_gib=0,
@@ -125,7 +126,11 @@ def test_edge_case_19_a_throttle_stopped_at_its_tick_leaves_the_vcpus_deaf() -> 
     """The vCPUs' flag stays set, so that no later migration throttles them: it only says it does."""
     link_bound = {"bandwidth": "200MB/s", "max_bandwidth": 0, "limit_s": 100}
     free = TrackingConfig(
-        mode="kvm_legacy", protect_ns_per_page=0, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+        mode="kvm_legacy",
+        first_write_cost_ns=0,
+        protect_ns_per_page=0,
+        log_sync_ns_per_gib=0,
+        merge_ns_per_gib=0,
     )
     base = config(tracking=free, **link_bound)
     throttled_s = simulate(base).summary.first_throttle_s

@@ -106,6 +106,7 @@ def test_a_cancel_is_noticed_when_the_thread_wakes() -> None:
 def test_the_main_loop_comes_to_it_when_a_sync_lets_it() -> None:
     costly = TrackingConfig(
         mode="kvm_legacy",
+        first_write_cost_ns=0,
         protect_ns_per_page=0,
         log_sync_ns_per_gib=0,
         merge_ns_per_gib=0,

@@ -23,6 +23,7 @@ def costs(**changes: Any) -> TrackingConfig:
         "merge_ns_per_gib": 0.0,
         "waits_for_burst": False,
         "protect_ns_per_page": 0.0,
+        "first_write_cost_ns": 0.0,
     }
     return TrackingConfig(mode="kvm_legacy", **{**free, **changes})
 

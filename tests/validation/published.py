@@ -159,6 +159,7 @@ def with_long_syncs(dirty_gb_per_s: float, sync_ms: float, downtime_ms: int) -> 
         migration=MigrationConfig(auto_converge=False, downtime_limit=downtime_ms),
         tracking=TrackingConfig(
             mode="kvm_legacy",
+            first_write_cost_ns=0,
             protect_ns_per_page=0,
             misaligned_ms=sync_ms,
             log_sync_ns_per_gib=0,
