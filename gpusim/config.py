@@ -17,9 +17,9 @@ class ConfigError(ValueError):
         self.key, self.value, self._message = key, value, message
         super().__init__(f"{key} = {value}: {message}")
 
-    def within(self, part: str) -> ConfigError:
-        """The same error, of a key inside a part."""
-        return ConfigError(f"{part}.{self.key}", self.value, self._message)
+    def moved(self, old: str, new: str) -> ConfigError:
+        """The same error, of a key that stands elsewhere: under `new` instead of under `old`."""
+        return ConfigError(new + self.key.removeprefix(old), self.value, self._message)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
         """It comes back whole from a worker process."""

@@ -24,7 +24,15 @@ from gpusim.checks import (
     rising,
     whole,
 )
-from gpusim.config import Config, ConfigError, LinkConfig, MigrationConfig, TrackingConfig, VmConfig
+from gpusim.config import (
+    AttemptConfig,
+    Config,
+    ConfigError,
+    LinkConfig,
+    MigrationConfig,
+    TrackingConfig,
+    VmConfig,
+)
 from gpusim.guest.faults import Protection
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
@@ -367,12 +375,14 @@ def attempts_of(config: Config) -> list[tuple[int, Config]]:
     return found
 
 
-def _resolve_attempt(number: int, own: Config) -> Scenario:
+def _resolve_attempt(number: int, said: AttemptConfig, own: Config) -> Scenario:
+    """The scenario of an attempt; an error of what it alone says is told as its own."""
     try:
         return resolve(own)
     except ConfigError as error:
-        if error.key.startswith("schedule"):
-            raise error.within(f"attempts[{number}]") from None
+        group, _, name = error.key.partition(".")
+        if group.startswith("schedule") or (group == "migration" and name in said.migration):
+            raise error.moved("", f"attempts[{number}].") from None
         raise
 
 
@@ -384,7 +394,8 @@ def resolve(config: Config) -> Scenario:
             VM whose bitmaps do not fit memory.
     """
     if config.attempts:
-        return [_resolve_attempt(n, own) for n, (_, own) in enumerate(attempts_of(config))][-1]
+        numbered = enumerate(zip(config.attempts, attempts_of(config), strict=True))
+        return [_resolve_attempt(n, said, own) for n, (said, (_, own)) in numbered][-1]
     whole("seed", config.seed, 0, 2**63 - 1)
     whole("vm.vcpus", config.vm.vcpus, 1, 65536)
     layout = _layout(config.vm)

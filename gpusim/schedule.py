@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gpusim.checks import LONGEST_NS, parsed, reject, whole
-from gpusim.config import MigrationConfig
+from gpusim.config import ConfigError, MigrationConfig
 from gpusim.qemu.parameters import Parameters
 from gpusim.units import parse_ns
 
@@ -47,12 +47,13 @@ def actions_of(
     migration: MigrationConfig,
     parameters_of: Callable[[MigrationConfig], Parameters],
 ) -> tuple[Action, ...]:
-    """The actions of a schedule.
+    """The actions of a schedule: those by time in order, then those by sync in order.
 
     Args:
         key: of the schedule in the config.
         schedule: as the config has it.
-        migration: what holds before; a value is checked beside those set before it in the list.
+        migration: what holds before; a value is checked beside those that are set at earlier times, or
+            at earlier syncs.
         parameters_of: checks the whole and makes numbers of it.
 
     Raises:
@@ -60,30 +61,38 @@ def actions_of(
     """
     if not isinstance(schedule, list | tuple):
         reject(key, schedule, f"must be a list such as [{EXAMPLE}]")
-    actions = []
+    found = []
     for number, entry in enumerate(schedule):
-        action, migration = _action(f"{key}[{number}]", entry, migration, parameters_of)
-        actions.append(action)
+        own = f"{key}[{number}]"
+        found.append((own, _action(own, entry)))
+    timed = sorted((a.at_ns, n) for n, (_, a) in enumerate(found) if a.at_ns is not None)
+    by_sync = sorted((a.at_sync, n) for n, (_, a) in enumerate(found) if a.at_sync is not None)
+    actions = []
+    for order in (timed, by_sync):
+        after = migration
+        for _, number in order:
+            own, action = found[number]
+            if action.do == "set":
+                action, after = _with_changes(own, action, after, parameters_of)
+            actions.append(action)
     return tuple(actions)
 
 
-def _action(
-    key: str,
-    entry: object,
-    migration: MigrationConfig,
-    parameters_of: Callable[[MigrationConfig], Parameters],
-) -> tuple[Action, MigrationConfig]:
-    """One entry, and what the migration is set to after it."""
+def _action(key: str, entry: object) -> Action:
+    """One entry, its parameters not yet checked."""
     if not isinstance(entry, Mapping):
         reject(key, entry, f"must be an entry such as {EXAMPLE}")
     if strays := entry.keys() - {"at", "at_sync", "do", "set"}:
-        reject(f"{key}.{min(strays)}", entry[min(strays)], "no such key; at, at_sync, do or set")
+        stray = min(strays, key=str)
+        reject(f"{key}.{stray}", entry[stray], "no such key; at, at_sync, do or set")
     if ("at" in entry) == ("at_sync" in entry):
         reject(key, dict(entry), "needs either at (a time) or at_sync (a number of syncs)")
     if ("do" in entry) == ("set" in entry):
         reject(key, dict(entry), "needs either do (pause, resume, cancel) or set (parameters)")
     at_ns = None
     if "at" in entry:
+        if isinstance(entry["at"], bool):
+            reject(f"{key}.at", entry["at"], 'must be a time, such as "60s" or seconds')
         at_ns = parsed(f"{key}.at", entry["at"], parse_ns, '"60s" or seconds')
         if not 0 <= at_ns <= LONGEST_NS:
             reject(f"{key}.at", entry["at"], "must lie between 0 and 1e8 seconds")
@@ -93,7 +102,7 @@ def _action(
     if "do" in entry:
         if entry["do"] not in DEEDS:
             reject(f"{key}.do", entry["do"], f"must be one of {', '.join(DEEDS)}")
-        return Action(**when, do=entry["do"], changes={}, said={}), migration
+        return Action(**when, do=entry["do"], changes={}, said={})
     said = entry["set"]
     if not isinstance(said, Mapping) or not said:
         reject(f"{key}.set", said, "must hold parameters, such as {downtime_limit: 1000}")
@@ -104,11 +113,23 @@ def _action(
             )
         if name not in SETTABLE:
             reject(f"{key}.set.{name}", value, f"must be one of {', '.join(SETTABLE)}")
-    after = changed(f"{key}.set", migration, said)
-    parameters = parameters_of(after)
-    names = [FIELDS.get(str(name), str(name)) for name in said]
-    changes = {name: getattr(parameters, name) for name in names}
-    return Action(**when, do="set", changes=changes, said=dict(said)), after
+    return Action(**when, do="set", changes={}, said=dict(said))
+
+
+def _with_changes(
+    key: str,
+    action: Action,
+    migration: MigrationConfig,
+    parameters_of: Callable[[MigrationConfig], Parameters],
+) -> tuple[Action, MigrationConfig]:
+    """The action with its parameters as numbers, and what the migration is set to after it."""
+    after = changed(f"{key}.set", migration, action.said)
+    try:
+        parameters = parameters_of(after)
+    except ConfigError as error:
+        raise error.moved("migration.", f"{key}.set.") from None
+    names = [FIELDS.get(name, name) for name in action.said]
+    return replace(action, changes={name: getattr(parameters, name) for name in names}), after
 
 
 def changed(key: str, migration: MigrationConfig, said: Mapping[str, Any]) -> MigrationConfig:

@@ -161,7 +161,9 @@ class Migration:
         self.waits_for_burst = False
         self.tick_merged: _Merged | None = None
         self.tick_end = self.clock.timer(self._end_tick, priority=SYNC_TIMER, freezes=False)
+        self.stalled_to_ns = 0  # by syncs
         self.actions = deque(a for a in scenario.actions if a.at_sync is not None)
+        self.waiting_actions: list[Action] = []  # for a tick to end
         self.action_timers: list[Timer] = []
         self.cancelled = False
         self.last_look_ns = 0
@@ -170,8 +172,7 @@ class Migration:
         self.syncs: list[SyncRecord] = []
         self.events: list[Event] = []
         self.knots: list[Knot] = []
-        self.throttle_since_ns: int | None = None
-        self.first_throttle_ns: int | None = None
+        self.throttle_steps: list[tuple[int, int]] = []  # since when which percent
         self.sync_stall_ns = self.main_loop_stall_ns = self.longest_main_loop_stall_ns = 0
         self.big_lock_s = 0.0  # that vCPUs stood still for it
         self.stuck = _Stuck(scenario.layout.pages, scenario.stuck_from_ns)
@@ -191,9 +192,10 @@ class Migration:
             if self.waits_for_burst and not self.sender.in_burst:
                 self._merge_tick()
             self._knot_if_due()
+            ready = advanced.turn and not self.cancelled and self._turn()
             if self.cancelled:
                 return self._cancel()
-            if advanced.turn and self._turn():
+            if ready:
                 return self._complete()
             if self.stuck.given_up:
                 return self._stop("ok", "not_converged", self._stuck_reason())
@@ -224,7 +226,9 @@ class Migration:
 
     def afterwards(self, result: Result, idle_ns: int, auto_converge: bool) -> Result:
         """Let the process live on without a migration, which a timer that was left armed may end."""
-        if result.summary.verdict == "converged":
+        if result.summary.verdict != "cancelled":
+            self.sync_timer_rule.stop()
+            self.process.sync_timer_left_ns = None
             return result
         aborts_ns = self.process.idle(self.sync_timer_rule, idle_ns, auto_converge)
         if aborts_ns is None:
@@ -241,18 +245,18 @@ class Migration:
     def _turn(self) -> bool:
         """A turn of the main loop at which the estimate is low. True: ready to switch over."""
         page_bytes, threshold_bytes = self.scenario.page_bytes, self.sender.threshold_bytes
-        wants_sync = self.switchover.wants_sync(self.pages.pending * page_bytes, threshold_bytes)
-        if wants_sync or self.switchover.ready(self.pages.pending * page_bytes, threshold_bytes):
-            self._wait_for_tick()
-        if wants_sync:
+        pending = self.pages.pending * page_bytes
+        self._wait_for_tick()
+        if self.cancelled or self.clock.now_ns >= self.scenario.simulated_limit_ns:
+            return False
+        if self.switchover.wants_sync(pending, threshold_bytes):
             self._sync("exact")
-            size = self.pages.pending * page_bytes
-            self._event("migrate_pending_exact", at_ns=self.bql_free_ns, size=size)
+            pending = self.pages.pending * page_bytes
+            self._event("migrate_pending_exact", at_ns=self.bql_free_ns, size=pending)
         self.sender.iterate()
-        if not self.switchover.ready(self.pages.pending * page_bytes, threshold_bytes):
+        if not self.switchover.ready(pending, threshold_bytes):
             return False
         at_ns = max(self.clock.now_ns, self.bql_free_ns)
-        pending = self.pages.pending * page_bytes
         self._event("migration_thread_low_pending", at_ns=at_ns, pending=pending)
         return True
 
@@ -266,6 +270,10 @@ class Migration:
     def _sync_timer_tick(self) -> None:
         """The fallback timer fires in the main loop, and reads the log if it is time for a sync."""
         rule = self.sync_timer_rule
+        assert self.sync_timer is not None
+        if self.bql_free_ns > self.clock.now_ns:  # the migration thread's sync holds the big lock
+            self.sync_timer.arm(self.bql_free_ns)
+            return
         if rule.needs_auto_converge and not self.parameters.auto_converge:
             return
         self.tick_from_ns = self.clock.now_ns
@@ -283,7 +291,7 @@ class Migration:
         vCPUs.
         """
         assert self.tick_from_ns is not None
-        holds = self.sender.in_burst and not self.cancelled
+        holds = self.sender.in_burst and not self.cancelled  # a thread that is to end sends no more
         self.waits_for_burst = holds and self.scenario.sync_waits_for_burst
         if self.waits_for_burst:
             return
@@ -306,6 +314,9 @@ class Migration:
         self.tick_from_ns = self.tick_merged = None
         self.sync_timer_rule.after_tick(self.accounting.dirty_sync_count)
         self.sync_timer.arm(self._tick_after(now_ns))
+        for action in self.waiting_actions:
+            self._schedule(action, now_ns)
+        self.waiting_actions.clear()
 
     def _at_or_now(self, timer: Timer, at_ns: int) -> None:
         """Arm a timer, or fire it at once if it is due."""
@@ -318,15 +329,21 @@ class Migration:
         """The migration thread wants the big lock, which a tick that syncs holds until it ends."""
         from_ns = self.clock.now_ns
         while self.tick_from_ns is not None:
+            if self.waits_for_burst:
+                self._merge_tick()
+                continue
             step = self.merge if self.merge.at_ns is not None else self.tick_end
             assert step.at_ns is not None
             self.clock.run_to(step.at_ns)
         self._stall_sender(from_ns, self.clock.now_ns)
 
     def _stall_sender(self, from_ns: int, until_ns: int) -> None:
+        """Hold the sender up, which may be held up for a part of that already."""
         if until_ns > from_ns:
             self.sender.stall(from_ns, until_ns)
-            self.sync_stall_ns += until_ns - from_ns
+            counted_to_ns = min(until_ns, self.scenario.simulated_limit_ns)
+            self.sync_stall_ns += max(0, counted_to_ns - max(from_ns, self.stalled_to_ns))
+            self.stalled_to_ns = max(self.stalled_to_ns, counted_to_ns)
 
     def _tick_wants_sync(self, at_ns: int) -> bool:
         """Whether a tick then forces a sync, if none comes before."""
@@ -364,8 +381,8 @@ class Migration:
 
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
-        woken_ns = max(tick_ns, self.bql_free_ns) // NS_PER_MS * NS_PER_MS
-        return woken_ns + self.sync_timer_rule.tick_ns
+        woken_ns = max(tick_ns, self.bql_free_ns)
+        return woken_ns - self.clock.vm_ns(woken_ns) % NS_PER_MS + self.sync_timer_rule.tick_ns
 
     def _schedule(self, action: Action, at_ns: int) -> None:
         """Do something at a time."""
@@ -379,15 +396,20 @@ class Migration:
 
     def _act(self, action: Action) -> None:
         """Do what management asks for, once the main loop, which a sync keeps busy, comes to it."""
-        if self.tick_from_ns is not None or self.bql_free_ns > self.clock.now_ns:
-            busy = (self.bql_free_ns, self.merge.at_ns, self.tick_end.at_ns, self.clock.now_ns + 1)
-            self._schedule(action, max(at_ns for at_ns in busy if at_ns is not None))
+        if self.cancelled:
+            return
+        if self.tick_from_ns is not None:
+            self.waiting_actions.append(action)
+            return
+        if self.bql_free_ns > self.clock.now_ns:
+            self._schedule(action, self.bql_free_ns)
             return
         self._knot()
         if action.do == "set":
             self.parameters = replace(self.parameters, **action.changes)
             self.throttle.parameters = self.parameters
-            self.sender.limit_bandwidth(self.parameters.max_bandwidth)
+            if "max_bandwidth" in action.changes:
+                self.sender.limit_bandwidth(self.parameters.max_bandwidth)
             self._event("qmp_enter_migrate_set_parameters", **action.said)
         elif action.do == "cancel":
             self.cancelled = True
@@ -423,7 +445,9 @@ class Migration:
         self.guest.settle(self.clock.vm_ns(now_ns), self.clock.vm_times_ns(self.cleared_at))
 
     def _wakes_at_ns(self, t_ns: int) -> int:
-        """When every vCPU that the throttle has put to sleep has answered."""
+        """When every vCPU that the throttle has put to sleep has answered; a paused one does at once."""
+        if not self.clock.vm_runs:
+            return t_ns
         vm_ns = self.clock.vm_ns(t_ns)
         return t_ns + self.run_time.wakes_at_ns(vm_ns) - vm_ns
 
@@ -496,10 +520,10 @@ class Migration:
         )
         self._knot()
         self._note_stall(merged, end_ns)
-        while self.actions and self.actions[0].at_sync == accounting.dirty_sync_count:
+        while self.actions and (self.actions[0].at_sync or 0) <= accounting.dirty_sync_count:
             self._schedule(self.actions.popleft(), end_ns)
         if merged.kind in ("exact", "fallback"):
-            waits = self._next_action_ns() < NEVER_NS or bool(self.actions)
+            waits = self._next_action_ns() < NEVER_NS or self.actions or self.waiting_actions
             exhausted = self.throttle.exhausted and not waits
             self.stuck.after_sync(merged.start_ns, self.pages.wraps, merged.pending, exhausted)
 
@@ -510,7 +534,7 @@ class Migration:
         """
         if merged.kind == "final":  # the VM is stopped
             return
-        held_ns = end_ns - merged.start_ns
+        held_ns = max(0, min(end_ns, self.scenario.simulated_limit_ns) - merged.start_ns)
         self.main_loop_stall_ns += held_ns
         self.longest_main_loop_stall_ns = max(self.longest_main_loop_stall_ns, held_ns)
         exits_per_s, held_s = self.scenario.big_lock_exits_per_s, held_ns / NS_PER_S
@@ -532,14 +556,20 @@ class Migration:
         if stopped or self.throttle.percent == self.run_time.percent:
             return
         self.run_time.throttle(self.clock.vm_ns(at_ns), self.throttle.percent)
-        self.throttle_since_ns = at_ns
-        if self.first_throttle_ns is None:
-            self.first_throttle_ns = at_ns
+        self.throttle_steps.append((at_ns, self.throttle.percent))
 
     def _complete(self) -> Result:
-        """Stop the VM, sync for the last time, send the rest, switch over."""
+        """Stop the VM, sync for the last time, send the rest, switch over.
+
+        The big lock is held to the end: no timer fires, and nobody is listened to.
+        """
         self.clock.run_to(max(self.clock.now_ns, self.bql_free_ns))
+        if self.cancelled:  # by what happened while the last exact sync went on
+            return self._cancel()
         stop_ns = self.clock.now_ns
+        self._stop_sync_timer()
+        for timer in self.action_timers:
+            timer.cancel()
         self.clock.stop_vm()
         self.stopped_ns = stop_ns
         self._event("migration_completion_vm_stop")
@@ -563,14 +593,11 @@ class Migration:
         return self._result("ok", "converged", reason, stop_ns=stop_ns, downtime_ms=downtime_ms)
 
     def _cancel(self) -> Result:
-        """End as cancelled: the thread notices when it wakes, and until then the main loop goes on."""
-        self.clock.run_to(max(self.clock.now_ns, self.sender.notices_ns))
-        self._event("migrate_set_state", new_state="cancelled")
-        total_s = self.clock.now_ns / NS_PER_S
-        return self._stop("ok", "cancelled", f"cancelled after {total_s:.1f} s")
+        """End as cancelled: the thread notices when it wakes, and until then the main loop goes on.
 
-    def _stop(self, status: Status, verdict: Verdict | None, reason: str) -> Result:
-        """Give up; the VM runs on at the source, and the process with what it keeps."""
+        The VM runs on at the source, and the process with what it keeps.
+        """
+        self.clock.run_to(max(self.clock.now_ns, self.sender.notices_ns))
         process, vm_ns = self.process, self.clock.vm_ns(self.clock.now_ns)
         ticks = self.run_time.percent and self.run_time.tick_before(np.array([vm_ns]))[0] == vm_ns
         process.throttle_thread_scheduled |= bool(ticks)
@@ -582,6 +609,12 @@ class Migration:
         process.dirty_sync_count = self.accounting.dirty_sync_count
         armed_ns = self.sync_timer.at_ns if self.sync_timer else None
         process.sync_timer_left_ns = None if armed_ns is None else armed_ns - self.clock.now_ns
+        self._event("migrate_set_state", new_state="cancelled")
+        total_s = self.clock.now_ns / NS_PER_S
+        return self._stop("ok", "cancelled", f"cancelled after {total_s:.1f} s")
+
+    def _stop(self, status: Status, verdict: Verdict | None, reason: str) -> Result:
+        """Give up; what was given up by gpusim and not by management leaves nothing to the process."""
         return self._result(status, verdict, reason, stop_ns=self.clock.now_ns, downtime_ms=None)
 
     def _stop_sync_timer(self) -> None:
@@ -602,9 +635,11 @@ class Migration:
         self._knot()
         total_s = self.clock.now_ns / NS_PER_S
         stop_vm_ns = self.clock.vm_ns(stop_ns)
+        steps = self.throttle_steps
+        highest = max((percent for _, percent in steps), default=0)
+        ends_ns = [*(since_ns for since_ns, _ in steps[1:]), stop_ns] if steps else []
         self._settle(stop_ns)
         lost_s = self.guest.lost_vcpu_s(stop_vm_ns)
-        since_ns = self.throttle_since_ns
         summary = Summary(
             status=status,
             verdict=verdict,
@@ -615,13 +650,14 @@ class Migration:
             first_pass_s=self.syncs[1].time_s if len(self.syncs) > 1 else None,
             dirty_sync_count=self.accounting.dirty_sync_count,
             fallback_sync_count=sum(sync.kind == "fallback" for sync in self.syncs),
-            first_throttle_s=None
-            if self.first_throttle_ns is None
-            else self.first_throttle_ns / NS_PER_S,
-            max_throttle_percent=self.run_time.percent,
-            time_at_max_throttle_s=0.0
-            if since_ns is None
-            else max(0, stop_ns - since_ns) / NS_PER_S,
+            first_throttle_s=steps[0][0] / NS_PER_S if steps else None,
+            max_throttle_percent=highest,
+            time_at_max_throttle_s=sum(
+                max(0, until_ns - since_ns)
+                for (since_ns, percent), until_ns in zip(steps, ends_ns, strict=True)
+                if percent == highest
+            )
+            / NS_PER_S,
             longest_vcpu_stall_ms=self.run_time.longest_sleep_ns(stop_vm_ns) / NS_PER_MS,
             transferred_bytes=sender.transferred_bytes,
             normal_pages=sender.normal_pages,

@@ -13,7 +13,7 @@ class ThrottleRule:
         parameters: may be replaced at any time.
         high_periods: so many take a step.
         dirty_rate_high_cnt: high periods since the last step.
-        percent: the throttle; it never falls during a migration.
+        percent: the throttle; it falls only where max_cpu_throttle is lowered meanwhile.
 
     Source: migration/ram.c:migration_trigger_throttle [7.2 to 10.1].
     """

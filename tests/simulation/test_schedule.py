@@ -11,8 +11,8 @@ from gpusim import Config, ConfigError, Result, TrackingConfig, WriterConfig, si
 from tests.simulation.scenarios import FREE_LAZY, config
 
 
-def run(schedule: list[Any], **changes: Any) -> Result:
-    return simulate(replace(config(**{"limit_s": 120, **changes}), schedule=schedule))
+def run(schedule: list[Any], memory: str = "4GiB", **changes: Any) -> Result:
+    return simulate(replace(config(memory, **{"limit_s": 120, **changes}), schedule=schedule))
 
 
 def test_edge_case_22_a_paused_vm_converges_with_neither_throttle_nor_forced_syncs() -> None:
@@ -144,8 +144,10 @@ def test_a_migration_is_not_given_up_while_something_is_scheduled() -> None:
         ([{"at": 1, "set": {"auto_converge": False}}], "schedule[0].set.auto_converge"),
         ([{"at": 1, "set": {"version": "qemu_9_1"}}], "schedule[0].set.version"),
         ([{"at": 1, "set": {"downtime_limit": "1s"}}], "schedule[0].set.downtime_limit"),
-        ([{"at": 1, "set": {"downtime_limit": -1}}], "migration.downtime_limit"),
-        ([{"at": 1, "set": {"max_cpu_throttle": 10}}], "migration.max_cpu_throttle"),
+        ([{"at": 1, "set": {"downtime_limit": -1}}], "schedule[0].set.downtime_limit"),
+        ([{"at": 1, "set": {"max_cpu_throttle": 10}}], "schedule[0].set.max_cpu_throttle"),
+        ([{1: 2, "x": 3}], "schedule[0].1"),
+        ([{"at": True, "do": "pause"}], "schedule[0].at"),
     ],
 )
 def test_what_cannot_be_done_is_refused(schedule: Any, key: str) -> None:
@@ -183,3 +185,102 @@ def test_an_evacuation_has_no_schedule() -> None:
     guests = EvacuationConfig(guests={"a": GuestConfig()})
     with pytest.raises(ConfigError, match="schedule"):
         evacuate(Config(evacuation=guests, schedule=[{"at": 1, "do": "pause"}]))
+
+
+BUSY_LINK: dict[str, Any] = {
+    "memory": "16GiB",
+    "workload": WriterConfig(working_set_percent=50.0, page_writes_per_s=2e5),
+    "bandwidth": "5Gbit/s",
+    "max_bandwidth": 0,
+    "tracking": TrackingConfig(),
+}
+
+
+def begun_during_a_tick(**changes: Any) -> float:
+    """When the first forced sync of BUSY_LINK begins; it waits for a burst, as every sync takes time."""
+    found = run([], **{**BUSY_LINK, **changes})
+    return next(sync.time_s for sync in found.syncs if sync.kind == "fallback")
+
+
+@pytest.mark.parametrize("late_s", [0, 1e-4, 2e-3, 0.02, 0.05])
+@pytest.mark.parametrize(
+    "deed", [{"do": "cancel"}, {"do": "pause"}, {"set": {"downtime_limit": 301}}]
+)
+def test_what_comes_during_a_tick_waits_for_its_end(deed: dict[str, Any], late_s: float) -> None:
+    at_s = begun_during_a_tick() + late_s
+    found = run([{"at": at_s, **deed}], **BUSY_LINK)
+    tick = next(sync for sync in found.syncs if sync.kind == "fallback")
+    done = next(e for e in found.events if e.event.startswith(("qmp_enter", "vm_state")))
+    assert done.time_s == pytest.approx(max(at_s, tick.time_s + tick.duration_ms / 1000), abs=1e-6)
+    assert done.time_s >= tick.time_s + tick.duration_ms / 1000 - 1e-9
+
+
+@pytest.mark.parametrize("late_s", [1e-4, 0.005, 0.0223, 0.04])
+def test_a_limit_may_fall_into_a_tick(late_s: float) -> None:
+    limit_s = begun_during_a_tick() + late_s
+    found = run([], **{**BUSY_LINK, "limit_s": limit_s})
+    assert found.summary.verdict == "time_limit"
+    assert found.summary.total_time_s == pytest.approx(limit_s, abs=1e-6)
+    assert found.summary.main_loop_stall_s <= limit_s
+
+
+def test_nobody_is_listened_to_during_the_downtime() -> None:
+    calm = run([], "1GiB", max_bandwidth=0, bandwidth="50MB/s", downtime_limit=2000)
+    stop_s = calm.syncs[-1].time_s
+    for deed in ("resume", "cancel", "pause"):
+        late = [{"at": stop_s + 0.2, "do": deed}]
+        found = run(late, "1GiB", max_bandwidth=0, bandwidth="50MB/s", downtime_limit=2000)
+        assert (found.syncs, found.events) == (calm.syncs, calm.events)
+
+
+def test_a_cancel_at_the_last_exact_sync_cancels() -> None:
+    calm = run([], "1GiB", limit_s=1000)
+    last = [sync.dirty_sync_count for sync in calm.syncs if sync.kind == "exact"][-1]
+    found = run([{"at_sync": last, "do": "cancel"}], "1GiB", limit_s=1000)
+    assert (calm.summary.verdict, found.summary.verdict) == ("converged", "cancelled")
+    assert found.events[-1].arguments == {"new_state": "cancelled"}
+
+
+def test_syncs_may_be_named_in_any_order() -> None:
+    rising = [{"at_sync": 4, "set": {"downtime_limit": 20}}, {"at_sync": 6, "do": "cancel"}]
+    found, again = run(rising), run(rising[::-1])
+    assert found.summary.verdict == "cancelled"
+    assert (found.syncs, found.events) == (again.syncs, again.events)
+
+
+def test_values_are_checked_as_they_will_be_set() -> None:
+    lowered = {"at": 30, "set": {"max_cpu_throttle": 40}}
+    run([{"at": 60, "set": {"cpu_throttle_initial": 50, "max_cpu_throttle": 60}}, lowered])
+    with pytest.raises(ConfigError) as error:
+        run([{"at": 60, "set": {"cpu_throttle_initial": 50}}, lowered])
+    assert error.value.key == "schedule[0].set.max_cpu_throttle"
+
+
+def test_a_parameter_that_is_not_changed_changes_nothing() -> None:
+    same = [{"at": 7.77, "set": {"throttle_trigger_threshold": 50}}]
+    assert run(same).syncs == run([]).syncs
+
+
+def test_a_second_cancel_is_none() -> None:
+    found = run([{"at": 10.01, "do": "cancel"}, {"at": 10.02, "do": "cancel"}])
+    assert [e.event for e in found.events].count("qmp_enter_migrate_cancel") == 1
+
+
+def test_a_lowered_maximum_leaves_the_highest_throttle_that_was() -> None:
+    found = run([{"at": "45s", "set": {"max_cpu_throttle": 25}}])
+    steps = [e.arguments["percent"] for e in found.events if e.event == "cpu_throttle_set"]
+    assert found.summary.max_throttle_percent == max(steps) > steps[-1]
+    assert found.summary.time_at_max_throttle_s < found.summary.total_time_s - 45
+
+
+@pytest.mark.parametrize("mode", ["tcg", "dirty_ring"])
+def test_a_paused_vcpu_keeps_no_sync_waiting(mode: str) -> None:
+    """vm_stop wakes whom the throttle has put to sleep."""
+    tracking = TrackingConfig(
+        mode=mode, log_sync_ns_per_gib=0, merge_ns_per_gib=0, protect_ns_per_page=0
+    )
+    found = run([{"at": "60s", "do": "pause"}], "1GiB", tracking=tracking, cpu_throttle_initial=99,
+                workload=WriterConfig(working_set="512MiB", page_writes_per_s=1e6),
+                max_bandwidth=100_000_000)  # fmt: skip
+    assert found.summary.verdict == "converged"
+    assert {sync.duration_ms for sync in found.syncs if sync.time_s > 60.1} == {0.0}
