@@ -24,7 +24,7 @@ from gpusim.alternatives import alternatives
 from gpusim.batch import in_turn
 from gpusim.config import Config, ConfigError
 from gpusim.evacuation import Host
-from gpusim.plan import plan
+from gpusim.plan import plan, sending
 from gpusim.records import EvacuationProgress, EvacuationSummary, Observer, Progress, Summary
 from gpusim.results import (
     begin_run,
@@ -36,7 +36,7 @@ from gpusim.results import (
 )
 from gpusim.results.whole import alone_in, is_installed
 from gpusim.run_hash import run_hash
-from gpusim.scenario import resolve
+from gpusim.scenario import attempts_of, resolve
 from gpusim.simulation import simulate
 from gpusim.units import format_bytes
 
@@ -188,7 +188,7 @@ def run(
 
 def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[Summary, str]:
     """Simulate one migration and write its results; its outcome, also in one line."""
-    resolve(config)  # what cannot be simulated stops here, and what is in the folder stays
+    scenario = resolve(config)  # what cannot be simulated stops here, and what is there stays
     begin_run(config, folder)
     with _progress_bar(quiet) as observe:
         result = simulate(config, observe=observe)
@@ -198,11 +198,22 @@ def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[
             tried = alternatives(config)
         except Exception:  # what has been simulated is worth more than what might have helped
             log.exception("what would have made it converge could not be found out")
-    settings = asdict(config)
+    summary = result.summary
+    attempts = attempts_of(config)
+    if not quiet:
+        if scenario.link.threads_bandwidth < scenario.link.bandwidth < math.inf:
+            log.info(f"sent by {sending(scenario.link)}")
+        for number, attempt in enumerate(result.before, start=1):
+            log.info(f"attempt {number} of {len(attempts)}: {attempt.result.summary.reason}")
+        if len(attempts) > 1:
+            log.info(f"attempt {summary.attempt} of {len(attempts)}, whose results these are:")
+        for action in result.never_came:
+            log.warning(f"never done, as the migration had ended: {action}")
+    settings = asdict(attempts[summary.attempt - 1][1])
     write_run(
         result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
     )
-    return result.summary, headline(result.summary)
+    return summary, headline(summary)
 
 
 def _evacuate(

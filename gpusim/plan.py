@@ -65,7 +65,7 @@ def plan(config: Config) -> str:
         **_attempts(config),
         "qemu": f"{scenario.version}, "
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
-        "sending": _sending(scenario.link),
+        "sending": sending(scenario.link),
         "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
         "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)}), enough "
@@ -114,7 +114,7 @@ def _plan_evacuation(config: Config) -> str:
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
 
 
-def _sending(link: Link) -> str:
+def sending(link: Link) -> str:
     """How many threads send, and whether they keep up with the wire."""
     channels = link.multifd.channels if link.multifd else 0
     threads = _counted(channels, "multifd channel") if channels else "one thread"

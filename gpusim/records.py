@@ -166,6 +166,7 @@ class Result:
 
     Attributes:
         before: the attempts before this one.
+        never_came: actions of the schedule that had not been done when it ended, as the user said them.
         pass_ends_s: when the sender had come round the bitmap, each time: pass n ends at the n-th, and
             the last pass at the end of the run.
     """
@@ -176,6 +177,7 @@ class Result:
     knots: list[Knot] = field(default_factory=list)
     pass_ends_s: list[float] = field(default_factory=list)
     before: list[Attempt] = field(default_factory=list)
+    never_came: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

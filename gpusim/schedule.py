@@ -9,7 +9,7 @@ from typing import Any
 from gpusim.checks import LONGEST_NS, parsed, reject, whole
 from gpusim.config import ConfigError, MigrationConfig
 from gpusim.qemu.parameters import Parameters
-from gpusim.units import parse_ns
+from gpusim.units import NS_PER_S, parse_ns
 
 DEEDS = ("pause", "resume", "cancel")
 EXAMPLE = '{at: "60s", do: cancel}, {at_sync: 5, set: {downtime_limit: 1000}}'
@@ -39,6 +39,14 @@ class Action:
     do: str
     changes: Mapping[str, Any]
     said: Mapping[str, Any]
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        when = (
+            f"at_sync {self.at_sync}" if self.at_ns is None else f"at {self.at_ns / NS_PER_S:g} s"
+        )
+        return f"{when}: {self.do} {dict(self.said)}" if self.said else f"{when}: {self.do}"
 
 
 def actions_of(
@@ -86,14 +94,17 @@ def _action(key: str, entry: object) -> Action:
         stray = min(strays, key=str)
         reject(f"{key}.{stray}", entry[stray], "no such key; at, at_sync, do or set")
     if ("at" in entry) == ("at_sync" in entry):
-        reject(key, dict(entry), "needs either at (a time) or at_sync (a number of syncs)")
+        reject(
+            key, dict(entry), "needs one of at (a time) and at_sync (a number of syncs), not both"
+        )
     if ("do" in entry) == ("set" in entry):
-        reject(key, dict(entry), "needs either do (pause, resume, cancel) or set (parameters)")
+        message = "needs one of do (pause, resume, cancel) and set (parameters), not both"
+        reject(key, dict(entry), message)
     at_ns = None
     if "at" in entry:
         if isinstance(entry["at"], bool):
             reject(f"{key}.at", entry["at"], 'must be a time, such as "60s" or seconds')
-        at_ns = parsed(f"{key}.at", entry["at"], parse_ns, '"60s" or seconds')
+        at_ns = parsed(f"{key}.at", entry["at"], parse_ns, '"60s" or seconds, from 0 on')
         if not 0 <= at_ns <= LONGEST_NS:
             reject(f"{key}.at", entry["at"], "must lie between 0 and 1e8 seconds")
     else:
@@ -107,10 +118,9 @@ def _action(key: str, entry: object) -> Action:
     if not isinstance(said, Mapping) or not said:
         reject(f"{key}.set", said, "must hold parameters, such as {downtime_limit: 1000}")
     for name, value in said.items():
-        if name == "auto_converge":
-            reject(
-                f"{key}.set.{name}", value, "is a capability: it cannot change while it migrates"
-            )
+        if name in ("auto_converge", "multifd_channels"):
+            message = "is settled when the migration starts; set migration." + name
+            reject(f"{key}.set.{name}", value, message)
         if name not in SETTABLE:
             reject(f"{key}.set.{name}", value, f"must be one of {', '.join(SETTABLE)}")
     return Action(**when, do="set", changes={}, said=dict(said))

@@ -166,6 +166,7 @@ class Migration:
         self.waiting_actions: list[Action] = []  # for a tick to end
         self.action_timers: list[Timer] = []
         self.cancelled = False
+        self.done: list[Action] = []
         self.last_look_ns = 0
         self.stopped_ns = NEVER_NS  # when the VM stopped
         self.cleared_at: IntArray = np.full(scenario.layout.chunks, -1, np.int64)
@@ -404,6 +405,7 @@ class Migration:
         if self.bql_free_ns > self.clock.now_ns:
             self._schedule(action, self.bql_free_ns)
             return
+        self.done.append(action)
         self._knot()
         if action.do == "set":
             self.parameters = replace(self.parameters, **action.changes)
@@ -698,6 +700,7 @@ class Migration:
             events=events,
             knots=self.knots,
             pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.pass_ends_ns],
+            never_came=[a.words for a in scenario.actions if a not in self.done],
         )
 
     def _ticked_run_time(self) -> RunTime:

@@ -20,8 +20,8 @@ OUTCOMES = {
     "converged": "converged",
     "not_converged": "did not converge",
     "time_limit": "reached the time limit",
-    "cancelled": "were cancelled",
-    "aborted": "were cancelled, and then QEMU aborted",
+    "cancelled": "cancelled",
+    "aborted": "cancelled, and then QEMU aborted",
     "incomplete": "stopped without an outcome",
     "failed": "failed",
 }

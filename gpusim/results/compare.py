@@ -133,7 +133,11 @@ def _difference(one: _Run, other: _Run) -> str:
     if sooner_s == 0:
         return "Both runs end at the same time."
     cost = f"{style.duration(abs(more_s))} {'more' if more_s > 0 else 'less'} vCPU time"
-    return f"{first.name} ends {style.duration(sooner_s)} sooner and takes {cost} from the guest."
+    told = f"{first.name} ends {style.duration(sooner_s)} sooner and takes {cost} from the guest"
+    pauses = [run for run in (one, other) if run.summary.get("paused_s")]
+    for run in pauses:
+        told += f"; {run.name} was paused for {style.duration(run.summary['paused_s'])} besides"
+    return f"{told}."
 
 
 def _label(run: _Run) -> str:
@@ -170,7 +174,13 @@ def _draw_runs(axes: list[Axes], runs: list[_Run], unit_s: float) -> None:
             panel.plot(times, column, drawstyle=drawstyle, label=_label(run), **look)
             end = {"marker": "o", "ms": 6.5, "clip_on": False, "color": look["color"]}
             panel.plot(times[-1:], column[-1:], **end)
-    titles = ("Left to send", "Throttle", "Time the throttle has held each vCPU")
+    paused = any(run.summary.get("paused_s") for run in runs)
+    held = (
+        "Time each vCPU has been held, pauses too"
+        if paused
+        else "Time the throttle has held each vCPU"
+    )
+    titles = ("Left to send", "Throttle", held)
     for panel, title, label in zip(axes, titles, (unit, "%", held_unit), strict=True):
         panel.set_title(title)
         panel.set_ylabel(label)

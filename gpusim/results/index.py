@@ -34,6 +34,7 @@ INDEX = "index.html"
 NUMBERS = (
     ("Total time (s)", "total_time_s", 1.0),
     ("Downtime (ms)", "downtime_ms", 1.0),
+    ("Paused (s)", "paused_s", 1.0),
     ("Guest CPU lost (%)", "guest_cpu_lost_percent", 1.0),
     ("Guest CPU lost (vCPU s)", "guest_cpu_lost_s", 1.0),
     ("First writes (million)", "write_faults", 1e6),

@@ -158,7 +158,7 @@ def facts(summary: Summary) -> list[str]:
         told.append(f"guest CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
     else:
         told.append("never throttled")
-    told.append(f"{summary.dirty_sync_count} syncs")
+    told.append(f"{summary.dirty_sync_count} sync{'' if summary.dirty_sync_count == 1 else 's'}")
     if summary.fallback_sync_count:
         told[-1] += f", {summary.fallback_sync_count} of them by the fallback timer"
     return told
@@ -167,7 +167,7 @@ def facts(summary: Summary) -> list[str]:
 def _below_headline(summary: Summary) -> list[str]:
     """The facts on a line, and the reason if it says anything else."""
     line = "  \u00b7  ".join(facts(summary))
-    if summary.verdict == "converged":
+    if summary.verdict in ("converged", "cancelled"):  # the title has said it all
         return [line]
     reason = summary.reason[:1].upper() + summary.reason[1:]
     width = LINE_CHARACTERS
@@ -296,8 +296,15 @@ def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> No
         color=style.ORANGE,
         label="throttle",
     )
+    pauses = _pauses_s(result)
+    for number, (since_s, until_s) in enumerate(pauses):
+        label = None if number else "paused"
+        axes.axvspan(
+            since_s / unit_s, until_s / unit_s, color=style.SHADE, lw=0, zorder=0, label=label
+        )
     if len(knots) > 1:
-        edges = _speed_edges(knots, stop_s(result.summary), total_s)
+        borders = [border_s for pause in pauses for border_s in pause]
+        edges = _speed_edges(knots, borders, stop_s(result.summary), total_s)
         run_s = np.interp(edges, times, [knot.guest_run_s for knot in knots])
         axes.stairs(
             100 * np.diff(run_s) / np.diff(edges),
@@ -310,12 +317,27 @@ def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> No
     axes.set_ylim(0, 108)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.set_ylabel("%")
-    axes.set_title("What the throttle leaves the guest")
-    legend(axes, 2)
+    axes.set_title(f"What the throttle{' and the pauses leave' if pauses else ' leaves'} the guest")
+    legend(axes, 3 if pauses else 2)
 
 
-def _speed_edges(knots: list[Knot], stopped_s: float, total_s: float) -> FloatArray:
-    """Bins of the guest's speed, borders where the throttle changes and where the VM stops."""
+def _pauses_s(result: Result) -> list[tuple[float, float]]:
+    """When a schedule had the VM paused: from, until."""
+    stopped_s = stop_s(result.summary)
+    changes = [
+        (event.time_s, event.arguments["running"])
+        for event in result.events
+        if event.event == "vm_state_notify"
+    ]
+    ends = [*(at_s for at_s, _ in changes[1:]), stopped_s]
+    found = zip(changes, ends, strict=False)
+    return [(at_s, end_s) for (at_s, running), end_s in found if not running and end_s > at_s]
+
+
+def _speed_edges(
+    knots: list[Knot], borders_s: list[float], stopped_s: float, total_s: float
+) -> FloatArray:
+    """Bins of the guest's speed, borders where the throttle changes, at others, and where the VM stops."""
     changes_s = [
         after.time_s
         for before, after in pairwise(knots)
@@ -323,7 +345,7 @@ def _speed_edges(knots: list[Knot], stopped_s: float, total_s: float) -> FloatAr
     ]
     bin_s = max(total_s / SPEED_BINS, min(SPEED_BIN_S, total_s / 10))
     edges = [0.0]
-    for until_s in [*changes_s, stopped_s, total_s]:
+    for until_s in [*sorted([*changes_s, *borders_s]), stopped_s, total_s]:
         since_s = edges[-1]
         bins = max(round((until_s - since_s) / bin_s), 1)
         if until_s > since_s:

@@ -15,7 +15,7 @@ from typing import Any
 from gpusim.records import Alternative, Result, Summary
 from gpusim.results import style
 from gpusim.results.plot import facts, verdict_sentence
-from gpusim.results.settings import Settings, setting
+from gpusim.results.settings import Settings, at_the_end
 from gpusim.results.story import story
 from gpusim.results.whole import write_text
 from gpusim.units import format_bytes
@@ -212,7 +212,7 @@ def _pairs(rows: Iterable[tuple[str, str]], caption: str, classes: str = "") -> 
 def _key_figures(result: Result, config: Settings | None) -> str:
     summary = result.summary
     total_s, percent = summary.total_time_s, summary.max_throttle_percent
-    limit_ms = setting(config, "migration.downtime_limit")
+    limit_ms = at_the_end(result.events, config, "downtime_limit")
     allowed = "" if limit_ms is None else f" (limit {limit_ms} ms)"
     rows = [("Total time", style.duration(total_s))]
     if summary.downtime_ms is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpusim.records import Result, Summary, SyncRecord
 from gpusim.results import style
-from gpusim.results.settings import Settings, setting
+from gpusim.results.settings import Settings, at_the_end, setting
 from gpusim.results.turning_points import rises
 from gpusim.units import format_bytes
 
@@ -47,6 +47,10 @@ def story(result: Result, config: Settings | None = None) -> list[str]:
 
 def _beginning(result: Result, config: Settings | None) -> str:
     summary = result.summary
+    before = ""
+    if result.before:
+        ends = ", ".join(attempt.result.summary.reason for attempt in result.before)
+        before = f"This is attempt {summary.attempt} in one QEMU process; before it: {ends}. "
     link = setting(config, "link.bandwidth", "unlimited")
     limit = setting(config, "migration.max_bandwidth", 0)
     wire = "" if link == "unlimited" else f" over a link of {_rate(link)}"
@@ -54,7 +58,7 @@ def _beginning(result: Result, config: Settings | None) -> str:
     wire += f" through {channels} multifd channel{'s' * (channels > 1)}" if channels else ""
     wire += "" if limit in (0, "unlimited") else f" at no more than {_rate(limit)}"
     return (
-        f"{style.qemu(summary.qemu_version)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
+        f"{before}{style.qemu(summary.qemu_version)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
         f"{wire}. It sends all memory once while the guest goes on writing, then what was written "
         f"meanwhile, pass after pass; in a sync it asks which pages those are."
     )
@@ -227,7 +231,7 @@ def _ending(result: Result, config: Settings | None) -> list[str]:
         ended = "Then it was stopped" if stopped else "It did not get there"
         return [f"{ended}: {summary.reason.rstrip('.; ')}."]
     last = next((s for s in reversed(result.syncs) if s.kind != "final"), None)
-    limit_ms = setting(config, "migration.downtime_limit")
+    limit_ms = at_the_end(result.events, config, "downtime_limit")
     allowed = "the downtime limit" if limit_ms is None else f"the downtime limit of {limit_ms} ms"
     fits = ""
     if last is not None and last.threshold_bytes:
