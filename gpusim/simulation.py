@@ -43,13 +43,13 @@ from gpusim.records import (
 from gpusim.scenario import Scenario, attempts_of, resolve
 from gpusim.schedule import Action
 from gpusim.sender import Sender
+from gpusim.stuck import STUCK_NS, STUCK_PASSES, Stuck
 from gpusim.units import NS_PER_MS, NS_PER_S
 from gpusim.version import __version__
 from gpusim.wire import PS_PER_S
 
 # Of timers due together the sync comes first, and what management does comes last.
 SYNC_TIMER, THROTTLE_TICK, MANAGEMENT = 0, 1, 2
-STUCK_NS, STUCK_PASSES, STUCK_SHARE = 60 * NS_PER_S, 10, 0.98
 KNOT_EVERY_NS = NS_PER_S
 AFTERWARDS_NS = 60 * NS_PER_S  # for which the process is watched when no attempt is left
 
@@ -176,7 +176,7 @@ class Migration:
         self.throttle_steps: list[tuple[int, int]] = []  # since when which percent
         self.sync_stall_ns = self.main_loop_stall_ns = self.longest_main_loop_stall_ns = 0
         self.big_lock_s = 0.0  # that vCPUs stood still for it
-        self.stuck = _Stuck(scenario.layout.pages, scenario.stuck_from_ns)
+        self.stuck = Stuck(scenario.layout.pages, scenario.stuck_from_ns)
 
     def run(self) -> Result:
         """The story."""
@@ -777,30 +777,3 @@ class _VmTimer:
     def arm(self, at_ns: int) -> None:
         now_ns = self._clock.now_ns
         self._timer.arm(now_ns + at_ns - self._clock.vm_ns(now_ns))
-
-
-class _Stuck:
-    """Whether a migration has stopped getting anywhere.
-
-    Once the throttle cannot rise: over 60 s and ten passes, the smallest remaining after a sync has
-    fallen by less than 2 % against the smallest before them. A guest that will change, as its
-    windows open and close, is waited for.
-    """
-
-    def __init__(self, vm_pages: int, from_ns: int | None) -> None:
-        self.given_up = False
-        self.smallest = vm_pages
-        self._from_ns = from_ns
-        self._since: tuple[int, int] | None = None  # ns and passes
-        self._smallest_before = vm_pages
-
-    def after_sync(self, now_ns: int, passes: int, pending: int, exhausted: bool) -> None:
-        """Look at what remains after a sync."""
-        self.smallest = min(self.smallest, pending)
-        if not exhausted or self._from_ns is None or now_ns < self._from_ns:
-            return
-        if self._since is None:
-            self._since, self._smallest_before = (now_ns, passes), self.smallest
-        elif now_ns - self._since[0] >= STUCK_NS and passes - self._since[1] >= STUCK_PASSES:
-            self.given_up = self.smallest > STUCK_SHARE * self._smallest_before
-            self._since, self._smallest_before = (now_ns, passes), self.smallest
