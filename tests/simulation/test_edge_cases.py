@@ -79,14 +79,7 @@ def test_edge_case_08_the_forced_sync_keeps_the_grid_of_the_migrations_start() -
 
 
 def test_edge_case_09_the_grid_drifts_by_what_a_sync_takes() -> None:
-    costly = TrackingConfig(
-        mode="kvm_legacy",
-        first_write_cost_ns=0,
-        protect_ns_per_page=0,
-        log_sync_ns_per_gib=0,
-        merge_ns_per_gib=0,
-        misaligned_ms=40.0,
-    )
+    costly = replace(FREE_EAGER, misaligned_ms=40.0)
     times = [sync.time_s for sync in slow_run(tracking=costly).syncs if sync.kind == "fallback"]
     gaps = [after - before for before, after in pairwise(times)]
     assert gaps.count(pytest.approx(5.04)) > len(gaps) / 2
@@ -112,14 +105,7 @@ def test_edge_case_16_near_the_end_a_turn_syncs_once() -> None:
 
 def test_edge_case_17_more_is_left_at_the_stop_than_the_decision_saw() -> None:
     """While the last exact sync takes its time the guest writes on, so the downtime overruns."""
-    costly = TrackingConfig(
-        mode="kvm_legacy",
-        first_write_cost_ns=0,
-        protect_ns_per_page=0,
-        log_sync_ns_per_gib=0,
-        merge_ns_per_gib=0,
-        misaligned_ms=200.0,
-    )
+    costly = replace(FREE_EAGER, misaligned_ms=200.0)
     writer = WriterConfig(working_set="256MiB", page_writes_per_s=3e4)
     run = simulate(config("1GiB", writer, tracking=costly, bandwidth="100MB/s", max_bandwidth=0))
     exact, final = run.syncs[-2:]
@@ -131,14 +117,7 @@ def test_edge_case_17_more_is_left_at_the_stop_than_the_decision_saw() -> None:
 
 def test_edge_case_18_a_throttle_set_by_the_final_sync_does_not_count() -> None:
     found = 0
-    costly = TrackingConfig(
-        mode="kvm_legacy",
-        first_write_cost_ns=0,
-        protect_ns_per_page=0,
-        log_sync_ns_per_gib=0,
-        merge_ns_per_gib=0,
-        misaligned_ms=600.0,
-    )
+    costly = replace(FREE_EAGER, misaligned_ms=600.0)
     for rate in range(10_000, 60_000, 2_000):
         writer = WriterConfig(working_set="256MiB", page_writes_per_s=rate)
         rules = {"downtime_limit": 300, "throttle_trigger_threshold": 1}

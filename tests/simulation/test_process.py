@@ -19,16 +19,9 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
-from tests.simulation.scenarios import config
+from tests.simulation.scenarios import FREE_EAGER, config
 
-SLOW_SYNC = TrackingConfig(
-    mode="kvm_legacy",
-    first_write_cost_ns=0,
-    protect_ns_per_page=0,
-    log_sync_ns_per_gib=0,
-    merge_ns_per_gib=0,
-    misaligned_ms=300,
-)
+SLOW_SYNC = replace(FREE_EAGER, misaligned_ms=300)
 BUSY = WriterConfig(working_set="2GiB", page_writes_per_s=4e5)
 LATE = {"at": "100s", "do": "cancel"}  # of attempts whose end does not matter
 
@@ -125,13 +118,7 @@ def test_edge_case_21_a_zombie_tick_of_v3_may_find_the_next_migration() -> None:
 def test_edge_case_19_a_throttle_stopped_at_its_tick_leaves_the_vcpus_deaf() -> None:
     """The vCPUs' flag stays set, so that no later migration throttles them: it only says it does."""
     link_bound = {"bandwidth": "200MB/s", "max_bandwidth": 0, "limit_s": 100}
-    free = TrackingConfig(
-        mode="kvm_legacy",
-        first_write_cost_ns=0,
-        protect_ns_per_page=0,
-        log_sync_ns_per_gib=0,
-        merge_ns_per_gib=0,
-    )
+    free = FREE_EAGER
     base = config(tracking=free, **link_bound)
     throttled_s = simulate(base).summary.first_throttle_s
     assert throttled_s is not None

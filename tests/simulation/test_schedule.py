@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpusim import Config, ConfigError, Result, TrackingConfig, WriterConfig, simulate
-from tests.simulation.scenarios import FREE_LAZY, config
+from tests.simulation.scenarios import FREE_EAGER, FREE_LAZY, config
 
 
 def run(schedule: list[Any], memory: str = "4GiB", **changes: Any) -> Result:
@@ -104,14 +104,7 @@ def test_a_cancel_is_noticed_when_the_thread_wakes() -> None:
 
 
 def test_the_main_loop_comes_to_it_when_a_sync_lets_it() -> None:
-    costly = TrackingConfig(
-        mode="kvm_legacy",
-        first_write_cost_ns=0,
-        protect_ns_per_page=0,
-        log_sync_ns_per_gib=0,
-        merge_ns_per_gib=0,
-        listeners_ms=800,
-    )
+    costly = replace(FREE_EAGER, listeners_ms=800)
     found = run([{"at": "0.1s", "do": "cancel"}], tracking=costly)
     cancel = next(e for e in found.events if e.event == "qmp_enter_migrate_cancel")
     assert cancel.time_s == pytest.approx(0.8)
