@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpusim.results import style
 from gpusim.results.ensembles import Ensemble, ensembles
 from gpusim.results.runs import Run, find_runs
 from gpusim.results.study_plot import NEVER, Line, Quantity, XAxis, draw_study
@@ -45,7 +46,7 @@ COSTS = (
     Quantity(key="guest_fault_s", label="vCPU time in\nfirst writes (s)"),
     Quantity(key="sync_stall_s", label="sender stalled\nby syncs (s)"),
     Quantity(key="main_loop_stall_s", label="main loop\nstalled (s)"),
-    Quantity(key="longest_main_loop_stall_ms", label="longest stall of\nthe main loop (ms)"),
+    Quantity(key="longest_main_loop_stall_ms", label="its longest\nstall (s)", scale=1e3),
 )
 NOT_CONVERGED = "no"
 
@@ -254,7 +255,7 @@ def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
             for name in ("1", "5", "60", NEVER):
                 if name in line.points:
                     numbers = [(q, line.points[name].median(q.key)) for q in COSTS]
-                    cells = ["-" if n is None else f"{n / q.scale:.3g}" for q, n in numbers]
+                    cells = ["-" if n is None else style.number(n / q.scale) for q, n in numbers]
                     rows.append(_row([line.name, called, name, *cells]))
     return rows
 
