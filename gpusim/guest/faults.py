@@ -32,7 +32,7 @@ from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
 
 REAPER_NS = NS_PER_S  # kvm_dirty_ring_reaper_thread sleeps so long between two reaps
-BATCHES = 8  # of a look's clears: each is taken at the time of its middle one
+BATCHES = 3  # of a look's clears: each is taken at the time of its middle one
 ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
 SWEEPS = 50  # over writers that share pages
 
@@ -64,6 +64,7 @@ class UsefulTime:
         self._run = run
         self._times, self._run_ns = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._useful_ns, self._slopes = np.zeros(1), np.ones(1)
+        self._bends: IntArray = np.zeros(1, np.int64)  # knots and the ticks around them, ascending
 
     def bend(self, t_ns: int, useful_ns: float) -> None:
         """Set it at a time behind 0: that of the last knot, or a later one."""
@@ -72,6 +73,8 @@ class UsefulTime:
         passed_ns = run_ns - int(self._run_ns[kept - 1])
         if passed_ns:
             slopes[-1] = (useful_ns - self._useful_ns[kept - 1]) / passed_ns
+        if kept == len(self._times):
+            self._note(t_ns)
         self._times = np.append(self._times[:kept], t_ns)
         self._run_ns = np.append(self._run_ns[:kept], run_ns)
         self._useful_ns = np.append(self._useful_ns[:kept], useful_ns)
@@ -91,8 +94,16 @@ class UsefulTime:
 
     def borders(self) -> IntArray:
         """Those of run time, the knots, and the ticks around each: the line bends there."""
-        around = [self.tick_before(self._times), self._times, self.tick_after(self._times)]
-        return np.unique(np.concatenate([self._run.borders(), *around]))
+        others = self._run.borders()
+        return np.insert(self._bends, np.searchsorted(self._bends, others), others)
+
+    def _note(self, t_ns: int) -> None:
+        """A knot more: it and its ticks lie near the end of those that there are."""
+        t = np.array([t_ns])
+        new = np.concatenate([self.tick_before(t), t, self.tick_after(t)])
+        tail = np.searchsorted(self._bends, new[0])
+        late = np.unique(np.concatenate([self._bends[tail:], new]))
+        self._bends = np.concatenate([self._bends[:tail], late])
 
 
 class Tracked(Protocol):
