@@ -522,7 +522,8 @@ class Migration:
         )
         self._knot()
         self._note_stall(merged, end_ns)
-        while self.actions and (self.actions[0].at_sync or 0) <= accounting.dirty_sync_count:
+        due = self.actions if merged.kind != "final" else ()  # then nobody is listened to any more
+        while due and (self.actions[0].at_sync or 0) <= accounting.dirty_sync_count:
             self._schedule(self.actions.popleft(), end_ns)
         if merged.kind in ("exact", "fallback"):
             waits = self._next_action_ns() < NEVER_NS or self.actions or self.waiting_actions

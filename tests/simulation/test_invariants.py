@@ -29,7 +29,8 @@ SCHEDULES = st.lists(st.builds(lambda when, deed: when | deed, WHEN, DEEDS), max
 @st.composite
 def migrations(draw: st.DrawFn) -> Config:
     """Short migrations of every version, with syncs that last, and with somebody meddling."""
-    version = draw(st.sampled_from(sorted(VERSIONS)))
+    able = (name for name, v in VERSIONS.items() if "max_cpu_throttle" not in v.lacks)
+    version = draw(st.sampled_from(sorted(able)))
     timer = VERSIONS[version].fallback_sync_interval_ns is not None
     tracking = TrackingConfig(
         mode=draw(st.sampled_from(sorted(set(TRACKING_MODES) & set(VERSIONS[version].tracking)))),
@@ -63,7 +64,7 @@ def migrations(draw: st.DrawFn) -> Config:
     return replace(base, vm=vm, link=link, attempts=attempts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(migrations())
 def test_records_agree(made: Config) -> None:
     found = simulate(made)
