@@ -13,8 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpusim.layout import IntArray
-
-NEVER_NS = 2**62
+from gpusim.units import NEVER_NS
 
 
 class Timer:
@@ -65,9 +64,7 @@ class Clock:
 
     def vm_ns(self, t_ns: int) -> int:
         """QEMU_CLOCK_VIRTUAL_RT: the time it is for the VM, which stands still while it is stopped."""
-        ends = [*self._starts, NEVER_NS]
-        stops = zip(self._stops, ends, strict=False)
-        return t_ns - sum(max(0, min(t_ns, end) - stop) for stop, end in stops)
+        return int(self.vm_times_ns(np.array([t_ns]))[0]) if self._stops else t_ns
 
     def vm_times_ns(self, times_ns: IntArray) -> IntArray:
         """The same for many times, int64."""

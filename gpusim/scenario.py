@@ -44,6 +44,17 @@ from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
 from gpusim.wire import Link, Multifd, RecordedLink
 from gpusim.workload import writers_of
 
+HIGHEST_COSTS = {
+    "log_sync_ns_per_gib": 1e9,
+    "log_sync_us_per_block": 1e6,
+    "listeners_ms": 1e6,
+    "merge_ns_per_gib": 1e9,
+    "misaligned_ms": 1e6,
+    "remote_clear_us": 1e6,
+    "protect_ns_per_page": 1e4,
+    "first_write_cost_ns": 1e9,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
@@ -295,8 +306,6 @@ def _link(
     in_range("link.queue_cost_ns", config.queue_cost_ns, 0, 1e9)
     in_range("link.wakeup_latency_us", config.wakeup_latency_us, 0, 1e6)
     in_range("link.non_ram_downtime_ms", config.non_ram_downtime_ms, 0, 1e7)
-    in_range("tracking.remote_clear_us", tracking.remote_clear_us, 0, 1e6)
-    in_range("tracking.protect_ns_per_page", tracking.protect_ns_per_page, 0, 1e4)
     lazy = tracking.mode == "kvm_manual"
     recorded = None
     if config.recorded is not None:
@@ -410,12 +419,8 @@ def resolve(config: Config) -> Scenario:
         )
         reject("tracking.mode", tracking.mode, message)
     in_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
-    in_range("tracking.log_sync_ns_per_gib", tracking.log_sync_ns_per_gib, 0, 1e9)
-    in_range("tracking.log_sync_us_per_block", tracking.log_sync_us_per_block, 0, 1e6)
-    in_range("tracking.listeners_ms", tracking.listeners_ms, 0, 1e6)
-    in_range("tracking.merge_ns_per_gib", tracking.merge_ns_per_gib, 0, 1e9)
-    in_range("tracking.misaligned_ms", tracking.misaligned_ms, 0, 1e6)
-    in_range("tracking.first_write_cost_ns", tracking.first_write_cost_ns, 0, 1e9)
+    for name, highest in HIGHEST_COSTS.items():
+        in_range(f"tracking.{name}", getattr(tracking, name), 0, highest)
     whole("backend.threads", config.backend.threads, 0, 1024)
     lazy = tracking.mode == "kvm_manual"
     bitmap_bytes = layout.chunks * (CHUNK_PAGES // 8)
@@ -427,6 +432,7 @@ def resolve(config: Config) -> Scenario:
     backend, backend_reason = _backend(config, vm_bytes, bitmap_bytes)
     limit = config.limit
     gib = vm_bytes / 2**30
+    from_start = not (lazy and tracking.initially_set)
     protects = tracking.mode != "tcg"  # which only has to drop its TLB
     return Scenario(
         page_bytes=config.vm.page_size,
@@ -444,7 +450,7 @@ def resolve(config: Config) -> Scenario:
         protection=Protection(
             cost_ns=tracking.first_write_cost_ns,
             lazy=lazy,
-            from_start=not (lazy and tracking.initially_set),
+            from_start=from_start,
             reaped=tracking.mode == "dirty_ring",
         ),
         log_sync_ns=round(
@@ -454,7 +460,7 @@ def resolve(config: Config) -> Scenario:
         ),
         merge_ns=round(tracking.merge_ns_per_gib * gib + tracking.misaligned_ms * NS_PER_MS),
         start_ns=round(layout.pages * tracking.protect_ns_per_page)
-        if protects and not (lazy and tracking.initially_set)
+        if protects and from_start
         else 0,
         sync_protect_ns=tracking.protect_ns_per_page if protects and not lazy else 0.0,
         sync_waits_for_burst=tracking.waits_for_burst,

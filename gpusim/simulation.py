@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from gpusim.checks import reject
-from gpusim.clock import NEVER_NS, Clock, Timer
+from gpusim.clock import Clock, Timer
 from gpusim.config import Config
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime, TickedRunTime
@@ -44,7 +44,7 @@ from gpusim.scenario import Scenario, attempts_of, resolve
 from gpusim.schedule import Action
 from gpusim.sender import Sender
 from gpusim.stuck import STUCK_NS, STUCK_PASSES, Stuck
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from gpusim.version import __version__
 from gpusim.wire import PS_PER_S
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 NS_PER_S = 1_000_000_000
+NEVER_NS = 2**62  # later than every time
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 PS_PER_NS = 1_000

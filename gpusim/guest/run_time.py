@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from gpusim.layout import FloatArray, IntArray
+from gpusim.units import NEVER_NS
 
 TIMESLICE_NS = 10_000_000  # CPU_THROTTLE_TIMESLICE_NS
-NEVER_NS = 2**62
 
 
 def slice_ns(percent: int) -> tuple[int, int]:

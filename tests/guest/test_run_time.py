@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusim.clock import Clock
-from gpusim.guest.run_time import NEVER_NS, RunTime, TickedRunTime, WallTime, slice_ns
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.guest.run_time import RunTime, TickedRunTime, WallTime, slice_ns
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
 
 DOUBLE_NS = 2  # what C's doubles and its 1 ns against rounding may add to the exact slice

@@ -27,14 +27,7 @@ FREE_EAGER = TrackingConfig(
     protect_ns_per_page=0,
     first_write_cost_ns=0,
 )
-FREE_LAZY = TrackingConfig(
-    mode="kvm_manual",
-    log_sync_ns_per_gib=0,
-    merge_ns_per_gib=0,
-    waits_for_burst=False,
-    protect_ns_per_page=0,
-    first_write_cost_ns=0,
-)
+FREE_LAZY = replace(FREE_EAGER, mode="kvm_manual")
 
 
 def config(

@@ -24,7 +24,7 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
-from tests.simulation.scenarios import config, throttle_steps
+from tests.simulation.scenarios import FREE_EAGER, config, throttle_steps
 
 MIB = 2**20
 SIMGRID = [  # memory, bandwidth, intensity in percent, seconds
@@ -63,13 +63,7 @@ def ideal_link(
             migration=MigrationConfig(
                 version="qemu_9_1", auto_converge=False, downtime_limit=downtime_ms
             ),
-            tracking=TrackingConfig(
-                mode="kvm_legacy",
-                first_write_cost_ns=0,
-                protect_ns_per_page=0,
-                log_sync_ns_per_gib=0,
-                merge_ns_per_gib=0,
-            ),
+            tracking=FREE_EAGER,
             limit=LimitConfig(stop_when_stuck=False),
         )
     )

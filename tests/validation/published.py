@@ -7,6 +7,7 @@ gpusim's own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import mean
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from gpusim import (
     VmConfig,
     simulate,
 )
+from tests.simulation.scenarios import FREE_EAGER
 
 MIB = 2**20
 STRESS_WRITES_PER_S = 3.9e6  # of all 16 threads; not published
@@ -157,13 +159,6 @@ def with_long_syncs(dirty_gb_per_s: float, sync_ms: float, downtime_ms: int) -> 
             wakeup_latency_us=0,
         ),
         migration=MigrationConfig(auto_converge=False, downtime_limit=downtime_ms),
-        tracking=TrackingConfig(
-            mode="kvm_legacy",
-            first_write_cost_ns=0,
-            protect_ns_per_page=0,
-            misaligned_ms=sync_ms,
-            log_sync_ns_per_gib=0,
-            merge_ns_per_gib=0,
-        ),
+        tracking=replace(FREE_EAGER, misaligned_ms=sync_ms),
         limit=LimitConfig(simulated="10min"),
     )
