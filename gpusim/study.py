@@ -7,12 +7,12 @@ is for every sweep: `python -m gpusim.study seed=1` is a study of one seed.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpusim.documents import table, with_tables
 from gpusim.results import style
 from gpusim.results.ensembles import Ensemble, ensembles
 from gpusim.results.runs import Run, find_runs
@@ -205,25 +205,6 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
     }
 
 
-def with_tables(text: str, found: Mapping[str, Sequence[str]]) -> str:
-    """The document with its tables anew: each stands between two comments that name it."""
-    for name, rows in found.items():
-        between = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        place = between.search(text)
-        if place is None:
-            raise ValueError(f"the document has no place for the table {name!r}")
-        text = text.replace(place[0], "".join([place[1], *(f"{row}\n" for row in rows), place[2]]))
-    return text
-
-
-def _header(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|" + "---|" * len(cells)]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _time_and_loss(group: Ensemble | None) -> str:
     """Total time and guest CPU lost; how many converged, if not all did."""
     if group is None:
@@ -237,45 +218,48 @@ def _time_and_loss(group: Ensemble | None) -> str:
 
 def _interval_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     names = [*map(str, INTERVALS_S), NEVER]
-    rows = _header(["RAM", "workload", "tracking", *(f"{n} s" for n in names[:-1]), NEVER])
+    head = ["RAM", "workload", "tracking", *(f"{n} s" for n in names[:-1]), NEVER]
+    rows = []
     for sweep, workload in WORKLOADS.items():
         for mode, called in TRACKING.items():
             for line in lines(_having(runs[sweep], "tracking.mode", mode), memory, interval):
                 cells = [_time_and_loss(line.points.get(name)) for name in names]
-                rows.append(_row([line.name, workload, called, *cells]))
-    return rows
+                rows.append([line.name, workload, called, *cells])
+    return table(head, rows)
 
 
 def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """Of the uniform guest."""
-    head = [quantity.label.replace("\n", " ") for quantity in COSTS]
-    rows = _header(["RAM", "tracking", "interval", *head])
+    head = ["RAM", "tracking", "interval", *(q.label.replace("\n", " ") for q in COSTS)]
+    rows = []
     for mode, called in TRACKING.items():
         for line in lines(_having(runs["study_uniform"], "tracking.mode", mode), memory, interval):
             for name in ("1", "5", "60", NEVER):
                 if name in line.points:
                     numbers = [(q, line.points[name].median(q.key)) for q in COSTS]
                     cells = ["-" if n is None else style.number(n / q.scale) for q, n in numbers]
-                    rows.append(_row([line.name, called, name, *cells]))
-    return rows
+                    rows.append([line.name, called, name, *cells])
+    return table(head, rows)
 
 
 def _rule_table(runs: Sequence[Run]) -> list[str]:
     names = list(dict.fromkeys(rule(group) for group in ensembles(runs)))
-    rows = _header(["RAM", "workload", *names])
+    head = ["RAM", "workload", *names]
+    rows = []
     for pattern in dict.fromkeys(str(run.config["workload.pattern"]) for run in runs):
         for line in lines(_having(runs, "workload.pattern", pattern), memory, rule):
             cells = [_time_and_loss(line.points.get(name)) for name in names]
-            rows.append(_row([line.name, pattern.replace("_", " and "), *cells]))
-    return rows
+            rows.append([line.name, pattern.replace("_", " and "), *cells])
+    return table(head, rows)
 
 
 def _operator_table(runs: Sequence[Run]) -> list[str]:
     names = ("off", "QEMU 9.1", "QEMU 9.2")
-    rows = _header(["million page writes a second", *(f"auto-converge: {n}" for n in names)])
+    head = ["million page writes a second", *(f"auto-converge: {n}" for n in names)]
+    rows = []
     for line in lines(ensembles(runs), writes, variant):
-        rows.append(_row([line.name, *(_time_and_loss(line.points.get(n)) for n in names)]))
-    return rows
+        rows.append([line.name, *(_time_and_loss(line.points.get(n)) for n in names)])
+    return table(head, rows)
 
 
 def _widest_band(runs: Sequence[Run]) -> str:

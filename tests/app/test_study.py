@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpusim.documents import with_tables
 from gpusim.results.ensembles import ensembles
 from gpusim.results.runs import Run, find_runs
 from gpusim.results.study_plot import NEVER, Quantity, XAxis, draw_study
@@ -17,7 +18,6 @@ from gpusim.study import (
     main,
     memory,
     tables,
-    with_tables,
 )
 from tests.app.command import REPOSITORY
 from tests.results.sweeps import write
