@@ -16,7 +16,7 @@ run: $(VENV)/.installed-run
 	$(BIN)/gpusim experiment=first_run
 
 test: $(VENV)/.installed-test-$(EXTRAS)
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist worksteal $(PYTEST_ARGS)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpusim needs Python 3.11 or newer")'
