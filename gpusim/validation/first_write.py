@@ -9,7 +9,7 @@ the same half.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,13 @@ from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.scenario import Scenario, resolve
 from gpusim.units import NS_PER_S
+from gpusim.validation.quantities import throttles
 from gpusim.validation.recording import Recording
 from gpusim.validation.replay import predict_config, running
 
 HIGHEST_NS = 20_000.0  # of the costs tried: that of about twenty exits from KVM
 FIT_STEPS = 24  # of the search: to a thousandth of a microsecond
+LEAST_S = 2.0  # of a throttle, or its speed is that of a few slices
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,50 @@ def halves(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recor
 
 def cross_fitted(recordings: Sequence[Recording]) -> dict[str, float]:
     """Case -> the cost that the other half gave, ns."""
+    return _crossed(recordings, fit)
+
+
+def cross_fitted_speeds(recordings: Sequence[Recording]) -> dict[str, float]:
+    """Case -> the guest's speed in the other half, as a part of the one before the migration."""
+    return _crossed(recordings, _speed)
+
+
+def _speed(stretches: Sequence[Stretch]) -> float:
+    logs = [math.log(s.writes / s.expected_writes(0)) for s in stretches]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _crossed(
+    recordings: Sequence[Recording], fitted: Callable[[Sequence[Stretch]], float]
+) -> dict[str, float]:
     left, right = halves(recordings)
-    costs = [fit([stretch(recording) for recording in half]) for half in (left, right)]
+    found = [fitted([stretch(recording) for recording in half]) for half in (left, right)]
     in_left = {_scenario(recording) for recording in left}
-    return {r.case: costs[_scenario(r) in in_left] for r in recordings}
+    return {r.case: found[_scenario(r) in in_left] for r in recordings}
 
 
 def _scenario(recording: Recording) -> str:
     return recording.case.split(".")[0]
+
+
+def awake_speeds(recording: Recording) -> list[tuple[int, float]]:
+    """(percent, speed awake) of each throttle that lasted LEAST_S, in parts of that before the first.
+
+    Empty where the guest was throttled too soon to have one before.
+    """
+    samples = running(recording)
+    times_s = [sample.time_s for sample in samples]
+    steps = [(0.0, 0), *throttles(recording)]
+    ends_s = [*(at_s for at_s, _ in steps[1:]), times_s[-1]]
+    run_time, speeds = RunTime(), []
+    for (since_s, percent), until_s in zip(steps, ends_s, strict=True):
+        since_ns, until_ns = (round(time_s * NS_PER_S) for time_s in (since_s, until_s))
+        if percent:
+            run_time.throttle(since_ns, percent)
+        awake_s = (run_time.at_ns(until_ns) - run_time.at_ns(since_ns)) / NS_PER_S
+        writes = np.interp([since_s, until_s], times_s, [float(s.writes) for s in samples])
+        if until_s - since_s >= LEAST_S:
+            speeds.append((percent, float(writes[1] - writes[0]) / awake_s))
+    if not speeds or speeds[0][0]:
+        return []
+    return [(percent, speed / speeds[0][1]) for percent, speed in speeds[1:]]

@@ -1,0 +1,242 @@
+"""docs/validation.md by one command, `python -m gpusim.validation.document`: its tables and figures.
+
+The words of the document are written by hand and stay; what stands between two comments that name a table
+is computed anew, in README.md too. `--check` writes nothing and says what would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from gpusim.documents import code, places, table, with_tables
+from gpusim.simulation import simulate
+from gpusim.validation import first_write
+from gpusim.validation.cli import load_recordings, plan, run
+from gpusim.validation.figures import Point, draw_errors, draw_replay
+from gpusim.validation.quantities import measured
+from gpusim.validation.recording import SHIPPED, Recording, load_recording
+from gpusim.validation.replay import replay_config
+from gpusim.validation.report import (
+    Case,
+    Mode,
+    cpu_bound_figures,
+    error_percent,
+    summary,
+    summary_text,
+)
+
+SEEDS = 20  # of each prediction
+DRAWN = "tailslow.qemu10.a"  # the replay that is drawn over its recording
+AWAKE_PERCENT = (20, 30, 40, 50, 60)  # throttles with enough stretches for a median
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compute the tables and figures; returns the exit code: 1 if a check found a difference."""
+    options = _parser().parse_args(arguments)
+    names = options.tables or list(TABLES)
+    changed = []
+    for document in options.documents:
+        text = document.read_text()
+        chosen = [name for name in places(text) if name in names]
+        new = with_tables(text, {name: TABLES[name]() for name in chosen})
+        changed += _changed(text, new)
+        if not options.check:
+            document.write_text(new)
+    if not (options.check or options.tables):
+        options.figures.mkdir(parents=True, exist_ok=True)
+        draw(options.figures)
+    print("\n".join(changed) or "nothing changed")
+    return 1 if options.check and changed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gpusim.validation.document",
+        description="Compute the tables and figures of docs/validation.md, and README.md's figures.",
+    )
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        metavar="TABLE",
+        choices=[[], *TABLES],
+        help="default: all, and figures",
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table changed")
+    parser.add_argument(
+        "--documents", nargs="+", type=Path, default=[Path("docs/validation.md"), Path("README.md")]
+    )
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    return parser
+
+
+def _changed(old: str, new: str) -> list[str]:
+    """The lines that are new."""
+    before = set(old.splitlines())
+    return [line for line in new.splitlines() if line not in before]
+
+
+@cache
+def recorded(folder: Path, mode: Mode, seeds: int = 1) -> tuple[Case, ...]:
+    """All recordings of a folder, run once."""
+    return tuple(run_all(load_recordings([folder]), mode, seeds))
+
+
+def run_all(
+    recordings: Sequence[Recording],
+    mode: Mode,
+    seeds: int,
+    first_write_costs_ns: Mapping[str, float] | None = None,
+) -> list[Case]:
+    """Each recording and what it was simulated as."""
+    cases = [Case(recording=recording, measured=measured(recording)) for recording in recordings]
+    run(cases, plan(cases, [mode], seeds, first_write_costs_ns))
+    return cases
+
+
+def draw(folder: Path) -> None:
+    """All figures."""
+    draw_errors(folder / "validation_errors.png", points())
+    recording = load_recording(SHIPPED / f"{DRAWN}.json.xz")
+    draw_replay(folder / "validation_replay.png", recording, simulate(replay_config(recording)))
+
+
+def points() -> list[Point]:
+    """Every total time that was measured and simulated."""
+    groups: list[tuple[str, Path, Mode, int]] = [
+        ("recordings, replayed", SHIPPED, "replay", 1),
+        ("recordings, predicted", SHIPPED, "predict", SEEDS),
+    ]
+    return [
+        Point(group=group, measured_s=case.measured.total_time_s, simulated_s=simulated_s)
+        for group, folder, mode, seeds in groups
+        for case in recorded(folder, mode, seeds)
+        if case.measured.total_time_s is not None
+        and (simulated_s := _median_s(case, mode)) is not None
+    ]
+
+
+def _median_s(case: Case, mode: Mode) -> float | None:
+    times = [run.total_time_s for run in case.runs[mode] if run.total_time_s is not None]
+    return statistics.median(times) if 2 * len(times) > len(case.runs[mode]) else None
+
+
+def _time(time_s: float | None) -> str:
+    return "did not converge" if time_s is None else f"{time_s:.2f}"
+
+
+def _error(measured_s: float | None, simulated_s: float | None) -> str:
+    error = error_percent(measured_s, simulated_s)
+    return "-" if error is None else f"{error:+.2f} %"
+
+
+def replay_rows(folder: Path) -> list[str]:
+    """A line a recording."""
+    rows = []
+    for case in recorded(folder, "replay"):
+        real, ours = case.measured, case.runs["replay"][0]
+        rows.append(
+            [
+                case.recording.case,
+                _time(real.total_time_s),
+                _time(ours.total_time_s),
+                _error(real.total_time_s, ours.total_time_s),
+                f"{real.max_throttle_percent} / {ours.max_throttle_percent}",
+                f"{real.dirty_sync_count} / {ours.dirty_sync_count}",
+            ]
+        )
+    return table(["recording", "QEMU, s", "gpusim, s", "error", "highest throttle", "syncs"], rows)
+
+
+def figures_of(folder: Path, mode: Mode, seeds: int = 1) -> list[str]:
+    """The summary over a folder's recordings."""
+    return code(summary_text(summary(recorded(folder, mode, seeds))))
+
+
+def headline() -> list[str]:
+    """What README.md says of replays."""
+    found = cpu_bound_figures(recorded(SHIPPED, "replay"), "replay")
+    median, ninth = (found[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90"))
+    return [
+        f"Given the writes that really happened, half of {found['completed']} total times are within "
+        f"{median:.2f} % of QEMU's,",
+        f"nine in ten within {ninth:.2f} %.",
+    ]
+
+
+SHOWN = (  # figure of a prediction, and its scale to percent
+    ("median_abs_total_time_error_percent", 1),
+    ("p90_abs_total_time_error_percent", 1),
+    ("within_3_percent_share", 100),
+    ("max_throttle_equal_share", 100),
+)
+
+
+def first_write_rows() -> list[str]:
+    """The cost of a first write that fits each half of the scenarios best."""
+    recordings = load_recordings([SHIPPED])
+    left, right = first_write.halves(recordings)
+    rows = []
+    for name, half in (("left", left), ("right", right), ("all", left + right)):
+        stretches = [first_write.stretch(recording) for recording in half]
+        cost_ns = first_write.fit(stretches)
+        errors = (100 * first_write.error(stretches, cost) for cost in (0, cost_ns))
+        rows.append([name, str(len(half)), f"{cost_ns:.0f} ns", *(f"{e:.1f} %" for e in errors)])
+    return table(["half", "recordings", "best cost", "error of the counters without", "with"], rows)
+
+
+def first_write_predictions() -> list[str]:
+    """What fits the counters of one half predicts the other: a cost, or a speed (the control)."""
+    recordings = load_recordings([SHIPPED])
+    costs_ns = first_write.cross_fitted(recordings)
+    speeds = first_write.cross_fitted_speeds(recordings)
+    slower = [
+        replace(r, page_writes_per_s_before=r.page_writes_per_s_before * speeds[r.case])
+        for r in recordings
+    ]
+    variants: dict[str, tuple[Sequence[Recording], dict[str, float]]] = {
+        "nothing": (recordings, {}),
+        "the cost that fits the other half": (recordings, costs_ns),
+        "the speed that fits the other half": (slower, {}),
+        "420 ns": (recordings, dict.fromkeys(costs_ns, 420.0)),
+    }
+    rows = []
+    for name, (given, costs) in variants.items():
+        found = cpu_bound_figures(run_all(given, "predict", 1, costs), "predict")
+        rows.append([name, *(f"{found[key] * scale:.1f} %" for key, scale in SHOWN)])
+    errors = ["median error of total time", "nine in ten within", "within 3 %"]
+    return table(["predictions with", *errors, "highest throttle equal"], rows)
+
+
+def awake_rows() -> list[str]:
+    """Writes a second awake, by the throttle, as a part of those before the first throttle."""
+    parts: dict[int, list[float]] = {}
+    for case in recorded(SHIPPED, "replay"):
+        if case.recording.guest.kind == "cpu_bound":
+            for percent, speed in first_write.awake_speeds(case.recording):
+                parts.setdefault(percent, []).append(speed)
+    rows = (
+        [f"{percent} %", str(len(parts[percent])), f"{statistics.median(parts[percent]):.2f}"]
+        for percent in AWAKE_PERCENT
+    )
+    return table(["throttle", "stretches", "speed awake, median"], rows)
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "replay_figures": lambda: figures_of(SHIPPED, "replay"),
+    "replay": lambda: replay_rows(SHIPPED),
+    "predict": lambda: figures_of(SHIPPED, "predict", SEEDS),
+    "first_write": first_write_rows,
+    "first_write_predictions": first_write_predictions,
+    "awake": awake_rows,
+    "headline": headline,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
