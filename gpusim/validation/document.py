@@ -14,7 +14,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from gpusim.app import composed_config
 from gpusim.documents import code, places, table, with_tables
+from gpusim.parallel import spread
+from gpusim.records import Result
 from gpusim.simulation import simulate
 from gpusim.validation import first_write
 from gpusim.validation.cli import load_recordings, plan, run
@@ -23,6 +28,7 @@ from gpusim.validation.quantities import measured
 from gpusim.validation.recording import SHIPPED, Recording, load_recording
 from gpusim.validation.replay import replay_config
 from gpusim.validation.report import (
+    BAND_PERCENT,
     Case,
     Mode,
     cpu_bound_figures,
@@ -32,6 +38,7 @@ from gpusim.validation.report import (
 )
 
 SEEDS = 20  # of each prediction
+LEAST_REPEATS = 3  # of a scenario, or they have no spread
 DRAWN = "tailslow.qemu10.a"  # the replay that is drawn over its recording
 AWAKE_PERCENT = (20, 30, 40, 50, 60)  # throttles with enough stretches for a median
 
@@ -158,6 +165,34 @@ def figures_of(folder: Path, mode: Mode, seeds: int = 1) -> list[str]:
     return code(summary_text(summary(recorded(folder, mode, seeds))))
 
 
+def repeats(folder: Path) -> list[str]:
+    """QEMU's own spread over repeats of a scenario, and that of the predictions beside it."""
+    groups: dict[str, list[Case]] = {}
+    for case in recorded(folder, "predict", SEEDS):
+        groups.setdefault(case.recording.case.rsplit(".", maxsplit=1)[0], []).append(case)
+    rows = []
+    for name, cases in groups.items():
+        real = [c.measured.total_time_s for c in cases if c.measured.total_time_s is not None]
+        runs = [run.total_time_s for case in cases for run in case.runs["predict"]]
+        ours = [time_s for time_s in runs if time_s is not None]
+        if len(real) < LEAST_REPEATS or not ours:
+            continue
+        low_s, middle_s, high_s = (float(np.percentile(ours, share)) for share in BAND_PERCENT)
+        rows.append(
+            [
+                name,
+                ", ".join(f"{time_s:.1f}" for time_s in real),
+                f"{100 * (max(real) - min(real)) / statistics.mean(real):.0f} %",
+                f"{middle_s:.1f} ({low_s:.1f} to {high_s:.1f})",
+                f"{100 * (high_s - low_s) / middle_s:.0f} %",
+                f"{len(ours)} of {len(runs)}",
+            ]
+        )
+    band = f"predicted, s: median ({BAND_PERCENT[0]} to {BAND_PERCENT[-1]} %)"
+    head = ["scenario", "QEMU's repeats, s", "their spread", band, "its width", "that converge"]
+    return table(head, rows)
+
+
 def headline() -> list[str]:
     """What README.md says of replays."""
     found = cpu_bound_figures(recorded(SHIPPED, "replay"), "replay")
@@ -227,6 +262,66 @@ def awake_rows() -> list[str]:
     return table(["throttle", "stretches", "speed awake, median"], rows)
 
 
+@cache
+def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
+    """The names of each run of the case the fallback sync was made for, and its result."""
+    cases = [
+        (percent, writes, version)
+        for percent in (5, 25, 90)
+        for writes in (4, 8)
+        for version in ("qemu_9_1", "qemu_9_2")
+    ]
+    configs = [
+        composed_config(
+            [
+                "experiment=peter_xu_10tb",
+                f"migration={version}",
+                f"workload.working_set_percent={percent}",
+                f"workload.page_writes_per_s={writes}e6",
+            ]
+        )
+        for percent, writes, version in cases
+    ]
+    names = [
+        [f"{percent} %", f"{writes} M", version.removeprefix("qemu_").replace("_", ".")]
+        for percent, writes, version in cases
+    ]
+    return tuple(zip(names, spread(simulate, configs), strict=True))
+
+
+def rows_of_the_10tb_case() -> list[str]:
+    """What became of each run."""
+    rows = []
+    for names, result in the_10tb_case():
+        found = result.summary
+        rows.append(
+            [
+                *names,
+                f"{found.verdict}",
+                f"{found.total_time_s:.1f}",
+                f"{found.first_throttle_s:.1f}",
+                f"{found.guest_cpu_lost_s / 3600:.2f} h ({found.guest_cpu_lost_percent:.1f} %)",
+                f"{found.dirty_sync_count} ({found.fallback_sync_count})",
+            ]
+        )
+    figures = ["verdict", "total, s", "first throttle, s", "vCPU time lost", "syncs (fallback)"]
+    return table(["working set", "writes/s", "QEMU", *figures], rows)
+
+
+def steps_of_the_10tb_case() -> list[str]:
+    """When each step of the throttle was taken."""
+    steps = (20, 30, 40, 50, 60, 70, 80, 90, 99)
+    rows = []
+    for names, result in the_10tb_case():
+        first_s: dict[int, float] = {}
+        for sync in result.syncs:
+            first_s.setdefault(sync.cpu_throttle_percentage, sync.time_s)
+        rows.append(
+            [*names, *(f"{first_s[step]:.0f}" if step in first_s else "-" for step in steps)]
+        )
+    return table(["working set", "writes/s", "QEMU", *(f"{step} %" for step in steps)], rows)
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "replay_figures": lambda: figures_of(SHIPPED, "replay"),
     "replay": lambda: replay_rows(SHIPPED),
@@ -234,6 +329,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "first_write": first_write_rows,
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,
+    "the_10tb_case": rows_of_the_10tb_case,
+    "steps_of_the_10tb_case": steps_of_the_10tb_case,
     "headline": headline,
 }
 
