@@ -73,7 +73,11 @@ class Monitor:
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect and learn QEMU's version.
+        await self.connect()
+        return self
+
+    async def connect(self) -> None:
+        """Connect and learn QEMU's version; what `async with` does.
 
         Raises:
             LiveError: no QMP server there, or none that answers.
@@ -103,7 +107,6 @@ class Monitor:
             await self.close()
             raise
         self.version = (version["major"], version["minor"], version["micro"])
-        return self
 
     async def __aexit__(
         self,
