@@ -166,14 +166,14 @@ async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
     if process.returncode is None:
         with suppress(LiveError):
             await monitor.ask("quit", timeout_s=END_TIMEOUT_S)
-    await monitor.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
-            return
+            break
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
     await process.wait()
+    await monitor.close()
 
 
 async def _hear_out(listening: asyncio.Future[tuple[None, None]]) -> None:
