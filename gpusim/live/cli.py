@@ -21,7 +21,7 @@ MOST_REPEATS = 26  # letters of a file's name
 T = TypeVar("T")
 
 
-class Interrupted(BaseException):  # noqa: N818  as KeyboardInterrupt: no error, and nobody catches it
+class Interrupted(BaseException):
     """A signal asked the recorder to end."""
 
     def __init__(self, number: int) -> None:
@@ -143,7 +143,7 @@ def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
     """
 
     async def watched() -> T:
-        task, asked = asyncio.ensure_future(work), []
+        task, asked = asyncio.ensure_future(work), list[int]()
 
         def stop(number: int) -> None:
             if not asked:  # a second one does not disturb the cleaning up
