@@ -131,13 +131,13 @@ async def started(
             preexec_fn=_dies_with(os.getpid()),
         )
         monitor = Monitor(ours)
-        stack.push_async_callback(_end, process, monitor)
         theirs.close()  # so that QEMU's end is the only one, and its death is heard
         listening = asyncio.gather(
             _each_line(process.stdout, heard.serial.append),
             _each_line(process.stderr, heard.log_line),
         )
         stack.push_async_callback(_hear_out, listening)  # ends once QEMU has ended
+        stack.push_async_callback(_end, process, monitor)
         try:
             await monitor.connect()
             counter = stack.enter_context(closing(Counter(process.pid)))
