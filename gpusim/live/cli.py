@@ -33,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in ENDING:
         signal.signal(number, _interrupt)
     try:
-        options = _parser().parse_args(arguments)
-        return _run(options)
+        return _run(options_of(arguments))
     except Interrupted as error:
         name = signal.Signals(error.number).name
         print(f"\nerror: {name}: stopped; what was not whole was not written", file=sys.stderr)
@@ -43,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; options may stand before, between and behind the scenario's changes."""
+    return _parser().parse_intermixed_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -162,7 +162,7 @@ def _config_error(where: str, error: Exception) -> ConfigError:
 
 def _line(error: Exception) -> str:
     text = str(getattr(error, "msg", None) or error)
-    return " ".join(text.split("full_key:")[0].split())
+    return " ".join(text.partition("full_key:")[0].split())
 
 
 def check(scenario: Scenario) -> None:

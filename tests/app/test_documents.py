@@ -89,7 +89,7 @@ def test_validation_command_runs(command: str, slow: bool) -> None:
 def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
     """As far as its options and its scenario: tests/live records."""
     _, arguments = words(command)
-    options = record._parser().parse_args(arguments)
+    options = record.options_of(arguments)
     if options.scenario is not None and not slow:
         load_scenario(options.scenario, options.overrides)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.config import ConfigError
-from gpusim.live.cli import _parser
+from gpusim.live.cli import options_of
 from gpusim.live.scenarios import Scenario, load_scenario, names, shipped
 
 FILES = sorted(shipped().glob("*.yaml"))
@@ -19,7 +19,7 @@ def test_scenario_loads_and_starts_with_its_command(path: Path) -> None:
     command, purpose, *_ = path.read_text().splitlines()
     program, *arguments = shlex.split(command.removeprefix("# "))
     assert program == "gpusim-record"
-    assert _parser().parse_args(arguments).scenario == path.stem
+    assert options_of(arguments).scenario == path.stem
     assert purpose.startswith("# ")
     assert isinstance(load_scenario(path.stem), Scenario)
 
