@@ -76,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("recordings"),
+        default=Path("outputs/recordings"),
         metavar="FOLDER",
-        help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: recordings",
+        help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: outputs/recordings",
     )
     return parser
 
