@@ -30,14 +30,25 @@ class Interrupted(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
-    for number in ENDING:
-        signal.signal(number, _interrupt)
+    kept = {number: signal.signal(number, _interrupt) for number in ENDING}
     try:
         return _run(options_of(arguments))
     except Interrupted as error:
+        _be_deaf()
         name = signal.Signals(error.number).name
         print(f"\nerror: {name}: stopped; what was not whole was not written", file=sys.stderr)
         return 128 + error.number
+    finally:
+        if arguments is None:  # the process ends, and Python's own end wants to be left alone
+            _be_deaf()
+        else:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+
+def _be_deaf() -> None:
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpusim.live import cli, guest, monitor
 from gpusim.live.monitor import LiveError
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_they_were() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in cli.ENDING}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -31,6 +22,12 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--list"]) == 0
     assert "small " in capsys.readouterr().out
+
+
+def test_signals_are_the_callers_again(capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(number) for number in cli.ENDING]
+    cli.main(["--list"])
+    assert [signal.getsignal(number) for number in cli.ENDING] == before
 
 
 def test_no_scenario(capsys: pytest.CaptureFixture[str]) -> None:
