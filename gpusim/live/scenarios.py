@@ -22,6 +22,9 @@ GUEST_STARTS_MIB = 16  # below lie its program and its counter
 UNFILLED_END_MIB = 2  # what firmware keeps for itself
 MOST_MIB = 3072  # the pc machine puts more elsewhere, where 32 bits do not reach
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
+MOST_LOOPS = (
+    10**7
+)  # some 20 ms; a hundred times that under the highest throttle, and it writes still
 ACCELERATORS = ("tcg", "kvm")
 
 
@@ -208,6 +211,6 @@ def _check_speed(guest: GuestSettings) -> None:
     elif guest.rate is not None and guest.rate < 0:
         reject("guest.rate", guest.rate, "must be 0 (as fast as it goes) or more")
     if guest.delay is not None:
-        whole("guest.delay", guest.delay, 1, 2**31 - 1, " loops")
+        whole("guest.delay", guest.delay, 1, MOST_LOOPS, " loops")
     if guest.paced and not guest.rate:
         reject("guest.paced", guest.paced, "needs a guest.rate above 0")
