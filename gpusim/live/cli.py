@@ -30,7 +30,11 @@ class Interrupted(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
-    kept = {number: signal.signal(number, _interrupt) for number in ENDING}
+    kept = {
+        number: signal.signal(number, _interrupt)
+        for number in ENDING
+        if signal.getsignal(number) != signal.SIG_IGN  # nohup's wish
+    }
     try:
         return _run(options_of(arguments))
     except Interrupted as error:
@@ -166,14 +170,15 @@ def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
             asked.append(number)
 
         loop = asyncio.get_running_loop()
-        for number in ENDING:
+        ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
+        for number in ours:
             loop.add_signal_handler(number, stop, number)
         try:
             return await task
         except asyncio.CancelledError:
             raise Interrupted(asked[0]) from None
         finally:
-            for number in ENDING:
+            for number in ours:
                 loop.remove_signal_handler(number)
                 signal.signal(number, _interrupt)
 
