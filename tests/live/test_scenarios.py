@@ -55,7 +55,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("guest.mode=2", "guest.mode = 2: must lie between 0 and 1"),
         ("guest.delay=10", "set one of guest.rate and guest.delay"),
         ("guest.hot=8", "guest.hot = 8: goes with guest.hotpct"),
-        ("guest.rate=-1", "guest.rate = -1: must be 0"),
+        ("guest.rate=-1", "guest.rate = -1: must lie between 10"),
+        ("guest.paced=1 guest.rate=0", "guest.paced = 1: needs a guest.rate above 0"),
         ("guest.fill=4000", "guest.fill = 4000: must lie between 1"),
         ("mem_mib=8000", "mem_mib = 8000: must lie between 32 and 3072 MiB"),
         ("limit_s=0", "limit_s = 0.0: must lie between 1"),
@@ -66,7 +67,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said_in_one_line(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_scenario("small", [override])
+        load_scenario("small", override.split())
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
