@@ -144,7 +144,7 @@ def _figures(kind: str, found: dict[str, Any]) -> str:
     if found["judged_verdicts"]:
         agreed = f"{found['verdicts_agreed_on']} of {found['judged_verdicts']}"
         lines.append(f"  whether it converges: agrees in {agreed}")
-    fitted = [f"{one['key']} = {one['value']:g} on {one['row']}" for one in found["fitted"]]
+    fitted = [f"{one['key']} = {one['value']:.10g} on {one['row']}" for one in found["fitted"]]
     lines += [f"  fitted, and not judged: {line}" for line in fitted]
     return "\n".join(lines)
 
@@ -160,8 +160,8 @@ def _given(table: Table) -> list[str]:
 def _fitted(value: FittedValue) -> str:
     low, high = value.holds
     return (
-        f"{value.what}, {value.value:g} {value.unit} ({value.key}), on the row {value.row}, "
-        f"which {low:g} to {high:g} would hold"
+        f"{value.what}, {value.value:.10g} {value.unit} ({value.key}), on the row {value.row}, "
+        f"which {low:.10g} to {high:.10g} hold within 5 % or its repeats"
     )
 
 
@@ -234,7 +234,9 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
             f'{source.author}, "{source.title}", {source.date} ({source.where}). {table.what.strip()}'
         )
         if given := _given(table):
-            parts.append("\n".join(f"- {line[0].upper()}{line[1:]}." for line in given))
+            parts.append(
+                "\n".join(f"- {line[0].upper()}{line[1:].removesuffix('.')}." for line in given)
+            )
         parts.append(_grid(group) if group[0].row.cell else _table(group))
         if table.notes:
             parts.append(table.notes.strip())
@@ -243,23 +245,26 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 def _table(group: Sequence[Outcome]) -> str:
     heads = [*_columns(group), "judged"]
-    lines = [heads, ["---"] * len(heads)]
+    lines = [heads]
     for outcome in group:
         said = "yes" if outcome.judged else role(outcome).removeprefix("not judged: ")
         lines.append([*_cells(outcome, group), said])
-    return "\n".join(
-        f"| {' | '.join(line)} |".replace("| --- ", "|---").replace("---|", "---|")
-        for line in lines
-    )
+    return _piped(lines)
 
 
 def _grid(group: Sequence[Outcome]) -> str:
     """Published / simulated in the source's own grid; a cell that is 15 % and 1 s off is bold."""
     columns = list(dict.fromkeys(outcome.row.cell[1] for outcome in group))
-    lines = [["published / gpusim", *columns], ["---"] * (len(columns) + 1)]
+    lines = [["published / gpusim", *columns]]
     for name, own in groupby(group, key=lambda outcome: outcome.row.cell[0]):
         lines.append([name, *(_cell(outcome) for outcome in own)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _piped(lines)
+
+
+def _piped(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, heads first."""
+    head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|---" * len(lines[0]) + "|", *rest])
 
 
 def _cell(outcome: Outcome) -> str:

@@ -88,7 +88,7 @@ def test_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "published.json"
     assert main(["published", "rk4n_2016", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
-    assert [row["row"] for row in found["rows"]][0] == "2 workers, 20/10"
+    assert found["rows"][0]["row"] == "2 workers, 20/10"
     assert found["rows"][0]["role"].startswith("fitted: ")
     assert found["summary"]["measured"]["judged_total_times"] == 6
     printed = capsys.readouterr().out
@@ -129,4 +129,7 @@ def test_all_published_measurements_and_the_document() -> None:
             assert report.close(cell), cell.row.name
     errors = {outcome.row.name: outcome.error_percent for outcome in found}
     assert abs(errors["raised from 150 ms"] or 99) < 15
+    (fixed,) = (outcome for outcome in found if outcome.row.name == "fixed 300 ms")
+    times = sorted(run.total_s for run in fixed.runs)
+    assert f"{times[0]:.0f} to {times[-1]:.0f} s, where the ten" in fixed.table.notes
     assert report.markdown(found) in DOCUMENT.read_text()

@@ -15,7 +15,9 @@ from gpusim.units import parse_bytes, parse_bytes_per_s
 
 TABLES = [tables.load(name) for name in tables.names()]
 ROWS = [
-    pytest.param(table, row, id=f"{table.name}: {row.name}") for table in TABLES for row in table.rows
+    pytest.param(table, row, id=f"{table.name}: {row.name}")
+    for table in TABLES
+    for row in table.rows
 ]
 FITTED = [
     pytest.param(table, value, id=f"{value.key} on {value.row}")
@@ -142,7 +144,10 @@ def test_unknown_table_is_one_line_with_all_names() -> None:
     [
         ({"kind": "guess"}, "kind = guess"),
         ({"rows": []}, "one or more"),
-        ({"rows": [{"name": "a", "run": "rm -rf", "total_s": [1]}], "fitted": {}}, "its command is"),
+        (
+            {"rows": [{"name": "a", "run": "rm -rf", "total_s": [1]}], "fitted": {}},
+            "its command is",
+        ),
         ({"rows": [{"name": "a", "total_s": [1]}], "fitted": {}}, "left out"),
         ({"rows": [{"name": "a", "run": "gpusim"}], "fitted": {}}, "total_s if it converges"),
         ({"rows": [{"name": "a", "run": "gpusim", "total": [1]}], "fitted": {}}, "total"),
