@@ -6,9 +6,11 @@ what an error leads to, is job.py's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -36,6 +38,17 @@ def register() -> None:
     store.store(name="base_config", node=base)
     for pattern, kind in PATTERNS.items():
         store.store(group="workload", name=f"base_{pattern}", node=kind)
+
+
+def composed_config(overrides: Sequence[str]) -> Config:
+    """The config that `gpusim OVERRIDES` would simulate.
+
+    Raises:
+        HydraException, OmegaConfBaseException, ConfigError: there is no such preset, key or type.
+    """
+    register()
+    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+        return converted(compose("config", overrides=list(overrides)))
 
 
 def task(composed: DictConfig) -> float | list[float] | None:

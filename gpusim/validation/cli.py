@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from tqdm import tqdm
-
 from gpusim.config import Config, ConfigError
+from gpusim.parallel import spread
+from gpusim.published import cli as published
 from gpusim.results.whole import can_be_written, write_text
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
@@ -46,7 +43,10 @@ MODES: dict[str, tuple[Mode, ...]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["published"]:
+        return published.main(words[1:])
+    options = _parser().parse_args(words)
     try:
         cases = [
             Case(recording=recording, measured=measured(recording))
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpusim-validate",
         description="Simulate recorded migrations of a real QEMU; print measured beside simulated.",
+        epilog="gpusim-validate published [TABLE ...]: others' published measurements instead.",
     )
     parser.add_argument(
         "paths",
@@ -168,26 +169,12 @@ def plan(
 
 def run(cases: Sequence[Case], tasks: Sequence[Task]) -> None:
     """Make the runs, in parallel processes where there is more than one core, and file them."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    workers = min(cores, len(tasks))
-    if workers < 2:
-        _file(cases, tasks, map(_simulate, tasks))
-        return
-    spawn = multiprocessing.get_context("spawn")  # tqdm's thread and fork do not go together
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        _file(cases, tasks, pool.map(_simulate, tasks))
+    for (place, mode, _), result in zip(tasks, spread(_simulate, tasks), strict=True):
+        cases[place].runs.setdefault(mode, []).append(result)
 
 
 def _simulate(task: Task) -> Quantities:
     return simulated(simulate(task[2]))
-
-
-def _file(cases: Sequence[Case], tasks: Sequence[Task], results: Iterator[Quantities]) -> None:
-    bar = tqdm(results, total=len(tasks), unit="run", disable=None, leave=False)
-    for (place, mode, _), result in zip(tasks, bar, strict=True):
-        cases[place].runs.setdefault(mode, []).append(result)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from gpusim import Config
-from gpusim.app import conf_folder, register
-from gpusim.composed import converted
+from gpusim.app import composed_config, conf_folder, register
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
@@ -23,19 +22,14 @@ MAIN = "from gpusim.app import main; main()"
 
 def composed(*overrides: str) -> Config:
     """The Config that `gpusim OVERRIDES` would simulate."""
-    with _hydra():
-        return converted(compose("config", overrides=list(overrides)))
+    return composed_config(overrides)
 
 
 def composed_by_hydra(*overrides: str) -> DictConfig:
     """The same as Hydra sees it, its own settings included."""
-    with _hydra():
-        return compose("config", overrides=list(overrides), return_hydra_config=True)
-
-
-def _hydra() -> initialize_config_dir:
     register()
-    return initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3")
+    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
 def jobs(arguments: list[str]) -> list[list[str]]:

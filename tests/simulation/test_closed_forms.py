@@ -1,8 +1,7 @@
 """Whole runs against what can be worked out by hand or was published: none of it is ours.
 
-SimGrid's rows: its live-migration plugin (3.32) on an ideal link, one scalar dirty rate, working set
-90 %, downtime limit 30 ms. The ladder: the cover letters of the series behind the fallback sync,
-2024-09-16 and 2024-09-30, whose "original" rows take nine steps of two high periods each.
+SimGrid's rows are gpusim/published/data/simgrid.yaml's. The ladder: the cover letters of the series behind
+the fallback sync, 2024-09-16 and 2024-09-30, whose "original" rows take nine steps of two high periods each.
 """
 
 from __future__ import annotations
@@ -24,22 +23,31 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
+from gpusim.app import composed_config
+from gpusim.published import tables
+from gpusim.units import parse_bytes_per_s
 from tests.simulation.scenarios import FREE_EAGER, config, throttle_steps
 
 MIB = 2**20
-SIMGRID = [  # memory, bandwidth, intensity in percent, seconds
-    ("16GiB", 1192 * MIB, 0, 13.745),
-    ("16GiB", 1192 * MIB, 30, 19.631),
-    ("16GiB", 1192 * MIB, 80, 68.619),
-    ("16GiB", 1192 * MIB, 95, 260.602),
-    ("16GiB", 1192 * MIB, 99, 1247.847),
-    ("4TiB", 11920 * MIB, 30, 502.663),
-    ("4TiB", 11920 * MIB, 80, 1759.236),
-]
 SIMGRID_TOLERANCE = 0.005
 RANDOM_AT_10_PERCENT = 0.006
 EARLY_S = 0.51  # the downtime limit, in wire bytes
 LADDER_TOLERANCE = 0.03  # the letters' repeats differ by 1 to 4 %
+
+
+def simgrid_rows() -> list[tuple[str, int, int, float]]:
+    """Memory, bandwidth, intensity in percent, seconds."""
+    table, found = tables.load("simgrid"), []
+    for row in filter(table.judges, table.rows):
+        config = composed_config(row.overrides)
+        assert isinstance(config.workload, SequentialConfig)
+        bandwidth = int(parse_bytes_per_s(config.link.bandwidth))
+        intensity = round(100 * config.workload.page_writes_per_s * 4096 / bandwidth)
+        found.append((str(config.vm.memory), bandwidth, intensity, row.total_s[0]))
+    return found
+
+
+SIMGRID = simgrid_rows()
 
 
 def ideal_link(

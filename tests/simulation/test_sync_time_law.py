@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import pytest
 
+from gpusim.app import composed_config
 from gpusim.scenario import resolve
 from gpusim.simulation import Migration
-from tests.validation.published import LAW_LINK_GB_PER_S, with_long_syncs
 
+LINK_GB_PER_S = 15.0
 BURST_MS = 51
 WITHIN = 0.01
 
 
 def windows_below_the_link(sync_ms: float) -> list[float]:
     """What the windows measured that sent less than the link gives, GB/s."""
-    migration = Migration(resolve(with_long_syncs(2.4, sync_ms, 300)), None, False)
+    config = composed_config(
+        [
+            "experiment=sync_time_law",
+            f"tracking.misaligned_ms={sync_ms}",
+            f"workload.page_writes_per_s={2.4e9 / 4096}",
+        ]
+    )
+    migration = Migration(resolve(config), None, False)
     found, threshold = [], migration.sender._threshold
 
     def watched(bandwidth: float) -> int:
@@ -26,7 +34,7 @@ def windows_below_the_link(sync_ms: float) -> list[float]:
 
     migration.sender._threshold = watched
     migration.run()
-    return [sample for sample in found if sample < 0.999 * LAW_LINK_GB_PER_S]
+    return [sample for sample in found if sample < 0.999 * LINK_GB_PER_S]
 
 
 @pytest.mark.parametrize("sync_ms", [1, 10, 40, 73, 100, 250])
@@ -38,7 +46,7 @@ def test_a_window_that_holds_a_sync_measures_what_the_law_says(sync_ms: float) -
     """
     bursts = max(1, -(-(100 - sync_ms) // BURST_MS))
     laws = [
-        LAW_LINK_GB_PER_S * sending_ms / (sync_ms + sending_ms)
+        LINK_GB_PER_S * sending_ms / (sync_ms + sending_ms)
         for sending_ms in (BURST_MS * bursts, BURST_MS * (bursts + 1))
     ]
     samples = windows_below_the_link(sync_ms)

@@ -1,0 +1,135 @@
+"""Do the figures count what they may, and does the command print, write and refuse what it promises?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpusim.published import report, tables
+from gpusim.published.rows import Outcome, Run, simulated
+from gpusim.validation.cli import main
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
+A_RUN = Run(
+    converged=True,
+    total_s=100.0,
+    first_pass_s=50.0,
+    downtime_ms=300.0,
+    syncs=10,
+    max_throttle_percent=99,
+    sent_mib=1000.0,
+)
+NEVER = replace(A_RUN, converged=False, downtime_ms=None)
+
+
+def outcomes(name: str, run: Run = A_RUN) -> list[Outcome]:
+    """A table whose rows all came out alike."""
+    table = tables.load(name)
+    return [
+        Outcome(table=table, row=row, runs=(run,) * row.seeds if row.run else ())
+        for row in table.rows
+    ]
+
+
+def test_only_judged_rows_count() -> None:
+    """Neither a row that something was fitted on, nor one of another algorithm, nor one left out."""
+    found = outcomes("smartx") + outcomes("rk4n_2016") + outcomes("dirty_limit")
+    counted = report.judged(found)
+    assert len(counted) == 6 + 6
+    assert {row.source for row in counted} == {"smartx", "rk4n_2016"}
+    assert counted[0] == ("v1 5000 MB, original", pytest.approx(592.32, abs=0.01), 100.0, "smartx")
+    figures = report.summary(found)["measured"]
+    assert figures["judged_total_times"] == 12
+    errors = sorted(abs(100 * (100 / row.measured_s - 1)) for row in counted)
+    assert figures["median_abs_error_percent"] == pytest.approx(sum(errors[5:7]) / 2)
+    assert [one["key"] for one in figures["fitted"]].count("link.zero_page_scan") == 2
+
+
+def test_models_are_a_group_of_their_own() -> None:
+    found = report.summary(outcomes("rk4n_2016") + outcomes("simgrid"))
+    assert found["measured"]["judged_total_times"] == 6
+    assert found["model"]["judged_total_times"] == 7
+    assert report.judged(outcomes("simgrid")) == []
+
+
+def test_a_run_that_does_not_converge_has_no_total_time_but_a_verdict() -> None:
+    found = report.summary(outcomes("rk4n_2016", NEVER))["measured"]
+    assert found["judged_total_times"] == 0
+    assert found["median_abs_error_percent"] is None
+    assert (found["judged_verdicts"], found["verdicts_agreed_on"]) == (6, 0)
+
+
+def test_total_times_are_rounded_up_where_the_source_rounds() -> None:
+    run = replace(A_RUN, total_s=99.01)
+    assert {outcome.simulated_s for outcome in outcomes("gudkov", run)} == {100.0}
+
+
+@pytest.mark.parametrize("name", tables.names())
+def test_text_and_markdown_hold_every_row_and_what_was_given(name: str) -> None:
+    found = outcomes(name)
+    printed, document = report.text(found), report.markdown(found)
+    table = tables.load(name)
+    for row in table.rows:
+        assert row.name in printed
+        assert row.cell or f"| {row.name} |" in document
+    for line in [*table.not_published, *table.readings]:
+        assert line in printed
+    for value in table.fitted:
+        assert f"fitted: {value.what}" in printed
+        assert value.what in document
+    assert table.source.where in document
+    assert table.notes.strip() in document
+
+
+def test_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "published.json"
+    assert main(["published", "rk4n_2016", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["rows"][0]["row"] == "2 workers, 20/10"
+    assert found["rows"][0]["role"].startswith("fitted: ")
+    assert found["summary"]["measured"]["judged_total_times"] == 6
+    printed = capsys.readouterr().out
+    assert "median |error| of 6 judged total times" in printed
+    assert "6-7 %" in printed
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "nothing: no such table; there are dirty_limit, gudkov, "),
+        (["rk4n_2016", "--json", "/nowhere/at/all.json"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["published", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_all_published_measurements_and_the_document() -> None:
+    """How many cells agree and how close they are, and that docs/validation.md holds what comes out."""
+    found = simulated([tables.load(name) for name in tables.names()])
+    cells = [outcome for outcome in found if outcome.table.name == "gudkov"]
+    assert len(cells) == 48
+    assert sum(cell.converged == cell.row.converges for cell in cells) >= 45
+    for cell in cells:
+        edge = cell.row.cell[0] == "5G" and cell.row.cell[1] in ("125 ms", "250 ms")
+        beyond_qemu = cell.row.cell == ["100M", "unlimited"]
+        if cell.converged and cell.row.converges and not edge and not beyond_qemu:
+            assert report.close(cell), cell.row.name
+    errors = {outcome.row.name: outcome.error_percent for outcome in found}
+    assert abs(errors["raised from 150 ms"] or 99) < 15
+    (fixed,) = (outcome for outcome in found if outcome.row.name == "fixed 300 ms")
+    times = sorted(run.total_s for run in fixed.runs)
+    assert f"{times[0]:.0f} to {times[-1]:.0f} s, where the ten" in fixed.table.notes
+    assert report.markdown(found) in DOCUMENT.read_text()

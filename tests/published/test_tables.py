@@ -1,0 +1,180 @@
+"""Are the published tables sound: sources, commands that compose, numbers fitted where they judge nothing?"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from statistics import mean
+from typing import Any
+
+import pytest
+import yaml
+
+from gpusim.config import Config
+from gpusim.published import rows, tables
+from gpusim.published.tables import FittedValue, Row, Table, TableError
+from gpusim.scenario import resolve
+from gpusim.units import parse_bytes, parse_bytes_per_s
+
+TABLES = [tables.load(name) for name in tables.names()]
+KINDS_OF_ROWS = {  # one row of each preset and choice of keys; the slow test runs them all
+    (table.name, *(re.sub(r"(\.\w+)=.*", r"\1", text) for text in row.overrides)): row
+    for table in TABLES
+    for row in table.rows
+}
+FITTED = [
+    pytest.param(table, value, id=f"{value.key} on {value.row}")
+    for table in TABLES
+    for value in table.fitted
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_table_names_its_source_and_what_is_missing(table: Table) -> None:
+    source = table.source
+    assert all([source.author, source.title, source.date, source.where, table.what, table.heading])
+    assert table.readings or table.left_out
+    assert table.not_published or table.kind == "model"
+
+
+@cache
+def config_of(run: str) -> Config:
+    """Of a row's command, composed once."""
+    return rows.configs(Row(name="", run=run))[0]
+
+
+@pytest.mark.parametrize("row", KINDS_OF_ROWS.values(), ids=lambda row: row.run or "left out")
+def test_command_composes_and_can_be_simulated(row: Row) -> None:
+    if row.run:
+        resolve(config_of(row.run))
+
+
+def value_of(row: Row, key: str) -> float:
+    """A key of the config of a row, as a number."""
+    found: Any = config_of(row.run)
+    for name in key.split("."):
+        found = getattr(found, name)
+    if isinstance(found, str):
+        return parse_bytes_per_s(found) if found.endswith("/s") else float(parse_bytes(found))
+    return float(found)
+
+
+@pytest.mark.parametrize(("table", "value"), FITTED)
+def test_fitted_number_stands_in_its_presets(table: Table, value: FittedValue) -> None:
+    assert value_of(table.row(value.row), value.key) == value.value
+    assert value.low <= value.holds[0] <= value.value <= value.holds[1] <= value.high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table", "value"), FITTED)
+def test_fitted_number_comes_out_again(table: Table, value: FittedValue) -> None:
+    best, holds = rows.fitted(table, value)
+    assert best == pytest.approx(value.value)
+    assert holds == pytest.approx(value.holds)
+
+
+def test_a_row_that_something_was_fitted_on_judges_nothing() -> None:
+    for table in TABLES:
+        for row in table.rows:
+            assert not (table.fitted_on(row) and table.judges(row))
+    smartx = tables.load("smartx")
+    assert [row.name for row in smartx.rows if smartx.judges(row)] == [
+        "v1 5000 MB, original",
+        "v2 150 MB, with sync",
+        "v2 3000 MB, original",
+        "v2 3000 MB, with sync",
+        "v2 3500 MB, original",
+        "v2 3500 MB, with sync",
+    ]
+
+
+def test_one_write_rate_and_one_host_a_letter() -> None:
+    """What is fitted once holds for all rows that it decides."""
+    smartx = tables.load("smartx")
+    rates = {value_of(row, "workload.page_writes_per_s") for row in smartx.rows}
+    scans = {(row.name[:2], value_of(row, "link.zero_page_scan")) for row in smartx.rows}
+    assert len(rates) == 1
+    assert len(scans) == 2
+    rk4n = tables.load("rk4n_2016")
+    assert len({value_of(row, "workload.page_writes_per_s") for row in rk4n.rows}) == 1
+
+
+LINK = {"v1": 1.59e9 / 8, "v2": 1.93e9 / 8}
+BASE_S = {"v1": 103, "v2": 46}  # the first pass over zero pages: "about 100 s" and "45 to 51 s"
+
+
+@pytest.mark.parametrize("name", ["v1 3000 MB", "v1 5000 MB", "v2 3000 MB", "v2 3500 MB"])
+def test_closed_form_of_the_originals(name: str) -> None:
+    """Nine steps of two high periods, so 19 passes of the set."""
+    row = tables.load("smartx").row(f"{name}, original")
+    set_bytes = value_of(row, "workload.working_set")
+    closed_s = BASE_S[name[:2]] + 19 * set_bytes / LINK[name[:2]]
+    assert mean(row.total_s) == pytest.approx(closed_s, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        ("2 workers, 20/10", 27),
+        ("2 workers, 30/15", 18),
+        ("2 workers, 50/20", 12),
+        ("3 workers, 50/20", 12),
+        ("3 workers, 20/10", 27),
+    ],
+)
+def test_closed_form_of_qemu_2_6(name: str, passes: int) -> None:
+    """Three high periods a step; one pass more where the first period never counts, and none less."""
+    row = tables.load("rk4n_2016").row(name)
+    pass_s = value_of(row, "workload.working_set") / 117.5e6
+    assert passes * pass_s * 0.98 < mean(row.total_s) < (passes + 1) * pass_s * 1.04
+
+
+def test_law_of_a_syncs_time() -> None:
+    """Its worked points say what the law says."""
+    law = tables.load("sync_time_law")
+    for row in law.rows:
+        config = config_of(row.run)
+        b, d = 15.0, value_of(row, "workload.page_writes_per_s") * 4096 / 1e9
+        x, y = config.tracking.misaligned_ms, config.migration.downtime_limit
+        if x > 100 - 100 * d / b:
+            converges = y > b * x / (b - d)
+        else:
+            converges = y > 100 * d * x / ((b - d) * (100 - x))
+        assert row.converges == converges, row.name
+
+
+def test_unknown_table_is_one_line_with_all_names() -> None:
+    with pytest.raises(TableError, match=r"^xy: no such table; there are .*gudkov.*smartx"):
+        tables.load("xy")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "guess"}, "kind = guess"),
+        ({"rows": []}, "one or more"),
+        (
+            {"rows": [{"name": "a", "run": "rm -rf", "total_s": [1]}], "fitted": {}},
+            "its command is",
+        ),
+        ({"rows": [{"name": "a", "total_s": [1]}], "fitted": {}}, "left out"),
+        ({"rows": [{"name": "a", "run": "gpusim"}], "fitted": {}}, "total_s if it converges"),
+        ({"rows": [{"name": "a", "run": "gpusim", "total": [1]}], "fitted": {}}, "total"),
+        ({"fitted": {"row": "nowhere"}}, "a row of this table"),
+    ],
+)
+def test_damaged_table_is_one_line(
+    change: dict[str, Any], said: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = yaml.safe_load((tables.DATA / "smartx.yaml").read_text())
+    if "fitted" in change:
+        fitted = [{**sound["fitted"][0], **change["fitted"]}] if change["fitted"] else []
+        change = {**change, "fitted": fitted}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**sound, **change}))
+    monkeypatch.setattr(tables, "DATA", tmp_path)
+    tables.load.cache_clear()
+    with pytest.raises(TableError) as error:
+        tables.load("bad")
+    assert str(error.value).startswith("bad.yaml: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
