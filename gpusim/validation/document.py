@@ -19,6 +19,8 @@ import numpy as np
 from gpusim.app import composed_config
 from gpusim.documents import code, places, table, with_tables
 from gpusim.parallel import spread
+from gpusim.published import report, tables
+from gpusim.published.rows import Outcome, simulated
 from gpusim.records import Result
 from gpusim.simulation import simulate
 from gpusim.validation import first_write
@@ -125,6 +127,9 @@ def points() -> list[Point]:
         for case in recorded(folder, mode, seeds)
         if case.measured.total_time_s is not None
         and (simulated_s := _median_s(case, mode)) is not None
+    ] + [
+        Point(group="published", measured_s=one.measured_s, simulated_s=one.simulated_s)
+        for one in report.judged(outcomes())
     ]
 
 
@@ -204,6 +209,18 @@ def headline() -> list[str]:
     ]
 
 
+def published_headline() -> list[str]:
+    """What README.md says of published measurements."""
+    found = report.summary(outcomes())["measured"]
+    return [
+        f"Of {found['judged_total_times']} published total times of real migrations, the median error is "
+        f"**{found['median_abs_error_percent']:.1f} %**",
+        f"(largest {found['largest_abs_error_percent']:.0f} %); {len(found['fitted'])} numbers that were not "
+        "published are fitted, each on a row that is",
+        f"not counted. The best published predictor, on its own data: {report.BEST_PUBLISHED}.",
+    ]
+
+
 SHOWN = (  # figure of a prediction, and its scale to percent
     ("median_abs_total_time_error_percent", 1),
     ("p90_abs_total_time_error_percent", 1),
@@ -260,6 +277,12 @@ def awake_rows() -> list[str]:
         for percent in AWAKE_PERCENT
     )
     return table(["throttle", "stretches", "speed awake, median"], rows)
+
+
+@cache
+def outcomes() -> tuple[Outcome, ...]:
+    """All published tables, simulated."""
+    return tuple(simulated([tables.load(name) for name in tables.names()]))
 
 
 @cache
@@ -329,6 +352,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "first_write": first_write_rows,
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,
+    "published": lambda: report.markdown(outcomes()).splitlines(),
+    "published_headline": published_headline,
     "the_10tb_case": rows_of_the_10tb_case,
     "steps_of_the_10tb_case": steps_of_the_10tb_case,
     "headline": headline,
