@@ -1,0 +1,169 @@
+"""gpusim-record: a live migration of a real QEMU, recorded into one file.
+
+It reads the command line, calls what records, writes whole files and turns every error into a line.
+What is imported before the signals have their handlers is small, so that Ctrl-C always ends in a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+EXIT_FAILED, EXIT_INPUT = 1, 2
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MOST_REPEATS = 26  # letters of a file's name
+T = TypeVar("T")
+
+
+class Interrupted(BaseException):
+    """A signal asked the recorder to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
+    for number in ENDING:
+        signal.signal(number, _interrupt)
+    try:
+        options = _parser().parse_args(arguments)
+        return _run(options)
+    except Interrupted as error:
+        name = signal.Signals(error.number).name
+        print(f"\nerror: {name}: stopped; what was not whole was not written", file=sys.stderr)
+        return 128 + error.number
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpusim-record",
+        description="Record a live migration of a real QEMU, for gpusim-validate.",
+    )
+    parser.add_argument(
+        "scenario", nargs="?", metavar="SCENARIO", help="one of --list, or a .yaml file of your own"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="of the scenario, such as guest.rate=20000",
+    )
+    parser.add_argument("--list", action="store_true", help="list the scenarios and end")
+    parser.add_argument(
+        "--qemu",
+        default="qemu-system-x86_64",
+        metavar="BINARY",
+        help="default: qemu-system-x86_64",
+    )
+    parser.add_argument(
+        "--repeats", type=_repeats, default=1, metavar="N", help="recordings to make; default: 1"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("recordings"),
+        metavar="FOLDER",
+        help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: recordings",
+    )
+    return parser
+
+
+def _repeats(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_REPEATS):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {MOST_REPEATS}")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from gpusim.config import ConfigError
+    from gpusim.live.files import CannotWriteError
+    from gpusim.live.monitor import LiveError
+
+    try:
+        if options.list:
+            return _list()
+        return _record(options)
+    except (ConfigError, CannotWriteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except LiveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _list() -> int:
+    from gpusim.live.scenarios import names
+
+    for name, purpose in names().items():
+        print(f"{name:<18}{purpose}")
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    """Start a QEMU of our own for each repeat."""
+    from gpusim.checks import reject
+    from gpusim.live.files import check_folder, write_recording
+    from gpusim.live.machine import program
+    from gpusim.live.monitor import require_qmp
+    from gpusim.live.report import line, summary
+    from gpusim.live.scenarios import load_scenario, names
+    from gpusim.live.session import record
+
+    if options.scenario is None:
+        reject("SCENARIO", "none", f"name one of {', '.join(names())}, or a .yaml file")
+    scenario = load_scenario(options.scenario, options.overrides)
+    check_folder(options.out)
+    require_qmp()
+    program(options.qemu)
+    for _ in range(options.repeats):
+        print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)
+        with line() as tell:
+            document = ended_by_signals(record(scenario, options.qemu, tell))
+        path = write_recording(document, options.out, Path(options.scenario).stem)
+        print(summary(document, path), flush=True)
+    return 0
+
+
+def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; the first signal that asks to end cancels it, so that it cleans up.
+
+    Raises:
+        Interrupted: a signal did, and the work has ended.
+    """
+
+    async def watched() -> T:
+        task, asked = asyncio.ensure_future(work), list[int]()
+
+        def stop(number: int) -> None:
+            if not asked:  # a second one does not disturb the cleaning up
+                task.cancel()
+            asked.append(number)
+
+        loop = asyncio.get_running_loop()
+        for number in ENDING:
+            loop.add_signal_handler(number, stop, number)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise Interrupted(asked[0]) from None
+        finally:
+            for number in ENDING:
+                loop.remove_signal_handler(number)
+                signal.signal(number, _interrupt)
+
+    return asyncio.run(watched())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""What gpusim-record tells its user: a line of progress on a terminal, a few lines at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+@contextmanager
+def line() -> Iterator[Callable[[str], None]]:
+    """Takes the words of a line that changes in place; nothing where there is no terminal."""
+    with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
+        yield bar.set_description_str
+
+
+def summary(document: dict[str, Any], path: Path) -> str:
+    """A recording in three lines.
+
+    Returns:
+        How it ended, what the guest did, and where the file is.
+    """
+    last = document["samples"][-1]
+    throttles = [sample.get("cpu-throttle-percentage", 0) for sample in document["samples"]]
+    syncs = sum(name == "migration_bitmap_sync_end" for _, name, _ in document["events"])
+    ended = f"{last['status']} after {last.get('total-time', 0) / 1000:.1f} s"
+    if "downtime" in last:
+        ended += f", downtime {last['downtime']} ms"
+    return "\n".join(
+        (
+            f"{ended}, {syncs} syncs, throttle up to {max(throttles)} %",
+            f"guest: {document['writes_per_s_before']:.0f} page writes/s before, "
+            f"{document['flat_out_writes_per_s']:.0f} flat out",
+            f"{path}, {path.stat().st_size / 1000:.0f} kB",
+        )
+    )

@@ -1,0 +1,199 @@
+"""What a recording is made of: conf/record/NAME.yaml, checked before QEMU starts.
+
+Owns the data classes of a scenario, in the words of the recordings' format (QEMU's own for its
+capabilities and parameters). Whether this QEMU knows those, session.py asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from gpusim.checks import in_range, reject, whole
+from gpusim.config import ConfigError
+from gpusim.validation.recording import FOREIGN_CAPABILITIES
+
+GUEST_STARTS_MIB = 16  # below lie its program and its counter
+UNFILLED_END_MIB = 2  # what firmware keeps for itself
+MOST_MIB = 3072  # the pc machine puts more elsewhere, where 32 bits do not reach
+SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
+ACCELERATORS = ("tcg", "kvm")
+
+
+@dataclass(kw_only=True)
+class GuestSettings:
+    """How the guest writes; guest.c says it in C, gpusim/validation/data/README.md in words.
+
+    Attributes:
+        base, size: where the working set starts and how long it is, MiB.
+        mode: 0: page after page, round and round; 1: at random.
+        rate: page writes a second, by a busy loop measured at boot; 0: as fast as it goes.
+        delay: the busy loops between two writes themselves, instead of `rate`.
+        paced: 1: writes by the clock, and catches up what is late.
+        hot, hotpct: the first so many MiB get so many percent of the writes.
+        fill: MiB from 16 MiB on that are not zero; default: to 2 MiB before the end.
+        flat_ms: how long it writes flat out at boot, to be measured.
+        crash_after: page writes until it crashes on purpose, to try what a recorder does then; 0: never.
+    """
+
+    base: int = 32
+    size: int = MISSING
+    mode: int = 1
+    rate: int | None = None
+    delay: int | None = None
+    paced: int = 0
+    hot: int | None = None
+    hotpct: int | None = None
+    fill: int | None = None
+    flat_ms: int = 500
+    crash_after: int = 0
+
+    def recorded(self) -> dict[str, int]:
+        """What a recording holds of it: the write pattern."""
+        own = ("flat_ms", "crash_after")
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if value is not None and key not in own
+        }
+
+    def words(self) -> dict[str, int]:
+        """What guest.c reads."""
+        return {**self.recorded(), "flat": self.flat_ms, "crash": self.crash_after}
+
+
+@dataclass(kw_only=True)
+class Scenario:
+    """One migration to record.
+
+    Attributes:
+        mem_mib: RAM.
+        limit_s: the migration is cancelled after so many seconds.
+        before_s: how long the guest's writes are counted before the migration.
+        accelerator: tcg or kvm.
+        capabilities: to switch on, under QEMU's names.
+        parameters: of the migration, under QEMU's names.
+        guest: how it writes.
+    """
+
+    mem_mib: int = 1024
+    limit_s: float = 200.0
+    before_s: float = 4.0
+    accelerator: str = "tcg"
+    capabilities: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    guest: GuestSettings = field(default_factory=GuestSettings)
+
+    def recorded(self) -> dict[str, Any]:
+        """What a recording's `scenario` holds; repeats have the same."""
+        return {
+            "mem_mib": self.mem_mib,
+            "guest": self.guest.recorded(),
+            "capabilities": list(self.capabilities),
+            "limit_s": self.limit_s,
+            "parameters": dict(self.parameters),
+        }
+
+
+def shipped() -> Path:
+    """The folder of scenarios."""
+    from gpusim.app import conf_folder  # with Hydra, which --help can do without
+
+    return conf_folder() / "record"
+
+
+def names() -> dict[str, str]:
+    """Every scenario there is, with what its file says it is for."""
+    return {
+        path.stem: path.read_text().splitlines()[1].removeprefix("# ")
+        for path in sorted(shipped().glob("*.yaml"))
+    }
+
+
+def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
+    """A scenario by its name, or from a file of one's own, with KEY=VALUE changes.
+
+    Raises:
+        ConfigError: no such scenario or key, or a value that cannot be.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped() / f"{name}.yaml"
+    if not path.is_file():
+        reject("SCENARIO", name, f"not there; expected a .yaml file or one of {', '.join(names())}")
+    for text in overrides:
+        if "=" not in text or text.startswith("="):
+            reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
+    scenario = OmegaConf.structured(Scenario)
+    try:
+        scenario.merge_with(OmegaConf.load(path))
+        scenario.merge_with(OmegaConf.from_dotlist(list(overrides)))
+        found = OmegaConf.to_object(scenario)
+    except OmegaConfBaseException as error:
+        raise _config_error(error) from None
+    except Exception as error:  # a parser's own; the YAML library has no public base for them
+        said = " ".join(str(error).split())
+        raise ConfigError(str(path), name, f"no YAML of a scenario: {said}") from None
+    assert isinstance(found, Scenario)
+    check(found)
+    return found
+
+
+def _config_error(error: OmegaConfBaseException) -> ConfigError:
+    key = str(error.full_key or error.key)
+    if isinstance(error, ConfigKeyError):
+        names = error.object_type.__dataclass_fields__ if error.object_type else ()
+        return ConfigError(key, "?", f"no such key; expected one of {', '.join(names)}")
+    said = str(error.msg or error).splitlines()[0]
+    return ConfigError(key, error.value, f"{said}; see gpusim-record --list and docs/record.md")
+
+
+def check(scenario: Scenario) -> None:
+    """Refuse what cannot be recorded.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    guest, end_mib = scenario.guest, scenario.mem_mib - UNFILLED_END_MIB
+    whole("mem_mib", scenario.mem_mib, 32, MOST_MIB, " MiB")
+    in_range("limit_s", scenario.limit_s, 1, 86_400, " s")
+    in_range("before_s", scenario.before_s, 0.1, 60, " s")
+    if scenario.accelerator not in ACCELERATORS:
+        reject("accelerator", scenario.accelerator, f"must be one of {', '.join(ACCELERATORS)}")
+    foreign = FOREIGN_CAPABILITIES.intersection(scenario.capabilities)
+    if foreign:
+        reject(
+            "capabilities", ", ".join(sorted(foreign)), "not simulated, so not recorded; remove it"
+        )
+    whole("guest.base", guest.base, GUEST_STARTS_MIB, end_mib, " MiB")
+    whole("guest.size", guest.size, 1, end_mib - guest.base, " MiB: base + size end 2 MiB before mem_mib")  # fmt: skip
+    for key, value in (("mode", guest.mode), ("paced", guest.paced)):
+        whole(f"guest.{key}", value, 0, 1)
+    _check_speed(guest)
+    if (guest.hot is None) != (guest.hotpct is None):
+        reject("guest.hot", guest.hot, "goes with guest.hotpct; set both or none")
+    if guest.hot is not None:
+        whole("guest.hot", guest.hot, 1, guest.size - 1, " MiB: a part of guest.size")
+        whole("guest.hotpct", guest.hotpct, 0, 100, " %")
+        if guest.mode != 1:
+            reject("guest.hot", guest.hot, "needs guest.mode=1, as a sequential writer has no hot part")  # fmt: skip
+    if guest.fill is not None:
+        whole("guest.fill", guest.fill, 1, end_mib - GUEST_STARTS_MIB, " MiB")
+    whole("guest.flat_ms", guest.flat_ms, 10, 10_000, " ms")
+    whole("guest.crash_after", guest.crash_after, 0, 2**32 - 1)
+
+
+def _check_speed(guest: GuestSettings) -> None:
+    if (guest.rate is None) == (guest.delay is None):
+        reject("guest.rate", guest.rate, "set one of guest.rate and guest.delay")
+    if guest.rate:
+        whole("guest.rate", guest.rate, SLOWEST_PER_S, FASTEST_PER_S, " page writes a second, or 0")
+    elif guest.rate is not None and guest.rate < 0:
+        reject("guest.rate", guest.rate, "must be 0 (as fast as it goes) or more")
+    if guest.delay is not None:
+        whole("guest.delay", guest.delay, 1, 2**31 - 1, " loops")
+    if guest.paced and not guest.rate:
+        reject("guest.paced", guest.paced, "needs a guest.rate above 0")
