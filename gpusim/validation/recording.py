@@ -143,7 +143,7 @@ class Recording:
         total_time_s: until QEMU said that it had completed; None: it ran into its limit.
         stop_s: when QEMU stopped the VM to switch over; None: it never did.
         events: QEMU's trace up to the end of the migration, the cancel excluded; empty without one.
-        passes_s: when QMP told of a sync (MIGRATION_PASS).
+        passes_s: number of a sync -> when QMP told of it (MIGRATION_PASS).
         counter: (seconds, writes) far finer than the samples; empty without one.
     """
 
@@ -162,7 +162,7 @@ class Recording:
     total_time_s: float | None
     stop_s: float | None
     events: tuple[TraceEvent, ...]
-    passes_s: tuple[float, ...]
+    passes_s: Mapping[int, float]
     counter: tuple[tuple[float, int], ...]
     samples: tuple[Sample, ...]
 
@@ -327,7 +327,11 @@ class _Reader:
             total_time_s=total_time_s,
             stop_s=stop_s,
             events=events,
-            passes_s=tuple(event.time_s for event in qmp if event.name == "MIGRATION_PASS"),
+            passes_s={
+                int(event.arguments): event.time_s
+                for event in qmp
+                if event.name == "MIGRATION_PASS" and event.arguments.isdecimal()
+            },
             counter=self.counter(document, start_s),
             samples=samples,
         )
@@ -414,7 +418,9 @@ class _Reader:
                 and isinstance(row[1], str)
             ):
                 self.fail(f"{key}[{place}] is {str(row)[:60]}; expected [seconds, name, arguments]")
-            arguments = row[2].get("status", "") if isinstance(row[2], Mapping) else row[2]
+            arguments = row[2]
+            if isinstance(arguments, Mapping):  # of QMP: MIGRATION's status, MIGRATION_PASS's pass
+                arguments = arguments.get("status", arguments.get("pass", ""))
             events.append(TraceEvent(time_s=float(row[0]), name=row[1], arguments=str(arguments)))
         return tuple(events)
 

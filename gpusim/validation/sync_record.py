@@ -17,6 +17,7 @@ import numpy as np
 from gpusim.validation.recording import Recording
 
 PAGE_BYTES = 4096
+SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
 PERIOD_S = 1.0  # a sync later than this since the last period's end closes it, and its count
 
 
@@ -79,6 +80,16 @@ def _traced(recording: Recording) -> list[tuple[float, int]]:
     return found[1:]
 
 
+@dataclass(kw_only=True)
+class _Between:
+    """What the samples between two syncs say: from the first to the last of them."""
+
+    dirty_sync_count: int
+    first_s: float
+    last_s: float
+    dirtied_pages: int  # anew, since the start
+
+
 def _sampled(recording: Recording) -> list[tuple[float, int]]:
     """The same from samples, with QMP's times where it told them.
 
@@ -86,64 +97,60 @@ def _sampled(recording: Recording) -> list[tuple[float, int]]:
     each had to collect it.
     """
     found: list[tuple[float, int]] = []
-    start = (0.0, 1, 0)  # seconds, syncs, pages dirtied anew
     last_s = 0.0
-    for before, here in itertools.pairwise([start, *_closed_counts(recording)]):
-        times_s = _between(recording, before, here)
-        if not times_s:
-            continue
+    for before, here in itertools.pairwise(_stretches(recording)):
+        times_s = _times(recording, before, here)
         spans = np.diff([last_s, *times_s])
         shares = np.cumsum(spans) / max(spans.sum(), 1e-9)
-        pages = np.diff(np.rint(shares * (here[2] - before[2])), prepend=0).astype(int)
+        dirtied = here.dirtied_pages - before.dirtied_pages
+        pages = np.diff(np.rint(shares * dirtied), prepend=0).astype(int)
         found += zip(times_s, pages.tolist(), strict=True)
         last_s = times_s[-1]
     return found
 
 
-def _closed_counts(recording: Recording) -> list[tuple[float, int, int]]:
-    """(seconds, syncs, pages dirtied anew since the start) of each sample; neither ever falls.
+def _stretches(recording: Recording) -> list[_Between]:
+    """The stretches of samples in which the number of syncs stayed the same, from the setup's on.
 
-    A sample is taken while the sender sends, and may be off by the page under way.
+    A sync is counted when it begins, and its pages when it ends: the last samples of a stretch know.
+    A sample is taken while the sender sends, so it may be off by the page under way.
     """
     total = recording.ram_bytes // PAGE_BYTES
-    counts: list[tuple[float, int, int]] = []
+    found = [_Between(dirty_sync_count=1, first_s=0.0, last_s=0.0, dirtied_pages=0)]
     for sample in recording.samples:
         ram = sample.ram
-        if ram is None or sample.status not in ("active", "completed", "device"):
+        if ram is None or sample.status not in SENDING:
             continue
         dirtied = ram.remaining_bytes // PAGE_BYTES + ram.sent_pages - total
         if ram.dirty_sync_count <= 1:
             total, dirtied = total + dirtied, 0  # with small blocks that mem_mib leaves out
-        _, syncs_before, dirtied_before = counts[-1] if counts else (0.0, 1, 0)
-        if ram.dirty_sync_count <= syncs_before:
-            dirtied = dirtied_before
-        counts.append(
-            (
-                sample.time_s,
-                max(ram.dirty_sync_count, syncs_before),
-                max(dirtied, dirtied_before),
+        if ram.dirty_sync_count > found[-1].dirty_sync_count:
+            found.append(
+                _Between(
+                    dirty_sync_count=ram.dirty_sync_count,
+                    first_s=sample.time_s,
+                    last_s=sample.time_s,
+                    dirtied_pages=found[-1].dirtied_pages,
+                )
             )
-        )
-    return counts
+        found[-1].last_s = sample.time_s
+        found[-1].dirtied_pages = max(found[-1].dirtied_pages, dirtied)
+    return found
 
 
-def _between(
-    recording: Recording, before: tuple[float, int, int], here: tuple[float, int, int]
-) -> list[float]:
-    """Times of the syncs between two samples: those that QMP told, else evenly spread.
+def _times(recording: Recording, before: _Between, here: _Between) -> list[float]:
+    """Times of the syncs between two stretches: those that QMP told, else evenly spread.
 
     The last one of a migration that completed is that of the VM's stop.
     """
-    number = here[1] - before[1]
-    told = [time_s for time_s in recording.passes_s if before[0] < time_s <= here[0]]
-    if len(told) == number:
-        return told
-    until_s = here[0]
-    if recording.stop_s is None or not before[0] < recording.stop_s <= here[0]:
-        step_s = (until_s - before[0]) / max(number, 1)
-        return [before[0] + (place + 0.5) * step_s for place in range(number)]
-    step_s = (recording.stop_s - before[0]) / max(number, 1)
-    return [before[0] + (place + 1) * step_s for place in range(number)]
+    numbers = range(before.dirty_sync_count + 1, here.dirty_sync_count + 1)
+    if all(number in recording.passes_s for number in numbers):
+        return [recording.passes_s[number] for number in numbers]
+    stop_s, since_s, until_s = recording.stop_s, before.last_s, here.first_s
+    if stop_s is not None and since_s < stop_s <= until_s:
+        return list(np.linspace(since_s, stop_s, len(numbers) + 1)[1:])
+    edges = np.linspace(since_s, until_s, len(numbers) + 1)
+    return list((edges[1:] + edges[:-1]) / 2)
 
 
 def zero_pages(recording: Recording) -> tuple[int, int]:
