@@ -48,6 +48,7 @@ SETUP = "new state setup"
 VM_STOP = "migration_completion_vm_stop"
 LEAST_SAMPLES = 3  # of an active migration: fewer make no pace
 FAILED = "the migration failed in QEMU; expected one that completed or hit its limit"
+GIVEN_UP = 2.0  # a simulation that takes so many times a recording's total time has not completed
 LATEST_END_S = 2.0  # before limit_s: a recording that stops earlier, without an end, was cut off
 
 
@@ -290,9 +291,6 @@ class _Reader:
         samples = self.samples(rows, start_s, known=guest is not None)
         qmp = self.events(document, "qmp_events") if "qmp_events" in document else ()
         qmp = _since(start_s, qmp)
-        limit_s = samples[-1].time_s  # of an attached recording, which ends when it ends
-        if guest is not None or "limit_s" in scenario:
-            limit_s = self.number(scenario, "limit_s", "scenario", positive=True)
         events: tuple[TraceEvent, ...] = ()
         if traced:
             completed, events = self.ending(_since(start_s, told))
@@ -300,6 +298,12 @@ class _Reader:
             stop_s = next((event.time_s for event in events if event.name == VM_STOP), None)
         else:
             total_time_s, stop_s = self.told_end(rows, qmp)
+        if guest is not None or "limit_s" in scenario:
+            limit_s = self.number(scenario, "limit_s", "scenario", positive=True)
+        elif total_time_s is not None:
+            limit_s = GIVEN_UP * total_time_s
+        else:
+            limit_s = max(s.time_s for s in samples if s.status == "active")
         if total_time_s is None and samples[-1].time_s < limit_s - LATEST_END_S:
             self.fail(
                 f"ends after {samples[-1].time_s:.1f} s; expected completion, or {limit_s:g} s"
