@@ -123,7 +123,17 @@ async def _begin(monitor: Monitor, watched: Watched, tell: Telling) -> None:
         )
     while info.get("status", "none") in IDLE:
         await asyncio.sleep(SAMPLE_EVERY_S)
-        info = await _ask(monitor, "query-migrate")
+        info = await _sampled(monitor, watched)
+        if info.get("status", "none") in IDLE:
+            watched.samples.clear()
+
+
+async def _sampled(monitor: Monitor, watched: Watched) -> dict[str, Any]:
+    """One more answer; its time is the middle between question and answer."""
+    asked_s = time.time()
+    info: dict[str, Any] = await _ask(monitor, "query-migrate")
+    watched.samples.append(((asked_s + time.time()) / 2, info))
+    return info
 
 
 async def _follow(monitor: Monitor, watched: Watched, tell: Telling, limit_s: float | None) -> None:
@@ -131,9 +141,7 @@ async def _follow(monitor: Monitor, watched: Watched, tell: Telling, limit_s: fl
     began_s = time.time()
     try:
         for turn in range(1, 2**62):
-            asked_s = time.time()
-            info = await _ask(monitor, "query-migrate")
-            watched.samples.append(((asked_s + time.time()) / 2, info))
+            info = await _sampled(monitor, watched)
             status = info.get("status", "none")
             elapsed_s = info.get("total-time", 0) / 1000
             tell(progress(info, elapsed_s))
