@@ -30,19 +30,38 @@ class Interrupted(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
-    for number in ENDING:
-        signal.signal(number, _interrupt)
+    kept = {
+        number: signal.signal(number, _interrupt)
+        for number in ENDING
+        if signal.getsignal(number) != signal.SIG_IGN  # nohup's wish
+    }
     try:
-        options = _parser().parse_args(arguments)
-        return _run(options)
+        return _run(options_of(arguments))
     except Interrupted as error:
+        _be_deaf()
         name = signal.Signals(error.number).name
         print(f"\nerror: {name}: stopped; what was not whole was not written", file=sys.stderr)
         return 128 + error.number
+    finally:
+        if arguments is None:  # the process ends, and Python's own end wants to be left alone
+            _be_deaf()
+        else:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+
+def _be_deaf() -> None:
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; options may stand before, between and behind the scenario's changes."""
+    return _parser().parse_intermixed_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("recordings"),
+        default=Path("outputs/recordings"),
         metavar="FOLDER",
-        help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: recordings",
+        help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: outputs/recordings",
     )
     return parser
 
@@ -151,14 +170,15 @@ def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
             asked.append(number)
 
         loop = asyncio.get_running_loop()
-        for number in ENDING:
+        ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
+        for number in ours:
             loop.add_signal_handler(number, stop, number)
         try:
             return await task
         except asyncio.CancelledError:
             raise Interrupted(asked[0]) from None
         finally:
-            for number in ENDING:
+            for number in ours:
                 loop.remove_signal_handler(number)
                 signal.signal(number, _interrupt)
 

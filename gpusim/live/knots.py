@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Point = tuple[float, int]
-MOST_KNOTS = 6000  # about 50 kB of a packed file
+MOST_KNOTS = 9000  # some 35 kB of a packed file
 FINEST_S = 0.001  # of the guest's mean pace: finer than the counter is read
 COARSER = 1.5
 

@@ -64,6 +64,7 @@ class Machine:
     monitor: Monitor
     counter: Counter
     heard: Heard
+    listening: asyncio.Future[tuple[None, None]]  # ends with the pipes
 
     @property
     def runs(self) -> bool:
@@ -145,7 +146,9 @@ async def started(
             await _end(process, monitor)
             await _hear_out(listening)
             raise LiveError(f"QEMU does not start: {error}{heard.last_words}") from None
-        yield Machine(process=process, monitor=monitor, counter=counter, heard=heard)
+        yield Machine(
+            process=process, monitor=monitor, counter=counter, heard=heard, listening=listening
+        )
 
 
 async def how_it_ended(machine: Machine) -> str:
@@ -154,7 +157,7 @@ async def how_it_ended(machine: Machine) -> str:
         code = await asyncio.wait_for(machine.process.wait(), END_TIMEOUT_S)
     except TimeoutError:
         return "QEMU hung up its monitor"
-    await asyncio.sleep(0)  # what it said last is in the pipe, and read now
+    await _hear_out(machine.listening)
     if any(event.data.get("reason") == "guest-reset" for event in machine.monitor.events):
         return "the guest crashed and reset the machine"
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

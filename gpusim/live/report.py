@@ -26,7 +26,10 @@ def summary(document: dict[str, Any], path: Path) -> str:
     last = document["samples"][-1]
     throttles = [sample.get("cpu-throttle-percentage", 0) for sample in document["samples"]]
     syncs = sum(name == "migration_bitmap_sync_end" for _, name, _ in document["events"])
-    ended = f"{last['status']} after {last.get('total-time', 0) / 1000:.1f} s"
+    took_s = (
+        last["total-time"] / 1000 if "total-time" in last else last["t"]
+    )  # no total if cancelled
+    ended = f"{last['status']} after {took_s:.1f} s"
     if "downtime" in last:
         ended += f", downtime {last['downtime']} ms"
     return "\n".join(

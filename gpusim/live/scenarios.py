@@ -7,12 +7,12 @@ capabilities and parameters). Whether this QEMU knows those, session.py asks it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from gpusim.checks import in_range, reject, whole
 from gpusim.config import ConfigError
@@ -22,6 +22,9 @@ GUEST_STARTS_MIB = 16  # below lie its program and its counter
 UNFILLED_END_MIB = 2  # what firmware keeps for itself
 MOST_MIB = 3072  # the pc machine puts more elsewhere, where 32 bits do not reach
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
+MOST_LOOPS = (
+    10**7
+)  # some 20 ms; a hundred times that under the highest throttle, and it writes still
 ACCELERATORS = ("tcg", "kvm")
 
 
@@ -127,28 +130,42 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
     for text in overrides:
         if "=" not in text or text.startswith("="):
             reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
-    scenario = OmegaConf.structured(Scenario)
     try:
-        scenario.merge_with(OmegaConf.load(path))
-        scenario.merge_with(OmegaConf.from_dotlist(list(overrides)))
-        found = OmegaConf.to_object(scenario)
+        layers = [(path.name, OmegaConf.load(path))]
+    except Exception as error:  # the YAML library's own, for which OmegaConf has no name
+        raise ConfigError("SCENARIO", name, f"cannot be read as YAML: {_line(error)}") from None
+    layers += [(text, OmegaConf.from_dotlist([text])) for text in overrides]
+    merged = OmegaConf.structured(Scenario)
+    for where, layer in layers:
+        try:
+            merged.merge_with(layer)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            raise _config_error(where, error) from None
+    try:
+        scenario = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise _config_error(error) from None
-    except Exception as error:  # a parser's own; the YAML library has no public base for them
-        said = " ".join(str(error).split())
-        raise ConfigError(str(path), name, f"no YAML of a scenario: {said}") from None
-    assert isinstance(found, Scenario)
-    check(found)
-    return found
+        raise _config_error(name, error) from None
+    assert isinstance(scenario, Scenario)
+    check(scenario)
+    return scenario
 
 
-def _config_error(error: OmegaConfBaseException) -> ConfigError:
-    key = str(error.full_key or error.key)
+def _config_error(where: str, error: Exception) -> ConfigError:
+    """An error of OmegaConf's, which knows the key or at least in which layer it stands."""
+    key = str(getattr(error, "full_key", None) or "")
     if isinstance(error, ConfigKeyError):
-        names = error.object_type.__dataclass_fields__ if error.object_type else ()
-        return ConfigError(key, "?", f"no such key; expected one of {', '.join(names)}")
-    said = str(error.msg or error).splitlines()[0]
-    return ConfigError(key, error.value, f"{said}; see gpusim-record --list and docs/record.md")
+        kind = error.object_type
+        known = ", ".join(kind.__dataclass_fields__) if is_dataclass(kind) else "none"
+        return ConfigError(key, where, f"no such key; expected one of {known}")
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError(key, "missing", f"{where} has to say it; see docs/record.md")
+    said = f"{_line(error)}; docs/record.md has the keys and what they hold"
+    return ConfigError(key or "scenario", where, said)
+
+
+def _line(error: Exception) -> str:
+    text = str(getattr(error, "msg", None) or error)
+    return " ".join(text.partition("full_key:")[0].split())
 
 
 def check(scenario: Scenario) -> None:
@@ -194,6 +211,6 @@ def _check_speed(guest: GuestSettings) -> None:
     elif guest.rate is not None and guest.rate < 0:
         reject("guest.rate", guest.rate, "must be 0 (as fast as it goes) or more")
     if guest.delay is not None:
-        whole("guest.delay", guest.delay, 1, 2**31 - 1, " loops")
+        whole("guest.delay", guest.delay, 1, MOST_LOOPS, " loops")
     if guest.paced and not guest.rate:
         reject("guest.paced", guest.paced, "needs a guest.rate above 0")

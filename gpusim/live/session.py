@@ -68,20 +68,16 @@ async def record(scenario: Scenario, qemu: str, tell: Telling) -> dict[str, Any]
     Raises:
         LiveError: whatever went wrong, in one line.
     """
-    machine: Machine | None = None
-    try:
-        async with started(
-            qemu,
-            mem_mib=scenario.mem_mib,
-            settings=command_line(scenario.guest.words()),
-            accelerator=scenario.accelerator,
-        ) as machine:
-            try:
-                return await _recorded(machine, scenario, tell)
-            except MonitorClosedError:
-                raise LiveError(f"no recording: {await how_it_ended(machine)}") from None
-    except MonitorClosedError as error:
-        raise LiveError(f"no recording: {error}") from None
+    async with started(
+        qemu,
+        mem_mib=scenario.mem_mib,
+        settings=command_line(scenario.guest.words()),
+        accelerator=scenario.accelerator,
+    ) as machine:
+        try:
+            return await _recorded(machine, scenario, tell)
+        except MonitorClosedError:
+            raise LiveError(f"no recording: {await how_it_ended(machine)}") from None
 
 
 async def _recorded(machine: Machine, scenario: Scenario, tell: Telling) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from gpusim.scenario import resolve
 from tests.app.command import CONF, composed, composed_by_hydra, jobs
 from tests.sweeps.engines import need_engine_of
 
-OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name != "record"  # gpusim-record's: tests/live/test_scenarios.py
+)
 QUESTIONS = sorted([*CONF.glob("experiment/*.yaml"), *CONF.glob("sweep/*.yaml")])
 COMPANIONS = {"migration=qemu_2_6": ["tracking=kvm_legacy"]}  # what an option cannot be without
 SWEEPS = sorted(CONF.glob("sweep/*.yaml"))

@@ -18,6 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import gpusim as package
 from gpusim import Config, Summary, bench, collect
+from gpusim.live import cli as record
+from gpusim.live.scenarios import load_scenario, names
 from gpusim.scenario import resolve
 from gpusim.validation import cli as validate
 from tests.app.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
@@ -81,6 +83,15 @@ def test_validation_command_runs(command: str, slow: bool) -> None:
     assert validate._parser().parse_args(arguments)
     if not slow:
         assert validate.main(arguments) == 0
+
+
+@pytest.mark.parametrize(("command", "slow"), commands("gpusim-record"))
+def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
+    """As far as its options and its scenario: tests/live records."""
+    _, arguments = words(command)
+    options = record.options_of(arguments)
+    if options.scenario is not None and not slow:
+        load_scenario(options.scenario, options.overrides)
 
 
 @pytest.mark.parametrize(("command", "slow"), commands("gpusim-bench"))
@@ -210,10 +221,16 @@ def test_readme_names_every_option_and_key() -> None:
     named = set(re.findall(r"`([\w.]+)`", text))
     config = Config()
     for path in CONF.glob("*/*.yaml"):
-        assert {path.parent.name, path.stem} <= named
+        if path.parent.name != "record":  # gpusim-record's, which docs/record.md names
+            assert {path.parent.name, path.stem} <= named
     for group in ("vm", "workload", "link", "migration", "tracking", "backend"):
         keys = {field.name for field in fields(getattr(config, group))}
         assert keys - {"pattern"} <= named
+
+
+def test_record_document_names_every_scenario() -> None:
+    table = [row[0] for row in rows_of("docs/record.md", "## Scenarios")]
+    assert table == list(names())
 
 
 def test_first_sentence_says_what_is_simulated() -> None:

@@ -47,3 +47,5 @@ def test_wheel_runs_from_any_directory(tmp_path) -> None:
     recordings = site / "gpusim" / "validation" / "data"
     assert list(recordings.glob("*.json.xz"))
     run(venv / "bin" / "gpusim-validate", "--help", cwd=elsewhere)
+    assert "small " in run(venv / "bin" / "gpusim-record", "--list", cwd=elsewhere)
+    assert (site / "gpusim" / "live" / "guest.c").is_file()

@@ -1,0 +1,77 @@
+"""Does a recording ask QEMU for what it knows, and name what it does not? Does the sink read?"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, cast
+
+import pytest
+
+from gpusim.live.monitor import LiveError, Monitor
+from gpusim.live.session import progress, sample, set_capabilities, set_parameters
+from gpusim.live.sink import sink
+
+
+class FakeMonitor:
+    """A QEMU 7.2 with two capabilities and one parameter."""
+
+    version = (7, 2, 22)
+
+    def __init__(self) -> None:
+        self.on: set[str] = set()
+        self.parameters: dict[str, Any] = {"downtime-limit": 300}
+
+    async def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        match command, arguments:
+            case "query-migrate-capabilities", None:
+                names = ("auto-converge", "events")
+                return [{"capability": name, "state": name in self.on} for name in names]
+            case "migrate-set-capabilities", {"capabilities": rows}:
+                self.on |= {row["capability"] for row in rows if row["state"]}
+            case "query-migrate-parameters", None:
+                return self.parameters
+            case "migrate-set-parameters", dict():
+                self.parameters |= arguments
+        return {}
+
+
+@pytest.fixture
+def qemu() -> Monitor:
+    return cast(Monitor, FakeMonitor())
+
+
+def test_what_is_known_is_set(qemu: Monitor) -> None:
+    found = asyncio.run(set_capabilities(qemu, ["auto-converge"]))
+    assert found == ["auto-converge", "events"]
+    assert asyncio.run(set_parameters(qemu, {"downtime-limit": 50})) == {"downtime-limit": 50}
+
+
+def test_what_is_not_known_is_named_with_the_version(qemu: Monitor) -> None:
+    with pytest.raises(LiveError, match=r"QEMU 7.2.22 has no capability zero-copy; it has auto-"):
+        asyncio.run(set_capabilities(qemu, ["zero-copy", "auto-converge"]))
+    with pytest.raises(LiveError, match=r"no parameter a, b; it has downtime-limit"):
+        asyncio.run(set_parameters(qemu, {"b": 1, "a": 2, "downtime-limit": 3}))
+
+
+def test_a_sample_holds_what_the_format_says() -> None:
+    info = {"status": "active", "total-time": 9, "ram": {"transferred": 5, "page-size": 4096}}
+    assert sample(info, 0.12344, 7) == {
+        "t": 0.1234,
+        "status": "active",
+        "writes": 7,
+        "transferred": 5,
+        "total-time": 9,
+    }
+    assert sample({}, 1.0, None) == {"t": 1.0, "status": "none"}
+    assert progress(info, 3.2) == "active 3 s, 0 MiB to send, 0 syncs, throttle 0 %"
+
+
+def test_the_sink_reads_everything_and_lets_go() -> None:
+    with sink() as uri:
+        host, port = uri.removeprefix("tcp:").split(":")
+        address = (host, int(port))
+        with socket.create_connection(address, timeout=10) as sender:
+            sender.sendall(bytes(2**24))  # far more than buffers hold
+    with pytest.raises(OSError, match=r"refused"):
+        socket.create_connection(address, timeout=10)
