@@ -208,8 +208,6 @@ def _check_speed(guest: GuestSettings) -> None:
         reject("guest.rate", guest.rate, "set one of guest.rate and guest.delay")
     if guest.rate:
         whole("guest.rate", guest.rate, SLOWEST_PER_S, FASTEST_PER_S, " page writes a second, or 0")
-    elif guest.rate is not None and guest.rate < 0:
-        reject("guest.rate", guest.rate, "must be 0 (as fast as it goes) or more")
     if guest.delay is not None:
         whole("guest.delay", guest.delay, 1, MOST_LOOPS, " loops")
     if guest.paced and not guest.rate:

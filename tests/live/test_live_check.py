@@ -18,10 +18,11 @@ from tests.live.qemus import every_qemu, need
 
 REPLAY_PERCENT = 3.0
 STEP_PERCENT = 10  # cpu-throttle-increment
-# A prediction knows neither how the guest's pace changes under migration nor the wire's stalls:
-# repeats of one scenario differ by a quarter to a half on a busy host. One pass over the RAM alone, what a
-# guess without dirty tracking would say, is less than a third of the time.
-PREDICT_FACTOR = 1.7
+# A prediction knows neither how the guest's pace changes under migration nor the wire's stalls: repeats
+# of one scenario differ by a quarter to a half on a busy host. It can fail all the same: one pass over
+# the RAM, a guess that knows no dirty pages, is less than a third of the time, and without the throttle
+# the migration has no end.
+PREDICT_FACTOR = 2.0
 
 
 @pytest.mark.qemu

@@ -25,8 +25,8 @@ def test_scenario_loads_and_starts_with_its_command(path: Path) -> None:
 
 
 def test_an_override_is_what_counts() -> None:
-    scenario = load_scenario("small", ["guest.delay=5", "parameters.downtime-limit=70"])
-    assert scenario.guest.delay == 5
+    scenario = load_scenario("small", ["guest.rate=50", "parameters.downtime-limit=70"])
+    assert scenario.guest.rate == 50
     assert scenario.parameters["downtime-limit"] == 70
 
 
@@ -53,9 +53,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("guest.size=400", "base + size end 2 MiB before mem_mib"),
         ("guest.base=8", "guest.base = 8: must lie between 16"),
         ("guest.mode=2", "guest.mode = 2: must lie between 0 and 1"),
-        ("guest.rate=10", "set one of guest.rate and guest.delay"),
+        ("guest.delay=10", "set one of guest.rate and guest.delay"),
         ("guest.hot=8", "guest.hot = 8: goes with guest.hotpct"),
-        ("guest.paced=1", "guest.paced = 1: needs a guest.rate above 0"),
+        ("guest.rate=-1", "guest.rate = -1: must lie between 10"),
+        ("guest.paced=1 guest.rate=0", "guest.paced = 1: needs a guest.rate above 0"),
         ("guest.fill=4000", "guest.fill = 4000: must lie between 1"),
         ("mem_mib=8000", "mem_mib = 8000: must lie between 32 and 3072 MiB"),
         ("limit_s=0", "limit_s = 0.0: must lie between 1"),
@@ -66,7 +67,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said_in_one_line(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_scenario("small", [override])
+        load_scenario("small", override.split())
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
