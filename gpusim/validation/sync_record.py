@@ -156,12 +156,11 @@ def _times(recording: Recording, before: _Between, here: _Between) -> list[float
 def zero_pages(recording: Recording) -> tuple[int, int]:
     """Zero pages of the first pass: those that lay at its end, and all others.
 
-    Until as many pages are sent as there are, each was sent for the first time, in order. The end is
-    what was sent behind the last samples between which less than half was zero.
+    Until as many pages are sent as there are, each was sent for the first time, in order. Those at the
+    end are what came behind the last samples between which half or more was not zero, and in them.
     """
     pages = recording.ram_bytes // PAGE_BYTES
-    at_end = others = 0
-    sent = zero = 0
+    at_end = others = sent = zero = 0
     for sample in recording.samples:
         if sample.ram is None:
             continue
@@ -169,7 +168,7 @@ def zero_pages(recording: Recording) -> tuple[int, int]:
         if 2 * zero_here > sent_here:
             at_end += zero_here
         elif sent_here:
-            at_end, others = 0, others + at_end + zero_here
+            at_end, others = zero_here, others + at_end
         sent, zero = sample.ram.sent_pages, sample.ram.zero_pages
         if sent >= pages:
             break
