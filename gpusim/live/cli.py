@@ -95,7 +95,39 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: outputs/recordings",
     )
+    others = parser.add_argument_group("a VM that runs anyway (docs/attach.md)")
+    others.add_argument(
+        "--qmp",
+        metavar="SOCKET",
+        help="watch the VM behind this monitor: wait for a migration, or join one; only asks",
+    )
+    others.add_argument(
+        "--trace-log", type=Path, metavar="FILE", help="with --qmp: that QEMU traces into (-D)"
+    )
+    others.add_argument(
+        "--limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --qmp: of the migration to watch; default: to its end",
+    )
+    others.add_argument(
+        "--libvirt", type=Path, metavar="FILE", help="convert a log of virsh domjobinfo"
+    )
+    others.add_argument(
+        "--events", type=Path, metavar="FILE", help="with --libvirt: of virsh qemu-monitor-event"
+    )
+    others.add_argument("--name", help="with --qmp and --libvirt: of the file; default: attached")
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: seconds, above 0")
+    return seconds
 
 
 def _repeats(text: str) -> int:
@@ -112,6 +144,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.list:
             return _list()
+        _check_together(options)
+        if options.qmp or options.libvirt:
+            return _watch(options)
         return _record(options)
     except (ConfigError, CannotWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -126,6 +161,49 @@ def _list() -> int:
 
     for name, purpose in names().items():
         print(f"{name:<18}{purpose}")
+    return 0
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    from gpusim.checks import reject
+
+    for option, wanted in (
+        ("trace_log", "qmp"),
+        ("limit", "qmp"),
+        ("events", "libvirt"),
+        ("name", "qmp or libvirt"),
+    ):
+        given = getattr(options, option)
+        if given is not None and not any(getattr(options, key) for key in wanted.split(" or ")):
+            means = wanted.replace("libvirt", "--libvirt").replace("qmp", "--qmp")
+            reject(f"--{option.replace('_', '-')}", given, f"goes with {means}")
+    if options.qmp and options.libvirt:
+        reject("--libvirt", options.libvirt, "converts logs, --qmp watches; name one of them")
+    if options.scenario and (options.qmp or options.libvirt):
+        reject(
+            "SCENARIO", options.scenario, "is for a QEMU of ours; leave it out for one that runs"
+        )
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """Record a migration of somebody else's VM, as it happens or from virsh's logs."""
+    from gpusim.live.attached import attach
+    from gpusim.live.files import check_folder, write_recording
+    from gpusim.live.libvirt import convert
+    from gpusim.live.monitor import require_qmp
+    from gpusim.live.report import line, seen
+
+    check_folder(options.out)
+    if options.libvirt:
+        document = convert(options.libvirt, options.events)
+    else:
+        require_qmp()
+        print(f"watching {options.qmp}; Ctrl-C ends, and keeps what was seen", flush=True)
+        with line() as tell:
+            watching = attach(options.qmp, tell, options.trace_log, options.limit)
+            document = ended_by_signals(watching)
+    path = write_recording(document, options.out, options.name or "attached")
+    print(seen(document, path), flush=True)
     return 0
 
 

@@ -17,6 +17,24 @@ def line() -> Iterator[Callable[[str], None]]:
         yield bar.set_description_str
 
 
+def seen(document: dict[str, Any], path: Path) -> str:
+    """A recording of somebody else's VM in a few lines.
+
+    Returns:
+        How it ended, what is missing, and where the file is.
+    """
+    last = document["samples"][-1]
+    syncs = max(row.get("dirty-sync-count", 0) for row in document["samples"])
+    throttle = max(row.get("cpu-throttle-percentage", 0) for row in document["samples"])
+    return "\n".join(
+        (
+            f"{document['ended']} after {last['t']:.1f} s, {syncs} syncs, throttle up to {throttle} %",
+            *(f"note: {note}" for note in document["notes"]),
+            f"{path}, {path.stat().st_size / 1000:.0f} kB",
+        )
+    )
+
+
 def summary(document: dict[str, Any], path: Path) -> str:
     """A recording in three lines.
 

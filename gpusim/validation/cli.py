@@ -34,6 +34,7 @@ from gpusim.validation.report import Case, Mode, rows, summary, summary_text, ta
 
 DEFAULT_SEEDS = 20
 Task: TypeAlias = tuple[int, Mode, Config]  # place of the case, mode, what to run
+UNPREDICTABLE = "nobody counted what the guest wrote before the migration"
 MODES: dict[str, tuple[Mode, ...]] = {
     "replay": ("replay",),
     "predict": ("predict",),
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         _check_writable(options.json)
         costs = cross_fitted([case.recording for case in cases]) if options.first_write else {}
+        _check_predictable(cases, options.mode)
         tasks = plan(cases, MODES[options.mode], options.seeds, costs)
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -64,11 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {"rows": found_rows, "summary": found_summary}
         write_text(options.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
     print(table(found_rows), end="\n\n")
+    unknown = [case.recording.case for case in cases if not case.recording.predictable]
+    if unknown and options.mode == "both":
+        print(f"replayed only, as {UNPREDICTABLE}: {', '.join(unknown)}\n")
     for cost_ns in sorted(set(costs.values())):
         names = ", ".join(case for case, cost in costs.items() if cost == cost_ns)
         print(f"first write {cost_ns:.0f} ns, fitted on the others: {names}\n")
     print(summary_text(found_summary))
     return 0
+
+
+def _check_predictable(cases: Sequence[Case], mode: str) -> None:
+    for case in cases:
+        if mode == "predict" and not case.recording.predictable:
+            message = f"cannot be predicted: {UNPREDICTABLE}; expected --mode replay"
+            raise RecordingError(case.recording.case, message)
 
 
 def _check_writable(path: Path | None) -> None:
@@ -145,6 +157,8 @@ def plan(
 ) -> list[Task]:
     """Every run there is to make: one replay of a case, and a prediction of it for each seed.
 
+    A recording of an unknown guest is replayed alone.
+
     Args:
         first_write_costs_ns: of the predictions, by case; 0 where it is not named.
 
@@ -154,6 +168,8 @@ def plan(
     tasks: list[Task] = []
     for place, case in enumerate(cases):
         for mode in modes:
+            if mode == "predict" and not case.recording.predictable:
+                continue
             cost_ns = (first_write_costs_ns or {}).get(case.recording.case, 0.0)
             predict = partial(predict_config, first_write_cost_ns=cost_ns)
             build: Callable[..., Config] = replay_config if mode == "replay" else predict

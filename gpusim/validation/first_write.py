@@ -66,7 +66,7 @@ def stretch(recording: Recording) -> Stretch:
         since_ns,
         until_ns,
         tuple(look_ns for look_ns in looks_ns if 0 < look_ns < until_ns),
-        samples[-1].writes - samples[0].writes,
+        (samples[-1].writes or 0) - (samples[0].writes or 0),
     )
 
 
@@ -97,9 +97,9 @@ def fit(stretches: Sequence[Stretch]) -> float:
 def halves(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
     """The recordings by scenario, in alphabetical order one to the left and one to the right.
 
-    A paced guest tells nothing: it does its work whatever its writes cost.
+    A paced guest tells nothing: it does its work whatever its writes cost. Nor does an unknown one.
     """
-    speaking = [recording for recording in recordings if recording.guest.kind != "paced"]
+    speaking = [r for r in recordings if r.guest is not None and r.guest.kind != "paced"]
     names = sorted({_scenario(recording) for recording in speaking})
     left = set(names[::2])
     return (

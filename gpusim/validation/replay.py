@@ -1,7 +1,8 @@
 """A recording as a Config, in two modes: replayed, and predicted.
 
 A replay takes the guest's own write counter and the recorded pace of the wire, so that QEMU's
-decisions are what is judged. A prediction takes only what was known before the migration.
+decisions are what is judged; where nobody knows the guest, the writes that explain what QEMU counted
+(unseen_guest.py). A prediction takes only what was known before the migration.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
 
 from gpusim.config import (
     BackendConfig,
@@ -23,9 +27,9 @@ from gpusim.config import (
     VmConfig,
     WriterConfig,
 )
-from gpusim.validation.recording import Recording, Sample
+from gpusim.validation import sync_record, unseen_guest
+from gpusim.validation.recording import MIB, RecordedGuest, Recording, Sample
 
-MIB = 2**20
 PAGES_PER_MIB = 256
 LOADED_FROM_MIB = 16  # the guest's program; everything below is zero
 UNFILLED_END_MIB = 2  # the default of `fill` leaves them out
@@ -46,17 +50,23 @@ ROUNDING_MS = 0.01
 STALLED_MS = 105  # a longer one is a stall, which the recorded bytes tell
 
 
+def replayed_from(recording: Recording) -> Literal["counter", "samples", "syncs"]:
+    """What says how much the guest writes when: its counter, fine or sampled, or what syncs found."""
+    if recording.guest is None:
+        return "syncs"
+    return "counter" if recording.counter else "samples"
+
+
 def replay_config(recording: Recording, seed: int = 1) -> Config:
     """The migration again, with the recorded writes and the recorded wire."""
-    writes = _recorded_writes(recording)
-    awake = 1 - running(recording)[-1].cpu_throttle_percentage / 100
-    pace = {
-        "pace": "recorded",
-        "recorded": writes,
-        "page_writes_per_s": _last_slope(writes) / awake,
-    }
-    first_write = round(_writes_at_start(recording))
-    config = _config(recording, _writer(recording, pace, first_write), seed)
+    if recording.guest is None:
+        config = _unseen(recording, seed)
+    else:
+        guest = recording.guest
+        writes = _recorded_writes(recording)
+        first_write = round(_writes_at_start(recording))
+        writer = _writer(guest, _recorded_pace(recording, writes), first_write)
+        config = _config(recording, writer, _zero_ranges(recording, guest), seed)
     config.link.recorded = _recorded_link(recording)
     config.link.wakeup_latency_us = _window_overrun_us(recording)
     return config
@@ -67,28 +77,68 @@ def predict_config(recording: Recording, seed: int = 1, first_write_cost_ns: flo
 
     Where a sequential writer stood when the migration began was not known, so the seed says.
     """
-    guest = recording.guest
-    before = recording.page_writes_per_s_before
+    guest, before = recording.guest, recording.page_writes_per_s_before
+    assert guest is not None and before is not None, "only a recording that is predictable"
     pace: dict[str, Any] = {"pace": "cpu_bound", "page_writes_per_s": before}
     if guest.paced:
         rate = guest.page_writes_per_s or before
-        catch_up = max(math.sqrt(math.prod(CATCH_UP_PAGE_WRITES_PER_S)), rate)
+        flat_out = recording.flat_out_page_writes_per_s
+        catch_up = max(flat_out or math.sqrt(math.prod(CATCH_UP_PAGE_WRITES_PER_S)), rate)
         pace = {"pace": "paced", "page_writes_per_s": rate, "catch_up_page_writes_per_s": catch_up}
     phase = random.Random(seed).randrange(guest.size_mib * PAGES_PER_MIB)
-    config = _config(recording, _writer(recording, pace, phase), seed)
+    writer = _writer(guest, pace, phase)
+    config = _config(recording, writer, _zero_ranges(recording, guest), seed)
     config.tracking.first_write_cost_ns = first_write_cost_ns
     return config
 
 
-def _config(recording: Recording, writer: WriterConfig, seed: int) -> Config:
+def _unseen(recording: Recording, seed: int) -> Config:
+    """Writes that explain the sync records, spread evenly over all memory that is not zero.
+
+    Where zero pages lie matters little but at the end of the first pass, which they end early.
+    """
+    pages = recording.ram_bytes // sync_record.PAGE_BYTES
+    at_end, others = sync_record.zero_pages(recording)
+    written = range(min(others, pages - 1), max(pages - at_end, others + 1))
+    syncs = sync_record.syncs(recording)
+    lazy = recording.accelerator == "kvm"
+    explained = unseen_guest.writes(syncs, pages, written, lazy)
+    pairs = [[0.0, 0.0], *([s.time_s, done] for s, done in zip(syncs, explained, strict=True))]
+    writer = WriterConfig(
+        working_set=len(written) * sync_record.PAGE_BYTES,
+        start=written.start * sync_record.PAGE_BYTES,
+        **_recorded_pace(recording, _rising(pairs)),
+    )
+    runs = [(0, written.start), (written.stop, pages)]
+    ranges = [[a * sync_record.PAGE_BYTES, b * sync_record.PAGE_BYTES] for a, b in runs if b > a]
+    return _config(recording, writer, ranges, seed)
+
+
+def _recorded_pace(recording: Recording, writes: list[list[float]]) -> dict[str, Any]:
+    """The keys of a writer that does what the record says, and goes on as at its end."""
+    awake = 1 - running(recording)[-1].cpu_throttle_percentage / 100
+    rate = _last_slope(writes) / awake
+    return {"pace": "recorded", "recorded": writes, "page_writes_per_s": rate}
+
+
+def _config(
+    recording: Recording, writer: WriterConfig, zero_ranges: Sequence[Sequence[int]], seed: int
+) -> Config:
     """All that both modes share: no cost but the wire's, on one thread."""
     return Config(
-        vm=VmConfig(memory=recording.mem_mib * MIB, vcpus=1, zero_ranges=_zero_ranges(recording)),
+        vm=VmConfig(
+            memory=recording.ram_bytes,
+            vcpus=recording.vcpus,
+            zero_ranges=[list(run) for run in zero_ranges],
+        ),
         workload=writer,
         link=LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0.0),
         migration=_migration(recording),
         tracking=TrackingConfig(
-            mode="tcg", log_sync_ns_per_gib=0.0, merge_ns_per_gib=0.0, first_write_cost_ns=0.0
+            mode="kvm_manual" if recording.accelerator == "kvm" else "tcg",
+            log_sync_ns_per_gib=0.0,
+            merge_ns_per_gib=0.0,
+            first_write_cost_ns=0.0,
         ),
         backend=BackendConfig(threads=1),
         limit=LimitConfig(simulated=recording.limit_s, stop_when_stuck=False),
@@ -118,16 +168,15 @@ def _migration(recording: Recording) -> MigrationConfig:
     )
 
 
-def _zero_ranges(recording: Recording) -> list[list[int]]:
+def _zero_ranges(recording: Recording, guest: RecordedGuest) -> list[list[int]]:
     """What the guest's program leaves zero, in bytes: below itself and behind what it fills."""
-    fill = recording.guest.fill_mib
-    end = recording.mem_mib - UNFILLED_END_MIB if fill is None else LOADED_FROM_MIB + fill
-    ranges = [(0, LOADED_FROM_MIB), (end, recording.mem_mib)]
+    mem_mib, fill = recording.ram_bytes // MIB, guest.fill_mib
+    end = mem_mib - UNFILLED_END_MIB if fill is None else LOADED_FROM_MIB + fill
+    ranges = [(0, LOADED_FROM_MIB), (end, mem_mib)]
     return [[first * MIB, last * MIB] for first, last in ranges if last > first]
 
 
-def _writer(recording: Recording, pace: dict[str, Any], first_write: int) -> WriterConfig:
-    guest = recording.guest
+def _writer(guest: RecordedGuest, pace: dict[str, Any], first_write: int) -> WriterConfig:
     pages = guest.size_mib * PAGES_PER_MIB
     where: dict[str, Any] = {
         "working_set": guest.size_mib * MIB,
@@ -144,10 +193,20 @@ def _writer(recording: Recording, pace: dict[str, Any], first_write: int) -> Wri
     )
 
 
+def written(recording: Recording) -> list[tuple[float, int]]:
+    """(seconds, page writes since the guest's boot): the fine counter, or else the samples'."""
+    if recording.counter:
+        return list(recording.counter)
+    return [(s.time_s, s.writes) for s in recording.samples if s.writes is not None]
+
+
 def _writes_at_start(recording: Recording) -> float:
-    """The guest's counter when the migration began: the first sample's, less the rate before."""
-    first = recording.samples[0]
-    return first.writes - recording.page_writes_per_s_before * first.time_s
+    """The guest's counter when the migration began."""
+    counted = written(recording)
+    first_s, first = counted[0]
+    if first_s <= 0:
+        return float(np.interp(0.0, [t for t, _ in counted], [float(done) for _, done in counted]))
+    return first - (recording.page_writes_per_s_before or 0.0) * first_s
 
 
 def running(recording: Recording) -> list[Sample]:
@@ -161,14 +220,13 @@ def _recorded_writes(recording: Recording) -> list[list[float]]:
 
     The VM is stopped when a migration completes, so its counter then is that of the stop.
     """
-    before = _writes_at_start(recording)
-    pairs = [
-        [0.0, 0.0],
-        *([sample.time_s, sample.writes - before] for sample in running(recording)),
-    ]
-    last = recording.samples[-1]
-    if recording.stop_s is not None and last.time_s >= recording.stop_s > pairs[-1][0]:
-        pairs.append([recording.stop_s, last.writes - before])
+    before, counted = _writes_at_start(recording), written(recording)
+    stop_s = math.inf if recording.stop_s is None else recording.stop_s
+    pairs = [[0.0, 0.0]]
+    pairs += [[time_s, writes - before] for time_s, writes in counted if 0 < time_s < stop_s]
+    last_s, last = counted[-1]
+    if recording.stop_s is not None and last_s >= recording.stop_s > pairs[-1][0]:
+        pairs.append([recording.stop_s, last - before])
     return _rising(pairs)
 
 

@@ -15,9 +15,15 @@ import numpy as np
 
 from gpusim.validation.quantities import Quantities
 from gpusim.validation.recording import Recording
+from gpusim.validation.replay import replayed_from
 
 Mode: TypeAlias = Literal["replay", "predict"]
 CLOSE_PERCENT = 3.0  # the total time error that nine replays in ten shall keep
+GROUPS = {
+    "cpu_bound": "CPU-bound guests",
+    "counter": "paced and full-speed guests with a fine counter",
+    "syncs": "unknown guests, from what each sync found",
+}
 BAND_PERCENT = (5, 50, 95)  # of an ensemble's total times
 
 
@@ -69,19 +75,58 @@ def summary(cases: Sequence[Case]) -> dict[str, Any]:
         chosen = [case for case in cases if mode in case.runs]
         if chosen:
             found[mode] = {"cpu_bound": cpu_bound_figures(chosen, mode)}
+    if "replay" in found:
+        found["replay"] |= _other_replays(cases)
     if "predict" in found:
-        found["predict"]["ensembles"] = [_ensemble(case) for case in cases]
-        found["predict"]["repeats"] = _repeats(cases)
+        predicted = [case for case in cases if "predict" in case.runs]
+        found["predict"]["ensembles"] = [_ensemble(case) for case in predicted]
+        found["predict"]["repeats"] = _repeats(predicted)
     return found
 
 
+def _other_replays(cases: Sequence[Case]) -> dict[str, Any]:
+    """The replays besides those of CPU-bound guests by their samples, and which are not judged.
+
+    Bursts of a guest that is paced or goes flat out are over before the next sample of its counter:
+    only a fine counter, or what the syncs found, says when it wrote.
+    """
+    found: dict[str, Any] = {}
+    for source in ("counter", "syncs"):
+        judged = [
+            case
+            for case in cases
+            if replayed_from(case.recording) == source and _kind(case) != "cpu_bound"
+        ]
+        if judged:
+            found[source] = _figures(judged, "replay")
+    left_out = [
+        case.recording.case
+        for case in cases
+        if replayed_from(case.recording) == "samples" and _kind(case) != "cpu_bound"
+    ]
+    return found | ({"not_judged": left_out} if left_out else {})
+
+
+def _kind(case: Case) -> str:
+    return "unknown" if case.recording.guest is None else case.recording.guest.kind
+
+
 def cpu_bound_figures(cases: Sequence[Case], mode: Mode) -> dict[str, Any]:
-    """How well CPU-bound guests came out.
+    """How well CPU-bound guests came out."""
+    return _figures([case for case in cases if _kind(case) == "cpu_bound"], mode)
+
+
+def replay_figures(cases: Sequence[Case]) -> dict[str, Any]:
+    """How well the replays of all cases came out."""
+    return _figures(cases, "replay")
+
+
+def _figures(judged: Sequence[Case], mode: Mode) -> dict[str, Any]:
+    """How well a group of cases came out.
 
     A run that did not complete, but should have, errs by infinity. Percentiles are
     cases: nine in ten err by at most the 90th.
     """
-    judged = [case for case in cases if case.recording.guest.kind == "cpu_bound"]
     done = [case for case in judged if case.measured.converged]
     stuck = [case for case in judged if not case.measured.converged]
     errors = [_total_time_error(case, mode) for case in done]
@@ -142,7 +187,7 @@ def _ensemble(case: Case) -> dict[str, Any]:
     low, middle, high = (_percentile(times, percent) for percent in BAND_PERCENT)
     return {
         "case": case.recording.case,
-        "guest": case.recording.guest.kind,
+        "guest": _kind(case),
         "seeds": len(runs),
         "measured_converged": case.measured.converged,
         "converged_share": _share([run.converged for run in runs]),
@@ -212,7 +257,18 @@ def _aligned(cells: Sequence[Sequence[str]], left: int) -> str:
 
 def summary_text(found: dict[str, Any]) -> str:
     """The summary, for people."""
-    parts = [_figures_text(mode, found[mode]["cpu_bound"]) for mode in found]
+    parts = [
+        _figures_text(f"{mode}, {title}", found[mode][group])
+        for mode in found
+        for group, title in GROUPS.items()
+        if group in found[mode] and _cases(found[mode][group])
+    ]
+    left_out = found.get("replay", {}).get("not_judged", [])
+    if left_out:
+        parts.append(
+            "replayed, not judged: bursts of these guests fall between the samples of their counter\n"
+            + ", ".join(left_out)
+        )
     if "predict" in found:
         parts.append(_ensembles_text(found["predict"]["ensembles"]))
         if found["predict"]["repeats"]:
@@ -220,7 +276,11 @@ def summary_text(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _figures_text(mode: str, figures: dict[str, Any]) -> str:
+def _cases(figures: dict[str, Any]) -> int:
+    return int(figures["completed"] + figures["not_converged"])
+
+
+def _figures_text(title: str, figures: dict[str, Any]) -> str:
     def percent(key: str, scale: float = 1) -> str:
         return "-" if figures[key] is None else f"{figures[key] * scale:.2f} %"
 
@@ -236,7 +296,7 @@ def _figures_text(mode: str, figures: dict[str, Any]) -> str:
         ["highest throttle, largest gap", f"{gap} steps"],
         ["not converged, simulated not to", stuck],
     ]
-    return f"{mode}, CPU-bound guests\n{_aligned(cells, left=1)}"
+    return f"{title}\n{_aligned(cells, left=1)}"
 
 
 def _ensembles_text(ensembles: Sequence[dict[str, Any]]) -> str:

@@ -1,0 +1,135 @@
+"""A QMP server that plays a migration, and remembers every command it was sent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+GREETING = {
+    "QMP": {
+        "version": {"qemu": {"major": 9, "minor": 2, "micro": 1}, "package": ""},
+        "capabilities": ["oob"],
+    }
+}
+PARAMETERS = {
+    "max-bandwidth": 104857600,
+    "downtime-limit": 300,
+    "avail-switchover-bandwidth": 0,
+    "throttle-trigger-threshold": 50,
+    "cpu-throttle-initial": 20,
+    "cpu-throttle-increment": 10,
+    "cpu-throttle-tailslow": False,
+    "max-cpu-throttle": 99,
+}
+PAGES = 65536
+
+
+def active(ms: int, *, sent: int, remaining: int, syncs: int, **more: Any) -> dict[str, Any]:
+    """An answer of query-migrate, of a VM of 256 MiB."""
+    ram = {
+        "transferred": sent * 4104,
+        "remaining": remaining * 4096,
+        "total": PAGES * 4096,
+        "duplicate": 0,
+        "normal": sent,
+        "dirty-pages-rate": 0,
+        "dirty-sync-count": syncs,
+        "mbps": 840.0,
+        "pages-per-second": 25600,
+    }
+    return {"status": "active", "total-time": ms, "setup-time": 3, "ram": ram} | more
+
+
+IDLE: dict[str, Any] = {}
+ACTIVE = [active(200 * n, sent=5000 * n, remaining=PAGES - 5000 * n, syncs=1) for n in range(1, 13)]
+COMPLETED = active(2700, sent=PAGES + 100, remaining=0, syncs=3, downtime=20) | {
+    "status": "completed"
+}
+EVENT = dict[str, Any]
+
+
+def _requests(wire: socket.socket) -> Iterator[dict[str, Any]]:
+    """JSON objects as they come; no line ends stand between them."""
+    waiting = ""
+    while received := wire.recv(4096):
+        waiting += received.decode()
+        while waiting:
+            try:
+                request, end = json.JSONDecoder().raw_decode(waiting)
+            except ValueError:  # the rest is on its way
+                break
+            waiting = waiting[end:].lstrip()
+            yield request
+
+
+@contextmanager
+def qmp_server(
+    answers: list[dict[str, Any]],
+    *,
+    events_on: bool = True,
+    hang_up: bool = False,
+    told: Callable[[int], list[EVENT]] = lambda _: [],
+) -> Iterator[tuple[socket.socket, list[str]]]:
+    """A connected socket for the recorder, and the commands that came, in order.
+
+    Args:
+        answers: of query-migrate, one after the other; the last one again and again.
+        hang_up: the connection ends behind the last answer.
+        told: events to send before the answer of that number.
+    """
+    ours, theirs = socket.socketpair()
+    commands: list[str] = []
+
+    def serve() -> None:
+        migrate = 0
+        with theirs, suppress(OSError):
+
+            def send(message: dict[str, Any]) -> None:
+                theirs.sendall(json.dumps(message).encode() + b"\r\n")
+
+            send(GREETING)
+            for request in _requests(theirs):
+                command = request["execute"]
+                commands.append(command)
+                answer: Any = FIXED.get(command, {})
+                if command == "query-migrate-capabilities":
+                    answer = [
+                        {"capability": "auto-converge", "state": True},
+                        {"capability": "events", "state": events_on},
+                        {"capability": "multifd", "state": False},
+                    ]
+                if command == "query-migrate":
+                    if hang_up and migrate >= len(answers):
+                        return
+                    for event in told(migrate):
+                        send(event)
+                    answer = answers[min(migrate, len(answers) - 1)]
+                    migrate += 1
+                send({"return": answer, "id": request.get("id")})
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield ours, commands
+    finally:
+        ours.close()
+        thread.join(5)
+
+
+FIXED: dict[str, Any] = {
+    "query-version": GREETING["QMP"]["version"],
+    "query-kvm": {"enabled": False, "present": True},
+    "query-cpus-fast": [{"cpu-index": 0}, {"cpu-index": 1}],
+    "query-migrate-parameters": PARAMETERS,
+}
+
+
+def event(name: str, at_s: float, **data: Any) -> EVENT:
+    """An event as QEMU sends it."""
+    seconds = int(at_s)
+    stamp = {"seconds": seconds, "microseconds": round(1e6 * (at_s - seconds))}
+    return {"event": name, "data": data, "timestamp": stamp}
