@@ -23,6 +23,7 @@ from gpusim.simulation import simulate
 from gpusim.validation.first_write import cross_fitted
 from gpusim.validation.quantities import Quantities, measured, simulated
 from gpusim.validation.recording import (
+    RECORDER,
     SHIPPED,
     Recording,
     RecordingError,
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cases = [
             Case(recording=recording, measured=measured(recording))
-            for recording in load_recordings(options.paths or [SHIPPED])
+            for recording in load_recordings(options.paths or [SHIPPED, RECORDER])
         ]
         _check_writable(options.json)
         costs = cross_fitted([case.recording for case in cases]) if options.first_write else {}

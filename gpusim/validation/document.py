@@ -23,11 +23,11 @@ from gpusim.published import report, tables
 from gpusim.published.rows import Outcome, simulated
 from gpusim.records import Result
 from gpusim.simulation import simulate
-from gpusim.validation import first_write
+from gpusim.validation import first_write, stripped
 from gpusim.validation.cli import load_recordings, plan, run
 from gpusim.validation.figures import Point, draw_errors, draw_replay
 from gpusim.validation.quantities import measured
-from gpusim.validation.recording import SHIPPED, Recording, load_recording
+from gpusim.validation.recording import RECORDER, SHIPPED, Recording, load_recording
 from gpusim.validation.replay import replay_config
 from gpusim.validation.report import (
     BAND_PERCENT,
@@ -120,6 +120,8 @@ def points() -> list[Point]:
     groups: list[tuple[str, Path, Mode, int]] = [
         ("recordings, replayed", SHIPPED, "replay", 1),
         ("recordings, predicted", SHIPPED, "predict", SEEDS),
+        ("of gpusim-record, replayed", RECORDER, "replay", 1),
+        ("of gpusim-record, predicted", RECORDER, "predict", SEEDS),
     ]
     return [
         Point(group=group, measured_s=case.measured.total_time_s, simulated_s=simulated_s)
@@ -145,6 +147,18 @@ def _time(time_s: float | None) -> str:
 def _error(measured_s: float | None, simulated_s: float | None) -> str:
     error = error_percent(measured_s, simulated_s)
     return "-" if error is None else f"{error:+.2f} %"
+
+
+def how_close() -> list[str]:
+    """How close the total times of each group are."""
+    rows = []
+    found = points()
+    for group in dict.fromkeys(point.group for point in found):
+        errors = [abs(point.error_percent) for point in found if point.group == group]
+        figures = [*np.percentile(errors, [50, 90], method="inverted_cdf"), max(errors)]
+        rows.append([group, str(len(errors)), *(f"{error:.1f} %" for error in figures)])
+    head = ["total times", "cases", "median error", "nine in ten within", "largest"]
+    return table(head, rows)
 
 
 def replay_rows(folder: Path) -> list[str]:
@@ -200,7 +214,9 @@ def repeats(folder: Path) -> list[str]:
 
 def headline() -> list[str]:
     """What README.md says of replays."""
-    found = cpu_bound_figures(recorded(SHIPPED, "replay"), "replay")
+    found = cpu_bound_figures(
+        [*recorded(SHIPPED, "replay"), *recorded(RECORDER, "replay")], "replay"
+    )
     median, ninth = (found[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90"))
     return [
         f"Given the writes that really happened, half of {found['completed']} total times are within "
@@ -250,6 +266,7 @@ def first_write_predictions() -> list[str]:
     slower = [
         replace(r, page_writes_per_s_before=r.page_writes_per_s_before * speeds[r.case])
         for r in recordings
+        if r.page_writes_per_s_before is not None
     ]
     variants: dict[str, tuple[Sequence[Recording], dict[str, float]]] = {
         "nothing": (recordings, {}),
@@ -269,7 +286,8 @@ def awake_rows() -> list[str]:
     """Writes a second awake, by the throttle, as a part of those before the first throttle."""
     parts: dict[int, list[float]] = {}
     for case in recorded(SHIPPED, "replay"):
-        if case.recording.guest.kind == "cpu_bound":
+        guest = case.recording.guest
+        if guest is not None and guest.kind == "cpu_bound":
             for percent, speed in first_write.awake_speeds(case.recording):
                 parts.setdefault(percent, []).append(speed)
     rows = (
@@ -277,6 +295,12 @@ def awake_rows() -> list[str]:
         for percent in AWAKE_PERCENT
     )
     return table(["throttle", "stretches", "speed awake, median"], rows)
+
+
+@cache
+def without_a_counter() -> dict[str, list[Case]]:
+    """The recordings replayed with and without the guest's counter."""
+    return stripped.replayed()
 
 
 @cache
@@ -346,9 +370,16 @@ def steps_of_the_10tb_case() -> list[str]:
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
+    "how_close": how_close,
     "replay_figures": lambda: figures_of(SHIPPED, "replay"),
     "replay": lambda: replay_rows(SHIPPED),
     "predict": lambda: figures_of(SHIPPED, "predict", SEEDS),
+    "recorder_figures": lambda: figures_of(RECORDER, "replay"),
+    "recorder": lambda: replay_rows(RECORDER),
+    "recorder_predictions": lambda: figures_of(RECORDER, "predict", SEEDS),
+    "repeats": lambda: repeats(RECORDER),
+    "unknown_guest": lambda: stripped.summary_rows(without_a_counter()),
+    "unknown_guests": lambda: stripped.case_rows(without_a_counter()),
     "first_write": first_write_rows,
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,

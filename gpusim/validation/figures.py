@@ -54,7 +54,9 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
     with picture(path) as figure:
         times, errors = panels(figure, (3.4, 2.0), rows=1)
         figure.subplots_adjust(bottom=0.085)
-        times.get_gridspec().update(hspace=0.08)
+        grid = times.get_gridspec()
+        assert grid is not None  # of panels
+        grid.update(hspace=0.08)
         for percent, shade in zip(BANDS_PERCENT, (0.9, 0.5), strict=True):
             below, above = (
                 [end * (1 + sign * percent / 100) for end in ends_s] for sign in (-1, 1)

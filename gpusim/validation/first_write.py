@@ -141,8 +141,8 @@ def awake_speeds(recording: Recording) -> list[tuple[int, float]]:
 
     Empty where the guest was throttled too soon to have one before.
     """
-    samples = running(recording)
-    times_s = [sample.time_s for sample in samples]
+    counts = [(s.time_s, float(s.writes)) for s in running(recording) if s.writes is not None]
+    times_s, counted = zip(*counts, strict=True)
     steps = [(0.0, 0), *throttles(recording)]
     ends_s = [*(at_s for at_s, _ in steps[1:]), times_s[-1]]
     run_time, speeds = RunTime(), []
@@ -151,7 +151,7 @@ def awake_speeds(recording: Recording) -> list[tuple[int, float]]:
         if percent:
             run_time.throttle(since_ns, percent)
         awake_s = (run_time.at_ns(until_ns) - run_time.at_ns(since_ns)) / NS_PER_S
-        writes = np.interp([since_s, until_s], times_s, [float(s.writes) for s in samples])
+        writes = np.interp([since_s, until_s], times_s, counted)
         if until_s - since_s >= LEAST_S:
             speeds.append((percent, float(writes[1] - writes[0]) / awake_s))
     if not speeds or speeds[0][0]:

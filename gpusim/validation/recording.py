@@ -24,6 +24,7 @@ READERS: dict[str, Callable[[bytes], bytes]] = {
 }
 MIB = 2**20
 SHIPPED = Path(__file__).parent / "data"
+RECORDER = SHIPPED / "recorder"  # made by gpusim-record
 
 # What changes the bytes on the wire or how the guest is slowed, and is not simulated.
 FOREIGN_CAPABILITIES = {

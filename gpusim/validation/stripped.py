@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpusim.documents import table
 from gpusim.validation.cli import plan, run
 from gpusim.validation.quantities import measured
 from gpusim.validation.recording import (
@@ -54,11 +55,7 @@ def replayed(paths: Sequence[Path] = ()) -> dict[str, list[Case]]:
 
 def summary_rows(cases: dict[str, list[Case]]) -> list[str]:
     """A table row a source: the figures over all recordings."""
-    rows = [
-        "| replayed from | total time: median error | nine in ten within | highest throttle equal "
-        "| syncs: mean difference | completed, simulated to | did not converge, simulated not to |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for source, found in cases.items():
         figures = replay_figures(found)
         apart = [
@@ -68,22 +65,24 @@ def summary_rows(cases: dict[str, list[Case]]) -> list[str]:
             figures[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90")
         )
         rows.append(
-            f"| {source} | {_percent(median)} | {_percent(most)} "
-            f"| {100 * figures['max_throttle_equal_share']:.0f} % | {sum(apart) / len(apart):.1f} "
-            f"| {figures['completed_simulated_to']} of {figures['completed']} "
-            f"| {figures['not_converged_simulated_not_to']} of {figures['not_converged']} |"
+            [
+                source,
+                _percent(median),
+                _percent(most),
+                f"{100 * figures['max_throttle_equal_share']:.0f} %",
+                f"{sum(apart) / len(apart):.1f}",
+                f"{figures['completed_simulated_to']} of {figures['completed']}",
+                f"{figures['not_converged_simulated_not_to']} of {figures['not_converged']}",
+            ]
         )
-    return rows
+    errors = ["total time: median error", "nine in ten within", "highest throttle equal"]
+    counts = ["syncs: mean difference", "completed, simulated to", "did not, simulated not to"]
+    return table(["replayed from", *errors, *counts], rows)
 
 
 def case_rows(cases: dict[str, list[Case]]) -> list[str]:
     """A table row a recording: errors of the total time, syncs and throttle by each source."""
-    rows = [
-        "| recording | QEMU: s, syncs, throttle | "
-        + " | ".join(f"from {source}" for source in cases)
-        + " |",
-        "|---|---|" + "---|" * len(cases),
-    ]
+    rows = []
     for same in zip(*cases.values(), strict=True):
         told = same[0].measured
         cells = [
@@ -94,8 +93,9 @@ def case_rows(cases: dict[str, list[Case]]) -> list[str]:
             error = error_percent(told.total_time_s, done.total_time_s)
             shown = _seconds(done.total_time_s) if error is None else f"{error:+.2f} %"
             cells.append(f"{shown}, {done.dirty_sync_count}, {done.max_throttle_percent} %")
-        rows.append(f"| {same[0].recording.case} | {' | '.join(cells)} |")
-    return rows
+        rows.append([same[0].recording.case, *cells])
+    sources = (f"from {source}" for source in cases)
+    return table(["recording", "QEMU: s, syncs, throttle", *sources], rows)
 
 
 def _seconds(total_time_s: float | None) -> str:

@@ -1,150 +1,44 @@
-"""The tables of docs/validation.md, computed again: each row must stand there as it comes out.
-
-A row that has changed is printed by the failing assertion, ready to be pasted.
-"""
+"""The tables of docs/validation.md and README.md are what the command computes today."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from gpusim.guest.run_time import RunTime
-from gpusim.units import NS_PER_S
-from gpusim.validation import first_write
-from gpusim.validation.cli import load_recordings, plan, run
-from gpusim.validation.quantities import measured, throttles
-from gpusim.validation.recording import SHIPPED, Recording
-from gpusim.validation.replay import running
-from gpusim.validation.report import Case, Mode, cpu_bound_figures, summary, summary_text
+from gpusim.documents import places, with_tables
+from gpusim.validation.document import TABLES, main
+from tests.app.command import REPOSITORY
 
-README = Path(__file__).parents[2] / "README.md"
-DOCUMENT = README.parent / "docs" / "validation.md"
+DOCUMENTS = [REPOSITORY / "docs" / "validation.md", REPOSITORY / "README.md"]
+QUICK = {"replay_figures", "replay", "headline", "awake"}  # the others take more than some seconds
 
 
-def missing(rows: list[str]) -> str:
-    """The rows that the document does not hold."""
-    text = DOCUMENT.read_text()
-    return "\n".join(row for row in rows if row not in text)
+def test_every_table_has_a_place_and_every_place_a_table() -> None:
+    found = [name for path in DOCUMENTS for name in places(path.read_text())]
+    assert sorted(found) == sorted(TABLES)
 
 
-def cases(mode: Mode, seeds: int = 1) -> list[Case]:
-    found = [Case(recording=r, measured=measured(r)) for r in load_recordings([SHIPPED])]
-    run(found, plan(found, [mode], seeds))
-    return found
-
-
-def test_replay_table() -> None:
-    found = cases("replay")
-    rows = []
-    for case in found:
-        real, ours = case.measured, case.runs["replay"][0]
-        times = "did not converge" if real.total_time_s is None else f"{real.total_time_s:.2f}"
-        again = "did not converge" if ours.total_time_s is None else f"{ours.total_time_s:.2f}"
-        error = "-"
-        if real.total_time_s is not None and ours.total_time_s is not None:
-            error = f"{100 * (ours.total_time_s / real.total_time_s - 1):+.2f} %"
-        rows.append(
-            f"| {case.recording.case} | {times} | {again} | {error} | {real.max_throttle_percent} "
-            f"/ {ours.max_throttle_percent} | {real.dirty_sync_count} / {ours.dirty_sync_count} |"
-        )
-    figures = summary(found)
-    rows += summary_text(figures).splitlines()
-    assert not missing(rows), missing(rows)
-    replay = figures["replay"]["cpu_bound"]
-    median, ninth = (replay[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90"))
-    claim = f"within {median:.2f} % of QEMU's, nine in ten within {ninth:.2f} %"
-    assert claim in README.read_text().replace("\n", " "), claim
-
-
-@pytest.mark.slow
-def test_prediction_tables() -> None:
-    rows = summary_text(summary(cases("predict", seeds=20))).splitlines()
-    assert not missing(rows), missing(rows)
-
-
-SHOWN = (
-    "median_abs_total_time_error_percent",
-    "p90_abs_total_time_error_percent",
-    "within_3_percent_share",
-    "max_throttle_equal_share",
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TABLES]
 )
+def test_a_table_is_what_is_computed(name: str) -> None:
+    """A line that has changed is printed by the failing assertion, ready to be pasted."""
+    (text,) = (t for path in DOCUMENTS if name in places(t := path.read_text()))
+    new = with_tables(text, {name: TABLES[name]()})
+    changed = [line for line in new.splitlines() if line not in text.splitlines()]
+    assert new == text, "\n".join(changed)
 
 
-def predicted_row(name: str, recordings: list[Recording], costs_ns: dict[str, float]) -> str:
-    """How well CPU-bound guests are predicted by one seed."""
-    found = [Case(recording=r, measured=measured(r)) for r in recordings]
-    run(found, plan(found, ["predict"], 1, costs_ns))
-    figures = cpu_bound_figures(found, "predict")
-    scales = (1, 1, 100, 100)
-    shown = (figures[key] * scale for key, scale in zip(SHOWN, scales, strict=True))
-    return f"| {name} | {' | '.join(f'{value:.1f} %' for value in shown)} |"
-
-
-@pytest.mark.slow
-def test_first_write_tables() -> None:
-    """What fits the counters of one half predicts the other: a cost, or a speed (the control)."""
-    recordings = load_recordings([SHIPPED])
-    left, right = first_write.halves(recordings)
-    rows, speeds = [], []
-    for name, half in (("left", left), ("right", right), ("all", left + right)):
-        stretches = [first_write.stretch(recording) for recording in half]
-        cost_ns = first_write.fit(stretches)
-        errors = (100 * first_write.error(stretches, cost) for cost in (0, cost_ns))
-        rows.append(
-            f"| {name} | {len(half)} | {cost_ns:.0f} ns | {' | '.join(f'{e:.1f} %' for e in errors)} |"
-        )
-        logs = [math.log(s.writes / s.expected_writes(0)) for s in stretches]
-        speeds.append(math.exp(sum(logs) / len(logs)))
-    lefts = {recording.case for recording in left}
-    slower = [
-        replace(r, page_writes_per_s_before=r.page_writes_per_s_before * speeds[r.case in lefts])
-        for r in recordings
-    ]
-    costs_ns = first_write.cross_fitted(recordings)
-    rows += [
-        predicted_row("nothing", recordings, {}),
-        predicted_row("the cost that fits the other half", recordings, costs_ns),
-        predicted_row("the speed that fits the other half", slower, {}),
-        predicted_row("420 ns", recordings, dict.fromkeys(costs_ns, 420.0)),
-    ]
-    assert not missing(rows), missing(rows)
-
-
-def test_awake_speed_table() -> None:
-    """Writes a second awake, by the throttle, as a part of those before the first throttle."""
-    parts: dict[int, list[float]] = {}
-    for recording in load_recordings([SHIPPED]):
-        if recording.guest.kind != "cpu_bound":
-            continue
-        for percent, speed in awake_speeds(recording):
-            parts.setdefault(percent, []).append(speed)
-    rows = [
-        f"| {percent} % | {len(parts[percent])} | {statistics.median(parts[percent]):.2f} |"
-        for percent in (20, 30, 40, 50, 60)
-    ]
-    assert not missing(rows), missing(rows)
-
-
-def awake_speeds(recording: Recording) -> list[tuple[int, float]]:
-    """(percent, speed) of each throttle that lasted two seconds or more."""
-    samples = running(recording)
-    times_s = [sample.time_s for sample in samples]
-    run_time, speeds = RunTime(), []
-    steps = [(0.0, 0), *throttles(recording)]
-    for (since_s, percent), until_s in zip(
-        steps, [*(at_s for at_s, _ in steps[1:]), times_s[-1]], strict=True
-    ):
-        if percent:
-            run_time.throttle(round(since_s * NS_PER_S), percent)
-        awake_s = run_time.at_ns(round(until_s * NS_PER_S)) - run_time.at_ns(
-            round(since_s * NS_PER_S)
-        )
-        ends = np.interp([since_s, until_s], times_s, [float(s.writes) for s in samples])
-        if until_s - since_s >= 2:
-            speeds.append((percent, float(ends[1] - ends[0]) / awake_s))
-    return [(p, speed / speeds[0][1]) for p, speed in speeds[1:]] if not speeds[0][0] else []
+def test_a_check_writes_nothing_and_names_what_changed(tmp_path: Path, capsys) -> None:
+    document = tmp_path / "d.md"
+    document.write_text("before\n<!-- headline -->\nan old line\n<!-- end -->\nbehind\n")
+    arguments = ["headline", "--documents", str(document)]
+    assert main([*arguments, "--check"]) == 1
+    assert "an old line" in document.read_text()
+    assert "half of" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "an old line" not in document.read_text()
+    assert document.read_text().startswith("before\n")
+    assert document.read_text().endswith("<!-- end -->\nbehind\n")
+    assert main([*arguments, "--check"]) == 0
