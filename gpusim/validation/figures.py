@@ -181,13 +181,13 @@ def _draw_syncs(axes: Axes, recording: Recording, result: Result) -> None:
         if event.name == ended:
             real.append((event.time_s, int(event.arguments.removeprefix("dirty_pages ")) / 1e3))
     axes.plot(*zip(*real, strict=True), "o", color=style.BLUE, ms=7, mfc="none", mew=1.6)
-    ours = [(time_s, pages / 1e3) for time_s, pages in _period_counts(result)]
+    ours = [(time_s, pages / 1e3) for time_s, pages in period_counts(result)]
     axes.plot(*zip(*ours, strict=True), "x", color=style.ORANGE, ms=6, mew=1.6)
     axes.set_title("Each sync: pages found newly dirty in its period so far (thousand)")
     axes.set_ylim(bottom=0)
 
 
-def _period_counts(result: Result) -> list[tuple[float, int]]:
+def period_counts(result: Result) -> list[tuple[float, int]]:
     """(seconds, pages) of each sync as QEMU's trace event counts them: over the period so far."""
     found, so_far = [], 0
     for sync in result.syncs:
