@@ -13,11 +13,20 @@ import socket
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpusim.live.monitor import LiveError, Monitor, MonitorClosedError
-from gpusim.live.session import ENDED, SAMPLE_EVERY_S, TIME_DIGITS, Telling, progress, sample
+from gpusim.live.session import (
+    ENDED,
+    SAMPLE_EVERY_S,
+    TIME_DIGITS,
+    Telling,
+    migration,
+    progress,
+    sample,
+)
 from gpusim.live.trace_log import TraceLine, parsed
 from gpusim.validation.recording import LEAST_SAMPLES, SETUP
 
@@ -131,7 +140,7 @@ async def _begin(monitor: Monitor, watched: Watched, tell: Telling) -> None:
 async def _sampled(monitor: Monitor, watched: Watched) -> dict[str, Any]:
     """One more answer; its time is the middle between question and answer."""
     asked_s = time.time()
-    info: dict[str, Any] = await _ask(monitor, "query-migrate")
+    info = await migration(partial(_ask, monitor))
     watched.samples.append(((asked_s + time.time()) / 2, info))
     return info
 

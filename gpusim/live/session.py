@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ COUNT_EVERY_S = 0.002
 STANDSTILL_S = 10.0  # a throttle of 99 % lets the guest run every second
 CANCEL_TIMEOUT_S = 20.0
 LAST_TRACE_TIMEOUT_S = 5.0
+TIMES_TIMEOUT_S = 5.0
 TIME_DIGITS = 4
 ENDED = {"completed", "failed", "cancelled"}
 TOP_KEYS = (
@@ -202,7 +203,7 @@ async def _follow(machine: Machine, scenario: Scenario, seen: Seen, tell: Tellin
     cancelled_s: float | None = None
     moved = (0.0, -1)  # when the guest was last seen to write, and its counter
     for turn in range(1, 2**62):
-        info = await machine.monitor.ask("query-migrate")
+        info = await migration(machine.monitor.ask)
         now_s, writes = machine.counter.read()
         t = now_s - seen.start_s
         seen.samples.append(sample(info, t, writes))
@@ -222,6 +223,21 @@ async def _follow(machine: Machine, scenario: Scenario, seen: Seen, tell: Tellin
         elif cancelled_s is not None and t > cancelled_s + CANCEL_TIMEOUT_S:
             raise LiveError(f"QEMU did not cancel the migration in {CANCEL_TIMEOUT_S:g} s")
         await asyncio.sleep(max(0.0, seen.start_s + turn * SAMPLE_EVERY_S - time.time()))
+
+
+async def migration(ask: Callable[[str], Awaitable[Any]]) -> dict[str, Any]:
+    """query-migrate's answer, of a migration that completed with its times.
+
+    QEMU says that it completed a moment before it has reckoned how long that took, and total-time is 0 till
+    then (7.2: migration/migration.c:migration_completion, then migration_calculate_complete).
+    """
+    end_s = time.monotonic() + TIMES_TIMEOUT_S
+    while True:
+        info: dict[str, Any] = await ask("query-migrate")
+        reckoned = info.get("status") != "completed" or info.get("total-time", 0) > 0
+        if reckoned or time.monotonic() > end_s:
+            return info
+        await asyncio.sleep(0.005)
 
 
 def sample(info: Mapping[str, Any], t: float, writes: int | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gpusim.live.monitor import LiveError, Monitor
-from gpusim.live.session import progress, sample, set_capabilities, set_parameters
+from gpusim.live.session import migration, progress, sample, set_capabilities, set_parameters
 from gpusim.live.sink import sink
 
 
@@ -75,3 +75,24 @@ def test_the_sink_reads_everything_and_lets_go() -> None:
             sender.sendall(bytes(2**24))  # far more than buffers hold
     with pytest.raises(OSError, match=r"refused"):
         socket.create_connection(address, timeout=10)
+
+
+def test_the_end_is_told_with_its_times() -> None:
+    """QEMU 7.2 says that it completed before it knows in how long."""
+    answers = [
+        {"status": "completed", "total-time": 0, "downtime": 0},
+        {"status": "completed", "total-time": 40029, "downtime": 30},
+    ]
+
+    async def ask(command: str) -> dict[str, Any]:
+        assert command == "query-migrate"
+        return answers.pop(0)
+
+    assert asyncio.run(migration(ask))["downtime"] == 30
+
+
+def test_a_running_migration_is_told_at_once() -> None:
+    async def ask(command: str) -> dict[str, Any]:
+        return {"status": "active", "total-time": 0}
+
+    assert asyncio.run(migration(ask))["status"] == "active"
