@@ -244,6 +244,9 @@ class TrackingConfig:
             fault, an entry of Intel's page-modification log, TCG's slow path), besides the write.
             Default: KVM with the page-modification log, at most; 58.7 ms for 2^18 pages (kvm list,
             2022-02-03, dirty_log_perf_test). 420 under tracking=tcg; docs/model.md has others.
+        recorded_sleeps: tcg and dirty_ring only, where a sync waits for every vCPU: [[from, until], ...] in
+            seconds, when they slept in a recorded migration. null, and behind the last: the throttle's
+            own slices, each a timer's period after the one before; a real timer comes a little later.
     """
 
     mode: str = "kvm_manual"
@@ -257,6 +260,7 @@ class TrackingConfig:
     remote_clear_us: float = 0.0
     protect_ns_per_page: float = 13.4
     first_write_cost_ns: float = 224.0
+    recorded_sleeps: list[Any] | None = None
 
 
 @dataclass

@@ -44,6 +44,7 @@ from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
 from gpusim.wire import Link, Multifd, RecordedLink
 from gpusim.workload import writers_of
 
+WAIT_FOR_VCPUS = ("tcg", "dirty_ring")  # trackings whose sync does
 HIGHEST_COSTS = {
     "log_sync_ns_per_gib": 1e9,
     "log_sync_us_per_block": 1e6,
@@ -73,6 +74,7 @@ class Scenario:
         sync_waits_for_vcpus: a sync ends when every vCPU has answered, and one that the throttle put
             to sleep answers when it wakes: run_on_cpu in system/physmem.c:tcg_log_global_after_sync
             and in accel/kvm/kvm-all.c:kvm_cpu_synchronize_kick_all (dirty ring).
+        recorded_sleeps_ns: their recorded sleeps, (from, until), all rising; empty: the throttle's slices.
         bitmap_bytes: memory of all bitmaps.
         stuck_from_ns: since when the guest has shown all it will do, so that a migration that gets
             nowhere may be given up; None: never give up.
@@ -97,6 +99,7 @@ class Scenario:
     sync_protect_ns: float
     sync_waits_for_burst: bool
     sync_waits_for_vcpus: bool
+    recorded_sleeps_ns: list[tuple[int, int]]
     big_lock_exits_per_s: float
     actions: tuple[Action, ...]
     bitmap_bytes: int
@@ -297,6 +300,22 @@ def _multifd(migration: MigrationConfig, queue_ns: float, page_bytes: int) -> Mu
     )
 
 
+def _recorded_sleeps(tracking: TrackingConfig) -> list[tuple[int, int]]:
+    """From when until when, ns."""
+    key, value = "tracking.recorded_sleeps", tracking.recorded_sleeps
+    if value is None:
+        return []
+    if tracking.mode not in WAIT_FOR_VCPUS:
+        waiting = " or ".join(WAIT_FOR_VCPUS)
+        reject(key, "[...]", f"only used with tracking.mode={waiting}; remove it")
+    pairs = pairs_of(key, value, float, float, "[[150.25, 151.24], ...]")
+    times = np.array([0.0, *(time_s for pair in pairs for time_s in pair)])
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any() or times[-1] > 1e8:
+        message = "needs pairs of seconds from 0 up, all rising: asleep from, until"
+        reject(key, f"[{len(pairs)} pairs]", message)
+    return [(round(a * NS_PER_S), round(b * NS_PER_S)) for a, b in pairs]
+
+
 def _link(
     config: LinkConfig, migration: MigrationConfig, tracking: TrackingConfig, page_bytes: int
 ) -> Link:
@@ -466,7 +485,8 @@ def resolve(config: Config) -> Scenario:
         sync_waits_for_burst=tracking.waits_for_burst,
         big_lock_exits_per_s=config.vm.big_lock_exits_per_s,
         actions=actions_of("schedule", config.schedule, config.migration, _parameters),
-        sync_waits_for_vcpus=tracking.mode in ("tcg", "dirty_ring"),
+        sync_waits_for_vcpus=tracking.mode in WAIT_FOR_VCPUS,
+        recorded_sleeps_ns=_recorded_sleeps(tracking),
         bitmap_bytes=bitmap_bytes,
         threads=config.backend.threads or len(os.sched_getaffinity(0)),
         backend=backend,

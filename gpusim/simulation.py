@@ -6,6 +6,7 @@ the run jumps from event to event: its cost follows decisions, not seconds.
 
 from __future__ import annotations
 
+import bisect
 import math
 import resource
 import time
@@ -450,6 +451,10 @@ class Migration:
         """When every vCPU that the throttle has put to sleep has answered; a paused one does at once."""
         if not self.clock.vm_runs:
             return t_ns
+        sleeps_ns = self.scenario.recorded_sleeps_ns
+        if sleeps_ns and t_ns < sleeps_ns[-1][1]:
+            place = bisect.bisect_right(sleeps_ns, (t_ns, NEVER_NS)) - 1
+            return max(t_ns, sleeps_ns[place][1]) if place >= 0 else t_ns
         vm_ns = self.clock.vm_ns(t_ns)
         return t_ns + self.run_time.wakes_at_ns(vm_ns) - vm_ns
 

@@ -7,6 +7,7 @@ decisions are what is judged; where nobody knows the guest, the writes that expl
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -43,6 +44,11 @@ CATCH_UP_PAGE_WRITES_PER_S = (1.3e6, 2.4e6)
 TAIL_S = 3.0
 BEYOND_LIMIT_S = 60.0
 
+# Replay, with a fine counter: a vCPU that writes slower than this share of its pace before the migration, for
+# so long, sleeps. The counter is read every 2 ms, and its knots miss it by a millisecond's writes.
+AWAKE_SHARE = 0.25
+SHORTEST_SLEEP_S = 0.005
+
 # A window that used its budget holds that and at most a flush more; QEMU prints whole milliseconds.
 WINDOW_MS = 100
 FULL_WINDOW = 1.1
@@ -67,6 +73,8 @@ def replay_config(recording: Recording, seed: int = 1) -> Config:
         first_write = round(_writes_at_start(recording))
         writer = _writer(guest, _recorded_pace(recording, writes), first_write)
         config = _config(recording, writer, _zero_ranges(recording, guest), seed)
+    if recording.counter and config.tracking.mode == "tcg":
+        config.tracking.recorded_sleeps = _recorded_sleeps(recording)
     config.link.recorded = _recorded_link(recording)
     config.link.wakeup_latency_us = _window_overrun_us(recording)
     return config
@@ -228,6 +236,20 @@ def _recorded_writes(recording: Recording) -> list[list[float]]:
     if recording.stop_s is not None and last_s >= recording.stop_s > pairs[-1][0]:
         pairs.append([recording.stop_s, last - before])
     return _rising(pairs)
+
+
+def _recorded_sleeps(recording: Recording) -> list[list[float]]:
+    """When the fine counter stood still, as good as; the throttle's ticks drift, and a sync waits for them."""
+    least = AWAKE_SHARE * (recording.page_writes_per_s_before or 0.0)
+    sleeps: list[list[float]] = []
+    for (since_s, before), (until_s, after) in itertools.pairwise(recording.counter):
+        if since_s < 0 or after - before >= least * (until_s - since_s):
+            continue
+        if sleeps and sleeps[-1][1] == since_s:
+            sleeps[-1][1] = until_s
+        else:
+            sleeps.append([since_s, until_s])
+    return [sleep for sleep in sleeps if sleep[1] - sleep[0] >= SHORTEST_SLEEP_S]
 
 
 def _recorded_link(recording: Recording) -> list[list[float]]:

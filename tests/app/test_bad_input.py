@@ -30,6 +30,7 @@ BAD = {
     "migration.max_bandwidth": ["migration.max_bandwidth=fast"],
     "tracking.mode": ["tracking.mode=magic"],
     "tracking.first_write_cost_ns": ["tracking.first_write_cost_ns=-1"],
+    "tracking.recorded_sleeps": ["tracking.recorded_sleeps=[[1,2]]"],  # KVM waits for no vCPU
     "tracking.listeners_ms": ["tracking.listeners_ms=nan"],
     "tracking.remote_clear_us": ["tracking.remote_clear_us=-1"],
     "tracking.protect_ns_per_page": ["tracking.protect_ns_per_page=1e6"],
@@ -87,6 +88,8 @@ MORE_BAD = {  # second values of keys above
     "workload.granule": ["workload.granule=12KiB"],
     "workload.granule ": ["workload.granule=3KiB"],
     "link.recorded": ["link.recorded=[[0,0],[1,0]]"],
+    "tracking.recorded_sleeps": ["tracking=tcg", "tracking.recorded_sleeps=[[2,3],[1,4]]"],
+    "tracking.recorded_sleeps ": ["tracking=tcg", "tracking.recorded_sleeps=[3]"],
 }
 
 

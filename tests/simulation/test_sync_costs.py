@@ -170,3 +170,13 @@ def test_the_default_is_the_aligned_part_of_the_mail() -> None:
     defaults: Config = Config()
     per_gib = defaults.tracking.log_sync_ns_per_gib + defaults.tracking.merge_ns_per_gib
     assert per_gib * 256 == pytest.approx(7.5e6, rel=1e-4)
+
+
+def test_a_sync_waits_for_vcpus_that_slept_in_the_record() -> None:
+    """TCG: the sync that begins in a recorded sleep ends with it; others take no time."""
+    free = replace(costs(), mode="tcg")
+    natural_s = run(free).syncs[1].time_s
+    sleeps = [[1.0, 1.5], [natural_s - 0.1, natural_s + 0.4]]
+    found = run(replace(free, recorded_sleeps=sleeps), auto_converge=False)
+    assert [sync.duration_ms for sync in found.syncs[:2]] == [0, pytest.approx(400, abs=1e-3)]
+    assert {sync.duration_ms for sync in found.syncs[2:]} == {0}

@@ -1,7 +1,7 @@
 """Given the recorded writes and the recorded wire, does gpusim decide as a real QEMU did?
 
-CPU-bound guests only: between two samples of its counter, 0.2 s apart, a replay cannot see the
-bursts of a paced guest.
+Of the first set CPU-bound guests only: between two samples of its counter, 0.2 s apart, a replay cannot
+see the bursts of a paced guest. gpusim-record's counter is fine enough.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from gpusim.validation import cli
 from gpusim.validation.quantities import measured
-from gpusim.validation.recording import SHIPPED
+from gpusim.validation.recording import RECORDER, SHIPPED
 from gpusim.validation.report import Case, cpu_bound_figures
 
 MEDIAN_PERCENT = 0.6
@@ -48,3 +48,33 @@ def test_the_highest_throttle_is_that_of_qemu(figures: dict[str, Any]) -> None:
 
 def test_what_did_not_converge_is_simulated_not_to(figures: dict[str, Any]) -> None:
     assert figures["not_converged_simulated_not_to"] == figures["not_converged"]
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[Case]:
+    """A replay of each recording of gpusim-record."""
+    cases = [Case(recording=r, measured=measured(r)) for r in cli.load_recordings([RECORDER])]
+    cli.run(cases, cli.plan(cases, ["replay"], seeds=1))
+    return cases
+
+
+def test_recordings_of_gpusim_record_are_replayed_as_well(recorded: list[Case]) -> None:
+    """Six or more, of both versions, and three repeats of two scenarios."""
+    names = [case.recording.case.split(".") for case in recorded]
+    assert len(names) >= 6
+    assert {qemu for _, qemu, _ in names} == {"qemu7", "qemu10"}
+    assert sum(letter == "c" for _, _, letter in names) >= 2
+    figures = cpu_bound_figures(recorded, "replay")
+    assert figures["median_abs_total_time_error_percent"] <= MEDIAN_PERCENT
+    assert figures["p90_abs_total_time_error_percent"] <= NINE_IN_TEN_PERCENT
+    assert figures["largest_throttle_difference_steps"] <= 1
+
+
+def test_guests_that_fill_a_slice_do_not_converge_in_a_replay(recorded: list[Case]) -> None:
+    """Where QEMU did not: each sync waits for the vCPU's next slice, which the fine counter tells."""
+    judged = [case for case in recorded if case.recording.guest.kind != "cpu_bound"]
+    assert {case.recording.guest.kind for case in judged} == {"paced", "full_speed"}
+    for case in judged:
+        found = case.runs["replay"][0]
+        assert found.converged == case.measured.converged
+        assert found.dirty_sync_count == pytest.approx(case.measured.dirty_sync_count, rel=0.1)
