@@ -54,12 +54,12 @@ class Watched:
     @property
     def start_s(self) -> float:
         """When the migration began: QEMU's total-time counts from there."""
-        starts = [
-            at - float(info["total-time"]) / 1000
-            for at, info in self.samples
-            if info.get("status") == "active" and "total-time" in info
-        ]
-        return statistics.median(starts)
+        return statistics.median(at - float(i["total-time"]) / 1000 for at, i in self.active)
+
+    @property
+    def active(self) -> list[tuple[float, dict[str, Any]]]:
+        """The samples of a migration that sends."""
+        return [(at, info) for at, info in self.samples if info.get("status") == "active"]
 
 
 async def attach(
@@ -93,6 +93,7 @@ async def attach(
             around["parameters"] = await _ask(monitor, "query-migrate-parameters")
             around["capabilities"] = await _capabilities(monitor)
             await _follow(monitor, watched, tell, limit_s)
+            _require_enough(watched)
             return _document(monitor, watched, around, await _trace(watched, trace_log))
     except MonitorClosedError as error:
         raise LiveError(f"no recording: {error} before a migration began") from None
@@ -174,15 +175,26 @@ async def _follow(monitor: Monitor, watched: Watched, tell: Telling, limit_s: fl
         watched.ended = "interrupted"
 
 
+def _require_enough(watched: Watched) -> None:
+    if len(watched.active) < LEAST_SAMPLES:
+        raise LiveError(
+            f"no recording: {len(watched.active)} answers while the migration was active; expected "
+            f"{LEAST_SAMPLES}, one every {SAMPLE_EVERY_S:g} s"
+        )
+
+
 async def _trace(watched: Watched, path: Path | None) -> list[TraceLine]:
     """The trace of this migration; waits a little for the end of one that completed."""
     if path is None:
         return []
     until_s = time.monotonic() + TRACE_TIMEOUT_S
     while True:
-        trace = last_migration(path)
-        ended = any(line.arguments == "new state completed" for line in trace)
-        if ended or watched.ended != "completed" or time.monotonic() > until_s:
+        try:
+            trace = last_migration(path)
+        except OSError as error:
+            watched.notes.append(f"{path} cannot be read ({error.strerror}): the trace is left out")
+            return []
+        if _completed(trace) or watched.ended != "completed" or time.monotonic() > until_s:
             break
         await asyncio.sleep(0.05)
     names = {line.name for line in trace}
@@ -196,6 +208,10 @@ async def _trace(watched: Watched, path: Path | None) -> list[TraceLine]:
         watched.notes.append(f"{path} holds no migration_bitmap_sync_*: the trace is left out")
         return []
     return trace
+
+
+def _completed(trace: list[TraceLine]) -> bool:
+    return any(line.arguments == "new state completed" for line in trace)
 
 
 def last_migration(path: Path) -> list[TraceLine]:
@@ -217,19 +233,12 @@ def _document(
     monitor: Monitor, watched: Watched, around: dict[str, Any], trace: list[TraceLine]
 ) -> dict[str, Any]:
     """The recording, in the format of gpusim/validation/data/README.md."""
-    running = [(at, info) for at, info in watched.samples if info.get("status") == "active"]
-    if len(running) < LEAST_SAMPLES:
-        raise LiveError(
-            f"no recording: {len(running)} answers while the migration was active; expected "
-            f"{LEAST_SAMPLES}, one every {SAMPLE_EVERY_S:g} s"
-        )
     start_s = watched.start_s
     events = [e for e in monitor.events if e.time_s >= start_s - TRACE_SLACK_S]
-    completed = watched.ended == "completed" or any(
-        e.name == "MIGRATION" and e.data.get("status") == "completed" for e in events
-    )
+    told = any(e.name == "MIGRATION" and e.data.get("status") == "completed" for e in events)
+    completed = watched.ended == "completed" or told or _completed(trace)
     watched.notes += _missing(around["capabilities"], watched.ended, completed)
-    total = next(info["ram"]["total"] for _, info in running if "ram" in info)
+    total = next(info["ram"]["total"] for _, info in watched.active if "ram" in info)
     scenario: dict[str, Any] = {
         "mem_mib": -(-total // MIB),
         "guest": None,
@@ -237,7 +246,7 @@ def _document(
         "parameters": {},
     }
     if not completed:
-        scenario["limit_s"] = round(running[-1][0] - start_s, TIME_DIGITS)
+        scenario["limit_s"] = round(watched.active[-1][0] - start_s, TIME_DIGITS)
     major, minor, micro = monitor.version
 
     def since(at: float) -> float:

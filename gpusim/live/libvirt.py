@@ -101,13 +101,15 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         for at, job in log.jobs
         if job["job"] in RUNNING and all(key in _ram(job) for key in NEEDED)
     ]
+    told = _last_migration(told)
+    start_s = next((e.time_s for e in told if e.data.get("status") == "setup"), None)
+    if start_s is not None:
+        running = [(at, job) for at, job in running if at >= start_s]  # none of an attempt before
     if len(running) < LEAST_SAMPLES:
         raise LiveError(
             f"{jobs}: {len(running)} answers of domjobinfo while memory was sent; expected "
             f"{LEAST_SAMPLES} or more, each behind a line of `date +%s.%N`"
         )
-    told = _last_migration(told)
-    start_s = next((e.time_s for e in told if e.data.get("status") == "setup"), None)
     if start_s is None:
         at, job = running[0]
         start_s = at - _first(job, ELAPSED, 0.0) / 1000
@@ -185,7 +187,7 @@ def _file_answer(log: JobLog, line: str) -> None:
         answer = json.loads(line).get("return")
     except (ValueError, AttributeError):
         return
-    if isinstance(answer, list) and answer:
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         key = "capabilities" if "capability" in answer[0] else "vcpus"
         log.answers[key] = answer
     elif isinstance(answer, dict):
@@ -218,7 +220,10 @@ def _events(path: Path) -> Iterator[LoggedEvent]:
             time_s = clock.replace(tzinfo=UTC).timestamp()
         else:
             continue
-        data = json.loads(match["data"]) if match["data"].startswith("{") else {}
+        try:
+            data = json.loads(match["data"]) if match["data"].startswith("{") else {}
+        except ValueError:  # a line that was cut
+            continue
         yield LoggedEvent(time_s=time_s, name=match["name"], data=data)
 
 

@@ -121,16 +121,19 @@ async def started(
         ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
         kernel = stack.enter_context(built_guest())
         command = arguments(kernel, theirs.fileno(), mem_mib, settings, accelerator)
-        process = await asyncio.create_subprocess_exec(
-            program(qemu),
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(kernel, theirs.fileno()),
-            start_new_session=True,  # Ctrl-C is the recorder's to act on
-            preexec_fn=_dies_with(os.getpid()),
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program(qemu),
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(kernel, theirs.fileno()),
+                start_new_session=True,  # Ctrl-C is the recorder's to act on
+                preexec_fn=_dies_with(os.getpid()),
+            )
+        except OSError as error:
+            raise LiveError(f"{qemu}: cannot be started ({error.strerror})") from None
         monitor = Monitor(ours)
         theirs.close()  # so that QEMU's end is the only one, and its death is heard
         listening = asyncio.gather(

@@ -134,7 +134,11 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
         layers = [(path.name, OmegaConf.load(path))]
     except Exception as error:  # the YAML library's own, for which OmegaConf has no name
         raise ConfigError("SCENARIO", name, f"cannot be read as YAML: {_line(error)}") from None
-    layers += [(text, OmegaConf.from_dotlist([text])) for text in overrides]
+    for text in overrides:
+        try:
+            layers.append((text, OmegaConf.from_dotlist([text])))
+        except Exception as error:  # as above
+            raise ConfigError("KEY=VALUE", text, f"is no YAML value: {_line(error)}") from None
     merged = OmegaConf.structured(Scenario)
     for where, layer in layers:
         try:

@@ -98,7 +98,7 @@ async def _recorded(machine: Machine, scenario: Scenario, tell: Telling) -> dict
         finally:
             counting.cancel()
     await _last_trace(machine, seen)
-    counter, within = thinned([(round(at, TIME_DIGITS), total) for at, total in seen.counts])
+    counter, within = thinned(seen.counts)
     major, minor, micro = monitor.version
     return {
         "scenario": scenario.recorded(),
@@ -194,7 +194,9 @@ async def _count(machine: Machine, seen: Seen) -> None:
     """Read the guest's counter every other millisecond, until cancelled."""
     while True:
         now_s, total = machine.counter.read()
-        seen.counts.append((now_s - seen.start_s, total))
+        time_s = round(now_s - seen.start_s, TIME_DIGITS)
+        if not seen.counts or time_s > seen.counts[-1][0]:  # a clock that is set back has no rate
+            seen.counts.append((time_s, total))
         await asyncio.sleep(COUNT_EVERY_S)
 
 
@@ -214,7 +216,9 @@ async def _follow(machine: Machine, scenario: Scenario, seen: Seen, tell: Tellin
             raise LiveError(f"the migration failed: {reason}{machine.heard.last_words}")
         if status in ENDED:
             return
-        moved = moved if writes == moved[1] else (t, writes)
+        stopped = any(event.name == "STOP" for event in machine.monitor.events)  # to switch over
+        if stopped or writes != moved[1]:
+            moved = (t, writes)
         if t - moved[0] > STANDSTILL_S and cancelled_s is None:
             raise LiveError(f"the guest stopped writing {t - moved[0]:.0f} s ago; has it crashed?")
         if cancelled_s is None and t >= scenario.limit_s:
@@ -229,12 +233,13 @@ async def migration(ask: Callable[[str], Awaitable[Any]]) -> dict[str, Any]:
     """query-migrate's answer, of a migration that completed with its times.
 
     QEMU says that it completed a moment before it has reckoned how long that took, and total-time is 0 till
-    then (7.2: migration/migration.c:migration_completion, then migration_calculate_complete).
+    then (7.2: migration/migration.c:migration_completion, then migration_calculate_complete). A VM that was
+    itself migrated to this host says so for ever, without any (fill_destination_migration_info).
     """
     end_s = time.monotonic() + TIMES_TIMEOUT_S
     while True:
         info: dict[str, Any] = await ask("query-migrate")
-        reckoned = info.get("status") != "completed" or info.get("total-time", 0) > 0
+        reckoned = info.get("status") != "completed" or info.get("total-time") != 0
         if reckoned or time.monotonic() > end_s:
             return info
         await asyncio.sleep(0.005)

@@ -20,7 +20,7 @@ from gpusim.published import cli as published
 from gpusim.results.whole import can_be_written, write_text
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
-from gpusim.validation.first_write import cross_fitted
+from gpusim.validation.first_write import cross_fitted, halves
 from gpusim.validation.quantities import Quantities, measured, simulated
 from gpusim.validation.recording import (
     RECORDER,
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for recording in load_recordings(options.paths or [SHIPPED, RECORDER])
         ]
         _check_writable(options.json)
-        costs = cross_fitted([case.recording for case in cases]) if options.first_write else {}
         _check_predictable(cases, options.mode)
+        costs = _first_write_costs(cases) if options.first_write else {}
         tasks = plan(cases, MODES[options.mode], options.seeds, costs)
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,6 +82,16 @@ def _check_predictable(cases: Sequence[Case], mode: str) -> None:
         if mode == "predict" and not case.recording.predictable:
             message = f"cannot be predicted: {UNPREDICTABLE}; expected --mode replay"
             raise RecordingError(case.recording.case, message)
+
+
+def _first_write_costs(cases: Sequence[Case]) -> dict[str, float]:
+    recordings = [case.recording for case in cases]
+    if not all(halves(recordings)):
+        message = (
+            "takes two scenarios of known guests that are not paced: each gives the other its cost"
+        )
+        raise RecordingError("--first-write", message)
+    return cross_fitted(recordings)
 
 
 def _check_writable(path: Path | None) -> None:

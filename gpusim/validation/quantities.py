@@ -53,10 +53,11 @@ def measured(recording: Recording) -> Quantities:
 
 
 def _sync_count(recording: Recording) -> int:
-    """The trace's syncs; without one, query-migrate's count."""
+    """The trace's syncs; without one, query-migrate's count, or what QMP told behind its last answer."""
     if recording.events:
         return sum(event.name == "migration_bitmap_sync_start" for event in recording.events)
-    return max(sample.ram.dirty_sync_count for sample in recording.samples if sample.ram)
+    sampled = max(sample.ram.dirty_sync_count for sample in recording.samples if sample.ram)
+    return max([sampled, *recording.passes_s]) if recording.completed else sampled
 
 
 def throttles(recording: Recording) -> list[tuple[float, int]]:
@@ -70,6 +71,7 @@ def throttles(recording: Recording) -> list[tuple[float, int]]:
         (sample.time_s, sample.cpu_throttle_percentage)
         for sample in recording.samples
         if sample.cpu_throttle_percentage
+        and (recording.stop_s is None or sample.time_s < recording.stop_s)
     ]
     if not recording.events:
         return sampled

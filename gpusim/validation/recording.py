@@ -173,11 +173,6 @@ class Recording:
         return self.total_time_s is not None
 
     @property
-    def counted(self) -> bool:
-        """Whether the guest is known, and its own counter says what it wrote."""
-        return self.guest is not None and self.samples[0].writes is not None
-
-    @property
     def predictable(self) -> bool:
         """Whether it is known what the guest did before the migration."""
         return self.guest is not None and self.page_writes_per_s_before is not None
@@ -219,8 +214,9 @@ def load_recording(path: str | Path) -> Recording:
         RecordingError: unreadable, damaged, truncated, or not a recording.
     """
     path = Path(path)
+    held = uncompressed(path)
     try:
-        document = json.loads(uncompressed(path))
+        document = json.loads(held)
     except (ValueError, RecursionError) as error:
         raise RecordingError(
             path, f"not JSON, or cut off ({error}); expected a whole recording"
@@ -432,7 +428,8 @@ class _Reader:
     def counter(self, document: Mapping[str, Any], start_s: float) -> tuple[tuple[float, int], ...]:
         """The fine counter, some of it from before the migration."""
         pairs: list[tuple[float, int]] = []
-        for place, row in enumerate(document.get("counter") or []):
+        rows = self.get(document, "counter", list, "the file") if "counter" in document else []
+        for place, row in enumerate(rows):
             if not (isinstance(row, list) and len(row) == 2 and all(map(_finite, row))):
                 self.fail(f"counter[{place}] is {str(row)[:60]}; expected [seconds, writes]")
             pair = (round(row[0] - start_s, CLOCK_DIGITS), int(row[1]))

@@ -112,6 +112,8 @@ def _unseen(recording: Recording, seed: int) -> Config:
     lazy = recording.accelerator == "kvm"
     explained = unseen_guest.writes(syncs, pages, written, lazy)
     pairs = [[0.0, 0.0], *([s.time_s, done] for s, done in zip(syncs, explained, strict=True))]
+    if not syncs:  # it ended in its first pass, and nobody looked what was written
+        pairs.append([running(recording)[-1].time_s, 0.0])
     writer = WriterConfig(
         working_set=len(written) * sync_record.PAGE_BYTES,
         start=written.start * sync_record.PAGE_BYTES,

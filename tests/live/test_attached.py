@@ -232,6 +232,45 @@ def test_qemus_trace_is_merged_by_the_clock(
     assert read_document(document, "traced").total_time_s == pytest.approx(2.7)
 
 
+def test_too_few_answers_are_one_line_with_a_trace_too(tmp_path: Path) -> None:
+    log = tmp_path / "qemu.log"
+    log.write_text(trace(1000.0))
+    quick = {"status": "setup", "total-time": 1}
+    with (
+        qmp_server([IDLE, quick, COMPLETED]) as (server, _),
+        pytest.raises(LiveError, match="0 answers while the migration was active"),
+    ):
+        watch(server, trace_log=log)
+
+
+def test_when_qemu_quits_its_trace_says_that_it_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "qemu.log"
+    log.touch()
+    begin = attached._begin
+
+    async def begun(*arguments: Any) -> None:
+        await begin(*arguments)
+        log.write_text(trace(attached.time.time()))
+
+    monkeypatch.setattr(attached, "_begin", begun)
+    with qmp_server([IDLE, *ACTIVE], hang_up=True, events_on=False) as (server, _):
+        document = watch(server, trace_log=log)
+    assert "after it had completed" in document["notes"][-1]
+    assert "limit_s" not in document["scenario"]
+    recording = read_document(document, "quit")
+    assert recording.completed
+    assert recording.limit_s == pytest.approx(2 * 2.7)
+
+
+def test_a_log_that_is_lost_meanwhile_costs_the_trace_alone(tmp_path: Path) -> None:
+    with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
+        document = watch(server, trace_log=tmp_path)  # a folder: can be accessed, not read
+    assert document["events"] == []
+    assert "cannot be read (Is a directory)" in document["notes"][0]
+
+
 @pytest.mark.parametrize(
     "content", ["", "migrate_set_state new state setup\n", trace(1.7e9), "\x00\xff"]
 )

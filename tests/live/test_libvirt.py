@@ -91,6 +91,17 @@ def test_the_last_of_several_migrations_is_taken(tmp_path: Path) -> None:
     assert told[0][0] == 0
 
 
+def test_answers_of_an_attempt_before_are_left_out(tmp_path: Path) -> None:
+    held = document(CASE)
+    jobs, events = logs(held)
+    retried = held | {"samples": [row | {"t": row["t"] - 60} for row in held["samples"][:20]]}
+    (tmp_path / "jobs.log").write_text(logs(retried)[0] + jobs)
+    (tmp_path / "events.log").write_text(events)
+    twice = read_document(convert(tmp_path / "jobs.log", tmp_path / "events.log"), "twice")
+    once = read_document(convert(EXAMPLE / "jobs.log", EXAMPLE / "events.log"), "once")
+    assert twice.samples == once.samples
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -102,6 +113,7 @@ def test_the_last_of_several_migrations_is_taken(tmp_path: Path) -> None:
         (lambda text: text.replace('"qemu"', '"kemu"'), "no answer to query-version"),
         (lambda text: text.replace("memory_iteration", "iteration"), "0 answers of domjobinfo"),
         (lambda text: "\x00\xff" + text[:300], "0 answers of domjobinfo"),
+        (lambda text: '{"return": [1]}\n' + text[:300], "0 answers of domjobinfo"),
     ],
 )
 def test_a_log_that_lacks_something_is_one_line(
@@ -117,3 +129,12 @@ def test_a_log_that_lacks_something_is_one_line(
 def test_a_log_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(LiveError, match="expected a log of virsh"):
         convert(tmp_path / "none.log", None)
+
+
+def test_an_event_that_was_cut_is_passed_over(tmp_path: Path) -> None:
+    jobs, events = logs(document(CASE))
+    (tmp_path / "jobs.log").write_text(jobs)
+    (tmp_path / "events.log").write_text(
+        events + "event STOP at 1.5 for domain 'guest': {\"a\":}\n"
+    )
+    assert convert(tmp_path / "jobs.log", tmp_path / "events.log")["ended"] == "completed"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from gpusim.live import cli, guest, monitor
+from gpusim.live import cli, guest, machine, monitor
 from gpusim.live.monitor import LiveError
 
 
@@ -78,3 +79,17 @@ def test_a_compiler_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LiveError, match="-m32 is unknown here; expected"), guest.built_guest():
         pass
+
+
+def test_a_program_that_cannot_be_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("qemu.qmp")
+    monkeypatch.setattr(machine, "built_guest", lambda: nullcontext(0))
+    (tmp_path / "qemu").write_bytes(b"\x7fno program")
+    (tmp_path / "qemu").chmod(0o755)
+    code, line = refused(
+        ["small", "--qemu", str(tmp_path / "qemu"), "--out", str(tmp_path)], capsys
+    )
+    assert code == 1
+    assert "cannot be started (Exec format error)" in line

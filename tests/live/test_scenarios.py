@@ -63,6 +63,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("accelerator=xen", "accelerator = xen: must be one of tcg, kvm"),
         ("capabilities=[multifd]", "capabilities = multifd: not simulated"),
         ("downtime", "KEY=VALUE = downtime: write it as"),
+        ("guest.rate=[1", "KEY=VALUE = guest.rate=[1: is no YAML value: "),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(override: str, said: str) -> None:

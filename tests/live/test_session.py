@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from gpusim.live.monitor import LiveError, Monitor
-from gpusim.live.session import migration, progress, sample, set_capabilities, set_parameters
+from gpusim.live.machine import Heard, Machine
+from gpusim.live.monitor import LiveError, Monitor, QmpEvent
+from gpusim.live.scenarios import Scenario
+from gpusim.live.session import (
+    Seen,
+    _count,
+    _follow,
+    migration,
+    progress,
+    sample,
+    set_capabilities,
+    set_parameters,
+)
 from gpusim.live.sink import sink
 
 
@@ -67,6 +79,48 @@ def test_a_sample_holds_what_the_format_says() -> None:
     assert progress(info, 3.2) == "active 3 s, 0 MiB to send, 0 syncs, throttle 0 %"
 
 
+def standing_still(events: list[QmpEvent]) -> Machine:
+    """A guest that writes nothing, looked at every six seconds, whose migration ends at the fifth."""
+    answers = iter([*[{"status": "active"}] * 4, {"status": "completed"}])
+    clock = iter(range(0, 60, 6))
+
+    async def ask(command: str) -> dict[str, str]:
+        return next(answers)
+
+    monitor = SimpleNamespace(ask=ask, events=events)
+    counter = SimpleNamespace(read=lambda: (next(clock), 7))
+    return cast(Machine, SimpleNamespace(monitor=monitor, counter=counter, heard=Heard()))
+
+
+def test_a_guest_that_stands_still_has_crashed_unless_qemu_stopped_it() -> None:
+    def follow(*events: QmpEvent) -> list[dict[str, Any]]:
+        seen = Seen(start_s=0.0)
+        machine = standing_still(list(events))
+        asyncio.run(_follow(machine, Scenario(), seen, lambda _: None))
+        return seen.samples
+
+    with pytest.raises(LiveError, match="the guest stopped writing 12 s ago"):
+        follow()
+    assert len(follow(QmpEvent(time_s=1.0, name="STOP", data={}))) == 5
+
+
+def test_a_counter_is_read_at_rising_times() -> None:
+    """A clock that is set back gives two readings at one time, or the later one before."""
+    times = iter([1.0, 1.2, 1.2, 1.1, 1.3])
+
+    def read() -> tuple[float, int]:
+        try:
+            return next(times), 5
+        except StopIteration:
+            raise KeyError from None
+
+    seen = Seen(start_s=1.0)
+    machine = cast(Machine, SimpleNamespace(counter=SimpleNamespace(read=read)))
+    with pytest.raises(KeyError):
+        asyncio.run(_count(machine, seen))
+    assert [time_s for time_s, _ in seen.counts] == [0.0, 0.2, 0.3]
+
+
 def test_the_sink_reads_everything_and_lets_go() -> None:
     with sink() as uri:
         host, port = uri.removeprefix("tcp:").split(":")
@@ -91,8 +145,17 @@ def test_the_end_is_told_with_its_times() -> None:
     assert asyncio.run(migration(ask))["downtime"] == 30
 
 
-def test_a_running_migration_is_told_at_once() -> None:
-    async def ask(command: str) -> dict[str, Any]:
-        return {"status": "active", "total-time": 0}
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "active", "total-time": 0},
+        {"status": "completed"},  # of a VM that was itself migrated to its host, and is idle
+    ],
+)
+def test_what_has_no_times_to_wait_for_is_told_at_once(answer: dict[str, Any]) -> None:
+    answers = [answer]
 
-    assert asyncio.run(migration(ask))["status"] == "active"
+    async def ask(command: str) -> dict[str, Any]:
+        return answers.pop()
+
+    assert asyncio.run(migration(ask)) == answer

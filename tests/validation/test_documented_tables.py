@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.documents import places, with_tables
-from gpusim.validation.document import TABLES, main
+from gpusim.validation.document import TABLES, _changed, main
 from tests.app.command import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "docs" / "validation.md", REPOSITORY / "README.md"]
@@ -42,3 +42,9 @@ def test_a_check_writes_nothing_and_names_what_changed(tmp_path: Path, capsys) -
     assert document.read_text().startswith("before\n")
     assert document.read_text().endswith("<!-- end -->\nbehind\n")
     assert main([*arguments, "--check"]) == 0
+
+
+def test_a_line_that_goes_is_a_change_too() -> None:
+    assert _changed("a\nb\nb\nc\n", "a\nb\nc\n") == ["-b"]
+    assert _changed("a\nb\n", "b\na\n")
+    assert _changed("a\n", "a\n") == []

@@ -67,6 +67,7 @@ def test_a_late_guest_catches_up_as_fast_as_measured() -> None:
         ([[0.1, 5], [0.2, 4]], r"counter\[1\]: the guest's write counter fell"),
         ([[0.1, 5], [0.2]], r"counter\[1\] is \[0.2\]; expected \[seconds, writes\]"),
         ([[float("nan"), 5]], r"counter\[0\]"),
+        (5, "the file has no proper 'counter'; expected a list"),  # type: ignore[list-item]
     ],
 )
 def test_a_damaged_counter_is_refused(counter: list[Any], complaint: str) -> None:

@@ -75,6 +75,7 @@ def test_a_broken_file_is_one_line(
     with pytest.raises(RecordingError, match=complaint) as caught:
         load_recording(path)
     assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).count(str(path)) == 1  # said once, by whom it concerns
     assert "expected" in str(caught.value)
     assert "\n" not in str(caught.value)
 

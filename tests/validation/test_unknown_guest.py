@@ -274,3 +274,33 @@ def test_a_writer_covers_all_that_is_not_zero() -> None:
     assert config.vm.zero_ranges is not None
     covered = config.workload.working_set + sum(b - a for a, b in config.vm.zero_ranges)  # type: ignore[operator]
     assert covered == config.vm.memory
+
+
+def test_one_that_ended_in_its_first_pass_is_replayed() -> None:
+    """No sync says what was written: nothing is."""
+    held = stripped(document("uniform-mid.qemu10.a"), trace=False)
+    del held["scenario"]["limit_s"]
+    held["samples"] = [row for row in held["samples"] if row["t"] < 3]
+    cut = read_document(held, "first pass")
+    assert sync_record.syncs(cut) == []
+    run = simulate(replay_config(cut)).summary
+    assert (run.verdict, run.dirty_sync_count) == ("time_limit", 1)
+
+
+def test_a_throttle_of_the_final_sync_does_not_count_without_a_trace_either() -> None:
+    held = stripped(document("converges.qemu10.a"), trace=False)
+    last = held["samples"][-1]
+    stopped = last | {"t": last["t"] - 0.001, "status": "device", "cpu-throttle-percentage": 20}
+    held["samples"].insert(-1, stopped)
+    assert measured(read_document(held, "late")).max_throttle_percent == 0
+
+
+def test_syncs_that_qmp_told_behind_the_last_answer_count_where_it_completed() -> None:
+    held = stripped(document("converges.qemu10.a"), trace=False)
+    held["samples"] = [row for row in held["samples"] if row["status"] == "active"]
+    end_s = held["samples"][-1]["t"] + 0.1
+    held["qmp_events"] = [
+        [end_s, "MIGRATION_PASS", {"pass": 9}],
+        [end_s, "MIGRATION", {"status": "completed"}],
+    ]
+    assert measured(read_document(held, "quit")).dirty_sync_count == 9

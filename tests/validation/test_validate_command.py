@@ -109,3 +109,9 @@ def test_error_percent(
     measured: float | None, simulated: float | None, error: float | None
 ) -> None:
     assert error_percent(measured, simulated) == (error if error is None else pytest.approx(error))
+
+
+def test_a_cost_of_first_writes_takes_two_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([shipped("converges.qemu10.a"), "--first-write"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --first-write: takes two scenarios")
