@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpusim.live.monitor import LiveError, Monitor, MonitorClosedError
+from gpusim.live.monitor import LiveError, Monitor, MonitorClosedError, NoAnswerError
 from gpusim.live.session import (
     ENDED,
     SAMPLE_EVERY_S,
@@ -168,6 +168,8 @@ async def _follow(monitor: Monitor, watched: Watched, tell: Telling, limit_s: fl
             await asyncio.sleep(max(0.0, began_s + turn * SAMPLE_EVERY_S - time.time()))
     except MonitorClosedError:
         watched.ended = "connection closed"
+    except NoAnswerError:
+        watched.ended = "no answer"
     except asyncio.CancelledError:
         task = asyncio.current_task()
         assert task is not None

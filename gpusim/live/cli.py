@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+QEMU = "qemu-system-x86_64"
 MOST_REPEATS = 26  # letters of a file's name
 T = TypeVar("T")
 
@@ -81,12 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the scenarios and end")
     parser.add_argument(
         "--qemu",
-        default="qemu-system-x86_64",
         metavar="BINARY",
-        help="default: qemu-system-x86_64",
+        help=f"default: {QEMU}",
     )
     parser.add_argument(
-        "--repeats", type=_repeats, default=1, metavar="N", help="recordings to make; default: 1"
+        "--repeats", type=_repeats, metavar="N", help="recordings to make; default: 1"
     )
     parser.add_argument(
         "--out",
@@ -179,7 +179,12 @@ def _check_together(options: argparse.Namespace) -> None:
             reject(f"--{option.replace('_', '-')}", given, f"goes with {means}")
     if options.qmp and options.libvirt:
         reject("--libvirt", options.libvirt, "converts logs, --qmp watches; name one of them")
-    if options.scenario and (options.qmp or options.libvirt):
+    if not (options.qmp or options.libvirt):
+        return
+    for option in ("qemu", "repeats"):
+        if getattr(options, option) is not None:
+            reject(f"--{option}", getattr(options, option), "is for a QEMU of ours; leave it out")
+    if options.scenario:
         reject(
             "SCENARIO", options.scenario, "is for a QEMU of ours; leave it out for one that runs"
         )
@@ -222,11 +227,11 @@ def _record(options: argparse.Namespace) -> int:
     scenario = load_scenario(options.scenario, options.overrides)
     check_folder(options.out)
     require_qmp()
-    program(options.qemu)
-    for _ in range(options.repeats):
+    program(options.qemu or QEMU)
+    for _ in range(options.repeats or 1):
         print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)
         with line() as tell:
-            document = ended_by_signals(record(scenario, options.qemu, tell))
+            document = ended_by_signals(record(scenario, options.qemu or QEMU, tell))
         path = write_recording(document, options.out, Path(options.scenario).stem)
         print(summary(document, path), flush=True)
     return 0

@@ -184,8 +184,14 @@ async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
 
 async def _hear_out(listening: asyncio.Future[tuple[None, None]]) -> None:
     """Wait for the end of the pipes; a process that QEMU left behind may hold them open."""
-    with suppress(TimeoutError, asyncio.CancelledError):
-        await asyncio.wait_for(listening, END_TIMEOUT_S)
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(listening, END_TIMEOUT_S)
+    except asyncio.CancelledError:  # the listening's own; a signal's is obeyed
+        if task.cancelling():
+            raise
 
 
 async def _each_line(stream: asyncio.StreamReader | None, take: Callable[[str], None]) -> None:

@@ -31,6 +31,10 @@ class LiveError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class NoAnswerError(LiveError):
+    """QEMU is there, and did not answer in time."""
+
+
 class MonitorClosedError(LiveError):
     """QEMU hung up: it ended, or was killed."""
 
@@ -126,7 +130,8 @@ class Monitor:
 
         Raises:
             MonitorClosedError: QEMU is gone.
-            LiveError: QEMU refused, with its reason, or did not answer in time.
+            NoAnswerError: QEMU did not answer in time.
+            LiveError: QEMU refused, with its reason.
         """
         from qemu.qmp import ExecInterruptedError, ExecuteError, StateError
 
@@ -135,7 +140,7 @@ class Monitor:
         try:
             return await asyncio.wait_for(self._client.execute(command, arguments), timeout_s)
         except TimeoutError:
-            raise LiveError(f"{command}: QEMU did not answer in {timeout_s:g} s") from None
+            raise NoAnswerError(f"{command}: QEMU did not answer in {timeout_s:g} s") from None
         except ExecuteError as error:
             raise LiveError(f"{command}: QEMU refused: {error}") from None
         except (ExecInterruptedError, StateError, EOFError, OSError):

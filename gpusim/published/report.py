@@ -29,7 +29,7 @@ BESIDES = {
 
 
 class Judged(NamedTuple):
-    """A published total time beside the simulated one."""
+    """A published total time beside the simulated one, which is infinite if that did not converge."""
 
     name: str
     measured_s: float
@@ -38,12 +38,16 @@ class Judged(NamedTuple):
 
 
 def judged(outcomes: Sequence[Outcome], kind: str = "measured") -> list[Judged]:
-    """Every judged row of a group of which both total times are known."""
+    """Every judged row of a group that has a published total time."""
     return [
-        Judged(outcome.row.name, outcome.measured_s, outcome.simulated_s, outcome.table.name)
+        Judged(
+            outcome.row.name,
+            outcome.measured_s,
+            math.inf if outcome.simulated_s is None else outcome.simulated_s,
+            outcome.table.name,
+        )
         for outcome in outcomes
-        if outcome.judged and outcome.table.kind == kind
-        if outcome.measured_s is not None and outcome.simulated_s is not None
+        if outcome.judged and outcome.table.kind == kind and outcome.measured_s is not None
     ]
 
 
@@ -92,8 +96,9 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         verdicts = [outcome for outcome in group if outcome.judged]
         found[kind] = {
             "judged_total_times": len(errors),
-            "median_abs_error_percent": median(errors) if errors else None,
-            "largest_abs_error_percent": max(errors, default=None),
+            "never_simulated_to_converge": errors.count(math.inf),
+            "median_abs_error_percent": _finite(median(errors)) if errors else None,
+            "largest_abs_error_percent": max(filter(math.isfinite, errors), default=None),
             "judged_verdicts": len(verdicts),
             "verdicts_agreed_on": sum(o.converged == o.row.converges for o in verdicts),
             "fitted": [
@@ -103,6 +108,14 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             ],
         }
     return found
+
+
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1f} %"
+
+
+def _finite(error: float) -> float | None:
+    return error if math.isfinite(error) else None
 
 
 def _tables(outcomes: Sequence[Outcome]) -> list[Table]:
@@ -135,9 +148,10 @@ def _figures(kind: str, found: dict[str, Any]) -> str:
     lines = [f"{GROUPS[kind]}:"]
     if found["judged_total_times"]:
         middle, largest = found["median_abs_error_percent"], found["largest_abs_error_percent"]
+        never = found["never_simulated_to_converge"]
         lines.append(
-            f"  median |error| of {found['judged_total_times']} judged total times {middle:.1f} %, "
-            f"largest {largest:.1f} %"
+            f"  median |error| of {found['judged_total_times']} judged total times {_percent(middle)}, "
+            f"largest {_percent(largest)}{f'; {never} never end in gpusim' if never else ''}"
         )
         if kind == "measured":
             lines.append(f"  to be held against {BEST_PUBLISHED}")

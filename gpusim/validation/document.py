@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ from gpusim.validation.report import (
     Mode,
     cpu_bound_figures,
     error_percent,
+    is_judged,
     summary,
     summary_text,
 )
@@ -117,7 +119,7 @@ def draw(folder: Path) -> None:
 
 
 def points() -> list[Point]:
-    """Every total time that was measured and simulated."""
+    """Every total time that was measured and that judges, with what was simulated."""
     groups: list[tuple[str, Path, Mode, int]] = [
         ("recordings, replayed", SHIPPED, "replay", 1),
         ("recordings, predicted", SHIPPED, "predict", SEEDS),
@@ -125,20 +127,23 @@ def points() -> list[Point]:
         ("of gpusim-record, predicted", RECORDER, "predict", SEEDS),
     ]
     return [
-        Point(group=group, measured_s=case.measured.total_time_s, simulated_s=simulated_s)
+        Point(
+            group=group,
+            measured_s=case.measured.total_time_s,
+            simulated_s=_median_s(case, mode),
+        )
         for group, folder, mode, seeds in groups
         for case in recorded(folder, mode, seeds)
-        if case.measured.total_time_s is not None
-        and (simulated_s := _median_s(case, mode)) is not None
+        if case.measured.total_time_s is not None and is_judged(case, mode)
     ] + [
         Point(group="published", measured_s=one.measured_s, simulated_s=one.simulated_s)
         for one in report.judged(outcomes())
     ]
 
 
-def _median_s(case: Case, mode: Mode) -> float | None:
-    times = [run.total_time_s for run in case.runs[mode] if run.total_time_s is not None]
-    return statistics.median(times) if 2 * len(times) > len(case.runs[mode]) else None
+def _median_s(case: Case, mode: Mode) -> float:
+    """Of all seeds; one that does not converge takes for ever."""
+    return statistics.median(run.total_time_s or math.inf for run in case.runs[mode])
 
 
 def _time(time_s: float | None) -> str:
@@ -157,7 +162,8 @@ def how_close() -> list[str]:
     for group in dict.fromkeys(point.group for point in found):
         errors = [abs(point.error_percent) for point in found if point.group == group]
         figures = [*np.percentile(errors, [50, 90], method="inverted_cdf"), max(errors)]
-        rows.append([group, str(len(errors)), *(f"{error:.1f} %" for error in figures)])
+        shown = ("never ends" if math.isinf(error) else f"{error:.1f} %" for error in figures)
+        rows.append([group, str(len(errors)), *shown])
     head = ["total times", "cases", "median error", "nine in ten within", "largest"]
     return table(head, rows)
 

@@ -5,6 +5,7 @@ Owns how they look; what was measured and simulated is the caller's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A total time, measured and simulated; `group` is its line of the legend."""
+    """A total time, measured and simulated (infinite: never); `group` is its line of the legend."""
 
     group: str
     measured_s: float
@@ -47,7 +48,8 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         ResultsError: matplotlib is missing.
         OSError: the file cannot be written.
     """
-    times_s = [time for point in points for time in (point.measured_s, point.simulated_s)]
+    ended = [point for point in points if math.isfinite(point.simulated_s)]
+    times_s = [time for point in ended for time in (point.measured_s, point.simulated_s)]
     low_s, high_s = min(times_s) / 1.15, max(times_s) * 1.15
     ends_s = (low_s, high_s)
     groups = list(dict.fromkeys(point.group for point in points))
@@ -69,7 +71,7 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         times.plot(ends_s, ends_s, color=style.QUIET, lw=0.8)
         errors.axhline(0, color=style.QUIET, lw=0.8)
         for index, group in enumerate(groups):
-            of_group = [point for point in points if point.group == group]
+            of_group = [point for point in ended if point.group == group]
             look: dict[str, Any] = {"marker": MARKS[index], "color": style.RUN_COLOURS[index]}
             look |= {"ls": "", "ms": 6, "mfc": "none", "mew": 1.5}
             label = f"{group} ({len(of_group)})"
@@ -92,9 +94,9 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         times.set_yticks(ticks_s, [style.duration(tick) for tick in ticks_s])
         times.set_yticks([], minor=True)
         times.legend(loc="upper left")
-        told = (
-            "every migration that completed on both sides; the errors below are of the same points"
-        )
+        told = "every migration that judges; below, the errors of the same points"
+        if len(ended) < len(points):
+            told += f"; {len(points) - len(ended)} never end in gpusim, and are not drawn"
         headline(figure, "Total times, measured and simulated", [told])
 
 

@@ -293,6 +293,11 @@ class _Reader:
             completed, events = self.ending(_since(start_s, told))
             total_time_s = events[-1].time_s if completed else None
             stop_s = next((event.time_s for event in events if event.name == VM_STOP), None)
+            if not completed and events == _since(
+                start_s, told
+            ):  # nor was it cancelled: a lost end
+                total_time_s, told_stop_s = self.told_end(rows, qmp)
+                stop_s = told_stop_s if stop_s is None else stop_s
         else:
             total_time_s, stop_s = self.told_end(rows, qmp)
         if guest is not None or "limit_s" in scenario:

@@ -99,6 +99,8 @@ def test_logs_of_virsh_are_converted(tmp_path: Path) -> None:
         (["--libvirt", "none.log"], 1, "none.log: cannot be read"),
         (["small", "--qmp", "none.sock"], 2, "leave it out for one that runs"),
         (["--qmp", "a", "--libvirt", "b"], 2, "name one of them"),
+        (["--qmp", "none.sock", "--repeats", "2"], 2, "is for a QEMU of ours"),
+        (["--libvirt", "none.log", "--qemu", "q"], 2, "is for a QEMU of ours"),
         (["--trace-log", "x"], 2, "goes with --qmp"),
         (["small", "--limit", "3"], 2, "goes with --qmp"),
         (["--events", "x"], 2, "goes with --libvirt"),

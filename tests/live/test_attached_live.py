@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gpusim.live.attached import attach
-from gpusim.live.guest import built_guest, command_line
+from gpusim.live.guest import READY, built_guest, command_line
 from gpusim.live.machine import program
 from gpusim.live.monitor import Monitor
 from gpusim.live.scenarios import GuestSettings
@@ -32,6 +32,7 @@ GUEST = GuestSettings(size=64, delay=120_000, flat_ms=50)
 PARAMETERS = {"max-bandwidth": 24 * 2**20, "downtime-limit": 300}
 REPLAY_PERCENT = 5.0  # ten seconds are a hundred windows: one more or less is a per cent
 START_TIMEOUT_S = 20.0
+SERIAL = "serial"
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def running(qemu: str, folder: Path) -> AsyncIterator[tuple[str, str, Path
     """A QEMU as an administrator starts it: two monitors, and a trace into a log."""
     ours, second, log = (folder / name for name in ("a", "b", "log"))
     line = f"-nodefaults -no-user-config -display none -accel tcg -machine pc -m {MEM_MIB}M"
-    line += f" -qmp unix:{ours},server=on,wait=off -qmp unix:{second},server=on,wait=off"
+    line += f" -serial file:{folder / SERIAL} -qmp unix:{ours},server=on,wait=off -qmp unix:{second},server=on,wait=off"
     line += f" -msg timestamp=on -D {log}" + "".join(f" -trace {name}" for name in EVENTS)
     with built_guest() as kernel:
         process = await asyncio.create_subprocess_exec(
@@ -67,10 +68,12 @@ async def watched(qemu: str, folder: Path) -> dict[str, Any]:
     async with running(qemu, folder) as (ours, second, log), Monitor(ours) as driver:
         await set_capabilities(driver, ["auto-converge"])
         await set_parameters(driver, PARAMETERS)
-        told = asyncio.Event()
+        told, serial = asyncio.Event(), folder / SERIAL
         task = asyncio.create_task(attach(second, lambda _: told.set(), trace_log=log))
         await told.wait()  # it waits for a migration
-        await asyncio.sleep(1.5)  # the guest boots meanwhile
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not any(READY.fullmatch(line) for line in serial.read_text().splitlines()):
+                await asyncio.sleep(0.02)
         with sink() as uri:
             await driver.ask("migrate", {"uri": uri})
             return await asyncio.wait_for(task, 60)

@@ -55,10 +55,11 @@ def test_models_are_a_group_of_their_own() -> None:
     assert report.judged(outcomes("simgrid")) == []
 
 
-def test_a_run_that_does_not_converge_has_no_total_time_but_a_verdict() -> None:
+def test_a_run_that_does_not_converge_is_the_worst_error() -> None:
     found = report.summary(outcomes("rk4n_2016", NEVER))["measured"]
-    assert found["judged_total_times"] == 0
-    assert found["median_abs_error_percent"] is None
+    assert (found["judged_total_times"], found["never_simulated_to_converge"]) == (6, 6)
+    assert found["median_abs_error_percent"] is None  # infinite
+    assert "6 never end in gpusim" in report.text(outcomes("rk4n_2016", NEVER))
     assert (found["judged_verdicts"], found["verdicts_agreed_on"]) == (6, 0)
 
 

@@ -65,6 +65,15 @@ def test_a_period_that_goes_on_is_not_counted_twice() -> None:
     assert [s.newly_dirty_pages for s in found if 30.5 < s.time_s < 30.9] == [4990, 3889, 2093]
 
 
+def test_a_trace_that_lost_its_last_line_leaves_the_end_to_query_migrate() -> None:
+    held = document("converges.qemu10.a")
+    whole = read_document(held, "whole")
+    lost = read_document(held | {"events": held["events"][:-1]}, "lost")
+    assert held["events"][-1][2] == "new state completed"
+    assert lost.total_time_s == pytest.approx(whole.total_time_s, abs=0.03)
+    assert lost.stop_s == whole.stop_s
+
+
 def test_where_qmp_tells_of_syncs_their_times_are_exact() -> None:
     held = document("uniform-mid.qemu10.a")
     passes = [row[0] for row in held["events"] if row[1] == "migration_bitmap_sync_end"]
@@ -215,6 +224,7 @@ def test_a_run_of_our_own_is_found_again_without_its_guest(mode: str) -> None:
     again = simulate(replay_config(read_document(held, mode)))
     assert again.summary.total_time_s == pytest.approx(result.summary.total_time_s, rel=0.02)
     early = [s for s in result.syncs[1:5] if s.kind in {"exact", "fallback"}]
+    assert len(early) >= 3
     for real, ours in zip(early, again.syncs[1:5], strict=False):
         assert ours.time_s == pytest.approx(real.time_s, abs=0.25)
         assert ours.newly_dirty_pages == pytest.approx(real.newly_dirty_pages, rel=0.02)
