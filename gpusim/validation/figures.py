@@ -54,25 +54,25 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
     ends_s = (low_s, high_s)
     groups = list(dict.fromkeys(point.group for point in points))
     with picture(path) as figure:
-        times, errors = panels(figure, (3.4, 2.0), rows=1)
-        figure.subplots_adjust(bottom=0.085)
-        grid = times.get_gridspec()
-        assert grid is not None  # of panels
-        grid.update(hspace=0.08)
-        for percent, shade in zip(BANDS_PERCENT, (0.9, 0.5), strict=True):
+        times, errors = figure.subplots(
+            2, 1, sharex=True, gridspec_kw={"height_ratios": (3.4, 2.0), "hspace": 0.08}
+        )
+        top = style.PANELS_TOP - style.ROW
+        figure.subplots_adjust(left=0.085, right=0.965, top=top, bottom=0.085)
+        look: dict[str, Any]
+        for percent, shade in zip(BANDS_PERCENT, (0.18, 0.1), strict=True):
             below, above = (
                 [end * (1 + sign * percent / 100) for end in ends_s] for sign in (-1, 1)
             )
             label = f"within {percent} %"
-            times.fill_between(ends_s, below, above, color=style.BLUE, alpha=0.1, lw=0, label=label)
-            errors.axhspan(-percent, percent, color=style.BLUE, alpha=0.1, lw=0)
-            for edge in (-percent, percent):
-                errors.axhline(edge, color=style.BLUE, lw=0.6, alpha=shade)
+            look = {"color": style.BLUE, "alpha": shade, "lw": 0}
+            times.fill_between(ends_s, below, above, label=label, **look)
+            errors.axhspan(-percent, percent, **look)
         times.plot(ends_s, ends_s, color=style.QUIET, lw=0.8)
         errors.axhline(0, color=style.QUIET, lw=0.8)
         for index, group in enumerate(groups):
             of_group = [point for point in ended if point.group == group]
-            look: dict[str, Any] = {"marker": MARKS[index], "color": style.RUN_COLOURS[index]}
+            look = {"marker": MARKS[index], "color": style.RUN_COLOURS[index]}
             look |= {"ls": "", "ms": 6, "mfc": "none", "mew": 1.5}
             label = f"{group} ({len(of_group)})"
             x = [point.measured_s for point in of_group]
@@ -96,7 +96,7 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         times.legend(loc="upper left")
         told = "every migration that judges; below, the errors of the same points"
         if len(ended) < len(points):
-            told += f"; {len(points) - len(ended)} never end in gpusim, and are not drawn"
+            told += f"; {len(points) - len(ended)} of them, not drawn, never end in gpusim"
         headline(figure, "Total times, measured and simulated", [told])
 
 
