@@ -27,7 +27,7 @@ def code(text: str) -> list[str]:
 
 def places(text: str) -> list[str]:
     """The names of the tables that a document has room for, in its order."""
-    return re.findall(r"<!-- (\w+) -->\n", text)
+    return re.findall(r"<!-- (?!end -->)(\w+) -->\n", text)
 
 
 def with_tables(text: str, tables: Mapping[str, Sequence[str]]) -> str:

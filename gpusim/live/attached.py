@@ -131,11 +131,17 @@ async def _begin(monitor: Monitor, watched: Watched, tell: Telling) -> None:
             f"joined {info.get('total-time', 0) / 1000:.1f} s after the start: the syncs before, "
             f"{syncs}, and the throttle's way are only known in sum, and are spread evenly"
         )
+    before = info
     while info.get("status", "none") in IDLE:
         await asyncio.sleep(SAMPLE_EVERY_S)
         info = await _sampled(monitor, watched)
         if info.get("status", "none") in IDLE:
             watched.samples.clear()
+            if info != before:
+                raise LiveError(
+                    f"no recording: a migration came and went within {SAMPLE_EVERY_S:g} s, between "
+                    f"two answers ({info.get('status')}); give the next one less bandwidth"
+                )
 
 
 async def _sampled(monitor: Monitor, watched: Watched) -> dict[str, Any]:

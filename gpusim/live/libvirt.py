@@ -209,10 +209,10 @@ def _capabilities(path: Path, log: JobLog) -> list[str]:
 
 
 def _events(path: Path) -> Iterator[LoggedEvent]:
-    for line in _lines(path):
-        match = EVENT.fullmatch(line)
-        if match is None:
-            continue
+    found = [match for line in _lines(path) if (match := EVENT.fullmatch(line))]
+    if not found:
+        raise LiveError(f"{path}: no line of virsh qemu-monitor-event; expected its log")
+    for match in found:
         if match["stamp"]:
             time_s = float(match["stamp"])
         elif match["clock"]:

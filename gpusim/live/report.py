@@ -9,6 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gpusim.validation.quantities import measured
+from gpusim.validation.recording import RecordingError, read_document
+
 
 @contextmanager
 def line() -> Iterator[Callable[[str], None]]:
@@ -42,7 +45,7 @@ def summary(document: dict[str, Any], path: Path) -> str:
         How it ended, what the guest did, and where the file is.
     """
     last = document["samples"][-1]
-    throttles = [sample.get("cpu-throttle-percentage", 0) for sample in document["samples"]]
+    throttle = _highest_throttle(document)
     syncs = sum(name == "migration_bitmap_sync_end" for _, name, _ in document["events"])
     took_s = (
         last["total-time"] / 1000 if "total-time" in last else last["t"]
@@ -52,9 +55,17 @@ def summary(document: dict[str, Any], path: Path) -> str:
         ended += f", downtime {last['downtime']} ms"
     return "\n".join(
         (
-            f"{ended}, {syncs} syncs, throttle up to {max(throttles)} %",
+            f"{ended}, {syncs} syncs, throttle up to {throttle} %",
             f"guest: {document['writes_per_s_before']:.0f} page writes/s before, "
             f"{document['flat_out_writes_per_s']:.0f} flat out",
             f"{path}, {path.stat().st_size / 1000:.0f} kB",
         )
     )
+
+
+def _highest_throttle(document: dict[str, Any]) -> int:
+    """As gpusim-validate takes it, from the trace; from the samples of a recording too short for that."""
+    try:
+        return measured(read_document(document, "recording")).max_throttle_percent
+    except RecordingError:
+        return max(sample.get("cpu-throttle-percentage", 0) for sample in document["samples"])

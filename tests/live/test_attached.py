@@ -287,3 +287,10 @@ def test_a_log_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
         with pytest.raises(LiveError, match="expected the file that QEMU traces into"):
             watch(server, trace_log=tmp_path / "none")
         assert commands == []
+
+
+def test_a_migration_too_short_to_be_seen_is_told() -> None:
+    """It came and went between two answers: no waiting for one that is over."""
+    gone = {**COMPLETED, "total-time": 32}
+    with qmp_server([IDLE, gone]) as (server, _), pytest.raises(LiveError, match="came and went"):
+        watch(server)

@@ -98,6 +98,12 @@ def _put(value: object, *keys: str | int) -> Callable[[Any], None]:
     return damage
 
 
+def _cut(document: Any) -> None:
+    """The end is lost on every way."""
+    document["events"].pop()
+    document["samples"].pop()
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -114,7 +120,7 @@ def _put(value: object, *keys: str | int) -> Callable[[Any], None]:
         (_put(float("nan"), "samples", 5, "t"), r"samples\[5\]"),
         (_put(0, "samples", 5, "writes"), "counter fell"),
         (_put([0.0, "migrate_set_state", "new state failed"], "events", 4), "failed in QEMU"),
-        (lambda document: document["events"].pop(), "ends after 11.7 s"),
+        (_cut, "ends after 11.5 s"),
     ],
 )
 def test_a_foreign_or_damaged_document_is_refused(
