@@ -65,6 +65,7 @@ def plan(config: Config) -> str:
         **_attempts(config),
         "qemu": f"{scenario.version}, "
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
+        **({"policies": scenario.policies} if scenario.policies else {}),
         "sending": sending(scenario.link),
         "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",

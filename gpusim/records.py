@@ -118,6 +118,7 @@ class Summary:
     remaining_bytes: int
     vm_bytes: int
     qemu_version: str
+    policies: str = ""  # rules and manager that are not the version's
     tracking: str
     backend: str
     backend_reason: str
