@@ -75,7 +75,7 @@ def factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:
 
 def _members(protocol: type) -> dict[str, bool]:
     """Names that a protocol asks for, and whether each is a method."""
-    values = {name: False for name in protocol.__annotations__}
+    values = dict.fromkeys(protocol.__annotations__, False)
     public = {n: m for n, m in vars(protocol).items() if not n.startswith("_")}
     return values | {n: inspect.isfunction(m) for n, m in public.items()}
 

@@ -430,7 +430,9 @@ def _resolve_attempt(number: int, said: AttemptConfig, own: Config) -> Scenario:
         return resolve(own)
     except ConfigError as error:
         group, _, name = error.key.partition(".")
-        if group.startswith("schedule") or (group == "migration" and name in said.migration):
+        if group.startswith("schedule") or (
+            group == "migration" and name.partition(".")[0] in said.migration
+        ):
             raise error.moved("", f"attempts[{number}].") from None
         raise
 

@@ -57,7 +57,9 @@ class DowntimeRamp:
 
     def look(self, shown: Shown) -> Orders:
         """Set the first limit at once, the others when they are due."""
-        due = self._taken == 0 or (self._due_ns is not None and shown.time_ns >= self._due_ns)
+        left = self._taken < len(self._limits_ms)
+        in_time = self._due_ns is not None and shown.time_ns >= self._due_ns
+        due = self._taken == 0 or (left and in_time)
         limit_ms = self._limits_ms[self._taken] if due else None
         if due:
             self._taken += 1

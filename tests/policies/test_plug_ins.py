@@ -20,7 +20,7 @@ HERE = "tests.policies.user_rules"
 def with_policies(base: Config | None = None, **policies: Any) -> Config:
     """A config with policies, each said as target or as target and args."""
     said = {n: p if isinstance(p, tuple) else (p,) for n, p in policies.items()}
-    base = base or config("64MiB")
+    base = base or config("1GiB")
     made = {name: PolicyConfig(*policy) for name, policy in said.items()}
     return replace(base, migration=replace(base.migration, **made))
 
@@ -88,14 +88,14 @@ def test_a_rule_that_would_never_be_asked_is_refused(
 ) -> None:
     target = f"{HERE}:{'Fixed' if policy == 'throttle_rule' else 'Stateful'}"
     with pytest.raises(ConfigError, match=f"migration.{policy}.target = {target}: .*{says}"):
-        resolve(with_policies(config("64MiB", **migration), **{policy: target}))
+        resolve(with_policies(config("1GiB", **migration), **{policy: target}))
 
 
 def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "torn_rules.py").write_text("class Mine(:\n")
     (tmp_path / "needy_rules.py").write_text("import no_such_thing\n")
-    with pytest.raises(ConfigError, match="torn_rules cannot be imported: SyntaxError: .*line 1"):
+    with pytest.raises(ConfigError, match=r"torn_rules cannot be imported: SyntaxError: .*line 1"):
         resolve(with_policies(throttle_rule="torn_rules:Mine"))
     with pytest.raises(ConfigError, match="needy_rules cannot be imported: No module named 'no_s"):
         resolve(with_policies(throttle_rule="needy_rules:Mine"))
@@ -106,16 +106,16 @@ def test_an_attempt_may_have_a_rule_of_its_own() -> None:
     from gpusim import AttemptConfig
 
     good = {"throttle_rule": {"target": f"{HERE}:Fixed", "args": {"percent_at_once": 7}}}
-    said = replace(config("64MiB"), attempts=[AttemptConfig(migration=good)])
+    said = replace(config("1GiB"), attempts=[AttemptConfig(migration=good)])
     assert resolve(said).policies == f"throttle_rule {HERE}:Fixed(percent_at_once=7)"
-    assert run_hash(said) != run_hash(config("64MiB"))
+    assert run_hash(said) != run_hash(config("1GiB"))
     bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": {"target": "x"}})])
     with pytest.raises(ConfigError, match=r"attempts\[0\].migration.throttle_rule.target = x"):
         resolve(bad)
     assert run_hash(bad)
     for wrong in ("x", {"name": "x"}):
         bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": wrong})])
-        with pytest.raises(ConfigError, match="must be of type PolicyConfig | None"):
+        with pytest.raises(ConfigError, match=r"must be of type PolicyConfig \| None"):
             resolve(bad)
 
 
@@ -160,7 +160,7 @@ def test_the_class_and_its_arguments_are_in_the_hash() -> None:
         run_hash(with_policies(throttle_rule=policy))
         for policy in (f"{HERE}:Fixed", (f"{HERE}:Fixed", {"percent_at_once": 7}), f"{HERE}:Raises")
     ]
-    assert len({*hashes, run_hash(config("64MiB"))}) == 4
+    assert len({*hashes, run_hash(config("1GiB"))}) == 4
     assert run_hash(with_policies(throttle_rule="no_such_module:Mine"))
 
 
@@ -171,7 +171,7 @@ def test_the_module_of_the_current_directory_is_found(
     monkeypatch.chdir(tmp_path)
     code = "from gpusim.policies import ThrottleRule\nclass Mine(ThrottleRule): pass\n"
     (tmp_path / "rules_here.py").write_text(code)
-    base = config("64MiB")
+    base = config("1GiB")
     mine = simulate(with_policies(base, throttle_rule="rules_here:Mine"))
     assert mine.syncs == simulate(base).syncs
     assert mine.summary.policies == "throttle_rule rules_here:Mine"

@@ -18,7 +18,8 @@ from tests.simulation.scenarios import config, throttle_steps
 def busy(**changes: Any) -> Config:
     """1 GiB at 60 MB/s whose quarter is written all the time: a pass of 18 s, then many."""
     writer = WriterConfig(working_set="256MiB", page_writes_per_s=1e5)
-    return config("1GiB", writer, **{"limit_s": 60, "max_bandwidth": 60_000_000, **changes})
+    base = {"workload": writer, "limit_s": 60, "max_bandwidth": 60_000_000}
+    return config("1GiB", **{**base, **changes})
 
 
 RULES: dict[str, dict[str, Any]] = {
@@ -69,22 +70,24 @@ def test_forced_syncs_come_at_every_third_tick() -> None:
 
 def test_switchover_waits_for_what_the_rule_wants() -> None:
     rules = RULES["switchover"]["throttle_rule"]
-    patient = simulate(with_policies(busy(), **RULES["switchover"]))
-    plain = simulate(with_policies(busy(), throttle_rule=rules))
+    calm = busy(workload=WriterConfig(working_set="256MiB", page_writes_per_s=2e3))
+    patient = simulate(with_policies(calm, **RULES["switchover"]))
+    plain = simulate(with_policies(calm, throttle_rule=rules))
     limit = plain.syncs[-1].threshold_bytes
     assert patient.syncs[-2].remaining_bytes <= limit / 4 * 1.05
     assert plain.syncs[-2].remaining_bytes > limit / 4
 
 
 def test_a_manager_is_shown_what_query_migrate_shows() -> None:
-    found = simulate(with_policies(busy(fallback_sync_interval="never"), manager=f"{HERE}:Watcher"))
+    slow = {"fallback_sync_interval": "never", "bandwidth": "60MB/s", "max_bandwidth": 0}
+    found = simulate(with_policies(busy(**slow), manager=f"{HERE}:Watcher"))
     first, *others = Watcher.seen
     assert (first.why, first.time_ns, first.dirty_sync_count) == ("sync", 0, 1)
     assert first.remaining_bytes == first.total_bytes == 2**30
     assert [s.why for s in others[:3]] == ["time"] * 3
     assert [s.time_ns for s in others[:3]] == [1_700_000_000 * n for n in (1, 2, 3)]
     assert others[0].downtime_limit_ms == 101
-    assert others[0].bandwidth_bytes_per_s == pytest.approx(40e6, rel=0.01)
+    assert others[0].bandwidth_bytes_per_s == pytest.approx(40e6, rel=0.03)
     # within a page: header included on the wire
     sent = (first.total_bytes - others[0].remaining_bytes) * 4104 / 4096
     assert others[0].transferred_bytes == pytest.approx(sent, rel=1e-3)
@@ -129,9 +132,9 @@ def test_an_order_that_cannot_be_done_fails_the_run(orders: Any, says: str) -> N
 
 
 def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
-    with pytest.raises(ValueError, match="TooMuch.percent = 120: must be a whole number from 1"):
+    with pytest.raises(ValueError, match=r"TooMuch\.percent = 120: must be a whole number from 1"):
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:TooMuch"))
-    with pytest.raises(ValueError, match="Restless.tick_ns = 0: must be a whole number, 1 ms or"):
+    with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be a whole number, 1 ms or"):
         simulate(with_policies(busy(), sync_timer_rule=f"{HERE}:Restless"))
     with pytest.raises(LookupError, match="no idea what to do"):
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:Raises"))
@@ -139,9 +142,11 @@ def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
 
 def test_the_responsive_throttle_as_a_class_is_the_version() -> None:
     target = "gpusim.qemu.what_if:ResponsiveThrottleRule"
-    version = simulate(busy(version="what_if_responsive"))
-    assert simulate(with_policies(busy(), throttle_rule=target)).syncs == version.syncs
-    assert version.syncs != simulate(busy()).syncs
+    writer = WriterConfig(working_set="768MiB", page_writes_per_s=2e4)
+    base = {"workload": writer, "fallback_sync_interval": "1500ms"}
+    version = simulate(busy(version="what_if_responsive", **base))
+    assert simulate(with_policies(busy(**base), throttle_rule=target)).syncs == version.syncs
+    assert version.syncs != simulate(busy(**base)).syncs
 
 
 def test_a_dry_run_names_the_rule() -> None:
@@ -151,7 +156,8 @@ def test_a_dry_run_names_the_rule() -> None:
 
 def test_what_would_have_helped_tries_qemus_own_rule() -> None:
     gentle = (f"{HERE}:Fixed", {"percent_at_once": 1})
-    tried = alternatives(with_policies(busy(limit_s=900), throttle_rule=gentle))
+    calm = busy(limit_s=300, downtime_limit=2000)
+    tried = alternatives(with_policies(calm, throttle_rule=gentle), look_ahead_s=1.5)
     own = next(change for change in tried if change.key == "migration.throttle_rule")
     assert (own.value, own.outcome) == ("null", "converges")
 
