@@ -19,7 +19,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 import gpusim.multirun  # noqa: F401  its resolvers name a job's folder, in a launcher's worker too
 from gpusim import job
 from gpusim.composed import converted
-from gpusim.config import PATTERNS, Config, EvacuationConfig, MigrationConfig, PolicyConfig
+from gpusim.config import PATTERNS, Config, EvacuationConfig, PolicyConfig
 from gpusim.plug_ins import KINDS
 
 
@@ -35,12 +35,10 @@ def register() -> None:
     store = ConfigStore.instance()
     # The default workload must not be there: another class would be merged over its keys.
     # And an evacuation and policies must be there, or their keys could not be set one by one.
-    migration = MigrationConfig(**{name: PolicyConfig() for name in KINDS})
-    base = OmegaConf.structured(
-        Config(workload=MISSING, evacuation=EvacuationConfig(), migration=migration)
-    )
-    for name in KINDS:  # which arguments there are is the class's to say
-        OmegaConf.set_struct(base.migration[name].args, False)
+    base = OmegaConf.structured(Config(workload=MISSING, evacuation=EvacuationConfig()))
+    for name in KINDS:
+        base.migration[name] = PolicyConfig()
+        OmegaConf.set_struct(base.migration[name].args, False)  # the class says what it takes
     store.store(name="base_config", node=base)
     for pattern, kind in PATTERNS.items():
         store.store(group="workload", name=f"base_{pattern}", node=kind)

@@ -226,6 +226,7 @@ class EvacuationSummary:
     at_a_time: int
     order: str
     qemu_version: str
+    policies: str = ""
     tracking: str
     backend: str
     backend_reason: str

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gpusim import Config, ConfigError, MigrationConfig, PolicyConfig, simulate
+from gpusim import AttemptConfig, Config, ConfigError, MigrationConfig, PolicyConfig, simulate
+from gpusim.plug_ins import source_hash
 from gpusim.run_hash import run_hash
 from gpusim.scenario import resolve
 from tests.simulation.scenarios import config
@@ -103,8 +104,6 @@ def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_an_attempt_may_have_a_rule_of_its_own() -> None:
     """And what is wrong with it is told as the attempt's."""
-    from gpusim import AttemptConfig
-
     good = {"throttle_rule": {"target": f"{HERE}:Fixed", "args": {"percent_at_once": 7}}}
     said = replace(config("1GiB"), attempts=[AttemptConfig(migration=good)])
     assert resolve(said).policies == f"throttle_rule {HERE}:Fixed(percent_at_once=7)"
@@ -141,8 +140,6 @@ def hash_of(folder: Path, name: str, count: int) -> str:
         sys.modules.pop(module, None)
     (folder / f"{helper}.py").write_text(f"COUNT = {count}\n" + "#" * count)
     (folder / f"{name}.py").write_text(HELPED.format(helper=helper))
-    from gpusim.plug_ins import source_hash
-
     source_hash.cache_clear()
     return run_hash(with_policies(throttle_rule=f"{name}:Mine"))
 

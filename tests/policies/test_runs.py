@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpusim import Config, Result, TrackingConfig, WriterConfig, simulate, simulate_many
+from gpusim import (
+    AttemptConfig,
+    Config,
+    EvacuationConfig,
+    GuestConfig,
+    Result,
+    TrackingConfig,
+    VmConfig,
+    WriterConfig,
+    evacuate,
+    simulate,
+    simulate_many,
+)
 from gpusim.alternatives import alternatives
 from gpusim.plan import plan
+from gpusim.results import swept
+from gpusim.results.runs import Run, _flat
 from tests.policies.test_plug_ins import HERE, with_policies
 from tests.policies.user_rules import Watcher
 from tests.simulation.scenarios import config, throttle_steps
@@ -172,11 +187,32 @@ def test_worker_processes_find_the_class() -> None:
 
 def test_two_attempts_have_a_rule_each() -> None:
     """The throttle's rule of the first attempt leaves nothing to the second."""
-    from gpusim import AttemptConfig
-
     first = {"manager": {"target": f"{HERE}:Quitter", "args": {"at_s": 19}}}
     base = replace(busy(), attempts=[AttemptConfig(migration=first), AttemptConfig()])
     found = simulate(base)
     assert found.before[0].result.summary.reason.startswith("cancelled after 19")
     assert found.summary.policies == ""
     assert found.summary.attempt == 2
+
+
+def test_a_policy_is_its_class_where_runs_are_compared() -> None:
+    """One column of a sweep's table, and one a argument; in figures the class's name alone."""
+    configs = [asdict(busy()), asdict(with_policies(busy(), **RULES["throttle"]))]
+    runs = [
+        Run(name=str(n), folder=Path(), config=dict(_flat(c)), summary={})
+        for n, c in enumerate(configs)
+    ]
+    keys = ["migration.throttle_rule", "migration.throttle_rule.args.percent_at_once"]
+    assert swept.varying(runs) == keys
+    assert [swept.value(run, keys[0]).text for run in runs] == ["none", "Fixed"]
+    assert swept.label(keys[0]) == "throttle rule"
+
+
+def test_a_host_is_emptied_under_a_manager() -> None:
+    """A guest that the manager cancels stays behind, and the evacuation says why."""
+    guest = GuestConfig(vm=VmConfig("1GiB"), workload=busy().workload)
+    base = with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5}))
+    found = evacuate(replace(base, evacuation=EvacuationConfig(guests={"db": guest})))
+    assert found.summary.verdict == "cancelled"
+    assert found.summary.reason == "db stays behind: cancelled after 7.6 s by Quitter: enough"
+    assert found.summary.policies == f"manager {HERE}:Quitter(at_s=7.5)"
