@@ -31,8 +31,15 @@ FORM = "must be module:Class, such as my_rules:MyThrottle for the class MyThrott
 
 
 def policies_of(migration: MigrationConfig) -> dict[str, PolicyConfig]:
-    """Those that are set, by their key."""
+    """Those that are set, by their key.
+
+    Raises:
+        ConfigError: one is something else.
+    """
     found = {name: getattr(migration, name) for name in KINDS}
+    for name, policy in found.items():
+        if policy is not None and not isinstance(policy, PolicyConfig):
+            reject(f"migration.{name}", policy, "must be a PolicyConfig, or None")
     return {name: policy for name, policy in found.items() if policy is not None}
 
 
@@ -150,15 +157,14 @@ def _check_arguments(key: str, policy: PolicyConfig, rule: type, told: tuple[str
 
 
 def sources_of(migration: MigrationConfig) -> list[str]:
-    """A hash of the source behind each policy; of one that cannot be loaded, why."""
+    """A hash of the source behind each policy; where one cannot be loaded, why."""
     found = []
-    for name, policy in policies_of(migration).items():
-        try:
+    try:
+        for name, policy in policies_of(migration).items():
             rule = _class_of(f"migration.{name}.target", policy.target)
-        except ConfigError as error:
-            found.append(str(error))
-        else:
-            found.append(source_hash(rule.__module__) + source_hash(policy.target.split(":")[0]))
+            found += [source_hash(rule.__module__), source_hash(policy.target.split(":")[0])]
+    except ConfigError as error:
+        found.append(str(error))
     return found
 
 
@@ -170,6 +176,8 @@ def source_hash(name: str) -> str:
     not looked into; gpusim's own source is in every run's hash.
     """
     module = sys.modules[name]
+    if vars(module).get("__file__") is None:  # built into Python
+        return ""
     above = Path(str(module.__file__)).resolve().parents
     folder = above[name.count(".") + hasattr(module, "__path__")]
     digest = hashlib.sha256()

@@ -42,7 +42,8 @@ def run_hash(config: Config) -> str:
 def _sources_of_policies(config: Config) -> list[str]:
     found = sources_of(config.migration)
     for attempt in config.attempts:
-        said = {name: value for name, value in attempt.migration.items() if name in KINDS}
+        keys = getattr(attempt, "migration", {})  # an attempt that is none the run will refuse
+        said = {name: value for name, value in keys.items() if name in KINDS}
         try:
             found += sources_of(changed("migration", MigrationConfig(), said))
         except ConfigError as error:  # the run will say so

@@ -118,6 +118,12 @@ def test_an_attempt_may_have_a_rule_of_its_own() -> None:
             resolve(bad)
 
 
+def test_a_policy_from_python_is_a_policy_config() -> None:
+    wrong = MigrationConfig(manager={"target": "x:Y"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"migration.manager = .*must be a PolicyConfig, or None"):
+        resolve(replace(config("1GiB"), migration=wrong))
+
+
 def test_a_schedule_cannot_change_a_rule() -> None:
     entry = {"at": 1, "set": {"throttle_rule": None}}
     with pytest.raises(ConfigError, match=r"schedule\[0\].set.throttle_rule"):
