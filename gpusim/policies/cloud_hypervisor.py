@@ -1,4 +1,4 @@
-"""Cloud Hypervisor's auto-converge, as its fork by Cyberus Technology has it; upstream has none.
+"""Cloud Hypervisor's auto-converge, as its fork by Cyberus Technology has it.
 
 An iteration sends what one read of the dirty log found, to its last page, and only then reads it anew.
 Every second one the throttle rises, whatever was dirtied.
