@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from gpusim.config import Config, ConfigError
 from gpusim.plan import expected_run
+from gpusim.plug_ins import policies_of
 from gpusim.qemu.versions import VERSIONS
 from gpusim.records import Alternative, Summary
 from gpusim.scenario import Scenario, resolve
@@ -118,6 +119,7 @@ def _changes(config: Config, scenario: Scenario) -> Iterator[_Change]:
         *_of_auto_converge(config, scenario),
         *_of_the_link(config, scenario),
         *_of_the_downtime(config),
+        *(_Change(f"migration.{name}", (None,)) for name in policies_of(config.migration)),
     ):
         allowed = [value for value in change.values if _allowed(change.applied(config, value))]
         if allowed:

@@ -14,12 +14,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 import gpusim.multirun  # noqa: F401  its resolvers name a job's folder, in a launcher's worker too
 from gpusim import job
 from gpusim.composed import converted
-from gpusim.config import PATTERNS, Config, EvacuationConfig
+from gpusim.config import PATTERNS, Config, EvacuationConfig, PolicyConfig
+from gpusim.plug_ins import KINDS
 
 
 def conf_folder() -> Path:
@@ -33,8 +34,11 @@ def register() -> None:
     """Tell Hydra the type of every key, and the keys of every workload."""
     store = ConfigStore.instance()
     # The default workload must not be there: another class would be merged over its keys.
-    # And an evacuation must be there, or its keys could not be set one by one.
-    base = Config(workload=MISSING, evacuation=EvacuationConfig())
+    # And an evacuation and policies must be there, or their keys could not be set one by one.
+    base = OmegaConf.structured(Config(workload=MISSING, evacuation=EvacuationConfig()))
+    for name in KINDS:
+        base.migration[name] = PolicyConfig()
+        OmegaConf.set_struct(base.migration[name].args, False)  # the class says what it takes
     store.store(name="base_config", node=base)
     for pattern, kind in PATTERNS.items():
         store.store(group="workload", name=f"base_{pattern}", node=kind)

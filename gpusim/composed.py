@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gpusim.config import Config, ConfigError, EvacuationConfig
+from gpusim.config import Config, ConfigError, EvacuationConfig, PolicyConfig
+from gpusim.plug_ins import policies_of
 
 
 def converted(composed: DictConfig) -> Config:
@@ -21,6 +22,9 @@ def converted(composed: DictConfig) -> Config:
     _reject_strays(config, "")
     if config.evacuation == EvacuationConfig():  # nobody asked for one
         config.evacuation = None
+    for name, policy in policies_of(config.migration).items():
+        if policy == PolicyConfig():
+            setattr(config.migration, name, None)
     return config
 
 

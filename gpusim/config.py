@@ -178,6 +178,19 @@ class LinkConfig:
 
 
 @dataclass
+class PolicyConfig:
+    """A class that decides in the place of one of QEMU's rules, or a manager: docs/policies.md.
+
+    Attributes:
+        target: "module:Class"; the module is found on Python's path and in the current directory.
+        args: what the class is made with, besides what every rule of its kind is told.
+    """
+
+    target: str = ""
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class MigrationConfig:
     """QEMU's parameters under QEMU's names, defaults of migration/options.c unless said.
 
@@ -196,6 +209,9 @@ class MigrationConfig:
             how old a period's end must be.
         multifd_channels: 0: the capability multifd is off, QEMU's default, and one thread sends all.
             With it QEMU has 2 channels unless told, up to 255; 8 fill 100 Gbit/s.
+        throttle_rule, sync_timer_rule, switchover_rule: a class of one's own in the place of the version's
+            rule; null: the version's.
+        manager: a class that does what libvirt or KubeVirt would, by what QEMU shows; null: nobody does.
     """
 
     version: str = "qemu_9_2"
@@ -210,6 +226,10 @@ class MigrationConfig:
     max_cpu_throttle: int = 99
     fallback_sync_interval: int | float | str | None = None
     multifd_channels: int = 0
+    throttle_rule: PolicyConfig | None = None
+    sync_timer_rule: PolicyConfig | None = None
+    switchover_rule: PolicyConfig | None = None
+    manager: PolicyConfig | None = None
 
 
 @dataclass

@@ -260,7 +260,8 @@ class Host:
         verdict: Verdict | None = None
         if status == "ok":
             verdict = "not_converged" if "not_converged" in verdicts else "converged"
-            verdict = "time_limit" if verdict == "converged" and left else verdict
+            if verdict == "converged" and left:
+                verdict = "cancelled" if "cancelled" in verdicts else "time_limit"
         sent = sum(summary.transferred_bytes for summary in summaries)
         there = self._capacity_bytes(total_ns)
         one = self.vms[0].scenario
@@ -288,6 +289,7 @@ class Host:
             at_a_time=self.at_a_time,
             order=self.order,
             qemu_version=one.version,
+            policies=one.policies,
             tracking=one.tracking,
             backend=one.backend,
             backend_reason=one.backend_reason,

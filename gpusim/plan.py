@@ -65,6 +65,7 @@ def plan(config: Config) -> str:
         **_attempts(config),
         "qemu": f"{scenario.version}, "
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
+        **({"policies": scenario.policies} if scenario.policies else {}),
         "sending": sending(scenario.link),
         "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
@@ -103,6 +104,7 @@ def _plan_evacuation(config: Config) -> str:
         "guests": f"{summary.guests}, {format_bytes(summary.vm_bytes)}, "
         f"{min(summary.at_a_time, summary.guests)} at a time",
         "order": f"{summary.order}: {', '.join(vm.name for vm in host.vms)}",
+        **({"policies": scenario.policies} if scenario.policies else {}),
         "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)} at most, those of {largest.name}",
         "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)})",

@@ -118,6 +118,7 @@ class Summary:
     remaining_bytes: int
     vm_bytes: int
     qemu_version: str
+    policies: str = ""  # rules and manager that are not the version's
     tracking: str
     backend: str
     backend_reason: str
@@ -225,6 +226,7 @@ class EvacuationSummary:
     at_a_time: int
     order: str
     qemu_version: str
+    policies: str = ""
     tracking: str
     backend: str
     backend_reason: str

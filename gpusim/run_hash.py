@@ -1,7 +1,7 @@
 """When are two runs the same run? One hash of all that decides what a run writes.
 
-That is the config without what only says where and how to compute it, gpusim's version, and its
-source: an editable install changes without a new version. A sweep that is started again computes
+That is the config without what only says where and how to compute it, gpusim's version, its source (an
+editable install changes without a new version) and that of a user's rules. A sweep that is started again computes
 nothing for which a run with the same hash is there.
 """
 
@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpusim.config import Config
+from gpusim.config import Config, ConfigError, MigrationConfig
+from gpusim.plug_ins import KINDS, sources_of
+from gpusim.schedule import changed
 from gpusim.version import __version__
 
 # What the results of a run that has ended do not depend on.
@@ -32,8 +34,21 @@ def run_hash(config: Config) -> str:
     for key in _DECIDES_NOTHING:
         decides.pop(key, None)
     decides["limit"].pop("wall")
-    text = json.dumps([decides, __version__, _source_hash()], sort_keys=True, default=str)
+    source = [_source_hash(), *_sources_of_policies(config)]
+    text = json.dumps([decides, __version__, *source], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _sources_of_policies(config: Config) -> list[str]:
+    found = sources_of(config.migration)
+    for attempt in config.attempts:
+        keys = getattr(attempt, "migration", {})  # an attempt that is none the run will refuse
+        said = {name: value for name, value in keys.items() if name in KINDS}
+        try:
+            found += sources_of(changed("migration", MigrationConfig(), said))
+        except ConfigError as error:  # the run will say so
+            found.append(str(error))
+    return found
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,8 +38,10 @@ from gpusim.guest.faults import Protection
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS, BackendError, choose, largest_bytes
+from gpusim.plug_ins import described, factory, policies_of
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
+from gpusim.qemu.rules import Manager
+from gpusim.qemu.versions import TRACKING_MODES, VERSIONS, Version
 from gpusim.schedule import Action, actions_of, changed
 from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes, parse_ns
 from gpusim.wire import Link, Multifd, RecordedLink
@@ -63,6 +66,10 @@ class Scenario:
 
     Attributes:
         zero_first, zero_last: int64 [runs], guest pages that are zero at the start.
+        migration: what parameters are set to, as the config says it.
+        version, rules: which QEMU decides, and how: its rules, or a user's in their place.
+        manager: makes what stands beside QEMU; None: nothing does.
+        policies: for people, which rules and manager are a user's.
         lazy: KVM manual protect.
         initially_set: lazy only.
         protection: what that means for the guest's first writes.
@@ -87,8 +94,12 @@ class Scenario:
     zero_last: IntArray
     writers: tuple[Writer, ...]
     link: Link
+    migration: MigrationConfig
     parameters: Parameters
     version: str
+    rules: Version
+    manager: Callable[[], Manager] | None
+    policies: str
     tracking: str
     lazy: bool
     initially_set: bool
@@ -189,7 +200,7 @@ def _zero_pages(
     return first[last > first], last[last > first]
 
 
-def _parameters(migration: MigrationConfig) -> Parameters:
+def parameters_of(migration: MigrationConfig) -> Parameters:
     if migration.version not in VERSIONS:
         reject("migration.version", migration.version, f"must be one of {', '.join(VERSIONS)}")
     version = VERSIONS[migration.version]
@@ -257,6 +268,35 @@ def _parameters(migration: MigrationConfig) -> Parameters:
         max_cpu_throttle=migration.max_cpu_throttle,
         fallback_sync_interval_ns=interval_ns,
     )
+
+
+def _rules(
+    migration: MigrationConfig, parameters: Parameters
+) -> tuple[Version, Callable[[], Manager] | None]:
+    """The version's rules, or a user's in their place; and a user's manager."""
+    version, policies = VERSIONS[migration.version], policies_of(migration)
+    needs_auto_converge = [n for n in policies if n in ("throttle_rule", "sync_timer_rule")]
+    if needs_auto_converge and not migration.auto_converge:
+        name = needs_auto_converge[0]
+        message = "is never asked without auto-converge; set migration.auto_converge=true"
+        reject(f"migration.{name}.target", policies[name].target, message)
+    interval_ns = parameters.fallback_sync_interval_ns
+    if "sync_timer_rule" in policies and interval_ns is None:
+        message = (
+            f"there is no timer: {migration.version} has none, or fallback_sync_interval is never; "
+            "take migration=qemu_9_2"
+        )
+        reject("migration.sync_timer_rule.target", policies["sync_timer_rule"].target, message)
+    given = {"throttle_rule": (parameters,), "sync_timer_rule": (interval_ns, None)}
+    made = {name: factory(name, said, *given.get(name, ())) for name, said in policies.items()}
+    version = replace(
+        version,
+        throttle=made.get("throttle_rule", version.throttle),
+        sync_timer=made.get("sync_timer_rule", version.sync_timer),
+        switchover=made.get("switchover_rule", version.switchover),
+        foresees_ticks="sync_timer_rule" not in made,
+    )
+    return version, made.get("manager")
 
 
 def _changes(config: LinkConfig) -> tuple[tuple[int, float], ...]:
@@ -409,7 +449,9 @@ def _resolve_attempt(number: int, said: AttemptConfig, own: Config) -> Scenario:
         return resolve(own)
     except ConfigError as error:
         group, _, name = error.key.partition(".")
-        if group.startswith("schedule") or (group == "migration" and name in said.migration):
+        if group.startswith("schedule") or (
+            group == "migration" and name.partition(".")[0] in said.migration
+        ):
             raise error.moved("", f"attempts[{number}].") from None
         raise
 
@@ -430,7 +472,8 @@ def resolve(config: Config) -> Scenario:
     tracking = config.tracking
     if tracking.mode not in TRACKING_MODES:
         reject("tracking.mode", tracking.mode, f"must be one of {', '.join(TRACKING_MODES)}")
-    parameters = _parameters(config.migration)
+    parameters = parameters_of(config.migration)
+    rules, manager = _rules(config.migration, parameters)
     known = VERSIONS[config.migration.version].tracking
     if tracking.mode not in known:
         message = (
@@ -461,8 +504,12 @@ def resolve(config: Config) -> Scenario:
         zero_last=zero_last,
         writers=writers,
         link=_link(config.link, config.migration, tracking, config.vm.page_size),
+        migration=config.migration,
         parameters=parameters,
         version=config.migration.version,
+        rules=rules,
+        manager=manager,
+        policies=described(config.migration),
         tracking=tracking.mode,
         lazy=lazy,
         initially_set=tracking.initially_set,
@@ -484,7 +531,7 @@ def resolve(config: Config) -> Scenario:
         sync_protect_ns=tracking.protect_ns_per_page if protects and not lazy else 0.0,
         sync_waits_for_burst=tracking.waits_for_burst,
         big_lock_exits_per_s=config.vm.big_lock_exits_per_s,
-        actions=actions_of("schedule", config.schedule, config.migration, _parameters),
+        actions=actions_of("schedule", config.schedule, config.migration, parameters_of),
         sync_waits_for_vcpus=tracking.mode in WAIT_FOR_VCPUS,
         recorded_sleeps_ns=_recorded_sleeps(tracking),
         bitmap_bytes=bitmap_bytes,

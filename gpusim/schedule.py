@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gpusim.checks import LONGEST_NS, parsed, reject, whole
-from gpusim.config import ConfigError, MigrationConfig
+from gpusim.config import ConfigError, MigrationConfig, PolicyConfig
+from gpusim.plug_ins import KINDS
 from gpusim.qemu.parameters import Parameters
+from gpusim.qemu.rules import Orders
 from gpusim.units import NS_PER_S, parse_ns
 
 DEEDS = ("pause", "resume", "cancel")
 EXAMPLE = '{at: "60s", do: cancel}, {at_sync: 5, set: {downtime_limit: 1000}}'
 # What query-migrate-parameters lists; a capability cannot be changed while it migrates
 # (migration/options.c:migrate_caps_check), and the rest is not QEMU's to set.
-SETTABLE = tuple(
-    f.name
-    for f in fields(MigrationConfig)
-    if f.name not in ("version", "auto_converge", "fallback_sync_interval", "multifd_channels")
-)
+_SETTLED = ("version", "auto_converge", "fallback_sync_interval", "multifd_channels", *KINDS)
+SETTABLE = tuple(f.name for f in fields(MigrationConfig) if f.name not in _SETTLED)
 FIELDS = {"downtime_limit": "downtime_limit_ms"}  # of Parameters, where it has another name
 
 
@@ -114,16 +113,44 @@ def _action(key: str, entry: object) -> Action:
         if entry["do"] not in DEEDS:
             reject(f"{key}.do", entry["do"], f"must be one of {', '.join(DEEDS)}")
         return Action(**when, do=entry["do"], changes={}, said={})
-    said = entry["set"]
+    return Action(**when, do="set", changes={}, said=_settable(f"{key}.set", entry["set"]))
+
+
+def _settable(key: str, said: object) -> dict[str, Any]:
     if not isinstance(said, Mapping) or not said:
-        reject(f"{key}.set", said, "must hold parameters, such as {downtime_limit: 1000}")
+        reject(key, said, "must hold parameters, such as {downtime_limit: 1000}")
     for name, value in said.items():
         if name in ("auto_converge", "multifd_channels"):
             message = "is settled when the migration starts; set migration." + name
-            reject(f"{key}.set.{name}", value, message)
+            reject(f"{key}.{name}", value, message)
         if name not in SETTABLE:
-            reject(f"{key}.set.{name}", value, f"must be one of {', '.join(SETTABLE)}")
-    return Action(**when, do="set", changes={}, said=dict(said))
+            reject(f"{key}.{name}", value, f"must be one of {', '.join(SETTABLE)}")
+    return dict(said)
+
+
+def ordered(
+    orders: Orders,
+    at_ns: int,
+    migration: MigrationConfig,
+    parameters_of: Callable[[MigrationConfig], Parameters],
+) -> Iterator[Action]:
+    """What a manager wants done now, as actions.
+
+    Args:
+        migration: as it is set now.
+        parameters_of: as `actions_of` has it.
+
+    Raises:
+        ConfigError: an order that cannot be understood or done.
+    """
+    plain = Action(at_ns=at_ns, at_sync=None, do="set", changes={}, said={})
+    if orders.set:
+        action = replace(plain, said=_settable("set", orders.set))
+        yield _with_changes("", action, migration, parameters_of)[0]
+    if orders.do is not None:
+        if orders.do not in DEEDS:
+            reject("do", orders.do, f"must be one of {', '.join(DEEDS)}, or None")
+        yield replace(plain, do=orders.do)
 
 
 def _with_changes(
@@ -133,11 +160,12 @@ def _with_changes(
     parameters_of: Callable[[MigrationConfig], Parameters],
 ) -> tuple[Action, MigrationConfig]:
     """The action with its parameters as numbers, and what the migration is set to after it."""
-    after = changed(f"{key}.set", migration, action.said)
+    own = f"{key}.set".removeprefix(".")
+    after = changed(own, migration, action.said)
     try:
         parameters = parameters_of(after)
     except ConfigError as error:
-        raise error.moved("migration.", f"{key}.set.") from None
+        raise error.moved("migration.", f"{own}.") from None
     names = [FIELDS.get(name, name) for name in action.said]
     return replace(action, changes={name: getattr(parameters, name) for name in names}), after
 
@@ -146,6 +174,8 @@ def changed(key: str, migration: MigrationConfig, said: Mapping[str, Any]) -> Mi
     """A migration's config with some keys otherwise, types checked as Hydra checks the others."""
     kinds: dict[str, tuple[type, ...]]
     kinds = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,), "None": ()}
+    kinds["PolicyConfig"] = (PolicyConfig,)
+    said = {name: _policy(value) if name in KINDS else value for name, value in said.items()}
     types = {f.name: str(f.type).split(" | ") for f in fields(MigrationConfig)}
     for name, value in said.items():
         if name not in types:
@@ -156,3 +186,9 @@ def changed(key: str, migration: MigrationConfig, said: Mapping[str, Any]) -> Mi
         if not fits and not (value is None and "None" in types[name]):
             reject(f"{key}.{name}", value, f"must be of type {' | '.join(types[name])}")
     return MigrationConfig(**{**vars(migration), **said})
+
+
+def _policy(said: Any) -> Any:
+    """A policy that was said as a mapping, as the attempts' keys are; else what was said."""
+    known = isinstance(said, Mapping) and said.keys() <= {"target", "args"}
+    return PolicyConfig(**said) if known else said

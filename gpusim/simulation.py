@@ -14,20 +14,21 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from gpusim.checks import reject
 from gpusim.clock import Clock, Timer
-from gpusim.config import Config
+from gpusim.config import Config, ConfigError
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime, TickedRunTime
 from gpusim.layout import IntArray
 from gpusim.pages.pages import Pages
 from gpusim.qemu.process import Process
+from gpusim.qemu.rules import Shown
 from gpusim.qemu.switchover import threshold_size
-from gpusim.qemu.sync import Period, SyncAccounting
-from gpusim.qemu.versions import VERSIONS
+from gpusim.qemu.sync import Period, Sync, SyncAccounting
 from gpusim.records import (
     Attempt,
     Event,
@@ -41,8 +42,8 @@ from gpusim.records import (
     SyncRecord,
     Verdict,
 )
-from gpusim.scenario import Scenario, attempts_of, resolve
-from gpusim.schedule import Action
+from gpusim.scenario import Scenario, attempts_of, parameters_of, resolve
+from gpusim.schedule import Action, ordered
 from gpusim.sender import Sender
 from gpusim.stuck import STUCK_NS, STUCK_PASSES, Stuck
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
@@ -123,8 +124,8 @@ class Migration:
         self.scenario, self.observe, self.ticked = scenario, observe, ticked
         self.process = process or Process()
         self.started = time.monotonic_ns()
-        version, parameters = VERSIONS[scenario.version], scenario.parameters
-        self.parameters = parameters
+        rules, parameters = scenario.rules, scenario.parameters
+        self.parameters, self.set_to = parameters, scenario.migration
         self.clock = Clock()
         self.run_time = self._ticked_run_time() if ticked else RunTime()
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
@@ -140,16 +141,16 @@ class Migration:
             threads=scenario.threads,
         )
         self.accounting = SyncAccounting(scenario.page_bytes, scenario.layout.pages)
-        self.throttle = version.throttle(parameters)
-        self.switchover = version.switchover()
+        self.throttle = rules.throttle(parameters)
+        self.switchover = rules.switchover()
         interval_ns = parameters.fallback_sync_interval_ns or 0  # 0: there is no timer
-        self.sync_timer_rule = version.sync_timer(interval_ns, self.process.sync_timer)
+        self.sync_timer_rule = rules.sync_timer(interval_ns, self.process.sync_timer)
         self.process.sync_timer = self.sync_timer_rule.state
         self.sender = Sender(
             scenario.link,
             max_bandwidth=parameters.max_bandwidth,
             page_bytes=scenario.page_bytes,
-            counts_flushed_bytes=version.counts_flushed_bytes,
+            counts_flushed_bytes=rules.counts_flushed_bytes,
             threshold=lambda bandwidth: threshold_size(bandwidth, self.parameters),
             acts=self.switchover.acts,
         )
@@ -164,9 +165,12 @@ class Migration:
         self.tick_end = self.clock.timer(self._end_tick, priority=SYNC_TIMER, freezes=False)
         self.stalled_to_ns = 0  # by syncs
         self.actions = deque(a for a in scenario.actions if a.at_sync is not None)
-        self.waiting_actions: list[Action] = []  # for a tick to end
-        self.action_timers: list[Timer] = []
-        self.cancelled = False
+        self.waiting_deeds: list[Callable[[], None]] = []  # for a tick to end
+        self.deed_timers: list[Timer] = []
+        self.manager = scenario.manager() if scenario.manager else None
+        self.manager_timer = self._deed_timer(partial(self._manage, "time"))
+        self.dirty_pages_rate = 0  # of the last period
+        self.cancelled, self.cancelled_why = False, ""
         self.done: list[Action] = []
         self.last_look_ns = 0
         self.stopped_ns = NEVER_NS  # when the VM stopped
@@ -221,7 +225,7 @@ class Migration:
                 self._start_sync_timer(0)
         for action in self.scenario.actions:
             if action.at_ns is not None:
-                self._schedule(action, action.at_ns)
+                self._schedule(partial(self._act, action), action.at_ns)
         self.pages.start()
         self._sync("setup")
         self._event("migrate_set_state", at_ns=self.bql_free_ns, new_state="active")
@@ -267,7 +271,15 @@ class Migration:
         if self.sync_timer is None or not self.parameters.auto_converge:
             return
         if self.sync_timer_rule.start():
-            self.sync_timer.arm(now_ns + self.sync_timer_rule.tick_ns)
+            self.sync_timer.arm(now_ns + self._tick_ns)
+
+    @property
+    def _tick_ns(self) -> int:
+        tick_ns = self.sync_timer_rule.tick_ns
+        if not isinstance(tick_ns, int) or tick_ns < NS_PER_MS:
+            name = type(self.sync_timer_rule).__name__
+            raise ValueError(f"{name}.tick_ns = {tick_ns!r}: must be a whole number, 1 ms or more")
+        return tick_ns
 
     def _sync_timer_tick(self) -> None:
         """The fallback timer fires in the main loop, and reads the log if it is time for a sync."""
@@ -316,9 +328,9 @@ class Migration:
         self.tick_from_ns = self.tick_merged = None
         self.sync_timer_rule.after_tick(self.accounting.dirty_sync_count)
         self.sync_timer.arm(self._tick_after(now_ns))
-        for action in self.waiting_actions:
-            self._schedule(action, now_ns)
-        self.waiting_actions.clear()
+        for deed in self.waiting_deeds:
+            self._schedule(deed, now_ns)
+        self.waiting_deeds.clear()
 
     def _at_or_now(self, timer: Timer, at_ns: int) -> None:
         """Arm a timer, or fire it at once if it is due."""
@@ -367,6 +379,8 @@ class Migration:
         count, rule = self.accounting.dirty_sync_count, self.sync_timer_rule
         if self.sync_timer is None or self.sync_timer.at_ns is None or not self.clock.vm_runs:
             return NEVER_NS
+        if not self.scenario.rules.foresees_ticks:
+            return self.sync_timer.at_ns
         if count < rule.syncs_from_count:
             return NEVER_NS
         if self._tick_wants_sync(self.sync_timer.at_ns):
@@ -384,31 +398,38 @@ class Migration:
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
         woken_ns = max(tick_ns, self.bql_free_ns)
-        return woken_ns - self.clock.vm_ns(woken_ns) % NS_PER_MS + self.sync_timer_rule.tick_ns
+        return woken_ns - self.clock.vm_ns(woken_ns) % NS_PER_MS + self._tick_ns
 
-    def _schedule(self, action: Action, at_ns: int) -> None:
+    def _schedule(self, deed: Callable[[], None], at_ns: int) -> None:
         """Do something at a time."""
-        timer = self.clock.timer(partial(self._act, action), priority=MANAGEMENT, freezes=False)
-        timer.arm(at_ns)
-        self.action_timers.append(timer)
+        self.deed_timers = [timer for timer in self.deed_timers if timer.at_ns is not None]
+        self.deed_timers.append(self._deed_timer(deed))
+        self.deed_timers[-1].arm(at_ns)
+
+    def _deed_timer(self, deed: Callable[[], None]) -> Timer:
+        return self.clock.timer(partial(self._when_free, deed), priority=MANAGEMENT, freezes=False)
 
     def _next_action_ns(self) -> int:
-        armed = [timer.at_ns for timer in self.action_timers if timer.at_ns is not None]
-        return min(armed, default=NEVER_NS)
+        timers = (*self.deed_timers, self.manager_timer)
+        return min((t.at_ns for t in timers if t.at_ns is not None), default=NEVER_NS)
 
-    def _act(self, action: Action) -> None:
-        """Do what management asks for, once the main loop, which a sync keeps busy, comes to it."""
+    def _when_free(self, deed: Callable[[], None]) -> None:
+        """Do something of management's once the main loop, which a sync keeps busy, comes to it."""
         if self.cancelled:
             return
         if self.tick_from_ns is not None:
-            self.waiting_actions.append(action)
-            return
-        if self.bql_free_ns > self.clock.now_ns:
-            self._schedule(action, self.bql_free_ns)
-            return
+            self.waiting_deeds.append(deed)
+        elif self.bql_free_ns > self.clock.now_ns:
+            self._schedule(deed, self.bql_free_ns)
+        else:
+            deed()
+
+    def _act(self, action: Action) -> None:
+        """Do what management asks for."""
         self.done.append(action)
         self._knot()
         if action.do == "set":
+            self.set_to = replace(self.set_to, **action.said)
             self.parameters = replace(self.parameters, **action.changes)
             self.throttle.parameters = self.parameters
             if "max_bandwidth" in action.changes:
@@ -425,6 +446,40 @@ class Migration:
                 "vm_state_notify", running=running, reason="running" if running else "paused"
             )
         self._knot()
+
+    def _manage(self, why: Literal["sync", "time"]) -> None:
+        """Let the manager look, and do what it orders."""
+        assert self.manager is not None
+        now_ns, page_bytes = self.clock.now_ns, self.scenario.page_bytes
+        orders = self.manager.look(
+            Shown(
+                why=why,
+                time_ns=now_ns,
+                dirty_sync_count=self.accounting.dirty_sync_count,
+                remaining_bytes=self.pages.pending * page_bytes,
+                total_bytes=self.scenario.layout.pages * page_bytes,
+                transferred_bytes=self.sender.transferred_bytes,
+                dirty_pages_rate=self.dirty_pages_rate,
+                bandwidth_bytes_per_s=self.sender.bandwidth,
+                cpu_throttle_percentage=self.run_time.percent,
+                downtime_limit_ms=self.parameters.downtime_limit_ms,
+                vm_runs=self.clock.vm_runs,
+            )
+        )
+        name = type(self.manager).__name__
+        try:
+            for action in ordered(orders, now_ns, self.set_to, parameters_of):
+                self._act(action)
+        except ConfigError as error:
+            raise ValueError(f"{name} ordered {error}") from None
+        if orders.do == "cancel":
+            self.cancelled_why = f" by {name}: {orders.why}" if orders.why else f" by {name}"
+        self.manager_timer.cancel()
+        if orders.again_ns is not None and not self.cancelled:
+            if not isinstance(orders.again_ns, int) or orders.again_ns <= now_ns:
+                again = f"again_ns = {orders.again_ns!r} at {now_ns} ns"
+                raise ValueError(f"{name} ordered {again}: must be a whole number, and later")
+            self.manager_timer.arm(orders.again_ns)
 
     def _look(self) -> int:
         """Draw what the guest has written since the last look; pages newly dirty."""
@@ -502,8 +557,7 @@ class Migration:
             end_ns // NS_PER_MS, merged.newly_dirty, sender.flushed_bytes, merged.pending
         )
         self._event("migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=shown)
-        if period is not None:
-            self._decide(period, end_ns, stopped=merged.kind == "final")
+        self._decide(merged, period, end_ns)
         self.syncs.append(
             SyncRecord(
                 dirty_sync_count=accounting.dirty_sync_count,
@@ -529,9 +583,11 @@ class Migration:
         self._note_stall(merged, end_ns)
         due = self.actions if merged.kind != "final" else ()  # then nobody is listened to any more
         while due and (self.actions[0].at_sync or 0) <= accounting.dirty_sync_count:
-            self._schedule(self.actions.popleft(), end_ns)
+            self._schedule(partial(self._act, self.actions.popleft()), end_ns)
+        if self.manager is not None and merged.kind != "final":
+            self._schedule(partial(self._manage, "sync"), end_ns)
         if merged.kind in ("exact", "fallback"):
-            waits = self._next_action_ns() < NEVER_NS or self.actions or self.waiting_actions
+            waits = self._next_action_ns() < NEVER_NS or self.actions or self.waiting_deeds
             exhausted = self.throttle.exhausted and not waits
             self.stuck.after_sync(merged.start_ns, self.pages.wraps, merged.pending, exhausted)
 
@@ -550,21 +606,40 @@ class Migration:
             runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
             self.big_lock_s += self.scenario.vcpus * (held_s - runs_s)
 
-    def _decide(self, period: Period, at_ns: int, *, stopped: bool) -> None:
-        """A period has closed: raise the throttle if the rule says so.
+    def _decide(self, merged: _Merged, period: Period | None, at_ns: int) -> None:
+        """A sync has ended, and may have closed a period: raise the throttle if the rule says so.
 
         A version may start its sync timer here. A throttle set by the final sync is traced but does not count: the VM has stopped.
         """
-        if self.sync_timer_rule.starts_with_period:
-            self._start_sync_timer(at_ns)
-        if not self.throttle.on_period(period):
+        sync = Sync(
+            kind=merged.kind,
+            time_ns=at_ns,
+            dirty_sync_count=self.accounting.dirty_sync_count,
+            newly_dirty_bytes=merged.newly_dirty * self.scenario.page_bytes,
+            remaining_bytes=merged.pending * self.scenario.page_bytes,
+        )
+        triggered = self.throttle.on_sync(sync)
+        if period is not None:
+            self.dirty_pages_rate = period.dirty_pages_rate
+            if self.sync_timer_rule.starts_with_period:
+                self._start_sync_timer(at_ns)
+            triggered |= self.throttle.on_period(period)
+        if not triggered:
             return
+        percent = self._throttle_percent()
         self._event("migration_throttle", at_ns=at_ns)
-        self._event("cpu_throttle_set", at_ns=at_ns, percent=self.throttle.percent)
-        if stopped or self.throttle.percent == self.run_time.percent:
+        self._event("cpu_throttle_set", at_ns=at_ns, percent=percent)
+        if merged.kind == "final" or percent == self.run_time.percent:
             return
-        self.run_time.throttle(self.clock.vm_ns(at_ns), self.throttle.percent)
-        self.throttle_steps.append((at_ns, self.throttle.percent))
+        self.run_time.throttle(self.clock.vm_ns(at_ns), percent)
+        self.throttle_steps.append((at_ns, percent))
+
+    def _throttle_percent(self) -> int:
+        percent = self.throttle.percent
+        if not isinstance(percent, int) or not 1 <= percent <= 99:
+            name = type(self.throttle).__name__
+            raise ValueError(f"{name}.percent = {percent!r}: must be a whole number from 1 to 99")
+        return percent
 
     def _complete(self) -> Result:
         """Stop the VM, sync for the last time, send the rest, switch over.
@@ -576,14 +651,14 @@ class Migration:
             return self._cancel()
         stop_ns = self.clock.now_ns
         self._stop_sync_timer()
-        for timer in self.action_timers:
+        for timer in (*self.deed_timers, self.manager_timer):
             timer.cancel()
         self.clock.stop_vm()
         self.stopped_ns = stop_ns
         self._event("migration_completion_vm_stop")
         self._event("migrate_set_state", new_state="device")
         self._sync("final")
-        clears = VERSIONS[self.scenario.version].clears_in_last_stage
+        clears = self.scenario.rules.clears_in_last_stage
         drained_ns = self.sender.drain(self.pages, clears=clears)
         end_ns = self.bql_free_ns + drained_ns + self.scenario.link.non_ram_downtime_ns
         self.clock.run_to(end_ns)
@@ -619,7 +694,8 @@ class Migration:
         process.sync_timer_left_ns = None if armed_ns is None else armed_ns - self.clock.now_ns
         self._event("migrate_set_state", new_state="cancelled")
         total_s = self.clock.now_ns / NS_PER_S
-        return self._stop("ok", "cancelled", f"cancelled after {total_s:.1f} s")
+        reason = f"cancelled after {total_s:.1f} s{self.cancelled_why}"
+        return self._stop("ok", "cancelled", reason)
 
     def _stop(self, status: Status, verdict: Verdict | None, reason: str) -> Result:
         """Give up; what was given up by gpusim and not by management leaves nothing to the process."""
@@ -685,6 +761,7 @@ class Migration:
             remaining_bytes=self.pages.pending * scenario.page_bytes,
             vm_bytes=scenario.layout.pages * scenario.page_bytes,
             qemu_version=scenario.version,
+            policies=scenario.policies,
             tracking=scenario.tracking,
             backend=scenario.backend,
             backend_reason=scenario.backend_reason,

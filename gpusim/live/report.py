@@ -68,4 +68,4 @@ def _highest_throttle(document: dict[str, Any]) -> int:
     try:
         return measured(read_document(document, "recording")).max_throttle_percent
     except RecordingError:
-        return max(sample.get("cpu-throttle-percentage", 0) for sample in document["samples"])
+        return max(int(row.get("cpu-throttle-percentage", 0)) for row in document["samples"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
+from gpusim.qemu.rules import SyncTimerPolicy
+from gpusim.qemu.sync_timer import SyncTimerState
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Process:
     dirty_sync_count: int = 0
     throttle_thread_scheduled: bool = False
 
-    def idle(self, rule: SyncTimerRule, for_ns: int, auto_converge: bool) -> int | None:
+    def idle(self, rule: SyncTimerPolicy, for_ns: int, auto_converge: bool) -> int | None:
         """No migration runs for a while, but a timer that was left armed ticks on.
 
         Args:

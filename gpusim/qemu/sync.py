@@ -11,6 +11,25 @@ PERIOD_MS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sync:
+    """One sync that has ended, as rules are told it.
+
+    Attributes:
+        kind: setup, exact (the main loop's own), fallback (the timer's) or final (the VM is stopped).
+        time_ns: when it ended, since the migrate command.
+        dirty_sync_count: syncs so far, this one among them.
+        newly_dirty_bytes: of pages that were clean before it.
+        remaining_bytes: still to be sent.
+    """
+
+    kind: str
+    time_ns: int
+    dirty_sync_count: int
+    newly_dirty_bytes: int
+    remaining_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Period:
     """One closed period.
 

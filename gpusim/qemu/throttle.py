@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.sync import Period
+from gpusim.qemu.sync import Period, Sync
 
 
 class ThrottleRule:
@@ -24,6 +24,10 @@ class ThrottleRule:
         self.parameters = parameters
         self.dirty_rate_high_cnt = 0
         self.percent = 0
+
+    def on_sync(self, sync: Sync) -> bool:
+        """Nothing: QEMU's throttle looks at periods."""
+        return False
 
     def on_period(self, period: Period) -> bool:
         """A period has closed. Whether it triggers (trace migration_throttle); `percent` is then new."""

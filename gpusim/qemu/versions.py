@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gpusim.qemu.parameters import Parameters
+from gpusim.qemu.rules import SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
 from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule
 from gpusim.qemu.sync_timer import (
     FALLBACK_SYNC_INTERVAL_NS,
@@ -30,6 +31,9 @@ class Version:
     """What one QEMU does.
 
     Attributes:
+        throttle, sync_timer, switchover: make a migration's rules; rules.py says what those offer.
+        foresees_ticks: a tick that its timer's rule does not want now it will not want later, whatever
+            syncs come before; so nobody need stop to ask.
         released: False: a patch that was posted, or what somebody might do.
         fallback_sync_interval_ns: None: it has no fallback sync.
         counts_flushed_bytes: the rate limit sees bytes when they are flushed, not when queued.
@@ -44,9 +48,10 @@ class Version:
             10.1 skips it (ram.c:migration_bitmap_clear_dirty).
     """
 
-    throttle: Callable[[Parameters], ThrottleRule] = ThrottleRule
-    sync_timer: Callable[[int, SyncTimerState | None], SyncTimerRule] = SyncTimerRule
-    switchover: Callable[[], SwitchoverRule] = SwitchoverRule
+    throttle: Callable[[Parameters], ThrottlePolicy] = ThrottleRule
+    sync_timer: Callable[[int, SyncTimerState | None], SyncTimerPolicy] = SyncTimerRule
+    switchover: Callable[[], SwitchoverPolicy] = SwitchoverRule
+    foresees_ticks: bool = True
     released: bool = True
     fallback_sync_interval_ns: int | None
     counts_flushed_bytes: bool = True

@@ -86,10 +86,13 @@ def _read(folders: list[Path]) -> tuple[list[_Run], list[str]]:
             skipped.append(f"{folder.name}: there is no {TIMELINE_NPZ}")
         except (ResultsError, OSError, ValueError, BadZipFile) as error:
             skipped.append(f"{folder.name}: {error}")
-    versions = [str(summary["qemu_version"]) for _, summary, _ in found]
+    versions = [
+        style.decider(str(summary["qemu_version"]), str(summary.get("policies", "")))
+        for _, summary, _ in found
+    ]
     folders = [folder for folder, _, _ in found]
     candidates = (
-        [style.qemu(version) for version in versions],
+        versions,
         _telling([folder.name for folder in folders]),
         [folder.name for folder in folders],
         [f"{folder.parent.name}/{folder.name}" for folder in folders],  # the same run of two sweeps

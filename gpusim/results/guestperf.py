@@ -86,7 +86,7 @@ def _hardware(result: Result, vcpus: int) -> dict[str, Any]:
 def _scenario(result: Result, config: Settings | None) -> dict[str, Any]:
     limit = setting(config, "limit.simulated", 0)
     return {
-        "name": f"gpusim, {style.qemu(result.summary.qemu_version)}",
+        "name": f"gpusim, {style.decider(result.summary.qemu_version, result.summary.policies)}",
         "downtime": setting(config, "migration.downtime_limit", 0),  # ms
         "bandwidth": _bandwidth_mib_per_s(config),
         "max_iters": 0,  # gpusim limits no iterations

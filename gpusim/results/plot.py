@@ -141,7 +141,7 @@ def verdict_sentence(status: str, verdict: str | None, total_s: float) -> str:
 
 def _title(summary: Summary) -> str:
     outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
-    vm = f"{format_bytes(summary.vm_bytes)} VM, {style.qemu(summary.qemu_version)}"
+    vm = f"{format_bytes(summary.vm_bytes)} VM, {style.decider(summary.qemu_version, summary.policies)}"
     return f"{outcome}  \u00b7  {vm}"
 
 

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from gpusim.plug_ins import KINDS
 from gpusim.records import Alternative, Result, Summary
 from gpusim.results import style
 from gpusim.results.plot import facts, verdict_sentence
@@ -32,6 +33,7 @@ SIBLINGS = {
     "guestperf.json": "the run as QEMU's guestperf-plot reads it",
     "gpusim.log": "the log",
 }
+POLICIES = tuple(f"migration.{name}" for name in KINDS)
 MAIN_SETTINGS = (
     "vm.memory",
     "vm.vcpus",
@@ -47,6 +49,7 @@ MAIN_SETTINGS = (
     "migration.downtime_limit",
     "migration.max_cpu_throttle",
     "migration.fallback_sync_interval",
+    *POLICIES,
     "tracking.mode",
 )
 WHY = {
@@ -57,6 +60,8 @@ WHY = {
     "link.bandwidth": "a faster link",
     "migration.max_bandwidth": "QEMU may use more of the link",
     "migration.downtime_limit": "the guest may stand still for longer, in ms",
+    **dict.fromkeys(POLICIES, "QEMU's own rule in its place"),
+    "migration.manager": "nobody beside QEMU",
 }
 LONGEST_VALUE = 120  # characters of a setting; a recorded pace has thousands
 
@@ -149,7 +154,7 @@ def report_page(
     """The page as HTML; see write_report."""
     summary = result.summary
     outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
-    vm = f"{format_bytes(summary.vm_bytes)} VM, {style.qemu(summary.qemu_version)}"
+    vm = f"{format_bytes(summary.vm_bytes)} VM, {style.decider(summary.qemu_version, summary.policies)}"
     sections = [
         _section("figures", "Key figures", _key_figures(result, config)),
         _section("picture", "The run in one picture", _figure(result, picture)),

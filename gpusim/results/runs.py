@@ -212,7 +212,10 @@ def _read_object(path: Path, found: Found, name: str) -> dict[str, Any] | None:
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value.keys() == {"target", "args"}:  # a policy is its class
+            yield f"{prefix}{key}", value["target"]
+            yield from _flat(value["args"], f"{prefix}{key}.args.")
+        elif isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             plain = not isinstance(value, dict | list)

@@ -35,7 +35,7 @@ def story(result: Result, config: Settings | None = None) -> list[str]:
         _first_pass(result, config),
         _later_passes(result),
         _first_rise(result, trigger, config),
-        _later_rises(result),
+        _later_rises(result, config),
         _fallback_syncs(result, config),
         _management(result),
         _guest(result.summary),
@@ -58,7 +58,7 @@ def _beginning(result: Result, config: Settings | None) -> str:
     wire += f" through {channels} multifd channel{'s' * (channels > 1)}" if channels else ""
     wire += "" if limit in (0, "unlimited") else f" at no more than {_rate(limit)}"
     return (
-        f"{before}{style.qemu(summary.qemu_version)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
+        f"{before}{style.decider(summary.qemu_version, summary.policies)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
         f"{wire}. It sends all memory once while the guest goes on writing, then what was written "
         f"meanwhile, pass after pass; in a sync it asks which pages those are."
     )
@@ -110,6 +110,8 @@ def _first_rise(result: Result, trigger: int, config: Settings | None) -> str:
     if not raised:
         if setting(config, "migration.auto_converge", True) is False:
             return "The guest was never slowed down: auto-converge is off."
+        if rule := setting(config, "migration.throttle_rule"):
+            return f"The guest was never slowed down: the rule {rule['target']} saw no reason."
         return (
             f"The guest was never slowed down: no two periods between syncs dirtied more than "
             f"{trigger} % of what they sent, QEMU's throttle_trigger_threshold."
@@ -117,6 +119,11 @@ def _first_rise(result: Result, trigger: int, config: Settings | None) -> str:
     first, second = raised[0]
     periods = [_period(sync) for sync in (first, second) if sync is not None and sync.period_ms]
     at = style.moment(second.time_s, result.summary.total_time_s)
+    if rule := setting(config, "migration.throttle_rule"):
+        return (
+            f"At {at} the rule {rule['target']}, in the place of QEMU's, began to slow the guest down, by "
+            f"a throttle of {second.cpu_throttle_percentage} %."
+        )
     return (
         f"At {at} QEMU began to slow the guest down, by a throttle of "
         f"{second.cpu_throttle_percentage} %: for the second time a period had dirtied more than "
@@ -131,15 +138,17 @@ def _period(sync: SyncRecord) -> str:
     return f"{format_bytes(dirty)} dirtied, {format_bytes(sent)} sent in {seconds}{share}"
 
 
-def _later_rises(result: Result) -> str:
+def _later_rises(result: Result, config: Settings | None) -> str:
     raised = rises(result)
     if len(raised) < 2:
         return ""
     last = raised[-1][1]
     at = style.moment(last.time_s, result.summary.total_time_s)
     again = "once more" if len(raised) == 2 else f"{len(raised) - 1} more times"
+    own_rule = setting(config, "migration.throttle_rule")
+    reason = "" if own_rule else ", each time for two such periods"
     return (
-        f"The same happened {again}, each time for two such periods: the last step, at {at}, "
+        f"The same happened {again}{reason}: the last step, at {at}, "
         f"took the throttle to {last.cpu_throttle_percentage} %, where it stayed for "
         f"{style.duration(result.summary.time_at_max_throttle_s)}."
     )

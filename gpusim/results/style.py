@@ -108,6 +108,11 @@ def moment(time_s: float, total_s: float) -> str:
     return f"{text} {name}"
 
 
+def decider(version: str, policies: str = "") -> str:
+    """The version, and what decides in its place: "QEMU 9.2 with throttle_rule my_rules:MyThrottle"."""
+    return f"{qemu(version)} with {policies}" if policies else qemu(version)
+
+
 def qemu(version: str) -> str:
     """The version as people write it: "qemu_9_2" is "QEMU 9.2", "seed_v2" is "seed v2"."""
     if version.startswith("qemu_"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gpusim.plug_ins import KINDS
 from gpusim.qemu.versions import VERSIONS
 from gpusim.results import style
 from gpusim.results.runs import Run
@@ -20,6 +21,7 @@ from gpusim.units import NS_PER_S, format_bytes, parse_bytes, parse_bytes_per_s,
 SEED = "seed"
 FALLBACK = "migration.fallback_sync_interval"
 VERSION = "migration.version"
+POLICIES = tuple(f"migration.{name}" for name in KINDS)
 ABSENT = ""  # a key that this run's config does not have
 
 _NO_INPUT = (
@@ -119,6 +121,8 @@ def value(run: Run, key: str) -> Value:
         return Value(style.qemu(str(raw)), None)
     if isinstance(raw, bool):
         return Value("on" if raw else "off", None)
+    if key in POLICIES:
+        return Value("none" if raw is None else str(raw).rpartition(":")[2], None)
     if raw is None:
         return Value("null", None)
     kind = _kind(key, raw)

@@ -76,7 +76,7 @@ def trace_events(result: Result, columns: Timeline) -> list[TraceEvent]:
 
 
 def _names(result: Result) -> Iterator[TraceEvent]:
-    name = f"migration, {style.qemu(result.summary.qemu_version)}"
+    name = f"migration, {style.decider(result.summary.qemu_version, result.summary.policies)}"
     yield {"ph": "M", "pid": PROCESS, "name": "process_name", "args": {"name": name}}
     for track, name in TRACKS.items():
         of = {"ph": "M", "pid": PROCESS, "tid": track}

@@ -1,0 +1,190 @@
+"""Is a class found, checked and refused in one line that names the way out?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim import AttemptConfig, Config, ConfigError, MigrationConfig, PolicyConfig, simulate
+from gpusim.plug_ins import source_hash
+from gpusim.run_hash import run_hash
+from gpusim.scenario import resolve
+from tests.simulation.scenarios import config
+
+HERE = "tests.policies.user_rules"
+
+
+def with_policies(base: Config | None = None, **policies: Any) -> Config:
+    """A config with policies, each said as target or as target and args."""
+    said = {n: p if isinstance(p, tuple) else (p,) for n, p in policies.items()}
+    base = base or config("1GiB")
+    made = {name: PolicyConfig(*policy) for name, policy in said.items()}
+    return replace(base, migration=replace(base.migration, **made))
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("my_rules", "must be module:Class, such as my_rules:MyThrottle"),
+        ("", "must be module:Class"),
+        ("my_rules:", "must be module:Class"),
+        ("my rules:Mine", "must be module:Class"),
+        ("no_such_module:Mine", "no module no_such_module on Python's path or in"),
+        ("tests.policies.no_such:Mine", "no module tests.policies.no_such"),
+        (f"{HERE}:Missing", f"{HERE} has no Missing; its classes: Fixed, Stateful"),
+        (f"{HERE}:no_class", "no_class is no class but of type function"),
+        (f"{HERE}:Watcher", "lacks the methods on_sync, on_period; gpusim/qemu/rules.py says what"),
+        (f"{HERE}:Bare", "lacks the attributes parameters, percent, dirty_rate_high_cnt, exhausted"),
+        ("sys:Mine", "sys has no file"),
+    ],
+)  # fmt: skip
+def test_a_target_that_is_no_throttle_rule_is_refused(target: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(with_policies(throttle_rule=target))
+    assert str(error.value).startswith(f"migration.throttle_rule.target = {target}: ")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "says"),
+    [
+        ("Fixed", {"precent": 3}, "takes no precent; it takes percent_at_once"),
+        ("Fixed", {"parameters": 3}, "takes no parameters"),
+        ("Refuses", {}, "needs step"),
+        ("Refuses", {"step": 3}, "cannot be made with them: ValueError: a step of 3 is too small"),
+        ("TakesNothing", {}, "is made with parameters first, and does not take them"),
+        ("Fixed", {3: 3}, "must be names and values, such as {step: 5}"),
+        ("Fixed", [3], "must be names and values"),
+    ],
+)
+def test_arguments_that_are_not_the_class_own_are_refused(
+    target: str, args: Any, says: str
+) -> None:
+    if target == "TakesNothing":
+        with pytest.raises(ConfigError, match=says):
+            resolve(with_policies(throttle_rule=(f"{HERE}:{target}", args)))
+        return
+    with pytest.raises(ConfigError) as error:
+        resolve(with_policies(throttle_rule=(f"{HERE}:{target}", args)))
+    assert str(error.value).startswith(f"migration.throttle_rule.args = {args}: ")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "migration", "says"),
+    [
+        ("throttle_rule", {"auto_converge": False}, "set migration.auto_converge=true"),
+        ("sync_timer_rule", {"auto_converge": False}, "set migration.auto_converge=true"),
+        ("sync_timer_rule", {"version": "qemu_9_1"}, "qemu_9_1 has none"),
+        ("sync_timer_rule", {"fallback_sync_interval": "never"}, "fallback_sync_interval is never"),
+    ],
+)
+def test_a_rule_that_would_never_be_asked_is_refused(
+    policy: str, migration: Any, says: str
+) -> None:
+    target = f"{HERE}:{'Fixed' if policy == 'throttle_rule' else 'Stateful'}"
+    with pytest.raises(ConfigError, match=f"migration.{policy}.target = {target}: .*{says}"):
+        resolve(with_policies(config("1GiB", **migration), **{policy: target}))
+
+
+def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torn_rules.py").write_text("class Mine(:\n")
+    (tmp_path / "needy_rules.py").write_text("import no_such_thing\n")
+    with pytest.raises(ConfigError, match=r"torn_rules cannot be imported: SyntaxError: .*line 1"):
+        resolve(with_policies(throttle_rule="torn_rules:Mine"))
+    with pytest.raises(ConfigError, match="needy_rules cannot be imported: No module named 'no_s"):
+        resolve(with_policies(throttle_rule="needy_rules:Mine"))
+
+
+def test_an_attempt_may_have_a_rule_of_its_own() -> None:
+    """And what is wrong with it is told as the attempt's."""
+    good = {"throttle_rule": {"target": f"{HERE}:Fixed", "args": {"percent_at_once": 7}}}
+    said = replace(config("1GiB"), attempts=[AttemptConfig(migration=good)])
+    assert resolve(said).policies == f"throttle_rule {HERE}:Fixed(percent_at_once=7)"
+    assert run_hash(said) != run_hash(config("1GiB"))
+    bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": {"target": "x"}})])
+    with pytest.raises(ConfigError, match=r"attempts\[0\].migration.throttle_rule.target = x"):
+        resolve(bad)
+    assert run_hash(bad)
+    for wrong in ("x", {"name": "x"}):
+        bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": wrong})])
+        with pytest.raises(ConfigError, match=r"must be of type PolicyConfig \| None"):
+            resolve(bad)
+
+
+def test_a_policy_from_python_is_a_policy_config() -> None:
+    wrong = MigrationConfig(manager={"target": "x:Y"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"migration.manager = .*must be a PolicyConfig, or None"):
+        resolve(replace(config("1GiB"), migration=wrong))
+
+
+def test_a_schedule_cannot_change_a_rule() -> None:
+    entry = {"at": 1, "set": {"throttle_rule": None}}
+    with pytest.raises(ConfigError, match=r"schedule\[0\].set.throttle_rule"):
+        resolve(replace(config(), schedule=[entry]))
+
+
+HELPED = """
+import {helper}
+from gpusim.policies import ThrottleRule
+
+class Mine(ThrottleRule):
+    high_periods = {helper}.COUNT
+"""
+
+
+def hash_of(folder: Path, name: str, count: int) -> str:
+    """Of a run under a rule that takes a number from a module beside it, imported anew."""
+    helper = f"{name}_helper"
+    for module in (name, helper):
+        sys.modules.pop(module, None)
+    (folder / f"{helper}.py").write_text(f"COUNT = {count}\n" + "#" * count)
+    (folder / f"{name}.py").write_text(HELPED.format(helper=helper))
+    source_hash.cache_clear()
+    return run_hash(with_policies(throttle_rule=f"{name}:Mine"))
+
+
+def test_a_changed_source_is_a_changed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    first = hash_of(tmp_path, "hashed_rules", 3)
+    assert hash_of(tmp_path, "hashed_rules", 3) == first
+    assert hash_of(tmp_path, "hashed_rules", 4) != first
+
+
+def test_the_class_and_its_arguments_are_in_the_hash() -> None:
+    hashes = [
+        run_hash(with_policies(throttle_rule=policy))
+        for policy in (f"{HERE}:Fixed", (f"{HERE}:Fixed", {"percent_at_once": 7}), f"{HERE}:Raises")
+    ]
+    assert len({*hashes, run_hash(config("1GiB"))}) == 4
+    assert run_hash(with_policies(throttle_rule="no_such_module:Mine"))
+
+
+def test_the_module_of_the_current_directory_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    code = "from gpusim.policies import ThrottleRule\nclass Mine(ThrottleRule): pass\n"
+    (tmp_path / "rules_here.py").write_text(code)
+    base = config("1GiB")
+    mine = simulate(with_policies(base, throttle_rule="rules_here:Mine"))
+    assert mine.syncs == simulate(base).syncs
+    assert mine.summary.policies == "throttle_rule rules_here:Mine"
+
+
+def test_qemus_own_rules_offer_what_the_protocols_ask_for() -> None:
+    own = {
+        "throttle_rule": "gpusim.qemu.throttle:EarlyThrottleRule",
+        "sync_timer_rule": "gpusim.qemu.sync_timer:SyncTimerRule",
+        "switchover_rule": "gpusim.qemu.switchover:SwitchoverRule",
+    }
+    assert resolve(with_policies(**own)).policies.count(":") == 3
+    assert MigrationConfig().manager is None

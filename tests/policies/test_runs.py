@@ -1,0 +1,218 @@
+"""Does a run do what a user's rule says, in both modes alike, and fail where the rule does?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim import (
+    AttemptConfig,
+    Config,
+    EvacuationConfig,
+    GuestConfig,
+    Result,
+    TrackingConfig,
+    VmConfig,
+    WriterConfig,
+    evacuate,
+    simulate,
+    simulate_many,
+)
+from gpusim.alternatives import alternatives
+from gpusim.plan import plan
+from gpusim.results import swept
+from gpusim.results.runs import Run, _flat
+from tests.policies.test_plug_ins import HERE, with_policies
+from tests.policies.user_rules import Watcher
+from tests.simulation.scenarios import config, throttle_steps
+
+
+def busy(**changes: Any) -> Config:
+    """1 GiB at 60 MB/s whose quarter is written all the time: a pass of 18 s, then many."""
+    writer = WriterConfig(working_set="256MiB", page_writes_per_s=1e5)
+    base = {"workload": writer, "limit_s": 60, "max_bandwidth": 60_000_000}
+    return config("1GiB", **{**base, **changes})
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "throttle": {"throttle_rule": (f"{HERE}:Fixed", {"percent_at_once": 85})},
+    "timer": {"sync_timer_rule": f"{HERE}:Stateful"},
+    "switchover": {"switchover_rule": f"{HERE}:Patient", "throttle_rule": f"{HERE}:Fixed"},
+    "manager": {"manager": f"{HERE}:Watcher"},
+    "cloud_hypervisor": {
+        "throttle_rule": "gpusim.policies.cloud_hypervisor:IterationThrottle",
+        "switchover_rule": "gpusim.policies.cloud_hypervisor:WholeIterations",
+    },
+    "all": {
+        "throttle_rule": f"{HERE}:Fixed",
+        "sync_timer_rule": f"{HERE}:Stateful",
+        "switchover_rule": f"{HERE}:Patient",
+        "manager": (f"{HERE}:Watcher", {"every_ms": 333}),
+    },
+}
+
+
+@pytest.mark.parametrize("tracking", ["kvm_manual", "tcg"])
+@pytest.mark.parametrize("name", RULES)
+def test_ticks_and_closed_form_give_the_same_run(name: str, tracking: str) -> None:
+    costly = TrackingConfig(mode=tracking, listeners_ms=70, misaligned_ms=30)
+    base = with_policies(busy(tracking=costly, fallback_sync_interval="1s"), **RULES[name])
+    closed, seen = simulate(base), Watcher.seen
+    ticked = simulate(base, ticked=True)
+    assert ticked.syncs == closed.syncs
+    assert ticked.events == closed.events
+    assert ticked.knots[-1] == closed.knots[-1]
+    if "manager" in RULES[name]:
+        assert seen == Watcher.seen
+        assert len(seen) > 20
+
+
+def test_the_throttle_is_the_rules() -> None:
+    found = simulate(with_policies(busy(), **RULES["throttle"]))
+    assert [percent for _, percent in throttle_steps(found)] == [85]
+    assert throttle_steps(found)[0][0] == found.syncs[1].time_s
+
+
+def test_forced_syncs_come_at_every_third_tick() -> None:
+    """The rule does not spare the first pass, and counts its own ticks."""
+    found = simulate(with_policies(busy(fallback_sync_interval="1s"), **RULES["timer"]))
+    forced = [sync.time_s for sync in found.syncs if sync.kind == "fallback"]
+    assert forced[:4] == pytest.approx([3, 6, 9, 12], abs=0.2)
+
+
+def test_switchover_waits_for_what_the_rule_wants() -> None:
+    rules = RULES["switchover"]["throttle_rule"]
+    calm = busy(workload=WriterConfig(working_set="256MiB", page_writes_per_s=2e3))
+    patient = simulate(with_policies(calm, **RULES["switchover"]))
+    plain = simulate(with_policies(calm, throttle_rule=rules))
+    limit = plain.syncs[-1].threshold_bytes
+    assert patient.syncs[-2].remaining_bytes <= limit / 4 * 1.05
+    assert plain.syncs[-2].remaining_bytes > limit / 4
+
+
+def test_a_manager_is_shown_what_query_migrate_shows() -> None:
+    slow = {"fallback_sync_interval": "never", "bandwidth": "60MB/s", "max_bandwidth": 0}
+    found = simulate(with_policies(busy(**slow), manager=f"{HERE}:Watcher"))
+    first, *others = Watcher.seen
+    assert (first.why, first.time_ns, first.dirty_sync_count) == ("sync", 0, 1)
+    assert first.remaining_bytes == first.total_bytes == 2**30
+    assert [s.why for s in others[:3]] == ["time"] * 3
+    assert [s.time_ns for s in others[:3]] == [1_700_000_000 * n for n in (1, 2, 3)]
+    assert others[0].downtime_limit_ms == 101
+    assert others[0].bandwidth_bytes_per_s == pytest.approx(40e6, rel=0.03)
+    # within a page: header included on the wire
+    sent = (first.total_bytes - others[0].remaining_bytes) * 4104 / 4096
+    assert others[0].transferred_bytes == pytest.approx(sent, rel=1e-3)
+    exact = [sync.time_s for sync in found.syncs if sync.kind == "exact"]
+    assert [s.time_ns / 1e9 for s in others if s.why == "sync"] == pytest.approx(exact)
+    paused = [s for s in others if not s.vm_runs]
+    assert len(paused) == 3  # told at its sixth to eighth look
+
+
+def test_a_cancel_says_who_and_why() -> None:
+    found = simulate(with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5})))
+    assert found.summary.verdict == "cancelled"
+    assert found.summary.reason == "cancelled after 7.6 s by Quitter: enough"
+    assert found.summary.policies == f"manager {HERE}:Quitter(at_s=7.5)"
+
+
+def test_a_manager_costs_its_looks_and_not_seconds() -> None:
+    """One that asks for nothing stops the sender nowhere: the knots are those without it."""
+    idle = (f"{HERE}:Wrong", {"orders": {}})
+    base = busy(limit_s=600)
+    assert len(simulate(with_policies(base, manager=idle)).knots) == len(simulate(base).knots)
+
+
+@pytest.mark.parametrize(
+    ("orders", "says"),
+    [
+        ({"set": {"downtime_limit": -1}}, "Wrong ordered set.downtime_limit = -1"),
+        (
+            {"set": {"downtime_limit": "1s"}},
+            "Wrong ordered set.downtime_limit = 1s: must be of type",
+        ),
+        ({"set": {"auto_converge": False}}, "Wrong ordered set.auto_converge"),
+        ({"do": "stop"}, "Wrong ordered do = stop: must be one of pause, resume, cancel"),
+        ({"again_ns": 0}, "Wrong ordered again_ns = 0 at 0 ns: must be a whole number, and later"),
+        ({"again_ns": 2.5e9}, "must be a whole number"),
+    ],
+)
+def test_an_order_that_cannot_be_done_fails_the_run(orders: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says.replace(".", r"\.")) as error:
+        simulate(with_policies(busy(), manager=(f"{HERE}:Wrong", {"orders": orders})))
+    assert type(error.value) is ValueError
+
+
+def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
+    with pytest.raises(ValueError, match=r"TooMuch\.percent = 120: must be a whole number from 1"):
+        simulate(with_policies(busy(), throttle_rule=f"{HERE}:TooMuch"))
+    with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be a whole number, 1 ms or"):
+        simulate(with_policies(busy(), sync_timer_rule=f"{HERE}:Restless"))
+    with pytest.raises(LookupError, match="no idea what to do"):
+        simulate(with_policies(busy(), throttle_rule=f"{HERE}:Raises"))
+
+
+def test_the_responsive_throttle_as_a_class_is_the_version() -> None:
+    target = "gpusim.qemu.what_if:ResponsiveThrottleRule"
+    writer = WriterConfig(working_set="768MiB", page_writes_per_s=2e4)
+    base = {"workload": writer, "fallback_sync_interval": "1500ms"}
+    version = simulate(busy(version="what_if_responsive", **base))
+    assert simulate(with_policies(busy(**base), throttle_rule=target)).syncs == version.syncs
+    assert version.syncs != simulate(busy(**base)).syncs
+
+
+def test_a_dry_run_names_the_rule() -> None:
+    told = plan(with_policies(busy(), manager=(f"{HERE}:Watcher", {"every_ms": 900})))
+    assert f"policies     manager {HERE}:Watcher(every_ms=900)\n" in told
+
+
+def test_what_would_have_helped_tries_qemus_own_rule() -> None:
+    gentle = (f"{HERE}:Fixed", {"percent_at_once": 1})
+    calm = busy(limit_s=300, downtime_limit=2000)
+    tried = alternatives(with_policies(calm, throttle_rule=gentle), look_ahead_s=1.5)
+    own = next(change for change in tried if change.key == "migration.throttle_rule")
+    assert (own.value, own.outcome) == ("null", "converges")
+
+
+@pytest.mark.slow
+def test_worker_processes_find_the_class() -> None:
+    configs = [with_policies(busy(seed=seed), **RULES["throttle"]) for seed in (1, 2)]
+    results = list(simulate_many(configs, workers=2))
+    assert all(isinstance(result, Result) for result in results)
+    assert [r.syncs for r in results] == [simulate(c).syncs for c in configs]
+
+
+def test_two_attempts_have_a_rule_each() -> None:
+    """The throttle's rule of the first attempt leaves nothing to the second."""
+    first = {"manager": {"target": f"{HERE}:Quitter", "args": {"at_s": 19}}}
+    base = replace(busy(), attempts=[AttemptConfig(migration=first), AttemptConfig()])
+    found = simulate(base)
+    assert found.before[0].result.summary.reason.startswith("cancelled after 19")
+    assert found.summary.policies == ""
+    assert found.summary.attempt == 2
+
+
+def test_a_policy_is_its_class_where_runs_are_compared() -> None:
+    """One column of a sweep's table, and one a argument; in figures the class's name alone."""
+    configs = [asdict(busy()), asdict(with_policies(busy(), **RULES["throttle"]))]
+    runs = [
+        Run(name=str(n), folder=Path(), config=dict(_flat(c)), summary={})
+        for n, c in enumerate(configs)
+    ]
+    keys = ["migration.throttle_rule", "migration.throttle_rule.args.percent_at_once"]
+    assert swept.varying(runs) == keys
+    assert [swept.value(run, keys[0]).text for run in runs] == ["none", "Fixed"]
+    assert swept.label(keys[0]) == "throttle rule"
+
+
+def test_a_host_is_emptied_under_a_manager() -> None:
+    """A guest that the manager cancels stays behind, and the evacuation says why."""
+    guest = GuestConfig(vm=VmConfig("1GiB"), workload=busy().workload)
+    base = with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5}))
+    found = evacuate(replace(base, evacuation=EvacuationConfig(guests={"db": guest})))
+    assert found.summary.verdict == "cancelled"
+    assert found.summary.reason == "db stays behind: cancelled after 7.6 s by Quitter: enough"
+    assert found.summary.policies == f"manager {HERE}:Quitter(at_s=7.5)"

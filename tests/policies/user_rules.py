@@ -1,0 +1,131 @@
+"""Rules as a user might write them, good and bad: what tests/policies names as targets."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from gpusim.policies import Orders, Period, Shown, SwitchoverRule, Sync, SyncTimerRule, ThrottleRule
+
+
+class Fixed(ThrottleRule):
+    """The throttle is `percent_at_once` from the first sync of the main loop on."""
+
+    def __init__(self, parameters, percent_at_once: int = 60) -> None:
+        super().__init__(parameters)
+        self._at_once = percent_at_once
+
+    def on_sync(self, sync: Sync) -> bool:
+        first, self.percent = (
+            self.percent == 0,
+            self._at_once if sync.kind == "exact" else self.percent,
+        )
+        return first and self.percent > 0
+
+    def on_period(self, period: Period) -> bool:
+        return False
+
+
+class Stateful(SyncTimerRule):
+    """Syncs at every third tick, whatever has happened: a rule that cannot be foreseen."""
+
+    ticks = 0
+
+    def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
+        self.ticks += 1
+        return self.ticks % 3 == 0
+
+
+class Patient(SwitchoverRule):
+    """Ready at a quarter of what the downtime limit allows."""
+
+    def ready(self, pending_bytes: int, threshold_bytes: int) -> bool:
+        return pending_bytes <= threshold_bytes // 4
+
+
+class Watcher:
+    """Notes all that it is shown, looks every `every_ms` and pauses, sets and resumes as it goes."""
+
+    seen: ClassVar[list[Shown]] = []
+
+    def __init__(self, every_ms: int = 1700) -> None:
+        self._every_ns, self.looks = every_ms * 1_000_000, 0
+        type(self).seen = []
+
+    def look(self, shown: Shown) -> Orders:
+        self.seen.append(shown)
+        self.looks += 1
+        limit = {"downtime_limit": 100 + self.looks, "max_bandwidth": 40_000_000 + self.looks}
+        return Orders(
+            set=limit if self.looks % 4 == 1 else {},
+            do={5: "pause", 8: "resume"}.get(self.looks),
+            again_ns=shown.time_ns + self._every_ns,
+        )
+
+
+class Quitter:
+    """Cancels at a time."""
+
+    def __init__(self, at_s: float) -> None:
+        self._at_ns = int(at_s * 1e9)
+
+    def look(self, shown: Shown) -> Orders:
+        if shown.time_ns >= self._at_ns:
+            return Orders(do="cancel", why="enough")
+        return Orders(again_ns=self._at_ns)
+
+
+class Wrong:
+    """Orders what cannot be done."""
+
+    def __init__(self, orders: dict) -> None:
+        self._orders = orders
+
+    def look(self, shown: Shown) -> Orders:
+        return Orders(**self._orders)
+
+
+class TooMuch(ThrottleRule):
+    def on_sync(self, sync: Sync) -> bool:
+        self.percent = 120
+        return True
+
+
+class Restless(SyncTimerRule):
+    def after_tick(self, dirty_sync_count: int) -> None:
+        super().after_tick(dirty_sync_count)
+        self.tick_ns = 0
+
+
+class Raises(ThrottleRule):
+    def on_period(self, period: Period) -> bool:
+        raise LookupError("no idea what to do")
+
+
+class Refuses(ThrottleRule):
+    def __init__(self, parameters, step: int) -> None:
+        super().__init__(parameters)
+        raise ValueError(f"a step of {step} is too small")
+
+
+class TakesNothing:
+    def __init__(self) -> None:
+        pass
+
+    on_sync = on_period = __init__
+
+
+class Bare:
+    """Has the methods of a throttle's rule and nothing else."""
+
+    def __init__(self, parameters) -> None:
+        pass
+
+    def on_sync(self, sync: Sync) -> bool:
+        return False
+
+    def on_period(self, period: Period) -> bool:
+        return False
+
+
+def no_class() -> None:
+    pass
