@@ -6,13 +6,17 @@ rule of each kind must offer is qemu/rules.py's.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from contextlib import suppress
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +31,7 @@ KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # what it must offer, what i
     "switchover_rule": (SwitchoverPolicy, ()),
     "manager": (Manager, ()),
 }
+LONGEST_ARGUMENT = 40  # characters
 FORM = "must be module:Class, such as my_rules:MyThrottle for the class MyThrottle of my_rules.py"
 
 
@@ -49,8 +54,14 @@ def described(migration: MigrationConfig) -> str:
 
 
 def _called(policy: PolicyConfig) -> str:
-    arguments = ", ".join(f"{name}={value}" for name, value in policy.args.items())
+    arguments = ", ".join(f"{name}={_short(value)}" for name, value in policy.args.items())
     return f"{policy.target}({arguments})" if arguments else policy.target
+
+
+def _short(value: object) -> str:
+    """An argument in a title; the config has all of it."""
+    text = str(value)
+    return text if len(text) <= LONGEST_ARGUMENT else f"{text[: LONGEST_ARGUMENT - 3]}..."
 
 
 def factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:
@@ -71,13 +82,18 @@ def factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:
         _reject_lack(f"{key}.target", policy.target, protocol, "methods", lacks)
     _check_arguments(f"{key}.args", policy, rule, told)
     try:
-        made = rule(*given, **policy.args)
+        made = _make(rule, policy, *given)
     except Exception as error:
         problem = f"{policy.target} cannot be made with them: {type(error).__name__}: {error}"
         reject(f"{key}.args", policy.args, problem)
     if lacks := [m for m, is_method in members.items() if not is_method and not hasattr(made, m)]:
         _reject_lack(f"{key}.target", policy.target, protocol, "attributes", lacks)
-    return partial(rule, **policy.args)
+    return lambda *given: _make(rule, policy, *given)
+
+
+def _make(rule: type, policy: PolicyConfig, *given: Any) -> Any:
+    """With arguments of its own, so that a rule that uses up a list leaves the config as it was."""
+    return rule(*given, **deepcopy(policy.args))
 
 
 def _members(protocol: type) -> dict[str, bool]:
@@ -133,7 +149,7 @@ def _imported(key: str, target: str, name: str) -> ModuleType:
             where = f"no module {error.name} on Python's path or in {os.getcwd()}"
             reject(key, target, f"{where}; go to its folder, or set PYTHONPATH to it")
         reject(key, target, f"{name} cannot be imported: {error}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reject(key, target, f"{name} cannot be imported: {type(error).__name__}: {error}")
 
 
@@ -172,8 +188,8 @@ def sources_of(migration: MigrationConfig) -> list[str]:
 def source_hash(name: str) -> str:
     """Of a module that is imported, and of those it uses that lie in the same folder or below it.
 
-    As they were when this was first asked: a process keeps what it has imported. Installed packages are
-    not looked into; gpusim's own source is in every run's hash.
+    As they were when this was first asked: a process keeps what it has imported. Of an
+    installed package the module alone counts; gpusim's own source is in every run's hash.
     """
     module = sys.modules[name]
     if vars(module).get("__file__") is None:  # built into Python
@@ -193,16 +209,34 @@ def _files(module: ModuleType, folder: Path) -> set[Path]:
         module = waiting.pop()
         path = Path(vars(module).get("__file__") or os.devnull).resolve()
         seen.add(module.__name__)
-        if not path.is_relative_to(folder) or "site-packages" in path.parts:
+        installed = "site-packages" in path.parts
+        if not path.is_relative_to(folder) or (installed and found):
             continue
         found.add(path)
-        names = {
+        names: set[Any] = {
             value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
             for value in vars(module).values()
         }
+        names |= _named_imports(path, module.__package__)
         waiting += [
             sys.modules[name]
             for name in names - seen
-            if name in sys.modules and not f"{name}.".startswith("gpusim.")
+            if sys.modules.get(name) and not f"{name}.".startswith("gpusim.")
         ]
     return found
+
+
+def _named_imports(path: Path, package: str | None) -> set[str]:
+    """Modules that a file's import statements may mean; what is left of a number does not tell its own."""
+    if path.suffix != ".py":
+        return set()
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            said = "." * node.level + (node.module or "")
+            with suppress(ImportError):  # of a statement that has not run, and could not
+                base = importlib.util.resolve_name(said, package)
+                names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -42,8 +43,8 @@ def run_hash(config: Config) -> str:
 def _sources_of_policies(config: Config) -> list[str]:
     found = sources_of(config.migration)
     for attempt in config.attempts:
-        keys = getattr(attempt, "migration", {})  # an attempt that is none the run will refuse
-        said = {name: value for name, value in keys.items() if name in KINDS}
+        keys = getattr(attempt, "migration", None)  # an attempt that is none the run will refuse
+        said = {name: keys[name] for name in KINDS if isinstance(keys, Mapping) and name in keys}
         try:
             found += sources_of(changed("migration", MigrationConfig(), said))
         except ConfigError as error:  # the run will say so

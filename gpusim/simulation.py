@@ -26,7 +26,7 @@ from gpusim.guest.run_time import RunTime, TickedRunTime
 from gpusim.layout import IntArray
 from gpusim.pages.pages import Pages
 from gpusim.qemu.process import Process
-from gpusim.qemu.rules import Shown
+from gpusim.qemu.rules import Orders, Shown
 from gpusim.qemu.switchover import threshold_size
 from gpusim.qemu.sync import Period, Sync, SyncAccounting
 from gpusim.records import (
@@ -467,6 +467,8 @@ class Migration:
             )
         )
         name = type(self.manager).__name__
+        if not isinstance(orders, Orders):
+            raise ValueError(f"{name}.look answered {orders!r}: must be Orders")
         try:
             for action in ordered(orders, now_ns, self.set_to, parameters_of):
                 self._act(action)

@@ -9,11 +9,17 @@ Source: kubevirt/enhancements, veps/sig-compute/291-dynamic-downtime-tuning/vep.
 
 from __future__ import annotations
 
+import math
+
 from gpusim.qemu.rules import Orders, Shown
 from gpusim.units import NS_PER_MS, NS_PER_S
 
 POLL_NS = 400 * NS_PER_MS
 QEMUS_DOWNTIME_MS = 300
+LONGEST_DOWNTIME_MS = (
+    2_000_000  # migration/options.c:migrate_params_check, and the enhancement's own
+)
+MOST_STEPS, LONGEST_S = 1000, 1e8
 
 
 def _poll_at(t_ns: float) -> int:
@@ -42,10 +48,12 @@ class DowntimeRamp:
         start_after_iteration: int = 3,
         cooldown_s: float = 10,
     ) -> None:
-        if steps < 2 or not 0 < initial_ms <= ceiling_ms or cooldown_s <= 0:
+        if not 2 <= steps <= MOST_STEPS or not 0 < cooldown_s <= LONGEST_S:
             raise ValueError(
-                "steps are 2 or more, 0 < initial_ms <= ceiling_ms, cooldown_s above 0"
+                f"steps are 2 to {MOST_STEPS}, cooldown_s is above 0, up to {LONGEST_S:g}"
             )
+        if not 1 <= initial_ms <= ceiling_ms <= LONGEST_DOWNTIME_MS:
+            raise ValueError("1 <= initial_ms <= ceiling_ms <= 2000000")
         self._limits_ms = [
             round(initial_ms + (ceiling_ms - initial_ms) * step / (steps - 1))
             for step in range(steps)
@@ -111,8 +119,14 @@ class StallDetector:
         completion_s_per_gib: float = 150,
         completion_factor: float = 2,
     ) -> None:
-        if progress_timeout_s <= 0 or switchover_timeout_s <= 0 or completion_s_per_gib <= 0:
-            raise ValueError("timeouts are above 0")
+        timeouts_s = (progress_timeout_s, switchover_timeout_s, completion_s_per_gib)
+        if not all(0 < timeout_s <= LONGEST_S for timeout_s in timeouts_s):
+            raise ValueError(f"timeouts are above 0, up to {LONGEST_S:g} s")
+        if not isinstance(max_downtime_ms, int) or not 0 < max_downtime_ms <= LONGEST_DOWNTIME_MS:
+            raise ValueError("max_downtime_ms is whole, from 1 to 2000000")
+        factors = (possible_factor, completion_factor, patience_decay)
+        if not all(0 <= factor < math.inf for factor in factors):
+            raise ValueError("factors and patience_decay are 0 or more, and finite")
         if not 0 < ewma_alpha <= 1 or not 0 <= margin_percent < 100:
             raise ValueError("ewma_alpha lies above 0 and up to 1, margin_percent from 0 to 99")
         self._timeout_ns = progress_timeout_s * NS_PER_S

@@ -56,7 +56,7 @@ def test_the_ramp_follows_the_documents_timetable() -> None:
     "wrong", [{"steps": 1}, {"initial_ms": 0}, {"initial_ms": 2000}, {"cooldown_s": 0}]
 )
 def test_a_ramp_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="steps are 2 or more"):
+    with pytest.raises(ValueError, match=r"steps are 2 to 1000|1 <= initial_ms"):
         DowntimeRamp(**wrong)
 
 
@@ -115,6 +115,24 @@ def test_the_completion_timeout_counts_the_vms_memory() -> None:
 
 def test_a_limit_below_qemus_holds_from_the_start() -> None:
     assert StallDetector(max_downtime_ms=200).look(shown(0, 1)).set == {"downtime_limit": 200}
+
+
+@pytest.mark.parametrize(
+    ("rule", "args", "says"),
+    [
+        (StallDetector, {"completion_s_per_gib": float("inf")}, "timeouts are above 0"),
+        (StallDetector, {"progress_timeout_s": float("nan")}, "timeouts are above 0"),
+        (StallDetector, {"max_downtime_ms": 900.5}, "max_downtime_ms is whole"),
+        (StallDetector, {"possible_factor": -1}, "factors and patience_decay are 0 or more"),
+        (DowntimeRamp, {"steps": 10**9}, "steps are 2 to 1000"),
+        (DowntimeRamp, {"ceiling_ms": 3_000_000}, "ceiling_ms <= 2000000"),
+    ],
+)
+def test_arguments_that_a_run_would_fail_of_are_refused(
+    rule: type, args: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        rule(**args)
 
 
 @pytest.mark.slow

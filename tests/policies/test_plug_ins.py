@@ -95,9 +95,12 @@ def test_a_rule_that_would_never_be_asked_is_refused(
 def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "torn_rules.py").write_text("class Mine(:\n")
+    (tmp_path / "quitting_rules.py").write_text("raise SystemExit(0)\n")
     (tmp_path / "needy_rules.py").write_text("import no_such_thing\n")
     with pytest.raises(ConfigError, match=r"torn_rules cannot be imported: SyntaxError: .*line 1"):
         resolve(with_policies(throttle_rule="torn_rules:Mine"))
+    with pytest.raises(ConfigError, match="quitting_rules cannot be imported: SystemExit: 0"):
+        resolve(with_policies(throttle_rule="quitting_rules:Mine"))
     with pytest.raises(ConfigError, match="needy_rules cannot be imported: No module named 'no_s"):
         resolve(with_policies(throttle_rule="needy_rules:Mine"))
 
@@ -112,6 +115,7 @@ def test_an_attempt_may_have_a_rule_of_its_own() -> None:
     with pytest.raises(ConfigError, match=r"attempts\[0\].migration.throttle_rule.target = x"):
         resolve(bad)
     assert run_hash(bad)
+    assert run_hash(replace(said, attempts=[AttemptConfig(migration=None)]))  # type: ignore[arg-type]
     for wrong in ("x", {"name": "x"}):
         bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": wrong})])
         with pytest.raises(ConfigError, match=r"must be of type PolicyConfig \| None"):
@@ -131,31 +135,64 @@ def test_a_schedule_cannot_change_a_rule() -> None:
 
 
 HELPED = """
-import {helper}
+{imports}
 from gpusim.policies import ThrottleRule
 
 class Mine(ThrottleRule):
-    high_periods = {helper}.COUNT
+    high_periods = {count}
 """
+WAYS = [("import {}", "{}.COUNT"), ("from {} import COUNT", "COUNT")]
 
 
-def hash_of(folder: Path, name: str, count: int) -> str:
+def hash_of(folder: Path, name: str, count: int, way: tuple[str, str]) -> str:
     """Of a run under a rule that takes a number from a module beside it, imported anew."""
     helper = f"{name}_helper"
     for module in (name, helper):
         sys.modules.pop(module, None)
     (folder / f"{helper}.py").write_text(f"COUNT = {count}\n" + "#" * count)
-    (folder / f"{name}.py").write_text(HELPED.format(helper=helper))
+    imports, value = (text.format(helper) for text in way)
+    (folder / f"{name}.py").write_text(HELPED.format(imports=imports, count=value))
     source_hash.cache_clear()
     return run_hash(with_policies(throttle_rule=f"{name}:Mine"))
 
 
-def test_a_changed_source_is_a_changed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_changed_source_is_a_changed_run(
+    way: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("sys.dont_write_bytecode", True)
-    first = hash_of(tmp_path, "hashed_rules", 3)
-    assert hash_of(tmp_path, "hashed_rules", 3) == first
-    assert hash_of(tmp_path, "hashed_rules", 4) != first
+    first = hash_of(tmp_path, "hashed_rules", 3, way)
+    assert hash_of(tmp_path, "hashed_rules", 3, way) == first
+    assert hash_of(tmp_path, "hashed_rules", 4, way) != first
+
+
+def test_a_long_argument_is_cut_where_people_read() -> None:
+    said = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": list(range(5000))}))
+    assert resolve(said).policies.endswith("(limits_ms=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11...)")
+
+
+def test_an_installed_rule_counts_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    code = "from gpusim.policies import ThrottleRule\nclass Mine(ThrottleRule): pass\n"
+    hashes = set()
+    for number in range(2):
+        sys.modules.pop("installed_rules", None)
+        (folder / "installed_rules.py").write_text(code + "#" * number)
+        source_hash.cache_clear()
+        hashes.add(run_hash(with_policies(throttle_rule="installed_rules:Mine")))
+    assert len(hashes) == 2
+
+
+def test_a_rule_that_uses_up_its_arguments_leaves_the_config_as_it_was() -> None:
+    said = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": [400, 500]}))
+    before = run_hash(said)
+    first = simulate(said)
+    assert run_hash(said) == before
+    assert simulate(said).events == first.events
 
 
 def test_the_class_and_its_arguments_are_in_the_hash() -> None:

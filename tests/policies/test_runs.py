@@ -151,6 +151,8 @@ def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:TooMuch"))
     with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be a whole number, 1 ms or"):
         simulate(with_policies(busy(), sync_timer_rule=f"{HERE}:Restless"))
+    with pytest.raises(ValueError, match=r"Silent\.look answered None: must be Orders"):
+        simulate(with_policies(busy(), manager=f"{HERE}:Silent"))
     with pytest.raises(LookupError, match="no idea what to do"):
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:Raises"))
 

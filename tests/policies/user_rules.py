@@ -62,6 +62,16 @@ class Watcher:
         )
 
 
+class UsesUp:
+    """Sets one limit after another from a list, which it empties."""
+
+    def __init__(self, limits_ms: list[int]) -> None:
+        self._limits_ms = limits_ms
+
+    def look(self, shown: Shown) -> Orders:
+        return Orders(set={"downtime_limit": self._limits_ms.pop()} if self._limits_ms else {})
+
+
 class Quitter:
     """Cancels at a time."""
 
@@ -82,6 +92,13 @@ class Wrong:
 
     def look(self, shown: Shown) -> Orders:
         return Orders(**self._orders)
+
+
+class Silent:
+    """Forgets to answer."""
+
+    def look(self, shown: Shown) -> None:
+        return None
 
 
 class TooMuch(ThrottleRule):
