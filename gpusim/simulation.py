@@ -168,7 +168,8 @@ class Migration:
         self.waiting_deeds: list[Callable[[], None]] = []  # for a tick to end
         self.deed_timers: list[Timer] = []
         self.manager = scenario.manager() if scenario.manager else None
-        self.manager_timer = self._deed_timer(partial(self._manage, "time"))
+        self.manager_timer = self._deed_timer(self._manage_in_time)
+        self.manager_again_ns = NEVER_NS  # when it wants to look next
         self.dirty_pages_rate = 0  # of the last period
         self.cancelled, self.cancelled_why = False, ""
         self.done: list[Action] = []
@@ -447,6 +448,11 @@ class Migration:
             )
         self._knot()
 
+    def _manage_in_time(self) -> None:
+        """The manager's time has come, unless a sync's look that came first has set another."""
+        if self.manager_again_ns <= self.clock.now_ns:
+            self._manage("time")
+
     def _manage(self, why: Literal["sync", "time"]) -> None:
         """Let the manager look, and do what it orders."""
         assert self.manager is not None
@@ -477,11 +483,13 @@ class Migration:
         if orders.do == "cancel":
             self.cancelled_why = f" by {name}: {orders.why}" if orders.why else f" by {name}"
         self.manager_timer.cancel()
+        self.manager_again_ns = NEVER_NS
         if orders.again_ns is not None and not self.cancelled:
             if not isinstance(orders.again_ns, int) or orders.again_ns <= now_ns:
                 again = f"again_ns = {orders.again_ns!r} at {now_ns} ns"
                 raise ValueError(f"{name} ordered {again}: must be a whole number, and later")
-            self.manager_timer.arm(orders.again_ns)
+            self.manager_again_ns = max(orders.again_ns, now_ns + NS_PER_MS)
+            self.manager_timer.arm(self.manager_again_ns)
 
     def _look(self) -> int:
         """Draw what the guest has written since the last look; pages newly dirty."""
@@ -586,12 +594,12 @@ class Migration:
         due = self.actions if merged.kind != "final" else ()  # then nobody is listened to any more
         while due and (self.actions[0].at_sync or 0) <= accounting.dirty_sync_count:
             self._schedule(partial(self._act, self.actions.popleft()), end_ns)
-        if self.manager is not None and merged.kind != "final":
-            self._schedule(partial(self._manage, "sync"), end_ns)
         if merged.kind in ("exact", "fallback"):
             waits = self._next_action_ns() < NEVER_NS or self.actions or self.waiting_deeds
             exhausted = self.throttle.exhausted and not waits
             self.stuck.after_sync(merged.start_ns, self.pages.wraps, merged.pending, exhausted)
+        if self.manager is not None and merged.kind != "final":
+            self._schedule(partial(self._manage, "sync"), end_ns)
 
     def _note_stall(self, merged: _Merged, end_ns: int) -> None:
         """For how long a sync kept the big lock from the main loop, and from vCPUs that need it.

@@ -147,7 +147,9 @@ class Orders:
         set: parameters under QEMU's names, as `schedule` sets them: {"downtime_limit": 600}.
         do: pause, resume or cancel; None: nothing.
         why: of a cancel, for people; the run's reason says it.
-        again_ns: when to look next besides the syncs; None: at syncs alone.
+        again_ns: when to look next besides the syncs, a millisecond from now or later (an earlier time is
+            taken as that); None: at syncs alone. One who may still act says when: a migration that gets
+            nowhere while nobody is waited for is given up (`limit.stop_when_stuck`).
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)

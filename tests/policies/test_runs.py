@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from gpusim.plan import plan
 from gpusim.results import swept
 from gpusim.results.runs import Run, _flat
 from tests.policies.test_plug_ins import HERE, with_policies
-from tests.policies.user_rules import Watcher
+from tests.policies.user_rules import Onlooker, Watcher
 from tests.simulation.scenarios import config, throttle_steps
 
 
@@ -110,6 +111,23 @@ def test_a_manager_is_shown_what_query_migrate_shows() -> None:
     assert [s.time_ns / 1e9 for s in others if s.why == "sync"] == pytest.approx(exact)
     paused = [s for s in others if not s.vm_runs]
     assert len(paused) == 3  # told at its sixth to eighth look
+
+
+def test_a_manager_that_waits_for_nothing_does_not_keep_a_hopeless_migration_going() -> None:
+    hopeless = busy(auto_converge=False, limit_s=300)
+    hopeless = replace(hopeless, limit=replace(hopeless.limit, stop_when_stuck=True))
+    alone = simulate(hopeless).summary
+    watched = simulate(with_policies(hopeless, manager=f"{HERE}:Onlooker")).summary
+    assert alone.verdict == watched.verdict == "not_converged"
+    assert alone.total_time_s == watched.total_time_s
+
+
+def test_looks_are_a_millisecond_apart() -> None:
+    eager = (f"{HERE}:Onlooker", {"eager": True})
+    simulate(with_policies(busy(limit_s=0.1), manager=eager))
+    steps = [b - a for a, b in itertools.pairwise(Onlooker.seen_ns)]
+    assert 90 <= len(steps) <= 110
+    assert min(steps) == 1_000_000
 
 
 def test_a_cancel_says_who_and_why() -> None:

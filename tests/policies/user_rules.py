@@ -72,6 +72,20 @@ class UsesUp:
         return Orders(set={"downtime_limit": self._limits_ms.pop()} if self._limits_ms else {})
 
 
+class Onlooker:
+    """Does nothing; looks at syncs, and all the time if it is `eager`."""
+
+    seen_ns: ClassVar[list[int]] = []
+
+    def __init__(self, eager: bool = False) -> None:
+        self._eager = eager
+        type(self).seen_ns = []
+
+    def look(self, shown: Shown) -> Orders:
+        self.seen_ns.append(shown.time_ns)
+        return Orders(again_ns=shown.time_ns + 1 if self._eager else None)
+
+
 class Quitter:
     """Cancels at a time."""
 
