@@ -26,7 +26,7 @@ from gpusim.guest.run_time import RunTime, TickedRunTime
 from gpusim.layout import IntArray
 from gpusim.pages.pages import Pages
 from gpusim.qemu.process import Process
-from gpusim.qemu.rules import Orders, Shown
+from gpusim.qemu.rules import Orders, Shown, checked_tick_ns
 from gpusim.qemu.switchover import threshold_size
 from gpusim.qemu.sync import Period, Sync, SyncAccounting
 from gpusim.records import (
@@ -272,15 +272,7 @@ class Migration:
         if self.sync_timer is None or not self.parameters.auto_converge:
             return
         if self.sync_timer_rule.start():
-            self.sync_timer.arm(now_ns + self._tick_ns)
-
-    @property
-    def _tick_ns(self) -> int:
-        tick_ns = self.sync_timer_rule.tick_ns
-        if not isinstance(tick_ns, int) or tick_ns < NS_PER_MS:
-            name = type(self.sync_timer_rule).__name__
-            raise ValueError(f"{name}.tick_ns = {tick_ns!r}: must be a whole number, 1 ms or more")
-        return tick_ns
+            self.sync_timer.arm(now_ns + checked_tick_ns(self.sync_timer_rule))
 
     def _sync_timer_tick(self) -> None:
         """The fallback timer fires in the main loop, and reads the log if it is time for a sync."""
@@ -399,7 +391,11 @@ class Migration:
     def _tick_after(self, tick_ns: int) -> int:
         """When the sync timer fires after a tick: it is re-armed when the main loop has come to it."""
         woken_ns = max(tick_ns, self.bql_free_ns)
-        return woken_ns - self.clock.vm_ns(woken_ns) % NS_PER_MS + self._tick_ns
+        return (
+            woken_ns
+            - self.clock.vm_ns(woken_ns) % NS_PER_MS
+            + checked_tick_ns(self.sync_timer_rule)
+        )
 
     def _schedule(self, deed: Callable[[], None], at_ns: int) -> None:
         """Do something at a time."""

@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import Period, Sync
+from gpusim.units import NS_PER_MS
 
 
 class ThrottlePolicy(Protocol):
@@ -87,6 +88,19 @@ class SyncTimerPolicy(Protocol):
 
     def after_tick(self, dirty_sync_count: int) -> None:
         """The tick is over; the count includes the sync it forced."""
+
+
+def checked_tick_ns(rule: SyncTimerPolicy) -> int:
+    """Its `tick_ns`, read after each tick.
+
+    Raises:
+        ValueError: it is no whole number of 1 ms or more; with less, time would stand still.
+    """
+    tick_ns = rule.tick_ns
+    if not isinstance(tick_ns, int) or tick_ns < NS_PER_MS:
+        name = type(rule).__name__
+        raise ValueError(f"{name}.tick_ns = {tick_ns!r}: must be a whole number, 1 ms or more")
+    return tick_ns
 
 
 class SwitchoverPolicy(Protocol):

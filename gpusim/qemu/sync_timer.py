@@ -47,9 +47,11 @@ class SyncTimerRule:
     stops_under_lock = True
     needs_auto_converge = False
 
-    def __init__(self, interval_ns: int, state: SyncTimerState | None = None) -> None:
+    def __init__(self, interval_ns: int, state: object = None) -> None:
         self.tick_ns = interval_ns
-        self.state = state or SyncTimerState(self.first_count)
+        if not isinstance(state, SyncTimerState):  # none, or a rule of another kind's
+            state = SyncTimerState(self.first_count)
+        self.state = state
 
     def start(self) -> bool:
         """Whether the timer is to be armed, an interval from now."""
@@ -115,7 +117,7 @@ class SeedV2(SyncTimerRule):
     f36590f6...1727630000.git.yong.huang@smartx.com ("PATCH v2 1/3", 2024-09-30).
     """
 
-    def __init__(self, interval_ns: int, state: SyncTimerState | None = None) -> None:
+    def __init__(self, interval_ns: int, state: object = None) -> None:
         super().__init__(POLL_INTERVAL_NS, state)
         self._interval_ns = interval_ns
 

@@ -24,10 +24,12 @@ from gpusim import (
 )
 from gpusim.alternatives import alternatives
 from gpusim.plan import plan
+from gpusim.qemu.process import Process
+from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
 from gpusim.results import swept
 from gpusim.results.runs import Run, _flat
 from tests.policies.test_plug_ins import HERE, with_policies
-from tests.policies.user_rules import Onlooker, Watcher
+from tests.policies.user_rules import Onlooker, Restless, Watcher
 from tests.simulation.scenarios import config, throttle_steps
 
 
@@ -120,6 +122,21 @@ def test_a_manager_that_waits_for_nothing_does_not_keep_a_hopeless_migration_goi
     watched = simulate(with_policies(hopeless, manager=f"{HERE}:Onlooker")).summary
     assert alone.verdict == watched.verdict == "not_converged"
     assert alone.total_time_s == watched.total_time_s
+
+
+def test_a_rules_state_means_nothing_to_another_rule() -> None:
+    """A user's timer in one attempt, QEMU's own in the next of the same process."""
+    assert SyncTimerRule(5 * 10**9, 7).state == SyncTimerRule(5 * 10**9).state
+    kept = SyncTimerState(3)
+    assert SyncTimerRule(5 * 10**9, kept).state is kept
+
+
+def test_a_timer_left_armed_that_stops_ticking_is_told() -> None:
+    """Between two migrations too, where it would tick for ever at one time."""
+    restless = Restless(10**9)
+    process = Process(sync_timer_left_ns=10)
+    with pytest.raises(ValueError, match="tick_ns = 0"):
+        process.idle(restless, 10**12, auto_converge=True)
 
 
 def test_looks_are_a_millisecond_apart() -> None:
