@@ -139,7 +139,10 @@ def check(found: Outcome) -> None:
     """Hold an outcome to what the first line of this file promises."""
     assert not found.left_running, found
     assert not found.leftovers, found
-    assert len(found.files) == found.whole == (found.code == 0), found
+    assert len(found.files) == found.whole <= 1, (
+        found
+    )  # one that was killed may just have written it
+    assert found.whole or found.code != 0, found
     if found.code == 0:  # it was faster
         assert not found.said, found
     elif found.code == -signal.SIGKILL:

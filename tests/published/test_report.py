@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.published import report, tables
-from gpusim.published.rows import Outcome, Run, simulated
+from gpusim.published.rows import Outcome, Run
 from gpusim.validation.cli import main
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
@@ -114,21 +114,3 @@ def test_bad_input_is_one_line(
     assert printed.err.startswith("error: ")
     assert said in printed.err
     assert printed.err.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_all_published_measurements() -> None:
-    """How many cells agree and how close they are, and what the tables' notes say of their rows."""
-    found = simulated([tables.load(name) for name in tables.names()])
-    cells = [outcome for outcome in found if outcome.table.name == "gudkov"]
-    assert len(cells) == 48
-    assert sum(cell.converged == cell.row.converges for cell in cells) >= 45
-    for cell in cells:
-        edge = cell.row.cell[0] == "5G" and cell.row.cell[1] in ("125 ms", "250 ms")
-        if cell.converged and cell.row.converges and not edge:
-            assert report.close(cell), cell.row.name
-    errors = {outcome.row.name: outcome.error_percent for outcome in found}
-    assert abs(errors["raised from 150 ms"] or 99) < 15
-    (fixed,) = (outcome for outcome in found if outcome.row.name == "fixed 300 ms")
-    times = sorted(run.total_s for run in fixed.runs)
-    assert f"{times[0]:.0f} to {times[-1]:.0f} s, where the ten" in fixed.table.notes
