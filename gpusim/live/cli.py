@@ -253,6 +253,8 @@ def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
             asked.append(number)
 
         loop = asyncio.get_running_loop()
+        # A connection that was cut short leaves errors nobody waits for; the line about it is ours.
+        loop.set_exception_handler(lambda loop, context: None)
         ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
         for number in ours:
             loop.add_signal_handler(number, stop, number)

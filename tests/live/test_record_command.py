@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -93,3 +95,20 @@ def test_a_program_that_cannot_be_started(
     )
     assert code == 1
     assert "cannot be started (Exec format error)" in line
+
+
+def test_an_error_that_nobody_waits_for_adds_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """What asyncio would tell of a connection that was cut: the one line is the recorder's own."""
+
+    async def cut_short() -> int:
+        async def fails() -> None:
+            raise EOFError
+
+        lost = asyncio.gather(fails())
+        await asyncio.sleep(0.01)
+        del lost
+        gc.collect()
+        return 1
+
+    assert cli.ended_by_signals(cut_short()) == 1
+    assert not caplog.records  # asyncio would log it, to stderr
