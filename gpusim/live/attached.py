@@ -28,13 +28,12 @@ from gpusim.live.session import (
     sample,
 )
 from gpusim.live.trace_log import TraceLine, parsed
-from gpusim.validation.recording import LEAST_SAMPLES, SETUP
+from gpusim.validation.recording import LEAST_SAMPLES, MIB, SETUP
 
 ANSWER_TIMEOUT_S = 120.0  # QEMU's main loop waits for syncs, and those of big VMs take long
 TRACE_TIMEOUT_S = 3.0  # for the last line of a log that QEMU writes by itself
 TRACE_SLACK_S = 1.0  # between a trace's start and the one that total-time tells
 IDLE = {"none", *ENDED}
-MIB = 2**20
 
 
 @dataclass(kw_only=True)

@@ -16,10 +16,8 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from gpusim.checks import in_range, reject, whole
 from gpusim.config import ConfigError
-from gpusim.validation.recording import FOREIGN_CAPABILITIES
+from gpusim.validation.recording import FOREIGN_CAPABILITIES, GUEST_STARTS_MIB, UNFILLED_END_MIB
 
-GUEST_STARTS_MIB = 16  # below lie its program and its counter
-UNFILLED_END_MIB = 2  # what firmware keeps for itself
 MOST_MIB = 3072  # the pc machine puts more elsewhere, where 32 bits do not reach
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
 MOST_LOOPS = 10**7  # some 20 ms; a hundred times that at the highest throttle, and it writes still

@@ -15,7 +15,7 @@ from gpusim.records import Result
 from gpusim.results import style
 from gpusim.results.plot import headline, panels, picture
 from gpusim.validation.quantities import measured, simulated, throttles
-from gpusim.validation.recording import Recording
+from gpusim.validation.recording import MIB, Recording
 from gpusim.validation.report import error_percent
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 BANDS_PERCENT = (5, 10)
 FARTHEST_PERCENT = 60.0  # errors beyond are drawn at the edge, as arrows
 MARKS = ("o", "s", "D", "^", "v")
-MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,10 @@ READERS: dict[str, Callable[[bytes], bytes]] = {
     ".json.gz": gzip.decompress,
 }
 MIB = 2**20
+GUEST_STARTS_MIB = (
+    16  # the recorded guest's memory: below lie its program and its counter, all else zero
+)
+UNFILLED_END_MIB = 2  # what firmware keeps for itself, and the default of `fill` leaves out
 SHIPPED = Path(__file__).parent / "data"
 RECORDER = SHIPPED / "recorder"  # made by gpusim-record
 

@@ -29,11 +29,16 @@ from gpusim.config import (
     WriterConfig,
 )
 from gpusim.validation import sync_record, unseen_guest
-from gpusim.validation.recording import MIB, RecordedGuest, Recording, Sample
+from gpusim.validation.recording import (
+    GUEST_STARTS_MIB,
+    MIB,
+    UNFILLED_END_MIB,
+    RecordedGuest,
+    Recording,
+    Sample,
+)
 
 PAGES_PER_MIB = 256
-LOADED_FROM_MIB = 16  # the guest's program; everything below is zero
-UNFILLED_END_MIB = 2  # the default of `fill` leaves them out
 
 # How fast a paced guest catches up under TCG on the recordings' machine: data/README.md gives a
 # range only, so a prediction takes its geometric mean.
@@ -181,8 +186,8 @@ def _migration(recording: Recording) -> MigrationConfig:
 def _zero_ranges(recording: Recording, guest: RecordedGuest) -> list[list[int]]:
     """What the guest's program leaves zero, in bytes: below itself and behind what it fills."""
     mem_mib, fill = recording.ram_bytes // MIB, guest.fill_mib
-    end = mem_mib - UNFILLED_END_MIB if fill is None else LOADED_FROM_MIB + fill
-    ranges = [(0, LOADED_FROM_MIB), (end, mem_mib)]
+    end = mem_mib - UNFILLED_END_MIB if fill is None else GUEST_STARTS_MIB + fill
+    ranges = [(0, GUEST_STARTS_MIB), (end, mem_mib)]
     return [[first * MIB, last * MIB] for first, last in ranges if last > first]
 
 
