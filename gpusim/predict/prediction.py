@@ -1,0 +1,122 @@
+"""What comes out of a prediction: bands over an ensemble of simulated migrations.
+
+Data alone: ensemble.py makes it, page.py and report.py tell it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpusim.config import Config
+from gpusim.predict.fit import Fit
+from gpusim.predict.profile import Profile
+from gpusim.records import Summary
+
+LOW, MIDDLE, HIGH = 5, 50, 95  # percent of the members that a band's edges lie above
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A quantity over members: nine in ten lie between `low` and `high`."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def band(values: Sequence[float]) -> Band:
+    """The band of one value or more."""
+    low, middle, high = np.percentile(values, [LOW, MIDDLE, HIGH])
+    return Band(low=float(low), middle=float(middle), high=float(high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One simulated migration.
+
+    Attributes:
+        config: what was simulated.
+        summary: what came of it.
+        throttle_s: throttle percent -> when it was first set, s since the migrate command; in rising order.
+    """
+
+    config: Config
+    summary: Summary
+    throttle_s: dict[int, float]
+
+    @property
+    def converges(self) -> bool:
+        return self.summary.verdict == "converged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThrottleStep:
+    """A step of the throttle: how many members come to it, and when."""
+
+    percent: int
+    share: float
+    time_s: Band
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What to expect of a migration.
+
+    Attributes:
+        profile: of the VM.
+        fit: the guest that fits the profile best; each member has one of its own.
+        members: simulated, in the order of their seeds.
+        assumptions: what was not known and how it was taken; doubts about the profile first.
+    """
+
+    profile: Profile
+    fit: Fit
+    members: tuple[Member, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def probability(self) -> float:
+        """Share of the members that converge."""
+        return sum(member.converges for member in self.members) / len(self.members)
+
+    @property
+    def converges(self) -> bool:
+        """The verdict: whether more than half do."""
+        return self.probability > 0.5
+
+    def agreeing(self) -> list[Member]:
+        """The members whose verdict is the prediction's, by total time: one or more."""
+        agreeing = [one for one in self.members if one.converges == self.converges]
+        return sorted(agreeing, key=lambda one: one.summary.total_time_s)
+
+    def band(self, quantity: str) -> Band | None:
+        """Of a numeric field of Summary, over the agreeing members; None where most have none."""
+        values = [getattr(one.summary, quantity) for one in self.agreeing()]
+        known = [float(value) for value in values if value is not None]
+        return band(known) if 2 * len(known) > len(values) else None
+
+    @property
+    def middle(self) -> Member:
+        """The agreeing member of median total time: the run that a report shows."""
+        agreeing = self.agreeing()
+        return agreeing[len(agreeing) // 2]
+
+    @property
+    def heavy(self) -> Member:
+        """The member that nineteen in twenty are no harder than: those that do not converge are hardest."""
+        ranked = sorted(self.members, key=lambda m: (not m.converges, m.summary.total_time_s))
+        return ranked[round((len(ranked) - 1) * HIGH / 100)]
+
+    def throttle_steps(self) -> list[ThrottleStep]:
+        """Each percent that a member set, rising."""
+        percents = sorted({percent for one in self.members for percent in one.throttle_s})
+        steps = []
+        for percent in percents:
+            times = [one.throttle_s[percent] for one in self.members if percent in one.throttle_s]
+            steps.append(
+                ThrottleStep(percent=percent, share=len(times) / len(self.members), time_s=band(times))
+            )
+        return steps
