@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=_repeats, metavar="N", help="recordings to make; default: 1"
     )
     parser.add_argument(
+        "--measure",
+        choices=("quick", "full"),
+        help="measure the dirty rate before, as gpusim-predict does: a profile in the recording",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("outputs/recordings"),
@@ -181,7 +186,7 @@ def _check_together(options: argparse.Namespace) -> None:
         reject("--libvirt", options.libvirt, "converts logs, --qmp watches; name one of them")
     if not (options.qmp or options.libvirt):
         return
-    for option in ("qemu", "repeats"):
+    for option in ("qemu", "repeats", "measure"):
         if getattr(options, option) is not None:
             reject(f"--{option}", getattr(options, option), "is for a QEMU of ours; leave it out")
     if options.scenario:
@@ -231,7 +236,8 @@ def _record(options: argparse.Namespace) -> int:
     for _ in range(options.repeats or 1):
         print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)
         with line() as tell:
-            document = ended_by_signals(record(scenario, options.qemu or QEMU, tell))
+            recording = record(scenario, options.qemu or QEMU, tell, options.measure)
+            document = ended_by_signals(recording)
         path = write_recording(document, options.out, Path(options.scenario).stem)
         print(summary(document, path), flush=True)
     return 0
