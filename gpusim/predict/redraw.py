@@ -18,7 +18,7 @@ from gpusim.predict.evidence import FASTEST, SLOWEST, Evidence, Mixture, evidenc
 from gpusim.predict.profile import Profile
 
 CHAINS = 60  # at least; each gives one guest
-STEPS = 1500
+STEPS = 1000
 LEAST_SHARE = 1e-4  # of what can be written: a smaller writer matters to nobody
 DRIFTS = (0.01, 0.5)
 UNSEEN = 1  # writers besides those of the best fit, for what hides behind them
