@@ -1,20 +1,24 @@
 """A predicted migration as a Hydra experiment: `gpusim --config-dir FOLDER experiment=NAME`.
 
-Owns the translation of a Config back into the keys that make it. It knows which keys differ from the
-default run; what they mean is config.py's.
+Owns the translation of a Config back into the keys that make it: those that differ from the default
+run. What they mean is config.py's.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from gpusim.app import composed_config
-from gpusim.config import PATTERNS, Config
+from gpusim.config import PATTERNS
+from gpusim.predict import story
+from gpusim.predict.prediction import Prediction
+from gpusim.results.files import EXPERIMENT
 
-NAME = "fitted"  # of the experiment, and of its file
 HEAD = """\
 # @package _global_
 # gpusim --config-dir {folder} experiment={name}
@@ -25,20 +29,23 @@ defaults:
 """
 
 
-def experiment_yaml(config: Config, told: str, folder: str = "mine", name: str = NAME) -> str:
-    """The text of `FOLDER/experiment/NAME.yaml`; composing it gives `config`.
+def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
+    """The middle member's migration as the text of `FOLDER/experiment/NAME.yaml`.
+
+    Composing it gives its config, and any key may be given another value, or swept over.
 
     Args:
-        config: of one migration.
-        told: what it is, in a line.
-        folder: that `--config-dir` shall name.
-        name: of the experiment.
+        prediction: whose middle member it is.
+        path: of the file, which its first comment names; None: `mine/experiment/fitted.yaml`.
     """
+    config = prediction.middle.config
+    path = path or Path("mine", EXPERIMENT)
     pattern = next(name for name, kind in PATTERNS.items() if type(config.workload) is kind)
     base = composed_config([f"workload=base_{pattern}"])
     keys = _differing(asdict(config), asdict(base))
-    line = " ".join(told.split())
-    text = HEAD.format(folder=folder, name=name, told=line, pattern=pattern)
+    told = f"{story.subject(prediction)}: the middle one of {len(prediction.members)} simulated"
+    folder = shlex.quote(str(path.parent.parent))
+    text = HEAD.format(folder=folder, name=path.stem, told=told, pattern=pattern)
     return text + (OmegaConf.to_yaml(OmegaConf.create(keys)) if keys else "")
 
 

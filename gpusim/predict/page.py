@@ -49,7 +49,7 @@ def lines(prediction: Prediction, advice: Any = None, better: Any = None) -> str
         _guest(prediction),
         _bullets("Assumed and in doubt", story.doubts(prediction)),
     ]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def _expected(prediction: Prediction) -> list[str]:

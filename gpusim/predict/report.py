@@ -20,7 +20,7 @@ from gpusim.predict.figure import draw_prediction
 from gpusim.predict.page import document
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
 from gpusim.results import begin_run, require_matplotlib, write_run
-from gpusim.results.files import EXPERIMENT, PREDICTION, PREDICTION_PNG
+from gpusim.results.files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
 from gpusim.results.report import Foreword, section
 from gpusim.results.whole import write_text
 from gpusim.run_hash import run_hash
@@ -28,7 +28,7 @@ from gpusim.simulation import simulate
 from gpusim.version import __version__
 
 
-def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path) -> None:
+def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path) -> Path:
     """Write the folder of the middle member's run, with the prediction: the summary last of all.
 
     Its run, and those at both ends of the band, are simulated once more, for their timelines.
@@ -37,6 +37,9 @@ def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path)
         prediction: to tell.
         advice, better: see page.lines.
         folder: made if missing; what an earlier run left there is replaced.
+
+    Returns:
+        The page.
 
     Raises:
         ResultsError: matplotlib is missing; nothing is written.
@@ -52,7 +55,7 @@ def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path)
     write_text(folder / PREDICTION, numbers + "\n")
     experiment = folder / EXPERIMENT
     experiment.parent.mkdir(exist_ok=True)
-    write_text(experiment, experiment_yaml(config, story.subject(prediction), str(folder)))
+    write_text(experiment, experiment_yaml(prediction, experiment))
     draw_prediction(prediction, result, edges, folder / PREDICTION_PNG)
     picture = (folder / PREDICTION_PNG).read_bytes()
     write_run(
@@ -62,6 +65,7 @@ def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path)
         run_hash=run_hash(config),
         foreword=_foreword(prediction, advice, better, picture),
     )
+    return folder / REPORT
 
 
 def _edges(prediction: Prediction) -> list[Member]:
