@@ -32,7 +32,7 @@ defaults:
 def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
     """The middle member's migration as the text of `FOLDER/experiment/NAME.yaml`.
 
-    Composing it gives its config, and any key may be given another value, or swept over.
+    Composing it gives its config, with pictures; any key may be given another value, or swept over.
 
     Args:
         prediction: whose middle member it is.
@@ -43,6 +43,7 @@ def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
     pattern = next(name for name, kind in PATTERNS.items() if type(config.workload) is kind)
     base = composed_config([f"workload=base_{pattern}"])
     keys = _differing(asdict(config), asdict(base))
+    keys.pop("plot", None)  # members have none, as nobody would look at them
     told = f"{story.subject(prediction)}: the middle one of {len(prediction.members)} simulated"
     folder = shlex.quote(str(path.parent.parent))
     text = HEAD.format(folder=folder, name=path.stem, told=told, pattern=pattern)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path)
         OSError: a file cannot be written; summary.json is then not there.
     """
     require_matplotlib()
-    config = prediction.middle.config
+    config = replace(prediction.middle.config, plot=True)
     result, *edges = [
         simulate(member.config) for member in (prediction.middle, *_edges(prediction))
     ]
