@@ -142,6 +142,7 @@ def _member(member: Member) -> dict[str, Any]:
     summary = member.summary
     return {
         "seed": member.config.seed,
+        "converges": member.converges,
         "verdict": summary.verdict,
         "reason": summary.reason,
         **{name: getattr(summary, name) for name in BANDS},

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpusim.predict.fit import Fit, WriterEstimate
-from gpusim.predict.prediction import HIGH, LOW, Band, Prediction
+from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
 from gpusim.predict.profile import Profile
 from gpusim.results import style
 from gpusim.results.answer import OUTCOMES
@@ -83,21 +83,26 @@ def verdict(prediction: Prediction) -> list[str]:
     """Whether it converges, how probable that is, and why; a sentence each."""
     count = len(prediction.members)
     did = sum(member.converges for member in prediction.members)
-    said = {0: "none", count: "all"}.get(did, f"{did}")
-    of = f" {count}" if did == count else f" of {count}"
-    many = f"{said}{of} simulated migrations do" if count > 1 else "the one simulated migration"
-    if count == 1:
-        many += " does" if did else " does not"
-    shares = f" ({percent(100 * prediction.probability)})" if 0 < did < count else ""
     lines = [
-        f"{_opening(prediction)}: {many}{shares}.",
-        f"The middle one: {_reason(prediction, True)}.",
+        f"{_opening(prediction)}: {_how_many(did, count)}.",
+        f"The middle one: {_reason(prediction.middle)}.",
     ]
-    if 0 < did < count:
-        ends = Counter(m.summary.verdict or m.summary.status for m in prediction.members)
-        others = [f"{ends[end]} {words}" for end, words in OUTCOMES.items() if ends[end]]
-        lines.append(f"{', '.join(others)}; one of the others: {_reason(prediction, False)}.")
+    others = [one for one in prediction.members if one.converges != prediction.converges]
+    if others:
+        ends = Counter(one.summary.verdict or one.summary.status for one in prediction.members)
+        told = ", ".join(f"{ends[end]} {words}" for end, words in OUTCOMES.items() if ends[end])
+        which = f"one of the {len(others)}" if len(others) > 1 else "the other one"
+        lines.append(f"{told}; {which}: {_reason(others[0])}.")
     return lines
+
+
+def _how_many(did: int, count: int) -> str:
+    if count == 1:
+        return f"the one simulated migration {'does' if did else 'does not'}"
+    if did in (0, count):
+        return f"{f'all {count}' if did else f'none of {count}'} simulated migrations do{'' if did else 'es'}"
+    share = percent(100 * did / count)
+    return f"{did} of {count} simulated migrations {'does' if did == 1 else 'do'} ({share})"
 
 
 def _opening(prediction: Prediction) -> str:
@@ -107,10 +112,7 @@ def _opening(prediction: Prediction) -> str:
     return "Does not converge" if surely else "Probably does not converge"
 
 
-def _reason(prediction: Prediction, agrees: bool) -> str:
-    """Why the middle one, or one of those that end otherwise, ended as it did."""
-    others = (m for m in prediction.members if m.converges != prediction.converges)
-    member = prediction.middle if agrees else next(others)
+def _reason(member: Member) -> str:
     return member.summary.reason.rstrip(".; ")
 
 

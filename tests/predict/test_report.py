@@ -1,0 +1,162 @@
+"""Is a prediction's folder the run of its middle member, whole, and does its page say what was predicted?"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim.app import composed_config
+from gpusim.config import Config, PolicyConfig, TrackingConfig
+from gpusim.predict.experiment import experiment_yaml
+from gpusim.predict.page import document
+from gpusim.predict.prediction import Member, Prediction
+from gpusim.predict.report import write_report
+from gpusim.results import begin_run, read_summary, whole_run
+from gpusim.run_hash import run_hash
+from gpusim.simulation import simulate
+from tests.predict import predictions
+from tests.results.strict_page import Page
+
+PREDICTIONS = {
+    "all": lambda: predictions.prediction(),
+    "mixed": lambda: predictions.prediction(13, 20),
+    "none": lambda: predictions.prediction(0, 20),
+    "one": lambda: predictions.prediction(1, 1),
+    "idle": lambda: idle(),
+    "not_measured": lambda: predictions.prediction(profile=predictions.profile(measurements=())),
+    "never_throttled": lambda: predictions.prediction(
+        members=tuple(replace(one, throttle_s={}) for one in predictions.members(5, 5))
+    ),
+}
+
+
+def idle() -> Prediction:
+    config = predictions.config(writers=())
+    member = Member(config=config, summary=predictions.summary(), throttle_s={})
+    return predictions.prediction(fit=predictions.fit(writers=()), members=(member,) * 3)
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
+    prediction = PREDICTIONS[name]()
+    folder = tmp_path / "new"
+    assert write_report(prediction, None, None, folder) == folder / "report.html"
+    config = replace(prediction.middle.config, plot=True)
+    assert whole_run(folder, run_hash(config), plot=True)
+    found = json.loads((folder / "prediction.json").read_text())
+    assert found == document(prediction)
+    assert (folder / "prediction.png").read_bytes().startswith(b"\x89PNG")
+    page = Page((folder / "report.html").read_text())
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {part["aria-labelledby"] for part in page.all("section")} <= set(ids)
+    assert all(th["scope"] in ("row", "col") for th in page.all("th"))
+    hrefs = [str(link["href"]) for link in page.all("a") if not str(link["href"]).startswith("#")]
+    assert {"prediction.json", "prediction.png", "experiment/fitted.yaml"} <= set(hrefs)
+    assert all((folder / href).is_file() for href in hrefs)
+    assert not page.all("script")
+
+
+def test_the_run_is_the_middle_member_simulated_again(tmp_path: Path) -> None:
+    prediction = predictions.prediction(13, 20)
+    write_report(prediction, None, None, tmp_path)
+    again = simulate(prediction.middle.config).summary
+    found = read_summary(tmp_path)
+    assert (found["seed"], found["total_time_s"]) == (again.seed, again.total_time_s)
+
+
+def test_the_page_says_what_was_predicted_before_the_run(tmp_path: Path) -> None:
+    write_report(predictions.prediction(13, 20), None, None, tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    words = " ".join(" ".join(page.text).split())
+    assert words.count("Probably converges in 107 s (102 to 112 s)") >= 2  # the title, the heading
+    for said in ("13 of 20 simulated migrations do (65 %)", "102 to 112 s", "20,500 page writes/s"):
+        assert said in words
+    assert words.index("13 of 20") < words.index("Key figures")
+
+
+def test_what_somebody_else_wrote_is_text_not_markup(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"&"
+    odd = predictions.prediction(
+        profile=predictions.profile(source=evil), assumptions=(evil,), fit=predictions.fit(doubts=(evil,))
+    )  # fmt: skip
+    write_report(odd, None, None, tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert not page.all("script")
+    assert "".join(page.text).count(evil) >= 3
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(predictions.prediction(), None, None, tmp_path)
+    rename = os.replace
+
+    def full_disk(source: Path, target: Path) -> None:
+        if Path(target).name == "prediction.json":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(predictions.prediction(), None, None, tmp_path)
+    there = {path.name for path in tmp_path.iterdir()}
+    assert not there & {"prediction.json", "prediction.png", "summary.json", "report.html"}
+    assert not [name for name in there if name.endswith(".tmp")]
+
+
+def test_a_plain_run_in_the_same_folder_is_no_prediction(tmp_path: Path) -> None:
+    write_report(predictions.prediction(), None, None, tmp_path)
+    begin_run(predictions.config(), tmp_path)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"config.json"}
+
+
+def with_migration(config: Config, **keys: Any) -> Config:
+    return replace(config, migration=replace(config.migration, **keys))
+
+
+CONFIGS = {
+    "two_writers": predictions.config(),
+    "idle": predictions.config(writers=()),
+    "tcg": replace(predictions.config(), tracking=TrackingConfig(mode="tcg", first_write_cost_ns=420)),
+    "parameters": with_migration(
+        predictions.config(7), version="qemu_10_1", downtime_limit=500, max_bandwidth=33554432.0
+    ),
+    "policy": with_migration(
+        predictions.config(),
+        throttle_rule=PolicyConfig(
+            target="gpusim.policies.cloud_hypervisor:CloudHypervisorThrottle", args={}
+        ),
+    ),
+    "blocks": replace(
+        predictions.config(), vm=replace(predictions.config().vm, blocks=[2**26 - 2**20, 2**20])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_experiment_composes_to_the_middle_members_config(name: str, tmp_path: Path) -> None:
+    config = CONFIGS[name]
+    member = Member(config=config, summary=predictions.summary(), throttle_s={})
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(experiment_yaml(predictions.prediction(members=(member,)), path))
+    overrides = ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"]
+    assert composed_config(overrides) == replace(config, plot=True)
+    faster = composed_config([*overrides, "link.bandwidth=25Gbit/s", "seed=99"])
+    assert (faster.link.bandwidth, faster.seed) == ("25Gbit/s", 99)
+
+
+def test_the_experiment_says_how_it_is_run() -> None:
+    text = experiment_yaml(predictions.prediction(), Path("a folder/experiment/web.yaml"))
+    assert text.splitlines()[:2] == [
+        "# @package _global_",
+        "# gpusim --config-dir 'a folder' experiment=web",
+    ]
+    assert "--config-dir mine experiment=fitted" in experiment_yaml(predictions.prediction())
