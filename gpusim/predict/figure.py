@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusim.predict import story
-from gpusim.predict.evidence import Evidence, evidence
+from gpusim.predict.evidence import Evidence, Mixture, evidence
 from gpusim.predict.fit import Fit
 from gpusim.predict.prediction import Prediction
 from gpusim.records import Result
@@ -209,7 +209,9 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
 
 def _counted(fit: Fit, seen: Evidence) -> FloatArray:
     """Pages that the measurements find of the fitted guest."""
-    rates = np.array([writer.rate for writer in fit.writers]).reshape(-1, 1)
-    sequential = np.array([writer.kind == "sequential" for writer in fit.writers]).reshape(-1, 1)
-    pages = np.array([writer.pages for writer in fit.writers])
-    return pages @ seen.reached(rates, sequential) if len(pages) else np.zeros_like(seen.seconds)
+    writers = Mixture(
+        pages=np.array([writer.pages for writer in fit.writers]),
+        rates=np.array([writer.rate for writer in fit.writers]),
+        sequential=np.array([writer.kind == "sequential" for writer in fit.writers], dtype=bool),
+    )
+    return seen.expected(writers)[0]

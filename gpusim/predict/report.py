@@ -63,7 +63,7 @@ def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path)
         folder,
         config=asdict(config),
         run_hash=run_hash(config),
-        foreword=_foreword(prediction, advice, better, picture),
+        foreword=foreword_of(prediction, advice, better, picture),
     )
     return folder / REPORT
 
@@ -76,7 +76,8 @@ def _edges(prediction: Prediction) -> list[Member]:
     return [members[place] for place in places if places[0] < middle < places[1]]
 
 
-def _foreword(prediction: Prediction, advice: Any, better: Any, picture: bytes) -> Foreword:
+def foreword_of(prediction: Prediction, advice: Any, better: Any, picture: bytes) -> Foreword:
+    """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
     told = f"{story.subject(prediction)}: predicted by gpusim {__version__} from {prediction.profile.source}."
     sections = [

@@ -89,7 +89,9 @@ def verdict(prediction: Prediction) -> list[str]:
     ]
     others = [one for one in prediction.members if one.converges != prediction.converges]
     if others:
-        ends = Counter(one.summary.verdict or one.summary.status for one in prediction.members)
+        ends: Counter[str] = Counter(
+            one.summary.verdict or one.summary.status for one in prediction.members
+        )
         told = ", ".join(f"{ends[end]} {words}" for end, words in OUTCOMES.items() if ends[end])
         which = f"one of the {len(others)}" if len(others) > 1 else "the other one"
         lines.append(f"{told}; {which}: {_reason(others[0])}.")

@@ -12,27 +12,19 @@ import pytest
 
 from gpusim.app import composed_config
 from gpusim.config import Config, PolicyConfig, TrackingConfig
+from gpusim.predict import story
 from gpusim.predict.experiment import experiment_yaml
+from gpusim.predict.figure import draw_prediction
 from gpusim.predict.page import document
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.predict.report import write_report
+from gpusim.predict.report import foreword_of, write_report
 from gpusim.results import begin_run, read_summary, whole_run
+from gpusim.results.report import report_page
 from gpusim.run_hash import run_hash
 from gpusim.simulation import simulate
 from tests.predict import predictions
+from tests.results.runs import RUNS
 from tests.results.strict_page import Page
-
-PREDICTIONS = {
-    "all": lambda: predictions.prediction(),
-    "mixed": lambda: predictions.prediction(13, 20),
-    "none": lambda: predictions.prediction(0, 20),
-    "one": lambda: predictions.prediction(1, 1),
-    "idle": lambda: idle(),
-    "not_measured": lambda: predictions.prediction(profile=predictions.profile(measurements=())),
-    "never_throttled": lambda: predictions.prediction(
-        members=tuple(replace(one, throttle_s={}) for one in predictions.members(5, 5))
-    ),
-}
 
 
 def idle() -> Prediction:
@@ -41,9 +33,24 @@ def idle() -> Prediction:
     return predictions.prediction(fit=predictions.fit(writers=()), members=(member,) * 3)
 
 
-@pytest.mark.parametrize("name", PREDICTIONS)
+WHOLE = {  # each is a run, two pictures and more: a second
+    "mixed": lambda: predictions.prediction(13, 20),
+    "idle": idle,
+}
+DRAWN = {
+    "all": predictions.prediction,
+    "none": lambda: predictions.prediction(0, 20),
+    "one": lambda: predictions.prediction(1, 1),
+    "not_measured": lambda: predictions.prediction(profile=predictions.profile(measurements=())),
+    "never_throttled": lambda: predictions.prediction(
+        members=tuple(replace(one, throttle_s={}) for one in predictions.members(5, 5))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
-    prediction = PREDICTIONS[name]()
+    prediction = WHOLE[name]()
     folder = tmp_path / "new"
     assert write_report(prediction, None, None, folder) == folder / "report.html"
     config = replace(prediction.middle.config, plot=True)
@@ -60,38 +67,34 @@ def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
     assert {"prediction.json", "prediction.png", "experiment/fitted.yaml"} <= set(hrefs)
     assert all((folder / href).is_file() for href in hrefs)
     assert not page.all("script")
+    words = " ".join("".join(page.text).split())
+    assert words.count(story.title(prediction)) >= 2  # the title, the heading
+    assert words.index(story.verdict(prediction)[0]) < words.index("Key figures")
+    again, summary = simulate(config).summary, read_summary(folder)
+    assert (summary["seed"], summary["total_time_s"]) == (again.seed, again.total_time_s)
 
 
-def test_the_run_is_the_middle_member_simulated_again(tmp_path: Path) -> None:
-    prediction = predictions.prediction(13, 20)
-    write_report(prediction, None, None, tmp_path)
-    again = simulate(prediction.middle.config).summary
-    found = read_summary(tmp_path)
-    assert (found["seed"], found["total_time_s"]) == (again.seed, again.total_time_s)
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_prediction_can_be_drawn(name: str, tmp_path: Path) -> None:
+    prediction, path = DRAWN[name](), tmp_path / "prediction.png"
+    run = RUNS["converged" if prediction.converges else "not_converged"]()
+    draw_prediction(prediction, run, [run, run], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_says_what_was_predicted_before_the_run(tmp_path: Path) -> None:
-    write_report(predictions.prediction(13, 20), None, None, tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
-    words = " ".join(" ".join(page.text).split())
-    assert words.count("Probably converges in 107 s (102 to 112 s)") >= 2  # the title, the heading
-    for said in ("13 of 20 simulated migrations do (65 %)", "102 to 112 s", "20,500 page writes/s"):
-        assert said in words
-    assert words.index("13 of 20") < words.index("Key figures")
-
-
-def test_what_somebody_else_wrote_is_text_not_markup(tmp_path: Path) -> None:
+def test_what_somebody_else_wrote_is_text_not_markup() -> None:
     evil = "<script>alert('x')</script>\"&"
     odd = predictions.prediction(
         profile=predictions.profile(source=evil), assumptions=(evil,), fit=predictions.fit(doubts=(evil,))
     )  # fmt: skip
-    write_report(odd, None, None, tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
+    page = Page(
+        report_page(RUNS["converged"](), None, None, b"", [], foreword_of(odd, None, None, b""))
+    )
     assert not page.all("script")
     assert "".join(page.text).count(evil) >= 3
 
 
-def test_a_full_disk_leaves_nothing_half_written(
+def test_neither_a_full_disk_nor_a_plain_run_leaves_a_prediction_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_report(predictions.prediction(), None, None, tmp_path)
@@ -102,19 +105,13 @@ def test_a_full_disk_leaves_nothing_half_written(
             raise OSError(28, "No space left on device")
         rename(source, target)
 
-    monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "replace", full_disk)
         write_report(predictions.prediction(), None, None, tmp_path)
-    there = {path.name for path in tmp_path.iterdir()}
-    assert not there & {"prediction.json", "prediction.png", "summary.json", "report.html"}
-    assert not [name for name in there if name.endswith(".tmp")]
-
-
-def test_a_plain_run_in_the_same_folder_is_no_prediction(tmp_path: Path) -> None:
-    write_report(predictions.prediction(), None, None, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
+    (tmp_path / "prediction.json").write_text("of an earlier time")
     begin_run(predictions.config(), tmp_path)
-    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"config.json"}
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
 
 
 def with_migration(config: Config, **keys: Any) -> Config:
