@@ -213,6 +213,7 @@ async def _measured(options: argparse.Namespace) -> Profile:
 def _answer(options: argparse.Namespace, profile: Profile) -> int:
     from gpusim.predict import page
     from gpusim.predict.ensemble import MEMBERS, predicted
+    from gpusim.predict.experiment import experiment_yaml
     from gpusim.predict.settings import host_of
     from gpusim.results.whole import write_text
 
@@ -230,7 +231,7 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         if options.json:
             write_text(options.json, found)
     if options.experiment:
-        write_text(options.experiment, page.experiment(prediction))
+        write_text(options.experiment, experiment_yaml(prediction, options.experiment))
     if options.report:
         from gpusim.predict.report import write_report
 
