@@ -19,6 +19,7 @@ from gpusim.predict.advise import Advice
 from gpusim.predict.fit import Fit
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.profile import Profile
+from gpusim.predict.words import Words
 from gpusim.version import __version__
 
 WIDTH = 100  # columns
@@ -26,6 +27,7 @@ INDENT = "  "
 GAP = 3  # columns between those of a table
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|[kKMGT]?i?B)(?![A-Za-z]))")
 UNBROKEN = "\u00a0"
+NOTED_IN = "--report, --json"
 
 FORMAT = 1
 BANDS = (  # fields of Summary, under their own names
@@ -56,6 +58,7 @@ def lines(prediction: Prediction, advice: Advice | None = None, better: Any = No
         _guest(prediction),
         _limits(advice) if advice is not None else [],
         _bullets("Assumed and in doubt", story.doubts(prediction)),
+        _words(recommended.words(prediction)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -92,6 +95,26 @@ def _limits(advice: Advice) -> list[str]:
     found = _table([recommended.LIMITS, *rows]) if rows else []
     said = [*recommended.notes(advice), recommended.fallback_sync(advice.typical.fallback_sync)]
     return [*found, *(row for one in said for row in _wrapped(one))]
+
+
+def _words(tools: Mapping[str, Words]) -> list[str]:
+    """What to type or to put into a file; QEMU's once, in the way that fits a terminal."""
+    rows = []
+    for tool, words in tools.items():
+        if tool != "QEMU, QMP":
+            rows += [f"{INDENT}# {tool}", *(row for line in words.lines for row in _command(line))]
+    if not rows:
+        return []
+    return [f"In the words of the tools; what they round and cannot set: {NOTED_IN}", *rows]
+
+
+def _command(line: str) -> list[str]:
+    """A line that a shell, or nobody, takes in pieces."""
+    if len(INDENT + line) <= WIDTH:
+        return [INDENT + line]
+    first, *rest = textwrap.wrap(line, WIDTH - len(INDENT) * 3, break_on_hyphens=False)
+    rows = [INDENT + first, *(INDENT * 2 + row for row in rest)]
+    return [*(f"{row} \\" for row in rows[:-1]), rows[-1]]
 
 
 def _bullets(title: str, said: Sequence[str]) -> list[str]:
@@ -149,6 +172,7 @@ def document(
         "guest": _fitted(fit, profile),
         "doubts_and_assumptions": story.doubts(prediction),
         "config": prediction.middle.config,
+        "in_words": recommended.words(prediction),
         "advice": advice,
         "better": better,
     }

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 from gpusim.predict import story
 from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit
+from gpusim.predict.prediction import Prediction
+from gpusim.predict.words import Words, in_words
 from gpusim.records import Alternative, Summary
 from gpusim.results import style
-
 
 NAMES = {  # of a limit: as it is told, its unit, and what is beyond the last value that was tried
     "bandwidth": ("Smallest bandwidth", "", "or less"),
@@ -126,3 +127,11 @@ def fallback_sync(found: FallbackSync | None) -> str:
 def _side(summary: Summary) -> str:
     lost = f", guest CPU lost {story.percent(summary.guest_cpu_lost_percent)}"
     return outcome(summary) + (lost if summary.verdict == "converged" else "")
+
+
+def words(prediction: Prediction) -> dict[str, Words]:
+    """The settings in the words of the tools; none of settings with which it does not converge."""
+    total = prediction.band("total_time_s")
+    if not prediction.converges or total is None:
+        return {}
+    return in_words(prediction.middle.config, prediction.profile.memory_bytes, total.high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
@@ -20,6 +20,7 @@ from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.figure import draw_prediction
 from gpusim.predict.page import document
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
+from gpusim.predict.words import Words
 from gpusim.results import begin_run, require_matplotlib, write_run
 from gpusim.results.files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
 from gpusim.results.report import Foreword, section
@@ -88,6 +89,7 @@ def foreword_of(
         section("ensemble", "The prediction in one picture", _figure(prediction, picture)),
         section("guest", "The guest that fits", _guest(prediction)),
         *_advice(advice),
+        *_words(recommended.words(prediction)),
         section("assumptions", "Assumed and in doubt", _bullets(story.doubts(prediction))),
         section(
             "middle",
@@ -163,12 +165,25 @@ def _advice(advice: Advice | None) -> list[str]:
     return [section("advice", "Advice", limits + _paragraphs(said))]
 
 
+def _words(tools: Mapping[str, Words]) -> list[str]:
+    """Each tool behind a click: nobody uses all of them."""
+    parts = [
+        f"<details>\n<summary>{escape(tool)}</summary>\n<pre><code>"
+        + escape("\n".join(words.lines))
+        + f"</code></pre>\n{_bullets(words.notes)}</details>\n"
+        for tool, words in tools.items()
+    ]
+    return [section("words", "In the words of the tools", "".join(parts))] if parts else []
+
+
 def _paragraphs(said: Iterable[str]) -> str:
     """Those that say anything."""
     return "".join(f"<p>{escape(one)}</p>\n" for one in said if one)
 
 
 def _bullets(said: Sequence[str]) -> str:
+    if not said:
+        return ""
     return "<ul>\n" + "".join(f"<li>{escape(one)}</li>\n" for one in said) + "</ul>\n"
 
 
