@@ -71,11 +71,6 @@ def predicted(
     )
 
 
-def typical_config(profile: Profile, host: Config, fit: Fit, seed: int) -> Config:
-    """The guest that fits best, at the middle of all that is drawn."""
-    return _config(profile, host, fit.writers, _Drawn.middle(profile, fit), seed)
-
-
 def member_config(
     profile: Profile, host: Config, fit: Fit, draw: random.Random, seed: int
 ) -> Config:
@@ -113,11 +108,6 @@ class _Drawn:
             left = profile.zero_sampled - profile.zero_found
             zero = draw.betavariate(profile.zero_found + 1, left + 1)
         return cls(math.exp(draw.gauss(mean, sd)), zero, draw.uniform(*WAKEUP_US), draw)
-
-    @classmethod
-    def middle(cls, profile: Profile, fit: Fit) -> _Drawn:
-        mean, _ = _speed(profile, fit)
-        return cls(math.exp(mean), profile.zero_share, sum(WAKEUP_US) / 2, random.Random(0))
 
 
 def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:

@@ -18,16 +18,16 @@ from gpusim.predict.evidence import FASTEST, SLOWEST, Evidence, Mixture, evidenc
 from gpusim.predict.profile import Profile
 
 CHAINS = 60  # at least; each gives one guest
-STEPS = 1500
-LEAST_SHARE = 1e-4  # of what can be written: a smaller writer matters to nobody
-DRIFTS = (0.01, 0.5)
+STEPS = 1000  # bands of 700 and of 6000 steps are the same
 UNSEEN = 1  # writers besides those of the best fit, for what hides behind them
+LEAST_SHARE = 1e-6  # of what can be written, of the smallest writer; most of the unseen are nothing
+TOLD_SHARE = (
+    1e-4  # of it, dirtied in the longest period: writers of less are left out of what is told
+)
+DRIFTS = (0.02, 0.5)  # no guest is taken to be steadier
 SPREAD = 0.05  # of the first guests about the best one
 JITTER = 0.01
-LEAP, FLIP = (
-    10,
-    4,
-)  # one step of so many leaps from mode to mode; one of so many draws a writer's kind
+LEAP, FLIP = 10, 4  # of so many steps one goes from mode to mode, and one changes a writer's kind
 FLIPPED = 0.5  # how far its rate goes with it
 
 
@@ -69,8 +69,7 @@ class _Walk:
         self.seen, self.rng = seen, rng
         k = len(fit.writers) + UNSEEN
         shortest, longest = seen.seconds.min(), seen.seconds.max()
-        self.least = min(max(seen.least, LEAST_SHARE * seen.most), seen.most / 2)
-        self.low = np.log([self.least] * k + [SLOWEST / longest] * k + [DRIFTS[0]])
+        self.low = np.log([LEAST_SHARE * seen.most] * k + [SLOWEST / longest] * k + [DRIFTS[0]])
         self.high = np.log([seen.most] * k + [FASTEST / shortest] * k + [DRIFTS[1]])
         self.state = self._start(fit, k, chains)
         self.log_likelihood = self._judged(self.state)
@@ -138,7 +137,7 @@ class _Walk:
         """Where a chain stands, without writers of which the measurements see nothing."""
         writers = self.state.of(np.array([chain])).writers()
         longest = self.seen.reached(writers.rates[0], writers.sequential[0]).max(axis=-1)
-        seen = writers.pages[0] * longest > self.least
+        seen = writers.pages[0] * longest > TOLD_SHARE * self.seen.most
         kept = Mixture(
             pages=writers.pages[0, seen],
             rates=writers.rates[0, seen],
