@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gpusim.config import Config, ConfigError
+from gpusim.ladder import Ladder
 from gpusim.plan import expected_run
 from gpusim.plug_ins import policies_of
 from gpusim.qemu.versions import VERSIONS
@@ -27,7 +28,7 @@ HIGHEST_THROTTLE = 99  # migration/options.c:migrate_params_check
 
 
 @dataclass(frozen=True)
-class _Change:
+class Change:
     """One key, and the values to try, from the smallest change to the largest."""
 
     key: str
@@ -51,7 +52,7 @@ def alternatives(config: Config, *, look_ahead_s: float = LOOK_AHEAD_S) -> list[
     """
     until_s = time.monotonic() + look_ahead_s
     try:
-        changes = list(_changes(config, resolve(config)))
+        changes = list(changes_of(config, resolve(config)))
     except ConfigError:  # it was simulated, but memory that was free then is not any more
         return []
     tried = []
@@ -67,36 +68,39 @@ def alternatives(config: Config, *, look_ahead_s: float = LOOK_AHEAD_S) -> list[
     ]
 
 
-def _tried(config: Config, change: _Change, until_s: float) -> Alternative:
+def _tried(config: Config, change: Change, until_s: float) -> Alternative:
     """The smallest value of a ladder that converges."""
-    low, high = 0, len(change.values)  # the answer is one of these; the last: none converges
-    found: Summary | None = None
-    at = high - 1  # first of all the largest: often nothing on a ladder helps
-    while low < high:
-        outcome = _expected(change.applied(config, change.values[at]), until_s)
-        if outcome is None:
-            break
-        if outcome.verdict == "converged":
-            high, found = at, outcome
-        else:
-            low = at + 1
-        at = (low + high) // 2
-    if found is None:
-        tried = low == len(change.values)
-        return Alternative(
-            key=change.key,
-            value=_written(change.values[-1]),
-            outcome="does_not" if tried else "not_tried",
-        )
+    last = len(change.values) - 1
+    ladder = Ladder(len(change.values), start=last)  # first the largest: often nothing on it helps
+    outcomes: dict[int, Summary] = {}
+    while (step := ladder.next()) is not None:
+        outcome = _expected(change.applied(config, change.values[step]), until_s)
+        if outcome is not None:
+            outcomes[step] = outcome
+        ladder.tell(step, None if outcome is None else outcome.verdict == "converged")
+    if ladder.found is None:
+        return alternative(change, last, outcomes.get(last))
+    return alternative(change, ladder.found, outcomes[ladder.found], smallest=ladder.finished)
+
+
+def alternative(
+    change: Change, step: int, outcome: Summary | None, *, smallest: bool = True
+) -> Alternative:
+    """One value of a change, and what came of trying it; None: it was not tried to the end."""
+    value = written(change.values[step])
+    if outcome is None:
+        return Alternative(key=change.key, value=value, outcome="not_tried")
+    if outcome.verdict != "converged":
+        return Alternative(key=change.key, value=value, outcome="does_not")
     return Alternative(
         key=change.key,
-        value=_written(change.values[high]),
+        value=value,
         outcome="converges",
-        smallest=low == high,
-        total_time_s=found.total_time_s,
-        downtime_ms=found.downtime_ms,
-        max_throttle_percent=found.max_throttle_percent,
-        guest_cpu_lost_percent=found.guest_cpu_lost_percent,
+        smallest=smallest,
+        total_time_s=outcome.total_time_s,
+        downtime_ms=outcome.downtime_ms,
+        max_throttle_percent=outcome.max_throttle_percent,
+        guest_cpu_lost_percent=outcome.guest_cpu_lost_percent,
     )
 
 
@@ -113,13 +117,13 @@ def _expected(config: Config, until_s: float) -> Summary | None:
     return summary if summary.status == "ok" else None
 
 
-def _changes(config: Config, scenario: Scenario) -> Iterator[_Change]:
+def changes_of(config: Config, scenario: Scenario) -> Iterator[Change]:
     """What may help: the free ones first, then those that cost the guest or money."""
     for change in (
         *_of_auto_converge(config, scenario),
         *_of_the_link(config, scenario),
         *_of_the_downtime(config),
-        *(_Change(f"migration.{name}", (None,)) for name in policies_of(config.migration)),
+        *(Change(f"migration.{name}", (None,)) for name in policies_of(config.migration)),
     ):
         allowed = [value for value in change.values if _allowed(change.applied(config, value))]
         if allowed:
@@ -134,20 +138,20 @@ def _allowed(config: Config) -> bool:
     return True
 
 
-def _of_auto_converge(config: Config, scenario: Scenario) -> Iterator[_Change]:
+def _of_auto_converge(config: Config, scenario: Scenario) -> Iterator[Change]:
     if not config.migration.auto_converge:
-        yield _Change("migration.auto_converge", (True,))
+        yield Change("migration.auto_converge", (True,))
         return  # without it there is neither a throttle nor a fallback sync
     if scenario.parameters.fallback_sync_interval_ns is None:
         if VERSIONS[scenario.version].fallback_sync_interval_ns is None:
-            yield _Change("migration.version", (_first_with_fallback_sync(),))
+            yield Change("migration.version", (first_with_fallback_sync(),))
         else:
-            yield _Change("migration.fallback_sync_interval", (None,))
+            yield Change("migration.fallback_sync_interval", (None,))
     if scenario.parameters.max_cpu_throttle < HIGHEST_THROTTLE:
-        yield _Change("migration.max_cpu_throttle", (HIGHEST_THROTTLE,))
+        yield Change("migration.max_cpu_throttle", (HIGHEST_THROTTLE,))
 
 
-def _first_with_fallback_sync() -> str:
+def first_with_fallback_sync() -> str:
     return next(
         name
         for name, rules in VERSIONS.items()
@@ -155,35 +159,35 @@ def _first_with_fallback_sync() -> str:
     )
 
 
-def _of_the_link(config: Config, scenario: Scenario) -> Iterator[_Change]:
+def _of_the_link(config: Config, scenario: Scenario) -> Iterator[Change]:
     """More of whichever of threads, wire and rate limit binds; a recorded wire is as fast as it was."""
     wire, limit = scenario.link.bandwidth, scenario.parameters.max_bandwidth
     if scenario.link.recorded is not None:
         return
     if scenario.link.threads_bandwidth < min(wire, limit or wire):
         now = config.migration.multifd_channels
-        yield _Change("migration.multifd_channels", tuple(n for n in CHANNELS if n > now))
+        yield Change("migration.multifd_channels", tuple(n for n in CHANNELS if n > now))
     elif 0 < limit < wire:
         faster = [factor * limit for factor in LINK_FACTORS if factor * limit <= wire]
-        yield _Change("migration.max_bandwidth", tuple(_rate(rate) for rate in faster))
+        yield Change("migration.max_bandwidth", tuple(rate_text(rate) for rate in faster))
     else:
-        yield _Change("link.bandwidth", tuple(_rate(factor * wire) for factor in LINK_FACTORS))
+        yield Change("link.bandwidth", tuple(rate_text(factor * wire) for factor in LINK_FACTORS))
 
 
-def _rate(bytes_per_s: float) -> str:
+def rate_text(bytes_per_s: float) -> str:
     gigabits = bytes_per_s * 8 / 1e9
     return f"{gigabits:g}Gbit/s" if gigabits >= 1 else f"{1000 * gigabits:g}Mbit/s"
 
 
-def _of_the_downtime(config: Config) -> Iterator[_Change]:
+def _of_the_downtime(config: Config) -> Iterator[Change]:
     least_ms = max(config.migration.downtime_limit, 100)
     longer = [factor * least_ms for factor in DOWNTIME_FACTORS]
-    yield _Change(
+    yield Change(
         "migration.downtime_limit", tuple(ms for ms in longer if ms <= LONGEST_DOWNTIME_MS)
     )
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
     """A value as on the command line."""
     if value is None:
         return "null"

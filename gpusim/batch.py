@@ -65,13 +65,16 @@ def _in_processes(
 ) -> Iterator[Outcome]:
     left = deque(items)
     while left:
-        with suppress(BrokenProcessPool), _pool(workers or len(os.sched_getaffinity(0))) as pool:
+        with (
+            suppress(BrokenProcessPool),
+            processes(workers or len(os.sched_getaffinity(0))) as pool,
+        ):
             for future in [pool.submit(function, item) for item in left]:
                 outcome = future.result()
                 left.popleft()
                 yield outcome
         if left:  # one of those under way took its process down: the first of them is tried alone
-            with _pool(1) as pool:
+            with processes(1) as pool:
                 try:
                     outcome = pool.submit(function, left[0]).result()
                 except BrokenProcessPool as error:
@@ -81,10 +84,10 @@ def _in_processes(
 
 
 @contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that leave an interrupt to this one; on any error the rest is not begun."""
     pool = ProcessPoolExecutor(
-        processes,
+        count,
         mp_context=get_context("spawn"),  # a forked child of one with threads or a GPU may hang
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),

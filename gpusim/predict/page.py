@@ -6,6 +6,7 @@ Owns the layout of the page and the keys of the document; the words are story.py
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -13,15 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.predict import story
+from gpusim.predict import recommended, story
+from gpusim.predict.advise import Advice
 from gpusim.predict.fit import Fit
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.profile import Profile
+from gpusim.predict.words import Words
 from gpusim.version import __version__
 
 WIDTH = 100  # columns
 INDENT = "  "
 GAP = 3  # columns between those of a table
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|[kKMGT]?i?B)(?![A-Za-z]))")
+UNBROKEN = "\u00a0"
+NOTED_IN = "--report, --json"
 
 FORMAT = 1
 BANDS = (  # fields of Summary, under their own names
@@ -39,15 +45,20 @@ BANDS = (  # fields of Summary, under their own names
 )
 
 
-def lines(prediction: Prediction, advice: Any = None, better: Any = None) -> str:
+def lines(prediction: Prediction, advice: Advice | None = None, better: Any = None) -> str:
     """The page: at most 100 columns, for an operator."""
+    said = story.verdict(prediction)
+    if advice is not None:
+        said.append(recommended.way_out(advice))
     parts = [
         [story.subject(prediction)],
-        [row for one in story.verdict(prediction) for row in _wrapped(one, "")],
+        [row for one in said for row in _wrapped(one, "")],
         _expected(prediction),
         _throttle(prediction),
         _guest(prediction),
+        _limits(advice) if advice is not None else [],
         _bullets("Assumed and in doubt", story.doubts(prediction)),
+        _words(recommended.words(prediction)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -79,6 +90,33 @@ def _guest(prediction: Prediction) -> list[str]:
     return [*found, *(row for one in said for row in _wrapped(one))]
 
 
+def _limits(advice: Advice) -> list[str]:
+    rows = recommended.limit_rows(advice)
+    found = _table([recommended.LIMITS, *rows]) if rows else []
+    said = [*recommended.notes(advice), recommended.fallback_sync(advice.typical.fallback_sync)]
+    return [*found, *(row for one in said for row in _wrapped(one))]
+
+
+def _words(tools: Mapping[str, Words]) -> list[str]:
+    """What to type or to put into a file; QEMU's once, in the way that fits a terminal."""
+    rows = []
+    for tool, words in tools.items():
+        if tool != "QEMU, QMP":
+            rows += [f"{INDENT}# {tool}", *(row for line in words.lines for row in _command(line))]
+    if not rows:
+        return []
+    return [f"In the words of the tools; what they round and cannot set: {NOTED_IN}", *rows]
+
+
+def _command(line: str) -> list[str]:
+    """A line that a shell, or nobody, takes in pieces."""
+    if len(INDENT + line) <= WIDTH:
+        return [INDENT + line]
+    first, *rest = textwrap.wrap(line, WIDTH - len(INDENT) * 3, break_on_hyphens=False)
+    rows = [INDENT + first, *(INDENT * 2 + row for row in rest)]
+    return [*(f"{row} \\" for row in rows[:-1]), rows[-1]]
+
+
 def _bullets(title: str, said: Sequence[str]) -> list[str]:
     if not said:
         return []
@@ -86,15 +124,16 @@ def _bullets(title: str, said: Sequence[str]) -> list[str]:
 
 
 def _wrapped(text: str, indent: str = INDENT, mark: str = "") -> list[str]:
-    """A sentence on as many rows as it takes; commands and names are not broken."""
-    return textwrap.wrap(
-        text,
+    """A sentence on as many rows as it takes; names, and a number and its unit, are not broken."""
+    rows = textwrap.wrap(
+        BEFORE_UNIT.sub(UNBROKEN, text),
         WIDTH,
         initial_indent=indent + mark,
         subsequent_indent=indent + " " * len(mark),
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [row.replace(UNBROKEN, " ") for row in rows]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -115,7 +154,9 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def document(prediction: Prediction, advice: Any = None, better: Any = None) -> dict[str, Any]:
+def document(
+    prediction: Prediction, advice: Advice | None = None, better: Any = None
+) -> dict[str, Any]:
     """The same for programs: docs/predict.md tells each key. JSON knows it: no NaN, no infinity."""
     fit, profile = prediction.fit, prediction.profile
     found: dict[str, Any] = {
@@ -131,6 +172,7 @@ def document(prediction: Prediction, advice: Any = None, better: Any = None) -> 
         "guest": _fitted(fit, profile),
         "doubts_and_assumptions": story.doubts(prediction),
         "config": prediction.middle.config,
+        "in_words": recommended.words(prediction),
         "advice": advice,
         "better": better,
     }

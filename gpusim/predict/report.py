@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpusim.predict import story
+from gpusim.predict import recommended, story
+from gpusim.predict.advise import Advice
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.figure import draw_prediction
 from gpusim.predict.page import document
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
+from gpusim.predict.words import Words
 from gpusim.results import begin_run, require_matplotlib, write_run
 from gpusim.results.files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
 from gpusim.results.report import Foreword, section
@@ -28,7 +30,7 @@ from gpusim.simulation import simulate
 from gpusim.version import __version__
 
 
-def write_report(prediction: Prediction, advice: Any, better: Any, folder: Path) -> Path:
+def write_report(prediction: Prediction, advice: Advice | None, better: Any, folder: Path) -> Path:
     """Write the folder of the middle member's run, with the prediction: the summary last of all.
 
     Its run, and those at both ends of the band, are simulated once more, for their timelines.
@@ -76,14 +78,18 @@ def _edges(prediction: Prediction) -> list[Member]:
     return [members[place] for place in places if places[0] < middle < places[1]]
 
 
-def foreword_of(prediction: Prediction, advice: Any, better: Any, picture: bytes) -> Foreword:
+def foreword_of(
+    prediction: Prediction, advice: Advice | None, better: Any, picture: bytes
+) -> Foreword:
     """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
     told = f"{story.subject(prediction)}: predicted by gpusim {__version__} from {prediction.profile.source}."
     sections = [
-        section("prediction", "Prediction", _verdict(prediction)),
+        section("prediction", "Prediction", _verdict(prediction, advice)),
         section("ensemble", "The prediction in one picture", _figure(prediction, picture)),
         section("guest", "The guest that fits", _guest(prediction)),
+        *_advice(advice),
+        *_words(recommended.words(prediction)),
         section("assumptions", "Assumed and in doubt", _bullets(story.doubts(prediction))),
         section(
             "middle",
@@ -98,7 +104,10 @@ def foreword_of(prediction: Prediction, advice: Any, better: Any, picture: bytes
     return Foreword(title=story.title(prediction), told=told, sections=tuple(sections))
 
 
-def _verdict(prediction: Prediction) -> str:
+def _verdict(prediction: Prediction, advice: Advice | None) -> str:
+    verdict = story.verdict(prediction)
+    if advice is not None:
+        verdict.append(recommended.way_out(advice))
     bands = table(
         ("Quantity", "Middle", story.BAND),
         story.rows(prediction),
@@ -106,9 +115,7 @@ def _verdict(prediction: Prediction) -> str:
     )
     where = story.where_the_time_goes(prediction)
     said = [f"The middle one's time: {where}."] if where else []
-    return (
-        _paragraphs(story.verdict(prediction)) + bands + _paragraphs(said) + _throttle(prediction)
-    )
+    return _paragraphs(verdict) + bands + _paragraphs(said) + _throttle(prediction)
 
 
 def _throttle(prediction: Prediction) -> str:
@@ -146,11 +153,37 @@ def _guest(prediction: Prediction) -> str:
     return table(head, writers, "What writes as the profile says.") + _paragraphs(said)
 
 
+def _advice(advice: Advice | None) -> list[str]:
+    if advice is None:
+        return []
+    limits = table(
+        recommended.LIMITS,
+        recommended.limit_rows(advice),
+        "How far each setting may go before it does not converge.",
+    )
+    said = [*recommended.notes(advice), recommended.fallback_sync(advice.typical.fallback_sync)]
+    return [section("advice", "Advice", limits + _paragraphs(said))]
+
+
+def _words(tools: Mapping[str, Words]) -> list[str]:
+    """Each tool behind a click: nobody uses all of them."""
+    parts = [
+        f"<details>\n<summary>{escape(tool)}</summary>\n<pre><code>"
+        + escape("\n".join(words.lines))
+        + f"</code></pre>\n{_bullets(words.notes)}</details>\n"
+        for tool, words in tools.items()
+    ]
+    return [section("words", "In the words of the tools", "".join(parts))] if parts else []
+
+
 def _paragraphs(said: Iterable[str]) -> str:
-    return "".join(f"<p>{escape(one)}</p>\n" for one in said)
+    """Those that say anything."""
+    return "".join(f"<p>{escape(one)}</p>\n" for one in said if one)
 
 
 def _bullets(said: Sequence[str]) -> str:
+    if not said:
+        return ""
     return "<ul>\n" + "".join(f"<li>{escape(one)}</li>\n" for one in said) + "</ul>\n"
 
 

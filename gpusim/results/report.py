@@ -100,6 +100,7 @@ tbody td { font-variant-numeric: tabular-nums; }
 .changes th:first-child { width: 44%; }
 code { font-family: "DejaVu Sans Mono", ui-monospace, monospace; font-size: .88em;
   overflow-wrap: anywhere; }
+pre { white-space: pre-wrap; margin: .4rem 0; }
 details { margin-top: .8rem; }
 summary { cursor: pointer; padding: .2rem 0; }
 @media (min-width: 48rem) {

@@ -123,7 +123,7 @@ def test_it_fits_a_terminal(did: int, count: int) -> None:
     long = "nobody knows what " * 20
     text = lines(predictions.prediction(did, count, assumptions=(long,)))
     assert max(map(len, text.splitlines())) <= WIDTH
-    assert len(text.splitlines()) < 50
+    assert len(text.split("In the words of the tools")[0].splitlines()) < 50
     assert not text.endswith("\n") and "\n\n\n" not in text
 
 
@@ -151,3 +151,17 @@ def test_every_key_is_documented() -> None:
     wanted = {*found, *BANDS, *found["vm"], *found["guest"], *found["guest"]["writers"][0]}
     wanted |= {*found["members"][0], *found["throttle"][0]}
     assert not [key for key in wanted if f"`{key}`" not in text]
+
+
+def test_the_settings_in_the_words_of_tools_where_they_do() -> None:
+    text = lines(predictions.prediction())
+    words = text.split("In the words of the tools")[1]
+    assert "migrate_set_parameter downtime-limit 300" in words
+    command = words.split("# libvirt\n")[1].split("# OpenStack")[0]
+    shell = command.replace("\\\n", " ").splitlines()
+    assert [line.split()[:2] for line in shell if line.strip()] == [
+        ["virsh", "migrate-setmaxdowntime"],
+        ["virsh", "migrate"],
+    ]
+    assert "In the words" not in lines(predictions.prediction(0, 20))
+    assert document(predictions.prediction(0, 20))["in_words"] == {}

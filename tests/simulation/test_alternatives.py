@@ -172,7 +172,7 @@ def test_a_value_is_not_called_the_smallest_if_smaller_ones_were_not_tried(
 
     made = STUCK["a low ceiling"]
     monkeypatch.setattr(ways_out, "_expected", only_once)
-    change = ways_out._Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
+    change = ways_out.Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
     found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
     assert (found.value, found.outcome, found.smallest) == ("40Gbit/s", "converges", False)
     monkeypatch.setattr(ways_out, "_expected", real)

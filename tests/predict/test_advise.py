@@ -1,0 +1,428 @@
+"""How far one may go: answers against what can be worked out, and against runs on both sides of them.
+
+VMs are small, so that what is asked is simulated over real bitmaps; time is faked where it decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+import gpusim.predict.advise as room
+from gpusim import (
+    BackendConfig,
+    Config,
+    ConfigError,
+    LimitConfig,
+    LinkConfig,
+    MigrationConfig,
+    MixConfig,
+    PolicyConfig,
+    SequentialConfig,
+    TrackingConfig,
+    VmConfig,
+    WorkloadConfig,
+    WriterConfig,
+    simulate,
+)
+from gpusim.predict import runs
+from gpusim.predict.advise import Advice, GuestAdvice, Limit, advice, faster
+from gpusim.predict.runs import Workers
+from gpusim.records import Summary
+from gpusim.units import parse_bytes_per_s
+
+PLENTY_S = 600.0  # so that no slow machine decides
+FREE = TrackingConfig(
+    mode="kvm_legacy",
+    log_sync_ns_per_gib=0,
+    merge_ns_per_gib=0,
+    waits_for_burst=False,
+    protect_ns_per_page=0,
+    first_write_cost_ns=0,
+)
+WORKING_SET = 16384  # pages
+PAGES_A_SECOND = 1.25e8 / 4104  # of 1 Gbit/s
+
+
+def guest(rate: float, limit_s: float = 40, bandwidth: str = "1Gbit/s", **migration: Any) -> Config:
+    """128 MiB, half of it written at random, on 1 Gbit/s."""
+    return Config(
+        vm=VmConfig(memory="128MiB", vcpus=2),
+        workload=WriterConfig(working_set="64MiB", page_writes_per_s=rate),
+        link=LinkConfig(bandwidth=bandwidth, page_cost_ns=0),
+        migration=MigrationConfig(**migration),
+        tracking=FREE,
+        limit=LimitConfig(simulated=limit_s),
+    )
+
+
+def asked(typical: Config, heavy: Config | None = None, wall_s: float = PLENTY_S) -> Advice:
+    with Workers(0) as workers:
+        return advice(typical, heavy or typical, wall_s=wall_s, workers=workers)
+
+
+def asked_only(monkeypatch: pytest.MonkeyPatch, name: str, made: Config) -> GuestAdvice:
+    """One of the questions alone, which is quick."""
+    every = room._questions
+    monkeypatch.setattr(
+        room, "_questions", lambda *given: (one for one in every(*given) if one.name == name)
+    )
+    return asked(made).typical
+
+
+def limits_of(guest: GuestAdvice) -> dict[str, Limit]:
+    return {limit.name: limit for limit in guest.limits}
+
+
+@cache
+def unthrottled() -> GuestAdvice:
+    """Without auto-converge, at 0.8 page writes for each page the link sends."""
+    found = asked(guest(0.8 * PAGES_A_SECOND, auto_converge=False, downtime_limit=100))
+    return found.typical
+
+
+@cache
+def throttled() -> GuestAdvice:
+    """With auto-converge up to 30 %: it does not converge."""
+    return asked(guest(1e5, limit_s=300, max_cpu_throttle=30)).typical
+
+
+def set_to(made: Config, limit: Limit, text: str) -> Config:
+    """As a user would set it."""
+    if limit.name == "dirty_rate":
+        return replace(made, workload=faster(made.workload, float(text.removesuffix("x"))))
+    assert limit.key is not None
+    group, name = limit.key.split(".")
+    value: Any = text if name == "bandwidth" else int(text)
+    if limit.key == "migration.max_cpu_throttle" and not value:
+        group, name, value = "migration", "auto_converge", False
+    changed = replace(made, **{group: replace(getattr(made, group), **{name: value})})
+    if limit.key == "migration.max_cpu_throttle" and value:
+        changed = replace(changed, migration=replace(changed.migration, auto_converge=True))
+    return changed
+
+
+def ran(made: Config) -> Summary:
+    return simulate(replace(made, backend=BackendConfig(name="numpy"))).summary
+
+
+@pytest.mark.slow  # 10 s
+def test_a_random_guest_is_sustained_as_far_as_worked_out() -> None:
+    """W pages written r times a second, S sent a second, limit D, nothing throttled.
+
+    A pass ends with S D pages unsent, and d pages dirtied again: of n dirty after a sync (n - S D) / S
+    seconds pass, and d' = (r / W) (W - sent and clean...) is concave in them. So a pass leaves fewer than
+    it found, however few there are, where r (1 - S D / W) < S: S D are then left at last, and it is over.
+    """
+    limits, rate, limit_s = limits_of(unthrottled()), 0.8 * PAGES_A_SECOND, 0.1
+    most_rate = PAGES_A_SECOND / (1 - PAGES_A_SECOND * limit_s / WORKING_SET)
+    least_sent = rate / (1 + rate * limit_s / WORKING_SET)
+    found = limits["dirty_rate"]
+    assert found.finished
+    assert found.value == pytest.approx(most_rate / rate, rel=0.06)
+    found = limits["bandwidth"]
+    assert found.finished
+    assert found.value == pytest.approx(8 * 4104 * least_sent, rel=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["unthrottled", "throttled"])
+def test_runs_on_both_sides_of_each_answer_differ(which: str) -> None:
+    made, found = {
+        "unthrottled": (
+            guest(0.8 * PAGES_A_SECOND, auto_converge=False, downtime_limit=100),
+            unthrottled,
+        ),
+        "throttled": (guest(1e5, limit_s=300, max_cpu_throttle=30), throttled),
+    }[which]
+    sides = 0
+    for limit in found().limits:
+        assert limit.finished
+        if limit.found is not None:
+            real = ran(set_to(made, limit, limit.found))
+            assert real.verdict == "converged", limit
+            assert limit.outcome is not None
+            assert real.total_time_s == limit.outcome.total_time_s
+        if limit.too_hard is not None:
+            assert ran(set_to(made, limit, limit.too_hard)).verdict != "converged", limit
+            sides += limit.found is not None
+    assert sides >= 2
+
+
+@pytest.mark.slow
+def test_the_next_value_that_does_not_do_is_five_percent_away() -> None:
+    limit = limits_of(throttled())["bandwidth"]
+    assert limit.too_hard is not None
+    hard = 8 * parse_bytes_per_s(limit.too_hard)
+    assert limit.value == pytest.approx(1.05 * hard, rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_guest_that_does_not_converge_is_told_what_would_make_it() -> None:
+    found = throttled()
+    assert found.now is not None
+    assert found.now.verdict == "not_converged"
+    limits = limits_of(found)
+    assert (limits["max_cpu_throttle"].now, limits["max_cpu_throttle"].found) == ("30", "40")
+    assert limits["dirty_rate"].value is not None
+    assert limits["dirty_rate"].value < 1
+    assert limits["bandwidth"].value is not None
+    assert limits["bandwidth"].value > 1e9
+    assert found.finished
+
+
+def test_the_throttle_that_is_needed_is_a_step_of_the_throttle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A limit of 300 ms lets 69 000 writes a second through (see below): 30 % of 2e5, not 55 %."""
+    made = guest(2e5, limit_s=30, cpu_throttle_increment=25)  # 20, 45, 70, 95
+    limit = limits_of(asked_only(monkeypatch, "max_cpu_throttle", made))["max_cpu_throttle"]
+    assert (limit.found, limit.too_hard, limit.finished) == ("70", "45", True)
+    assert limit.outcome is not None
+    assert limit.outcome.max_throttle_percent == 70
+
+
+def test_auto_converge_is_proposed_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = guest(1.25e5, limit_s=30, auto_converge=False)
+    found = asked_only(monkeypatch, "max_cpu_throttle", made)
+    assert [(way.key, way.value, way.outcome) for way in found.ways_out] == [
+        ("migration.auto_converge", "true", "converges")
+    ]
+    limit = limits_of(found)["max_cpu_throttle"]
+    assert (limit.now, limit.found, limit.too_hard) == ("0", "50", "40")
+
+
+def test_a_calm_guest_needs_no_throttle() -> None:
+    found = asked(guest(1e3)).typical
+    limits = limits_of(found)
+    assert limits["max_cpu_throttle"].found == "0"
+    assert limits["bandwidth"].too_hard is None
+    assert limits["bandwidth"].found == "250Mbit/s"
+    assert found.ways_out == ()
+    idle = asked(replace(guest(0), workload=WorkloadConfig())).typical
+    assert "dirty_rate" not in limits_of(idle)
+
+
+def test_what_the_fallback_sync_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of 64 MiB takes 11 s on 50 Mbit/s, and fallback syncs come within it."""
+    slow = guest(1e5, limit_s=900, bandwidth="50Mbit/s")
+    there = asked_only(monkeypatch, "", slow).fallback_sync
+    assert there is not None
+    assert (there.there, there.key, there.value) == (
+        True,
+        "migration.fallback_sync_interval",
+        "never",
+    )
+    assert there.with_it is not None
+    assert there.without_it is not None
+    assert there.with_it.fallback_sync_count > 0 == there.without_it.fallback_sync_count
+    older = replace(slow, migration=replace(slow.migration, version="qemu_9_1"))
+    upgrade = asked(older).typical.fallback_sync
+    assert upgrade is not None
+    assert (upgrade.there, upgrade.key, upgrade.value) == (False, "migration.version", "qemu_9_2")
+    assert upgrade.without_it is not None
+    assert upgrade.without_it.fallback_sync_count == 0
+    assert upgrade.with_it is not None
+    assert upgrade.with_it.total_time_s == there.with_it.total_time_s
+    assert asked(guest(1e3, auto_converge=False)).typical.fallback_sync is None
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, converges: Any, cost_s: float = 1.0) -> list[Config]:
+    """Runs that cost a second each by a clock of their own; `converges` says what comes of a config."""
+    clock, tried = itertools.count(), list[Config]()
+    now = [0.0]
+
+    def outcome(config: Config, until_s: float) -> Summary | None:
+        next(clock)
+        tried.append(config)
+        now[0] += min(cost_s, max(0.0, until_s - now[0]))
+        if now[0] >= until_s:
+            return None
+        return replace(LIKE, verdict="converged" if converges(config) else "not_converged")
+
+    monkeypatch.setattr(runs, "outcome", outcome)
+    monkeypatch.setattr(room, "monotonic", lambda: now[0])
+    return tried
+
+
+LIKE = ran(guest(1e3))
+
+
+def bandwidth(config: Config) -> float:
+    return parse_bytes_per_s(config.link.bandwidth)
+
+
+def test_time_that_is_up_leaves_what_is_known_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 s: the guests as they are, and then less than one run for each question."""
+    tried = counted(monkeypatch, lambda made: bandwidth(made) > 0.7e8)
+    found = asked(guest(1e3), guest(2e3), wall_s=8.5)
+    assert len(tried) <= 9
+    assert not found.typical.finished
+    assert found.typical.now is not None
+    limits = limits_of(found.typical)
+    assert any(not limit.finished for limit in limits.values())
+    for limit in limits.values():
+        assert limit.found is not None  # as it is, it converges
+    more = asked(guest(1e3), guest(2e3), wall_s=1e6)
+    assert more.typical.finished
+    assert more.heavy.finished
+
+
+def test_without_time_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted(monkeypatch, lambda made: True)
+    found = asked(guest(1e3), wall_s=0.0)
+    assert found.typical == GuestAdvice(now=None)
+    assert not found.typical.finished
+
+
+def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A harder guest, whose answers lie two steps beside: half the runs."""
+
+    def converges(made: Config) -> bool:
+        assert isinstance(made.workload, WriterConfig)
+        return bandwidth(made) > 0.45e8 * (1.1 if made.workload.page_writes_per_s > 1e3 else 1.0)
+
+    tried = counted(monkeypatch, converges)
+    found = asked(guest(1e3), guest(2e3), wall_s=1e6)
+    of_bandwidth = {
+        rate: [
+            one
+            for one in tried
+            if bandwidth(one) < 1.25e8 and one.workload.page_writes_per_s == rate  # type: ignore[attr-defined]
+        ]
+        for rate in (1e3, 2e3)
+    }
+    assert limits_of(found.typical)["bandwidth"].value == pytest.approx(3.65e8)
+    assert limits_of(found.heavy)["bandwidth"].value == pytest.approx(4.02e8)
+    assert len(of_bandwidth[2e3]) <= 4 < len(of_bandwidth[1e3])
+
+
+def test_a_value_below_that_converges_all_the_same_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Limits of 150 ms and less do, 200 ms do not, 250 and more do: found is 250."""
+
+    def converges(made: Config) -> bool:
+        return not 160 < made.migration.downtime_limit < 240
+
+    counted(monkeypatch, converges)
+    made = guest(1e3, downtime_limit=200)
+    limit = limits_of(asked(made).typical)["downtime_limit"]
+    assert limit.value is not None
+    assert 240 <= limit.value < 255
+    assert limit.finished
+
+
+def test_more_channels_go_with_a_bandwidth_that_a_thread_cannot_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One thread sends 12.7 Gbit/s; 20 Gbit/s take two."""
+    counted(monkeypatch, lambda made: bandwidth(made) > 2.5e9 or made.migration.max_bandwidth != 0)
+    made = guest(1e3, bandwidth="10Gbit/s")
+    made = replace(made, link=LinkConfig(bandwidth="10Gbit/s"))
+    limit = limits_of(asked(made).typical)["bandwidth"]
+    assert (limit.key, limit.now) == ("link.bandwidth", "10Gbit/s")
+    assert limit.value == pytest.approx(20.5e9, rel=0.05)
+    assert limit.also == "migration.multifd_channels=2"
+    fast = replace(made, link=LinkConfig(bandwidth="100Gbit/s"))
+    limit = limits_of(asked(fast).typical)["bandwidth"]
+    assert limit.also == ""  # it converges as it is: less than a thread can send is asked for
+
+
+def test_the_rate_limit_is_asked_for_where_it_binds(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted(monkeypatch, lambda made: parse_bytes_per_s(made.migration.max_bandwidth) > 1e8)
+    made = guest(1e3, max_bandwidth="64MiB/s")
+    limit = limits_of(asked(made).typical)["bandwidth"]
+    assert (limit.key, limit.now) == ("migration.max_bandwidth", "64MiB/s")
+    assert limit.value is not None
+    assert 8e8 < limit.value < 8.5e8
+    counted(monkeypatch, lambda made: False)
+    limit = limits_of(asked(made).typical)["bandwidth"]
+    assert limit.found is None
+    assert limit.too_hard == "1Gbit/s"  # no more than the wire
+
+
+def test_a_wire_that_was_recorded_or_changes_has_no_smallest_bandwidth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted(monkeypatch, lambda made: True)
+    made = guest(1e3)
+    for link in ({"recorded": [[0.0, 0.0], [60.0, 6e9]]}, {"changes": [["10s", "2Gbit/s"]]}):
+        changed = replace(made, link=replace(made.link, **link))  # type: ignore[arg-type]
+        assert "bandwidth" not in limits_of(asked(changed).typical)
+
+
+def test_a_policy_of_ones_own_is_proposed_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted(monkeypatch, lambda made: False)
+    rule = PolicyConfig(target="gpusim.qemu.what_if:ResponsiveThrottleRule")
+    found = asked(guest(1e3, throttle_rule=rule)).typical
+    assert "max_cpu_throttle" not in limits_of(found)
+    assert "migration.throttle_rule" in {change.key for change in found.ways_out}
+
+
+def test_an_error_of_the_config_is_told_as_ever() -> None:
+    with pytest.raises(ConfigError, match=r"^migration\.downtime_limit = -1: "):
+        asked(guest(1e3, downtime_limit=-1))
+
+
+def test_a_guest_is_made_faster_whatever_its_writers_are() -> None:
+    mapping = {"pattern": "uniform", "page_writes_per_s": 10.0, "catch_up_page_writes_per_s": 30.0}
+    mix = MixConfig(writers={"a": mapping, "b": SequentialConfig(page_writes_per_s=100.0)})
+    changed = faster(mix, 2.0)
+    assert isinstance(changed, MixConfig)
+    assert changed.writers["a"] == {
+        **mapping,
+        "page_writes_per_s": 20.0,
+        "catch_up_page_writes_per_s": 60.0,
+    }
+    assert changed.writers["b"] == SequentialConfig(page_writes_per_s=200.0)
+    assert mix.writers["a"] == mapping
+    assert faster(WorkloadConfig(), 2.0) == WorkloadConfig()
+
+
+def test_the_same_guests_get_the_same_answer() -> None:
+    made = guest(2e3, limit_s=20)
+    first, again = asked(made, guest(3e3, limit_s=20)), asked(made, guest(3e3, limit_s=20))
+    assert told(first) == told(again)
+
+
+def told(found: Advice) -> list[Any]:
+    return [
+        (limit.name, limit.found, limit.too_hard, limit.finished)
+        for one in (found.typical, found.heavy)
+        for limit in one.limits
+    ]
+
+
+@pytest.mark.slow  # processes start
+def test_processes_find_what_one_finds() -> None:
+    made = guest(1e5, limit_s=300, max_cpu_throttle=30)
+    with Workers(2) as workers:
+        found = advice(made, made, wall_s=PLENTY_S, workers=workers)
+    assert [limit.found for limit in found.typical.limits] == [
+        limit.found for limit in throttled().limits
+    ]
+
+
+@pytest.mark.slow
+def test_a_large_vm_is_asked_over_expected_shares() -> None:
+    """As large as 64 GiB, where bitmaps would take longer: the answers hold for real."""
+    made = Config(
+        vm=VmConfig(memory="64GiB", vcpus=8),
+        workload=WriterConfig(working_set="8GiB", page_writes_per_s=4e5),
+        link=LinkConfig(bandwidth="10Gbit/s"),
+        migration=MigrationConfig(version="qemu_9_1"),
+    )
+    found = asked(made).typical
+    limit = limits_of(found)["max_cpu_throttle"]
+    assert limit.found is not None
+    real = ran(set_to(made, limit, limit.found))
+    assert real.verdict == "converged"
+    assert limit.outcome is not None
+    assert real.total_time_s == pytest.approx(limit.outcome.total_time_s, rel=0.05)
+    assert not math.isnan(real.total_time_s)

@@ -1,0 +1,231 @@
+"""What is to be typed can be parsed, and says in the tool's own unit what the config says."""
+
+from __future__ import annotations
+
+import configparser
+import itertools
+import json
+import math
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from gpusim import Config, LinkConfig, MigrationConfig, TrackingConfig, VmConfig, WriterConfig
+from gpusim.predict.words import Words, in_words
+
+MIB, GIB = 2**20, 2**30
+
+
+def made(memory: str = "64GiB", bandwidth: str = "10Gbit/s", **migration: Any) -> Config:
+    return Config(
+        vm=VmConfig(memory=memory, vcpus=8),
+        workload=WriterConfig(working_set_percent=10.0),
+        link=LinkConfig(bandwidth=bandwidth),
+        migration=MigrationConfig(**migration),
+    )
+
+
+def words(
+    config: Config, gib: float = 64, high_s: float | None = 333.3, **more: Any
+) -> dict[str, Words]:
+    return in_words(config, round(gib * GIB), high_s, **more)
+
+
+SET = {
+    "max_bandwidth": "512MiB/s",
+    "downtime_limit": 450,
+    "cpu_throttle_initial": 30,
+    "cpu_throttle_increment": 15,
+    "throttle_trigger_threshold": 40,
+    "cpu_throttle_tailslow": True,
+    "max_cpu_throttle": 80,
+    "multifd_channels": 4,
+}
+PARAMETERS = {
+    "max-bandwidth": 512 * MIB,
+    "downtime-limit": 450,
+    "avail-switchover-bandwidth": 0,
+    "throttle-trigger-threshold": 40,
+    "cpu-throttle-initial": 30,
+    "cpu-throttle-increment": 15,
+    "cpu-throttle-tailslow": True,
+    "max-cpu-throttle": 80,
+    "multifd-channels": 4,
+}
+
+
+def test_qmp_is_json_in_bytes_ms_and_percent() -> None:
+    capabilities, parameters = map(json.loads, words(made(**SET))["QEMU, QMP"].lines)
+    assert capabilities == {
+        "execute": "migrate-set-capabilities",
+        "arguments": {
+            "capabilities": [
+                {"capability": "auto-converge", "state": True},
+                {"capability": "multifd", "state": True},
+            ]
+        },
+    }
+    assert parameters == {"execute": "migrate-set-parameters", "arguments": PARAMETERS}
+
+
+def test_hmp_says_the_same() -> None:
+    """A bare number would be MiB/s there."""
+    said = [shlex.split(line) for line in words(made(**SET))["QEMU, HMP"].lines]
+    assert [one[1:] for one in said if one[0] == "migrate_set_capability"] == [
+        ["auto-converge", "on"],
+        ["multifd", "on"],
+    ]
+    parameters = {one[1]: one[2] for one in said if one[0] == "migrate_set_parameter"}
+    assert parameters.pop("max-bandwidth") == f"{512 * MIB}B"
+    assert parameters.pop("avail-switchover-bandwidth") == "0B"
+    assert parameters.pop("cpu-throttle-tailslow") == "on"
+    assert {name: int(value) for name, value in parameters.items()} == {
+        name: value
+        for name, value in PARAMETERS.items()
+        if not name.endswith(("bandwidth", "tailslow"))
+    }
+
+
+def test_only_what_a_version_has_is_set() -> None:
+    old = made(version="qemu_2_6")
+    older = words(replace(old, tracking=TrackingConfig(mode="kvm_legacy")))["QEMU, QMP"]
+    capabilities, parameters = map(json.loads, older.lines)
+    assert parameters["arguments"] == {
+        "max-bandwidth": 0,
+        "downtime-limit": 300,
+        "cpu-throttle-initial": 20,
+        "cpu-throttle-increment": 10,
+    }
+    names = [one["capability"] for one in capabilities["arguments"]["capabilities"]]
+    assert names == ["auto-converge"]
+    assert any("x-cpu-throttle-initial" in note for note in older.notes)
+    off = json.loads(words(made(auto_converge=False))["QEMU, QMP"].lines[1])
+    assert "cpu-throttle-initial" not in off["arguments"]
+
+
+def test_virsh_takes_mib_and_ms() -> None:
+    said = words(made(**SET))["libvirt"]
+    downtime, migrate = map(shlex.split, said.lines)
+    assert downtime == ["virsh", "migrate-setmaxdowntime", "DOMAIN", "450"]
+    assert migrate[:3] == ["virsh", "migrate", "--live"]
+    assert migrate[-2:] == ["DOMAIN", "DESTURI"]
+    options = dict(itertools.pairwise(migrate))
+    assert int(options["--bandwidth"]) * MIB == 512 * MIB
+    assert options["--auto-converge-initial"] == "30"
+    assert options["--auto-converge-increment"] == "15"
+    assert options["--parallel-connections"] == "4"
+    assert {"--auto-converge", "--parallel"} <= set(migrate)
+    assert any("--timeout 334 " in note for note in said.notes)
+    cannot = next(note for note in said.notes if "cannot set" in note)
+    for name in ("throttle-trigger-threshold", "cpu-throttle-tailslow", "max-cpu-throttle"):
+        assert name in cannot
+    assert "cpu-throttle-initial" not in cannot
+
+
+def test_a_plain_migration_needs_few_words() -> None:
+    said = words(made(auto_converge=False), high_s=None)["libvirt"]
+    assert said.lines[1] == "virsh migrate --live DOMAIN DESTURI"
+    assert said.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("rate", "mib"), [("1Gbit/s", 119), ("1Mbit/s", 1), ("0", 0), ("128MiB/s", 128)]
+)
+def test_a_bandwidth_is_rounded_down_but_never_to_no_limit(rate: str, mib: int) -> None:
+    said = words(made(max_bandwidth=rate))
+    assert f"live_migration_bandwidth = {mib}" in said["OpenStack Nova"].lines
+    assert f"  bandwidthPerMigration: {mib}Mi" in said["KubeVirt"].lines
+    rounded = rate in ("1Gbit/s", "1Mbit/s")
+    assert any("rounded to" in note for note in said["KubeVirt"].notes) == rounded
+
+
+def novas(said: Words) -> dict[str, str]:
+    parser = configparser.ConfigParser()
+    parser.read_string("\n".join(said.lines))
+    return dict(parser["libvirt"])
+
+
+def novas_ladder(options: dict[str, str], gib: float) -> list[tuple[int, int]]:
+    """(s, ms), as nova/virt/libvirt/migration.py:downtime_steps works them out."""
+    top, steps = (
+        int(options["live_migration_downtime"]),
+        int(options["live_migration_downtime_steps"]),
+    )
+    delay_s = int(int(options["live_migration_downtime_delay"]) * gib)
+    base = top / steps
+    rise = (top - base) / steps
+    return [(delay_s * step, int(base + rise * step)) for step in range(steps + 1)]
+
+
+@pytest.mark.parametrize("limit_ms", [20, 100, 299, 300, 1100, 30_000])
+@pytest.mark.parametrize(
+    ("memory", "gib", "bandwidth"),
+    [("1TiB", 1024, "10Gbit/s"), ("64GiB", 64, "1Gbit/s"), ("4GiB", 4, "500Mbit/s")],
+)
+def test_novas_ladder_reaches_the_limit_before_it_is_asked_for(
+    memory: str, gib: float, bandwidth: str, limit_ms: int
+) -> None:
+    """The first pass: 879 s, 550 s and 69 s, in which the steps are 3072 s, 192 s and 12 s apart."""
+    config = made(memory, bandwidth)
+    options = novas(words(config, gib, downtime_ms=limit_ms)["OpenStack Nova"])
+    assert int(options["live_migration_downtime_steps"]) >= 3
+    assert int(options["live_migration_downtime_delay"]) >= 3
+    assert int(options["live_migration_downtime"]) >= 100
+    first_pass_s = gib * GIB / (float(bandwidth[:-6]) * {"G": 1.25e8, "M": 1.25e5}[bandwidth[-6]])
+    in_time = [ms for s, ms in novas_ladder(options, gib) if s <= first_pass_s]
+    assert in_time[-1] >= limit_ms
+    # No more than it takes: a ms less at the top would not reach it.
+    less = options | {"live_migration_downtime": str(int(options["live_migration_downtime"]) - 1)}
+    if int(options["live_migration_downtime"]) > 100:
+        assert max(ms for s, ms in novas_ladder(less, gib) if s <= first_pass_s) < limit_ms
+
+
+@pytest.mark.parametrize("high_s", [0.4, 60.0, 333.3, 5000.0, 90_000.0])
+@pytest.mark.parametrize("gib", [0.25, 1, 2, 63.7, 1024])
+def test_timeouts_leave_what_nineteen_in_twenty_take(gib: float, high_s: float) -> None:
+    """Nova counts 2 GiB at least; KubeVirt GB, rounded up (ScaledValue(resource.Giga))."""
+    said = words(made(memory=f"{round(gib * 1024)}MiB"), gib, high_s)
+    a_gib = int(novas(said["OpenStack Nova"])["live_migration_completion_timeout"])
+    assert int(a_gib * max(2, gib)) >= math.floor(high_s)
+    assert (a_gib - 1) * max(2, gib) < high_s
+    policy = yaml.safe_load("\n".join(said["KubeVirt"].lines))
+    a_gb = policy["spec"]["completionTimeoutPerGiB"]
+    assert a_gb * math.ceil(gib * GIB / 1e9) >= high_s
+    assert isinstance(a_gb, int)
+    assert (a_gb - 1) * gib < high_s
+
+
+def test_kubevirts_policy() -> None:
+    said = words(made(**SET))["KubeVirt"]
+    policy = yaml.safe_load("\n".join(said.lines))
+    assert policy["apiVersion"] == "migrations.kubevirt.io/v1alpha1"
+    assert policy["kind"] == "MigrationPolicy"
+    assert policy["spec"]["allowAutoConverge"] is True
+    assert policy["spec"]["bandwidthPerMigration"] == "512Mi"
+    assert set(policy["spec"]["selectors"]) == {"virtualMachineInstanceSelector"}
+    notes = "\n".join(said.notes)
+    for name in ("cpu-throttle-initial (30", "throttle-trigger-threshold (40", "progressTimeout"):
+        assert name in notes
+    assert "maxDowntimeMs" in notes
+    assert "8 multifd channels" in notes
+    plain = words(made(multifd_channels=8), high_s=None)["KubeVirt"]
+    assert "completionTimeoutPerGiB" not in "\n".join(plain.lines)
+    assert len(plain.notes) == 2
+
+
+def test_novas_options_and_what_it_cannot_set() -> None:
+    said = words(made(**SET))["OpenStack Nova"]
+    options = novas(said)
+    assert options["live_migration_permit_auto_converge"] == "true"
+    assert options["live_migration_parallel_connections"] == "4"
+    assert options["live_migration_timeout_action"] == "abort"
+    assert "cannot set throttle-trigger-threshold (40 here, QEMU's default 50)" in "\n".join(
+        said.notes
+    )
+    off = novas(words(made(auto_converge=False), high_s=None)["OpenStack Nova"])
+    assert off["live_migration_permit_auto_converge"] == "false"
+    assert "live_migration_completion_timeout" not in off
+    assert "live_migration_parallel_connections" not in off
