@@ -76,15 +76,15 @@ def _growth(profile: Profile, seen: Evidence, fit: Fit) -> Iterator[str]:
     grown = _size(profile, (ends[1] - ends[0]) / (0.1 * longest))
     yield (
         f"what is dirty still grows by {grown} a second after {longest:g} s, the longest period: how far it "
-        f"goes is not known, and anything up to the {_size(profile, seen.most)} that are not zero is reckoned "
+        f"goes is not known, and anything up to {_size(profile, seen.most)}, all that is not zero, is reckoned "
         "with; longer periods tell more"
     )
 
 
 def _samples(profile: Profile, seen: Evidence, fit: Fit) -> Iterator[str]:
     """A sample in which next to nothing was dirty."""
-    found = float(np.max(fit.distinct_pages(seen.seconds))) / seen.least
-    if profile.mode == "page-sampling" and fit.writers and found < FEW:
+    found = float(np.max(seen.middle, where=seen.low > 0, initial=0.0)) / seen.least
+    if profile.mode == "page-sampling" and 0 < found < FEW:
         yield (
             f"no more than {found:.0f} of {seen.sampled:.0f} sampled pages were dirty: too few to tell a rate "
             "from; sample more pages a GiB, up to 16384, or measure longer"

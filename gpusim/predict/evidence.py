@@ -95,12 +95,12 @@ class Evidence:
         return found
 
     def sampling_variance(self, dirty: FloatArray) -> FloatArray:
-        """Of a count in a sample, and of chance in the guest; half a sampled page at least.
+        """Of a count in a sample, and of chance in the guest; of a fifth of a sampled page at least.
 
         Source: migration/dirtyrate.c:save_ramblock_hash draws each page of the sample by itself.
         """
         share = np.clip(dirty / self.pages, 0, 1)
-        found: FloatArray = np.maximum(self.sampled * share * (1 - share), 0.25) * self.least**2
+        found: FloatArray = np.maximum(self.sampled * share * (1 - share), 0.04) * self.least**2
         return found
 
     def edges(self, writers: Mixture, drift: FloatArray | float) -> tuple[FloatArray, FloatArray]:

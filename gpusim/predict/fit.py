@@ -187,10 +187,15 @@ def _refined(
 
     def cost(logs: FloatArray) -> float:
         tried = moved(logs)
-        return (
-            np.inf if tried.pages.sum() > seen.most else -float(seen.log_likelihood(tried, drift))
-        )
+        if (
+            tried.pages.sum() > seen.most
+            or (tried.rates < slowest).any()
+            or (tried.rates > fastest).any()
+        ):
+            return np.inf
+        return -float(seen.log_likelihood(tried, drift))
 
+    slowest, fastest = grid.rates.min() * 0.999, grid.rates.max() * 1.001
     start = np.log(np.concatenate([writers.pages, writers.rates]))
     simplex = np.vstack([start, start - 0.05 * np.eye(len(start))])
     evaluated = 150 * len(chosen)
