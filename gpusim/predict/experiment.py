@@ -21,7 +21,7 @@ from gpusim.results.files import EXPERIMENT
 
 HEAD = """\
 # @package _global_
-# gpusim --config-dir {folder} experiment={name}
+# {where}gpusim --config-dir {folder} experiment={name}
 # {told}
 defaults:
   - override /workload: base_{pattern}
@@ -39,14 +39,17 @@ def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
         path: of the file, which its first comment names; None: `mine/experiment/fitted.yaml`.
     """
     config = prediction.middle.config
-    path = path or Path("mine", EXPERIMENT)
+    path, where = path or Path("mine", EXPERIMENT), ""
+    if path.parent.name != "experiment":  # where Hydra would not find it
+        path = Path("mine", "experiment", path.name)
+        where = f"As {path}: "
     pattern = next(name for name, kind in PATTERNS.items() if type(config.workload) is kind)
     base = composed_config([f"workload=base_{pattern}"])
     keys = _differing(asdict(config), asdict(base))
     keys.pop("plot", None)  # members have none, as nobody would look at them
     told = f"{story.subject(prediction)}: the middle one of {len(prediction.members)} simulated"
     folder = shlex.quote(str(path.parent.parent))
-    text = HEAD.format(folder=folder, name=path.stem, told=told, pattern=pattern)
+    text = HEAD.format(where=where, folder=folder, name=path.stem, told=told, pattern=pattern)
     return text + (OmegaConf.to_yaml(OmegaConf.create(keys)) if keys else "")
 
 

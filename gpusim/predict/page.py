@@ -17,6 +17,7 @@ import numpy as np
 from gpusim.predict import recommended, story
 from gpusim.predict.advise import Advice
 from gpusim.predict.fit import Fit
+from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.profile import Profile
 from gpusim.predict.words import Words
@@ -45,7 +46,9 @@ BANDS = (  # fields of Summary, under their own names
 )
 
 
-def lines(prediction: Prediction, advice: Advice | None = None, better: Any = None) -> str:
+def lines(
+    prediction: Prediction, advice: Advice | None = None, better: Better | None = None
+) -> str:
     """The page: at most 100 columns, for an operator."""
     said = story.verdict(prediction)
     if advice is not None:
@@ -57,8 +60,9 @@ def lines(prediction: Prediction, advice: Advice | None = None, better: Any = No
         _throttle(prediction),
         _guest(prediction),
         _limits(advice) if advice is not None else [],
+        _better(prediction, better) if better is not None else [],
         _bullets("Assumed and in doubt", story.doubts(prediction)),
-        _words(recommended.words(prediction)),
+        _words(recommended.words(prediction, better), better),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -97,7 +101,13 @@ def _limits(advice: Advice) -> list[str]:
     return [*found, *(row for one in said for row in _wrapped(one))]
 
 
-def _words(tools: Mapping[str, Words]) -> list[str]:
+def _better(prediction: Prediction, better: Better) -> list[str]:
+    rows = recommended.better_rows(prediction, better)
+    said = [row for one in recommended.better_notes(better) for row in _wrapped(one)]
+    return [*(_table(rows) if rows else []), *said]
+
+
+def _words(tools: Mapping[str, Words], better: Better | None) -> list[str]:
     """What to type or to put into a file; QEMU's once, in the way that fits a terminal."""
     rows = []
     for tool, words in tools.items():
@@ -105,7 +115,8 @@ def _words(tools: Mapping[str, Words]) -> list[str]:
             rows += [f"{INDENT}# {tool}", *(row for line in words.lines for row in _command(line))]
     if not rows:
         return []
-    return [f"In the words of the tools; what they round and cannot set: {NOTED_IN}", *rows]
+    which = "The better settings in" if better is not None and better.settings else "In"
+    return [f"{which} the words of the tools; what they round and cannot set: {NOTED_IN}", *rows]
 
 
 def _command(line: str) -> list[str]:
@@ -155,7 +166,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def document(
-    prediction: Prediction, advice: Advice | None = None, better: Any = None
+    prediction: Prediction, advice: Advice | None = None, better: Better | None = None
 ) -> dict[str, Any]:
     """The same for programs: docs/predict.md tells each key. JSON knows it: no NaN, no infinity."""
     fit, profile = prediction.fit, prediction.profile
@@ -172,7 +183,7 @@ def document(
         "guest": _fitted(fit, profile),
         "doubts_and_assumptions": story.doubts(prediction),
         "config": prediction.middle.config,
-        "in_words": recommended.words(prediction),
+        "in_words": recommended.words(prediction, better),
         "advice": advice,
         "better": better,
     }

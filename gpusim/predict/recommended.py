@@ -5,22 +5,28 @@ Owns the words; what to try is advise.py's, and what a setting is called elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from gpusim.predict import story
-from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit
+from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit, Name
+from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.words import Words, in_words
 from gpusim.records import Alternative, Summary
 from gpusim.results import style
 
-NAMES = {  # of a limit: as it is told, its unit, and what is beyond the last value that was tried
+NAMES: dict[
+    Name, tuple[str, str, str]
+] = {  # of a limit: as it is told, its unit, and what is beyond the last value that was tried
     "bandwidth": ("Smallest bandwidth", "", "or less"),
     "dirty_rate": ("Largest dirty rate", "", "or more"),
     "downtime_limit": ("Smallest downtime limit", " ms", "or less"),
     "max_cpu_throttle": ("Highest throttle needed", " %", ""),
 }
 LIMITS = ("All others as they are", "now", "middle guest", "heavy guest")  # head of their table
+GOALS = {"fastest": "Fastest", "least_loss": "Least guest loss"}
 FOOTNOTE = "* Time was up: values nearer to the limit were not tried."
 
 
@@ -32,8 +38,8 @@ def limit_rows(advice: Advice) -> list[tuple[str, str, str, str]]:
     for name, (told, unit, _) in NAMES.items():
         known = typical.get(name) or heavy.get(name)
         if known is not None:
-            both = [_cell(guest.get(name)) for guest in (typical, heavy)]
-            rows.append((told, known.now + unit, *both))
+            now, middle, most = known.now + unit, typical.get(name), heavy.get(name)
+            rows.append((told, now, _cell(middle), _cell(most)))
     return rows
 
 
@@ -129,9 +135,63 @@ def _side(summary: Summary) -> str:
     return outcome(summary) + (lost if summary.verdict == "converged" else "")
 
 
-def words(prediction: Prediction) -> dict[str, Words]:
-    """The settings in the words of the tools; none of settings with which it does not converge."""
+def better_rows(prediction: Prediction, found: Better) -> list[tuple[str, str, str]]:
+    """What serves the goal better, beside what is set, head first; none where nothing does."""
+    if found.outcome is None or found.now is None:
+        return []
+    within = "" if found.deadline_s is None else f" within {style.duration(found.deadline_s)}"
+    rows = [(f"{GOALS[found.goal]}{within}", "as set", "better")]
+    migration = prediction.middle.config.migration
+    for key, value in found.settings.items():
+        rows.append((key, _plain(getattr(migration, key)), _plain(value)))
+    for name, field, told in story.QUANTITIES:
+        now, then = (_cell_of(side, field, told) for side in (found.now, found.outcome))
+        rows.append((name, now, then))
+    return rows
+
+
+def _cell_of(summary: Summary, field: str, told: Callable[[float], str]) -> str:
+    value = getattr(summary, field)
+    return "none" if value is None else told(value)
+
+
+def better_notes(found: Better) -> list[str]:
+    """How much it brings, and how long it was looked for."""
+    if found.now is None:
+        return ["Time was up before the migration had been simulated as it is set."]
+    if found.outcome is None:
+        deadline = "" if found.deadline_s is None else f" within {style.duration(found.deadline_s)}"
+        said = (
+            f"{GOALS[found.goal]}{deadline}: nothing better than what is set in {found.runs} runs."
+        )
+    elif found.gain is None:
+        late = "" if found.deadline_s is None else ", or not in time"
+        said = f"As it is set it does not converge{late}. Best of {found.runs} runs."
+    else:
+        of_what = "total time" if found.goal == "fastest" else "guest's loss"
+        said = (
+            f"{story.percent(100 * found.gain)} less of the {of_what}, of the middle guest. "
+            f"Best of {found.runs} runs."
+        )
+    return [said if found.finished else f"{said} Time was up before all had been tried."]
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
+    """The settings in the words of the tools; the better ones where there are, without timeouts then.
+
+    None of settings with which it does not converge. Timeouts are for nineteen in twenty, of which a search
+    for better settings knows nothing.
+    """
+    config, memory_bytes = prediction.middle.config, prediction.profile.memory_bytes
+    if found is not None and found.settings:
+        changes: dict[str, Any] = dict(found.settings)
+        config = replace(config, migration=replace(config.migration, **changes))
+        return in_words(config, memory_bytes, None)
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    return in_words(prediction.middle.config, prediction.profile.memory_bytes, total.high)
+    return in_words(config, memory_bytes, total.high)

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from gpusim.predict import recommended, story
 from gpusim.predict.advise import Advice
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.figure import draw_prediction
+from gpusim.predict.goal import Better
 from gpusim.predict.page import document
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
 from gpusim.predict.words import Words
@@ -30,7 +30,9 @@ from gpusim.simulation import simulate
 from gpusim.version import __version__
 
 
-def write_report(prediction: Prediction, advice: Advice | None, better: Any, folder: Path) -> Path:
+def write_report(
+    prediction: Prediction, advice: Advice | None, better: Better | None, folder: Path
+) -> Path:
     """Write the folder of the middle member's run, with the prediction: the summary last of all.
 
     Its run, and those at both ends of the band, are simulated once more, for their timelines.
@@ -79,7 +81,7 @@ def _edges(prediction: Prediction) -> list[Member]:
 
 
 def foreword_of(
-    prediction: Prediction, advice: Advice | None, better: Any, picture: bytes
+    prediction: Prediction, advice: Advice | None, better: Better | None, picture: bytes
 ) -> Foreword:
     """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
@@ -89,7 +91,8 @@ def foreword_of(
         section("ensemble", "The prediction in one picture", _figure(prediction, picture)),
         section("guest", "The guest that fits", _guest(prediction)),
         *_advice(advice),
-        *_words(recommended.words(prediction)),
+        *_better(prediction, better),
+        *_words(recommended.words(prediction, better), better),
         section("assumptions", "Assumed and in doubt", _bullets(story.doubts(prediction))),
         section(
             "middle",
@@ -165,7 +168,16 @@ def _advice(advice: Advice | None) -> list[str]:
     return [section("advice", "Advice", limits + _paragraphs(said))]
 
 
-def _words(tools: Mapping[str, Words]) -> list[str]:
+def _better(prediction: Prediction, better: Better | None) -> list[str]:
+    if better is None:
+        return []
+    rows = recommended.better_rows(prediction, better)
+    found = table(rows[0], rows[1:], "Of the middle guest.") if rows else ""
+    body = found + _paragraphs(recommended.better_notes(better))
+    return [section("better", "Better settings", body)]
+
+
+def _words(tools: Mapping[str, Words], better: Better | None) -> list[str]:
     """Each tool behind a click: nobody uses all of them."""
     parts = [
         f"<details>\n<summary>{escape(tool)}</summary>\n<pre><code>"
@@ -173,7 +185,8 @@ def _words(tools: Mapping[str, Words]) -> list[str]:
         + f"</code></pre>\n{_bullets(words.notes)}</details>\n"
         for tool, words in tools.items()
     ]
-    return [section("words", "In the words of the tools", "".join(parts))] if parts else []
+    which = "The better settings in" if better is not None and better.settings else "In"
+    return [section("words", f"{which} the words of the tools", "".join(parts))] if parts else []
 
 
 def _paragraphs(said: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit
+from gpusim.predict.goal import Better
 from gpusim.records import Alternative
 from tests.predict.predictions import summary
 
@@ -68,3 +69,17 @@ def stuck(**fields: Any) -> GuestAdvice:
 def advice(typical: GuestAdvice | None = None, heavy: GuestAdvice | None = None) -> Advice:
     typical = typical or converging()
     return Advice(typical=typical, heavy=heavy or typical)
+
+
+def better(**fields: Any) -> Better:
+    known: dict[str, Any] = {
+        "goal": "fastest",
+        "deadline_s": None,
+        "now": summary(total_time_s=120.0, max_throttle_percent=40, guest_cpu_lost_percent=9.0),
+        "settings": {"cpu_throttle_initial": 50, "cpu_throttle_increment": 25},
+        "outcome": CONVERGES,
+        "gain": 0.25,
+        "runs": 64,
+        "finished": True,
+    }
+    return Better(**(known | fields))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from gpusim.predict import recommended
-from gpusim.predict.page import lines
+from gpusim.predict.page import document, lines
+from gpusim.predict.report import foreword_of
 from tests.predict import advised, predictions
 
 
@@ -71,3 +73,53 @@ def test_the_page_has_all_of_it() -> None:
     assert "What would, for nineteen in twenty" in verdict
     assert "  Smallest bandwidth        10Gbit/s   14Gbit/s       14Gbit/s" in text.splitlines()
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_better_settings_beside_those_that_are_set() -> None:
+    prediction = predictions.prediction()
+    rows = recommended.better_rows(prediction, advised.better(deadline_s=1200.0))
+    assert rows[:4] == [
+        ("Fastest within 20 min", "as set", "better"),
+        ("cpu_throttle_initial", "20", "50"),
+        ("cpu_throttle_increment", "10", "25"),
+        ("Total time", "2 min", "90 s"),
+    ]
+    assert recommended.better_notes(advised.better()) == [
+        "25 % less of the total time, of the middle guest. Best of 64 runs."
+    ]
+    words = recommended.words(prediction, advised.better())
+    assert "migrate_set_parameter cpu-throttle-initial 50" in words["QEMU, HMP"].lines
+    assert not any("timeout" in line for line in words["OpenStack Nova"].lines)
+    stuck = recommended.words(predictions.prediction(0, 20), advised.better())
+    assert "--auto-converge-initial 50" in stuck["libvirt"].lines[1]
+
+
+def test_what_a_search_did_not_find_is_said() -> None:
+    nothing = advised.better(settings={}, outcome=None, gain=None, finished=False)
+    assert recommended.better_rows(predictions.prediction(), nothing) == []
+    assert recommended.better_notes(nothing) == [
+        "Fastest: nothing better than what is set in 64 runs. Time was up before all had been tried."
+    ]
+    (hopeless,) = recommended.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
+    assert hopeless == "As it is set it does not converge. Best of 64 runs."
+    (late,) = recommended.better_notes(advised.better(now=None))
+    assert late.startswith("Time was up")
+
+
+def test_both_pages_show_better_settings() -> None:
+    prediction, advice, better = predictions.prediction(), advised.advice(), advised.better()
+    text = lines(prediction, advice, better)
+    assert ["cpu_throttle_initial", "20", "50"] in [row.split() for row in text.splitlines()]
+    assert "The better settings in the words of the tools" in text
+    sections = "".join(foreword_of(prediction, advice, better, b"").sections)
+    assert '<th scope="row">cpu_throttle_initial</th><td>20</td><td>50</td>' in sections
+    assert "<td>14Gbit/s</td>" in "".join(
+        foreword_of(prediction, advised.advice(advised.stuck()), None, b"").sections
+    )
+
+
+def test_advice_comes_back_from_json() -> None:
+    found = document(predictions.prediction(), advised.advice(), advised.better())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["advice"]["typical"]["limits"][0]["found"] == "5.25Gbit/s"
+    assert found["better"]["settings"]["cpu_throttle_initial"] == 50

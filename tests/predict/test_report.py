@@ -157,3 +157,5 @@ def test_the_experiment_says_how_it_is_run() -> None:
         "# gpusim --config-dir 'a folder' experiment=web",
     ]
     assert "--config-dir mine experiment=fitted" in experiment_yaml(predictions.prediction())
+    elsewhere = experiment_yaml(predictions.prediction(), Path("/tmp/web.yaml")).splitlines()[1]
+    assert elsewhere == ("# As mine/experiment/web.yaml: gpusim --config-dir mine experiment=web")

@@ -1,0 +1,237 @@
+"""Better throttle settings: found where they are known to be, the same each time, and not where there are none."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpusim import (
+    BackendConfig,
+    Config,
+    ConfigError,
+    LimitConfig,
+    LinkConfig,
+    MigrationConfig,
+    TrackingConfig,
+    VmConfig,
+    WriterConfig,
+    simulate,
+)
+from gpusim.predict import goal as room
+from gpusim.predict import runs
+from gpusim.predict.goal import TRIALS, Better, better
+from gpusim.predict.runs import Workers
+from gpusim.records import Summary
+from gpusim.results.whole import ResultsError
+
+pytest.importorskip("optuna", reason="the extra predict is not installed")
+
+PLENTY_S = 600.0  # so that no slow machine decides
+
+
+def guest(**migration: Any) -> Config:
+    """2 GiB on 1 Gbit/s, half of it written three times as fast as it is sent."""
+    return Config(
+        vm=VmConfig(memory="2GiB", vcpus=2),
+        workload=WriterConfig(working_set="1GiB", page_writes_per_s=1e5),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        migration=MigrationConfig(**migration),
+        limit=LimitConfig(simulated="30min"),
+    )
+
+
+def ran(made: Config) -> Summary:
+    return simulate(replace(made, backend=BackendConfig(name="numpy"))).summary
+
+
+LIKE = ran(guest(cpu_throttle_initial=99))
+Law = Callable[
+    [MigrationConfig], tuple[float, float, bool]
+]  # total s, lost s, whether it converges
+
+
+def by(monkeypatch: pytest.MonkeyPatch, law: Law, cost_s: float = 0.0) -> list[MigrationConfig]:
+    """Migrations by a law of ours, each of which takes so long by a clock of its own."""
+    now, tried = [0.0], list[MigrationConfig]()
+
+    def outcome(config: Config, until_s: float) -> Summary | None:
+        now[0] += cost_s
+        if now[0] > until_s:
+            return None
+        tried.append(config.migration)
+        total_s, lost_s, converges = law(config.migration)
+        limit_s = (
+            float(config.limit.simulated) if not isinstance(config.limit.simulated, str) else 1e9
+        )
+        return replace(
+            LIKE,
+            verdict="converged" if converges and total_s < limit_s else "time_limit",
+            total_time_s=min(total_s, limit_s),
+            guest_cpu_lost_s=lost_s,
+        )
+
+    monkeypatch.setattr(runs, "outcome", outcome)
+    monkeypatch.setattr(room, "monotonic", lambda: now[0])
+    return tried
+
+
+def looked_for(made: Config, *wanted: Any, wall_s: float = PLENTY_S, **more: Any) -> Better:
+    with Workers(0) as workers:
+        return better(made, *wanted, wall_s=wall_s, workers=workers, **more)
+
+
+def bowl(migration: MigrationConfig) -> tuple[float, float, bool]:
+    """100 s and 10 vCPU seconds at 35, 25 and 70; more around it."""
+    far = (
+        ((migration.cpu_throttle_initial - 35) / 50) ** 2
+        + ((migration.cpu_throttle_increment - 25) / 50) ** 2
+        + ((migration.throttle_trigger_threshold - 70) / 50) ** 2
+    )
+    return 100 * (1 + far), 10 * (1 + far), True
+
+
+def test_the_bottom_of_a_bowl_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = by(monkeypatch, bowl)
+    found = looked_for(guest(), "fastest")
+    assert found.finished
+    assert found.runs == len(tried)
+    assert found.runs <= TRIALS + 4
+    assert found.outcome is not None
+    assert found.outcome.total_time_s < 104  # as it is set: 134.2
+    assert found.now is not None
+    assert found.gain == pytest.approx(1 - found.outcome.total_time_s / found.now.total_time_s)
+    assert tried[0] == MigrationConfig()
+
+
+def test_the_same_answer_each_time_and_however_many_run_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by(monkeypatch, bowl)
+    first, again = looked_for(guest(), "least_loss"), looked_for(guest(), "least_loss")
+    assert first == again
+    with Workers(0) as workers:
+        workers.at_a_time = 16
+        assert better(guest(), "least_loss", wall_s=PLENTY_S, workers=workers) == first
+
+
+def test_a_setting_that_makes_no_difference_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by(monkeypatch, lambda m: (200 - m.cpu_throttle_initial, 10.0, True))
+    assert looked_for(guest(), "fastest").settings == {"cpu_throttle_initial": 99}
+
+
+def test_less_than_chance_makes_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    by(monkeypatch, lambda m: (100 - 0.015 * m.cpu_throttle_initial, 10.0, True))
+    found = looked_for(guest(), "fastest")
+    assert (found.settings, found.outcome, found.gain) == ({}, None, None)
+    assert found.now is not None
+    assert found.runs > 20
+
+
+def test_a_deadline_is_kept_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gentler the slower: 300 s at 1 %, 104 s at 99 %; by 150 s it takes 76 %."""
+
+    def law(m: MigrationConfig) -> tuple[float, float, bool]:
+        return 302 - 2 * m.cpu_throttle_initial, 1.0 * m.cpu_throttle_initial, True
+
+    by(monkeypatch, law)
+    found = looked_for(guest(), "least_loss", 150.0)
+    assert set(found.settings) == {"cpu_throttle_initial"}
+    assert 76 < found.settings["cpu_throttle_initial"] < 84
+    assert found.gain is None  # as it is set, it is late: there is nothing to compare
+    assert found.now is not None
+    assert found.now.total_time_s == 262
+    assert looked_for(guest(), "least_loss", 90.0).settings == {}
+    gentle = looked_for(guest(), "least_loss")
+    assert gentle.settings["cpu_throttle_initial"] < 6
+    assert gentle.gain is not None
+    assert gentle.gain > 0.7
+
+
+def test_a_guest_that_does_not_converge_as_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    by(monkeypatch, lambda m: (100.0, 10.0, m.auto_converge and m.cpu_throttle_initial > 60))
+    found = looked_for(guest(), "fastest")
+    assert found.settings["cpu_throttle_initial"] > 60
+    assert found.gain is None
+    off = looked_for(guest(auto_converge=False), "fastest")
+    assert off.settings["auto_converge"] is True
+    by(monkeypatch, lambda m: (100.0, 10.0, False))
+    assert looked_for(guest(), "fastest").settings == {}
+
+
+def test_time_that_is_up_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = by(monkeypatch, bowl, cost_s=1.0)
+    found = looked_for(guest(), "fastest", wall_s=10.5)
+    assert not found.finished
+    assert len(tried) == found.runs == 10
+    nothing = looked_for(guest(), "fastest", wall_s=0.0)
+    assert (nothing.now, nothing.settings, nothing.runs) == (None, {}, 0)
+
+
+def test_bounds_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No initial throttle above the highest; 2.6 has no threshold."""
+    tried = by(monkeypatch, bowl)
+    looked_for(guest(max_cpu_throttle=60), "fastest")
+    assert max(one.cpu_throttle_initial for one in tried) == 60
+    tried.clear()
+    old = replace(guest(version="qemu_2_6"), tracking=TrackingConfig(mode="kvm_legacy"))
+    assert "throttle_trigger_threshold" not in looked_for(old, "fastest").settings
+    assert {one.throttle_trigger_threshold for one in tried} == {50}
+
+
+def test_optuna_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    by(monkeypatch, bowl)
+    with caplog.at_level(logging.DEBUG):
+        looked_for(guest(), "fastest", trials=8)
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == before
+
+
+def test_without_optuna_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpusim.results.whole.is_installed", lambda package: package != "optuna")
+    with pytest.raises(ResultsError, match=r"optuna is missing: .* pip install '\.\[predict\]'"):
+        looked_for(guest(), "fastest")
+
+
+def test_an_error_of_the_config_is_told_as_ever() -> None:
+    with pytest.raises(ConfigError, match=r"^migration\.downtime_limit = -1: "):
+        looked_for(guest(downtime_limit=-1), "fastest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goal", ["fastest", "least_loss"])
+def test_no_point_of_a_grid_is_better(goal: str) -> None:
+    """Real runs: what is found is as good as the best of 75 settings, and is what a run of it says."""
+    found = looked_for(guest(), goal)
+    assert found.outcome is not None
+    real = ran(guest(**found.settings))
+    assert real.total_time_s == found.outcome.total_time_s
+
+    def value(one: Summary) -> float:
+        return one.total_time_s if goal == "fastest" else one.guest_cpu_lost_s
+
+    grid = itertools.product((1, 20, 50, 75, 99), (5, 10, 30, 50, 99), (20, 50, 80))
+    best = min(
+        value(
+            ran(
+                guest(
+                    cpu_throttle_initial=a, cpu_throttle_increment=b, throttle_trigger_threshold=c
+                )
+            )
+        )
+        for a, b, c in grid
+    )
+    assert value(found.outcome) < 1.03 * best
