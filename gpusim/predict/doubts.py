@@ -11,8 +11,10 @@ from gpusim.predict.evidence import Evidence
 from gpusim.predict.profile import Profile
 from gpusim.units import format_bytes
 
-FAR = 3.5  # standard deviations; one measurement in two thousand is further off
+FAR = 4.5  # standard deviations; one measurement in a hundred thousand is further off
 UNSTEADY = 0.15  # of the guest's speed; half as much is nothing unusual under TCG on a busy host
+LONGER = 1.5  # times; repeats of a period differ by some ms
+STEADY = 0.05  # of the speed: more than that does not make a curve fall, which is there to be seen
 GROWING = 0.5  # slope against a straight line's: so much of what is dirtied is still growing
 FEW = 10  # dirty pages in a sample: a third of them is chance
 NOISE = 2.0  # chi-square a measurement
@@ -53,9 +55,11 @@ def _speed(profile: Profile, seen: Evidence, fit: Fit) -> Iterator[str]:
 
 def _fall(profile: Profile, seen: Evidence, fit: Fit) -> Iterator[str]:
     """Fewer distinct pages after more time, which cannot be."""
-    deviation = np.sqrt(seen.sampling_variance(seen.middle))
-    low, high = seen.low - FAR / np.sqrt(2) * deviation, seen.high + FAR / np.sqrt(2) * deviation
-    earlier, later = np.nonzero((seen.seconds[:, None] < seen.seconds) & (low[:, None] > high))
+    drifted = min(fit.drift, STEADY) * seen.middle
+    deviation = FAR / np.sqrt(2) * np.sqrt(seen.sampling_variance(seen.middle) + drifted**2)
+    low, high = seen.low - deviation, seen.high + deviation
+    after = seen.seconds > LONGER * seen.seconds[:, None]
+    earlier, later = np.nonzero(after & (low[:, None] > high))
     if not len(earlier):
         return
     worst = int(np.argmax(low[earlier] - high[later]))

@@ -27,7 +27,7 @@ REWEIGHTED = 5  # times: the weights are those of the fit itself
 FULL = 1e6  # weight, in standard deviations a page, of "all pages that are not zero are written"
 EXCHANGES = 10  # rounds at most; three or four in practice
 # Relative standard deviations of a guest's speed that are tried; none is taken to be steadier than the first.
-DRIFTS = (0.02, 0.05, 0.1, 0.2, 0.4)
+DRIFTS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 
 
 def fitted(profile: Profile) -> Fit:
@@ -37,12 +37,10 @@ def fitted(profile: Profile) -> Fit:
         ImportError: scipy is not installed.
     """
     seen = evidence(profile)
-    grid = _Grid(seen)
-    least, writers, drift = np.inf, grid.writers(np.empty(0), []), DRIFTS[0]
-    for step, tried in enumerate(DRIFTS):
-        cost, found = _fewest(seen, grid, tried)
-        if cost + step < least:  # a faster drift has to better the likelihood, too
-            least, writers, drift = cost + step, found, tried
+    # Least squares know no kinks: a sequential writer that is through has no drift. So random ones get a chance.
+    grids = [_Grid(seen, kinds) for kinds in ((False,), (False, True))]
+    tried = [(*_fewest(seen, grid, drift), drift) for drift in DRIFTS for grid in grids]
+    _, writers, drift = min(tried, key=lambda one: one[0])
     fit = seen.fit(writers, drift)
     return replace(fit, doubts=doubts(profile, seen, fit))
 
@@ -84,14 +82,17 @@ def non_negative(
 
 
 class _Grid:
-    """Writers of each kind on a fine grid of rates, and what the measurements find of each."""
+    """Writers of some kinds on a fine grid of rates, and what the measurements find of each.
 
-    def __init__(self, seen: Evidence) -> None:
+    Args:
+        kinds: of them, whether they are sequential.
+    """
+
+    def __init__(self, seen: Evidence, kinds: Sequence[bool]) -> None:
         shortest, longest = seen.seconds.min(), seen.seconds.max()
-        random = np.geomspace(SLOWEST / longest, FASTEST / shortest, GRID_POINTS)
-        sequential = np.geomspace(SLOWEST / longest, 1 / shortest, GRID_POINTS)
-        self.rates = np.concatenate([random, sequential])
-        self.sequential = np.repeat([False, True], GRID_POINTS)
+        fastest = [(1 if sequential else FASTEST) / shortest for sequential in kinds]
+        self.rates = np.geomspace(SLOWEST / longest, fastest, GRID_POINTS).T.ravel()
+        self.sequential = np.repeat(kinds, GRID_POINTS)
         self.reached = seen.reached(self.rates, self.sequential).T
 
     def writers(self, pages: FloatArray, places: Sequence[int]) -> Mixture:
