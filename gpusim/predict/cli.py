@@ -81,8 +81,12 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="instead: a log of virsh domstats --dirtyrate after each of several domdirtyrate-calc",
     )
-    group.add_argument("--memory", metavar="SIZE", help="with --domstats: the VM's, such as 64GiB")
-    group.add_argument("--vcpus", type=int, metavar="N", help="with --domstats: the VM's")
+    group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="with --domstats: the VM's; default: as virsh dominfo says in the same log",
+    )
+    group.add_argument("--vcpus", type=int, metavar="N", help="the same")
 
 
 def _add_answer(group: argparse._ArgumentGroup) -> None:
@@ -137,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is started."""
-    from gpusim.checks import duration_ns, in_range, reject
+    from gpusim.checks import duration_ns, in_range, reject, size_bytes, whole
     from gpusim.predict.ensemble import FEWEST, MOST
     from gpusim.results.whole import can_be_written, require
 
@@ -156,8 +160,10 @@ def _check(options: argparse.Namespace) -> None:
     ):  # fmt: skip
         if getattr(options, option) and not getattr(options, wanted):
             reject(f"--{option}", getattr(options, option), f"goes with --{wanted}")
-    if options.domstats and not options.memory:
-        reject("--memory", "none", "virsh's log does not say how large the VM is: --memory 64GiB")
+    if options.memory:
+        size_bytes("--memory", options.memory)
+    if options.vcpus is not None:
+        whole("--vcpus", options.vcpus, 1, 4096)
     if options.members is not None:
         in_range("--members", options.members, FEWEST, MOST)
     if options.deadline:
@@ -182,12 +188,11 @@ def _profile(options: argparse.Namespace) -> Profile:
         return ended_by_signals(_measured(options))
     if options.domstats:
         from gpusim.checks import size_bytes
-        from gpusim.predict.sources import load_domstats
+        from gpusim.predict.virsh import load_domstats
 
-        return load_domstats(
-            options.domstats, size_bytes("--memory", options.memory), options.vcpus or 1
-        )
-    from gpusim.predict.sources import load
+        memory = size_bytes("--memory", options.memory) if options.memory else None
+        return load_domstats(options.domstats, memory, options.vcpus)
+    from gpusim.validation.earlier_migration import load
 
     return load(Path(options.profile))
 

@@ -22,6 +22,7 @@ SAMPLES_PER_GIB = 512  # QEMU's default; migration/dirtyrate.h:DIRTYRATE_DEFAULT
 LEAST_BLOCK = 128 * 2**10  # smaller blocks are not sampled (MIN_RAMBLOCK_SIZE)
 SHORTEST_S, LONGEST_S = 0.05, 60.0  # MIN_CALC_TIME_MS, MAX_CALC_TIME_MS
 LEAST_PERIODS = 3  # different ones; two points lie on any curve
+SEVERAL = f"{LEAST_PERIODS} or more, from less than a second to as long as a pass takes"
 ACCELERATORS = ("kvm", "tcg")
 
 
@@ -205,12 +206,19 @@ def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:
         capabilities=tuple(map(str, keys.rows("capabilities"))),
         notes=tuple(map(str, keys.rows("notes"))),
     )
-    _require_sense(path, profile)
+    require_sense(path, profile)
     return profile
 
 
-def _require_sense(path: Path, profile: Profile) -> None:
-    """Refuse what cannot be a measured VM."""
+def require_sense(path: str | Path, profile: Profile, expected: str = SEVERAL) -> None:
+    """Check that a VM can have been measured so.
+
+    Args:
+        expected: where there are too few periods.
+
+    Raises:
+        ProfileError: it cannot, or too little was measured.
+    """
     blocks = sum(profile.blocks.values())
     if blocks and blocks != profile.memory_bytes:
         raise ProfileError(
@@ -222,8 +230,7 @@ def _require_sense(path: Path, profile: Profile) -> None:
     if len(periods) < LEAST_PERIODS:
         raise ProfileError(
             path,
-            f"{len(profile.measurements)} measurements of {len(periods)} periods; expected {LEAST_PERIODS} different "
-            "periods or more, from less than a second to as long as a pass takes",
+            f"{len(profile.measurements)} measurements of {len(periods)} different periods; expected {expected}",
         )
     if not profile.sampled:
         raise ProfileError(

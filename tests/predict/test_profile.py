@@ -134,7 +134,9 @@ def test_values_that_cannot_be(changes: dict[str, Any], words: str, tmp_path: Pa
 
 def test_too_few_periods(tmp_path: Path) -> None:
     rows = [{"seconds": 1, "dirty_rate": 10}] * 5 + [{"seconds": 1.004, "dirty_rate": 10}]
-    assert "6 measurements of 1 periods" in error_of(tmp_path, document(measurements=rows))
+    assert "6 measurements of 1 different periods; expected 3 or more" in error_of(
+        tmp_path, document(measurements=rows)
+    )
 
 
 def test_from_a_larger_vm(tmp_path: Path) -> None:
