@@ -17,7 +17,8 @@ class Ladder:
     Args:
         start: the first to try.
         stride: from there on it goes in leaps, this long and then twice as long, until a step answers
-            otherwise; what lies between is then halved. None: it halves at once.
+            otherwise; what lies between is then halved. At last it looks one such leap beyond what is not
+            enough, whether that is too much to ask as well. None: it halves at once, and looks no further.
     """
 
     def __init__(self, steps: int, start: int, stride: int | None = None) -> None:
@@ -56,8 +57,10 @@ class Ladder:
 
     def next(self) -> int | None:
         """The step to try now; None: there is none."""
-        if self.given_up or self.finished:
+        if self.given_up:
             return None
+        if self.finished:
+            return self._beyond()
         if self._start not in self.tried:
             return self._start
         low, high = self.too_hard, self._high
@@ -71,8 +74,12 @@ class Ladder:
                 return step
         return (low + 1 + high) // 2
 
-    def begin_at(self, start: int, stride: int | None) -> None:
-        """Begin elsewhere than was said at first."""
+    def _beyond(self) -> int | None:
+        step = self.too_hard - (self._stride or self.steps)
+        return step if step >= 0 and all(tried > step for tried in self.tried) else None
+
+    def begin_at(self, start: int, stride: int) -> None:
+        """Begin elsewhere than was said at first, with leaps of another length."""
         self._start, self._stride = start, stride
 
     def tell(self, step: int, enough: bool | None) -> None:
