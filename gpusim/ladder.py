@@ -24,7 +24,7 @@ class Ladder:
     def __init__(self, steps: int, start: int, stride: int | None = None) -> None:
         self.tried: dict[int, bool] = {}
         self.given_up = False
-        self.steps, self._start, self._stride = steps, start, stride
+        self.steps, self._start, self._stride, self._beyond = steps, start, stride, stride
 
     @property
     def too_hard(self) -> int:
@@ -60,7 +60,8 @@ class Ladder:
         if self.given_up:
             return None
         if self.finished:
-            return self._beyond()
+            step = self.too_hard - (self._beyond or self.steps)
+            return step if step >= 0 and all(tried > step for tried in self.tried) else None
         if self._start not in self.tried:
             return self._start
         low, high = self.too_hard, self._high
@@ -74,13 +75,9 @@ class Ladder:
                 return step
         return (low + 1 + high) // 2
 
-    def _beyond(self) -> int | None:
-        step = self.too_hard - (self._stride or self.steps)
-        return step if step >= 0 and all(tried > step for tried in self.tried) else None
-
     def begin_at(self, start: int, stride: int) -> None:
-        """Begin elsewhere than was said at first, with leaps of another length."""
-        self._start, self._stride = start, stride
+        """Begin where a ladder like it ended, with leaps of another length, and look beyond nothing."""
+        self._start, self._stride, self._beyond = start, stride, None
 
     def tell(self, step: int, enough: bool | None) -> None:
         """What came of a try; None: it did not end."""
