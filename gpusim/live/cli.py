@@ -7,57 +7,20 @@ What is imported before the signals have their handlers is small, so that Ctrl-C
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+
+from gpusim.live.signals import ended_by_signals, interruptible
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QEMU = "qemu-system-x86_64"
 MOST_REPEATS = 26  # letters of a file's name
-T = TypeVar("T")
-
-
-class Interrupted(BaseException):
-    """A signal asked the recorder to end."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
-    kept = {
-        number: signal.signal(number, _interrupt)
-        for number in ENDING
-        if signal.getsignal(number) != signal.SIG_IGN  # nohup's wish
-    }
-    try:
-        return _run(options_of(arguments))
-    except Interrupted as error:
-        _be_deaf()
-        name = signal.Signals(error.number).name
-        print(f"\nerror: {name}: stopped; what was not whole was not written", file=sys.stderr)
-        return 128 + error.number
-    finally:
-        if arguments is None:  # the process ends, and Python's own end wants to be left alone
-            _be_deaf()
-        else:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
-
-
-def _be_deaf() -> None:
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise Interrupted(number)
+    return interruptible(lambda: _run(options_of(arguments)), whole_process=arguments is None)
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -87,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--repeats", type=_repeats, metavar="N", help="recordings to make; default: 1"
+    )
+    parser.add_argument(
+        "--measure",
+        choices=("quick", "full"),
+        help="measure the dirty rate before, as gpusim-predict does: a profile in the recording",
     )
     parser.add_argument(
         "--out",
@@ -181,7 +149,7 @@ def _check_together(options: argparse.Namespace) -> None:
         reject("--libvirt", options.libvirt, "converts logs, --qmp watches; name one of them")
     if not (options.qmp or options.libvirt):
         return
-    for option in ("qemu", "repeats"):
+    for option in ("qemu", "repeats", "measure"):
         if getattr(options, option) is not None:
             reject(f"--{option}", getattr(options, option), "is for a QEMU of ours; leave it out")
     if options.scenario:
@@ -231,43 +199,11 @@ def _record(options: argparse.Namespace) -> int:
     for _ in range(options.repeats or 1):
         print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)
         with line() as tell:
-            document = ended_by_signals(record(scenario, options.qemu or QEMU, tell))
+            recording = record(scenario, options.qemu or QEMU, tell, options.measure)
+            document = ended_by_signals(recording)
         path = write_recording(document, options.out, Path(options.scenario).stem)
         print(summary(document, path), flush=True)
     return 0
-
-
-def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine; the first signal that asks to end cancels it, so that it cleans up.
-
-    Raises:
-        Interrupted: a signal did, and the work has ended.
-    """
-
-    async def watched() -> T:
-        task, asked = asyncio.ensure_future(work), list[int]()
-
-        def stop(number: int) -> None:
-            if not asked:  # a second one does not disturb the cleaning up
-                task.cancel()
-            asked.append(number)
-
-        loop = asyncio.get_running_loop()
-        # A connection that was cut short leaves errors nobody waits for; the line about it is ours.
-        loop.set_exception_handler(lambda loop, context: None)
-        ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
-        for number in ours:
-            loop.add_signal_handler(number, stop, number)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            raise Interrupted(asked[0]) from None
-        finally:
-            for number in ours:
-                loop.remove_signal_handler(number)
-                signal.signal(number, _interrupt)
-
-    return asyncio.run(watched())
 
 
 if __name__ == "__main__":

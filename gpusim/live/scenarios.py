@@ -110,8 +110,10 @@ def shipped() -> Path:
 def names() -> dict[str, str]:
     """Every scenario there is, with what its file says it is for."""
     return {
-        path.stem: path.read_text().splitlines()[1].removeprefix("# ")
-        for path in sorted(shipped().glob("*.yaml"))
+        str(path.relative_to(shipped()).with_suffix("")): path.read_text()
+        .splitlines()[1]
+        .removeprefix("# ")
+        for path in sorted(shipped().rglob("*.yaml"))
     }
 
 

@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from gpusim.live.guest import READY, command_line
 from gpusim.live.knots import Point, thinned
 from gpusim.live.machine import Machine, how_it_ended, started
+from gpusim.live.measure import looked_at, measured, planned
 from gpusim.live.monitor import LiveError, Monitor, MonitorClosedError
 from gpusim.live.scenarios import Scenario
 from gpusim.live.sink import sink
@@ -48,6 +49,7 @@ RAM_KEYS = (
 )
 
 Telling = Callable[[str], None]
+Measuring: TypeAlias = Literal["quick", "full"] | None
 
 
 @dataclass(kw_only=True)
@@ -59,12 +61,16 @@ class Seen:
     counts: list[Point] = field(default_factory=list)
 
 
-async def record(scenario: Scenario, qemu: str, tell: Telling) -> dict[str, Any]:
+async def record(
+    scenario: Scenario, qemu: str, tell: Telling, measuring: Measuring = None
+) -> dict[str, Any]:
     """Record one migration; nothing of it is left but what is returned.
 
     Args:
         qemu: the program.
         tell: takes a line now and then of how far it is.
+        measuring: whether the VM's dirty rate is measured before, quickly or fully; the recording
+            then holds the profile.
 
     Raises:
         LiveError: whatever went wrong, in one line.
@@ -76,17 +82,20 @@ async def record(scenario: Scenario, qemu: str, tell: Telling) -> dict[str, Any]
         accelerator=scenario.accelerator,
     ) as machine:
         try:
-            return await _recorded(machine, scenario, tell)
+            return await _recorded(machine, scenario, tell, measuring)
         except MonitorClosedError:
             raise LiveError(f"no recording: {await how_it_ended(machine)}") from None
 
 
-async def _recorded(machine: Machine, scenario: Scenario, tell: Telling) -> dict[str, Any]:
+async def _recorded(
+    machine: Machine, scenario: Scenario, tell: Telling, measuring: Measuring
+) -> dict[str, Any]:
     monitor = machine.monitor
     capabilities = await set_capabilities(monitor, scenario.capabilities)
     parameters = await set_parameters(monitor, scenario.parameters)
     tell("booting")
     ready, flat_out_per_s = await _boot(machine)
+    profile = await _profile(machine, tell, measuring)
     tell("counting writes before the migration")
     before_per_s = await _pace(machine, scenario.before_s)
     with sink() as uri:
@@ -121,6 +130,7 @@ async def _recorded(machine: Machine, scenario: Scenario, tell: Telling) -> dict
         "samples": seen.samples,
         "counter": counter,
         "counter_within_writes": within,
+        **profile,
     }
 
 
@@ -174,6 +184,15 @@ async def _boot(machine: Machine) -> tuple[str, float]:
     raise LiveError(
         f"the guest did not say READY in {BOOT_TIMEOUT_S:g} s{machine.heard.last_words}"
     )
+
+
+async def _profile(machine: Machine, tell: Telling, measuring: Measuring) -> dict[str, Any]:
+    """What calc-dirty-rate says of the guest, as gpusim-predict --measure would find it."""
+    if measuring is None:
+        return {}
+    vm = await looked_at(machine.monitor)
+    plan = planned(vm, "page-sampling", quick=measuring == "quick")
+    return {"profile": (await measured(machine.monitor, vm, plan, tell)).document()}
 
 
 async def _still_there(machine: Machine) -> None:

@@ -117,6 +117,8 @@ class Prediction:
         for percent in percents:
             times = [one.throttle_s[percent] for one in self.members if percent in one.throttle_s]
             steps.append(
-                ThrottleStep(percent=percent, share=len(times) / len(self.members), time_s=band(times))
+                ThrottleStep(
+                    percent=percent, share=len(times) / len(self.members), time_s=band(times)
+                )
             )
         return steps

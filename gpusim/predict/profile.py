@@ -139,3 +139,227 @@ def _measured(one: Measurement) -> dict[str, float]:
     if one.at_s is not None:
         found["at_s"] = one.at_s
     return found | ({"running": one.running} if one.running != 1.0 else {})
+
+
+def load_profile(path: Path) -> Profile:
+    """A profile from its file: JSON as `gpusim-predict --measure` writes it, or YAML as people type it.
+
+    Raises:
+        ProfileError: there is none, or it says nothing of its VM.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise ProfileError(path, f"cannot be read ({reason}); expected a profile") from None
+    return profile_of(path, _parsed(path, text))
+
+
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    if not text.strip():
+        raise ProfileError(path, "empty; expected a profile, as gpusim-predict --measure writes it")
+    try:
+        if text.lstrip().startswith("{"):
+            found = json.loads(text)
+        else:
+            from omegaconf import OmegaConf
+
+            found = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:  # YAML's own, for which OmegaConf has no name
+        where = " ".join(str(error).split())
+        raise ProfileError(path, f"cut off, or neither JSON nor YAML: {where}") from None
+    if not isinstance(found, dict):
+        raise ProfileError(path, 'no profile; expected keys such as "memory" and "measurements"')
+    return found
+
+
+def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:
+    """A profile from what its file holds; keys that nobody knows are refused.
+
+    Raises:
+        ProfileError: names the key.
+    """
+    keys = _Keys(path, found)
+    keys.known()
+    version = keys.whole("profile", FORMAT, FORMAT, FORMAT)
+    assert version == FORMAT
+    mode = keys.one_of("mode", MODES, "dirty-bitmap")
+    zero_sampled, zero_found = keys.zero_pages()
+    profile = Profile(
+        source=str(found.get("source") or "typed by hand"),
+        qemu=keys.qemu(),
+        accelerator=keys.one_of("accelerator", ACCELERATORS, "kvm"),
+        memory_bytes=keys.size("memory", found.get("memory")),
+        page_bytes=keys.whole("page_size", 4096, 4096, 2**30),
+        vcpus=keys.whole("vcpus", 1, 1, 4096),
+        mode=mode,
+        sample_pages=keys.sample_pages(mode),
+        measurements=tuple(keys.measurements()),
+        blocks={
+            name: keys.size(f"blocks.{name}", size) for name, size in keys.mapping("blocks").items()
+        },
+        zero_sampled=zero_sampled,
+        zero_found=zero_found,
+        utilisation=tuple(keys.share("utilisation", one) for one in keys.rows("utilisation")),
+        parameters=keys.mapping("parameters"),
+        capabilities=tuple(map(str, keys.rows("capabilities"))),
+        notes=tuple(map(str, keys.rows("notes"))),
+    )
+    _require_sense(path, profile)
+    return profile
+
+
+def _require_sense(path: Path, profile: Profile) -> None:
+    """Refuse what cannot be a measured VM."""
+    blocks = sum(profile.blocks.values())
+    if blocks and blocks != profile.memory_bytes:
+        raise ProfileError(
+            path,
+            f"its blocks add up to {format_bytes(blocks)}, its memory is {format_bytes(profile.memory_bytes)}: "
+            "put together from two VMs? expected those of one",
+        )
+    periods = {round(one.seconds, 1) for one in profile.measurements}
+    if len(periods) < LEAST_PERIODS:
+        raise ProfileError(
+            path,
+            f"{len(profile.measurements)} measurements of {len(periods)} periods; expected {LEAST_PERIODS} different "
+            "periods or more, from less than a second to as long as a pass takes",
+        )
+    if not profile.sampled:
+        raise ProfileError(
+            path, "no RAM block is large enough to be sampled; expected one of 128 KiB"
+        )
+    most = profile.pages * (1 - profile.zero_share)
+    sampling = 4 * math.sqrt(
+        profile.pages**2 / profile.sampled
+    )  # four standard deviations, at most
+    for one in profile.measurements:
+        pages = one.dirty_rate * one.seconds * MIB / profile.page_bytes
+        if profile.mode != "dirty-ring" and pages > profile.pages:
+            raise ProfileError(
+                path,
+                f"{one.dirty_rate:g} MiB/s for {one.seconds:g} s are {format_bytes(round(pages * profile.page_bytes))}, and "
+                f"the VM has {format_bytes(profile.memory_bytes)}: from a VM of another size? expected the "
+                "measurements of this one, in MiB/s",
+            )
+        if profile.mode != "dirty-ring" and pages > most + sampling:
+            raise ProfileError(
+                path,
+                f"{one.dirty_rate:g} MiB/s for {one.seconds:g} s dirty more than the {100 * (1 - profile.zero_share):.0f} % of "
+                "the VM that is not zero; expected zero pages and measurements of the same time",
+            )
+
+
+class _Keys:
+    """The keys of a profile, read one by one; errors name them."""
+
+    def __init__(self, path: Path, found: Mapping[str, Any]) -> None:
+        self._path, self._found = path, found
+
+    def known(self) -> None:
+        """Refuse keys that nobody reads."""
+        known = [*Profile(source="", memory_bytes=GIB).document(), "zero_percent"]
+        strange = [str(key) for key in self._found if key not in known]
+        if strange:
+            self._reject(", ".join(strange), f"no such key; expected some of {', '.join(known)}")
+
+    def _reject(self, key: str, message: str) -> NoReturn:
+        raise ProfileError(self._path, f"{key}: {message}")
+
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        value = self._found.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            limits = f"{low}" if low == high else f"a whole number from {low} to {high}"
+            self._reject(key, f"{value!r}; expected {limits}")
+        return value
+
+    def number(self, key: str, value: object, low: float, high: float, unit: str) -> float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (good and low <= float(value) <= high):  # type: ignore[arg-type]  # NaN fails too
+            self._reject(key, f"{value!r}; expected a number from {low:g} to {high:g}{unit}")
+        return float(value)  # type: ignore[arg-type]
+
+    def share(self, key: str, value: object) -> float:
+        return self.number(key, value, 0, 1, "")
+
+    def one_of(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+        value = self._found.get(key, default)
+        if value not in allowed:
+            self._reject(key, f"{value!r}; expected one of {', '.join(allowed)}")
+        return str(value)
+
+    def size(self, key: str, value: object) -> int:
+        try:
+            size = parse_bytes(value)  # type: ignore[arg-type]
+        except (ValueError, TypeError, OverflowError):
+            self._reject(key, f'{value!r}; expected bytes, or a size such as "64GiB"')
+        if not 0 < size <= 2**50:
+            self._reject(key, f"{value!r}; expected a size above 0 and of at most 1 PiB")
+        return size
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value = self._found.get(key) or {}
+        if not isinstance(value, dict):
+            self._reject(key, f"{value!r}; expected names and their values")
+        return {str(name): one for name, one in value.items()}
+
+    def rows(self, key: str) -> list[Any]:
+        value = self._found.get(key) or []
+        if not isinstance(value, list):
+            self._reject(key, f"{value!r}; expected a list")
+        return value
+
+    def qemu(self) -> tuple[int, int, int] | None:
+        value = self._found.get("qemu")
+        if value is None:
+            return None
+        parts = str(value).split(".")
+        if not (1 < len(parts) < 5 and all(part.isdecimal() for part in parts[:3])):
+            self._reject("qemu", f'{value!r}; expected a version such as "9.2.0"')
+        major, minor, micro = (*map(int, parts[:3]), 0)[:3]
+        return major, minor, micro
+
+    def sample_pages(self, mode: str) -> int | None:
+        value = self._found.get("sample_pages")
+        if mode != "page-sampling":
+            return None
+        if value is None:
+            return SAMPLES_PER_GIB
+        return self.whole("sample_pages", SAMPLES_PER_GIB, 128, 16384)
+
+    def zero_pages(self) -> tuple[int, int]:
+        """Looked at, found; a share that somebody typed is taken as known to a tenth of a percent."""
+        percent = self._found.get("zero_percent")
+        if percent is not None:
+            share = self.number("zero_percent", percent, 0, 100, " %") / 100
+            return 10**6, round(share * 10**6)
+        pages = self.mapping("zero_pages")
+        if not pages:
+            return 0, 0
+        counts = [pages.get("sampled"), pages.get("zero")]
+        if not all(isinstance(one, int) for one in counts) or not 0 <= counts[1] <= counts[0]:  # type: ignore[operator]
+            self._reject(
+                "zero_pages",
+                f"{pages}; expected whole numbers sampled and zero, of which zero is smaller",
+            )
+        return counts[0], counts[1]  # type: ignore[return-value]
+
+    def measurements(self) -> list[Measurement]:
+        rows = self.rows("measurements")
+        if not rows:
+            self._reject("measurements", "none; expected rows of seconds and dirty_rate (MiB/s)")
+        return [self._measurement(f"measurements[{place}]", row) for place, row in enumerate(rows)]
+
+    def _measurement(self, key: str, row: object) -> Measurement:
+        if not isinstance(row, dict) or not {"seconds", "dirty_rate"} <= row.keys():
+            self._reject(key, f"{row!r}; expected seconds and dirty_rate (MiB/s)")
+        strange = row.keys() - {"seconds", "dirty_rate", "at_s", "running"}
+        if strange:
+            self._reject(key, f"no such key as {', '.join(map(str, strange))}")
+        at_s = row.get("at_s")
+        return Measurement(
+            seconds=self.number(f"{key}.seconds", row["seconds"], SHORTEST_S, 86_400, " s"),
+            dirty_rate=self.number(f"{key}.dirty_rate", row["dirty_rate"], 0, 1e9, " MiB/s"),
+            at_s=None if at_s is None else self.number(f"{key}.at_s", at_s, 0, 1e9, " s"),
+            running=self.number(f"{key}.running", row.get("running", 1.0), 0.01, 1, ""),
+        )

@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpusim.config import MixConfig
+from gpusim.predict.evidence import FASTEST, SLOWEST
+from gpusim.predict.fit import non_negative
 
 FloatArray = NDArray[np.float64]
 
-# Pools slower than this part of the longest time, or faster than this multiple of 1 / the shortest, cannot
-# be told from a straight line or from a step.
-SLOWEST, FASTEST = 1 / 16, 8.0
 GRID_POINTS = 400  # neighbours differ by 3 % in rate; what a sampled curve cannot tell apart
 REWEIGHTED = 20  # times: the weights are those of the fit itself, and have settled long before
-FULL = 1e6  # weight, in standard deviations a page, of "all pages that are not zero are in a pool"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,23 +104,16 @@ def fitted(curve: Curve) -> Fit:
     Raises:
         ImportError: scipy is not installed.
     """
-    try:
-        from scipy.optimize import nnls
-    except ImportError as error:
-        message = "fitting pools needs scipy; pip install 'gpusim[predict]'"
-        raise ImportError(message) from error
     seconds, dirty = curve.seconds, curve.dirty
     rates = np.geomspace(SLOWEST / seconds[-1], FASTEST / seconds[0], GRID_POINTS)
     reached = -np.expm1(-np.outer(seconds, rates))  # share of a pool that is dirty, [n, rates]
-    not_zero = curve.sampled - curve.zero
-    expected, full = dirty, 0.0
-    for _ in range(REWEIGHTED):
-        weights = 1 / _deviations(curve, expected)
-        sides = np.append(dirty * weights, full * not_zero)
-        sizes, _ = nnls(np.vstack([reached * weights[:, None], np.full(len(rates), full)]), sides)
-        if sizes.sum() > not_zero:  # then all are written, and no more: one more equation
-            full = FULL
-        expected = reached @ sizes
+    sizes = non_negative(
+        reached,
+        dirty,
+        lambda expected: _deviations(curve, expected),
+        most=curve.sampled - curve.zero,
+        reweighted=REWEIGHTED,
+    )
     pools = _merged(rates, sizes * curve.pages_a_sample)
     expected = distinct_pages(pools, seconds) / curve.pages_a_sample
     return Fit(pools=pools, residuals=(dirty - expected) / _deviations(curve, expected))

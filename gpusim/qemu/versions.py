@@ -99,3 +99,21 @@ VERSIONS = {
     "what_if_responsive": replace(_MERGED, throttle=ResponsiveThrottleRule, released=False),
     "what_if_over_clean": replace(_MERGED, throttle=OverCleanThrottleRule, released=False),
 }
+
+
+def nearest(qemu: tuple[int, ...]) -> str:
+    """The released version here that decides as a QEMU does; for one between two, the older.
+
+    Args:
+        qemu: (major, minor, ...).
+    """
+    known = {
+        (int(major), int(minor)): name
+        for name, rules in VERSIONS.items()
+        if rules.released
+        for major, minor in [name.removeprefix("qemu_").split("_")]
+    }
+    known[5, 0] = known[7, 2]  # the throttle's parameters came with 5.0 and 5.1
+    known[8, 2] = known[9, 1]  # and the rate limit counts as in 9.1
+    older = [version for version in known if version <= tuple(qemu[:2])]
+    return known[max(older, default=min(known))]

@@ -22,7 +22,7 @@ from gpusim.records import Alternative, Event, Result, SyncRecord
 from gpusim.results import timeline as grid
 from gpusim.results.guestperf import write_guestperf
 from gpusim.results.plot import draw_run, require_matplotlib
-from gpusim.results.report import write_report
+from gpusim.results.report import Foreword, write_report
 from gpusim.results.settings import Settings, setting
 from gpusim.results.trace import write_trace
 from gpusim.results.whole import ResultsError, remove_leftovers, whole_file, write_text
@@ -39,10 +39,14 @@ PLOT = "plot.png"
 TRACE = "trace.json.gz"
 GUESTPERF = "guestperf.json"
 REPORT = "report.html"
+PREDICTION = "prediction.json"  # of what the run is the middle one of
+PREDICTION_PNG = "prediction.png"
+EXPERIMENT = "experiment/fitted.yaml"
 ATTEMPTS = "attempts"  # a folder each, of those before the last
 
 _NUMBERS = (CONFIG, SYNCS, EVENTS, TIMELINE_CSV, TIMELINE_NPZ)
 _PICTURES = (PLOT, TRACE, GUESTPERF, REPORT)
+_PREDICTION = (PREDICTION, PREDICTION_PNG, EXPERIMENT)
 
 # digits after the point: the engine counts in nanoseconds
 _SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
@@ -71,6 +75,7 @@ def write_run(
     config: Settings | None = None,
     alternatives: Sequence[Alternative] | None = None,
     run_hash: str = "",
+    foreword: Foreword | None = None,
 ) -> None:
     """Write everything a run leaves, summary.json last.
 
@@ -81,6 +86,7 @@ def write_run(
         config: what was simulated, for the pictures: dataclasses.asdict of a Config.
         alternatives: what would have made it converge, for report.html; None: nobody asked.
         run_hash: of the run, gpusim.run_hash.
+        foreword: of report.html.
 
     Raises:
         ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
@@ -101,7 +107,9 @@ def write_run(
         draw_run(result, folder / PLOT, trigger_percent=trigger_percent)
         write_trace(result, columns, folder / TRACE)
         write_guestperf(result, config, folder / GUESTPERF)
-        write_report(result, config, alternatives, folder, REPORT)  # links to all of the others
+        write_report(  # links to all of the others
+            result, config, alternatives, folder, REPORT, foreword
+        )
     for number, attempt in enumerate(result.before, start=1):
         own = folder / ATTEMPTS / str(number)
         begin_run(attempt.config, own)
@@ -172,7 +180,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for name in (SUMMARY, *_NUMBERS, *_PICTURES):
+    for name in (SUMMARY, *_NUMBERS, *_PICTURES, *_PREDICTION):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
     remove_leftovers(folder)

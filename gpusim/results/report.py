@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ SIBLINGS = {
     "timeline.csv": "state over time",
     "timeline.npz": "the same for NumPy",
     "plot.png": "the picture",
+    "prediction.json": "the prediction in numbers",
+    "prediction.png": "the prediction's picture",
+    "experiment/fitted.yaml": "this run as an experiment, for gpusim --config-dir",
     "trace.json.gz": "the run on tracks, for ui.perfetto.dev",
     "guestperf.json": "the run as QEMU's guestperf-plot reads it",
     "gpusim.log": "the log",
@@ -96,6 +100,7 @@ tbody td { font-variant-numeric: tabular-nums; }
 .changes th:first-child { width: 44%; }
 code { font-family: "DejaVu Sans Mono", ui-monospace, monospace; font-size: .88em;
   overflow-wrap: anywhere; }
+pre { white-space: pre-wrap; margin: .4rem 0; }
 details { margin-top: .8rem; }
 summary { cursor: pointer; padding: .2rem 0; }
 @media (min-width: 48rem) {
@@ -119,12 +124,27 @@ summary { cursor: pointer; padding: .2rem 0; }
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Foreword:
+    """What stands on the page before the run itself, where it is one of many.
+
+    Attributes:
+        title, told: the page's title and the line under it, as text.
+        sections: HTML.
+    """
+
+    title: str
+    told: str
+    sections: tuple[str, ...]
+
+
 def write_report(
     result: Result,
     config: Settings | None,
     alternatives: Sequence[Alternative] | None,
     folder: Path,
     name: str,
+    foreword: Foreword | None = None,
 ) -> None:
     """Write the page of a run whose other files are in `folder` already.
 
@@ -134,14 +154,16 @@ def write_report(
         alternatives: what would have made it converge; None: nobody asked.
         folder: of the run; its plot.png becomes part of the page.
         name: of the page.
+        foreword: None: the run stands alone.
 
     Raises:
         OSError: the picture cannot be read or the page not be written.
     """
     picture = (folder / "plot.png").read_bytes()
-    there = {path.name for path in folder.iterdir()} | {"summary.json"}  # written last of all
-    siblings = [sibling for sibling in SIBLINGS if sibling in there]
-    write_text(folder / name, report_page(result, config, alternatives, picture, siblings))
+    last = "summary.json"  # written after all others
+    siblings = [name for name in SIBLINGS if name == last or (folder / name).is_file()]
+    page = report_page(result, config, alternatives, picture, siblings, foreword)
+    write_text(folder / name, page)
 
 
 def report_page(
@@ -150,23 +172,28 @@ def report_page(
     alternatives: Sequence[Alternative] | None,
     picture: bytes,
     siblings: Iterable[str],
+    foreword: Foreword | None = None,
 ) -> str:
     """The page as HTML; see write_report."""
     summary = result.summary
     outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
     vm = f"{format_bytes(summary.vm_bytes)} VM, {style.decider(summary.qemu_version, summary.policies)}"
+    told = f"{vm}: a live migration, simulated by gpusim {summary.gpusim_version}."
+    if foreword is not None:
+        outcome, told = foreword.title, foreword.told
     sections = [
-        _section("figures", "Key figures", _key_figures(result, config)),
-        _section("picture", "The run in one picture", _figure(result, picture)),
-        _section("story", "What happened", _list(story(result, config))),
+        *(foreword.sections if foreword else ()),
+        section("figures", "Key figures", _key_figures(result, config)),
+        section("picture", "The run in one picture", _figure(result, picture)),
+        section("story", "What happened", listed(story(result, config))),
     ]
     if summary.verdict == "converged":
         alternatives = None  # it needs none
     if alternatives is not None:
         title = "What would have made it converge"
-        sections.append(_section("alternatives", title, _alternatives(alternatives)))
+        sections.append(section("alternatives", title, _alternatives(alternatives)))
     if config is not None:
-        sections.append(_section("configuration", "What was simulated", _settings(config)))
+        sections.append(section("configuration", "What was simulated", _settings(config)))
     kind = "converged" if summary.verdict == "converged" else "other"
     return (
         "<!DOCTYPE html>\n"
@@ -176,8 +203,7 @@ def report_page(
         '<link rel="icon" href="data:,">\n'  # or a browser asks a server for one
         f"<style>{CSS}</style>\n</head>\n<body>\n"
         f'<header class="{kind}">\n<h1>{escape(outcome)}</h1>\n'
-        f"<p>{escape(vm)}: a live migration, simulated by gpusim "
-        f"{escape(summary.gpusim_version)}.</p>\n{_way_out(alternatives)}</header>\n"
+        f"<p>{escape(told)}</p>\n{_way_out(alternatives)}</header>\n"
         f"<main>\n{''.join(sections)}</main>\n{_files(siblings)}</body>\n</html>\n"
     )
 
@@ -193,18 +219,18 @@ def _way_out(alternatives: Sequence[Alternative] | None) -> str:
     return f"<p>It would have converged with {_code(helping[0])}{more}: {link}.</p>\n"
 
 
-def _section(name: str, title: str, body: str) -> str:
+def section(name: str, title: str, body: str) -> str:
     return (
         f'<section aria-labelledby="{name}">\n<h2 id="{name}">{escape(title)}</h2>\n'
         f"{body}</section>\n"
     )
 
 
-def _list(lines: Iterable[str]) -> str:
+def listed(lines: Iterable[str]) -> str:
     return "<ol>\n" + "".join(f"<li>{escape(line)}</li>\n" for line in lines) + "</ol>\n"
 
 
-def _pairs(rows: Iterable[tuple[str, str]], caption: str, classes: str = "") -> str:
+def pairs(rows: Iterable[tuple[str, str]], caption: str, classes: str = "") -> str:
     """A table of two columns; what each row is called is its header."""
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>\n'
@@ -238,7 +264,7 @@ def _key_figures(result: Result, config: Settings | None) -> str:
         ("Sent over the wire", _sent(summary)),
         ("Left to send at the end", format_bytes(summary.remaining_bytes)),
     ]
-    return _pairs(rows, "Times are simulated time.")
+    return pairs(rows, "Times are simulated time.")
 
 
 def _syncs(summary: Summary) -> str:
@@ -345,9 +371,9 @@ def _settings(config: Settings) -> str:
         if key == wanted or key.startswith(f"{wanted}.")
     ]
     return (
-        _pairs(main, "Keys as in gpusim/config.py; those that are null are left out.", "settings")
+        pairs(main, "Keys as in gpusim/config.py; those that are null are left out.", "settings")
         + "<details>\n<summary>All settings</summary>\n"
-        + _pairs(every.items(), "All settings that are not null.", "settings")
+        + pairs(every.items(), "All settings that are not null.", "settings")
         + "</details>\n"
     )
 

@@ -53,10 +53,10 @@ def _beginning(result: Result, config: Settings | None) -> str:
         before = f"This is attempt {summary.attempt} in one QEMU process; before it: {ends}. "
     link = setting(config, "link.bandwidth", "unlimited")
     limit = setting(config, "migration.max_bandwidth", 0)
-    wire = "" if link == "unlimited" else f" over a link of {_rate(link)}"
+    wire = "" if link == "unlimited" else f" over a link of {rate(link)}"
     channels = setting(config, "migration.multifd_channels", 0)
     wire += f" through {channels} multifd channel{'s' * (channels > 1)}" if channels else ""
-    wire += "" if limit in (0, "unlimited") else f" at no more than {_rate(limit)}"
+    wire += "" if limit in (0, "unlimited") else f" at no more than {rate(limit)}"
     return (
         f"{before}{style.decider(summary.qemu_version, summary.policies)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
         f"{wire}. It sends all memory once while the guest goes on writing, then what was written "
@@ -64,7 +64,7 @@ def _beginning(result: Result, config: Settings | None) -> str:
     )
 
 
-def _rate(value: Any) -> str:
+def rate(value: Any) -> str:
     """A rate as it was set, or with a unit where it was set without one."""
     if not isinstance(value, int | float):
         return str(value)
@@ -245,7 +245,7 @@ def _ending(result: Result, config: Settings | None) -> list[str]:
     fits = ""
     if last is not None and last.threshold_bytes:
         fits = (
-            f" ({format_bytes(last.threshold_bytes)} at the {_rate(last.bandwidth_bytes_per_s)} "
+            f" ({format_bytes(last.threshold_bytes)} at the {rate(last.bandwidth_bytes_per_s)} "
             f"of the last window)"
         )
     downtime = ""

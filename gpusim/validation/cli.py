@@ -20,6 +20,7 @@ from gpusim.published import cli as published
 from gpusim.results.whole import can_be_written, write_text
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
+from gpusim.validation import profiled
 from gpusim.validation.first_write import cross_fitted, halves
 from gpusim.validation.quantities import Quantities, measured, simulated
 from gpusim.validation.recording import (
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["published"]:
         return published.main(words[1:])
+    if words[:1] == ["profiles"]:
+        return profiled.main(words[1:])
     options = _parser().parse_args(words)
     try:
         cases = [
@@ -103,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpusim-validate",
         description="Simulate recorded migrations of a real QEMU; print measured beside simulated.",
-        epilog="gpusim-validate published [TABLE ...]: others' published measurements instead.",
+        epilog="gpusim-validate published [TABLE ...]: others' published measurements instead. "
+        "gpusim-validate profiles: predictions from calc-dirty-rate alone.",
     )
     parser.add_argument(
         "paths",

@@ -28,7 +28,7 @@ from gpusim.published import rows as published_rows
 from gpusim.published.rows import Outcome
 from gpusim.records import Result
 from gpusim.simulation import simulate
-from gpusim.validation import first_write, stripped
+from gpusim.validation import first_write, profiled, stripped
 from gpusim.validation.cli import load_recordings, plan, run
 from gpusim.validation.figures import Point, draw_errors, draw_replay
 from gpusim.validation.quantities import Quantities, measured, simulated
@@ -368,6 +368,12 @@ def without_a_counter() -> dict[str, list[Case]]:
 
 
 @cache
+def from_profiles() -> tuple[profiled.Judged, ...]:
+    """Recordings predicted from their profile alone."""
+    return tuple(profiled.judged([profiled.PROFILED]))
+
+
+@cache
 def outcomes() -> tuple[Outcome, ...]:
     """All published tables, simulated."""
     return tuple(published_rows.simulated([tables.load(name) for name in tables.names()]))
@@ -448,6 +454,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "first_write": first_write_rows,
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,
+    "profiles": lambda: table(profiled.HEAD, map(profiled.cells, from_profiles())),
+    "profiles_figures": lambda: code(profiled.summary(from_profiles())),
     "published": lambda: report.markdown(outcomes()).splitlines(),
     "published_headline": published_headline,
     "the_10tb_case": rows_of_the_10tb_case,

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpusim.predict.profile import Profile, ProfileError, profile_of
+
 READERS: dict[str, Callable[[bytes], bytes]] = {
     ".json": bytes,
     ".json.xz": lzma.decompress,
@@ -151,6 +153,7 @@ class Recording:
         events: QEMU's trace up to the end of the migration, the cancel excluded; empty without one.
         passes_s: number of a sync -> when QMP told of it (MIGRATION_PASS).
         counter: (seconds, writes) far finer than the samples; empty without one.
+        profile: what calc-dirty-rate said before (predict/profile.py); None: nobody asked it.
     """
 
     case: str
@@ -171,6 +174,7 @@ class Recording:
     passes_s: Mapping[int, float]
     counter: tuple[tuple[float, int], ...]
     samples: tuple[Sample, ...]
+    profile: Profile | None
 
     @property
     def completed(self) -> bool:
@@ -344,7 +348,16 @@ class _Reader:
             },
             counter=self.counter(document, start_s),
             samples=samples,
+            profile=self.profile(document),
         )
+
+    def profile(self, document: Mapping[str, Any]) -> Profile | None:
+        if "profile" not in document:
+            return None
+        try:
+            return profile_of(self.path, self.mapping(document, "profile", "the file"))
+        except ProfileError as error:
+            raise RecordingError(self.path, str(error).removeprefix(f"{self.path}: ")) from None
 
     def parameters(self, document: object) -> Mapping[str, Any]:
         parameters = self.mapping(document, "parameters", "the file")

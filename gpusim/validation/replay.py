@@ -28,6 +28,7 @@ from gpusim.config import (
     VmConfig,
     WriterConfig,
 )
+from gpusim.qemu.versions import nearest
 from gpusim.validation import sync_record, unseen_guest
 from gpusim.validation.recording import (
     GUEST_STARTS_MIB,
@@ -164,13 +165,9 @@ def _config(
 
 def _migration(recording: Recording) -> MigrationConfig:
     """QEMU's parameters, and the nearest version that is simulated."""
-    if recording.qemu[0] < 8:
-        version = "qemu_7_2"
-    else:
-        version = "qemu_9_2" if recording.qemu >= (9, 2) else "qemu_9_1"
     parameters = recording.parameters
     return MigrationConfig(
-        version=version,
+        version=nearest(recording.qemu),
         auto_converge=recording.auto_converge,
         max_bandwidth=parameters["max-bandwidth"],
         downtime_limit=parameters["downtime-limit"],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.live import cli, guest, machine, monitor
+from gpusim.live import cli, guest, machine, monitor, signals
 from gpusim.live.monitor import LiveError
 
 
@@ -28,9 +28,9 @@ def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_signals_are_the_callers_again(capsys: pytest.CaptureFixture[str]) -> None:
-    before = [signal.getsignal(number) for number in cli.ENDING]
+    before = [signal.getsignal(number) for number in signals.ENDING]
     cli.main(["--list"])
-    assert [signal.getsignal(number) for number in cli.ENDING] == before
+    assert [signal.getsignal(number) for number in signals.ENDING] == before
 
 
 def test_no_scenario(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,5 +110,5 @@ def test_an_error_that_nobody_waits_for_adds_no_line(caplog: pytest.LogCaptureFi
         gc.collect()
         return 1
 
-    assert cli.ended_by_signals(cut_short()) == 1
+    assert signals.ended_by_signals(cut_short()) == 1
     assert not caplog.records  # asyncio would log it, to stderr

@@ -1,0 +1,237 @@
+"""Many migrations of one profile, each as it might be: what is not known is drawn, for each anew.
+
+Owns what is drawn and from which source. It knows no rule of QEMU's, and tells nobody anything.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gpusim.batch import in_turn
+from gpusim.config import Config, MixConfig, WorkloadConfig
+from gpusim.predict.fit import Fit, WriterEstimate, fitted, resampled
+from gpusim.predict.prediction import Member, Prediction
+from gpusim.predict.profile import Profile
+from gpusim.predict.settings import Host
+from gpusim.scenario import resolve
+from gpusim.simulation import simulate
+
+MEMBERS = 32
+FEWEST, MOST = 2, 10_000
+# Under TCG a migrating guest shares its host's cores with the migration, and its speed is not that before:
+# the ratio's logarithm over the 35 CPU-bound recordings of gpusim/validation/data (two cores), those of
+# gpusim-record excluded, on which predictions are judged. See docs/validation.md.
+TCG_SPEED_MEAN, TCG_SPEED_SD = -0.058, 0.198
+# How late the sender may wake from the sleep to the end of a 100 ms window: from Linux's timer slack to a
+# scheduler's tick. It moves the passes against the timer's grid.
+WAKEUP_US = (50.0, 1000.0)
+BUSY = 0.9  # of the time a vCPU runs: more is taken as always; clocks and idle loops take the rest
+WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
+
+
+def predicted(
+    profile: Profile,
+    host: Host,
+    *,
+    members: int = MEMBERS,
+    seed: int = 1,
+    workers: int = 0,
+    told: Callable[[Iterator[Member]], Iterator[Member]] = iter,
+) -> Prediction:
+    """Simulate the migrations that a profile allows for.
+
+    Args:
+        host: of settings.host_of.
+        members: how many.
+        seed: of everything that is drawn: the same seed gives the same prediction.
+        workers: processes; 0: one a core.
+        told: is handed the members as they come, such as a bar.
+
+    Raises:
+        ConfigError: the host's config cannot be simulated.
+        ImportError: scipy is not installed.
+    """
+    fit = fitted(profile)
+    fits = resampled(profile, fit, members, seed)
+    configs = [
+        member_config(profile, host.config, one, random.Random(f"{seed} {place}"), seed + place)
+        for place, one in enumerate(fits)
+    ]
+    resolve(configs[0])  # an error that all share, before processes are started
+    outcomes = in_turn(_simulated, configs, workers, _lost)
+    return Prediction(
+        profile=profile,
+        fit=fit,
+        members=tuple(told(_whole(outcomes))),
+        assumptions=(*host.assumptions, *_assumptions(profile, fit)),
+    )
+
+
+def member_config(
+    profile: Profile, host: Config, fit: Fit, draw: random.Random, seed: int
+) -> Config:
+    """One migration as it might be."""
+    return _config(profile, host, fit.writers, _Drawn.drawn(profile, fit, draw), seed)
+
+
+class _Drawn:
+    """What is not known of one migration.
+
+    Attributes:
+        speed: of the guest, as a multiple of its speed while it was measured.
+        zero_share: of all pages.
+        wakeup_us: see WAKEUP_US.
+        random: draws where each writer's pages lie, and where in them a sequential one stands.
+    """
+
+    def __init__(
+        self, speed: float, zero_share: float, wakeup_us: float, draw: random.Random
+    ) -> None:
+        self.speed, self.zero_share, self.wakeup_us, self.random = (
+            speed,
+            zero_share,
+            wakeup_us,
+            draw,
+        )
+
+    @classmethod
+    def drawn(cls, profile: Profile, fit: Fit, draw: random.Random) -> _Drawn:
+        mean, sd = _speed(profile, fit)
+        zero = profile.zero_share
+        if (
+            0 < profile.zero_found < profile.zero_sampled
+        ):  # a share's posterior, before it all were alike
+            left = profile.zero_sampled - profile.zero_found
+            zero = draw.betavariate(profile.zero_found + 1, left + 1)
+        return cls(math.exp(draw.gauss(mean, sd)), zero, draw.uniform(*WAKEUP_US), draw)
+
+
+def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:
+    """Mean and standard deviation of the logarithm of the guest's speed against that measured."""
+    if profile.accelerator == "tcg":
+        return TCG_SPEED_MEAN, TCG_SPEED_SD
+    return 0.0, fit.drift
+
+
+def _config(
+    profile: Profile, host: Config, writers: Sequence[WriterEstimate], drawn: _Drawn, seed: int
+) -> Config:
+    zero_pages = min(round(drawn.zero_share * profile.pages), profile.pages - 1)
+    return replace(
+        host,
+        vm=replace(host.vm, zero_percent=100 * zero_pages / profile.pages),
+        link=replace(host.link, wakeup_latency_us=drawn.wakeup_us),
+        workload=_workload(profile, writers, profile.pages - zero_pages, drawn),
+        seed=seed,
+    )
+
+
+def _workload(
+    profile: Profile, writers: Sequence[WriterEstimate], not_zero: int, drawn: _Drawn
+) -> WorkloadConfig:
+    """The writers, in one piece each, in a random order with random gaps between them."""
+    if not writers:
+        return WorkloadConfig()
+    shrink = min(1.0, WRITTEN_AT_MOST * not_zero / sum(one.pages for one in writers))
+    pages = [max(1, int(one.pages * shrink)) for one in writers]
+    order = list(range(len(writers)))
+    drawn.random.shuffle(order)
+    # Gaps between all that is not zero; zero pages are the last that no writer covers.
+    spare = max(0, not_zero - sum(pages))
+    cuts = sorted(drawn.random.randint(0, spare) for _ in order)
+    keys: dict[str, Any] = {}
+    before = 0
+    for cut, place in zip(cuts, order, strict=True):
+        keys[f"writer_{place + 1}"] = {
+            **_pace(profile, writers[place].page_writes_per_s * drawn.speed),
+            **_pattern(writers[place], pages[place], drawn.random),
+            "start": (cut + before) * profile.page_bytes,
+            "working_set": pages[place] * profile.page_bytes,
+            "vcpus": _busy_vcpus(profile) / len(writers),
+        }
+        before += pages[place]
+    return MixConfig(writers=dict(sorted(keys.items())))
+
+
+def _pattern(writer: WriterEstimate, pages: int, draw: random.Random) -> dict[str, Any]:
+    if writer.kind == "sequential":
+        return {"pattern": "sequential", "threads": 1, "first_write": draw.randrange(pages)}
+    return {"pattern": "uniform"}
+
+
+def _pace(profile: Profile, rate: float) -> dict[str, Any]:
+    """A guest whose vCPUs idle catches up what a throttle held up, as fast as its vCPUs go."""
+    busy = utilisation(profile)
+    if busy is None or busy >= BUSY:
+        return {"pace": "cpu_bound", "page_writes_per_s": rate}
+    most = rate / max(busy, 0.01)
+    return {"pace": "paced", "page_writes_per_s": rate, "catch_up_page_writes_per_s": most}
+
+
+def utilisation(profile: Profile) -> float | None:
+    """How busy the vCPUs are that do the work: each weighted by what it does; None: not known."""
+    total = sum(profile.utilisation)
+    return sum(one**2 for one in profile.utilisation) / total if total else None
+
+
+def _busy_vcpus(profile: Profile) -> float:
+    """vCPUs' worth of work; all of them where it is not known."""
+    return (
+        min(profile.vcpus, max(0.01, sum(profile.utilisation)))
+        if profile.utilisation
+        else profile.vcpus
+    )
+
+
+def _assumptions(profile: Profile, fit: Fit) -> list[str]:
+    found = [*fit.doubts, *profile.notes]
+    if not profile.zero_sampled:
+        found.append("no page is zero: nobody looked; zero_percent in the profile says it")
+    busy = utilisation(profile)
+    if busy is None:
+        found.append(
+            "the vCPUs are always busy, so that a throttle slows all they do: nobody measured it"
+        )
+    elif busy < BUSY:
+        found.append(
+            f"the vCPUs idle {100 * (1 - busy):.0f} % of the time, and catch up what a throttle held up"
+        )
+    if profile.accelerator == "tcg":
+        low, high = (math.exp(TCG_SPEED_MEAN + side * 1.645 * TCG_SPEED_SD) for side in (-1, 1))
+        found.append(
+            f"under TCG the guest writes {low:.2f} to {high:.2f} times as fast as measured: it shares the host's cores"
+        )
+    else:
+        found.append(
+            f"the guest writes as fast as measured, give or take {100 * fit.drift:.0f} %: as steady as its repeats"
+        )
+    return found
+
+
+def _simulated(config: Config) -> Member | Exception:
+    try:
+        result = simulate(config)
+    except Exception as error:
+        return error
+    throttle_s: dict[int, float] = {}
+    for knot in result.knots:
+        if knot.cpu_throttle_percentage:
+            throttle_s.setdefault(knot.cpu_throttle_percentage, knot.time_s)
+    return Member(
+        config=config, summary=result.summary, throttle_s=dict(sorted(throttle_s.items()))
+    )
+
+
+def _lost(_: Config, error: Exception) -> Member | Exception:
+    return error
+
+
+def _whole(outcomes: Iterator[Member | Exception]) -> Iterator[Member]:
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield outcome

@@ -1,0 +1,217 @@
+"""prediction.png: an ensemble of migrations in one picture, and the guest that it was made from.
+
+Owns the picture alone. It draws what the prediction and a few of its members' timelines say.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpusim.predict import story
+from gpusim.predict.evidence import Evidence, Mixture, evidence
+from gpusim.predict.fit import Fit
+from gpusim.predict.prediction import Prediction
+from gpusim.records import Result
+from gpusim.results import style
+from gpusim.results.plot import LINE_CHARACTERS, headline, legend, picture
+from gpusim.results.timeline import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTHS, HEIGHTS = (1.75, 1.0), (1.25, 1.0)
+FAINTEST, STRONGEST = (
+    0.12,
+    0.45,
+)  # shade of a throttle step that hardly any, and all members come to
+LONG_FIRST_PASS, BEFORE = 0.6, 0.06  # of what there is to show; of what is shown
+FEW_SYNCS = 60  # more of them are drawn thinner
+CURVE_POINTS = 200
+NINE_IN_TEN = 1.645  # standard deviations to either side
+MOST_BINS, MOST_TICKS = 24, 5
+
+
+def draw_prediction(
+    prediction: Prediction, middle: Result, edges: Sequence[Result], path: Path
+) -> None:
+    """Draw an ensemble into `path`, a PNG of 1200 x 900 pixels.
+
+    Args:
+        prediction: to draw.
+        middle: the run of its middle member.
+        edges: runs of the members at the lower and the upper end of the band; or none.
+        path: of the picture.
+
+    Raises:
+        ResultsError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    with picture(path) as figure:
+        grid = {"width_ratios": WIDTHS, "height_ratios": HEIGHTS, "hspace": 0.3, "wspace": 0.2}
+        ((remaining, curve), (throttle, totals)) = figure.subplots(2, 2, gridspec_kw=grid)
+        said = story.verdict(prediction)[1:]
+        lines = [story.subject(prediction)]
+        lines += [row for one in said for row in textwrap.wrap(one, LINE_CHARACTERS)][:3]
+        top = style.PANELS_TOP - style.ROW * len(lines)
+        figure.subplots_adjust(left=0.07, right=0.975, top=top, bottom=0.075)
+        throttle.sharex(remaining)
+        since_s, until_s = _span_s(prediction, middle, edges)
+        unit, unit_s = style.time_unit(until_s)
+        _draw_remaining(remaining, middle, edges, since_s, unit_s)
+        _draw_throttle(throttle, prediction, unit_s)
+        throttle.set_xlim(since_s / unit_s, until_s / unit_s)
+        throttle.set_xlabel(f"Time since the migrate command ({unit})")
+        _draw_curve(curve, prediction)
+        _draw_totals(totals, prediction)
+        headline(figure, story.title(prediction), lines)
+
+
+def _span_s(prediction: Prediction, middle: Result, edges: Sequence[Result]) -> tuple[float, float]:
+    """What is shown: all of it, or what comes after a first pass that would leave no room for the rest."""
+    ends_s = [run.summary.total_time_s for run in (middle, *edges)]
+    ends_s += [step.time_s.high for step in prediction.throttle_steps()]
+    until_s = max(*ends_s, 1e-3)
+    first_s = middle.pass_ends_s[0] if middle.pass_ends_s else 0.0
+    rest_s = until_s - first_s
+    return (first_s - BEFORE * rest_s if first_s > LONG_FIRST_PASS * until_s else 0.0), until_s
+
+
+def _draw_remaining(
+    axes: Axes, middle: Result, edges: Sequence[Result], since_s: float, unit_s: float
+) -> None:
+    shown = [k for run in (middle, *edges) for k in run.knots if k.time_s >= since_s]
+    largest = max((knot.remaining_bytes for knot in shown), default=1)
+    unit, unit_bytes = style.size_unit(largest)
+    width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
+    looks: list[tuple[dict[str, Any], str]] = [
+        ({"color": style.BLUE, "lw": width, "zorder": 3}, "the middle one"),
+        ({"color": style.QUIET, "lw": 1.3, "ls": "--"}, "5 %"),
+        ({"color": style.QUIET, "lw": 1.3, "ls": ":"}, "95 %"),
+    ]
+    for result, (look, name) in zip((middle, *edges), looks, strict=False):
+        times = [knot.time_s / unit_s for knot in result.knots]
+        axes.plot(times, [k.remaining_bytes / unit_bytes for k in result.knots], label=name, **look)
+    axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
+    axes.set_ylabel(unit)
+    axes.set_title("Left to send" + (" from pass 2 on" if since_s else ""))
+    legend(axes, 3)
+
+
+def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float) -> None:
+    """The middle member's steps as a line; the band of each step as a bar as high as the step."""
+    axes.set_title("Throttle: when each step comes")
+    axes.set_ylim(0, 108)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.set_ylabel("%")
+    steps = prediction.throttle_steps()
+    if not steps:
+        axes.text(0.5, 0.5, "never throttled", **_in_the_middle(axes))
+        return
+    below = 0
+    for step in steps:
+        low, high = step.time_s.low / unit_s, step.time_s.high / unit_s
+        shade = FAINTEST + (STRONGEST - FAINTEST) * step.share
+        axes.barh(
+            (below + step.percent) / 2,
+            high - low,
+            left=low,
+            height=step.percent - below,
+            color=style.ORANGE,
+            alpha=shade,
+            lw=0,
+            label="5 to 95 %" if not below else None,
+        )
+        below = step.percent
+    times_s = [0.0, *prediction.middle.throttle_s.values()]
+    percents = [0, *prediction.middle.throttle_s]
+    end_s = max(prediction.middle.summary.total_time_s, times_s[-1])
+    axes.step(
+        [time_s / unit_s for time_s in (*times_s, end_s)],
+        [*percents, percents[-1]],
+        where="post",
+        color=style.ORANGE,
+        label="the middle one",
+    )
+    legend(axes, 2)
+
+
+def _in_the_middle(axes: Axes) -> dict[str, Any]:
+    return {"transform": axes.transAxes, "ha": "center", "va": "center", "color": style.QUIET}
+
+
+def _draw_totals(axes: Axes, prediction: Prediction) -> None:
+    """How the total times of the members with the prediction's verdict lie."""
+    from matplotlib.ticker import MaxNLocator
+
+    times_s = [member.summary.total_time_s for member in prediction.agreeing()]
+    unit, unit_s = style.time_unit(max(*times_s, 1e-3))
+    times = np.array(times_s) / unit_s
+    room = max(np.ptp(times) * 0.08, times.max() * 0.005)
+    edges = np.linspace(times.min() - room, times.max() + room, min(MOST_BINS, len(times) + 8))
+    band = prediction.band("total_time_s")
+    assert band is not None  # every run has one
+    low, high = band.low / unit_s, band.high / unit_s
+    axes.axvspan(low, high, color=style.BLUE, alpha=0.12, lw=0, label="5 to 95 %")
+    counts, *_ = axes.hist(times, bins=edges.tolist(), color=style.BLUE, rwidth=0.92)
+    axes.axvline(band.middle / unit_s, color=style.INK, lw=1.6, ls="--", label="median")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, 1.25 * np.max(counts))
+    axes.yaxis.set_major_locator(MaxNLocator(MOST_TICKS, integer=True))
+    axes.set_ylabel("migrations")
+    axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    axes.set_xlabel(f"{'Total time' if prediction.converges else 'Given up after'} ({unit})")
+    alike = "" if len(times) == len(prediction.members) else f" of the {len(times)} that end so"
+    axes.set_title(f"{'Total times' if prediction.converges else 'When given up'}{alike}")
+    axes.legend(loc="upper right")
+
+
+def _draw_curve(axes: Axes, prediction: Prediction) -> None:
+    """What became dirty in each time that was measured, and what the fitted guest dirties."""
+    profile, fit = prediction.profile, prediction.fit
+    axes.set_title("Dirtied while it was measured")
+    if not profile.measurements:
+        axes.text(0.5, 0.5, "nothing measured", **_in_the_middle(axes))
+        return
+    seen = evidence(profile)
+    expected = _counted(fit, seen)
+    deviations = np.sqrt(seen.sampling_variance(expected) + seen.width**2 / 12)
+    seconds = np.geomspace(seen.seconds.min() / 1.3, seen.seconds.max() * 1.3, CURVE_POINTS)
+    line = _counted(fit, replace(seen, seconds=seconds))
+    unit, unit_bytes = style.size_unit(max(seen.middle.max(), line.max()) * profile.page_bytes)
+    scale = profile.page_bytes / unit_bytes
+    axes.plot(seconds, line * scale, color=style.ORANGE, label="fitted guest", zorder=2)
+    axes.errorbar(
+        seen.seconds,
+        seen.middle * scale,
+        yerr=np.minimum(NINE_IN_TEN * deviations, seen.middle) * scale,
+        fmt="o",
+        ms=4,
+        mfc="none",
+        lw=1.1,
+        color=style.BLUE,
+        label="measured",
+    )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    ticks_s = style.time_ticks(seconds[0], seconds[-1], most=5)
+    axes.set_xticks(ticks_s, [style.duration(tick) for tick in ticks_s])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(seconds[0], seconds[-1])
+    axes.set_ylabel(unit)
+    axes.legend(loc="upper left")
+
+
+def _counted(fit: Fit, seen: Evidence) -> FloatArray:
+    """Pages that the measurements find of the fitted guest."""
+    writers = Mixture(
+        pages=np.array([writer.pages for writer in fit.writers]),
+        rates=np.array([writer.rate for writer in fit.writers]),
+        sequential=np.array([writer.kind == "sequential" for writer in fit.writers], dtype=bool),
+    )
+    return seen.expected(writers)[0]

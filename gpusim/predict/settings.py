@@ -1,0 +1,122 @@
+"""What a profile says of the host: its QEMU, its parameters and how writes are tracked, as overrides of gpusim's config.
+
+What the user sets comes behind and wins. What a profile cannot tell is gpusim's default, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpusim.config import Config, ConfigError, VmConfig, WorkloadConfig
+from gpusim.predict.profile import Profile
+from gpusim.qemu.versions import VERSIONS, nearest
+
+LATEST = "qemu_10_1"
+# What no profile decides, or this program alone.
+FROM_PROFILE = ("vm", "workload")
+NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run")
+PARAMETERS = {  # QEMU's name -> ours
+    "max-bandwidth": "max_bandwidth",
+    "downtime-limit": "downtime_limit",
+    "avail-switchover-bandwidth": "avail_switchover_bandwidth",
+    "throttle-trigger-threshold": "throttle_trigger_threshold",
+    "cpu-throttle-initial": "cpu_throttle_initial",
+    "cpu-throttle-increment": "cpu_throttle_increment",
+    "cpu-throttle-tailslow": "cpu_throttle_tailslow",
+    "max-cpu-throttle": "max_cpu_throttle",
+}
+# Capabilities that change what is sent or how the guest is slowed, and are not simulated.
+FOREIGN = ("background-snapshot", "compress", "dirty-limit", "postcopy-ram", "xbzrle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A config of the host's, whose guest is to be filled in, and how it was taken.
+
+    Attributes:
+        assumptions: one line each.
+    """
+
+    config: Config
+    assumptions: tuple[str, ...]
+
+
+def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
+    """The host of a profile, with what the user changes about it.
+
+    Args:
+        overrides: as gpusim takes them: "link=25gbit", "migration.downtime_limit=500".
+
+    Raises:
+        ConfigError: a change that belongs to the profile or cannot be predicted.
+        HydraException, OmegaConfBaseException: there is no such preset or key.
+    """
+    from gpusim.app import composed_config  # Hydra; --help can do without
+
+    for override in overrides:
+        _allow(override)
+    config = composed_config([*_told(profile), *overrides])
+    config.vm = VmConfig(
+        memory=profile.memory_bytes,
+        page_size=profile.page_bytes,
+        vcpus=profile.vcpus,
+        blocks=sorted(profile.blocks.values(), reverse=True) or None,
+    )
+    config.workload = WorkloadConfig()
+    config.plot = False
+    return Host(config=config, assumptions=tuple(_assumptions(profile, overrides)))
+
+
+def _allow(override: str) -> None:
+    key, _, value = override.lstrip("+~").partition("=")
+    group = key.partition(".")[0].partition("@")[0]
+    if group in FROM_PROFILE:
+        raise ConfigError(
+            key, value, "the profile says it; expected keys of link, migration, tracking, ..."
+        )
+    if group in NOT_PREDICTED:
+        raise ConfigError(key, value, "is not predicted from a profile; leave it out")
+
+
+def _told(profile: Profile) -> list[str]:
+    """Overrides for what the profile tells."""
+    version = LATEST if profile.qemu is None else nearest(profile.qemu)
+    told = [f"migration={version}", "link=10gbit"]
+    told += [f"tracking={'tcg' if profile.accelerator == 'tcg' else 'kvm_manual'}"]
+    if not profile.parameters:
+        return told
+    on = "auto-converge" in profile.capabilities
+    told.append(f"migration.auto_converge={str(on).lower()}")
+    lacks = VERSIONS[version].lacks
+    for name, key in PARAMETERS.items():
+        if name in profile.parameters and key not in lacks:
+            told.append(f"migration.{key}={str(profile.parameters[name]).lower()}")
+    if "multifd" in profile.capabilities:
+        told.append(f"migration.multifd_channels={profile.parameters.get('multifd-channels', 2)}")
+    return told
+
+
+def _assumptions(profile: Profile, overrides: Sequence[str]) -> list[str]:
+    said = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    found = []
+    if not any(key.partition(".")[0] == "link" for key in said):
+        found.append(
+            "the link carries 10 Gbit/s: no profile knows it; say link=25gbit or link.bandwidth=..."
+        )
+    if profile.qemu is None and not any(key in ("migration", "migration.version") for key in said):
+        found.append(
+            f"QEMU is {LATEST.removeprefix('qemu_').replace('_', '.')}: the profile does not say; migration=qemu_9_1, ..."
+        )
+    if not profile.parameters:
+        found.append(
+            "migration parameters are QEMU's, with auto-converge on and no bandwidth limit: the profile holds none"
+        )
+    if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in said):
+        found.append(
+            "KVM tracks writes with manual protect, QEMU's default; tracking=dirty_ring where the ring is on"
+        )
+    foreign = sorted(set(FOREIGN).intersection(profile.capabilities))
+    if foreign:
+        found.append(f"{', '.join(foreign)}: on in this VM, and not simulated")
+    return found

@@ -1,0 +1,228 @@
+"""What a prediction says, in sentences and cells: for the terminal's page and the report's alike.
+
+Owns the words, and which numbers are worth telling; it decides nothing and knows no layout.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from gpusim.predict.fit import Fit, WriterEstimate
+from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
+from gpusim.predict.profile import Profile
+from gpusim.results import style
+from gpusim.results.answer import OUTCOMES
+from gpusim.results.story import rate
+from gpusim.units import format_bytes, parse_bytes
+
+SURE = 0.95  # a verdict that fewer members share is a probable one
+MOST_STEPS = 9  # of the throttle that are told one by one: 20 % to 99 % in QEMU's own steps
+LEAST_SHARE = 0.1  # percent of the total time; less is not worth a word
+FAR = 2.0  # standard deviations; one measurement in 22 is farther off by chance
+BAND = f"{LOW}-{HIGH} %"
+
+
+class Row(NamedTuple):
+    """A quantity as it is told."""
+
+    name: str
+    middle: str
+    band: str
+
+
+def percent(value: float) -> str:
+    """As people write it: "12.5 %"."""
+    return f"{style.number(value)} %"
+
+
+def milliseconds(value: float) -> str:
+    """A duration in ms for people."""
+    return style.duration(value / 1e3)
+
+
+QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # name, field of Summary, words
+    ("Total time", "total_time_s", style.duration),
+    ("First pass", "first_pass_s", style.duration),
+    ("Downtime", "downtime_ms", milliseconds),
+    ("Sent over the wire", "transferred_bytes", format_bytes),
+    ("Highest throttle", "max_throttle_percent", percent),
+    ("Guest CPU lost", "guest_cpu_lost_percent", percent),
+    ("Longest sleep of a vCPU", "longest_vcpu_stall_ms", milliseconds),
+)
+
+
+def subject(prediction: Prediction) -> str:
+    """What would be migrated, by which QEMU and over which link."""
+    config = prediction.middle.config
+    vcpus = f"{config.vm.vcpus} vCPU{'' if config.vm.vcpus == 1 else 's'}"
+    limits = [
+        (config.link.bandwidth, "unlimited", ""),
+        (config.migration.max_bandwidth, 0, "max-bandwidth "),
+    ]
+    wire = [f"{name}{rate(value)}" for value, none, name in limits if value != none]
+    decider = style.decider(config.migration.version, prediction.middle.summary.policies)
+    memory = format_bytes(parse_bytes(config.vm.memory))
+    return ", ".join([f"{memory} VM", vcpus, decider, *(wire or ["unlimited link"])])
+
+
+def title(prediction: Prediction) -> str:
+    """The verdict in a few words."""
+    if not prediction.converges:
+        return _opening(prediction)
+    total = prediction.band("total_time_s")
+    assert total is not None  # every run has one
+    middle, band = style.duration(total.middle), _between(total, style.duration)
+    return f"{_opening(prediction)} in {middle}" + ("" if band == middle else f" ({band})")
+
+
+def verdict(prediction: Prediction) -> list[str]:
+    """Whether it converges, how probable that is, and why; a sentence each."""
+    count = len(prediction.members)
+    did = sum(member.converges for member in prediction.members)
+    lines = [
+        f"{_opening(prediction)}: {_how_many(did, count)}.",
+        f"The middle one: {_reason(prediction.middle)}.",
+    ]
+    others = [one for one in prediction.members if one.converges != prediction.converges]
+    if others:
+        ends: Counter[str] = Counter(
+            one.summary.verdict or one.summary.status for one in prediction.members
+        )
+        told = ", ".join(f"{ends[end]} {words}" for end, words in OUTCOMES.items() if ends[end])
+        which = f"one of the {len(others)}" if len(others) > 1 else "the other one"
+        lines.append(f"{told}; {which}: {_reason(others[0])}.")
+    return lines
+
+
+def _how_many(did: int, count: int) -> str:
+    if count == 1:
+        return f"the one simulated migration {'does' if did else 'does not'}"
+    if did in (0, count):
+        return f"{f'all {count}' if did else f'none of {count}'} simulated migrations do{'' if did else 'es'}"
+    share = percent(100 * did / count)
+    return f"{did} of {count} simulated migrations {'does' if did == 1 else 'do'} ({share})"
+
+
+def _opening(prediction: Prediction) -> str:
+    surely = max(prediction.probability, 1 - prediction.probability) >= SURE
+    if prediction.converges:
+        return "Converges" if surely else "Probably converges"
+    return "Does not converge" if surely else "Probably does not converge"
+
+
+def _reason(member: Member) -> str:
+    return member.summary.reason.rstrip(".; ")
+
+
+def _between(band: Band, words: Callable[[float], str]) -> str:
+    """Both ends, in one unit where they have one: "15.6 to 15.9 min"."""
+    low, high = words(band.low), words(band.high)
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")
+    return f"{number if high.endswith(f' {unit}') else low} to {high}"
+
+
+def rows(prediction: Prediction) -> list[Row]:
+    """Each quantity's middle and band, over the members whose verdict is the prediction's."""
+    found = []
+    for name, field, words in QUANTITIES:
+        band = prediction.band(field)
+        given_up = field == "total_time_s" and not prediction.converges
+        if band is not None:
+            middle = words(band.middle)
+            found.append(Row("Given up after" if given_up else name, middle, _between(band, words)))
+        elif field == "downtime_ms":
+            found.append(Row(name, "none", "the VM is never stopped"))
+    return found
+
+
+def throttle_rows(prediction: Prediction) -> list[tuple[str, str, Row]]:
+    """Percent, how many members come to it, and when; rows in the middle left out if there are many."""
+    count = len(prediction.members)
+    found = []
+    for step in prediction.throttle_steps():
+        times = Row("", style.duration(step.time_s.middle), _between(step.time_s, style.duration))
+        reach = round(step.share * count)
+        found.append((f"{step.percent} %", f"{reach} of {count}", times))
+    left_out = len(found) - MOST_STEPS
+    if left_out > 0:
+        half = MOST_STEPS // 2
+        gap = ("...", "", Row("", f"{left_out + 1} steps more", ""))
+        found = [*found[:half], gap, *found[-half:]]
+    return found
+
+
+def where_the_time_goes(prediction: Prediction) -> str:
+    """Of the middle member: its first pass, those after it, and the downtime; empty if there was none."""
+    summary = prediction.middle.summary
+    if summary.first_pass_s is None or not summary.total_time_s:
+        return ""
+    downtime_s = (summary.downtime_ms or 0.0) / 1e3
+    first_s = min(summary.first_pass_s, summary.total_time_s - downtime_s)
+    parts = {"first pass": first_s, "later passes": summary.total_time_s - first_s - downtime_s}
+    if summary.downtime_ms is not None:
+        parts["downtime"] = downtime_s
+    shares = {name: 100 * time_s / summary.total_time_s for name, time_s in parts.items()}
+    told = [
+        f"{name} {style.duration(parts[name])}" + (f" ({share:.0f} %)" if share >= 1 else "")
+        for name, share in shares.items()
+        if share >= LEAST_SHARE or name == "downtime"
+    ]
+    return ", ".join(told)
+
+
+def writer_rows(fit: Fit, page_bytes: int) -> list[tuple[str, str, str, str]]:
+    """Of each writer that was fitted: how, how much, how fast, and how often to a page."""
+    return [
+        (
+            "at random" if writer.kind == "random" else "in sequence",
+            format_bytes(writer.pages * page_bytes),
+            f"{_count(writer.page_writes_per_s)} page writes/s",
+            _how_often(writer),
+        )
+        for writer in fit.writers
+    ]
+
+
+def _how_often(writer: WriterEstimate) -> str:
+    if not writer.rate > 0:
+        return "never"
+    return f"each page every {style.duration(1 / writer.rate)}"
+
+
+def _count(value: float) -> str:
+    """Three digits that matter, thousands apart: 1,230,000."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else style.number(value)
+
+
+def measured(profile: Profile, fit: Fit) -> list[str]:
+    """What the fit is made of, and how far off it is."""
+    if not profile.measurements:
+        return [f"Not measured: {profile.source}."]
+    periods_s = sorted({one.seconds for one in profile.measurements})
+    count = len(profile.measurements)
+    lengths = style.duration(periods_s[0])
+    if len(periods_s) > 1:
+        lengths = f"{len(periods_s)} lengths from {lengths} to {style.duration(periods_s[-1])}"
+    lines = [
+        f"{count} measurement{'s' * (count > 1)} of {lengths}, by {profile.mode}: {profile.source}."
+    ]
+    residuals = np.abs(fit.residuals)
+    if len(residuals):
+        far = int(np.sum(residuals > FAR))
+        lines.append(
+            f"The fit is {style.number(float(residuals.max()))} standard deviations off at most; "
+            f"{far or 'none'} of {len(residuals)} by more than {FAR:.0f}. The guest's speed varies by "
+            f"{percent(100 * fit.drift)} from one repeat to the next."
+        )
+    return lines
+
+
+def doubts(prediction: Prediction) -> list[str]:
+    """What is in doubt and what was assumed, each once."""
+    return list(dict.fromkeys((*prediction.fit.doubts, *prediction.assumptions)))

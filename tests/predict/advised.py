@@ -1,0 +1,85 @@
+"""Advice as advise.py hands it out, made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit
+from gpusim.predict.goal import Better
+from gpusim.records import Alternative
+from tests.predict.predictions import summary
+
+CONVERGES = summary(total_time_s=90.0, max_throttle_percent=50, guest_cpu_lost_percent=12.5)
+DOES_NOT = summary("not_converged")
+
+
+def limit(name: Any, found: str | None, now: str, **fields: Any) -> Limit:
+    known: dict[str, Any] = {
+        "key": None if name == "dirty_rate" else f"migration.{name}",
+        "value": None if found is None else 1.0,
+        "also": "",
+        "outcome": None if found is None else CONVERGES,
+        "too_hard": "a little further",
+        "finished": True,
+    }
+    return Limit(name=name, found=found, now=now, **(known | fields))
+
+
+def converging(**fields: Any) -> GuestAdvice:
+    known: dict[str, Any] = {
+        "now": CONVERGES,
+        "limits": (
+            limit("bandwidth", "5.25Gbit/s", "10Gbit/s", key="link.bandwidth"),
+            limit("dirty_rate", "10x", "1x", too_hard=None),
+            limit("downtime_limit", "120", "300", finished=False),
+            limit("max_cpu_throttle", "60", "99"),
+        ),
+        "fallback_sync": FallbackSync(
+            there=True,
+            key="migration.fallback_sync_interval",
+            value="never",
+            with_it=CONVERGES,
+            without_it=DOES_NOT,
+        ),
+    }
+    return GuestAdvice(**(known | fields))
+
+
+def stuck(**fields: Any) -> GuestAdvice:
+    known: dict[str, Any] = {
+        "now": DOES_NOT,
+        "limits": (
+            limit(
+                "bandwidth", "14Gbit/s", "10Gbit/s", key="link.bandwidth",
+                also="migration.multifd_channels=2",
+            ),
+            limit("downtime_limit", None, "300", too_hard="30000"),
+        ),
+        "ways_out": (
+            Alternative(
+                key="migration.version", value="qemu_9_2", outcome="converges",
+                total_time_s=1234.0, max_throttle_percent=0,
+            ),
+            Alternative(key="migration.auto_converge", value="true", outcome="does_not"),
+        ),
+    }  # fmt: skip
+    return GuestAdvice(**(known | fields))
+
+
+def advice(typical: GuestAdvice | None = None, heavy: GuestAdvice | None = None) -> Advice:
+    typical = typical or converging()
+    return Advice(typical=typical, heavy=heavy or typical)
+
+
+def better(**fields: Any) -> Better:
+    known: dict[str, Any] = {
+        "goal": "fastest",
+        "deadline_s": None,
+        "now": summary(total_time_s=120.0, max_throttle_percent=40, guest_cpu_lost_percent=9.0),
+        "settings": {"cpu_throttle_initial": 50, "cpu_throttle_increment": 25},
+        "outcome": CONVERGES,
+        "gain": 0.25,
+        "runs": 64,
+        "finished": True,
+    }
+    return Better(**(known | fields))

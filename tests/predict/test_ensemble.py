@@ -1,0 +1,142 @@
+"""Is an ensemble the same for the same seed, as wide as what is not known, and right where all is known?"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpusim.config import ConfigError, MixConfig
+from gpusim.predict.ensemble import (
+    TCG_SPEED_MEAN,
+    TCG_SPEED_SD,
+    member_config,
+    predicted,
+    utilisation,
+)
+from gpusim.predict.fit import Fit, WriterEstimate, fitted
+from gpusim.predict.prediction import Prediction
+from gpusim.predict.profile import Profile
+from gpusim.predict.settings import host_of
+from gpusim.scenario import resolve
+from tests.predict.profiles import exact_profile, uniform_pages
+
+pytest.importorskip("scipy")
+
+GIB, MIB = 2**30, 2**20
+PAGES = 16_384  # 64 MiB
+SLOW_LINK = ["link.bandwidth=1Gbit/s"]
+
+
+def small(rate: float = 2000.0, **more: Any) -> Profile:
+    return exact_profile(uniform_pages(PAGES, rate), GIB // 2, **more)
+
+
+def answer(profile: Profile, *overrides: str, members: int = 6, seed: int = 1) -> Prediction:
+    host = host_of(profile, [*SLOW_LINK, *overrides])
+    return predicted(profile, host, members=members, seed=seed, workers=1)
+
+
+def configs(profile: Profile, count: int, fit: Fit | None = None) -> list[Any]:
+    host, fit = host_of(profile, SLOW_LINK).config, fit or fitted(profile)
+    return [member_config(profile, host, fit, random.Random(n), n) for n in range(count)]
+
+
+def test_a_guest_that_is_known_is_predicted_as_simulated() -> None:
+    """One pass of half a GiB at 1 Gbit/s takes 4.3 s; then what 2000 writes a second dirty."""
+    found = answer(small())
+    assert found.probability == 1
+    band = found.band("total_time_s")
+    assert band is not None
+    first_pass_s = GIB / 2 / 4096 * 4104 / 125e6
+    assert first_pass_s < band.low <= band.middle <= band.high < 1.2 * first_pass_s
+    assert found.band("max_throttle_percent").high == 0  # type: ignore[union-attr]
+
+
+def test_the_same_seed_gives_the_same_prediction() -> None:
+    profile = small(zero_sampled=1000, zero_found=300)
+    first, again, other = (answer(profile, members=4, seed=seed) for seed in (1, 1, 2))
+    times = [[one.summary.total_time_s for one in p.members] for p in (first, again, other)]
+    assert times[0] == times[1] != times[2]
+
+
+def test_a_vm_that_cannot_converge_is_said_to() -> None:
+    """It writes four times what the link sends, and nothing throttles it."""
+    found = answer(
+        small(
+            120_000.0,
+            measurements=exact_profile(uniform_pages(100_000, 120_000.0), GIB // 2).measurements,
+        ),
+        "migration.auto_converge=false",
+        members=3,
+    )
+    assert (found.probability, found.converges) == (0, False)
+    assert found.middle.summary.verdict == "not_converged"
+    assert found.band("downtime_ms") is None
+
+
+def test_an_idle_vm() -> None:
+    idle = small(measurements=exact_profile(lambda t: 0.0, GIB // 2).measurements)
+    found = answer(idle, members=2)
+    assert found.fit.writers == ()
+    assert found.probability == 1
+
+
+def test_under_tcg_speeds_are_those_of_recorded_migrations() -> None:
+    profile = small(accelerator="tcg", mode="page-sampling", sample_pages=16384)
+    writer = WriterEstimate(kind="random", pages=PAGES, page_writes_per_s=2000.0)
+    fit = replace(fitted(profile), writers=(writer,))
+    logs = [
+        math.log(config.workload.writers["writer_1"]["page_writes_per_s"] / 2000)
+        for config in configs(profile, 400, fit)
+    ]
+    assert statistics.mean(logs) == pytest.approx(TCG_SPEED_MEAN, abs=4 * TCG_SPEED_SD / 20)
+    assert statistics.stdev(logs) == pytest.approx(TCG_SPEED_SD, rel=0.2)
+
+
+def test_zero_pages_are_as_uncertain_as_their_sample() -> None:
+    profile = small(zero_sampled=1000, zero_found=300)
+    shares = [config.vm.zero_percent for config in configs(profile, 200)]
+    assert statistics.mean(shares) == pytest.approx(30, abs=0.5)
+    assert statistics.stdev(shares) == pytest.approx(1.45, rel=0.25)  # a binomial's
+
+
+def test_writers_do_not_overlap_and_leave_zero_pages_alone() -> None:
+    profile = small(zero_sampled=10, zero_found=5)
+    writers = tuple(
+        WriterEstimate(kind=kind, pages=30_000, page_writes_per_s=1000.0)
+        for kind in ("random", "sequential")
+    )
+    fit = replace(fitted(profile), writers=writers)
+    for config in configs(profile, 50, fit):
+        assert isinstance(config.workload, MixConfig)
+        resolve(config)
+        runs = sorted(
+            (w["start"], w["start"] + w["working_set"]) for w in config.workload.writers.values()
+        )
+        assert runs[0][1] <= runs[1][0]
+        assert runs[1][1] <= GIB // 2 * (1 - config.vm.zero_percent / 100) + 4096
+
+
+@pytest.mark.parametrize(
+    ("shares", "pace"), [((), "cpu_bound"), ((1.0, 0.0), "cpu_bound"), ((0.5, 0.5), "paced")]
+)
+def test_a_guest_that_idles_catches_up(shares: tuple[float, ...], pace: str) -> None:
+    """One busy vCPU of two is busy; two that run half the time are not."""
+    profile = small(utilisation=shares)
+    writer = configs(profile, 1)[0].workload.writers["writer_1"]
+    assert writer["pace"] == pace
+    if pace == "paced":
+        assert utilisation(profile) == 0.5
+        assert writer["catch_up_page_writes_per_s"] == pytest.approx(
+            2 * writer["page_writes_per_s"]
+        )
+
+
+def test_a_config_that_cannot_be_is_refused_once() -> None:
+    with pytest.raises(ConfigError, match=r"migration\.downtime_limit"):
+        answer(small(), "migration.downtime_limit=-1")

@@ -1,0 +1,167 @@
+"""Does the page say what the numbers say, and does the document hold them all?"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpusim.predict.page import BANDS, WIDTH, document, lines
+from gpusim.predict.prediction import Prediction
+from tests.predict import predictions
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict-page.md"
+
+
+def rows(prediction: Prediction) -> dict[str, list[str]]:
+    """The cells of the page's tables by the first of their row."""
+    found = [re.split(r" {3,}", row.strip()) for row in lines(prediction).splitlines()]
+    return {cells[0]: cells[1:] for cells in found}
+
+
+@pytest.mark.parametrize(
+    ("did", "count", "said"),
+    [
+        (20, 20, "Converges: all 20 simulated migrations do."),
+        (19, 20, "Converges: 19 of 20 simulated migrations do (95 %)."),
+        (13, 20, "Probably converges: 13 of 20 simulated migrations do (65 %)."),
+        (10, 20, "Probably does not converge: 10 of 20 simulated migrations do (50 %)."),
+        (1, 20, "Does not converge: 1 of 20 simulated migrations does (5 %)."),
+        (0, 20, "Does not converge: none of 20 simulated migrations does."),
+        (1, 1, "Converges: the one simulated migration does."),
+        (0, 1, "Does not converge: the one simulated migration does not."),
+    ],
+)
+def test_the_verdict_and_how_probable_it_is(did: int, count: int, said: str) -> None:
+    assert lines(predictions.prediction(did, count)).split("\n\n")[1].splitlines()[0] == said
+
+
+def test_reasons_of_the_middle_one_and_of_those_that_end_otherwise() -> None:
+    mixed = " ".join(lines(predictions.prediction(13, 20)).split())
+    assert f"The middle one: {predictions.REASONS['converged']}." in mixed
+    assert "13 converged, 7 did not converge; one of the 7: the throttle is at its maximum" in mixed
+    assert "one of the" not in lines(predictions.prediction())
+
+
+def test_numbers_are_those_of_the_members_that_end_so() -> None:
+    told = rows(predictions.prediction(11, 20))
+    assert told["Total time"] == ["106 s", "102 to 110 s"]
+    assert told["Downtime"] == ["120 ms", "120 ms"]
+    assert told["First pass"] == ["60 s", "60 s"]
+    assert "the 11 that end so" in lines(predictions.prediction(11, 20))
+
+
+def test_a_migration_that_is_given_up_has_no_downtime() -> None:
+    told = rows(predictions.prediction(0, 20))
+    assert told["Downtime"] == ["none", "the VM is never stopped"]
+    assert told["Given up after"][0] == "16.8 min"
+    assert "Total time" not in told
+
+
+def test_when_each_step_of_the_throttle_comes() -> None:
+    told = rows(predictions.prediction())
+    assert told["20 %"] == ["20 of 20", "80.5 s", "72 to 89 s"]
+    assert told["30 %"][0] == "10 of 20"
+
+
+def test_a_long_staircase_is_cut_short() -> None:
+    steps = {percent: 60.0 + percent for percent in range(20, 100)}
+    members = [replace(one, throttle_s=steps) for one in predictions.members(5, 5)]
+    text = lines(predictions.prediction(members=tuple(members)))
+    assert len(re.findall(r"^  \d\d %   ", text, re.MULTILINE)) == 8
+    assert "72 steps more" in text and "\n  20 %" in text and "\n  99 %" in text
+
+
+def test_never_throttled_and_no_first_pass_on_its_own() -> None:
+    members = predictions.members(5, 5, first_pass_s=None)
+    told = lines(
+        predictions.prediction(members=tuple(replace(one, throttle_s={}) for one in members))
+    )
+    assert "Throttle: never." in told
+    assert "First pass" not in told and "The middle one's time" not in told
+
+
+def test_where_the_time_goes_adds_up() -> None:
+    found = re.search(r"The middle one's time: (.*)\.", lines(predictions.prediction()))
+    assert (
+        found and found[1] == "first pass 60 s (54 %), later passes 50.9 s (46 %), downtime 120 ms"
+    )
+
+
+def test_the_guest_that_was_fitted() -> None:
+    told = rows(predictions.prediction())
+    assert told["at random"] == [
+        "8 MiB", "20,500 page writes/s", "each page every 100 ms"
+    ]  # fmt: skip
+    assert told["in sequence"][-1] == "each page every 10 s"
+    text = " ".join(lines(predictions.prediction()).split())
+    assert "6 measurements of 3 lengths from 100 ms to 10 s, by dirty-bitmap" in text
+    assert "2.5 standard deviations off at most; 1 of 6 by more than 2" in text
+
+
+def test_an_idle_guest_writes_nothing() -> None:
+    idle = predictions.prediction(fit=predictions.fit(writers=()))
+    assert "The guest writes nothing: no page changed while it was measured." in lines(idle)
+    assert document(idle)["guest"]["writers"] == []
+
+
+def test_a_doubt_is_told_once() -> None:
+    doubt = "the longest period was measured once"
+    both = predictions.prediction(assumptions=(doubt, "nothing else is known"))
+    assert lines(both).count(doubt) == 1
+    assert document(both)["doubts_and_assumptions"] == [doubt, "nothing else is known"]
+
+
+@pytest.mark.parametrize(("did", "count"), [(20, 20), (13, 20), (0, 20), (1, 1)])
+def test_it_fits_a_terminal(did: int, count: int) -> None:
+    long = "nobody knows what " * 20
+    text = lines(predictions.prediction(did, count, assumptions=(long,)))
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert len(text.split("In the words of the tools")[0].splitlines()) < 50
+    assert not text.endswith("\n") and "\n\n\n" not in text
+
+
+def test_the_document_comes_back_from_json() -> None:
+    found = document(predictions.prediction(13, 20))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["converges"], found["probability"]) == (True, 0.65)
+    assert found["total_time_s"] == {"low": 101.6, "middle": 107.0, "high": pytest.approx(112.4)}
+    assert [one["converges"] for one in found["members"]] == [True] * 13 + [False] * 7
+    assert found["throttle"][1]["percent"] == 30 and found["throttle"][1]["share"] == 0.5
+    assert found["members"][0]["throttle_s"] == {"20": 71.0, "30": 81.0}
+
+
+def test_what_is_no_number_is_null() -> None:
+    odd = predictions.fit(residuals=np.array([math.nan, math.inf]), chi_square=math.inf)
+    found: dict[str, Any] = document(predictions.prediction(0, 20, fit=odd))
+    json.dumps(found, allow_nan=False)
+    assert found["guest"]["residuals_in_deviations"] == [None, None]
+    assert found["downtime_ms"] is None
+
+
+def test_every_key_is_documented() -> None:
+    text = DOCUMENTED.read_text()
+    found = document(predictions.prediction())
+    wanted = {*found, *BANDS, *found["vm"], *found["guest"], *found["guest"]["writers"][0]}
+    wanted |= {*found["members"][0], *found["throttle"][0]}
+    assert not [key for key in wanted if f"`{key}`" not in text]
+
+
+def test_the_settings_in_the_words_of_tools_where_they_do() -> None:
+    text = lines(predictions.prediction())
+    words = text.split("In the words of the tools")[1]
+    assert "migrate_set_parameter downtime-limit 300" in words
+    command = words.split("# libvirt\n")[1].split("# OpenStack")[0]
+    shell = command.replace("\\\n", " ").splitlines()
+    assert [line.split()[:2] for line in shell if line.strip()] == [
+        ["virsh", "migrate-setmaxdowntime"],
+        ["virsh", "migrate"],
+    ]
+    assert "In the words" not in lines(predictions.prediction(0, 20))
+    assert document(predictions.prediction(0, 20))["in_words"] == {}

@@ -1,0 +1,125 @@
+"""Does what is advised say what was tried, and no more?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from gpusim.predict import recommended
+from gpusim.predict.page import document, lines
+from gpusim.predict.report import foreword_of
+from tests.predict import advised, predictions
+
+
+def test_limits_of_the_middle_guest_beside_those_of_the_heavy_one() -> None:
+    rows = recommended.limit_rows(advised.advice(advised.converging(), advised.stuck()))
+    assert rows == [
+        ("Smallest bandwidth", "10Gbit/s", "5.25Gbit/s", "14Gbit/s"),
+        ("Largest dirty rate", "1x", "10x or more", ""),
+        ("Smallest downtime limit", "300 ms", "120 ms *", "none"),
+        ("Highest throttle needed", "99 %", "60 %", ""),
+    ]
+
+
+def test_a_value_that_time_did_not_suffice_for_is_marked() -> None:
+    assert recommended.FOOTNOTE in recommended.notes(advised.advice())
+    assert recommended.notes(advised.advice(advised.stuck())) == [
+        "14Gbit/s wants migration.multifd_channels=2: fewer threads do not send so fast."
+    ]
+    nothing = advised.advice(advised.GuestAdvice(now=None))
+    assert "Time was up before" in " ".join(recommended.notes(nothing))
+    assert recommended.limit_rows(nothing) == []
+
+
+def test_what_converges_beyond_a_limit_is_told() -> None:
+    odd = replace(advised.stuck().limits[0], too_hard="13Gbit/s", exceptions=("11Gbit/s",))
+    said = recommended.notes(advised.advice(advised.stuck(limits=(odd,))))
+    assert "13Gbit/s does not converge, though 11Gbit/s does." in said
+
+
+def test_ways_out_of_nineteen_in_twenty_else_of_the_middle_one() -> None:
+    both = recommended.way_out(advised.advice(advised.stuck()))
+    assert both == (
+        "What would, for nineteen in twenty, each alone: link.bandwidth=14Gbit/s with "
+        "migration.multifd_channels=2 (90 s, throttle 50 %); migration.version=qemu_9_2 "
+        "(20.6 min, no throttle)."
+    )
+    hopeless = advised.stuck(limits=(), ways_out=())
+    middle = recommended.way_out(advised.advice(advised.stuck(), hopeless))
+    assert middle.startswith("What would, for the middle one, each alone: link.bandwidth=14Gbit/s")
+    assert recommended.way_out(advised.advice(hopeless)) == (
+        "No single change that was tried makes it converge."
+    )
+    assert recommended.way_out(advised.advice()) == ""
+
+
+def test_what_the_fallback_sync_brings() -> None:
+    sync = advised.converging().fallback_sync
+    assert sync is not None
+    assert recommended.fallback_sync(sync) == (
+        "With QEMU's fallback sync (as it is): 90 s, throttle 50 %, guest CPU lost 12.5 %; without "
+        "it: does not converge."
+    )
+    assert "changes nothing here" in recommended.fallback_sync(
+        replace(sync, without_it=advised.CONVERGES)
+    )
+    assert recommended.fallback_sync(None) == ""
+    assert recommended.fallback_sync(replace(sync, without_it=None)) == ""
+
+
+def test_the_page_has_all_of_it() -> None:
+    text = lines(predictions.prediction(0, 20), advised.advice(advised.stuck()))
+    verdict = " ".join(text.split("\n\n")[1].split())
+    assert "What would, for nineteen in twenty" in verdict
+    assert "  Smallest bandwidth        10Gbit/s   14Gbit/s       14Gbit/s" in text.splitlines()
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_better_settings_beside_those_that_are_set() -> None:
+    prediction = predictions.prediction()
+    rows = recommended.better_rows(prediction, advised.better(deadline_s=1200.0))
+    assert rows[:4] == [
+        ("Fastest within 20 min", "as set", "better"),
+        ("cpu_throttle_initial", "20", "50"),
+        ("cpu_throttle_increment", "10", "25"),
+        ("Total time", "2 min", "90 s"),
+    ]
+    assert recommended.better_notes(advised.better()) == [
+        "25 % less of the total time, of the middle guest. Best of 64 runs."
+    ]
+    words = recommended.words(prediction, advised.better())
+    assert "migrate_set_parameter cpu-throttle-initial 50" in words["QEMU, HMP"].lines
+    assert not any("timeout" in line for line in words["OpenStack Nova"].lines)
+    stuck = recommended.words(predictions.prediction(0, 20), advised.better())
+    assert "--auto-converge-initial 50" in stuck["libvirt"].lines[1]
+
+
+def test_what_a_search_did_not_find_is_said() -> None:
+    nothing = advised.better(settings={}, outcome=None, gain=None, finished=False)
+    assert recommended.better_rows(predictions.prediction(), nothing) == []
+    assert recommended.better_notes(nothing) == [
+        "Fastest: nothing better than what is set in 64 runs. Time was up before all had been tried."
+    ]
+    (hopeless,) = recommended.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
+    assert hopeless == "As it is set it does not converge. Best of 64 runs."
+    (late,) = recommended.better_notes(advised.better(now=None))
+    assert late.startswith("Time was up")
+
+
+def test_both_pages_show_better_settings() -> None:
+    prediction, advice, better = predictions.prediction(), advised.advice(), advised.better()
+    text = lines(prediction, advice, better)
+    assert ["cpu_throttle_initial", "20", "50"] in [row.split() for row in text.splitlines()]
+    assert "The better settings in the words of the tools" in text
+    sections = "".join(foreword_of(prediction, advice, better, b"").sections)
+    assert '<th scope="row">cpu_throttle_initial</th><td>20</td><td>50</td>' in sections
+    assert "<td>14Gbit/s</td>" in "".join(
+        foreword_of(prediction, advised.advice(advised.stuck()), None, b"").sections
+    )
+
+
+def test_advice_comes_back_from_json() -> None:
+    found = document(predictions.prediction(), advised.advice(), advised.better())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["advice"]["typical"]["limits"][0]["found"] == "5.25Gbit/s"
+    assert found["better"]["settings"]["cpu_throttle_initial"] == 50

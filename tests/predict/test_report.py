@@ -1,0 +1,161 @@
+"""Is a prediction's folder the run of its middle member, whole, and does its page say what was predicted?"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim.app import composed_config
+from gpusim.config import Config, PolicyConfig, TrackingConfig
+from gpusim.predict import story
+from gpusim.predict.experiment import experiment_yaml
+from gpusim.predict.figure import draw_prediction
+from gpusim.predict.page import document
+from gpusim.predict.prediction import Member, Prediction
+from gpusim.predict.report import foreword_of, write_report
+from gpusim.results import begin_run, read_summary, whole_run
+from gpusim.results.report import report_page
+from gpusim.run_hash import run_hash
+from gpusim.simulation import simulate
+from tests.predict import predictions
+from tests.results.runs import RUNS
+from tests.results.strict_page import Page
+
+
+def idle() -> Prediction:
+    config = predictions.config(writers=())
+    member = Member(config=config, summary=predictions.summary(), throttle_s={})
+    return predictions.prediction(fit=predictions.fit(writers=()), members=(member,) * 3)
+
+
+WHOLE = {  # each is a run, two pictures and more: a second
+    "mixed": lambda: predictions.prediction(13, 20),
+    "idle": idle,
+}
+DRAWN = {
+    "all": predictions.prediction,
+    "none": lambda: predictions.prediction(0, 20),
+    "one": lambda: predictions.prediction(1, 1),
+    "not_measured": lambda: predictions.prediction(profile=predictions.profile(measurements=())),
+    "never_throttled": lambda: predictions.prediction(
+        members=tuple(replace(one, throttle_s={}) for one in predictions.members(5, 5))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
+    prediction = WHOLE[name]()
+    folder = tmp_path / "new"
+    assert write_report(prediction, None, None, folder) == folder / "report.html"
+    config = replace(prediction.middle.config, plot=True)
+    assert whole_run(folder, run_hash(config), plot=True)
+    found = json.loads((folder / "prediction.json").read_text())
+    assert found == document(prediction)
+    assert (folder / "prediction.png").read_bytes().startswith(b"\x89PNG")
+    page = Page((folder / "report.html").read_text())
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {part["aria-labelledby"] for part in page.all("section")} <= set(ids)
+    assert all(th["scope"] in ("row", "col") for th in page.all("th"))
+    hrefs = [str(link["href"]) for link in page.all("a") if not str(link["href"]).startswith("#")]
+    assert {"prediction.json", "prediction.png", "experiment/fitted.yaml"} <= set(hrefs)
+    assert all((folder / href).is_file() for href in hrefs)
+    assert not page.all("script")
+    words = " ".join("".join(page.text).split())
+    assert words.count(story.title(prediction)) >= 2  # the title, the heading
+    assert words.index(story.verdict(prediction)[0]) < words.index("Key figures")
+    again, summary = simulate(config).summary, read_summary(folder)
+    assert (summary["seed"], summary["total_time_s"]) == (again.seed, again.total_time_s)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_prediction_can_be_drawn(name: str, tmp_path: Path) -> None:
+    prediction, path = DRAWN[name](), tmp_path / "prediction.png"
+    run = RUNS["converged" if prediction.converges else "not_converged"]()
+    draw_prediction(prediction, run, [run, run], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_somebody_else_wrote_is_text_not_markup() -> None:
+    evil = "<script>alert('x')</script>\"&"
+    odd = predictions.prediction(
+        profile=predictions.profile(source=evil), assumptions=(evil,), fit=predictions.fit(doubts=(evil,))
+    )  # fmt: skip
+    page = Page(
+        report_page(RUNS["converged"](), None, None, b"", [], foreword_of(odd, None, None, b""))
+    )
+    assert not page.all("script")
+    assert "".join(page.text).count(evil) >= 3
+
+
+def test_neither_a_full_disk_nor_a_plain_run_leaves_a_prediction_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(predictions.prediction(), None, None, tmp_path)
+    rename = os.replace
+
+    def full_disk(source: Path, target: Path) -> None:
+        if Path(target).name == "prediction.json":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "replace", full_disk)
+        write_report(predictions.prediction(), None, None, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
+    (tmp_path / "prediction.json").write_text("of an earlier time")
+    begin_run(predictions.config(), tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
+
+
+def with_migration(config: Config, **keys: Any) -> Config:
+    return replace(config, migration=replace(config.migration, **keys))
+
+
+CONFIGS = {
+    "two_writers": predictions.config(),
+    "idle": predictions.config(writers=()),
+    "tcg": replace(predictions.config(), tracking=TrackingConfig(mode="tcg", first_write_cost_ns=420)),
+    "parameters": with_migration(
+        predictions.config(7), version="qemu_10_1", downtime_limit=500, max_bandwidth=33554432.0
+    ),
+    "policy": with_migration(
+        predictions.config(),
+        throttle_rule=PolicyConfig(
+            target="gpusim.policies.cloud_hypervisor:CloudHypervisorThrottle", args={}
+        ),
+    ),
+    "blocks": replace(
+        predictions.config(), vm=replace(predictions.config().vm, blocks=[2**26 - 2**20, 2**20])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_experiment_composes_to_the_middle_members_config(name: str, tmp_path: Path) -> None:
+    config = CONFIGS[name]
+    member = Member(config=config, summary=predictions.summary(), throttle_s={})
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(experiment_yaml(predictions.prediction(members=(member,)), path))
+    overrides = ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"]
+    assert composed_config(overrides) == replace(config, plot=True)
+    faster = composed_config([*overrides, "link.bandwidth=25Gbit/s", "seed=99"])
+    assert (faster.link.bandwidth, faster.seed) == ("25Gbit/s", 99)
+
+
+def test_the_experiment_says_how_it_is_run() -> None:
+    text = experiment_yaml(predictions.prediction(), Path("a folder/experiment/web.yaml"))
+    assert text.splitlines()[:2] == [
+        "# @package _global_",
+        "# gpusim --config-dir 'a folder' experiment=web",
+    ]
+    assert "--config-dir mine experiment=fitted" in experiment_yaml(predictions.prediction())
+    elsewhere = experiment_yaml(predictions.prediction(), Path("/tmp/web.yaml")).splitlines()[1]
+    assert elsewhere == ("# As mine/experiment/web.yaml: gpusim --config-dir mine experiment=web")

@@ -1,0 +1,97 @@
+"""Does a profile's host become the config it is predicted with, and is what it cannot tell said?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpusim.config import ConfigError
+from gpusim.predict.profile import Profile
+from gpusim.predict.settings import PARAMETERS, host_of
+from gpusim.qemu.versions import nearest
+from tests.live.fake_qmp import PARAMETERS as SHOWN
+from tests.predict.profiles import exact_profile, uniform_pages
+
+GIB = 2**30
+
+
+def profile_with(**more: Any) -> Profile:
+    return exact_profile(uniform_pages(20_000, 5000), 64 * GIB, **more)
+
+
+def test_parameters_are_those_of_the_vm() -> None:
+    shown = SHOWN | {
+        "cpu-throttle-initial": 30,
+        "cpu-throttle-tailslow": True,
+        "downtime-limit": 77,
+    }
+    profile = profile_with(parameters=shown, capabilities=("auto-converge", "multifd"))
+    migration = host_of(profile).config.migration
+    for name, key in PARAMETERS.items():
+        assert getattr(migration, key) == shown[name], name
+    assert migration.version == "qemu_9_2"
+    assert migration.auto_converge
+    assert migration.multifd_channels == 2  # QEMU's default where the capability is on
+
+
+def test_auto_converge_is_on_only_where_the_vm_has_it_on() -> None:
+    assert not host_of(profile_with(parameters=SHOWN)).config.migration.auto_converge
+    assert host_of(profile_with()).config.migration.auto_converge  # nothing is known
+
+
+def test_what_the_user_says_wins() -> None:
+    profile = profile_with(parameters=SHOWN, capabilities=("auto-converge",))
+    host = host_of(profile, ["link=25gbit", "migration=qemu_9_1", "migration.downtime_limit=500"])
+    assert host.config.link.bandwidth == "25Gbit/s"
+    assert (host.config.migration.version, host.config.migration.downtime_limit) == (
+        "qemu_9_1",
+        500,
+    )
+
+
+def test_the_vm_is_the_profile_s() -> None:
+    config = host_of(profile_with(blocks={"rom": GIB, "pc.ram": 63 * GIB})).config
+    assert (config.vm.memory, config.vm.vcpus) == (64 * GIB, 4)
+    assert config.vm.blocks == [63 * GIB, GIB]  # the simulator's order
+
+
+@pytest.mark.parametrize(
+    "override", ["vm=huge_1tib", "workload.page_writes_per_s=1", "sweep=seeds", "experiment=tiny"]
+)
+def test_what_no_profile_is_predicted_with(override: str) -> None:
+    with pytest.raises(ConfigError):
+        host_of(profile_with(), [override])
+
+
+@pytest.mark.parametrize(
+    ("more", "overrides", "words"),
+    [
+        ({}, [], "10 Gbit/s"),
+        ({"qemu": None}, [], "QEMU is 10.1"),
+        ({}, [], "migration parameters are QEMU's"),
+        ({}, [], "manual protect"),
+        ({"capabilities": ("xbzrle",)}, [], "xbzrle: on in this VM, and not simulated"),
+    ],
+)
+def test_assumptions_are_said(more: dict[str, Any], overrides: list[str], words: str) -> None:
+    assert any(words in line for line in host_of(profile_with(**more), overrides).assumptions)
+
+
+def test_what_is_said_is_not_assumed() -> None:
+    profile = profile_with(parameters=SHOWN)
+    said = ["link=25gbit", "tracking=dirty_ring"]
+    assert host_of(profile, said).assumptions == ()
+
+
+@pytest.mark.parametrize(
+    ("qemu", "version"),
+    [
+        ((2, 5), "qemu_2_6"), ((2, 12), "qemu_2_6"), ((4, 2), "qemu_2_6"), ((5, 0), "qemu_7_2"),
+        ((7, 2), "qemu_7_2"), ((8, 1), "qemu_7_2"), ((8, 2), "qemu_9_1"), ((9, 1), "qemu_9_1"),
+        ((9, 2), "qemu_9_2"), ((10, 0), "qemu_9_2"), ((10, 1), "qemu_10_1"), ((11, 0), "qemu_10_1"),
+    ],
+)  # fmt: skip
+def test_the_nearest_version(qemu: tuple[int, int], version: str) -> None:
+    """5.0 brought the throttle's parameters, 8.2 the rate limit's other count."""
+    assert nearest(qemu) == version
