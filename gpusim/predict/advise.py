@@ -65,7 +65,8 @@ class Limit:
         now: as it is, as a user writes it.
         found: the last value that converges; None: none that was tried does.
         value: the same as a number: bit/s, factor, ms or percent.
-        also: what has to be set with it: more multifd channels, where a thread would hold up the link.
+        also: what has to be set with it: more multifd channels, where a thread would hold up the link, or
+            auto-converge, where it is off.
         outcome: of the migration with it.
         too_hard: the next value that was tried, which does not converge; None: there is none. Where
             `finished`, it is the next of the ladder, whose values are 5 % apart (of the throttle: a step).
@@ -519,6 +520,7 @@ def _throttle(config: Config, now: Summary) -> Iterator[_Question]:
         known=tuple(values.index(percent) for percent in {limit} | reached),
         applied=applied,
         text=lambda percent: f"{percent:.0f}",
+        also=lambda percent: "migration.auto_converge=true" if percent and not limit else "",
         stride=None,
     )
 

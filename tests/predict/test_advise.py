@@ -195,6 +195,7 @@ def test_auto_converge_is_proposed_where_it_is_off(monkeypatch: pytest.MonkeyPat
     ]
     limit = limits_of(found)["max_cpu_throttle"]
     assert (limit.now, limit.found, limit.too_hard) == ("0", "50", "40")
+    assert limit.also == "migration.auto_converge=true"
 
 
 def test_a_calm_guest_needs_no_throttle() -> None:
