@@ -17,13 +17,14 @@ class Ladder:
     Args:
         start: the first to try.
         stride: from there on it goes in leaps, this long and then twice as long, until a step answers
-            otherwise; what lies between is then halved. None: it halves at once.
+            otherwise; what lies between is then halved. At last it looks one such leap beyond what is not
+            enough, whether that is too much to ask as well. None: it halves at once, and looks no further.
     """
 
     def __init__(self, steps: int, start: int, stride: int | None = None) -> None:
         self.tried: dict[int, bool] = {}
         self.given_up = False
-        self.steps, self._start, self._stride = steps, start, stride
+        self.steps, self._start, self._stride, self._beyond = steps, start, stride, stride
 
     @property
     def too_hard(self) -> int:
@@ -56,8 +57,11 @@ class Ladder:
 
     def next(self) -> int | None:
         """The step to try now; None: there is none."""
-        if self.given_up or self.finished:
+        if self.given_up:
             return None
+        if self.finished:
+            step = self.too_hard - (self._beyond or self.steps)
+            return step if step >= 0 and all(tried > step for tried in self.tried) else None
         if self._start not in self.tried:
             return self._start
         low, high = self.too_hard, self._high
@@ -71,9 +75,9 @@ class Ladder:
                 return step
         return (low + 1 + high) // 2
 
-    def begin_at(self, start: int, stride: int | None) -> None:
-        """Begin elsewhere than was said at first."""
-        self._start, self._stride = start, stride
+    def begin_at(self, start: int, stride: int) -> None:
+        """Begin where a ladder like it ended, with leaps of another length, and look beyond nothing."""
+        self._start, self._stride, self._beyond = start, stride, None
 
     def tell(self, step: int, enough: bool | None) -> None:
         """What came of a try; None: it did not end."""

@@ -39,8 +39,16 @@ A_DECADE = 48  # values: 5 % apart
 STRIDE = 14  # of them: a factor of two, the first leap
 LEAST_LINK, MOST_LINK = 0.25, 40.0  # of the bandwidth as it is
 LEAST_RATE, MOST_RATE = 0.1, 10.0  # of the guest's page writes a second
-LONGEST_SHARE = 0.2  # of the wall time, for one run
+LEAST_DOWNTIME_MS = 10
+LONGEST_SHARE = 0.3  # of the wall time, for one run
 NEAR = 3  # steps: the first leap from where the other guest's answer was found
+ASKED = (  # by these questions, so that no way out has to
+    "link.bandwidth",
+    "migration.max_bandwidth",
+    "migration.multifd_channels",
+    "migration.downtime_limit",
+    "migration.max_cpu_throttle",
+)
 
 Name: TypeAlias = Literal["bandwidth", "dirty_rate", "downtime_limit", "max_cpu_throttle"]
 
@@ -57,7 +65,8 @@ class Limit:
         now: as it is, as a user writes it.
         found: the last value that converges; None: none that was tried does.
         value: the same as a number: bit/s, factor, ms or percent.
-        also: what has to be set with it: more multifd channels, where a thread would hold up the link.
+        also: what has to be set with it: more multifd channels, where a thread would hold up the link, or
+            auto-converge, where it is off.
         outcome: of the migration with it.
         too_hard: the next value that was tried, which does not converge; None: there is none. Where
             `finished`, it is the next of the ladder, whose values are 5 % apart (of the throttle: a step).
@@ -160,6 +169,7 @@ class _Search:
     Attributes:
         config_of: of each step.
         leader: the same question to the other guest: its answer is where this one begins.
+        near: the first leap from there.
         outcomes: of the steps that were tried to their end.
         spent_s: wall time of its runs: who has had least comes first.
     """
@@ -167,20 +177,22 @@ class _Search:
     ladder: Ladder
     config_of: Callable[[int], Config]
     leader: _Search | None = None
+    near: int = NEAR
     outcomes: dict[int, Summary] = field(default_factory=dict)
     spent_s: float = 0.0
 
     @property
-    def done(self) -> bool:
-        return self.ladder.next() is None
+    def settled(self) -> bool:
+        """Whether its answer will not change, but for exceptions."""
+        return self.ladder.finished or self.ladder.given_up
 
     def next(self) -> int | None:
         """The step to try now; None: not now, or never."""
         if self.leader is not None:
-            if not self.leader.done:
+            if not self.leader.settled:
                 return None
             found, last = self.leader.ladder.found, self.ladder.steps - 1
-            self.ladder.begin_at(last if found is None else found, NEAR)
+            self.ladder.begin_at(last if found is None else found, self.near)
             self.leader = None
         return self.ladder.next()
 
@@ -227,7 +239,7 @@ def _carry_out(searches: list[_Search], workers: Workers, until_s: float, longes
     idle = list(searches)
     busy: dict[Future[Summary | None], tuple[_Search, int, float]] = {}
     while True:
-        idle.sort(key=lambda one: one.spent_s)  # stable: equal ones in the order of the questions
+        idle.sort(key=lambda one: (one.settled, one.spent_s))  # stable: else as they are asked
         for search in list(idle):
             now_s, step = monotonic(), search.next()
             if step is None or len(busy) == workers.at_a_time or now_s >= until_s:
@@ -267,7 +279,7 @@ class _Plan:
                     self._sync[1] if self._sync and change == sync else _single(change, config),
                 )
                 for change in changes_of(config, scenario)
-                if len(change.values) == 1 and change.key not in _ASKED
+                if len(change.values) == 1 and change.key not in ASKED
             ]
 
     def follow(self, leader: _Plan) -> None:
@@ -314,6 +326,7 @@ def _asked(question: _Question, config: Config, now: Summary) -> _Search:
     search = _Search(
         ladder=Ladder(len(question.values), question.now, question.stride),
         config_of=lambda step: question.applied(config, question.values[step]),
+        near=1 if question.stride is None else NEAR,
     )
     for step in question.known:
         search.tell(step, now)
@@ -348,15 +361,6 @@ def _questions(config: Config, scenario: Scenario, now: Summary) -> Iterator[_Qu
     yield from _dirty_rate(config)
     yield from _downtime(config)
     yield from _throttle(config, now)
-
-
-_ASKED = (
-    "link.bandwidth",
-    "migration.max_bandwidth",
-    "migration.multifd_channels",
-    "migration.downtime_limit",
-    "migration.max_cpu_throttle",
-)
 
 
 def _ladder(low: float, high: float, now: float) -> list[float]:
@@ -470,8 +474,8 @@ def _faster(writer: Any, factor: float) -> Any:
 
 def _downtime(config: Config) -> Iterator[_Question]:
     now = config.migration.downtime_limit
-    values = [round(ms) for ms in _ladder(1, max(LONGEST_DOWNTIME_MS, now), max(1, now))]
-    limits = sorted({*values, now})
+    least, most = min(LEAST_DOWNTIME_MS, max(1, now)), max(LONGEST_DOWNTIME_MS, now)
+    limits = sorted({*(round(ms) for ms in _ladder(least, most, least)), now})
     yield _Question(
         name="downtime_limit",
         key="migration.downtime_limit",
@@ -516,6 +520,7 @@ def _throttle(config: Config, now: Summary) -> Iterator[_Question]:
         known=tuple(values.index(percent) for percent in {limit} | reached),
         applied=applied,
         text=lambda percent: f"{percent:.0f}",
+        also=lambda percent: "migration.auto_converge=true" if percent and not limit else "",
         stride=None,
     )
 

@@ -63,9 +63,8 @@ def notes(advice: Advice) -> list[str]:
     for limit in (*advice.typical.limits, *advice.heavy.limits):
         _, unit, _ = NAMES[limit.name]
         if limit.also:
-            said.append(
-                f"{limit.found}{unit} wants {limit.also}: fewer threads do not send so fast."
-            )
+            why = ": fewer threads do not send so fast" if limit.name == "bandwidth" else ""
+            said.append(f"{limit.found}{unit} wants {limit.also}{why}.")
         if limit.exceptions:
             those = ", ".join(value + unit for value in limit.exceptions)
             said.append(f"{limit.too_hard}{unit} does not converge, though {those} does.")

@@ -195,6 +195,7 @@ def test_auto_converge_is_proposed_where_it_is_off(monkeypatch: pytest.MonkeyPat
     ]
     limit = limits_of(found)["max_cpu_throttle"]
     assert (limit.now, limit.found, limit.too_hard) == ("0", "50", "40")
+    assert limit.also == "migration.auto_converge=true"
 
 
 def test_a_calm_guest_needs_no_throttle() -> None:
@@ -281,7 +282,7 @@ def test_without_time_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A harder guest, whose answers lie two steps beside: half the runs."""
+    """A harder guest, whose answers lie two steps beside: fewer runs."""
 
     def converges(made: Config) -> bool:
         assert isinstance(made.workload, WriterConfig)
@@ -299,13 +300,13 @@ def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.Monke
     }
     assert limits_of(found.typical)["bandwidth"].value == pytest.approx(3.65e8)
     assert limits_of(found.heavy)["bandwidth"].value == pytest.approx(4.02e8)
-    assert len(of_bandwidth[2e3]) <= 4 < len(of_bandwidth[1e3])
+    assert len(of_bandwidth[2e3]) < len(of_bandwidth[1e3])
 
 
 def test_a_value_below_that_converges_all_the_same_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Limits of 150 ms and less do, 200 ms do not, 250 and more do: found is 250."""
+    """Limits below 160 ms do, 200 ms do not, from 240 on they do again: 240 it is, and 120 is an exception."""
 
     def converges(made: Config) -> bool:
         return not 160 < made.migration.downtime_limit < 240
@@ -316,6 +317,8 @@ def test_a_value_below_that_converges_all_the_same_is_told(
     assert limit.value is not None
     assert 240 <= limit.value < 255
     assert limit.finished
+    (exception,) = limit.exceptions
+    assert 100 < int(exception) < 130
 
 
 def test_more_channels_go_with_a_bandwidth_that_a_thread_cannot_send(

@@ -33,14 +33,22 @@ def test_it_finds_the_first_step_that_is_enough(data: st.DataObject) -> None:
     assert ladder.found == (first_enough if first_enough < steps else None)
     assert ladder.too_hard == first_enough - 1
     assert ladder.exceptions == []
-    assert tries <= 2 * math.log2(steps) + 3
+    assert tries <= 2 * math.log2(steps) + 4
 
 
 def test_leaps_are_short_near_where_it_begins() -> None:
-    """Three steps beside the start: two tries find the bracket, two more halve it."""
-    assert climbed(Ladder(200, 100, 3), 102) == 4
-    assert climbed(Ladder(200, 100, 3), 101) <= 4
+    """Three steps beside the start: two tries find the bracket, two more halve it; one looks beyond."""
+    assert climbed(Ladder(200, 100, 3), 102) == 4 + 1
+    assert climbed(Ladder(200, 100, 3), 101) <= 4 + 1
     assert climbed(Ladder(200, 100), 102) >= 7
+
+
+def test_one_leap_beyond_is_tried_at_last() -> None:
+    """Steps 4 and up are enough, and so is step 1, although 3 is not."""
+    ladder = Ladder(10, 6, 2)
+    while (step := ladder.next()) is not None:
+        ladder.tell(step, step >= 4 or step == 1)
+    assert (ladder.found, ladder.too_hard, ladder.exceptions) == (4, 3, [1])
 
 
 def test_what_is_enough_below_a_step_that_is_not_is_told() -> None:
