@@ -16,7 +16,7 @@ from gpusim.predict.page import BANDS, WIDTH, document, lines
 from gpusim.predict.prediction import Prediction
 from tests.predict import predictions
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict-page.md"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"
 
 
 def rows(prediction: Prediction) -> dict[str, list[str]]:
