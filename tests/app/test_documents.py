@@ -20,6 +20,7 @@ import gpusim as package
 from gpusim import Config, Summary, bench, collect
 from gpusim.live import cli as record
 from gpusim.live.scenarios import load_scenario, names
+from gpusim.predict import cli as predict
 from gpusim.scenario import resolve
 from gpusim.validation import cli as validate
 from tests.app.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
@@ -103,6 +104,22 @@ def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
     options = record.options_of(arguments)
     if options.scenario is not None and not slow:
         load_scenario(options.scenario, options.overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "skipped"), commands("gpusim-predict"))
+def test_predict_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
+    """With few migrations and little time for advice; one that needs a VM as far as its options."""
+    monkeypatch.setattr("gpusim.predict.ensemble.MEMBERS", 3)
+    monkeypatch.setattr("gpusim.predict.cli.ADVICE_WALL_S", 1.0)
+    monkeypatch.setattr("gpusim.predict.cli.GOAL_WALL_S", 1.0)
+    (tmp_path / "docs").symlink_to(REPOSITORY / "docs")
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, arguments = words(command)
+    assert predict._parsed(arguments)
+    if not skipped:
+        assert predict.main(arguments) == 0
 
 
 @pytest.mark.parametrize(("command", "slow"), commands("gpusim-bench"))
