@@ -43,16 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Predict the live migration of a VM from its dirty rate, and advise.",
     )
     parser.add_argument(
-        "profile",
-        nargs="?",
-        metavar="PROFILE",
-        help="a profile, JSON or YAML; or a recording of an earlier migration (gpusim-record --qmp)",
-    )
-    parser.add_argument(
-        "overrides",
+        "words",
         nargs="*",
-        metavar="KEY=VALUE",
-        help="of the host, as gpusim takes them: link=25gbit, migration.downtime_limit=500",
+        metavar="PROFILE | KEY=VALUE",
+        help="a profile, JSON or YAML, or a recording of an earlier migration (gpusim-record --qmp); "
+        "keys of the host as gpusim takes them: link=25gbit, migration.downtime_limit=500",
     )
     _add_measuring(parser.add_argument_group("measure first"))
     _add_answer(parser.add_argument_group("the answer"))
@@ -145,9 +140,11 @@ def _check(options: argparse.Namespace) -> None:
     from gpusim.predict.ensemble import FEWEST, MOST
     from gpusim.results.whole import can_be_written, require
 
-    if options.profile and "=" in options.profile and not Path(options.profile).exists():
-        options.overrides.insert(0, options.profile)  # the profile is measured, or of --domstats
-        options.profile = None
+    files = [one for one in options.words if "=" not in one or Path(one).is_file()]
+    options.overrides = [one for one in options.words if one not in files]
+    options.profile = files[0] if files else None
+    if len(files) > 1:
+        reject("PROFILE", ", ".join(files), "name one; what is changed is written as KEY=VALUE")
     sources = [options.profile, options.measure, options.domstats]
     if sum(map(bool, sources)) != 1:
         given = ", ".join(str(one) for one in sources if one) or "none"

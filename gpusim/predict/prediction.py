@@ -28,8 +28,10 @@ class Band:
 
 
 def band(values: Sequence[float]) -> Band:
-    """The band of one value or more."""
-    low, middle, high = np.percentile(values, [LOW, MIDDLE, HIGH])
+    """The band of one value or more; of whole numbers, such as a throttle's percent, values that there are."""
+    whole = all(float(value).is_integer() for value in values)
+    method = "nearest" if whole else "linear"
+    low, middle, high = np.percentile(values, [LOW, MIDDLE, HIGH], method=method)
     return Band(low=float(low), middle=float(middle), high=float(high))
 
 

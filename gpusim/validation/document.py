@@ -301,6 +301,18 @@ def published_headline() -> list[str]:
     ]
 
 
+def profiles_headline() -> list[str]:
+    """What README.md says of predictions from a profile."""
+    found = profiled.figures(from_profiles())
+    return [
+        f"Predicted from calc-dirty-rate alone and then really made, {found['within_band']} of "
+        f"{found['completed']} migrations took a time",
+        f"within the 5 to 95 % band; its middle was off by {found['median_abs_error_percent']:.1f} % in the median "
+        f"(largest {found['largest_abs_error_percent']:.0f} %),",
+        f"and the verdict was right in {found['verdict_right']} of {found['migrations']}.",
+    ]
+
+
 SHOWN = (  # figure of a prediction, and its scale to percent
     ("median_abs_total_time_error_percent", 1),
     ("p90_abs_total_time_error_percent", 1),
@@ -455,6 +467,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,
     "profiles": lambda: table(profiled.HEAD, map(profiled.cells, from_profiles())),
+    "profiles_headline": profiles_headline,
     "profiles_figures": lambda: code(profiled.summary(from_profiles())),
     "published": lambda: report.markdown(outcomes()).splitlines(),
     "published_headline": published_headline,
