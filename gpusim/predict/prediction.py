@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Band:
 def band(values: Sequence[float]) -> Band:
     """The band of one value or more; of whole numbers, such as a throttle's percent, values that there are."""
     whole = all(float(value).is_integer() for value in values)
-    method = "nearest" if whole else "linear"
+    method: Literal["nearest", "linear"] = "nearest" if whole else "linear"
     low, middle, high = np.percentile(values, [LOW, MIDDLE, HIGH], method=method)
     return Band(low=float(low), middle=float(middle), high=float(high))
 
