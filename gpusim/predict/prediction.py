@@ -29,8 +29,8 @@ class Band:
 
 
 def band(values: Sequence[float]) -> Band:
-    """The band of one value or more; of whole numbers, such as a throttle's percent, values that there are."""
-    whole = all(float(value).is_integer() for value in values)
+    """The band of one value or more; of integers, such as a throttle's percent, values that there are."""
+    whole = all(isinstance(value, int) for value in values)
     method: Literal["nearest", "linear"] = "nearest" if whole else "linear"
     low, middle, high = np.percentile(values, [LOW, MIDDLE, HIGH], method=method)
     return Band(low=float(low), middle=float(middle), high=float(high))
@@ -98,7 +98,7 @@ class Prediction:
     def band(self, quantity: str) -> Band | None:
         """Of a numeric field of Summary, over the agreeing members; None where most have none."""
         values = [getattr(one.summary, quantity) for one in self.agreeing()]
-        known = [float(value) for value in values if value is not None]
+        known = [value for value in values if value is not None]
         return band(known) if 2 * len(known) > len(values) else None
 
     @property
