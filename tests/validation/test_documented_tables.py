@@ -8,12 +8,17 @@ import pytest
 
 from gpusim.documents import places, with_tables
 from gpusim.published import report
-from gpusim.validation.document import TABLES, _changed, main, outcomes
+from gpusim.validation.document import TABLES, _changed, from_profiles, main, outcomes
+from gpusim.validation.profiled import figures
 from tests.app.command import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "docs" / "validation.md", REPOSITORY / "README.md"]
 QUICK = ("replay_figures", "replay", "awake")  # the others take more than some seconds
-ARGUMENTS = ["--check", "--documents", *map(str, DOCUMENTS)]
+# Predictions from a profile hang on the last bit of a fit, and so on the versions of numpy and scipy: they are
+# held to what is claimed of them.
+FROM_PROFILES = ("profiles", "profiles_figures", "profiles_headline")
+EXACT = [name for name in TABLES if name not in FROM_PROFILES]
+ARGUMENTS = [*EXACT, "--check", "--documents", *map(str, DOCUMENTS)]
 
 
 def test_every_table_has_a_place_and_every_place_a_table() -> None:
@@ -46,6 +51,16 @@ def test_all_tables_are_what_is_computed(capsys: pytest.CaptureFixture[str]) -> 
     (fixed,) = (outcome for outcome in outcomes() if outcome.row.name == "fixed 300 ms")
     times = sorted(run.total_s for run in fixed.runs)
     assert f"{times[0]:.0f} to {times[-1]:.0f} s, where the ten" in fixed.table.notes
+
+
+@pytest.mark.slow
+def test_predictions_from_a_profile_hold_what_is_claimed_of_them() -> None:
+    """Verdicts right in all, the time in the band in eleven of twelve, the middle off by less than 10 %."""
+    found = figures(from_profiles())
+    assert (found["migrations"], found["completed"]) == (14, 12)
+    assert found["verdict_right"] == 14
+    assert found["within_band"] >= 11
+    assert found["median_abs_error_percent"] < 10
 
 
 def test_a_check_writes_nothing_and_names_what_changed(

@@ -1,0 +1,79 @@
+"""Is a prediction from a profile judged by the recording it came with, and by nothing else of it?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpusim.validation import cli, profiled
+from gpusim.validation.profiled import PROFILED, Judged, cells, figures, judged, summary
+from gpusim.validation.recording import RECORDER, find_recordings, load_recording
+
+pytest.importorskip("scipy")
+
+SHORT = PROFILED / "long_downtime.qemu10.a.json.xz"
+
+
+@pytest.fixture(scope="module")
+def one() -> Judged:
+    (found,) = judged([SHORT], members=5)
+    return found
+
+
+def late(one: Judged, total_time_s: float | None) -> Judged:
+    """The same prediction beside another truth."""
+    return replace(one, recording=replace(one.recording, total_time_s=total_time_s))
+
+
+def test_the_shipped_recordings_have_a_profile_each() -> None:
+    recordings = [load_recording(path) for path in find_recordings(PROFILED)]
+    assert len(recordings) == 14
+    assert sum(one.completed for one in recordings) == 12
+    for recording in recordings:
+        assert recording.profile is not None
+        assert recording.profile.mode == "page-sampling"
+        assert recording.profile.qemu == (10, 0, 2)
+        assert recording.profile.memory_bytes >= recording.ram_bytes
+
+
+def test_a_prediction_is_judged(one: Judged) -> None:
+    band = one.band
+    assert band is not None
+    assert one.right_verdict
+    assert late(one, band.middle).within
+    assert late(one, band.middle).error_percent == pytest.approx(0)
+    assert late(one, 2 * band.high).within is False
+    assert late(one, None).within is None  # QEMU did not converge, and there is no time
+    assert not late(one, None).right_verdict
+
+
+def test_figures_count_what_rows_say(one: Judged) -> None:
+    band = one.band
+    assert band is not None
+    found = [late(one, band.middle), late(one, 2 * band.high), late(one, None)]
+    got = figures(found)
+    assert (got["migrations"], got["completed"]) == (3, 2)
+    assert (got["verdict_right"], got["within_band"]) == (2, 1)
+    assert [cells(each)[4] for each in found] == ["yes", "no", "-"]
+    assert summary(found).startswith(
+        "verdict right in 2 of 3; total time within the band in 1 of 2"
+    )
+
+
+def test_the_command_prints_and_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiled, "judged", lambda paths: judged(paths, members=2))
+    path = tmp_path / "found.json"
+    assert cli.main(["profiles", str(SHORT), "--json", str(path)]) == 0
+    assert "long_downtime.qemu10.a" in capsys.readouterr().out
+    assert json.loads(path.read_text())["summary"]["completed"] == 1
+
+
+def test_a_recording_without_a_profile_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(iter(find_recordings(RECORDER)))
+    assert cli.main(["profiles", str(path)]) == 2
+    assert "has no profile; expected one of gpusim-record --measure" in capsys.readouterr().err
