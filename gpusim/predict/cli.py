@@ -260,7 +260,8 @@ def _advised(
         duration_ns("--deadline", options.deadline) / NS_PER_S if options.deadline else None
     )
     goal = options.goal.replace("-", "_")
-    return found, better(typical, goal, deadline_s, wall_s=GOAL_WALL_S)
+    heavy = prediction.heavy.config
+    return found, better(typical, goal, deadline_s, wall_s=GOAL_WALL_S, heavy=heavy)
 
 
 def _barred(found: Iterator[T], count: int) -> Iterator[T]:

@@ -172,7 +172,22 @@ def better_notes(found: Better) -> list[str]:
             f"{story.percent(100 * found.gain)} less of the {of_what}, of the middle guest. "
             f"Best of {found.runs} runs."
         )
-    return [said if found.finished else f"{said} Time was up before all had been tried."]
+    return [
+        said if found.finished else f"{said} Time was up before all had been tried.",
+        *_of_the_heavy(found),
+    ]
+
+
+def _of_the_heavy(found: Better) -> Iterator[str]:
+    """What the settings come to for a guest that they were not looked for with."""
+    if found.heavy is None or found.heavy_now is None:
+        return
+    late = found.deadline_s is not None and found.heavy.total_time_s > found.deadline_s
+    sides = f"{_side(found.heavy)}; as set, {_side(found.heavy_now)}."
+    if found.heavy.verdict != "converged" or late:
+        yield f"Not for the heavy guest{', for which it takes too long' * late}: {sides}"
+    else:
+        yield f"The heavy guest with it: {sides}"
 
 
 def _plain(value: object) -> str:

@@ -119,6 +119,22 @@ def test_the_same_answer_each_time_and_however_many_run_at_once(
         assert better(guest(), "least_loss", wall_s=PLENTY_S, workers=workers) == first
 
 
+def test_what_is_found_is_tried_on_a_harder_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The law's heavy guest cannot stand what is best for the other."""
+
+    def law(migration: MigrationConfig) -> tuple[float, float, bool]:
+        total_s, lost_s, _ = bowl(migration)
+        return total_s, lost_s, migration.downtime_limit != 77 or migration == hard.migration
+
+    hard = guest(downtime_limit=77)
+    by(monkeypatch, law)
+    found = looked_for(guest(), "fastest", heavy=hard)
+    assert found.heavy_now is not None
+    assert found.heavy is not None
+    assert (found.heavy_now.verdict, found.heavy.verdict) == ("converged", "time_limit")
+    assert looked_for(guest(), "fastest").heavy is None
+
+
 def test_a_setting_that_makes_no_difference_is_left_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

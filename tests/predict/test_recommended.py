@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from gpusim.predict import recommended
 from gpusim.predict.page import document, lines
@@ -104,6 +107,21 @@ def test_what_a_search_did_not_find_is_said() -> None:
     assert hopeless == "As it is set it does not converge. Best of 64 runs."
     (late,) = recommended.better_notes(advised.better(now=None))
     assert late.startswith("Time was up")
+
+
+@pytest.mark.parametrize(
+    ("heavy", "deadline_s", "words"),
+    [
+        (advised.CONVERGES, None, "The heavy guest with it: 90 s"),
+        (advised.CONVERGES, 60.0, "Not for the heavy guest, for which it takes too long: 90 s"),
+        (advised.DOES_NOT, None, "Not for the heavy guest: does not converge; as set, 90 s"),
+    ],
+)
+def test_what_was_found_for_one_guest_is_held_against_a_harder_one(
+    heavy: Any, deadline_s: float | None, words: str
+) -> None:
+    found = advised.better(heavy=heavy, heavy_now=advised.CONVERGES, deadline_s=deadline_s)
+    assert recommended.better_notes(found)[1].startswith(words)
 
 
 def test_both_pages_show_better_settings() -> None:
