@@ -9,11 +9,11 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpusim.config import Config
 from gpusim.records import Result
@@ -83,15 +83,23 @@ def _in_processes(
             yield outcome
 
 
+class _Deaf(ProcessPoolExecutor):
+    """Its processes never see an interrupt, from their first moment on: a child keeps what is blocked."""
+
+    def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+        """Begin one, in a process that is started now if there are too few."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return super().submit(*arguments, **named)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextmanager
 def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that leave an interrupt to this one; on any error the rest is not begun."""
-    pool = ProcessPoolExecutor(
-        count,
-        mp_context=get_context("spawn"),  # a forked child of one with threads or a GPU may hang
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
+    # A forked child of one with threads or a GPU may hang.
+    pool = _Deaf(count, mp_context=get_context("spawn"))
     try:
         yield pool
     finally:

@@ -259,6 +259,8 @@ async def _rate(monitor: Monitor, plan: Plan, seconds: float) -> tuple[float, fl
         await asyncio.sleep(min(0.05, seconds / 10))
     if answer["mode"] != plan.mode or "dirty-rate" not in answer:
         raise LiveError(f"somebody else measured meanwhile, in mode {answer['mode']}; try again")
+    if answer["dirty-rate"] < 0:  # as it is until a measurement has ended well
+        raise LiveError(f"calc-dirty-rate of {seconds:g} s failed in QEMU; no block is sampled?")
     return answer["calc-time"] / (1000 if plan.milliseconds else 1), answer["dirty-rate"]
 
 

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from gpusim.live.signals import ended_by_signals, interruptible
 
@@ -112,10 +112,13 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from concurrent.futures import BrokenExecutor
+
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from gpusim.config import ConfigError
+    from gpusim.live.files import CannotWriteError
     from gpusim.live.monitor import LiveError
     from gpusim.predict.profile import ProfileError
     from gpusim.results.whole import ResultsError
@@ -123,21 +126,34 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _check(options)
         return _answer(options, _profile(options))
-    except (ConfigError, ProfileError, ResultsError) as error:
+    except (ConfigError, ProfileError, ResultsError, CannotWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_INPUT
-    except LiveError as error:
+    except (LiveError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except (MemoryError, BrokenExecutor):
+        print(
+            "error: out of memory, or a process was killed, as it is when memory runs out",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+
+
+def _aside(options: argparse.Namespace) -> TextIO:
+    """Where words go that are not the answer: not between a program and its JSON."""
+    return sys.stderr if str(options.json) == "-" else sys.stdout
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is started."""
     from gpusim.checks import duration_ns, in_range, reject, size_bytes, whole
+    from gpusim.live.files import check_folder
     from gpusim.predict.ensemble import FEWEST, MOST
+    from gpusim.predict.settings import check
     from gpusim.results.whole import can_be_written, require
 
     files = [one for one in options.words if "=" not in one or Path(one).is_file()]
@@ -145,7 +161,7 @@ def _check(options: argparse.Namespace) -> None:
     options.profile = files[0] if files else None
     if len(files) > 1:
         reject("PROFILE", ", ".join(files), "name one; what is changed is written as KEY=VALUE")
-    sources = [options.profile, options.measure, options.domstats]
+    sources = [options.profile, "--measure" * options.measure, options.domstats]
     if sum(map(bool, sources)) != 1:
         given = ", ".join(str(one) for one in sources if one) or "none"
         reject("PROFILE", given, "name one profile, or --measure --qmp SOCKET, or --domstats FILE")
@@ -161,6 +177,7 @@ def _check(options: argparse.Namespace) -> None:
         size_bytes("--memory", options.memory)
     if options.vcpus is not None:
         whole("--vcpus", options.vcpus, 1, 4096)
+    whole("--seed", options.seed, 0, 2**62)
     if options.members is not None:
         in_range("--members", options.members, FEWEST, MOST)
     if options.deadline:
@@ -175,9 +192,14 @@ def _check(options: argparse.Namespace) -> None:
     ):
         if path is not None and str(path) != "-" and not can_be_written(path):
             reject(f"--{key}", path, "cannot be written; expected a file in a folder that is there")
+    if options.report:
+        check_folder(options.report)
+        require("matplotlib", "plot", "--report: ")
     require("scipy", "predict", "fitting a guest: ")
     if options.goal:
         require("optuna", "predict", "--goal: ")
+    if options.measure:
+        check(options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> Profile:
@@ -198,17 +220,23 @@ async def _measured(options: argparse.Namespace) -> Profile:
     from gpusim.live.measure import announced, looked_at, measured, planned
     from gpusim.live.monitor import Monitor, require_qmp
     from gpusim.live.report import line
+    from gpusim.predict.profile import require_sense
     from gpusim.results.whole import write_text
 
     require_qmp()
     async with Monitor(options.qmp) as monitor:
         vm = await looked_at(monitor)
         plan = planned(vm, options.mode or "page-sampling", quick=options.quick)
-        print("\n".join(announced(vm, plan)), flush=True)
+        print("\n".join(announced(vm, plan)), file=_aside(options), flush=True)
         with line() as tell:
             profile = await measured(monitor, vm, plan, tell)
     write_text(options.save, json.dumps(profile.document(), indent=1, allow_nan=False) + "\n")
-    print(f"{options.save}: {len(profile.measurements)} measurements\n", flush=True)
+    print(
+        f"{options.save}: {len(profile.measurements)} measurements\n",
+        file=_aside(options),
+        flush=True,
+    )
+    require_sense(options.save, profile)
     return profile
 
 
@@ -237,7 +265,7 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
     if options.report:
         from gpusim.predict.report import write_report
 
-        print(write_report(prediction, advice, better, options.report))
+        print(write_report(prediction, advice, better, options.report), file=_aside(options))
     return 0
 
 

@@ -175,8 +175,10 @@ def _pace(profile: Profile, rate: float) -> dict[str, Any]:
 
 def utilisation(profile: Profile) -> float | None:
     """How busy the vCPUs are that do the work: each weighted by what it does; None: not known."""
+    if not profile.utilisation:
+        return None
     total = sum(profile.utilisation)
-    return sum(one**2 for one in profile.utilisation) / total if total else None
+    return sum(one**2 for one in profile.utilisation) / total if total else 0.0
 
 
 def _busy_vcpus(profile: Profile) -> float:

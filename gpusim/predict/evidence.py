@@ -155,7 +155,10 @@ def evidence(profile: Profile) -> Evidence:
     """Of a profile."""
     edges = np.array([_edges(profile, one) for one in profile.measurements]).reshape(-1, 2)
     not_zero = profile.pages * (1 - profile.zero_share)
-    most = max(not_zero, float(edges[:, 0].max(initial=0)), 1.0)
+    once = (
+        profile.mode != "dirty-ring"
+    )  # a page counts: else the counts say nothing of how many there are
+    most = max(not_zero, float(edges[:, 0].max(initial=0)) if once else 0.0, 1.0)
     return Evidence(
         seconds=np.array([one.seconds * one.running for one in profile.measurements]),
         low=np.where(edges[:, 0] <= 0, -np.inf, edges[:, 0]),
@@ -163,7 +166,7 @@ def evidence(profile: Profile) -> Evidence:
         pages=float(profile.pages),
         sampled=float(max(profile.sampled, 1)),
         most=most,
-        reaped_s=REAPED_S if profile.mode == "dirty-ring" else np.inf,
+        reaped_s=np.inf if once else REAPED_S,
     )
 
 

@@ -69,7 +69,7 @@ class Profile:
         zero_sampled, zero_found: pages looked at for their content, and those that were zero; 0, 0: nobody looked.
         utilisation: of each vCPU while it was measured, 0 to 1; empty: not known, taken as busy.
         parameters: query-migrate-parameters, under QEMU's names; empty: not known.
-        capabilities: those that are on.
+        capabilities: those that are on; None: not known.
         notes: what was in doubt when it was made.
     """
 
@@ -87,7 +87,7 @@ class Profile:
     zero_found: int = 0
     utilisation: tuple[float, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    capabilities: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -129,7 +129,7 @@ class Profile:
             "sample_pages": self.sample_pages,
             "measurements": [_measured(one) for one in self.measurements],
             "parameters": dict(self.parameters),
-            "capabilities": list(self.capabilities),
+            "capabilities": None if self.capabilities is None else list(self.capabilities),
             "notes": list(self.notes),
         }
         return found
@@ -203,7 +203,7 @@ def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:
         zero_found=zero_found,
         utilisation=tuple(keys.share("utilisation", one) for one in keys.rows("utilisation")),
         parameters=keys.mapping("parameters"),
-        capabilities=tuple(map(str, keys.rows("capabilities"))),
+        capabilities=keys.capabilities(),
         notes=tuple(map(str, keys.rows("notes"))),
     )
     require_sense(path, profile)
@@ -236,10 +236,11 @@ def require_sense(path: str | Path, profile: Profile, expected: str = SEVERAL) -
         raise ProfileError(
             path, "no RAM block is large enough to be sampled; expected one of 128 KiB"
         )
-    most = profile.pages * (1 - profile.zero_share)
-    sampling = 4 * math.sqrt(
-        profile.pages**2 / profile.sampled
-    )  # four standard deviations, at most
+    zero = profile.zero_share
+    most = profile.pages * (1 - zero)
+    # Four standard deviations, at most: of a sample of dirty pages, and of one of zero pages.
+    variance = 1 / profile.sampled + zero * (1 - zero) / max(profile.zero_sampled, 1)
+    sampling = 4 * profile.pages * math.sqrt(variance)
     for one in profile.measurements:
         pages = one.dirty_rate * one.seconds * MIB / profile.page_bytes
         if profile.mode != "dirty-ring" and pages > profile.pages:
@@ -252,7 +253,7 @@ def require_sense(path: str | Path, profile: Profile, expected: str = SEVERAL) -
         if profile.mode != "dirty-ring" and pages > most + sampling:
             raise ProfileError(
                 path,
-                f"{one.dirty_rate:g} MiB/s for {one.seconds:g} s dirty more than the {100 * (1 - profile.zero_share):.0f} % of "
+                f"{one.dirty_rate:g} MiB/s for {one.seconds:g} s dirty more than the {100 * (1 - zero):.0f} % of "
                 "the VM that is not zero; expected zero pages and measurements of the same time",
             )
 
@@ -315,6 +316,11 @@ class _Keys:
         if not isinstance(value, list):
             self._reject(key, f"{value!r}; expected a list")
         return value
+
+    def capabilities(self) -> tuple[str, ...] | None:
+        if self._found.get("capabilities") is None:
+            return None
+        return tuple(map(str, self.rows("capabilities")))
 
     def qemu(self) -> tuple[int, int, int] | None:
         value = self._found.get("qemu")

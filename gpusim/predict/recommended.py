@@ -197,8 +197,8 @@ def _plain(value: object) -> str:
 def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
     """The settings in the words of the tools; the better ones where there are, without timeouts then.
 
-    None of settings with which it does not converge. Timeouts are for nineteen in twenty, of which a search
-    for better settings knows nothing.
+    None of settings with which it does not converge. Timeouts are for nineteen in twenty: there is none where
+    more do not converge, nor of better settings, as a search for them knows one guest alone.
     """
     config, memory_bytes = prediction.middle.config, prediction.profile.memory_bytes
     if found is not None and found.settings:
@@ -208,4 +208,4 @@ def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    return in_words(config, memory_bytes, total.high)
+    return in_words(config, memory_bytes, total.high if prediction.heavy.converges else None)

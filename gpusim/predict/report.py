@@ -75,7 +75,8 @@ def write_report(
 def _edges(prediction: Prediction) -> list[Member]:
     """The members at the ends of the band of total times, where they are others than the middle one."""
     members = prediction.agreeing()
-    places = [round((len(members) - 1) * percent / 100) for percent in (LOW, HIGH)]
+    ranks = [round((len(members) + 1) * percent / 100) for percent in (LOW, HIGH)]  # as of a band
+    places = [min(max(rank, 1), len(members)) - 1 for rank in ranks]
     middle = len(members) // 2
     return [members[place] for place in places if places[0] < middle < places[1]]
 
@@ -140,7 +141,7 @@ def _figure(prediction: Prediction, picture: bytes) -> str:
     return (
         '<figure>\n<img width="1200" height="900" '
         f'alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
-        "<figcaption>Shaded: where nine in ten of the simulated migrations lie. Bars at what was "
+        "<figcaption>Shaded: where a migration lies nine times in ten. Bars at what was "
         "measured: its error of sampling and rounding, nine in ten too. "
         f'<a href="{PREDICTION_PNG}">The picture in full size</a></figcaption>\n</figure>\n'
     )

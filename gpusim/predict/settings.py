@@ -5,6 +5,7 @@ What the user sets comes behind and wins. What a profile cannot tell is gpusim's
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,12 @@ from gpusim.qemu.versions import VERSIONS, nearest
 LATEST = "qemu_10_1"
 # What no profile decides, or this program alone.
 FROM_PROFILE = ("vm", "workload")
-NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run")
+NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run", "hydra", "plot")
+NOT_FOR_ALL = {  # what would be lost, or leave members without a verdict, and what to do
+    "seed": "each simulated migration has its own; --seed N draws others",
+    "link.wakeup_latency_us": "is drawn for each simulated migration; leave it out",
+    "limit.wall": "leaves migrations without a verdict; leave it out, or name fewer --members",
+}
 PARAMETERS = {  # QEMU's name -> ours
     "max-bandwidth": "max_bandwidth",
     "downtime-limit": "downtime_limit",
@@ -54,8 +60,7 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
     """
     from gpusim.app import composed_config  # Hydra; --help can do without
 
-    for override in overrides:
-        _allow(override)
+    check(overrides)
     config = composed_config([*_told(profile), *overrides])
     config.vm = VmConfig(
         memory=profile.memory_bytes,
@@ -68,9 +73,24 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
     return Host(config=config, assumptions=tuple(_assumptions(profile, overrides)))
 
 
+def check(overrides: Sequence[str]) -> None:
+    """Refuse what no profile can be predicted with, before one is measured.
+
+    Raises:
+        ConfigError, HydraException, OmegaConfBaseException: as `host_of`.
+    """
+    from gpusim.app import composed_config
+
+    for override in overrides:
+        _allow(override)
+    composed_config(overrides)
+
+
 def _allow(override: str) -> None:
     key, _, value = override.lstrip("+~").partition("=")
-    group = key.partition(".")[0].partition("@")[0]
+    group = re.split("[./@]", key)[0]
+    if key in NOT_FOR_ALL:
+        raise ConfigError(key, value, NOT_FOR_ALL[key])
     if group in FROM_PROFILE:
         raise ConfigError(
             key, value, "the profile says it; expected keys of link, migration, tracking, ..."
@@ -84,16 +104,16 @@ def _told(profile: Profile) -> list[str]:
     version = LATEST if profile.qemu is None else nearest(profile.qemu)
     told = [f"migration={version}", "link=10gbit"]
     told += [f"tracking={'tcg' if profile.accelerator == 'tcg' else 'kvm_manual'}"]
-    if not profile.parameters:
-        return told
-    on = "auto-converge" in profile.capabilities
-    told.append(f"migration.auto_converge={str(on).lower()}")
+    if profile.capabilities is not None:
+        on = "auto-converge" in profile.capabilities
+        told.append(f"migration.auto_converge={str(on).lower()}")
+        if "multifd" in profile.capabilities:
+            channels = profile.parameters.get("multifd-channels", 2)
+            told.append(f"migration.multifd_channels={channels}")
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:
             told.append(f"migration.{key}={str(profile.parameters[name]).lower()}")
-    if "multifd" in profile.capabilities:
-        told.append(f"migration.multifd_channels={profile.parameters.get('multifd-channels', 2)}")
     return told
 
 
@@ -110,13 +130,15 @@ def _assumptions(profile: Profile, overrides: Sequence[str]) -> list[str]:
         )
     if not profile.parameters:
         found.append(
-            "migration parameters are QEMU's, with auto-converge on and no bandwidth limit: the profile holds none"
+            "migration parameters are QEMU's, with no bandwidth limit: the profile holds none"
         )
+    if profile.capabilities is None and "migration.auto_converge" not in said:
+        found.append("auto-converge is on: the profile does not say")
     if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in said):
         found.append(
             "KVM tracks writes with manual protect, QEMU's default; tracking=dirty_ring where the ring is on"
         )
-    foreign = sorted(set(FOREIGN).intersection(profile.capabilities))
+    foreign = sorted(set(FOREIGN).intersection(profile.capabilities or ()))
     if foreign:
         found.append(f"{', '.join(foreign)}: on in this VM, and not simulated")
     return found

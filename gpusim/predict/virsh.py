@@ -59,9 +59,7 @@ def from_domstats(
     if len(names) > 1:
         raise ProfileError(path, f"tells of {', '.join(sorted(names))}; expected one VM")
     told = _told(text)
-    memory_bytes = memory_bytes or 1024 * int(
-        told.get("Max memory", told.get("balloon.maximum", 0))
-    )
+    memory_bytes = memory_bytes or 1024 * _whole(told, "Max memory", "balloon.maximum")
     if not memory_bytes:
         raise ProfileError(
             path,
@@ -75,7 +73,7 @@ def from_domstats(
     profile = Profile(
         source=f"virsh domstats of {', '.join(names) or 'a VM'}",
         memory_bytes=memory_bytes,
-        vcpus=vcpus or int(told.get("CPU(s)", told.get("vcpu.current", 1))),
+        vcpus=vcpus or _whole(told, "CPU(s)", "vcpu.current") or 1,
         mode=mode,
         sample_pages=SAMPLES_PER_GIB if mode == "page-sampling" else None,
         measurements=tuple(
@@ -99,6 +97,11 @@ def _told(text: str) -> dict[str, str]:
         if pair := DOMINFO.fullmatch(line) or PAIR.fullmatch(line):
             found[pair[1]] = pair[2]
     return found
+
+
+def _whole(told: Mapping[str, str], *names: str) -> int:
+    """The first of them that is a whole number, 0 if none is: a log may be cut off."""
+    return next((int(told[name]) for name in names if told.get(name, "").isdecimal()), 0)
 
 
 def _runs(path: str | Path, text: str) -> list[dict[str, str]]:

@@ -193,6 +193,23 @@ def test_what_would_measure_something_else(answers: dict[str, Any], words: str) 
         asyncio.run(looked_at(FakeMonitor(**answers)))  # type: ignore[arg-type]
 
 
+def test_a_measurement_that_failed_is_no_rate() -> None:
+    """QEMU's rate is -1 until it knows a better one."""
+
+    class Failing(FakeMonitor):
+        async def ask(
+            self, command: str, arguments: dict[str, Any] | None = None, timeout_s: float = 1
+        ) -> Any:
+            answer = await super().ask(command, arguments, timeout_s)
+            return answer | {"dirty-rate": -1} if command == "query-dirty-rate" else answer
+
+    vm = vm_of()
+    with pytest.raises(LiveError, match=r"calc-dirty-rate of 0\.1 s failed in QEMU"):
+        asyncio.run(
+            measured(Failing(), vm, planned(vm, "page-sampling", quick=True), lambda _: None)  # type: ignore[arg-type]
+        )
+
+
 @pytest.mark.qemu
 @pytest.mark.slow
 @every_qemu

@@ -137,6 +137,11 @@ def test_a_guest_that_idles_catches_up(shares: tuple[float, ...], pace: str) -> 
         )
 
 
+def test_vcpus_that_idle_all_the_time_were_measured() -> None:
+    assert utilisation(small(utilisation=(0.0, 0.0))) == 0
+    assert utilisation(small()) is None
+
+
 def test_a_config_that_cannot_be_is_refused_once() -> None:
     with pytest.raises(ConfigError, match=r"migration\.downtime_limit"):
         answer(small(), "migration.downtime_limit=-1")

@@ -36,8 +36,15 @@ def test_parameters_are_those_of_the_vm() -> None:
 
 
 def test_auto_converge_is_on_only_where_the_vm_has_it_on() -> None:
-    assert not host_of(profile_with(parameters=SHOWN)).config.migration.auto_converge
+    assert not host_of(profile_with(capabilities=())).config.migration.auto_converge
     assert host_of(profile_with()).config.migration.auto_converge  # nothing is known
+    typed = profile_with(parameters={"downtime-limit": 500})  # by somebody who says no more
+    assert host_of(typed).config.migration.auto_converge
+
+
+def test_capabilities_count_without_parameters() -> None:
+    migration = host_of(profile_with(capabilities=("multifd",))).config.migration
+    assert (migration.auto_converge, migration.multifd_channels) == (False, 2)
 
 
 def test_what_the_user_says_wins() -> None:
@@ -57,8 +64,12 @@ def test_the_vm_is_the_profile_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["vm=huge_1tib", "workload.page_writes_per_s=1", "sweep=seeds", "experiment=tiny"]
-)
+    "override",
+    [
+        "vm=huge_1tib", "workload.page_writes_per_s=1", "sweep=seeds", "experiment=tiny", "seed=3",
+        "link.wakeup_latency_us=9", "limit.wall=3s", "hydra/launcher=joblib", "hydra.run.dir=here", "plot=true",
+    ],
+)  # fmt: skip
 def test_what_no_profile_is_predicted_with(override: str) -> None:
     with pytest.raises(ConfigError):
         host_of(profile_with(), [override])
@@ -70,6 +81,7 @@ def test_what_no_profile_is_predicted_with(override: str) -> None:
         ({}, [], "10 Gbit/s"),
         ({"qemu": None}, [], "QEMU is 10.1"),
         ({}, [], "migration parameters are QEMU's"),
+        ({"parameters": SHOWN}, [], "auto-converge is on"),
         ({}, [], "manual protect"),
         ({"capabilities": ("xbzrle",)}, [], "xbzrle: on in this VM, and not simulated"),
     ],
@@ -79,7 +91,7 @@ def test_assumptions_are_said(more: dict[str, Any], overrides: list[str], words:
 
 
 def test_what_is_said_is_not_assumed() -> None:
-    profile = profile_with(parameters=SHOWN)
+    profile = profile_with(parameters=SHOWN, capabilities=())
     said = ["link=25gbit", "tracking=dirty_ring"]
     assert host_of(profile, said).assumptions == ()
 

@@ -59,6 +59,8 @@ def test_size_is_taken_as_asked_or_from_domstats_itself() -> None:
     balloon = "  balloon.maximum=1048576\n  vcpu.current=2\n"
     assert from_domstats(balloon + THREE, "log").memory_bytes == 2**30
     assert from_domstats(balloon + THREE, "log").vcpus == 2
+    cut_off = from_domstats(THREE + balloon + "  vcpu.current=", "log")
+    assert (cut_off.memory_bytes, cut_off.vcpus) == (2**30, 1)
     asked = from_domstats(DOMINFO + THREE, "log", 2**34, 8)
     assert (asked.memory_bytes, asked.vcpus) == (2**34, 8)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from gpusim import Config, ConfigError, LinkConfig, Result, VmConfig, simulate, simulate_many
+from gpusim.batch import processes
 from gpusim.config import WriterConfig
 from tests.app.command import gpusim
 from tests.sweeps.engines import need_engine_of
@@ -125,3 +127,11 @@ def test_refused_batch_leaves_an_earlier_sweep_as_it_is(tmp_path) -> None:
     gpusim(*sweep, cwd=tmp_path)
     gpusim(*sweep, "hydra.sweeper.workers=-1", cwd=tmp_path, code=2)
     assert len(list(tmp_path.glob("out/*/summary.json"))) == 1
+
+
+def test_processes_never_see_an_interrupt() -> None:
+    """Not even while they start, when a terminal's Ctrl-C would end them with a traceback each."""
+    with processes(1) as pool:
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT in blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
