@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from gpusim.batch import in_turn
 from gpusim.config import Config, MixConfig, WorkloadConfig
+from gpusim.plan import sending
 from gpusim.predict.fit import Fit, WriterEstimate, fitted, resampled
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.profile import Profile
 from gpusim.predict.settings import Host
 from gpusim.scenario import resolve
 from gpusim.simulation import simulate
+from gpusim.wire import Link
 
 MEMBERS = 32
 FEWEST, MOST = 2, 10_000
+LEAST_IN_TIME = 12  # fewer make no band
 # Under TCG a migrating guest shares its host's cores with the migration, and its speed is not that before.
 # What decides is its speed once the first pass is over: the logarithm of its ratio to that before, awake, over
 # the 35 CPU-bound recordings of gpusim/validation/data (two cores), without those of gpusim-record, on which
@@ -41,6 +45,7 @@ def predicted(
     members: int = MEMBERS,
     seed: int = 1,
     workers: int = 0,
+    wall_s: float | None = None,
     told: Callable[[Iterator[Member]], Iterator[Member]] = iter,
 ) -> Prediction:
     """Simulate the migrations that a profile allows for.
@@ -50,6 +55,7 @@ def predicted(
         members: how many.
         seed: of everything that is drawn: the same seed gives the same prediction.
         workers: processes; 0: one a core.
+        wall_s: after which no more members are asked for, but for the first LEAST_IN_TIME; None: all.
         told: is handed the members as they come, such as a bar.
 
     Raises:
@@ -62,13 +68,20 @@ def predicted(
         member_config(profile, host.config, one, random.Random(f"{seed} {place}"), seed + place)
         for place, one in enumerate(fits)
     ]
-    resolve(configs[0])  # an error that all share, before processes are started
+    scenario = resolve(configs[0])  # an error that all share, before processes are started
+    until_s = math.inf if wall_s is None else time.monotonic() + wall_s
     outcomes = in_turn(_simulated, configs, workers, _lost)
+    found = tuple(told(_in_time(_whole(outcomes), until_s)))
     return Prediction(
         profile=profile,
         fit=fit,
-        members=tuple(told(_whole(outcomes))),
-        assumptions=(*host.assumptions, *_assumptions(profile, fit)),
+        members=found,
+        assumptions=(
+            *_fewer(len(found), members),
+            *_threads(scenario.link),
+            *host.assumptions,
+            *_assumptions(profile, fit),
+        ),
     )
 
 
@@ -191,7 +204,7 @@ def _busy_vcpus(profile: Profile) -> float:
 
 
 def _assumptions(profile: Profile, fit: Fit) -> list[str]:
-    found = [*fit.doubts, *profile.notes]
+    found = [*profile.notes]
     if not profile.zero_sampled:
         found.append("no page is zero: nobody looked; zero_percent in the profile says it")
     busy = utilisation(profile)
@@ -209,10 +222,27 @@ def _assumptions(profile: Profile, fit: Fit) -> list[str]:
             f"under TCG the guest writes {low:.2f} to {high:.2f} times as fast as measured: it shares the host's cores"
         )
     else:
+        periods = [round(one.seconds, 1) for one in profile.measurements]
+        why = (
+            "as steady as its repeats"
+            if len(set(periods)) < len(periods)
+            else "nothing was repeated"
+        )
         found.append(
-            f"the guest writes as fast as measured, give or take {100 * fit.drift:.0f} %: as steady as its repeats"
+            f"the guest writes as fast as measured, give or take {100 * fit.drift:.0f} %: {why}"
         )
     return found
+
+
+def _fewer(found: int, wanted: int) -> Iterator[str]:
+    if found < wanted:
+        yield f"{found} migrations were simulated, as time was up before all {wanted}; --members takes its time"
+
+
+def _threads(link: Link) -> Iterator[str]:
+    """What a link holds that its threads cannot fill."""
+    if link.threads_bandwidth < link.bandwidth and math.isfinite(link.bandwidth):
+        yield f"sent by {sending(link)}"
 
 
 def _simulated(config: Config) -> Member | Exception:
@@ -231,6 +261,14 @@ def _simulated(config: Config) -> Member | Exception:
 
 def _lost(_: Config, error: Exception) -> Member | Exception:
     return error
+
+
+def _in_time(members: Iterator[Member], until_s: float) -> Iterator[Member]:
+    """The members that come before a time is up, and the first few in any case."""
+    for count, member in enumerate(members, 1):
+        yield member
+        if count >= LEAST_IN_TIME and time.monotonic() > until_s:
+            return
 
 
 def _whole(outcomes: Iterator[Member | Exception]) -> Iterator[Member]:

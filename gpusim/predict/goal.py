@@ -65,8 +65,10 @@ class Better:
             converge, or not by the deadline, or where nothing better was found.
         runs: migrations that were simulated to their end, `now` among them.
         finished: False: time was up before all that was planned had been tried.
-        heavy_now, heavy: of the heavy guest, as it is set and with the settings; None: not asked for, nothing
-            was found, or time was up.
+        of_heavy: it was looked for with the heavy guest, so that its deadline is kept by nineteen in twenty; else
+            with the middle one.
+        heavy_now, heavy: of the heavy guest, as it is set and with the settings, where the search was not with it;
+            None: nothing was found, or time was up.
     """
 
     goal: Goal
@@ -77,6 +79,7 @@ class Better:
     gain: float | None
     runs: int
     finished: bool
+    of_heavy: bool = False
     heavy_now: Summary | None = None
     heavy: Summary | None = None
 
@@ -100,7 +103,8 @@ def better(
         goal: fastest: least total time; least_loss: least vCPU time lost to the throttle.
         deadline_s: total time that has to be kept; None: any.
         wall_s: after which no run is begun, and those under way are stopped.
-        heavy: a harder guest, on which what was found is tried, too: it was found for one guest alone.
+        heavy: a harder guest. With a deadline it is the one that settings are looked for with; without one, what
+            was found for the other is tried on it.
         trials: how many settings to try at most.
         workers: that simulate; None: one a core, for this call alone.
 
@@ -109,6 +113,10 @@ def better(
         ResultsError: Optuna is not installed.
     """
     require("optuna", "predict", "looking for better settings: ")
+    of_heavy = heavy is not None and deadline_s is not None
+    if of_heavy:
+        assert heavy is not None
+        config = heavy
     resolve(config)
     until_s = monotonic() + wall_s
     with ExitStack() as stack:
@@ -120,8 +128,8 @@ def better(
             stack.enter_context(_quiet())
             search.carry_out(workers, until_s, trials)
             search.undo_needless(workers, until_s)
-        found = search.answer(trials)
-        if heavy is None or found.outcome is None:
+        found = replace(search.answer(trials), of_heavy=of_heavy)
+        if heavy is None or of_heavy or found.outcome is None:
             return found
         changed = replace(heavy, migration=replace(heavy.migration, **found.settings))  # type: ignore[arg-type]
         as_set, then = workers.all([heavy, changed], monotonic() + HEAVY_WALL_S)

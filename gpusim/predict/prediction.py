@@ -77,7 +77,7 @@ class Prediction:
         profile: of the VM.
         fit: the guest that fits the profile best; each member has one of its own.
         members: simulated, in the order of their seeds.
-        assumptions: what was not known and how it was taken; doubts about the profile first.
+        assumptions: what was not known and how it was taken; doubts about the profile are the fit's.
     """
 
     profile: Profile

@@ -219,6 +219,12 @@ def require_sense(path: str | Path, profile: Profile, expected: str = SEVERAL) -
     Raises:
         ProfileError: it cannot, or too little was measured.
     """
+    if len(profile.utilisation) > profile.vcpus:
+        raise ProfileError(
+            path,
+            f"utilisation of {len(profile.utilisation)} vCPUs, and the VM has {profile.vcpus}; expected one share for "
+            "each, or fewer where threads serve several",
+        )
     blocks = sum(profile.blocks.values())
     if blocks and blocks != profile.memory_bytes:
         raise ProfileError(

@@ -70,7 +70,9 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
     )
     config.workload = WorkloadConfig()
     config.plot = False
-    return Host(config=config, assumptions=tuple(_assumptions(profile, overrides)))
+    return Host(
+        config=config, assumptions=tuple(_assumptions(profile, overrides, config.tracking.mode))
+    )
 
 
 def check(overrides: Sequence[str]) -> None:
@@ -103,7 +105,9 @@ def _told(profile: Profile) -> list[str]:
     """Overrides for what the profile tells."""
     version = LATEST if profile.qemu is None else nearest(profile.qemu)
     told = [f"migration={version}", "link=10gbit"]
-    told += [f"tracking={'tcg' if profile.accelerator == 'tcg' else 'kvm_manual'}"]
+    manual = "kvm_manual" in VERSIONS[version].tracking  # older ones have KVM's legacy way alone
+    kvm = "kvm_manual" if manual else "kvm_legacy"
+    told.append(f"tracking={'tcg' if profile.accelerator == 'tcg' else kvm}")
     if profile.capabilities is not None:
         on = "auto-converge" in profile.capabilities
         told.append(f"migration.auto_converge={str(on).lower()}")
@@ -117,7 +121,7 @@ def _told(profile: Profile) -> list[str]:
     return told
 
 
-def _assumptions(profile: Profile, overrides: Sequence[str]) -> list[str]:
+def _assumptions(profile: Profile, overrides: Sequence[str], tracking: str) -> list[str]:
     said = {override.lstrip("+~").partition("=")[0] for override in overrides}
     found = []
     if not any(key.partition(".")[0] == "link" for key in said):
@@ -136,7 +140,7 @@ def _assumptions(profile: Profile, overrides: Sequence[str]) -> list[str]:
         found.append("auto-converge is on: the profile does not say")
     if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in said):
         found.append(
-            "KVM tracks writes with manual protect, QEMU's default; tracking=dirty_ring where the ring is on"
+            f"KVM tracks writes as tracking={tracking}, QEMU's default; tracking=dirty_ring where the ring is on"
         )
     foreign = sorted(set(FOREIGN).intersection(profile.capabilities or ()))
     if foreign:

@@ -24,6 +24,8 @@ NOVAS_LEAST_GIB = (
     2  # live_migration_completion_timeout and _downtime_delay: of a smaller VM as well
 )
 NOVAS_LEAST_STEPS, NOVAS_LEAST_DELAY_S, NOVAS_LEAST_DOWNTIME_MS = 3, 3, 100
+# "Should usually be larger than downtime delay * downtime steps" (live_migration_completion_timeout's help).
+NOVAS_LEAST_TIMEOUT = NOVAS_LEAST_DELAY_S * NOVAS_LEAST_STEPS + 1
 KUBEVIRTS_CHANNELS = 8  # pkg/virt-handler/migration-source.go:configureParallelMigrationThreads
 THROTTLE = (  # as QEMU and as our config name them
     ("throttle-trigger-threshold", "throttle_trigger_threshold"),
@@ -200,14 +202,15 @@ def _nova(config: Config, limit_ms: int, memory_bytes: int, total_high_s: float 
         *_rounded(numbers.max_bandwidth),
     ]
     if total_high_s is not None:
-        timeout = max(1, math.ceil(total_high_s / gib))
+        timeout = max(NOVAS_LEAST_TIMEOUT, math.ceil(total_high_s / gib))
         lines += [
             f"live_migration_completion_timeout = {timeout}",
             "live_migration_timeout_action = abort",
         ]
         notes.append(
-            f"completion_timeout is seconds a GiB, rounded up: {int(timeout * gib)} s for this VM. It counts for "
-            "every VM of the host, so leave a higher one as it is (default 800)"
+            f"completion_timeout is seconds a GiB, rounded up and longer than all of Nova's steps: "
+            f"{int(timeout * gib)} s for this VM. It counts for every VM of the host, so leave a higher one as it "
+            "is (default 800)"
         )
     if migration.multifd_channels > 1:
         lines.append(f"live_migration_parallel_connections = {migration.multifd_channels}")

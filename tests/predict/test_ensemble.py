@@ -12,6 +12,7 @@ import pytest
 
 from gpusim.config import ConfigError, MixConfig
 from gpusim.predict.ensemble import (
+    LEAST_IN_TIME,
     TCG_SPEED_MEAN,
     TCG_SPEED_SD,
     member_config,
@@ -145,3 +146,22 @@ def test_vcpus_that_idle_all_the_time_were_measured() -> None:
 def test_a_config_that_cannot_be_is_refused_once() -> None:
     with pytest.raises(ConfigError, match=r"migration\.downtime_limit"):
         answer(small(), "migration.downtime_limit=-1")
+
+
+def test_where_time_is_up_there_are_fewer_members_and_it_is_said() -> None:
+    """As many as are asked for at least, and the same ones as with time."""
+    profile = small()
+    host = host_of(profile, SLOW_LINK)
+    found = predicted(profile, host, members=14, workers=1, wall_s=0.0)
+    assert len(found.members) == LEAST_IN_TIME
+    assert found.assumptions[0].startswith("12 migrations were simulated, as time was up")
+    again = predicted(profile, host, members=14, workers=1)
+    assert len(again.members) == 14
+    times = [[one.summary.total_time_s for one in p.members[:12]] for p in (found, again)]
+    assert times[0] == times[1]
+
+
+def test_threads_that_cannot_fill_the_link_are_said() -> None:
+    found = answer(small(), "link.bandwidth=25Gbit/s", members=2)
+    assert any("one thread: 12.7 Gbit/s at most" in line for line in found.assumptions)
+    assert not any("one thread" in line for line in answer(small(), members=2).assumptions)

@@ -135,6 +135,22 @@ def test_what_is_found_is_tried_on_a_harder_guest(monkeypatch: pytest.MonkeyPatc
     assert looked_for(guest(), "fastest").heavy is None
 
 
+def test_a_deadline_is_kept_for_the_harder_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the heavy guest, which takes half as long again, so that fewer settings are in time."""
+
+    def law(migration: MigrationConfig) -> tuple[float, float, bool]:
+        longer = 1.5 if migration.downtime_limit == 77 else 1.0
+        return longer * (200 - migration.cpu_throttle_initial), migration.cpu_throttle_initial, True
+
+    by(monkeypatch, law)
+    hard = guest(downtime_limit=77)
+    found = looked_for(guest(), "least_loss", 210.0, heavy=hard)
+    assert found.of_heavy
+    assert found.outcome is not None
+    assert 60 <= found.settings["cpu_throttle_initial"] < 75  # 1.5 (200 - 60) s are 210 s
+    assert not looked_for(guest(), "least_loss", 210.0).of_heavy
+
+
 def test_a_setting_that_makes_no_difference_is_left_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ({"profile": 2}, "profile: 2"),
         ({"qemu": "new"}, "qemu: 'new'"),
         ({"utilisation": [2]}, "utilisation: 2"),
+        ({"utilisation": [0.5] * 5}, "utilisation of 5 vCPUs, and the VM has 4"),
         ({"zero_pages": {"sampled": 10, "zero": 11}}, "zero_pages"),
         ({"zero_percent": 101}, "zero_percent: 101"),
         ({"colour": "red"}, "colour: no such key"),

@@ -82,7 +82,7 @@ def test_what_no_profile_is_predicted_with(override: str) -> None:
         ({"qemu": None}, [], "QEMU is 10.1"),
         ({}, [], "migration parameters are QEMU's"),
         ({"parameters": SHOWN}, [], "auto-converge is on"),
-        ({}, [], "manual protect"),
+        ({}, [], "KVM tracks writes as tracking=kvm_manual"),
         ({"capabilities": ("xbzrle",)}, [], "xbzrle: on in this VM, and not simulated"),
     ],
 )
@@ -107,3 +107,9 @@ def test_what_is_said_is_not_assumed() -> None:
 def test_the_nearest_version(qemu: tuple[int, int], version: str) -> None:
     """5.0 brought the throttle's parameters, 8.2 the rate limit's other count."""
     assert nearest(qemu) == version
+
+
+def test_an_old_qemu_tracks_as_it_can() -> None:
+    """Manual protect came with 5.0."""
+    assert host_of(profile_with(qemu=(2, 12, 0))).config.tracking.mode == "kvm_legacy"
+    assert host_of(profile_with()).config.tracking.mode == "kvm_manual"

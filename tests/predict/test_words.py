@@ -190,7 +190,9 @@ def test_timeouts_leave_what_nineteen_in_twenty_take(gib: float, high_s: float) 
     said = words(made(memory=f"{round(gib * 1024)}MiB"), gib, high_s)
     a_gib = int(novas(said["OpenStack Nova"])["live_migration_completion_timeout"])
     assert int(a_gib * max(2, gib)) >= math.floor(high_s)
-    assert (a_gib - 1) * max(2, gib) < high_s
+    longer_than_the_steps = 3 * 3 + 1  # as its help asks for
+    assert a_gib >= longer_than_the_steps
+    assert a_gib == longer_than_the_steps or (a_gib - 1) * max(2, gib) < high_s
     policy = yaml.safe_load("\n".join(said["KubeVirt"].lines))
     a_gb = policy["spec"]["completionTimeoutPerGiB"]
     assert a_gb * math.ceil(gib * GIB / 1e9) >= high_s
