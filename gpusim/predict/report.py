@@ -159,7 +159,7 @@ def _figure(prediction: Prediction, picture: bytes) -> str:
         '<figure>\n<img width="1200" height="900" '
         f'alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
         "<figcaption>Shaded: where a migration lies nine times in ten. Bars at what was "
-        "measured: its error of sampling and rounding, nine in ten too. "
+        "measured: its error of sampling, rounding and the guest's drift, nine in ten too. "
         f'<a href="{PREDICTION_PNG}">The picture in full size</a></figcaption>\n</figure>\n'
     )
 

@@ -94,9 +94,10 @@ def _decider(prediction: Prediction) -> str:
     version, own = prediction.middle.config.migration.version, prediction.profile.qemu
     rules = style.qemu(version)
     if own is not None and version == nearest(own):
+        said = ".".join(map(str, own))
         number = rules.removeprefix("QEMU ")
-        same = f"{own}.".startswith(f"{number}.")
-        rules = f"QEMU {own}" + ("" if same else f" (decides as {number})")
+        same = f"{said}.".startswith(f"{number}.")
+        rules = f"QEMU {said}" + ("" if same else f" (decides as {number})")
     policies = prediction.middle.summary.policies
     return f"{rules} with {policies}" if policies else rules
 

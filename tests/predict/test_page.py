@@ -66,9 +66,9 @@ def test_which_qemu_decides() -> None:
         return story.subject(predictions.prediction(profile=known)).split(", ")[2]
 
     assert first() == "QEMU 9.2"
-    assert first(qemu="10.0.2") == "QEMU 10.0.2 (decides as 9.2)"
-    assert first(qemu="9.2.1") == "QEMU 9.2.1"
-    assert first(qemu="7.2.0") == "QEMU 9.2"  # another one is asked for
+    assert first(qemu=(10, 0, 2)) == "QEMU 10.0.2 (decides as 9.2)"
+    assert first(qemu=(9, 2, 1)) == "QEMU 9.2.1"
+    assert first(qemu=(7, 2, 0)) == "QEMU 9.2"  # another one is asked for
 
 
 def test_bandwidths_are_told_in_bits_unless_typed_otherwise() -> None:
@@ -158,7 +158,7 @@ def test_a_doubt_is_told_once() -> None:
     doubt = "the longest period was measured once"
     both = predictions.prediction(assumptions=(doubt, "nothing else is known"))
     assert lines(both).count(doubt) == 1
-    verdict, doubts, *rest = lines(both).split("\n\n")[1:]
+    _, doubts, *rest = lines(both).split("\n\n")[1:]
     assert doubt in doubts and "nothing else is known" in rest[-2]
     assert document(both)["doubts_and_assumptions"] == [doubt, "nothing else is known"]
 
