@@ -34,7 +34,7 @@ FAINTEST, STRONGEST = (
 LONG_FIRST_PASS, BEFORE = 0.6, 0.06  # of what there is to show; of what is shown
 LEAST_AFTER = 0.01  # of all the time: what comes after the first pass of an idle VM is not worth it
 FEW_SYNCS = 60  # more of them are drawn thinner
-MOST_SYNCS = 200  # more would be a solid band: the least in each of BINS is drawn, and the most
+MOST_SYNCS = 80  # more passes would be a solid band: what the syncs left is drawn, in BINS groups
 BINS = 150
 LEAST_BAND = 0.004  # of the width: a narrower band is not seen
 CURVE_POINTS = 200
@@ -89,7 +89,8 @@ def _span_s(prediction: Prediction, middle: Result, edges: Sequence[Result]) -> 
     until_s = max(*ends_s, 1e-3)
     first_s = middle.pass_ends_s[0] if middle.pass_ends_s else 0.0
     rest_s = until_s - first_s
-    zoomed = first_s > LONG_FIRST_PASS * until_s and rest_s > LEAST_AFTER * until_s
+    hides_rest = first_s > LONG_FIRST_PASS * until_s or not prediction.converges
+    zoomed = hides_rest and rest_s > LEAST_AFTER * until_s
     return (first_s - BEFORE * rest_s if zoomed else 0.0), until_s
 
 
@@ -99,6 +100,7 @@ def _draw_remaining(
     shown = [k for run in (middle, *edges) for k in run.knots if k.time_s >= since_s]
     largest = max((knot.remaining_bytes for knot in shown), default=1)
     unit, unit_bytes = style.size_unit(largest)
+    many = len(middle.syncs) > MOST_SYNCS
     width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
     looks: list[tuple[dict[str, Any], str]] = [
         ({"color": style.BLUE, "lw": width, "zorder": 3}, "the middle one"),
@@ -106,36 +108,28 @@ def _draw_remaining(
         ({"color": style.QUIET, "lw": 1.3, "ls": ":"}, "95 %"),
     ]
     for result, (look, name) in zip((middle, *edges), looks, strict=False):
-        times = np.array([knot.time_s / unit_s for knot in result.knots])
-        left = np.array([knot.remaining_bytes / unit_bytes for knot in result.knots])
-        told = name
-        if len(result.syncs) > MOST_SYNCS:
-            told = f"{name}, least"
-            times, least, most = _envelope(times, left)
+        if many:
+            times, left, most = _at_syncs(result)
             if result is middle:
-                axes.fill_between(times, least, most, color=style.BLUE, alpha=0.2, lw=0)
-            left = least
-        axes.plot(times, left, label=told, **look)
+                shade: dict[str, Any] = {"color": style.BLUE, "alpha": 0.2, "lw": 0}
+                axes.fill_between(times / unit_s, left / unit_bytes, most / unit_bytes, **shade)
+        else:
+            times = np.array([knot.time_s for knot in result.knots])
+            left = np.array([knot.remaining_bytes for knot in result.knots])
+        axes.plot(times / unit_s, left / unit_bytes, label=name, **look)
     axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
     axes.set_ylabel(unit)
-    axes.set_title("Left to send" + (" from pass 2 on" if since_s else ""))
+    told = " after each sync" if many else " from pass 2 on" if since_s else ""
+    axes.set_title(f"Left to send{told}")
     legend(axes, 3)
 
 
-def _envelope(times: FloatArray, left: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of a line with many teeth: times, and the least and the most about each."""
-    edges = np.linspace(times[0], times[-1], BINS + 1)
-    at_edges = np.interp(edges, times, left)
-    parts = np.split(left, np.searchsorted(times, edges[1:-1]))
-    inside = [
-        np.concatenate([part, at_edges[place : place + 2]]) for place, part in enumerate(parts)
-    ]
-    middles = (edges[1:] + edges[:-1]) / 2
-    return (
-        middles,
-        np.array([part.min() for part in inside]),
-        np.array([part.max() for part in inside]),
-    )
+def _at_syncs(result: Result) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Times, and the least and the most that syncs about them left; each sync where they are few."""
+    syncs = np.array([(sync.time_s, sync.remaining_bytes) for sync in result.syncs])
+    groups = np.array_split(syncs, min(len(syncs), BINS))
+    found = np.array([(one[:, 0].mean(), one[:, 1].min(), one[:, 1].max()) for one in groups])
+    return found[:, 0], found[:, 1], found[:, 2]
 
 
 def _draw_threshold(axes: Axes, middle: Result) -> None:
@@ -172,11 +166,12 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: f
     below, label = 0, "5 to 95 %"
     for step in steps:
         low, high = step.time_s.low / unit_s, step.time_s.high / unit_s
-        seen = step.time_s.high - step.time_s.low > LEAST_BAND * shown_s
+        least = LEAST_BAND * shown_s / unit_s
+        seen = high - low > least
         shade = FAINTEST + (STRONGEST - FAINTEST) * step.share
         axes.barh(
             (below + step.percent) / 2,
-            high - low,
+            max(high - low, least),
             left=low,
             height=step.percent - below,
             color=style.ORANGE,
@@ -226,7 +221,7 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     alike = "" if len(times) == len(prediction.members) else f", of {story.whose(prediction)}"
     alike = alike.replace(" simulated migrations", "")
     axes.set_xlabel(f"{'Total time' if prediction.converges else 'Given up after'} ({unit}){alike}")
-    axes.set_title("Total times" if prediction.converges else "When given up")
+    axes.set_title("Total times" if prediction.converges else "Given up")
     legend(axes, 2)
 
 
