@@ -100,7 +100,7 @@ def _draw_remaining(
     shown = [k for run in (middle, *edges) for k in run.knots if k.time_s >= since_s]
     largest = max((knot.remaining_bytes for knot in shown), default=1)
     unit, unit_bytes = style.size_unit(largest)
-    many = len(middle.syncs) > MOST_SYNCS
+    many = min(len(run.syncs) for run in (middle, *edges)) > MOST_SYNCS
     width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
     looks: list[tuple[dict[str, Any], str]] = [
         ({"color": style.BLUE, "lw": width, "zorder": 3}, "the middle one"),
@@ -109,7 +109,7 @@ def _draw_remaining(
     ]
     for result, (look, name) in zip((middle, *edges), looks, strict=False):
         if many:
-            times, left, most = _at_syncs(result)
+            times, left, most = _at_syncs(result, since_s)
             if result is middle:
                 shade: dict[str, Any] = {"color": style.BLUE, "alpha": 0.2, "lw": 0}
                 axes.fill_between(times / unit_s, left / unit_bytes, most / unit_bytes, **shade)
@@ -124,9 +124,10 @@ def _draw_remaining(
     legend(axes, 3)
 
 
-def _at_syncs(result: Result) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _at_syncs(result: Result, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Times, and the least and the most that syncs about them left; each sync where they are few."""
-    syncs = np.array([(sync.time_s, sync.remaining_bytes) for sync in result.syncs])
+    shown = [sync for sync in result.syncs if sync.time_s >= since_s] or result.syncs[-1:]
+    syncs = np.array([(sync.time_s, sync.remaining_bytes) for sync in shown])
     groups = np.array_split(syncs, min(len(syncs), BINS))
     found = np.array([(one[:, 0].mean(), one[:, 1].min(), one[:, 1].max()) for one in groups])
     return found[:, 0], found[:, 1], found[:, 2]
