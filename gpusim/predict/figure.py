@@ -21,6 +21,7 @@ from gpusim.records import Result
 from gpusim.results import style
 from gpusim.results.plot import LINE_CHARACTERS, headline, legend, picture
 from gpusim.results.timeline import FloatArray
+from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,11 @@ FAINTEST, STRONGEST = (
     0.45,
 )  # shade of a throttle step that hardly any, and all members come to
 LONG_FIRST_PASS, BEFORE = 0.6, 0.06  # of what there is to show; of what is shown
+LEAST_AFTER = 0.01  # of all the time: what comes after the first pass of an idle VM is not worth it
 FEW_SYNCS = 60  # more of them are drawn thinner
+MOST_SYNCS = 80  # more passes would be a solid band: what the syncs left is drawn, in BINS groups
+BINS = 150
+LEAST_BAND = 0.004  # of the width: a narrower band is not seen
 CURVE_POINTS = 200
 NINE_IN_TEN = 1.645  # standard deviations to either side
 MOST_BINS, MOST_TICKS = 24, 5
@@ -56,7 +61,10 @@ def draw_prediction(
         grid = {"width_ratios": WIDTHS, "height_ratios": HEIGHTS, "hspace": 0.3, "wspace": 0.2}
         ((remaining, curve), (throttle, totals)) = figure.subplots(2, 2, gridspec_kw=grid)
         said = story.verdict(prediction)[1:]
-        lines = [story.subject(prediction)]
+        title, _, loss = story.title(prediction).partition("; ")
+        lines = ["; ".join(one for one in (story.subject(prediction), loss) if one)]
+        if doubtful := story.doubtful(prediction):
+            lines.insert(0, doubtful.capitalize())
         lines += [row for one in said for row in textwrap.wrap(one, LINE_CHARACTERS)][:3]
         top = style.PANELS_TOP - style.ROW * len(lines)
         figure.subplots_adjust(left=0.07, right=0.975, top=top, bottom=0.075)
@@ -64,12 +72,14 @@ def draw_prediction(
         since_s, until_s = _span_s(prediction, middle, edges)
         unit, unit_s = style.time_unit(until_s)
         _draw_remaining(remaining, middle, edges, since_s, unit_s)
-        _draw_throttle(throttle, prediction, unit_s)
+        if not prediction.converges:
+            _draw_threshold(remaining, middle)
+        _draw_throttle(throttle, prediction, unit_s, until_s - since_s)
         throttle.set_xlim(since_s / unit_s, until_s / unit_s)
         throttle.set_xlabel(f"Time since the migrate command ({unit})")
         _draw_curve(curve, prediction)
         _draw_totals(totals, prediction)
-        headline(figure, story.title(prediction), lines)
+        headline(figure, title, lines)
 
 
 def _span_s(prediction: Prediction, middle: Result, edges: Sequence[Result]) -> tuple[float, float]:
@@ -79,7 +89,9 @@ def _span_s(prediction: Prediction, middle: Result, edges: Sequence[Result]) -> 
     until_s = max(*ends_s, 1e-3)
     first_s = middle.pass_ends_s[0] if middle.pass_ends_s else 0.0
     rest_s = until_s - first_s
-    return (first_s - BEFORE * rest_s if first_s > LONG_FIRST_PASS * until_s else 0.0), until_s
+    hides_rest = first_s > LONG_FIRST_PASS * until_s or not prediction.converges
+    zoomed = hides_rest and rest_s > LEAST_AFTER * until_s
+    return (first_s - BEFORE * rest_s if zoomed else 0.0), until_s
 
 
 def _draw_remaining(
@@ -88,6 +100,7 @@ def _draw_remaining(
     shown = [k for run in (middle, *edges) for k in run.knots if k.time_s >= since_s]
     largest = max((knot.remaining_bytes for knot in shown), default=1)
     unit, unit_bytes = style.size_unit(largest)
+    many = min(len(run.syncs) for run in (middle, *edges)) > MOST_SYNCS
     width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
     looks: list[tuple[dict[str, Any], str]] = [
         ({"color": style.BLUE, "lw": width, "zorder": 3}, "the middle one"),
@@ -95,15 +108,53 @@ def _draw_remaining(
         ({"color": style.QUIET, "lw": 1.3, "ls": ":"}, "95 %"),
     ]
     for result, (look, name) in zip((middle, *edges), looks, strict=False):
-        times = [knot.time_s / unit_s for knot in result.knots]
-        axes.plot(times, [k.remaining_bytes / unit_bytes for k in result.knots], label=name, **look)
+        if many:
+            times, left, most = _at_syncs(result, since_s)
+            if result is middle:
+                shade: dict[str, Any] = {"color": style.BLUE, "alpha": 0.2, "lw": 0}
+                axes.fill_between(times / unit_s, left / unit_bytes, most / unit_bytes, **shade)
+        else:
+            times = np.array([knot.time_s for knot in result.knots])
+            left = np.array([knot.remaining_bytes for knot in result.knots])
+        axes.plot(times / unit_s, left / unit_bytes, label=name, **look)
     axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
     axes.set_ylabel(unit)
-    axes.set_title("Left to send" + (" from pass 2 on" if since_s else ""))
+    told = " after each sync" if many else " from pass 2 on" if since_s else ""
+    axes.set_title(f"Left to send{told}")
     legend(axes, 3)
 
 
-def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float) -> None:
+def _at_syncs(result: Result, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Times, and the least and the most that syncs about them left; each sync where they are few."""
+    shown = [sync for sync in result.syncs if sync.time_s >= since_s] or result.syncs[-1:]
+    syncs = np.array([(sync.time_s, sync.remaining_bytes) for sync in shown])
+    groups = np.array_split(syncs, min(len(syncs), BINS))
+    found = np.array([(one[:, 0].mean(), one[:, 1].min(), one[:, 1].max()) for one in groups])
+    return found[:, 0], found[:, 1], found[:, 2]
+
+
+def _draw_threshold(axes: Axes, middle: Result) -> None:
+    """What the remaining has to come under: bandwidth times downtime limit, often next to nothing."""
+    known = [sync.threshold_bytes for sync in middle.syncs if sync.threshold_bytes > 0]
+    if not known:
+        return
+    unit = dict(style.SIZES)[axes.get_ylabel()]
+    height = known[-1] / unit
+    axes.axhline(height, color=style.GREEN, lw=2, ls="--", zorder=4, clip_on=False)
+    axes.annotate(
+        f"a sync has to find less than {format_bytes(known[-1])}",
+        (0.99, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha="right",
+        color=style.GREEN,
+        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
+        zorder=5,
+    )
+
+
+def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: float) -> None:
     """The middle member's steps as a line; the band of each step as a bar as high as the step."""
     axes.set_title("Throttle: when each step comes")
     axes.set_ylim(0, 108)
@@ -113,21 +164,23 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float) -> None:
     if not steps:
         axes.text(0.5, 0.5, "never throttled", **_in_the_middle(axes))
         return
-    below = 0
+    below, label = 0, "5 to 95 %"
     for step in steps:
         low, high = step.time_s.low / unit_s, step.time_s.high / unit_s
+        least = LEAST_BAND * shown_s / unit_s
+        seen = high - low > least
         shade = FAINTEST + (STRONGEST - FAINTEST) * step.share
         axes.barh(
             (below + step.percent) / 2,
-            high - low,
+            max(high - low, least),
             left=low,
             height=step.percent - below,
             color=style.ORANGE,
             alpha=shade,
             lw=0,
-            label="5 to 95 %" if not below else None,
+            label=label if seen else None,
         )
-        below = step.percent
+        below, label = step.percent, "" if seen else label
     times_s = [0.0, *prediction.middle.throttle_s.values()]
     percents = [0, *prediction.middle.throttle_s]
     end_s = max(prediction.middle.summary.total_time_s, times_s[-1])
@@ -165,10 +218,12 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(MOST_TICKS, integer=True))
     axes.set_ylabel("migrations")
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
-    axes.set_xlabel(f"{'Total time' if prediction.converges else 'Given up after'} ({unit})")
-    alike = "" if len(times) == len(prediction.members) else f" of the {len(times)} that end so"
-    axes.set_title(f"{'Total times' if prediction.converges else 'When given up'}{alike}")
-    axes.legend(loc="upper right")
+    axes.ticklabel_format(axis="x", useOffset=False)
+    alike = "" if len(times) == len(prediction.members) else f", of {story.whose(prediction)}"
+    alike = alike.replace(" simulated migrations", "")
+    axes.set_xlabel(f"{'Total time' if prediction.converges else 'Given up after'} ({unit}){alike}")
+    axes.set_title("Total times" if prediction.converges else "Given up")
+    legend(axes, 2)
 
 
 def _draw_curve(axes: Axes, prediction: Prediction) -> None:
@@ -178,18 +233,28 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
     if not profile.measurements:
         axes.text(0.5, 0.5, "nothing measured", **_in_the_middle(axes))
         return
+    if not fit.writers:
+        axes.text(0.5, 0.5, "no page changed", **_in_the_middle(axes))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
     seen = evidence(profile)
-    expected = _counted(fit, seen)
-    deviations = np.sqrt(seen.sampling_variance(expected) + seen.width**2 / 12)
+    expected, slope = _counted(fit, seen)
+    deviations = np.sqrt(
+        seen.sampling_variance(expected) + seen.width**2 / 12 + (fit.drift * slope) ** 2
+    )
+    nothing = np.isinf(seen.low)  # a rate of 0: from nothing to what its rounding hides
+    found = np.where(nothing, 0.0, seen.middle)
+    upper = NINE_IN_TEN * deviations + np.where(nothing, seen.middle, 0.0)
     seconds = np.geomspace(seen.seconds.min() / 1.3, seen.seconds.max() * 1.3, CURVE_POINTS)
-    line = _counted(fit, replace(seen, seconds=seconds))
-    unit, unit_bytes = style.size_unit(max(seen.middle.max(), line.max()) * profile.page_bytes)
+    line, _ = _counted(fit, replace(seen, seconds=seconds))
+    unit, unit_bytes = style.size_unit(max(found.max(), line.max()) * profile.page_bytes)
     scale = profile.page_bytes / unit_bytes
     axes.plot(seconds, line * scale, color=style.ORANGE, label="fitted guest", zorder=2)
     axes.errorbar(
         seen.seconds,
-        seen.middle * scale,
-        yerr=np.minimum(NINE_IN_TEN * deviations, seen.middle) * scale,
+        found * scale,
+        yerr=np.array([np.minimum(NINE_IN_TEN * deviations, found), upper]) * scale,
         fmt="o",
         ms=4,
         mfc="none",
@@ -207,11 +272,11 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
     axes.legend(loc="upper left")
 
 
-def _counted(fit: Fit, seen: Evidence) -> FloatArray:
-    """Pages that the measurements find of the fitted guest."""
+def _counted(fit: Fit, seen: Evidence) -> tuple[FloatArray, FloatArray]:
+    """Pages that the measurements find of the fitted guest, and what a change of its speed adds."""
     writers = Mixture(
         pages=np.array([writer.pages for writer in fit.writers]),
         rates=np.array([writer.rate for writer in fit.writers]),
         sequential=np.array([writer.kind == "sequential" for writer in fit.writers], dtype=bool),
     )
-    return seen.expected(writers)[0]
+    return seen.expected(writers)

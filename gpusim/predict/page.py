@@ -29,6 +29,7 @@ GAP = 3  # columns between those of a table
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|[kKMGT]?i?B)(?![A-Za-z]))")
 UNBROKEN = "\u00a0"
 NOTED_IN = "--report, --json"
+DOUBTS = "In doubt: read this before you believe the rest"
 
 FORMAT = 1
 BANDS = (  # fields of Summary, under their own names
@@ -50,28 +51,38 @@ def lines(
     prediction: Prediction, advice: Advice | None = None, better: Better | None = None
 ) -> str:
     """The page: at most 100 columns, for an operator."""
-    said = story.verdict(prediction)
-    if advice is not None:
-        said.append(recommended.way_out(advice))
     parts = [
         [story.subject(prediction)],
-        [row for one in said for row in _wrapped(one, "")],
+        [row for one in story.verdict(prediction) for row in _wrapped(one, "")],
+        _bullets(DOUBTS, story.doubts(prediction)),
+        _ways_out(prediction, advice) if advice is not None else [],
         _expected(prediction),
         _throttle(prediction),
         _guest(prediction),
         _limits(advice) if advice is not None else [],
         _better(prediction, better) if better is not None else [],
-        _bullets("Assumed and in doubt", story.doubts(prediction)),
+        _bullets("Assumed", story.assumptions(prediction)),
         _words(recommended.words(prediction, better), better),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
+def _ways_out(prediction: Prediction, advice: Advice) -> list[str]:
+    ways = recommended.ways_out(prediction, advice)
+    if ways is None:
+        return []
+    rows = _wrapped(ways.head, "")
+    for way in ways.found:
+        rows += _wrapped(way.said, INDENT, mark="- ")
+        rows += [row for line in way.lines for row in _wrapped(line, INDENT * 3)]
+        rows += _wrapped(way.tools, INDENT * 2)
+    return rows
+
+
 def _expected(prediction: Prediction) -> list[str]:
-    count = len(prediction.agreeing())
-    whose = "all of them" if count == len(prediction.members) else f"the {count} that end so"
-    head = (f"Expected, of {whose}", "middle", story.BAND)
+    head = ("Expected", "middle", story.BAND)
     found = _table([head, *story.rows(prediction)])
+    found += _wrapped(f"Over {story.whose(prediction)}.")
     where = story.where_the_time_goes(prediction)
     return [*found, *(_wrapped(f"The middle one's time: {where}.") if where else [])]
 
@@ -96,9 +107,17 @@ def _guest(prediction: Prediction) -> list[str]:
 
 def _limits(advice: Advice) -> list[str]:
     rows = recommended.limit_rows(advice)
-    found = _table([recommended.LIMITS, *rows]) if rows else []
+    in_two = [line for row in rows for line in _in_two(row)]
+    found = _table([recommended.LIMITS, *in_two]) if rows else []
     said = [*recommended.notes(advice), recommended.fallback_sync(advice.typical.fallback_sync)]
     return [*found, *(row for one in said for row in _wrapped(one))]
+
+
+def _in_two(row: Sequence[str]) -> list[list[str]]:
+    """What each cell has in brackets on a line of its own: side by side they are too wide."""
+    cells = [cell.partition(" (") for cell in row]
+    below = [inside.removesuffix(")") for _, _, inside in cells]
+    return [[cell for cell, _, _ in cells], *([below] if any(below) else [])]
 
 
 def _better(prediction: Prediction, better: Better) -> list[str]:
@@ -113,10 +132,15 @@ def _words(tools: Mapping[str, Words], better: Better | None) -> list[str]:
     for tool, words in tools.items():
         if tool != "QEMU, QMP":
             rows += [f"{INDENT}# {tool}", *(row for line in words.lines for row in _command(line))]
+            for note in recommended.surprises(words):
+                rows += [f"{INDENT}# {row}" for row in _wrapped(note, "", width=WIDTH - 4)]
     if not rows:
         return []
     which = "The better settings in" if better is not None and better.settings else "In"
-    return [f"{which} the words of the tools; what they round and cannot set: {NOTED_IN}", *rows]
+    return [
+        f"{which} the words of the tools; all that they round and cannot set: {NOTED_IN}",
+        *rows,
+    ]
 
 
 def _command(line: str) -> list[str]:
@@ -134,11 +158,11 @@ def _bullets(title: str, said: Sequence[str]) -> list[str]:
     return [title, *(row for one in said for row in _wrapped(one, INDENT, mark="- "))]
 
 
-def _wrapped(text: str, indent: str = INDENT, mark: str = "") -> list[str]:
+def _wrapped(text: str, indent: str = INDENT, mark: str = "", width: int = WIDTH) -> list[str]:
     """A sentence on as many rows as it takes; names, and a number and its unit, are not broken."""
     rows = textwrap.wrap(
         BEFORE_UNIT.sub(UNBROKEN, text),
-        WIDTH,
+        width,
         initial_indent=indent + mark,
         subsequent_indent=indent + " " * len(mark),
         break_long_words=False,
@@ -181,7 +205,7 @@ def document(
         "throttle": prediction.throttle_steps(),
         "vm": _vm(profile),
         "guest": _fitted(fit, profile),
-        "doubts_and_assumptions": story.doubts(prediction),
+        "doubts_and_assumptions": [*story.doubts(prediction), *story.assumptions(prediction)],
         "config": prediction.middle.config,
         "in_words": recommended.words(prediction, better),
         "advice": advice,

@@ -5,10 +5,14 @@ Owns the words; what to try is advise.py's, and what a setting is called elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
+
+from gpusim.alternatives import Change
+from gpusim.config import Config
 from gpusim.predict import story
 from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit, Name
 from gpusim.predict.goal import Better
@@ -23,10 +27,20 @@ NAMES: dict[
     "bandwidth": ("Smallest bandwidth", "", "or less"),
     "dirty_rate": ("Largest dirty rate", "", "or more"),
     "downtime_limit": ("Smallest downtime limit", " ms", "or less"),
-    "max_cpu_throttle": ("Highest throttle needed", " %", ""),
+    "max_cpu_throttle": ("Lowest throttle limit that suffices", " %", ""),
 }
 LIMITS = ("All others as they are", "now", "middle guest", "heavy guest")  # head of their table
 GOALS = {"fastest": "Fastest", "least_loss": "Least guest loss"}
+SURPRISES = ("cannot set", "Nova raises", "completion_timeout is", "maxDowntimeMs")
+SETTABLE = (  # by whoever migrates; not another QEMU, nor a rule that is in none
+    "link.bandwidth",
+    "migration.auto_converge",
+    "migration.downtime_limit",
+    "migration.max_bandwidth",
+    "migration.max_cpu_throttle",
+    "migration.multifd_channels",
+)
+SET_BY = ("libvirt", "OpenStack Nova", "KubeVirt")
 FOOTNOTE = "* Time was up: values nearer to the limit were not tried."
 
 
@@ -38,7 +52,8 @@ def limit_rows(advice: Advice) -> list[tuple[str, str, str, str]]:
     for name, (told, unit, _) in NAMES.items():
         known = typical.get(name) or heavy.get(name)
         if known is not None:
-            now, middle, most = known.now + unit, typical.get(name), heavy.get(name)
+            now = story.bandwidth(known.now) if name == "bandwidth" else known.now + unit
+            middle, most = typical.get(name), heavy.get(name)
             rows.append((told, now, _cell(middle), _cell(most)))
     return rows
 
@@ -47,14 +62,19 @@ def _cell(limit: Limit | None) -> str:
     if limit is None:
         return ""
     _, unit, beyond = NAMES[limit.name]
-    found = "none" if limit.found is None else limit.found + unit
-    if not limit.finished:
+    if limit.found is None:
+        return "none" if limit.finished else "not found yet *"
+    found = limit.found + unit
+    if limit.too_hard is None and beyond:
+        found += f" {beyond}"
+    if limit.finished:
+        return f"{found} ({outcome(limit.outcome)})" if limit.outcome else found
+    if limit.too_hard is None:
         return f"{found} *"
-    return (
-        f"{found} {beyond}"
-        if limit.found is not None and limit.too_hard is None and beyond
-        else found
-    )
+    ends = [limit.too_hard, limit.found]
+    if limit.name == "dirty_rate":  # the only one whose larger values are harder
+        ends.reverse()
+    return f"between {' and '.join(ends)}{unit} *"
 
 
 def notes(advice: Advice) -> list[str]:
@@ -76,31 +96,94 @@ def notes(advice: Advice) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def way_out(advice: Advice) -> str:
-    """What would make the heavy guest converge, in a sentence; empty if it does as it is."""
+class WayOut(NamedTuple):
+    """A change that makes it converge.
+
+    Attributes:
+        said: the change, and what it comes to.
+        lines: what sets it at QEMU's monitor (HMP); none where no parameter does.
+        tools: which of the tools can set it; empty where there is nothing to set.
+    """
+
+    said: str
+    lines: tuple[str, ...]
+    tools: str
+
+
+class WaysOut(NamedTuple):
+    """All that were found, and for whom."""
+
+    head: str
+    found: tuple[WayOut, ...]
+
+
+def ways_out(prediction: Prediction, advice: Advice) -> WaysOut | None:
+    """What would make it converge; None where the heavy guest does as it is, or nothing was tried."""
     if advice.heavy.now is None or advice.heavy.now.verdict == "converged":
-        return ""
-    found = list(_ways_out(advice.heavy))
-    middle = [] if found else list(_ways_out(advice.typical))
-    if found:
-        return f"What would, for nineteen in twenty, each alone: {'; '.join(found)}."
-    if middle:
-        return f"What would, for the middle one, each alone: {'; '.join(middle)}."
-    return "No single change that was tried makes it converge."
+        return None
+    memory_bytes = prediction.profile.memory_bytes
+    for guest, name, member in (
+        (advice.heavy, "heavy", prediction.heavy),
+        (advice.typical, "middle", prediction.middle),
+    ):
+        found = [
+            WayOut(said, *_set_by(member.config, changes, memory_bytes))
+            for said, changes in _ways_out(guest)
+        ]
+        if found:
+            head = f"What would make it converge, for the {name} guest, each alone:"
+            return WaysOut(head, tuple(found))
+    return WaysOut("No single change that was tried makes it converge.", ())
 
 
-def _ways_out(guest: GuestAdvice) -> Iterator[str]:
-    """Changes with which a guest that does not converge does, and what it then comes to."""
+def _ways_out(guest: GuestAdvice) -> Iterator[tuple[str, Sequence[str]]]:
+    """Changes with which a guest that does not converge does, what it then comes to, and their keys."""
     if guest.now is None or guest.now.verdict == "converged":
         return
+    helpful = [one for one in guest.ways_out if one.outcome == "converges"]
+    alone = [f"{one.key}={one.value}" for one in helpful]
     for limit in guest.limits:
-        if limit.outcome is not None:
+        # A limit that works because of what is set with it is that way once more.
+        if limit.outcome is not None and limit.also not in alone:
             change = f"{limit.key}={limit.found}" if limit.key else f"a dirty rate of {limit.found}"
             also = f" with {limit.also}" if limit.also else ""
-            yield f"{change}{also} ({outcome(limit.outcome)})"
-    for alternative in guest.ways_out:
-        if alternative.outcome == "converges":
-            yield f"{alternative.key}={alternative.value} ({_of(alternative)})"
+            keys = [f"{limit.key}={limit.found}", limit.also] if limit.key else []
+            yield f"{change}{also} ({outcome(limit.outcome)})", [key for key in keys if key]
+    for change, one in zip(alone, helpful, strict=True):
+        yield f"{change} ({_of(one)})", [change]
+
+
+def _set_by(
+    config: Config, changes: Sequence[str], memory_bytes: int
+) -> tuple[tuple[str, ...], str]:
+    """HMP's lines that changes to a config alter, and in which tools' words they alter anything."""
+    changed = config
+    for key, _, value in (change.partition("=") for change in changes):
+        if key not in SETTABLE:
+            return (), ""
+        if key.startswith("migration."):
+            changed = Change(key, ()).applied(changed, yaml.safe_load(value))
+    before, after = (in_words(one, memory_bytes, None) for one in (config, changed))
+    lines = tuple(
+        line for line in after["QEMU, HMP"].lines if line not in before["QEMU, HMP"].lines
+    )
+    if not lines:
+        return (), ""
+    able = [tool for tool in SET_BY if after[tool].lines != before[tool].lines]
+    unable = [tool for tool in SET_BY if tool not in able]
+    told = [f"{_listed(able)} can set it"] if able else []
+    told += [f"{_listed(unable)} cannot"] if able and unable else []
+    return lines, "; ".join(told or [f"none of {_listed(SET_BY)} can set it"])
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def surprises(words: Words) -> list[str]:
+    """Of a tool's notes those without which its lines mislead."""
+    return [note for note in words.notes if any(part in note for part in SURPRISES)]
 
 
 def _of(change: Alternative) -> str:

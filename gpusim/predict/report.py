@@ -18,7 +18,7 @@ from gpusim.predict.advise import Advice
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.figure import draw_prediction
 from gpusim.predict.goal import Better
-from gpusim.predict.page import document
+from gpusim.predict.page import DOUBTS, document
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
 from gpusim.predict.words import Words
 from gpusim.results import begin_run, require_matplotlib, write_run
@@ -86,7 +86,7 @@ def foreword_of(
 ) -> Foreword:
     """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
-    told = f"{story.subject(prediction)}: predicted by gpusim {__version__} from {prediction.profile.source}."
+    told = f"{story.subject(prediction)}: predicted by gpusim {__version__} from {story.origin(prediction.profile)}."
     sections = [
         section("prediction", "Prediction", _verdict(prediction, advice)),
         section("ensemble", "The prediction in one picture", _figure(prediction, picture)),
@@ -94,7 +94,7 @@ def foreword_of(
         *_advice(advice),
         *_better(prediction, better),
         *_words(recommended.words(prediction, better), better),
-        section("assumptions", "Assumed and in doubt", _bullets(story.doubts(prediction))),
+        section("assumptions", "Assumed", _bullets(story.assumptions(prediction))),
         section(
             "middle",
             "The middle one",
@@ -105,21 +105,38 @@ def foreword_of(
             ),
         ),
     ]
-    return Foreword(title=story.title(prediction), told=told, sections=tuple(sections))
+    doubtful = story.doubtful(prediction)
+    title = story.title(prediction) + (f" ({doubtful})" if doubtful else "")
+    return Foreword(title=title, told=told, sections=tuple(sections))
 
 
 def _verdict(prediction: Prediction, advice: Advice | None) -> str:
-    verdict = story.verdict(prediction)
-    if advice is not None:
-        verdict.append(recommended.way_out(advice))
+    doubts = story.doubts(prediction)
+    said_first = _paragraphs(story.verdict(prediction))
+    said_first += _paragraphs([f"{DOUBTS}:"] if doubts else []) + _bullets(doubts)
     bands = table(
         ("Quantity", "Middle", story.BAND),
         story.rows(prediction),
-        f"Of the {len(prediction.agreeing())} simulated migrations that end so.",
+        f"Over {story.whose(prediction)}.",
     )
     where = story.where_the_time_goes(prediction)
     said = [f"The middle one's time: {where}."] if where else []
-    return _paragraphs(verdict) + bands + _paragraphs(said) + _throttle(prediction)
+    ways = _ways_out(prediction, advice) if advice is not None else ""
+    return said_first + ways + bands + _paragraphs(said) + _throttle(prediction)
+
+
+def _ways_out(prediction: Prediction, advice: Advice) -> str:
+    ways = recommended.ways_out(prediction, advice)
+    if ways is None:
+        return ""
+    items = "".join(
+        f"<li>{escape(way.said)}"
+        + "".join(f"<br><code>{escape(line)}</code>" for line in way.lines)
+        + (f"<br>{escape(way.tools)}" if way.tools else "")
+        + "</li>\n"
+        for way in ways.found
+    )
+    return _paragraphs([ways.head]) + (f"<ul>\n{items}</ul>\n" if items else "")
 
 
 def _throttle(prediction: Prediction) -> str:
@@ -142,7 +159,7 @@ def _figure(prediction: Prediction, picture: bytes) -> str:
         '<figure>\n<img width="1200" height="900" '
         f'alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
         "<figcaption>Shaded: where a migration lies nine times in ten. Bars at what was "
-        "measured: its error of sampling and rounding, nine in ten too. "
+        "measured: its error of sampling, rounding and the guest's drift, nine in ten too. "
         f'<a href="{PREDICTION_PNG}">The picture in full size</a></figcaption>\n</figure>\n'
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 from gpusim.predict.fit import Fit, WriterEstimate
 from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
 from gpusim.predict.profile import Profile
+from gpusim.qemu.versions import nearest
 from gpusim.results import style
 from gpusim.results.answer import OUTCOMES
-from gpusim.results.story import rate
 from gpusim.units import format_bytes, parse_bytes
 
 SURE = 0.95  # a verdict that fewer members share is a probable one
@@ -24,6 +25,15 @@ MOST_STEPS = 9  # of the throttle that are told one by one: 20 % to 99 % in QEMU
 LEAST_SHARE = 0.1  # percent of the total time; less is not worth a word
 FAR = 2.0  # standard deviations; one measurement in 22 is farther off by chance
 BAND = f"{LOW}-{HIGH} %"
+PAINFUL = 5.0  # percent of the guest's CPU: a loss that belongs into the headline
+AGAIN = 1.05  # times a period: a repeat of it takes no longer
+BY_HAND = "typed by hand"
+UNTRUSTWORTHY = {  # how doubts.py's lines begin that leave a prediction without a ground, and in short
+    "noisy": "noisy",
+    "the guest's speed differs": "the guest's speed differs",
+    "the curve falls": "the curve falls",
+    "no more than": "too few dirty pages sampled",
+}
 
 
 class Row(NamedTuple):
@@ -63,10 +73,33 @@ def subject(prediction: Prediction) -> str:
         (config.link.bandwidth, "unlimited", ""),
         (config.migration.max_bandwidth, 0, "max-bandwidth "),
     ]
-    wire = [f"{name}{rate(value)}" for value, none, name in limits if value != none]
-    decider = style.decider(config.migration.version, prediction.middle.summary.policies)
+    wire = [f"{name}{bandwidth(value)}" for value, none, name in limits if value != none]
     memory = format_bytes(parse_bytes(config.vm.memory))
-    return ", ".join([f"{memory} VM", vcpus, decider, *(wire or ["unlimited link"])])
+    return ", ".join([f"{memory} VM", vcpus, _decider(prediction), *(wire or ["unlimited link"])])
+
+
+def bandwidth(value: float | str) -> str:
+    """As it was set, or in bits where that was a bare number, so that a page compares like with like."""
+    try:
+        bytes_per_s = float(value)
+    except ValueError:
+        return str(value)
+    bits = 8 * bytes_per_s
+    unit, size = ("Gbit/s", 1e9) if bits >= 1e9 else ("Mbit/s", 1e6)
+    return f"{style.number(bits / size)}{unit}"
+
+
+def _decider(prediction: Prediction) -> str:
+    """The VM's own QEMU, and as which it is simulated where they differ: "QEMU 10.0.2 (decides as 9.2)"."""
+    version, own = prediction.middle.config.migration.version, prediction.profile.qemu
+    rules = style.qemu(version)
+    if own is not None and version == nearest(own):
+        said = ".".join(map(str, own))
+        number = rules.removeprefix("QEMU ")
+        same = f"{said}.".startswith(f"{number}.")
+        rules = f"QEMU {said}" + ("" if same else f" (decides as {number})")
+    policies = prediction.middle.summary.policies
+    return f"{rules} with {policies}" if policies else rules
 
 
 def title(prediction: Prediction) -> str:
@@ -76,7 +109,21 @@ def title(prediction: Prediction) -> str:
     total = prediction.band("total_time_s")
     assert total is not None  # every run has one
     middle, band = style.duration(total.middle), _between(total, style.duration)
-    return f"{_opening(prediction)} in {middle}" + ("" if band == middle else f" ({band})")
+    told = f"{_opening(prediction)} in {middle}" + ("" if band == middle else f" ({band})")
+    lost = prediction.band("guest_cpu_lost_percent")
+    if lost is not None and lost.middle >= PAINFUL:
+        told += f"; the guest loses {percent(lost.middle)} of its CPU"
+    return told
+
+
+def doubtful(prediction: Prediction) -> str:
+    """What makes the prediction untrustworthy, in a few words; empty if nothing does."""
+    found = [
+        short
+        for begins, short in UNTRUSTWORTHY.items()
+        if any(doubt.startswith(begins) for doubt in prediction.fit.doubts)
+    ]
+    return f"doubtful profile: {', '.join(found)}" if found else ""
 
 
 def verdict(prediction: Prediction) -> list[str]:
@@ -84,7 +131,7 @@ def verdict(prediction: Prediction) -> list[str]:
     count = len(prediction.members)
     did = sum(member.converges for member in prediction.members)
     lines = [
-        f"{_opening(prediction)}: {_how_many(did, count)}.",
+        f"{title(prediction)}. {_how_many(did, count)}.",
         f"The middle one: {_reason(prediction.middle)}.",
     ]
     others = [one for one in prediction.members if one.converges != prediction.converges]
@@ -100,11 +147,22 @@ def verdict(prediction: Prediction) -> list[str]:
 
 def _how_many(did: int, count: int) -> str:
     if count == 1:
-        return f"the one simulated migration {'does' if did else 'does not'}"
-    if did in (0, count):
-        return f"{f'all {count}' if did else f'none of {count}'} simulated migrations do{'' if did else 'es'}"
+        return f"The one simulated migration {'converges' if did else 'does not converge'}"
+    if did == count:
+        return f"All {count} simulated migrations converge"
+    if not did:
+        return f"None of {count} simulated migrations converges"
     share = percent(100 * did / count)
-    return f"{did} of {count} simulated migrations {'does' if did == 1 else 'do'} ({share})"
+    return f"{did} of {count} simulated migrations converge{'s' * (did == 1)} ({share})"
+
+
+def whose(prediction: Prediction) -> str:
+    """Over which of the simulated migrations a band is."""
+    count, alike = len(prediction.members), len(prediction.agreeing())
+    if alike == count:
+        return f"all {count} simulated migrations"
+    do = "converge" if prediction.converges else "do not converge"
+    return f"the {alike} of {count} simulated migrations that {do}"
 
 
 def _opening(prediction: Prediction) -> str:
@@ -217,12 +275,31 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
         far = int(np.sum(residuals > FAR))
         lines.append(
             f"The fit is {style.number(float(residuals.max()))} standard deviations off at most; "
-            f"{far or 'none'} of {len(residuals)} by more than {FAR:.0f}. The guest's speed varies by "
-            f"{percent(100 * fit.drift)} from one repeat to the next."
+            f"{far or 'none'} of {len(residuals)} by more than {FAR:.0f}. {_steadiness(profile, fit)}"
         )
     return lines
 
 
+def _steadiness(profile: Profile, fit: Fit) -> str:
+    """How much the guest's speed varies: seen only where a period was measured again."""
+    seconds = sorted(one.seconds for one in profile.measurements)
+    varies = percent(100 * fit.drift)
+    if any(longer <= AGAIN * shorter for shorter, longer in pairwise(seconds)):
+        return f"The guest's speed varies by {varies} from one repeat to the next."
+    return f"Nothing was measured twice: the guest's speed is taken to vary by {varies}."
+
+
+def origin(profile: Profile) -> str:
+    """Where the profile comes from, as what a prediction is made from."""
+    return f"a profile {BY_HAND}" if profile.source == BY_HAND else profile.source
+
+
 def doubts(prediction: Prediction) -> list[str]:
-    """What is in doubt and what was assumed, each once."""
-    return list(dict.fromkeys((*prediction.fit.doubts, *prediction.assumptions)))
+    """What is in doubt about the profile, each once."""
+    return list(dict.fromkeys(prediction.fit.doubts))
+
+
+def assumptions(prediction: Prediction) -> list[str]:
+    """What was taken for granted, each once; without the doubts, which stand elsewhere."""
+    said = dict.fromkeys(prediction.assumptions)
+    return [line for line in said if line not in prediction.fit.doubts]

@@ -48,7 +48,7 @@ RC: dict[Any, Any] = {
 }
 
 _TIMES = (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
-_SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
+SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 _RATES = (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0))
 _TIME_TICKS_S = (
     *(round(digit * 10.0**power, 6) for power in range(-3, 1) for digit in (1, 2, 5)),
@@ -72,7 +72,7 @@ def time_unit(longest_s: float) -> tuple[str, float]:
 
 def size_unit(largest_bytes: float) -> tuple[str, float]:
     """Unit and its bytes for an axis that ends at `largest_bytes`."""
-    return _unit(largest_bytes, _SIZES)
+    return _unit(largest_bytes, SIZES)
 
 
 def rate_unit(largest_bytes_per_s: float) -> tuple[str, float]:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpusim.predict import story
+from gpusim.predict.fit import fitted
 from gpusim.predict.page import BANDS, WIDTH, document, lines
 from gpusim.predict.prediction import Band, Prediction, band
+from gpusim.predict.profile import Measurement
 from tests.predict import predictions
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"
@@ -28,18 +31,56 @@ def rows(prediction: Prediction) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("did", "count", "said"),
     [
-        (20, 20, "Converges: all 20 simulated migrations do."),
-        (19, 20, "Converges: 19 of 20 simulated migrations do (95 %)."),
-        (13, 20, "Probably converges: 13 of 20 simulated migrations do (65 %)."),
-        (10, 20, "Probably does not converge: 10 of 20 simulated migrations do (50 %)."),
-        (1, 20, "Does not converge: 1 of 20 simulated migrations does (5 %)."),
-        (0, 20, "Does not converge: none of 20 simulated migrations does."),
-        (1, 1, "Converges: the one simulated migration does."),
-        (0, 1, "Does not converge: the one simulated migration does not."),
+        (20, 20, "Converges in 110 s (101 to 120 s). All 20 simulated migrations converge."),
+        (
+            19,
+            20,
+            "Converges in 110 s (101 to 119 s). 19 of 20 simulated migrations converge (95 %).",
+        ),
+        (
+            13,
+            20,
+            "Probably converges in 107 s (101 to 113 s). 13 of 20 simulated migrations converge (65 %).",
+        ),
+        (10, 20, "Probably does not converge. 10 of 20 simulated migrations converge (50 %)."),
+        (1, 20, "Does not converge. 1 of 20 simulated migrations converges (5 %)."),
+        (0, 20, "Does not converge. None of 20 simulated migrations converges."),
+        (1, 1, "Converges in 101 s. The one simulated migration converges."),
+        (0, 1, "Does not converge. The one simulated migration does not converge."),
     ],
 )
 def test_the_verdict_and_how_probable_it_is(did: int, count: int, said: str) -> None:
-    assert lines(predictions.prediction(did, count)).split("\n\n")[1].splitlines()[0] == said
+    painless = predictions.members(did, count, guest_cpu_lost_percent=4.9)
+    told = lines(predictions.prediction(members=painless)).split("\n\n")[1]
+    assert " ".join(told.split()).startswith(said)
+
+
+def test_the_headline_tells_what_the_guest_loses() -> None:
+    found = predictions.prediction(members=predictions.members(1, 1, guest_cpu_lost_percent=46.0))
+    assert story.title(found) == "Converges in 101 s; the guest loses 46 % of its CPU"
+
+
+def test_which_qemu_decides() -> None:
+    def first(**fields: Any) -> str:
+        known = predictions.profile(**fields)
+        return story.subject(predictions.prediction(profile=known)).split(", ")[2]
+
+    assert first() == "QEMU 9.2"
+    assert first(qemu=(10, 0, 2)) == "QEMU 10.0.2 (decides as 9.2)"
+    assert first(qemu=(9, 2, 1)) == "QEMU 9.2.1"
+    assert first(qemu=(7, 2, 0)) == "QEMU 9.2"  # another one is asked for
+
+
+def test_bandwidths_are_told_in_bits_unless_typed_otherwise() -> None:
+    said = [story.bandwidth(value) for value in (62_914_560, "62914560", 1.25e9, "25Gbit/s")]
+    assert said == ["503Mbit/s", "503Mbit/s", "10Gbit/s", "25Gbit/s"]
+
+
+def test_how_steady_a_guest_is_takes_a_repeat_to_see() -> None:
+    repeated, fit = predictions.profile(), predictions.fit()
+    assert "from one repeat to the next" in " ".join(story.measured(repeated, fit))
+    once = predictions.profile(measurements=repeated.measurements[::2])
+    assert "Nothing was measured twice" in " ".join(story.measured(once, fit))
 
 
 def test_reasons_of_the_middle_one_and_of_those_that_end_otherwise() -> None:
@@ -54,7 +95,9 @@ def test_numbers_are_those_of_the_members_that_end_so() -> None:
     assert told["Total time"] == ["106 s", "101 to 111 s"]
     assert told["Downtime"] == ["120 ms", "120 ms"]
     assert told["First pass"] == ["60 s", "60 s"]
-    assert "the 11 that end so" in lines(predictions.prediction(11, 20))
+    assert "Over the 11 of 20 simulated migrations that converge." in lines(
+        predictions.prediction(11, 20)
+    )
 
 
 def test_a_migration_that_is_given_up_has_no_downtime() -> None:
@@ -115,7 +158,25 @@ def test_a_doubt_is_told_once() -> None:
     doubt = "the longest period was measured once"
     both = predictions.prediction(assumptions=(doubt, "nothing else is known"))
     assert lines(both).count(doubt) == 1
+    _, doubts, *rest = lines(both).split("\n\n")[1:]
+    assert doubt in doubts and "nothing else is known" in rest[-2]
     assert document(both)["doubts_and_assumptions"] == [doubt, "nothing else is known"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "short"),
+    [
+        ((400, 500, 20), "the curve falls"),
+        ((8, 8, 8), ""),
+    ],
+)
+def test_an_untrustworthy_profile_is_named_so(rates: tuple[float, ...], short: str) -> None:
+    """By the lines that doubts.py really writes."""
+    periods = ((0.1, 1.0, 10.0), rates)
+    measured = tuple(Measurement(seconds=s, dirty_rate=r) for s, r in zip(*periods, strict=True))
+    profile = predictions.profile(measurements=measured, memory_bytes=2**30)
+    told = story.doubtful(predictions.prediction(profile=profile, fit=fitted(profile)))
+    assert short in told and bool(told) == bool(short)
 
 
 @pytest.mark.parametrize(("did", "count"), [(20, 20), (13, 20), (0, 20), (1, 1)])

@@ -17,10 +17,15 @@ from tests.predict import advised, predictions
 def test_limits_of_the_middle_guest_beside_those_of_the_heavy_one() -> None:
     rows = recommended.limit_rows(advised.advice(advised.converging(), advised.stuck()))
     assert rows == [
-        ("Smallest bandwidth", "10Gbit/s", "5.25Gbit/s", "14Gbit/s"),
-        ("Largest dirty rate", "1x", "10x or more", ""),
-        ("Smallest downtime limit", "300 ms", "120 ms *", "none"),
-        ("Highest throttle needed", "99 %", "60 %", ""),
+        (
+            "Smallest bandwidth",
+            "10Gbit/s",
+            "5.25Gbit/s (90 s, throttle 50 %)",
+            "14Gbit/s (90 s, throttle 50 %)",
+        ),
+        ("Largest dirty rate", "1x", "10x or more (90 s, throttle 50 %)", ""),
+        ("Smallest downtime limit", "300 ms", "between a little further and 120 ms *", "none"),
+        ("Lowest throttle limit that suffices", "99 %", "60 % (90 s, throttle 50 %)", ""),
     ]
 
 
@@ -41,19 +46,64 @@ def test_what_converges_beyond_a_limit_is_told() -> None:
 
 
 def test_ways_out_of_nineteen_in_twenty_else_of_the_middle_one() -> None:
-    both = recommended.way_out(advised.advice(advised.stuck()))
-    assert both == (
-        "What would, for nineteen in twenty, each alone: link.bandwidth=14Gbit/s with "
-        "migration.multifd_channels=2 (90 s, throttle 50 %); migration.version=qemu_9_2 "
-        "(20.6 min, no throttle)."
-    )
+    stuck = predictions.prediction(0, 20)
+    both = recommended.ways_out(stuck, advised.advice(advised.stuck()))
+    assert both is not None
+    assert both.head == "What would make it converge, for the heavy guest, each alone:"
+    assert [way.said for way in both.found] == [
+        "link.bandwidth=14Gbit/s with migration.multifd_channels=2 (90 s, throttle 50 %)",
+        "migration.version=qemu_9_2 (20.6 min, no throttle)",
+    ]
+    assert both.found[0].lines == (
+        "migrate_set_capability multifd on", "migrate_set_parameter multifd-channels 2"
+    )  # fmt: skip
+    assert both.found[0].tools == "libvirt and OpenStack Nova can set it; KubeVirt cannot"
+    assert both.found[1][1:] == ((), "")
     hopeless = advised.stuck(limits=(), ways_out=())
-    middle = recommended.way_out(advised.advice(advised.stuck(), hopeless))
-    assert middle.startswith("What would, for the middle one, each alone: link.bandwidth=14Gbit/s")
-    assert recommended.way_out(advised.advice(hopeless)) == (
-        "No single change that was tried makes it converge."
+    middle = recommended.ways_out(stuck, advised.advice(advised.stuck(), hopeless))
+    assert middle is not None and "for the middle guest" in middle.head and middle.found
+    nothing = recommended.ways_out(stuck, advised.advice(hopeless))
+    assert nothing == ("No single change that was tried makes it converge.", ())
+    assert recommended.ways_out(stuck, advised.advice()) is None
+
+
+def test_a_way_out_in_the_words_of_the_tools() -> None:
+    limits = (
+        advised.limit("downtime_limit", "900", "300"),
+        advised.limit("max_cpu_throttle", "20", "10"),
     )
-    assert recommended.way_out(advised.advice()) == ""
+    guest = advised.stuck(limits=limits, ways_out=())
+    ways = recommended.ways_out(predictions.prediction(0, 20), advised.advice(guest))
+    assert ways is not None
+    assert [way.lines for way in ways.found] == [
+        ("migrate_set_parameter downtime-limit 900",),
+        ("migrate_set_parameter max-cpu-throttle 20",),
+    ]
+    assert [way.tools for way in ways.found] == [
+        "libvirt and OpenStack Nova can set it; KubeVirt cannot",
+        "none of libvirt, OpenStack Nova and KubeVirt can set it",
+    ]
+
+
+def test_auto_converge_is_told_as_one_way_out() -> None:
+    on = "migration.auto_converge=true"
+    converges = replace(advised.stuck().ways_out[0], key="migration.auto_converge", value="true")
+    limits = (advised.limit("max_cpu_throttle", "20", "0", also=on),)
+    for ways_out, said in (
+        ((converges,), [on]),
+        ((), ["migration.max_cpu_throttle=20 with " + on]),
+    ):
+        guest = advised.stuck(limits=limits, ways_out=ways_out)
+        ways = recommended.ways_out(predictions.prediction(0, 20), advised.advice(guest))
+        assert ways is not None and [way.said.split(" (")[0] for way in ways.found] == said
+
+
+def test_what_is_not_finished_is_no_result() -> None:
+    """None is not found yet; else it lies between what was tried."""
+    none = advised.limit("downtime_limit", None, "300", finished=False)
+    between = advised.limit("dirty_rate", "1.2x", "1x", too_hard="2x", finished=False)
+    rows = recommended.limit_rows(advised.advice(advised.converging(limits=(none, between))))
+    assert [row[2] for row in rows] == ["between 1.2x and 2x *", "not found yet *"]
 
 
 def test_what_the_fallback_sync_brings() -> None:
@@ -72,9 +122,12 @@ def test_what_the_fallback_sync_brings() -> None:
 
 def test_the_page_has_all_of_it() -> None:
     text = lines(predictions.prediction(0, 20), advised.advice(advised.stuck()))
-    verdict = " ".join(text.split("\n\n")[1].split())
-    assert "What would, for nineteen in twenty" in verdict
-    assert "  Smallest bandwidth        10Gbit/s   14Gbit/s       14Gbit/s" in text.splitlines()
+    headline = text.split("\n\n")[3].splitlines()
+    assert headline[0] == "What would make it converge, for the heavy guest, each alone:"
+    assert headline[1].startswith("  - link.bandwidth=14Gbit/s")
+    cells = [row.split() for row in text.splitlines()]
+    assert ["Smallest", "bandwidth", "10Gbit/s", "14Gbit/s", "14Gbit/s"] in cells
+    assert "90 s, throttle 50 %   90 s, throttle 50 %" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -131,7 +184,7 @@ def test_both_pages_show_better_settings() -> None:
     assert "The better settings in the words of the tools" in text
     sections = "".join(foreword_of(prediction, advice, better, b"").sections)
     assert '<th scope="row">cpu_throttle_initial</th><td>20</td><td>50</td>' in sections
-    assert "<td>14Gbit/s</td>" in "".join(
+    assert "<td>14Gbit/s (90 s, throttle 50 %)</td>" in "".join(
         foreword_of(prediction, advised.advice(advised.stuck()), None, b"").sections
     )
 
