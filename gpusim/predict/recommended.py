@@ -241,24 +241,37 @@ def better_notes(found: Better) -> list[str]:
     """How much it brings, and how long it was looked for."""
     if found.now is None:
         return ["Time was up before the migration had been simulated as it is set."]
+    guest = "heavy guest" if found.of_heavy else "middle guest"
     if found.outcome is None:
-        deadline = "" if found.deadline_s is None else f" within {style.duration(found.deadline_s)}"
-        said = (
-            f"{GOALS[found.goal]}{deadline}: nothing better than what is set in {found.runs} runs."
-        )
+        said = _nothing_better(found)
     elif found.gain is None:
         late = "" if found.deadline_s is None else ", or not in time"
-        said = f"As it is set it does not converge{late}. Best of {found.runs} runs."
+        said = (
+            f"As it is set it does not converge{late}. Best of {found.runs} runs, of the {guest}."
+        )
     else:
         of_what = "total time" if found.goal == "fastest" else "guest's loss"
         said = (
-            f"{story.percent(100 * found.gain)} less of the {of_what}, of the middle guest. "
+            f"{story.percent(100 * found.gain)} less of the {of_what}, of the {guest}. "
             f"Best of {found.runs} runs."
         )
     return [
         said if found.finished else f"{said} Time was up before all had been tried.",
         *_of_the_heavy(found),
     ]
+
+
+def _nothing_better(found: Better) -> str:
+    """A goal that is served as it is, or a deadline that nothing keeps."""
+    assert found.now is not None
+    deadline_s, now = found.deadline_s, found.now
+    if deadline_s is None or (now.verdict == "converged" and now.total_time_s <= deadline_s):
+        within = "" if deadline_s is None else f" within {style.duration(deadline_s)}"
+        return f"{GOALS[found.goal]}{within}: nothing better than what is set in {found.runs} runs."
+    first = ""
+    if now.first_pass_s is not None and now.first_pass_s >= deadline_s:
+        first = f": the first pass alone, which no throttle shortens, takes {style.duration(now.first_pass_s)}"
+    return f"None of {found.runs} settings is over within {style.duration(deadline_s)}{first}. As set: {outcome(now)}."
 
 
 def _of_the_heavy(found: Better) -> Iterator[str]:

@@ -157,9 +157,23 @@ def test_what_a_search_did_not_find_is_said() -> None:
         "Fastest: nothing better than what is set in 64 runs. Time was up before all had been tried."
     ]
     (hopeless,) = recommended.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
-    assert hopeless == "As it is set it does not converge. Best of 64 runs."
+    assert hopeless == "As it is set it does not converge. Best of 64 runs, of the middle guest."
     (late,) = recommended.better_notes(advised.better(now=None))
     assert late.startswith("Time was up")
+
+
+def test_a_deadline_that_nothing_keeps_is_not_said_to_be_kept() -> None:
+    nothing = {"settings": {}, "outcome": None, "gain": None, "of_heavy": True}
+    slow = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
+    (said,) = recommended.better_notes(advised.better(**nothing, now=slow, deadline_s=60.0))
+    assert said.startswith(
+        "None of 64 settings is over within 60 s: the first pass alone, which no"
+    )
+    assert "As set: 5 min" in said
+    (said,) = recommended.better_notes(advised.better(**nothing, now=slow, deadline_s=250.0))
+    assert said.startswith("None of 64 settings is over within 4.17 min. As set")
+    (said,) = recommended.better_notes(advised.better(**nothing, now=slow, deadline_s=400.0))
+    assert "nothing better than what is set" in said
 
 
 @pytest.mark.parametrize(
