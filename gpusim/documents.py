@@ -1,7 +1,7 @@
 """Tables of the documents that a command writes: each stands between two comments that name it.
 
-Owns Markdown and where a table goes; what it says is the caller's. Used by study.py and by
-validation/document.py.
+Owns Markdown and where a table goes; what it says is the caller's. Used by study.py,
+policy_study.py and validation/document.py.
 """
 
 from __future__ import annotations

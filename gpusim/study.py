@@ -53,31 +53,41 @@ NOT_CONVERGED = "no"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing of the study, draw its figures, and put its tables into the document."""
-    options = _parser().parse_args(arguments)
-    for sweep in SWEEPS:
-        folder = f"hydra.sweep.dir={options.runs / sweep}"
-        command = [
-            sys.executable,
-            "-c",
-            "from gpusim.app import main; main()",
-            f"sweep={sweep}",
-            folder,
-        ]
-        subprocess.run([*command, *options.overrides], check=True)
-    runs = {sweep: find_runs([options.runs / sweep]).runs for sweep in SWEEPS}
+    parser = parser_of("gpusim.study", __doc__, "docs/study.md")
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    options = parser.parse_args(arguments)
+    runs = runs_of(SWEEPS, options.runs, options.overrides)
     options.figures.mkdir(parents=True, exist_ok=True)
     draw(runs, options.figures)
     text = options.document.read_text()
     options.document.write_text(with_tables(text, tables(runs)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gpusim.study", description=__doc__)
+def parser_of(module: str, description: str | None, document: str) -> argparse.ArgumentParser:
+    """What can be typed behind a study's command."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("overrides", nargs="*", help="of every sweep, such as seed=1")
     parser.add_argument("--runs", type=Path, default=Path("outputs/multirun"))
-    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
-    parser.add_argument("--document", type=Path, default=Path("docs/study.md"))
+    parser.add_argument("--document", type=Path, default=Path(document))
     return parser
+
+
+def runs_of(
+    sweeps: Iterable[str], folder: Path, overrides: Sequence[str]
+) -> dict[str, Sequence[Run]]:
+    """The runs of each sweep, of which those that are missing are computed first."""
+    found: dict[str, Sequence[Run]] = {}
+    for sweep in sweeps:
+        command = [
+            sys.executable,
+            "-c",
+            "from gpusim.app import main; main()",
+            f"sweep={sweep}",
+            f"hydra.sweep.dir={folder / sweep}",
+        ]
+        subprocess.run([*command, *overrides], check=True)
+        found[sweep] = find_runs([folder / sweep]).runs
+    return found
 
 
 def interval(group: Ensemble) -> str:
@@ -120,7 +130,8 @@ def lines(
     return [Line(name=name, points=points) for name, points in found.items()]
 
 
-def _having(runs: Iterable[Run], key: str, value: object) -> list[Ensemble]:
+def having(runs: Iterable[Run], key: str, value: object) -> list[Ensemble]:
+    """The ensembles of the runs with that value."""
     return ensembles(run for run in runs if run.config.get(key) == value)
 
 
@@ -132,7 +143,7 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
     )
     for mode, called in TRACKING.items():
         columns = {
-            workload: lines(_having(runs[sweep], "tracking.mode", mode), memory, interval)
+            workload: lines(having(runs[sweep], "tracking.mode", mode), memory, interval)
             for sweep, workload in WORKLOADS.items()
         }
         tracked = f"{called} tracking ({mode}), {_conditions(runs)}"
@@ -160,7 +171,7 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
         [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
         {
             pattern.replace("_", " and "): lines(
-                _having(runs[RULES], "workload.pattern", pattern), memory, rule
+                having(runs[RULES], "workload.pattern", pattern), memory, rule
             )
             for pattern in patterns
         },
@@ -205,7 +216,7 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
     }
 
 
-def _time_and_loss(group: Ensemble | None) -> str:
+def time_and_loss(group: Ensemble | None, decimals: int = 0) -> str:
     """Total time and guest CPU lost; how many converged, if not all did."""
     if group is None:
         return "-"
@@ -213,7 +224,7 @@ def _time_and_loss(group: Ensemble | None) -> str:
     if time_s is None or lost is None:
         return NOT_CONVERGED
     share = "" if len(group.converged) == len(group.runs) else f" ({group.share})"
-    return f"{time_s:.0f} s, {lost:.1f} %{share}"
+    return f"{time_s:.{decimals}f} s, {lost:.1f} %{share}"
 
 
 def _interval_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
@@ -222,8 +233,8 @@ def _interval_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     rows = []
     for sweep, workload in WORKLOADS.items():
         for mode, called in TRACKING.items():
-            for line in lines(_having(runs[sweep], "tracking.mode", mode), memory, interval):
-                cells = [_time_and_loss(line.points.get(name)) for name in names]
+            for line in lines(having(runs[sweep], "tracking.mode", mode), memory, interval):
+                cells = [time_and_loss(line.points.get(name)) for name in names]
                 rows.append([line.name, workload, called, *cells])
     return table(head, rows)
 
@@ -233,7 +244,7 @@ def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     head = ["RAM", "tracking", "interval", *(q.label.replace("\n", " ") for q in COSTS)]
     rows = []
     for mode, called in TRACKING.items():
-        for line in lines(_having(runs["study_uniform"], "tracking.mode", mode), memory, interval):
+        for line in lines(having(runs["study_uniform"], "tracking.mode", mode), memory, interval):
             for name in ("1", "5", "60", NEVER):
                 if name in line.points:
                     numbers = [(q, line.points[name].median(q.key)) for q in COSTS]
@@ -247,8 +258,8 @@ def _rule_table(runs: Sequence[Run]) -> list[str]:
     head = ["RAM", "workload", *names]
     rows = []
     for pattern in dict.fromkeys(str(run.config["workload.pattern"]) for run in runs):
-        for line in lines(_having(runs, "workload.pattern", pattern), memory, rule):
-            cells = [_time_and_loss(line.points.get(name)) for name in names]
+        for line in lines(having(runs, "workload.pattern", pattern), memory, rule):
+            cells = [time_and_loss(line.points.get(name)) for name in names]
             rows.append([line.name, pattern.replace("_", " and "), *cells])
     return table(head, rows)
 
@@ -258,7 +269,7 @@ def _operator_table(runs: Sequence[Run]) -> list[str]:
     head = ["million page writes a second", *(f"auto-converge: {n}" for n in names)]
     rows = []
     for line in lines(ensembles(runs), writes, variant):
-        rows.append([line.name, *(_time_and_loss(line.points.get(n)) for n in names)])
+        rows.append([line.name, *(time_and_loss(line.points.get(n)) for n in names)])
     return table(head, rows)
 
 

@@ -10,7 +10,6 @@ from gpusim import simulate
 from gpusim.policies import Orders, Shown, Sync
 from gpusim.policies.cloud_hypervisor import IterationThrottle, WholeIterations
 from gpusim.policies.kubevirt import DowntimeRamp, StallDetector
-from tests.app.command import composed
 from tests.policies.test_plug_ins import with_policies
 from tests.policies.test_runs import RULES, busy
 from tests.qemu.parameters import DEFAULTS
@@ -133,33 +132,6 @@ def test_arguments_that_a_run_would_fail_of_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         rule(**args)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("workload", "rate", "timeout_s", "verdict"),
-    [
-        ("uniform", "2e6", 11, "converged"),
-        ("uniform", "8e6", 11, "cancelled"),
-        ("uniform", "8e6", 20, "converged"),
-        ("sequential", "2e6", 20, "cancelled"),
-        ("sequential", "2e6", 40, "converged"),
-        ("sequential", "8e6", 40, "cancelled"),
-        ("sequential", "8e6", 80, "converged"),
-    ],
-)
-def test_a_stall_timeout_above_ten_seconds_is_not_safe(
-    workload: str, rate: str, timeout_s: int, verdict: str
-) -> None:
-    """The column of 64 GiB in docs/policies.md's table."""
-    said = composed(
-        "sweep=stall_timeout",
-        "vm.memory=64GiB",
-        f"workload={workload}",
-        f"workload.page_writes_per_s={rate}",
-        f"migration.manager.args.progress_timeout_s={timeout_s}",
-    )
-    assert simulate(said).summary.verdict == verdict
 
 
 def test_cloud_hypervisors_throttle_rises_every_second_iteration() -> None:
