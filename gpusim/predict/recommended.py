@@ -74,7 +74,7 @@ def _cell(limit: Limit | None) -> str:
     ends = [limit.too_hard, limit.found]
     if limit.name == "dirty_rate":  # the only one whose larger values are harder
         ends.reverse()
-    return f"between {' and '.join(ends)}{unit} *"
+    return f"{' to '.join(ends)}{unit} *"
 
 
 def notes(advice: Advice) -> list[str]:

@@ -24,7 +24,7 @@ def test_limits_of_the_middle_guest_beside_those_of_the_heavy_one() -> None:
             "14Gbit/s (90 s, throttle 50 %)",
         ),
         ("Largest dirty rate", "1x", "10x or more (90 s, throttle 50 %)", ""),
-        ("Smallest downtime limit", "300 ms", "between a little further and 120 ms *", "none"),
+        ("Smallest downtime limit", "300 ms", "a little further to 120 ms *", "none"),
         ("Lowest throttle limit that suffices", "99 %", "60 % (90 s, throttle 50 %)", ""),
     ]
 
@@ -103,7 +103,7 @@ def test_what_is_not_finished_is_no_result() -> None:
     none = advised.limit("downtime_limit", None, "300", finished=False)
     between = advised.limit("dirty_rate", "1.2x", "1x", too_hard="2x", finished=False)
     rows = recommended.limit_rows(advised.advice(advised.converging(limits=(none, between))))
-    assert [row[2] for row in rows] == ["between 1.2x and 2x *", "not found yet *"]
+    assert [row[2] for row in rows] == ["1.2x to 2x *", "not found yet *"]
 
 
 def test_what_the_fallback_sync_brings() -> None:
