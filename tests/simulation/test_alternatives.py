@@ -98,6 +98,7 @@ def test_what_is_said_to_converge_does_and_the_rest_does_not(name: str) -> None:
             assert verdict(changed(made, change.key, as_set(change))) != "converged"
 
 
+@pytest.mark.slow
 def test_auto_converge_is_proposed_only_where_it_is_off() -> None:
     assert found_for("no auto-converge")["migration.auto_converge"].outcome == "converges"
     others = found_for("a low ceiling")
@@ -138,6 +139,7 @@ def test_the_rate_limit_is_raised_where_it_binds_and_no_further_than_the_wire() 
     assert parse_bytes_per_s(changes["migration.max_bandwidth"].value) <= 1.25e8
 
 
+@pytest.mark.slow
 def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
     """6e5 page writes a second are 20 Gbit/s, which the wire has and a thread has not."""
     made = config(6e5, auto_converge=False, downtime_limit=10)

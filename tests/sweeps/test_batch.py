@@ -63,6 +63,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_batch_sweep_writes_what_hydras_own_sweeper_writes(tmp_path) -> None:
     """Every file of every job, byte for byte: presets, single keys and their types."""
     sweep = ["-m", "experiment=tiny", *GRID]

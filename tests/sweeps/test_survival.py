@@ -192,6 +192,7 @@ def kills_itself(config_and_folder):
     return config_and_folder[1].name
 
 
+@pytest.mark.slow
 def test_worker_that_is_killed_does_not_stop_the_others(tmp_path) -> None:
     points = [(None, Path(str(number))) for number in range(10)]
     outcomes = list(in_turn(kills_itself, points, 2, lambda point, _: f"lost {point[1]}"))

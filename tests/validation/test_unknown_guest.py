@@ -108,6 +108,7 @@ def test_zero_pages_behind_the_last_others_end_the_first_pass() -> None:
     assert others == pytest.approx(16 * 256, abs=100)
 
 
+@pytest.mark.slow
 def test_the_record_of_an_unknown_guest_costs_little() -> None:
     names = (
         "converges.qemu10.a",
