@@ -19,7 +19,7 @@ from typing import Any
 
 from gpusim.config import TrackingConfig
 from gpusim.live.monitor import LiveError, Monitor
-from gpusim.predict.profile import GIB, LEAST_BLOCK, Measurement, Profile
+from gpusim.predict.profile import GIB, Measurement, Profile, pages_sampled
 from gpusim.units import format_bytes
 
 # Rounds of periods; repeats tell how fast the guest is on average, and how steady.
@@ -190,9 +190,7 @@ def _cost(vm: Vm, plan: Plan) -> str:
 
 def _sampled_pages(vm: Vm, plan: Plan) -> int:
     assert plan.sample_pages is not None
-    return sum(
-        size * plan.sample_pages // GIB for size in vm.blocks.values() if size >= LEAST_BLOCK
-    )
+    return pages_sampled(vm.blocks.values(), plan.sample_pages)
 
 
 async def measured(monitor: Monitor, vm: Vm, plan: Plan, tell: Telling) -> Profile:

@@ -222,12 +222,8 @@ def _assumptions(profile: Profile, fit: Fit) -> list[str]:
             f"under TCG the guest writes {low:.2f} to {high:.2f} times as fast as measured: it shares the host's cores"
         )
     else:
-        periods = [round(one.seconds, 1) for one in profile.measurements]
-        why = (
-            "as steady as its repeats"
-            if len(set(periods)) < len(periods)
-            else "nothing was repeated"
-        )
+        repeated = len(profile.periods_s) < len(profile.measurements)
+        why = "as steady as its repeats" if repeated else "nothing was repeated"
         found.append(
             f"the guest writes as fast as measured, give or take {100 * fit.drift:.0f} %: {why}"
         )

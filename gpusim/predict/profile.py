@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +31,14 @@ class ProfileError(ValueError):
 
     def __init__(self, path: str | Path, message: str) -> None:
         super().__init__(f"{path}: {' '.join(message.split())}")
+
+
+def pages_sampled(block_bytes: Iterable[int], per_gib: int) -> int:
+    """Pages that page-sampling looks at, of RAM blocks of these sizes.
+
+    Source: migration/dirtyrate.c:save_ramblock_hash, skip_sample_ramblock.
+    """
+    return sum(size * per_gib // GIB for size in block_bytes if size >= LEAST_BLOCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +105,17 @@ class Profile:
 
     @property
     def sampled(self) -> int:
-        """Pages that one measurement looks at: all of them, unless it samples.
-
-        Source: migration/dirtyrate.c:save_ramblock_hash, skip_sample_ramblock.
-        """
+        """Pages that one measurement looks at: all of them, unless it samples."""
         if self.mode != "page-sampling":
             return self.pages
         per_gib = self.sample_pages or SAMPLES_PER_GIB
         sizes = self.blocks.values() or [self.memory_bytes]
-        return sum(size * per_gib // GIB for size in sizes if size >= LEAST_BLOCK)
+        return pages_sampled(sizes, per_gib)
+
+    @property
+    def periods_s(self) -> set[float]:
+        """The different lengths that were measured; repeats differ by some ms."""
+        return {round(one.seconds, 1) for one in self.measurements}
 
     @property
     def zero_share(self) -> float:
@@ -232,7 +242,7 @@ def require_sense(path: str | Path, profile: Profile, expected: str = SEVERAL) -
             f"its blocks add up to {format_bytes(blocks)}, its memory is {format_bytes(profile.memory_bytes)}: "
             "put together from two VMs? expected those of one",
         )
-    periods = {round(one.seconds, 1) for one in profile.measurements}
+    periods = profile.periods_s
     if len(periods) < LEAST_PERIODS:
         raise ProfileError(
             path,
