@@ -25,7 +25,7 @@ from gpusim.validation.recording import (
     load_recording,
     uncompressed,
 )
-from gpusim.validation.sync_record import PAGE_BYTES, Sync, sent_pages, syncs, zero_pages
+from gpusim.validation.sync_record import PAGE_BYTES, Sync, syncs, zero_pages
 
 # A page that waits to be sent counts nothing when it is written. At the end of a period so large a share may
 # wait of all pages that the guest writes, which are taken to be written as often as the others; and of those
@@ -101,12 +101,11 @@ def _periods(
     recording: Recording, found: Sequence[Sync], pages: int, *, first: bool
 ) -> Iterator[Measurement]:
     """From each sync to the next, where that tells of distinct pages."""
-    times_s, sent = sent_pages(recording)
     written = max((sync.newly_dirty_pages for sync in found), default=0)
     newly, since_s = 0, 0.0
     for number, sync in enumerate(found):
         seconds = sync.time_s - since_s
-        waiting = pages + newly - float(np.interp(sync.time_s, times_s, sent))
+        waiting = pages + newly - sync.sent_pages
         newly, began_s, since_s = newly + sync.newly_dirty_pages, since_s, sync.time_s
         running = _running(recording, began_s, sync.time_s)
         if number == 0 and not first:

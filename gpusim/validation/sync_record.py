@@ -18,6 +18,8 @@ from gpusim.validation.recording import Recording
 
 PAGE_BYTES = 4096
 SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
+WINDOW_S = 0.1  # of the rate limit
+MBIT = 1e6
 PERIOD_S = 1.0  # a sync later than this since the last period's end closes it, and its count
 
 
@@ -41,21 +43,36 @@ def syncs(recording: Recording) -> list[Sync]:
         found = _traced(recording)
     else:
         found = _sampled(recording)
-    times_s, sent = sent_pages(recording)
     return [
-        Sync(
-            time_s=time_s,
-            newly_dirty_pages=pages,
-            sent_pages=float(np.interp(time_s, times_s, sent)),
-        )
+        Sync(time_s=time_s, newly_dirty_pages=pages, sent_pages=_sent_pages(recording, time_s))
         for time_s, pages in found
     ]
 
 
-def sent_pages(recording: Recording) -> tuple[list[float], list[int]]:
-    """Times, and pages sent by then."""
-    known = [(s.time_s, s.ram.sent_pages) for s in recording.samples if s.ram is not None]
-    return [0.0, *(time_s for time_s, _ in known)], [0, *(sent for _, sent in known)]
+def _sent_pages(recording: Recording, time_s: float) -> float:
+    """Pages sent when a sync began.
+
+    With a rate limit QEMU sends a window's budget at once and sleeps for the rest of it, and it syncs when it
+    wakes, before it sends again (migration/migration.c:migration_rate_limit, then migration_iteration_run). So
+    pages between two samples went at the sync's windows; on a link that is slower than its limit, evenly.
+    """
+    before_s, before = 0.0, 0
+    for sample in recording.samples:
+        if sample.ram is None:
+            continue
+        after_s, after = sample.time_s, sample.ram.sent_pages
+        if after_s >= time_s:
+            break
+        before_s, before = after_s, after
+    else:
+        return float(before)
+    if sample.mbps * MBIT >= 8 * recording.parameters["max-bandwidth"]:
+        windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
+        windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
+        share = windows_before / (windows_before + windows_after)
+    else:
+        share = (time_s - before_s) / (after_s - before_s)
+    return before + share * (after - before)
 
 
 def _traced(recording: Recording) -> list[tuple[float, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from gpusim.validation.replay import replay_config
 from gpusim.validation.stripped import replayed, stripped, summary_rows
 
 MIB = 2**20
+PAGE = 4096
 
 
 def document(case: str) -> dict[str, Any]:
@@ -57,6 +59,31 @@ def test_samples_alone_tell_how_many_pages_became_dirty_as_the_trace_does(case: 
     for by_trace, by_samples in list(zip(traced, sampled, strict=True))[:4]:
         assert abs(by_samples.newly_dirty_pages - by_trace.newly_dirty_pages) <= 2
         assert by_samples.time_s == pytest.approx(by_trace.time_s, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["hot-small.qemu10.a", "uniform-huge.qemu10.a", "uniform-mid.qemu10.b", "seq-mid.qemu10.b"],
+)
+def test_pages_that_were_sent_before_a_sync_are_those_that_qemu_tells(case: str) -> None:
+    """What is left behind a sync, as QEMU traces it, is all that there was less what was sent."""
+    recording = unknown(case, trace=True)
+    first = next(s.ram for s in recording.samples if s.ram is not None)
+    there = first.remaining_bytes // PAGE + first.sent_pages
+    left = {
+        e.time_s: int(e.arguments.split()[3]) // PAGE
+        for e in recording.events
+        if e.name == "migrate_pending_exact"
+    }
+    errors = []
+    for sync in sync_record.syncs(recording):
+        there += sync.newly_dirty_pages
+        told = [pages for at_s, pages in left.items() if 0 <= at_s - sync.time_s < 0.01]
+        errors += [abs(sync.sent_pages - (there - pages)) for pages in told]
+    window = recording.parameters["max-bandwidth"] / 10 / PAGE
+    assert len(errors) >= 5
+    assert statistics.median(errors) <= 2  # the page under way
+    assert max(errors) < 1.5 * window  # a window that was late
 
 
 def test_a_period_that_goes_on_is_not_counted_twice() -> None:
