@@ -31,6 +31,7 @@ SAMPLED_PAGES = 65536  # of a VM that is no larger than its most and least sampl
 LEAST_SAMPLES, MOST_SAMPLES = 128, 16384  # a GiB: MIN_SAMPLE_PAGE_COUNT, MAX_SAMPLE_PAGE_COUNT
 LATE_S = 60.0  # beyond a period until its answer: hashing, or reading a big bitmap
 ZERO_PAGES = 1000  # looked at: a share of one half is known to 1.6 %
+PROC = Path("/proc")
 PAGE_BYTES = 4096  # a target page of x86, and of most others
 
 Telling = Callable[[str], None]
@@ -285,26 +286,41 @@ async def _zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple[int, 
 
 
 def _busy_s(vm: Vm) -> dict[int, float]:
-    """CPU seconds of the vCPUs' threads so far; empty where they are on another host."""
+    """Seconds that the vCPUs' threads ran or waited for a core; empty where they are on another host.
+
+    A vCPU that waits while others have its host's cores is not idle: a throttle takes of its work all the same.
+    """
     found = {}
     for thread in set(vm.threads):
+        folder = PROC / str(thread)
         try:
-            fields = Path(f"/proc/{thread}/stat").read_text().rpartition(")")
+            name, _, after = (folder / "stat").read_text().rpartition(")")
+            if not re.search("qemu|CPU|kvm", name):  # a thread of this number, of somebody else
+                return {}
+            found[thread] = _scheduled_s(folder) or _ran_s(after.split())
         except OSError:
             return {}
-        if not re.search("qemu|CPU|kvm", fields[0]):  # a thread of this number, of somebody else
-            return {}
-        words = fields[
-            2
-        ].split()  # from field 3 on; utime and stime are 14 and 15 (proc_pid_stat(5))
-        found[thread] = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
     return found
+
+
+def _scheduled_s(folder: Path) -> float:
+    """On a core and in its queue, by the scheduler's clock; 0 where the kernel keeps none (sched-stats.rst)."""
+    try:
+        running_ns, waiting_ns, _ = (folder / "schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return (int(running_ns) + int(waiting_ns)) / 1e9
+
+
+def _ran_s(fields: list[str]) -> float:
+    """On a core alone; fields from the third on, utime and stime are 14 and 15 (proc_pid_stat(5))."""
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _utilisation(
     before: dict[int, float], after: dict[int, float], elapsed_s: float
 ) -> tuple[float, ...]:
-    """Of each vCPU's thread, 0 to 1."""
+    """Of each vCPU's thread, 0 to 1: the share of the time that it had work."""
     if before.keys() != after.keys():
         return ()
     return tuple(

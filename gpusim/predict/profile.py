@@ -75,7 +75,8 @@ class Profile:
         measurements: one or more a period, in the order they were made.
         blocks: name -> bytes of RAM blocks; empty: not known.
         zero_sampled, zero_found: pages looked at for their content, and those that were zero; 0, 0: nobody looked.
-        utilisation: of each vCPU while it was measured, 0 to 1; empty: not known, taken as busy.
+        utilisation: of each vCPU while it was measured, 0 to 1, waits for a core of the host included; empty: not
+            known, taken as busy.
         parameters: query-migrate-parameters, under QEMU's names; empty: not known.
         capabilities: those that are on; None: not known.
         notes: what was in doubt when it was made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,29 @@ def test_a_measurement_that_failed_is_no_rate() -> None:
         asyncio.run(
             measured(Failing(), vm, planned(vm, "page-sampling", quick=True), lambda _: None)  # type: ignore[arg-type]
         )
+
+
+@pytest.mark.parametrize(
+    ("files", "seconds"),
+    [
+        ({"schedstat": "3000000000 2000000000 17\n"}, 5.0),  # 3 s on a core, 2 s waiting for one
+        ({"schedstat": "0 0 0\n"}, 4.0),  # a kernel that does not count
+        ({}, 4.0),  # nor has the file
+    ],
+)
+def test_a_vcpu_that_waits_for_a_core_is_not_idle(
+    files: dict[str, str], seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields = ["S", *["1"] * 10, str(3 * ticks), str(ticks), *["1"] * 30]
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/stat").write_text(f"7 (CPU 0/TCG) {' '.join(fields)}\n")
+    for name, text in files.items():
+        (tmp_path / "7" / name).write_text(text)
+    monkeypatch.setattr(measure, "PROC", tmp_path)
+    assert measure._busy_s(vm_of(threads=(7,))) == {7: seconds}
+    assert measure._busy_s(vm_of(threads=(7, 8))) == {}
 
 
 @pytest.mark.qemu
