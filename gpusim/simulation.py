@@ -46,7 +46,7 @@ from gpusim.scenario import Scenario, attempts_of, parameters_of, resolve
 from gpusim.schedule import Action, ordered
 from gpusim.sender import Sender
 from gpusim.stuck import STUCK_NS, STUCK_PASSES, Stuck
-from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S, format_bytes
 from gpusim.version import __version__
 from gpusim.wire import PS_PER_S
 
@@ -845,14 +845,14 @@ class Migration:
         smallest = self.stuck.smallest * self.scenario.page_bytes
         return (
             f"{at}, and in {STUCK_NS // NS_PER_S} s and {STUCK_PASSES} passes what remains has not come below "
-            f"{smallest / 1e9:.4g} GB, while {self.sender.threshold_bytes / 1e9:.4g} GB fit the downtime limit"
+            f"{format_bytes(smallest)}, while {format_bytes(self.sender.threshold_bytes)} fit the downtime limit"
         )
 
     def _limit_reason(self) -> str:
         remaining = self.pages.pending * self.scenario.page_bytes
         return (
             f"still migrating after {self.clock.now_ns / NS_PER_S:g} s of simulated time, "
-            f"{remaining / 1e9:.4g} GB remain at a throttle of {self.run_time.percent} %; raise limit.simulated to go on"
+            f"{format_bytes(remaining)} remain at a throttle of {self.run_time.percent} %; raise limit.simulated to go on"
         )
 
 

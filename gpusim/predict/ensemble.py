@@ -222,8 +222,7 @@ def _assumptions(profile: Profile, fit: Fit) -> list[str]:
             f"under TCG the guest writes {low:.2f} to {high:.2f} times as fast as measured: it shares the host's cores"
         )
     else:
-        repeated = len(profile.periods_s) < len(profile.measurements)
-        why = "as steady as its repeats" if repeated else "nothing was repeated"
+        why = "as steady as its repeats" if profile.repeated else "nothing was repeated"
         found.append(
             f"the guest writes as fast as measured, give or take {100 * fit.drift:.0f} %: {why}"
         )

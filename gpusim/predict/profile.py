@@ -22,6 +22,7 @@ SAMPLES_PER_GIB = 512  # QEMU's default; migration/dirtyrate.h:DIRTYRATE_DEFAULT
 LEAST_BLOCK = 128 * 2**10  # smaller blocks are not sampled (MIN_RAMBLOCK_SIZE)
 SHORTEST_S, LONGEST_S = 0.05, 60.0  # MIN_CALC_TIME_MS, MAX_CALC_TIME_MS
 LEAST_PERIODS = 3  # different ones; two points lie on any curve
+AGAIN = 1.05  # times a period: a repeat of it takes no longer
 SEVERAL = f"{LEAST_PERIODS} or more, from less than a second to as long as a pass takes"
 ACCELERATORS = ("kvm", "tcg")
 
@@ -114,9 +115,18 @@ class Profile:
         return pages_sampled(sizes, per_gib)
 
     @property
-    def periods_s(self) -> set[float]:
-        """The different lengths that were measured; repeats differ by some ms."""
-        return {round(one.seconds, 1) for one in self.measurements}
+    def periods_s(self) -> list[float]:
+        """The different lengths that were measured, shortest first; a repeat differs by up to AGAIN."""
+        found: list[float] = []
+        for seconds in sorted(one.seconds for one in self.measurements):
+            if not found or seconds > AGAIN * found[-1]:
+                found.append(seconds)
+        return found
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a length was measured again, which alone shows how steady the guest is."""
+        return len(self.periods_s) < len(self.measurements)
 
     @property
     def zero_share(self) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ LEAST_SHARE = 0.1  # percent of the total time; less is not worth a word
 FAR = 2.0  # standard deviations; one measurement in 22 is farther off by chance
 BAND = f"{LOW}-{HIGH} %"
 PAINFUL = 5.0  # percent of the guest's CPU: a loss that belongs into the headline
-AGAIN = 1.05  # times a period: a repeat of it takes no longer
 BY_HAND = "typed by hand"
 UNTRUSTWORTHY = {  # how doubts.py's lines begin that leave a prediction without a ground, and in short
     "noisy": "noisy",
@@ -262,7 +260,7 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
     """What the fit is made of, and how far off it is."""
     if not profile.measurements:
         return [f"Not measured: {profile.source}."]
-    periods_s = sorted({one.seconds for one in profile.measurements})
+    periods_s = profile.periods_s
     count = len(profile.measurements)
     lengths = style.duration(periods_s[0])
     if len(periods_s) > 1:
@@ -282,9 +280,8 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
 
 def _steadiness(profile: Profile, fit: Fit) -> str:
     """How much the guest's speed varies: seen only where a period was measured again."""
-    seconds = sorted(one.seconds for one in profile.measurements)
     varies = percent(100 * fit.drift)
-    if any(longer <= AGAIN * shorter for shorter, longer in pairwise(seconds)):
+    if profile.repeated:
         return f"The guest's speed varies by {varies} from one repeat to the next."
     return f"Nothing was measured twice: the guest's speed is taken to vary by {varies}."
 

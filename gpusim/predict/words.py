@@ -53,7 +53,6 @@ def in_words(
     config: Config,
     memory_bytes: int,
     total_high_s: float | None,
-    downtime_ms: int | None = None,
 ) -> dict[str, Words]:
     """The settings of a config, tool by tool.
 
@@ -61,9 +60,8 @@ def in_words(
         memory_bytes: of the VM; timeouts are said a GiB.
         total_high_s: what nineteen in twenty migrations take at most, from which timeouts are rounded up;
             None: they do not converge, so no timeout is right.
-        downtime_ms: the downtime limit to set; None: the config's.
     """
-    limit_ms = config.migration.downtime_limit if downtime_ms is None else downtime_ms
+    limit_ms = config.migration.downtime_limit
     return {
         "QEMU, QMP": _qmp(config.migration, limit_ms),
         "QEMU, HMP": _hmp(config.migration, limit_ms),

@@ -28,10 +28,8 @@ def made(memory: str = "64GiB", bandwidth: str = "10Gbit/s", **migration: Any) -
     )
 
 
-def words(
-    config: Config, gib: float = 64, high_s: float | None = 333.3, **more: Any
-) -> dict[str, Words]:
-    return in_words(config, round(gib * GIB), high_s, **more)
+def words(config: Config, gib: float = 64, high_s: float | None = 333.3) -> dict[str, Words]:
+    return in_words(config, round(gib * GIB), high_s)
 
 
 SET = {
@@ -169,8 +167,8 @@ def test_novas_ladder_reaches_the_limit_before_it_is_asked_for(
     memory: str, gib: float, bandwidth: str, limit_ms: int
 ) -> None:
     """The first pass: 879 s, 550 s and 69 s, in which the steps are 3072 s, 192 s and 12 s apart."""
-    config = made(memory, bandwidth)
-    options = novas(words(config, gib, downtime_ms=limit_ms)["OpenStack Nova"])
+    config = made(memory, bandwidth, downtime_limit=limit_ms)
+    options = novas(words(config, gib)["OpenStack Nova"])
     assert int(options["live_migration_downtime_steps"]) >= 3
     assert int(options["live_migration_downtime_delay"]) >= 3
     assert int(options["live_migration_downtime"]) >= 100
