@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpusim.checks import rate_limit
 from gpusim.config import Config, ConfigError, VmConfig, WorkloadConfig
 from gpusim.predict.profile import Profile
 from gpusim.qemu.versions import VERSIONS, nearest
@@ -117,7 +118,10 @@ def _told(profile: Profile) -> list[str]:
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:
-            told.append(f"migration.{key}={str(profile.parameters[name]).lower()}")
+            value = profile.parameters[name]
+            if name == "max-bandwidth" and isinstance(value, int):
+                value = rate_limit(value)
+            told.append(f"migration.{key}={str(value).lower()}")
     return told
 
 

@@ -35,6 +35,11 @@ def test_parameters_are_those_of_the_vm() -> None:
     assert migration.multifd_channels == 2  # QEMU's default where the capability is on
 
 
+def test_no_limit_as_libvirt_sets_it_is_none() -> None:
+    profile = profile_with(parameters={"max-bandwidth": 9223372036853727232})
+    assert host_of(profile).config.migration.max_bandwidth == 0
+
+
 def test_auto_converge_is_on_only_where_the_vm_has_it_on() -> None:
     assert not host_of(profile_with(capabilities=())).config.migration.auto_converge
     assert host_of(profile_with()).config.migration.auto_converge  # nothing is known
