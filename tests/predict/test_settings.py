@@ -89,10 +89,22 @@ def test_what_no_profile_is_predicted_with(override: str) -> None:
         ({"parameters": SHOWN}, [], "auto-converge is on"),
         ({}, [], "KVM tracks writes as tracking=kvm_manual"),
         ({"capabilities": ("xbzrle",)}, [], "xbzrle: on in this VM, and not simulated"),
+        ({"capabilities": ("x-ignore-shared",)}, [], "x-ignore-shared: on in this VM"),
+        (
+            {"capabilities": ("multifd",), "parameters": {"multifd-compression": "zstd"}},
+            [],
+            "multifd-compression zstd: on in this VM",
+        ),
+        ({"capabilities": ("multifd",), "qemu": (4, 2, 0)}, [], "multifd: on in this VM"),
     ],
 )
 def test_assumptions_are_said(more: dict[str, Any], overrides: list[str], words: str) -> None:
     assert any(words in line for line in host_of(profile_with(**more), overrides).assumptions)
+
+
+def test_multifd_of_a_qemu_that_is_simulated_as_an_older_one_is_no_error() -> None:
+    host = host_of(profile_with(capabilities=("multifd",), qemu=(4, 2, 0)))
+    assert host.config.migration.multifd_channels == 0
 
 
 def test_what_is_said_is_not_assumed() -> None:
