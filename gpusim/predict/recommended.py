@@ -314,4 +314,8 @@ def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    return in_words(config, memory_bytes, total.high if prediction.heavy.converges else None)
+    heavy = (
+        prediction.heavy
+    )  # where some do not converge, the band's end is that of the others alone
+    high_s = max(total.high, heavy.summary.total_time_s) if heavy.converges else None
+    return in_words(config, memory_bytes, high_s)
