@@ -68,6 +68,14 @@ def bytes_per_s(key: str, value: Any, *, zero_allowed: bool = False) -> float:
     return rate
 
 
+def rate_limit(max_bandwidth: int) -> int:
+    """A VM's max-bandwidth; 0, no limit, where no wire is so fast, as libvirt sets 2^63 less a MiB for none.
+
+    Source: libvirt's src/qemu/qemu_domain.h:QEMU_DOMAIN_MIG_BANDWIDTH_MAX.
+    """
+    return 0 if max_bandwidth > FASTEST else max_bandwidth
+
+
 def duration_ns(key: str, value: Any) -> int:
     """Nanoseconds of a duration above 0."""
     time_ns = parsed(key, value, parse_ns, '"5s", "20min" or a number of seconds')

@@ -491,7 +491,8 @@ def _downtime(config: Config) -> Iterator[_Question]:
 def _throttle(config: Config, now: Summary) -> Iterator[_Question]:
     """The steps that the throttle takes; none at all is auto-converge switched off.
 
-    A run whose throttle did not reach a limit is the run that it is under any higher one.
+    A run whose throttle did not reach a limit is the run that it is under any lower one that it did not exceed. It
+    is not the run without auto-converge, which has no fallback sync either.
     """
     migration = config.migration
     if policies_of(migration):
@@ -504,6 +505,7 @@ def _throttle(config: Config, now: Summary) -> Iterator[_Question]:
         steps = set()
     reached = {now.max_throttle_percent} if now.verdict == "converged" else set()
     values = sorted({0, HIGHEST_THROTTLE, limit} | steps | reached)
+    alike = {one for one in values for least in reached if max(least, 1) <= one <= limit}
 
     def applied(made: Config, percent: float) -> Config:
         on = replace(made.migration, auto_converge=percent > 0)
@@ -517,7 +519,7 @@ def _throttle(config: Config, now: Summary) -> Iterator[_Question]:
         now_text=str(limit),
         values=tuple(map(float, values)),
         now=values.index(limit),
-        known=tuple(values.index(percent) for percent in {limit} | reached),
+        known=tuple(values.index(percent) for percent in sorted({limit} | alike)),
         applied=applied,
         text=lambda percent: f"{percent:.0f}",
         also=lambda percent: "migration.auto_converge=true" if percent and not limit else "",

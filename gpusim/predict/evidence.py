@@ -37,9 +37,9 @@ class Evidence:
 
     QEMU says how many MiB a second became dirty, without the fraction: a whole rate r over T seconds
     means from r T to just below (r + 1) T MiB. Of a sample it is the interval of those counts that give r.
-    A rate with a fraction was not rounded.
+    A rate with a fraction was not rounded. Of a dirty ring it is a sum of rates that were rounded for each vCPU.
 
-    Source: migration/dirtyrate.c:update_dirtyrate, do_calculate_dirtyrate.
+    Source: migration/dirtyrate.c:update_dirtyrate, do_calculate_dirtyrate, calculate_dirtyrate_dirty_ring.
 
     Attributes:
         seconds: [n] that the vCPUs ran.
@@ -179,6 +179,7 @@ def _edges(profile: Profile, one: Measurement) -> tuple[float, float]:
     if one.dirty_rate % 1:
         count = one.dirty_rate * in_sample
         return (count - 0.5) * step, (count + 0.5) * step
+    rounded = profile.vcpus if profile.mode == "dirty-ring" else 1  # rates that are added up
     low = np.ceil(one.dirty_rate * in_sample - 1e-9)
-    high = max(np.ceil((one.dirty_rate + 1) * in_sample - 1e-9), low + 1)
+    high = max(np.ceil((one.dirty_rate + rounded) * in_sample - 1e-9), low + 1)
     return (low - 0.5) * step, (high - 0.5) * step

@@ -89,6 +89,14 @@ def notes(advice: Advice) -> list[str]:
             those = ", ".join(value + unit for value in limit.exceptions)
             said.append(f"{limit.too_hard}{unit} does not converge, though {those} does.")
     guests = (advice.typical, advice.heavy)
+    untried = [
+        f"{one.key}={one.value}"
+        for guest in guests
+        for one in guest.ways_out
+        if one.outcome == "not_tried"
+    ]
+    if untried:
+        said.append(f"Time was up before {_listed(list(dict.fromkeys(untried)))} had been tried.")
     if not all(limit.finished for guest in guests for limit in guest.limits):
         said.append(FOOTNOTE)
     if any(guest.now is None for guest in guests):
@@ -265,6 +273,8 @@ def _nothing_better(found: Better) -> str:
     """A goal that is served as it is, or a deadline that nothing keeps."""
     assert found.now is not None
     deadline_s, now = found.deadline_s, found.now
+    if deadline_s is None and now.verdict != "converged":
+        return f"None of {found.runs} settings makes it converge."
     if deadline_s is None or (now.verdict == "converged" and now.total_time_s <= deadline_s):
         within = "" if deadline_s is None else f" within {style.duration(deadline_s)}"
         return f"{GOALS[found.goal]}{within}: nothing better than what is set in {found.runs} runs."
@@ -304,4 +314,8 @@ def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    return in_words(config, memory_bytes, total.high if prediction.heavy.converges else None)
+    heavy = (
+        prediction.heavy
+    )  # where some do not converge, the band's end is that of the others alone
+    high_s = max(total.high, heavy.summary.total_time_s) if heavy.converges else None
+    return in_words(config, memory_bytes, high_s)

@@ -190,7 +190,8 @@ def _better(prediction: Prediction, better: Better | None) -> list[str]:
     if better is None:
         return []
     rows = recommended.better_rows(prediction, better)
-    found = table(rows[0], rows[1:], "Of the middle guest.") if rows else ""
+    whose = "Of the heavy guest." if better.of_heavy else "Of the middle guest."
+    found = table(rows[0], rows[1:], whose) if rows else ""
     body = found + _paragraphs(recommended.better_notes(better))
     return [section("better", "Better settings", body)]
 

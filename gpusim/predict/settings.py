@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpusim.checks import rate_limit
 from gpusim.config import Config, ConfigError, VmConfig, WorkloadConfig
 from gpusim.predict.profile import Profile
 from gpusim.qemu.versions import VERSIONS, nearest
@@ -33,7 +34,16 @@ PARAMETERS = {  # QEMU's name -> ours
     "max-cpu-throttle": "max_cpu_throttle",
 }
 # Capabilities that change what is sent or how the guest is slowed, and are not simulated.
-FOREIGN = ("background-snapshot", "compress", "dirty-limit", "postcopy-ram", "xbzrle")
+FOREIGN = (
+    "background-snapshot",
+    "compress",
+    "dirty-limit",
+    "mapped-ram",
+    "postcopy-ram",
+    "x-colo",
+    "x-ignore-shared",
+    "xbzrle",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +121,16 @@ def _told(profile: Profile) -> list[str]:
     if profile.capabilities is not None:
         on = "auto-converge" in profile.capabilities
         told.append(f"migration.auto_converge={str(on).lower()}")
-        if "multifd" in profile.capabilities:
+        if "multifd" in profile.capabilities and VERSIONS[version].has_multifd:
             channels = profile.parameters.get("multifd-channels", 2)
             told.append(f"migration.multifd_channels={channels}")
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:
-            told.append(f"migration.{key}={str(profile.parameters[name]).lower()}")
+            value = profile.parameters[name]
+            if name == "max-bandwidth" and isinstance(value, int):
+                value = rate_limit(value)
+            told.append(f"migration.{key}={str(value).lower()}")
     return told
 
 
@@ -142,7 +155,20 @@ def _assumptions(profile: Profile, overrides: Sequence[str], tracking: str) -> l
         found.append(
             f"KVM tracks writes as tracking={tracking}, QEMU's default; tracking=dirty_ring where the ring is on"
         )
-    foreign = sorted(set(FOREIGN).intersection(profile.capabilities or ()))
+    foreign = _foreign(profile)
     if foreign:
         found.append(f"{', '.join(foreign)}: on in this VM, and not simulated")
+    return found
+
+
+def _foreign(profile: Profile) -> list[str]:
+    """What is on in a VM and not simulated."""
+    on = set(profile.capabilities or ())
+    found = sorted(on.intersection(FOREIGN))
+    if "multifd" in on:
+        packed = profile.parameters.get("multifd-compression", "none")
+        if packed != "none":
+            found.append(f"multifd-compression {packed}")
+        if profile.qemu and not VERSIONS[nearest(profile.qemu)].has_multifd:
+            found.append("multifd")  # 4.x is simulated as what came before it
     return found

@@ -167,7 +167,11 @@ def _opening(prediction: Prediction) -> str:
     surely = max(prediction.probability, 1 - prediction.probability) >= SURE
     if prediction.converges:
         return "Converges" if surely else "Probably converges"
-    return "Does not converge" if surely else "Probably does not converge"
+    middle = prediction.middle.summary
+    said = "does not converge"
+    if middle.verdict == "time_limit":  # it might have, later
+        said = f"is not over within {style.duration(middle.total_time_s)}"
+    return said.capitalize() if surely else f"Probably {said}"
 
 
 def _reason(member: Member) -> str:

@@ -23,6 +23,7 @@ from gpusim.predict.profile import (
 MEASURED = ("2", "measured")  # VIR_DOMAIN_DIRTYRATE_MEASURED, and libvirt's first word for it
 PAIR = re.compile(r"\s*([\w.-]+)=(.*?)\s*")
 DOMINFO = re.compile(r"\s*(CPU\(s\)|Max memory|Used memory):\s+(\d+)(?: KiB)?\s*")
+OF_A_VCPU = re.compile(r"dirtyrate\.vcpu\.\d+\.megabytes_per_second")
 DOMAIN = re.compile(r"\s*Domain: '(.*)'\s*")
 
 
@@ -73,7 +74,7 @@ def from_domstats(
     profile = Profile(
         source=f"virsh domstats of {', '.join(names) or 'a VM'}",
         memory_bytes=memory_bytes,
-        vcpus=vcpus or _whole(told, "CPU(s)", "vcpu.current") or 1,
+        vcpus=vcpus or _whole(told, "CPU(s)", "vcpu.current") or _measured_vcpus(told) or 1,
         mode=mode,
         sample_pages=SAMPLES_PER_GIB if mode == "page-sampling" else None,
         measurements=tuple(
@@ -102,6 +103,11 @@ def _told(text: str) -> dict[str, str]:
 def _whole(told: Mapping[str, str], *names: str) -> int:
     """The first of them that is a whole number, 0 if none is: a log may be cut off."""
     return next((int(told[name]) for name in names if told.get(name, "").isdecimal()), 0)
+
+
+def _measured_vcpus(told: Mapping[str, str]) -> int:
+    """vCPUs that a dirty ring was measured of, each by itself."""
+    return sum(bool(OF_A_VCPU.fullmatch(name)) for name in told)
 
 
 def _runs(path: str | Path, text: str) -> list[dict[str, str]]:

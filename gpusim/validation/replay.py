@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gpusim.checks import rate_limit
 from gpusim.config import (
     BackendConfig,
     Config,
@@ -169,7 +170,7 @@ def _migration(recording: Recording) -> MigrationConfig:
     return MigrationConfig(
         version=nearest(recording.qemu),
         auto_converge=recording.auto_converge,
-        max_bandwidth=parameters["max-bandwidth"],
+        max_bandwidth=rate_limit(parameters["max-bandwidth"]),
         downtime_limit=parameters["downtime-limit"],
         avail_switchover_bandwidth=parameters.get("avail-switchover-bandwidth", 0),
         throttle_trigger_threshold=parameters["throttle-trigger-threshold"],

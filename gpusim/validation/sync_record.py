@@ -66,7 +66,8 @@ def _sent_pages(recording: Recording, time_s: float) -> float:
         before_s, before = after_s, after
     else:
         return float(before)
-    if sample.mbps * MBIT >= 8 * recording.parameters["max-bandwidth"]:
+    limit = recording.parameters["max-bandwidth"]
+    if 0 < 8 * limit <= sample.mbps * MBIT:
         windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
         windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
         share = windows_before / (windows_before + windows_after)

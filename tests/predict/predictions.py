@@ -24,6 +24,7 @@ WRITERS = (
 )
 REASONS = {
     "converged": "converged after a while; downtime 120 ms of 300 ms allowed",
+    "time_limit": "still migrating after a day of simulated time; raise limit.simulated to go on",
     "not_converged": "the throttle is at its maximum of 99 %, and what remains stays",
 }
 

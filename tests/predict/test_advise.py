@@ -209,6 +209,24 @@ def test_a_calm_guest_needs_no_throttle() -> None:
     assert "dirty_rate" not in limits_of(idle)
 
 
+def test_no_throttle_at_all_is_the_run_without_auto_converge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second pass of 6 s has a fallback sync, and no throttle; without auto-converge it has neither."""
+    found = asked_only(
+        monkeypatch,
+        "max_cpu_throttle",
+        guest(1400, 900, bandwidth="50Mbit/s", throttle_trigger_threshold=100),
+    )
+    assert found.now is not None
+    assert found.now.max_throttle_percent == 0 < found.now.fallback_sync_count
+    limit = limits_of(found)["max_cpu_throttle"]
+    assert limit.found == "0"
+    assert limit.finished
+    assert limit.outcome is not None
+    assert limit.outcome.fallback_sync_count == 0
+
+
 def test_what_the_fallback_sync_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass of 64 MiB takes 11 s on 50 Mbit/s, and fallback syncs come within it."""
     slow = guest(1e5, limit_s=900, bandwidth="50Mbit/s")

@@ -90,6 +90,16 @@ def test_a_rate_is_an_interval_of_counts_and_holds_the_count_it_came_from() -> N
             assert (inside == (rates == rate)).all()
 
 
+def test_a_dirty_ring_is_rounded_for_each_vcpu() -> None:
+    """Eight vCPUs that dirty 1.9 MiB/s each are told as 8 MiB/s, not as 15."""
+    measured = Measurement(seconds=10.0, dirty_rate=8 * int(1.9))
+    profile = Profile(
+        source="", memory_bytes=2**30, vcpus=8, mode="dirty-ring", measurements=(measured,)
+    )
+    seen = evidence(profile)
+    assert seen.low[0] < 8 * 1.0 * 10 * 256 < 8 * 1.9 * 10 * 256 < seen.high[0] <= 16 * 10 * 256
+
+
 def test_rounding_is_no_error_of_a_long_period() -> None:
     """3.9 MiB/s over 60 s are told as 3: the fit is not drawn to 180 MiB."""
     truth = (Truth("random", 59000, 30000),)  # 230 MiB, all of it dirty long before

@@ -60,6 +60,16 @@ def test_the_headline_tells_what_the_guest_loses() -> None:
     assert story.title(found) == "Converges in 101 s; the guest loses 46 % of its CPU"
 
 
+def test_what_is_only_too_slow_is_not_said_not_to_converge() -> None:
+    late = [
+        replace(one, summary=replace(one.summary, verdict="time_limit", total_time_s=86400.0))
+        for one in predictions.members(0, 5)
+    ]
+    assert story.title(predictions.prediction(members=tuple(late))) == "Is not over within 24 h"
+    some = (*predictions.members(2, 2), *late)
+    assert story.title(predictions.prediction(members=some)) == "Probably is not over within 24 h"
+
+
 def test_which_qemu_decides() -> None:
     def first(**fields: Any) -> str:
         known = predictions.profile(**fields)

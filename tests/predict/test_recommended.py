@@ -11,6 +11,7 @@ import pytest
 from gpusim.predict import recommended
 from gpusim.predict.page import document, lines
 from gpusim.predict.report import foreword_of
+from gpusim.records import Alternative
 from tests.predict import advised, predictions
 
 
@@ -106,6 +107,12 @@ def test_what_is_not_finished_is_no_result() -> None:
     assert [row[2] for row in rows] == ["1.2x to 2x *", "not found yet *"]
 
 
+def test_a_way_out_that_time_did_not_suffice_for_is_told() -> None:
+    untried = Alternative(key="migration.auto_converge", value="true", outcome="not_tried")
+    notes = recommended.notes(advised.advice(advised.stuck(ways_out=(untried,))))
+    assert "Time was up before migration.auto_converge=true had been tried." in notes
+
+
 def test_what_the_fallback_sync_brings() -> None:
     sync = advised.converging().fallback_sync
     assert sync is not None
@@ -162,6 +169,11 @@ def test_what_a_search_did_not_find_is_said() -> None:
     assert late.startswith("Time was up")
 
 
+def test_settings_with_which_nothing_converges_are_not_said_to_serve() -> None:
+    nothing = advised.better(settings={}, outcome=None, gain=None, now=advised.DOES_NOT)
+    assert recommended.better_notes(nothing) == ["None of 64 settings makes it converge."]
+
+
 def test_a_deadline_that_nothing_keeps_is_not_said_to_be_kept() -> None:
     nothing = {"settings": {}, "outcome": None, "gain": None, "of_heavy": True}
     slow = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
@@ -201,6 +213,21 @@ def test_both_pages_show_better_settings() -> None:
     assert "<td>14Gbit/s (90 s, throttle 50 %)</td>" in "".join(
         foreword_of(prediction, advised.advice(advised.stuck()), None, b"").sections
     )
+
+
+def test_a_timeout_is_not_shorter_than_what_nineteen_in_twenty_take() -> None:
+    """Of 100 the 95 that converge do in 101 to 195 s: 5 % of those are a tenth of all."""
+    nova = recommended.words(predictions.prediction(95, 100), None)["OpenStack Nova"].lines
+    timeout = next(int(one.split()[-1]) for one in nova if "completion_timeout" in one)
+    assert timeout * 2 >= 195  # Nova's least are 2 GiB
+
+
+@pytest.mark.parametrize("of_heavy", [False, True])
+def test_the_report_says_whose_the_better_settings_are(of_heavy: bool) -> None:
+    better = advised.better(deadline_s=200.0, of_heavy=of_heavy)
+    sections = "".join(foreword_of(predictions.prediction(), None, better, b"").sections)
+    assert ("Of the heavy guest." in sections) == of_heavy
+    assert ("Of the middle guest." in sections) != of_heavy
 
 
 def test_advice_comes_back_from_json() -> None:

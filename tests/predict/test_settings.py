@@ -35,6 +35,11 @@ def test_parameters_are_those_of_the_vm() -> None:
     assert migration.multifd_channels == 2  # QEMU's default where the capability is on
 
 
+def test_no_limit_as_libvirt_sets_it_is_none() -> None:
+    profile = profile_with(parameters={"max-bandwidth": 9223372036853727232})
+    assert host_of(profile).config.migration.max_bandwidth == 0
+
+
 def test_auto_converge_is_on_only_where_the_vm_has_it_on() -> None:
     assert not host_of(profile_with(capabilities=())).config.migration.auto_converge
     assert host_of(profile_with()).config.migration.auto_converge  # nothing is known
@@ -84,10 +89,22 @@ def test_what_no_profile_is_predicted_with(override: str) -> None:
         ({"parameters": SHOWN}, [], "auto-converge is on"),
         ({}, [], "KVM tracks writes as tracking=kvm_manual"),
         ({"capabilities": ("xbzrle",)}, [], "xbzrle: on in this VM, and not simulated"),
+        ({"capabilities": ("x-ignore-shared",)}, [], "x-ignore-shared: on in this VM"),
+        (
+            {"capabilities": ("multifd",), "parameters": {"multifd-compression": "zstd"}},
+            [],
+            "multifd-compression zstd: on in this VM",
+        ),
+        ({"capabilities": ("multifd",), "qemu": (4, 2, 0)}, [], "multifd: on in this VM"),
     ],
 )
 def test_assumptions_are_said(more: dict[str, Any], overrides: list[str], words: str) -> None:
     assert any(words in line for line in host_of(profile_with(**more), overrides).assumptions)
+
+
+def test_multifd_of_a_qemu_that_is_simulated_as_an_older_one_is_no_error() -> None:
+    host = host_of(profile_with(capabilities=("multifd",), qemu=(4, 2, 0)))
+    assert host.config.migration.multifd_channels == 0
 
 
 def test_what_is_said_is_not_assumed() -> None:

@@ -105,3 +105,13 @@ def test_a_log_without_the_vms_size_is_refused(tmp_path: Path) -> None:
         load_domstats(log, None, None)
     with pytest.raises(ProfileError, match="cannot be read"):
         load_domstats(tmp_path / "none", None, None)
+
+
+def test_vcpus_are_those_whose_ring_was_measured_where_nothing_else_tells() -> None:
+    ring = "".join(
+        run(seconds, 8, start=1000 + seconds, mode="dirty-ring")
+        + "  dirtyrate.vcpu.1.megabytes_per_second=4\n"
+        for seconds in (1, 5, 10)
+    )
+    assert from_domstats(ring, "log", 2**30).vcpus == 2
+    assert from_domstats(DOMINFO + ring, "log").vcpus == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_memory_parameters_and_zero_pages_are_those_of_the_recording() -> None:
     assert config.migration.max_cpu_throttle == 40
     assert config.limit.simulated == 150
     assert not replay_config(recorded("no-autoconverge.qemu10.a")).migration.auto_converge
+
+
+def test_no_limit_as_libvirt_sets_it_is_none() -> None:
+    recording = recorded("max-40.qemu10.a")
+    unlimited = recording.parameters | {"max-bandwidth": 9223372036853727232}
+    assert replay_config(replace(recording, parameters=unlimited)).migration.max_bandwidth == 0
 
 
 def test_the_writer_is_the_recorded_guest() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def test_pages_that_were_sent_before_a_sync_are_those_that_qemu_tells(case: str)
     assert len(errors) >= 5
     assert statistics.median(errors) <= 2  # the page under way
     assert max(errors) < 1.5 * window  # a window that was late
+
+
+def test_without_a_limit_no_window_is_sent_at_once() -> None:
+    recording = unknown("uniform-mid.qemu10.a", trace=True)
+    none, high = (
+        sync_record.syncs(
+            replace(recording, parameters={**recording.parameters, "max-bandwidth": limit})
+        )
+        for limit in (0, 10**15)
+    )
+    assert none == high
 
 
 def test_a_period_that_goes_on_is_not_counted_twice() -> None:
