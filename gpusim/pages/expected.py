@@ -127,11 +127,15 @@ class ExpectedKernels:
             fits = [all(b.less(*one).limit >= 0 for b in budgets) for one in ((1, 0), (0, 1))]
             taken_normal = int(there[0] > 0 and fits[0])
             taken_zero = int(there[1] > 0 and fits[1] and not taken_normal)
+        # Parts were rounded down, so that a chunk may hold pages of which its shares know nothing any more.
+        unknown = piece == len(pages) and not page and not taken_normal + taken_zero
+        if unknown:
+            taken_normal, taken_zero = _fitting(there, budgets)
         self._send(self._shares[:, low : low + piece], 1.0)
         self._normal_pages[chunk] -= taken_normal
         self._zero_pages[chunk] -= taken_zero
         if piece == len(pages):
-            return CHUNK_PAGES, taken_normal, taken_zero
+            return CHUNK_PAGES - unknown, taken_normal, taken_zero
         slot = int(self._borders[low + piece] + part * pages[piece])
         slot = min(max(slot, start + page), end - 1)
         self._send_up_to(low + piece, slot, part)
@@ -265,6 +269,13 @@ def _sample(step: Step, most: int) -> Step:
         inverted=cells.inverted[chosen],
     )
     return Step(step.op, sampled, np.arange(len(chunks)))
+
+
+def _fitting(there: tuple[int, int], budgets: Sequence[Budget]) -> tuple[int, int]:
+    """Of so many normal and zero pages those that every budget lasts for."""
+    normal = min([there[0], *(max(0, b.limit) // b.normal for b in budgets if b.normal)])
+    left = [b.less(normal, 0) for b in budgets]
+    return normal, min([there[1], *(max(0, b.limit) // b.zero for b in left if b.zero)])
 
 
 def _lasts(cost: FloatArray, limit: int) -> float:

@@ -27,6 +27,8 @@ from gpusim import (
     simulate,
 )
 from gpusim.layout import CHUNK_PAGES, Layout, Strokes
+from gpusim.pages.budget import Budget
+from gpusim.pages.expected import NORMAL, ExpectedKernels
 from gpusim.pages.pages import Pages
 from gpusim.plan import expectation, plan
 from gpusim.scenario import resolve
@@ -164,3 +166,17 @@ def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> Non
         assert (pages.zero >= 0).all()
         assert (pages.normal + pages.zero <= layout.chunk_pages).all()
         assert pages.pending == int((pages.normal + pages.zero).sum())
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_no_page_is_left_for_ever_when_few_fit_at_a_time(share: float) -> None:
+    """A share of the pages waits; each take rounds down, and what that leaves is found the next time round."""
+    kernels = ExpectedKernels(1, log=False, zero=False)
+    kernels.fill("dirty", np.array([0]), np.array([CHUNK_PAGES]))
+    kernels._shares[NORMAL] = share
+    left, page, takes = round(share * CHUNK_PAGES), 0, 0
+    kernels._normal_pages[0] = left
+    while left and takes < 3000:
+        page, normal, _ = kernels.clear_in_chunk(0, page % CHUNK_PAGES, [Budget(1759, 10, 1)])
+        left, takes = left - normal, takes + 1
+    assert left == 0
