@@ -15,6 +15,7 @@ from gpusim.live.signals import ended_by_signals, interruptible
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
 QEMU = "qemu-system-x86_64"
+SAMPLING = "page-sampling"
 MOST_REPEATS = 26  # letters of a file's name
 
 
@@ -55,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         "--measure",
         choices=("quick", "full"),
         help="measure the dirty rate before, as gpusim-predict does: a profile in the recording",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=(SAMPLING, "dirty-bitmap"),
+        help="with --measure: of calc-dirty-rate; default: page-sampling",
     )
     parser.add_argument(
         "--out",
@@ -140,10 +146,11 @@ def _check_together(options: argparse.Namespace) -> None:
         ("limit", "qmp"),
         ("events", "libvirt"),
         ("name", "qmp or libvirt"),
+        ("mode", "measure"),
     ):
         given = getattr(options, option)
         if given is not None and not any(getattr(options, key) for key in wanted.split(" or ")):
-            means = wanted.replace("libvirt", "--libvirt").replace("qmp", "--qmp")
+            means = " or ".join(f"--{key}" for key in wanted.split(" or "))
             reject(f"--{option.replace('_', '-')}", given, f"goes with {means}")
     if options.qmp and options.libvirt:
         reject("--libvirt", options.libvirt, "converts logs, --qmp watches; name one of them")
@@ -193,13 +200,16 @@ def _record(options: argparse.Namespace) -> int:
     if options.scenario is None:
         reject("SCENARIO", "none", f"name one of {', '.join(names())}, or a .yaml file")
     scenario = load_scenario(options.scenario, options.overrides)
+    mode = options.mode or SAMPLING
+    if mode != SAMPLING and scenario.accelerator == "tcg":
+        reject("--mode", mode, f"under TCG it counts nothing; expected {SAMPLING}")
     check_folder(options.out)
     require_qmp()
     program(options.qemu or QEMU)
     for _ in range(options.repeats or 1):
         print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)
         with line() as tell:
-            recording = record(scenario, options.qemu or QEMU, tell, options.measure)
+            recording = record(scenario, options.qemu or QEMU, tell, options.measure, mode)
             document = ended_by_signals(recording)
         path = write_recording(document, options.out, Path(options.scenario).stem)
         print(summary(document, path), flush=True)

@@ -62,7 +62,11 @@ class Seen:
 
 
 async def record(
-    scenario: Scenario, qemu: str, tell: Telling, measuring: Measuring = None
+    scenario: Scenario,
+    qemu: str,
+    tell: Telling,
+    measuring: Measuring = None,
+    mode: str = "page-sampling",
 ) -> dict[str, Any]:
     """Record one migration; nothing of it is left but what is returned.
 
@@ -71,6 +75,7 @@ async def record(
         tell: takes a line now and then of how far it is.
         measuring: whether the VM's dirty rate is measured before, quickly or fully; the recording
             then holds the profile.
+        mode: in which it is measured; gpusim-predict's.
 
     Raises:
         LiveError: whatever went wrong, in one line.
@@ -82,20 +87,20 @@ async def record(
         accelerator=scenario.accelerator,
     ) as machine:
         try:
-            return await _recorded(machine, scenario, tell, measuring)
+            return await _recorded(machine, scenario, tell, measuring, mode)
         except MonitorClosedError:
             raise LiveError(f"no recording: {await how_it_ended(machine)}") from None
 
 
 async def _recorded(
-    machine: Machine, scenario: Scenario, tell: Telling, measuring: Measuring
+    machine: Machine, scenario: Scenario, tell: Telling, measuring: Measuring, mode: str
 ) -> dict[str, Any]:
     monitor = machine.monitor
     capabilities = await set_capabilities(monitor, scenario.capabilities)
     parameters = await set_parameters(monitor, scenario.parameters)
     tell("booting")
     ready, flat_out_per_s = await _boot(machine)
-    profile = await _profile(machine, tell, measuring)
+    profile = await _profile(machine, tell, measuring, mode)
     tell("counting writes before the migration")
     before_per_s = await _pace(machine, scenario.before_s)
     with sink() as uri:
@@ -186,12 +191,14 @@ async def _boot(machine: Machine) -> tuple[str, float]:
     )
 
 
-async def _profile(machine: Machine, tell: Telling, measuring: Measuring) -> dict[str, Any]:
+async def _profile(
+    machine: Machine, tell: Telling, measuring: Measuring, mode: str
+) -> dict[str, Any]:
     """What calc-dirty-rate says of the guest, as gpusim-predict --measure would find it."""
     if measuring is None:
         return {}
     vm = await looked_at(machine.monitor)
-    plan = planned(vm, "page-sampling", quick=measuring == "quick")
+    plan = planned(vm, mode, quick=measuring == "quick")
     return {"profile": (await measured(machine.monitor, vm, plan, tell)).document()}
 
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from gpusim.validation.recording import (
 )
 from gpusim.validation.report import error_percent
 
-PROFILED = SHIPPED / "predict"
+PROFILED = SHIPPED / "predict"  # under TCG
+PROFILED_KVM = SHIPPED / "predict_kvm"
 WIRE = ("link=unlimited",)  # what the person who migrates knows of the host
 
 
@@ -144,6 +145,14 @@ def summary(found: Sequence[Judged]) -> str:
     )
 
 
+def by_accelerator(found: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """A guest under TCG shares its cores with the migration, one under KVM does not: each is judged by itself."""
+    sets: dict[str, list[Judged]] = {}
+    for one in found:
+        sets.setdefault(one.recording.accelerator, []).append(one)
+    return sets
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run `gpusim-validate profiles`; returns its exit code: 0, or 2 for bad input."""
     options = _parser().parse_args(arguments)
@@ -152,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {options.json}: {message}", file=sys.stderr)
         return 2
     try:
-        found = judged(options.paths or [PROFILED])
+        found = judged(options.paths or [PROFILED, PROFILED_KVM])
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -162,11 +171,14 @@ def main(arguments: Sequence[str]) -> int:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
-    print(f"\n{summary(found)}")
+    sets = by_accelerator(found)
+    print()
+    for accelerator, ones in sets.items():
+        print(f"under {accelerator.upper()}: {summary(ones)}")
     if options.json is not None:
         document = {
             "rows": [dict(zip(HEAD, cells(one), strict=True)) for one in found],
-            "summary": figures(found),
+            "summary": {accelerator: figures(ones) for accelerator, ones in sets.items()},
         }
         write_text(options.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return 0

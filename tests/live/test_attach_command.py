@@ -105,6 +105,12 @@ def test_logs_of_virsh_are_converted(tmp_path: Path) -> None:
         (["small", "--limit", "3"], 2, "goes with --qmp"),
         (["--events", "x"], 2, "goes with --libvirt"),
         (["small", "--name", "x"], 2, "goes with --qmp or --libvirt"),
+        (["small", "--mode", "dirty-bitmap"], 2, "goes with --measure"),
+        (
+            ["small", "--measure", "quick", "--mode", "dirty-bitmap"],
+            2,
+            "--mode = dirty-bitmap: under TCG it counts nothing",
+        ),
         (["--qmp", "none.sock", "--trace-log", "none.log"], 1, "none.log: cannot be read"),
     ],
 )

@@ -8,7 +8,14 @@ import pytest
 
 from gpusim.documents import places, with_tables
 from gpusim.published import report
-from gpusim.validation.document import TABLES, _changed, from_profiles, main, outcomes
+from gpusim.validation.document import (
+    TABLES,
+    _changed,
+    from_kvm_profiles,
+    from_profiles,
+    main,
+    outcomes,
+)
 from gpusim.validation.profiled import figures
 from tests.app.command import REPOSITORY
 
@@ -16,7 +23,9 @@ DOCUMENTS = [REPOSITORY / "docs" / "validation.md", REPOSITORY / "README.md"]
 QUICK = ("replay_figures", "replay", "awake")  # the others take more than some seconds
 # Predictions from a profile hang on the last bit of a fit, and so on the versions of numpy and scipy: they are
 # held to what is claimed of them.
-FROM_PROFILES = ("profiles", "profiles_figures", "profiles_headline")
+FROM_PROFILES = (
+    "profiles", "profiles_figures", "profiles_headline", "profiles_kvm", "profiles_kvm_figures",
+)  # fmt: skip
 EXACT = [name for name in TABLES if name not in FROM_PROFILES]
 ARGUMENTS = [*EXACT, "--check", "--documents", *map(str, DOCUMENTS)]
 
@@ -61,6 +70,14 @@ def test_predictions_from_a_profile_hold_what_is_claimed_of_them() -> None:
     assert found["verdict_right"] == 14
     assert found["within_band"] >= 11
     assert found["median_abs_error_percent"] < 10
+
+
+@pytest.mark.slow
+def test_predictions_from_a_profile_under_kvm_hold_what_is_claimed_of_them() -> None:
+    found = figures(from_kvm_profiles())
+    assert (found["migrations"], found["completed"]) == (12, 10)
+    assert found["verdict_right"] == 12
+    assert found["median_abs_error_percent"] < 5
 
 
 def test_a_check_writes_nothing_and_names_what_changed(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpusim.validation import cli, profiled
-from gpusim.validation.profiled import PROFILED, Judged, cells, figures, judged, summary
+from gpusim.validation.profiled import (
+    PROFILED,
+    PROFILED_KVM,
+    Judged,
+    by_accelerator,
+    cells,
+    figures,
+    judged,
+    summary,
+)
 from gpusim.validation.recording import RECORDER, find_recordings, load_recording
 
 pytest.importorskip("scipy")
@@ -37,6 +47,19 @@ def test_the_shipped_recordings_have_a_profile_each() -> None:
         assert recording.profile.mode == "page-sampling"
         assert recording.profile.qemu == (10, 0, 2)
         assert recording.profile.memory_bytes >= recording.ram_bytes
+
+
+def test_those_under_kvm_were_measured_in_both_modes() -> None:
+    recordings = [load_recording(path) for path in find_recordings(PROFILED_KVM)]
+    modes = Counter(one.profile.mode for one in recordings if one.profile is not None)
+    assert modes == {"page-sampling": 6, "dirty-bitmap": 6}
+    assert {one.accelerator for one in recordings} == {"kvm"}
+    assert sum(one.completed for one in recordings) == 10
+
+
+def test_each_accelerator_is_judged_by_itself(one: Judged) -> None:
+    kvm = replace(one, recording=replace(one.recording, accelerator="kvm"))
+    assert by_accelerator([one, kvm, one]) == {"tcg": [one, one], "kvm": [kvm]}
 
 
 def test_a_prediction_is_judged(one: Judged) -> None:
@@ -70,7 +93,7 @@ def test_the_command_prints_and_writes(
     path = tmp_path / "found.json"
     assert cli.main(["profiles", str(SHORT), "--json", str(path)]) == 0
     assert "long_downtime.qemu10.a" in capsys.readouterr().out
-    assert json.loads(path.read_text())["summary"]["completed"] == 1
+    assert json.loads(path.read_text())["summary"]["tcg"]["completed"] == 1
 
 
 def test_a_recording_without_a_profile_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
