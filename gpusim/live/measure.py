@@ -26,6 +26,7 @@ from gpusim.units import format_bytes
 SHORT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 QUICK_S = (*SHORT_S, *SHORT_S, 5.0, 10.0, *SHORT_S, *SHORT_S, 5.0, 10.0, *SHORT_S)
 LONG_S = (20.0, 30.0, 60.0)  # not in a quick measuring
+MODES_SINCE = (6, 2)  # mode (migration.json:calc-dirty-rate), and sample-pages is of 6.1
 MILLISECONDS_SINCE = (8, 2)  # calc-time-unit (migration.json:calc-dirty-rate)
 SAMPLED_PAGES = 65536  # of a VM that is no larger than its most and least samples allow
 LEAST_SAMPLES, MOST_SAMPLES = 128, 16384  # a GiB: MIN_SAMPLE_PAGE_COUNT, MAX_SAMPLE_PAGE_COUNT
@@ -133,6 +134,11 @@ def planned(vm: Vm, mode: str, *, quick: bool) -> Plan:
         raise LiveError(
             f"--mode {mode}: under TCG it counts nothing, as QEMU logs no writes for it there; "
             "expected page-sampling"
+        )
+    if vm.version < MODES_SINCE:
+        raise LiveError(
+            f"QEMU {'.'.join(map(str, vm.version))}: its calc-dirty-rate takes no mode; expected 6.2 or newer, or a "
+            "recording of an earlier migration as a profile (gpusim-record --qmp)"
         )
     milliseconds = vm.version >= MILLISECONDS_SINCE
     periods = QUICK_S if quick else QUICK_S + LONG_S

@@ -153,7 +153,9 @@ class Evidence:
 
 def evidence(profile: Profile) -> Evidence:
     """Of a profile."""
-    edges = np.array([_edges(profile, one) for one in profile.measurements]).reshape(-1, 2)
+    rounded = not any(one.dirty_rate % 1 for one in profile.measurements)  # as QEMU's rates are
+    edges = np.array([_edges(profile, one, rounded) for one in profile.measurements])
+    edges = edges.reshape(-1, 2)
     not_zero = profile.pages * (1 - profile.zero_share)
     once = (
         profile.mode != "dirty-ring"
@@ -170,16 +172,16 @@ def evidence(profile: Profile) -> Evidence:
     )
 
 
-def _edges(profile: Profile, one: Measurement) -> tuple[float, float]:
+def _edges(profile: Profile, one: Measurement, rounded: bool) -> tuple[float, float]:
     """The interval of counts that give a rate, half a count beyond them on either side; pages of the VM."""
     in_sample = (
         profile.sampled / profile.memory_bytes * MIB * one.seconds
     )  # counts in 1 MiB a second
     step = profile.pages / max(profile.sampled, 1)
-    if one.dirty_rate % 1:
+    if not rounded:
         count = one.dirty_rate * in_sample
         return (count - 0.5) * step, (count + 0.5) * step
-    rounded = profile.vcpus if profile.mode == "dirty-ring" else 1  # rates that are added up
+    added = profile.vcpus if profile.mode == "dirty-ring" else 1  # rates, each of which was rounded
     low = np.ceil(one.dirty_rate * in_sample - 1e-9)
-    high = max(np.ceil((one.dirty_rate + rounded) * in_sample - 1e-9), low + 1)
+    high = max(np.ceil((one.dirty_rate + added) * in_sample - 1e-9), low + 1)
     return (low - 0.5) * step, (high - 0.5) * step

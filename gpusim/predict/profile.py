@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpusim.qemu import names
 from gpusim.units import format_bytes, parse_bytes
 
 FORMAT = 1
@@ -21,9 +23,11 @@ MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
 SAMPLES_PER_GIB = 512  # QEMU's default; migration/dirtyrate.h:DIRTYRATE_DEFAULT_SAMPLE_PAGES
 LEAST_BLOCK = 128 * 2**10  # smaller blocks are not sampled (MIN_RAMBLOCK_SIZE)
 SHORTEST_S, LONGEST_S = 0.05, 60.0  # MIN_CALC_TIME_MS, MAX_CALC_TIME_MS
+MOST_PAGES = 2**50 // 512  # that can have been looked at
 LEAST_PERIODS = 3  # different ones; two points lie on any curve
-AGAIN = 1.05  # times a period: a repeat of it takes no longer
+AGAIN, AGAIN_S = 1.03, 0.01  # times a period, and so much more: a repeat of it takes no longer
 SEVERAL = f"{LEAST_PERIODS} or more, from less than a second to as long as a pass takes"
+SIMPLE = r"[\w .:/-]*"  # what a parameter of a migration can be
 ACCELERATORS = ("kvm", "tcg")
 
 
@@ -116,10 +120,10 @@ class Profile:
 
     @property
     def periods_s(self) -> list[float]:
-        """The different lengths that were measured, shortest first; a repeat differs by up to AGAIN."""
+        """The different lengths that were measured, shortest first; a repeat differs by some ms, or per cent."""
         found: list[float] = []
         for seconds in sorted(one.seconds for one in self.measurements):
-            if not found or seconds > AGAIN * found[-1]:
+            if not found or seconds > AGAIN * found[-1] + AGAIN_S:
                 found.append(seconds)
         return found
 
@@ -223,7 +227,7 @@ def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:
         zero_sampled=zero_sampled,
         zero_found=zero_found,
         utilisation=tuple(keys.share("utilisation", one) for one in keys.rows("utilisation")),
-        parameters=keys.mapping("parameters"),
+        parameters=keys.parameters(),
         capabilities=keys.capabilities(),
         notes=tuple(map(str, keys.rows("notes"))),
     )
@@ -344,20 +348,38 @@ class _Keys:
             self._reject(key, f"{value!r}; expected a list")
         return value
 
+    def parameters(self) -> dict[str, Any]:
+        found = self.mapping("parameters")
+        self._spelt("parameters", found, names.PARAMETERS)
+        for name, value in found.items():
+            if not (isinstance(value, bool | int | float) or re.fullmatch(SIMPLE, str(value))):
+                self._reject(
+                    "parameters", f"{name}: {value!r}; expected a number, a size or a word"
+                )
+        return found
+
     def capabilities(self) -> tuple[str, ...] | None:
         if self._found.get("capabilities") is None:
             return None
-        return tuple(map(str, self.rows("capabilities")))
+        found = tuple(map(str, self.rows("capabilities")))
+        self._spelt("capabilities", found, names.CAPABILITIES)
+        return found
+
+    def _spelt(self, key: str, found: Iterable[str], known: Collection[str]) -> None:
+        """Refuse a mistyped name, which would be passed over."""
+        for name in found:
+            right = names.meant(name, known)
+            if right is not None:
+                self._reject(key, f"{name}: QEMU has no such name; {right}?")
 
     def qemu(self) -> tuple[int, int, int] | None:
         value = self._found.get("qemu")
         if value is None:
             return None
-        parts = str(value).split(".")
-        if not (1 < len(parts) < 5 and all(part.isdecimal() for part in parts[:3])):
+        found = re.match(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?!\d)", str(value))
+        if found is None:
             self._reject("qemu", f'{value!r}; expected a version such as "9.2.0"')
-        major, minor, micro = (*map(int, parts[:3]), 0)[:3]
-        return major, minor, micro
+        return int(found[1]), int(found[2]), int(found[3] or 0)
 
     def sample_pages(self, mode: str) -> int | None:
         value = self._found.get("sample_pages")
@@ -377,7 +399,8 @@ class _Keys:
         if not pages:
             return 0, 0
         counts = [pages.get("sampled"), pages.get("zero")]
-        if not all(isinstance(one, int) for one in counts) or not 0 <= counts[1] <= counts[0]:  # type: ignore[operator]
+        whole = all(isinstance(one, int) and not isinstance(one, bool) for one in counts)
+        if not (whole and 0 <= counts[1] <= counts[0] <= MOST_PAGES):  # type: ignore[operator]
             self._reject(
                 "zero_pages",
                 f"{pages}; expected whole numbers sampled and zero, of which zero is smaller",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gpusim.checks import rate_limit
 from gpusim.config import Config, ConfigError, VmConfig, WorkloadConfig
 from gpusim.predict.profile import Profile
+from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, nearest
 
 LATEST = "qemu_10_1"
@@ -80,9 +81,7 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
     )
     config.workload = WorkloadConfig()
     config.plot = False
-    return Host(
-        config=config, assumptions=tuple(_assumptions(profile, overrides, config.tracking.mode))
-    )
+    return Host(config=config, assumptions=tuple(_assumptions(profile, overrides, config)))
 
 
 def check(overrides: Sequence[str]) -> None:
@@ -134,7 +133,7 @@ def _told(profile: Profile) -> list[str]:
     return told
 
 
-def _assumptions(profile: Profile, overrides: Sequence[str], tracking: str) -> list[str]:
+def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> list[str]:
     said = {override.lstrip("+~").partition("=")[0] for override in overrides}
     found = []
     if not any(key.partition(".")[0] == "link" for key in said):
@@ -153,11 +152,19 @@ def _assumptions(profile: Profile, overrides: Sequence[str], tracking: str) -> l
         found.append("auto-converge is on: the profile does not say")
     if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in said):
         found.append(
-            f"KVM tracks writes as tracking={tracking}, QEMU's default; tracking=dirty_ring where the ring is on"
+            f"KVM tracks writes as tracking={config.tracking.mode}, QEMU's default; tracking=dirty_ring where the ring is on"
         )
     foreign = _foreign(profile)
     if foreign:
         found.append(f"{', '.join(foreign)}: on in this VM, and not simulated")
+    strange = names.unknown(profile.parameters, names.PARAMETERS)
+    strange += names.unknown(profile.capabilities or (), names.CAPABILITIES)
+    if strange:
+        found.append(f"{', '.join(strange)}: names that are not known here, and passed over")
+    if not config.link.non_ram_downtime_ms:
+        found.append(
+            "the downtime is that of RAM alone: no profile knows what device state adds; link.non_ram_downtime_ms=..."
+        )
     return found
 
 

@@ -165,6 +165,11 @@ def test_before_8_2_periods_are_whole_seconds() -> None:
     assert max(new.periods_s) == 60
 
 
+def test_before_6_2_there_are_no_modes() -> None:
+    with pytest.raises(LiveError, match=r"QEMU 6\.1\.0: its calc-dirty-rate takes no mode"):
+        planned(vm_of(version=(6, 1, 0)), "page-sampling", quick=True)
+
+
 def test_quick_is_under_a_minute_and_full_under_three() -> None:
     quick, full = (planned(vm_of(), "dirty-bitmap", quick=one) for one in (True, False))
     assert max(quick.periods_s) == 10

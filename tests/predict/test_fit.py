@@ -100,6 +100,20 @@ def test_a_dirty_ring_is_rounded_for_each_vcpu() -> None:
     assert seen.low[0] < 8 * 1.0 * 10 * 256 < 8 * 1.9 * 10 * 256 < seen.high[0] <= 16 * 10 * 256
 
 
+def test_a_rate_of_nothing_among_rates_with_fractions_is_nothing() -> None:
+    """An earlier migration's syncs count pages; what a whole rate's rounding hides is not to be added."""
+    rates = ((1.0, 3.25), (10.0, 0.0))
+    found = evidence(
+        Profile(
+            source="a test",
+            memory_bytes=2**30,
+            measurements=tuple(Measurement(seconds=t, dirty_rate=rate) for t, rate in rates),
+        )
+    )
+    assert found.high[1] == pytest.approx(0.5)
+    assert found.high[0] == pytest.approx(3.25 * 256 + 0.5)
+
+
 def test_rounding_is_no_error_of_a_long_period() -> None:
     """3.9 MiB/s over 60 s are told as 3: the fit is not drawn to 180 MiB."""
     truth = (Truth("random", 59000, 30000),)  # 230 MiB, all of it dirty long before

@@ -118,8 +118,27 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ({"utilisation": [2]}, "utilisation: 2"),
         ({"utilisation": [0.5] * 5}, "utilisation of 5 vCPUs, and the VM has 4"),
         ({"zero_pages": {"sampled": 10, "zero": 11}}, "zero_pages"),
+        ({"zero_pages": {"sampled": True, "zero": 0}}, "zero_pages"),
+        ({"zero_pages": {"sampled": 10**400, "zero": 0}}, "zero_pages"),
+        (
+            {"parameters": {"max-bandwidth": [1]}},
+            "max-bandwidth: [1]; expected a number, a size or",
+        ),
+        ({"parameters": {"downtime-limit": "a=}"}}, "downtime-limit: 'a=}'; expected a number"),
         ({"zero_percent": 101}, "zero_percent: 101"),
         ({"colour": "red"}, "colour: no such key"),
+        (
+            {"parameters": {"max-bandwith": 1}},
+            "max-bandwith: QEMU has no such name; max-bandwidth?",
+        ),
+        (
+            {"parameters": {"max_bandwidth": 1}},
+            "max_bandwidth: QEMU has no such name; max-bandwidth?",
+        ),
+        (
+            {"capabilities": ["auto-convergence"]},
+            "auto-convergence: QEMU has no such name; auto-converge?",
+        ),
         ({"measurements": []}, "measurements: none"),
         ({"measurements": [{"seconds": 1}]}, r"measurements[0]"),
         ({"measurements": [{"seconds": float("nan"), "dirty_rate": 1}]}, "seconds: nan"),
@@ -157,3 +176,19 @@ def test_a_sample_of_zero_pages_is_not_taken_for_exact(tmp_path: Path) -> None:
     rows = [{"seconds": t, "dirty_rate": 512 / t} for t in (1, 5, 10)]
     path = written(tmp_path, document(measurements=rows, zero_pages={"sampled": 1000, "zero": 530}))
     assert load_profile(path).zero_share == 0.53
+
+
+@pytest.mark.parametrize("said", ["9.2.0", "9.2", "9.2.0-1", "9.2.0 (Debian 1:9.2.0+ds-2)"])
+def test_a_version_as_qemu_and_its_packagers_write_it(said: str, tmp_path: Path) -> None:
+    path = tmp_path / "vm.json"
+    path.write_text(json.dumps(document() | {"qemu": said}))
+    assert load_profile(path).qemu == (9, 2, 0)
+
+
+def test_repeats_of_a_period_are_no_other_length() -> None:
+    """QEMU measured 100 to 106 ms where it was asked for 100."""
+    lengths = (0.1, 0.106, 0.2, 0.206, 0.5, 0.504, 10.0, 10.004)
+    profile = exact_profile(uniform_pages(2**14, 2000), GIB, lengths)
+    assert profile.periods_s == [0.1, 0.2, 0.5, 10.0]
+    assert profile.repeated
+    assert not exact_profile(uniform_pages(2**14, 2000), GIB).repeated

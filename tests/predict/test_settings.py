@@ -96,6 +96,8 @@ def test_what_no_profile_is_predicted_with(override: str) -> None:
             "multifd-compression zstd: on in this VM",
         ),
         ({"capabilities": ("multifd",), "qemu": (4, 2, 0)}, [], "multifd: on in this VM"),
+        ({"parameters": {"warp-factor": 9}}, [], "warp-factor: names that are not known here"),
+        ({}, [], "the downtime is that of RAM alone"),
     ],
 )
 def test_assumptions_are_said(more: dict[str, Any], overrides: list[str], words: str) -> None:
@@ -109,7 +111,7 @@ def test_multifd_of_a_qemu_that_is_simulated_as_an_older_one_is_no_error() -> No
 
 def test_what_is_said_is_not_assumed() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=())
-    said = ["link=25gbit", "tracking=dirty_ring"]
+    said = ["link=25gbit", "link.non_ram_downtime_ms=20", "tracking=dirty_ring"]
     assert host_of(profile, said).assumptions == ()
 
 
