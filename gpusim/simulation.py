@@ -844,8 +844,8 @@ class Migration:
         )
         smallest = self.stuck.smallest * self.scenario.page_bytes
         return (
-            f"{at}, and in {STUCK_NS // NS_PER_S} s and {STUCK_PASSES} passes what remains has not come below "
-            f"{format_bytes(smallest)}, while {format_bytes(self.sender.threshold_bytes)} fit the downtime limit"
+            f"{at}, and in {STUCK_NS // NS_PER_S} s and {STUCK_PASSES} passes what remains after a sync has not "
+            f"come below {format_bytes(smallest)}, while {format_bytes(self.sender.threshold_bytes)} fit the downtime limit"
         )
 
     def _limit_reason(self) -> str:

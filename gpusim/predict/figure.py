@@ -21,7 +21,6 @@ from gpusim.records import Result
 from gpusim.results import style
 from gpusim.results.plot import LINE_CHARACTERS, headline, legend, picture
 from gpusim.results.timeline import FloatArray
-from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +73,7 @@ def draw_prediction(
         _draw_remaining(remaining, middle, edges, since_s, unit_s)
         if not prediction.converges:
             _draw_threshold(remaining, middle)
+        legend(remaining, 4)
         _draw_throttle(throttle, prediction, unit_s, until_s - since_s)
         throttle.set_xlim(since_s / unit_s, until_s / unit_s)
         throttle.set_xlabel(f"Time since the migrate command ({unit})")
@@ -103,7 +103,7 @@ def _draw_remaining(
     many = min(len(run.syncs) for run in (middle, *edges)) > MOST_SYNCS
     width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
     looks: list[tuple[dict[str, Any], str]] = [
-        ({"color": style.BLUE, "lw": width, "zorder": 3}, "the middle one"),
+        ({"color": style.BLUE, "lw": width, "zorder": 3}, "middle"),
         ({"color": style.QUIET, "lw": 1.3, "ls": "--"}, "5 %"),
         ({"color": style.QUIET, "lw": 1.3, "ls": ":"}, "95 %"),
     ]
@@ -120,8 +120,7 @@ def _draw_remaining(
     axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
     axes.set_ylabel(unit)
     told = " after each sync" if many else " from pass 2 on" if since_s else ""
-    axes.set_title(f"Left to send{told}")
-    legend(axes, 3)
+    axes.set_title(f"Left{told or ' to send'}")
 
 
 def _at_syncs(result: Result, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -134,24 +133,13 @@ def _at_syncs(result: Result, since_s: float) -> tuple[FloatArray, FloatArray, F
 
 
 def _draw_threshold(axes: Axes, middle: Result) -> None:
-    """What the remaining has to come under: bandwidth times downtime limit, often next to nothing."""
+    """What the remaining has to come under, which the headline tells: bandwidth times downtime limit."""
     known = [sync.threshold_bytes for sync in middle.syncs if sync.threshold_bytes > 0]
     if not known:
         return
     unit = dict(style.SIZES)[axes.get_ylabel()]
-    height = known[-1] / unit
-    axes.axhline(height, color=style.GREEN, lw=2, ls="--", zorder=4, clip_on=False)
-    axes.annotate(
-        f"a sync has to find less than {format_bytes(known[-1])}",
-        (0.99, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 5),
-        textcoords="offset points",
-        ha="right",
-        color=style.GREEN,
-        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
-        zorder=5,
-    )
+    look: dict[str, Any] = {"color": style.GREEN, "lw": 2, "ls": "--", "zorder": 4}
+    axes.axhline(known[-1] / unit, label="limit", clip_on=False, **look)
 
 
 def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: float) -> None:
@@ -189,7 +177,7 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: f
         [*percents, percents[-1]],
         where="post",
         color=style.ORANGE,
-        label="the middle one",
+        label="middle",
     )
     legend(axes, 2)
 
@@ -219,8 +207,8 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     axes.set_ylabel("migrations")
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     axes.ticklabel_format(axis="x", useOffset=False)
-    alike = "" if len(times) == len(prediction.members) else f", of {story.whose(prediction)}"
-    alike = alike.replace(" simulated migrations", "")
+    count = len(prediction.members)
+    alike = "" if len(times) == count else f", {len(times)} of {count}"
     axes.set_xlabel(f"{'Total time' if prediction.converges else 'Given up after'} ({unit}){alike}")
     axes.set_title("Total times" if prediction.converges else "Given up")
     legend(axes, 2)

@@ -100,7 +100,7 @@ def _guest(prediction: Prediction) -> list[str]:
     writers = story.writer_rows(fit, prediction.profile.page_bytes)
     found = _table([("The guest writes", "", "", ""), *writers])
     if not writers:
-        found = ["The guest writes nothing: no page changed while it was measured."]
+        found = [story.UNSEEN]
     said = story.measured(prediction.profile, fit)
     return [*found, *(row for one in said for row in _wrapped(one))]
 

@@ -41,6 +41,7 @@ SETTABLE = (  # by whoever migrates; not another QEMU, nor a rule that is in non
     "migration.multifd_channels",
 )
 SET_BY = ("libvirt", "OpenStack Nova", "KubeVirt")
+NO_TIMEOUTS = "The tools' words have no timeouts: predict once more with these settings, and they are those of all guests."
 FOOTNOTE = "* Time was up: values nearer to the limit were not tried."
 
 
@@ -200,6 +201,8 @@ def _of(change: Alternative) -> str:
 
 def outcome(summary: Summary) -> str:
     """What a migration comes to, in a few words."""
+    if summary.verdict == "time_limit":  # it might have, later
+        return f"not over within {style.duration(summary.total_time_s)}"
     if summary.verdict != "converged":
         return "does not converge"
     return _told(summary.total_time_s, summary.max_throttle_percent)
@@ -266,6 +269,7 @@ def better_notes(found: Better) -> list[str]:
     return [
         said if found.finished else f"{said} Time was up before all had been tried.",
         *_of_the_heavy(found),
+        *([NO_TIMEOUTS] if found.settings else []),
     ]
 
 
@@ -314,8 +318,6 @@ def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    heavy = (
-        prediction.heavy
-    )  # where some do not converge, the band's end is that of the others alone
+    heavy = prediction.heavy  # where some do not converge, the band is of the others alone
     high_s = max(total.high, heavy.summary.total_time_s) if heavy.converges else None
     return in_words(config, memory_bytes, high_s)

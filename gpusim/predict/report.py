@@ -169,7 +169,7 @@ def _guest(prediction: Prediction) -> str:
     writers = story.writer_rows(fit, profile.page_bytes)
     said = story.measured(profile, fit)
     if not writers:
-        return _paragraphs(["It writes nothing: no page changed while it was measured.", *said])
+        return _paragraphs([story.UNSEEN, *said])
     head = ("Writes", "Pages", "Page writes", "So often")
     return table(head, writers, "What writes as the profile says.") + _paragraphs(said)
 

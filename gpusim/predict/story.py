@@ -22,6 +22,10 @@ from gpusim.units import format_bytes, parse_bytes
 SURE = 0.95  # a verdict that fewer members share is a probable one
 MOST_STEPS = 9  # of the throttle that are told one by one: 20 % to 99 % in QEMU's own steps
 LEAST_SHARE = 0.1  # percent of the total time; less is not worth a word
+DIGITS = 5  # and signs of a duration that is told in the unit of a shorter one
+UNSEEN = (  # QEMU's rates are whole MiB a second
+    "No page was seen to change: the guest writes less than a MiB a second, or nothing."
+)
 FAR = 2.0  # standard deviations; one measurement in 22 is farther off by chance
 BAND = f"{LOW}-{HIGH} %"
 PAINFUL = 5.0  # percent of the guest's CPU: a loss that belongs into the headline
@@ -47,10 +51,12 @@ def percent(value: float) -> str:
     return f"{style.number(value)} %"
 
 
-def milliseconds(value: float) -> str:
-    """A duration in ms for people."""
-    return style.duration(value / 1e3)
+def milliseconds(value: float, like: float | None = None) -> str:
+    """A duration in ms for people; in the unit of another one, if any."""
+    return style.duration(value / 1e3, None if like is None else like / 1e3)
 
+
+DURATIONS = (style.duration, milliseconds)
 
 QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # name, field of Summary, words
     ("Total time", "total_time_s", style.duration),
@@ -106,7 +112,7 @@ def title(prediction: Prediction) -> str:
         return _opening(prediction)
     total = prediction.band("total_time_s")
     assert total is not None  # every run has one
-    middle, band = style.duration(total.middle), _between(total, style.duration)
+    middle, band = _told(total, style.duration)
     told = f"{_opening(prediction)} in {middle}" + ("" if band == middle else f" ({band})")
     lost = prediction.band("guest_cpu_lost_percent")
     if lost is not None and lost.middle >= PAINFUL:
@@ -178,13 +184,21 @@ def _reason(member: Member) -> str:
     return member.summary.reason.rstrip(".; ")
 
 
-def _between(band: Band, words: Callable[[float], str]) -> str:
-    """Both ends, in one unit where they have one: "15.6 to 15.9 min"."""
-    low, high = words(band.low), words(band.high)
+def _told(band: Band, words: Callable[..., str]) -> tuple[str, str]:
+    """The middle and both ends, with one unit where they have one: "15.7 min", "15.6 to 15.9 min".
+
+    Durations are all told in the unit of the shortest, unless that takes more digits than people read.
+    """
+    ends = (band.low, band.middle, band.high)
+    low, middle, high = map(words, ends)
+    if words in DURATIONS and band.low > 0:
+        alike = [words(one, band.low) for one in ends]
+        if max(len(text.split()[0]) for text in alike) <= DIGITS:
+            low, middle, high = alike
     if low == high:
-        return low
+        return middle, low
     number, _, unit = low.partition(" ")
-    return f"{number if high.endswith(f' {unit}') else low} to {high}"
+    return middle, f"{number if high.endswith(f' {unit}') else low} to {high}"
 
 
 def rows(prediction: Prediction) -> list[Row]:
@@ -194,8 +208,7 @@ def rows(prediction: Prediction) -> list[Row]:
         band = prediction.band(field)
         given_up = field == "total_time_s" and not prediction.converges
         if band is not None:
-            middle = words(band.middle)
-            found.append(Row("Given up after" if given_up else name, middle, _between(band, words)))
+            found.append(Row("Given up after" if given_up else name, *_told(band, words)))
         elif field == "downtime_ms":
             found.append(Row(name, "none", "the VM is never stopped"))
     return found
@@ -206,7 +219,7 @@ def throttle_rows(prediction: Prediction) -> list[tuple[str, str, Row]]:
     count = len(prediction.members)
     found = []
     for step in prediction.throttle_steps():
-        times = Row("", style.duration(step.time_s.middle), _between(step.time_s, style.duration))
+        times = Row("", *_told(step.time_s, style.duration))
         reach = round(step.share * count)
         found.append((f"{step.percent} %", f"{reach} of {count}", times))
     left_out = len(found) - MOST_STEPS
@@ -277,7 +290,8 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
         far = int(np.sum(residuals > FAR))
         lines.append(
             f"The fit is {style.number(float(residuals.max()))} standard deviations off at most; "
-            f"{far or 'none'} of {len(residuals)} by more than {FAR:.0f}. {_steadiness(profile, fit)}"
+            f"{far or 'none'} of {len(residuals)} by more than {FAR:.0f}."
+            + (f" {_steadiness(profile, fit)}" if fit.writers else "")
         )
     return lines
 

@@ -20,6 +20,7 @@ from gpusim.qemu.versions import VERSIONS
 from gpusim.scenario import parameters_of, resolve
 
 MIB, GIB, GB = 2**20, 2**30, 10**9
+LEAST_RAM = 2**27  # sizes of RAM are multiples of it, and video memory and ROMs together are less
 NOVAS_LEAST_GIB = (
     2  # live_migration_completion_timeout and _downtime_delay: of a smaller VM as well
 )
@@ -183,7 +184,7 @@ def _nova(config: Config, limit_ms: int, memory_bytes: int, total_high_s: float 
     Source: nova/conf/libvirt.py; live_migration_parallel_connections is new in 33.0.0 (2026.1).
     """
     migration, numbers = config.migration, parameters_of(config.migration)
-    gib = max(NOVAS_LEAST_GIB, memory_bytes / GIB)
+    gib = max(NOVAS_LEAST_GIB, _ram(memory_bytes) / GIB)
     downtime_ms, step = _novas_downtime(config, limit_ms, gib)
     delay_s = int(NOVAS_LEAST_DELAY_S * gib)
     lines = [
@@ -217,6 +218,11 @@ def _nova(config: Config, limit_ms: int, memory_bytes: int, total_high_s: float 
         notes.append("auto-converge is only used where post-copy is not permitted or not available")
     notes += _left_out(migration, "Nova", ())
     return Words(lines=tuple(lines), notes=tuple(notes))
+
+
+def _ram(memory_bytes: int) -> int:
+    """What a flavour or a VM's spec calls its memory: no video memory, no ROM."""
+    return memory_bytes // LEAST_RAM * LEAST_RAM or memory_bytes
 
 
 def _novas_downtime(config: Config, limit_ms: int, gib: float) -> tuple[int, int]:
@@ -274,11 +280,11 @@ def _kubevirt(
         *_rounded(numbers.max_bandwidth),
     ]
     if total_high_s is not None:
-        timeout = max(1, math.ceil(total_high_s / (memory_bytes / GIB)))
+        timeout = max(1, math.ceil(total_high_s / (_ram(memory_bytes) / GIB)))
         lines.append(f"  completionTimeoutPerGiB: {timeout}")
         notes.append(
             "completionTimeoutPerGiB is rounded up (default 150): "
-            f"{timeout * math.ceil(memory_bytes / GB)} s for this VM, as KubeVirt counts GB of 10^9 bytes"
+            f"{timeout * math.ceil(_ram(memory_bytes) / GB)} s for this VM, as KubeVirt counts GB of 10^9 bytes"
         )
     notes.append(
         "progressTimeout (150 s) is set in spec.configuration.migrations alone; policy=kubevirt_stall simulates it"

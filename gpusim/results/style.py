@@ -88,9 +88,9 @@ def number(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def duration(time_s: float) -> str:
-    """A duration for people: 0.05 is "50 ms", 1234 is "20.6 min"."""
-    name, seconds = time_unit(time_s)
+def duration(time_s: float, like_s: float | None = None) -> str:
+    """A duration for people: 0.05 is "50 ms", 1234 is "20.6 min"; or in the unit of another one."""
+    name, seconds = time_unit(time_s if like_s is None else like_s)
     return f"{number(time_s / seconds)} {name}"
 
 

@@ -17,6 +17,7 @@ from gpusim.predict.fit import fitted
 from gpusim.predict.page import BANDS, WIDTH, document, lines
 from gpusim.predict.prediction import Band, Prediction, band
 from gpusim.predict.profile import Measurement
+from gpusim.results import style
 from tests.predict import predictions
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"
@@ -160,7 +161,11 @@ def test_the_guest_that_was_fitted() -> None:
 
 def test_an_idle_guest_writes_nothing() -> None:
     idle = predictions.prediction(fit=predictions.fit(writers=()))
-    assert "The guest writes nothing: no page changed while it was measured." in lines(idle)
+    told = lines(idle)
+    assert (
+        "No page was seen to change: the guest writes less than a MiB a second, or nothing." in told
+    )
+    assert "The guest's speed varies" not in told
     assert document(idle)["guest"]["writers"] == []
 
 
@@ -254,3 +259,21 @@ def test_nineteen_in_twenty_are_no_harder_than_the_heavy_one() -> None:
     """Of 32, 30 are too few, and 31 enough."""
     assert not predictions.prediction(30, 32).heavy.converges
     assert predictions.prediction(31, 32).heavy.converges
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((119.0, 121.0, 123.0), ("121 s", "119 to 123 s")),
+        ((936.0, 945.0, 954.0), ("15.8 min", "15.6 to 15.9 min")),
+        ((0.5, 20.0, 3000.0), ("20 s", "500 ms to 50 min")),
+        ((5.0, 5.0, 5.0), ("5 s", "5 s")),
+        ((0.0, 0.0, 0.2), ("0 ms", "0 to 200 ms")),
+    ],
+)
+def test_a_band_of_durations_has_one_unit(
+    values: tuple[float, float, float], told: tuple[str, str]
+) -> None:
+    assert (
+        story._told(Band(low=values[0], middle=values[1], high=values[2]), style.duration) == told
+    )

@@ -148,7 +148,8 @@ def test_better_settings_beside_those_that_are_set() -> None:
         ("Total time", "2 min", "90 s"),
     ]
     assert recommended.better_notes(advised.better()) == [
-        "25 % less of the total time, of the middle guest. Best of 64 runs."
+        "25 % less of the total time, of the middle guest. Best of 64 runs.",
+        recommended.NO_TIMEOUTS,
     ]
     words = recommended.words(prediction, advised.better())
     assert "migrate_set_parameter cpu-throttle-initial 50" in words["QEMU, HMP"].lines
@@ -163,10 +164,16 @@ def test_what_a_search_did_not_find_is_said() -> None:
     assert recommended.better_notes(nothing) == [
         "Fastest: nothing better than what is set in 64 runs. Time was up before all had been tried."
     ]
-    (hopeless,) = recommended.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
+    hopeless, _ = recommended.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
     assert hopeless == "As it is set it does not converge. Best of 64 runs, of the middle guest."
     (late,) = recommended.better_notes(advised.better(now=None))
     assert late.startswith("Time was up")
+
+
+def test_what_the_time_limit_ended_is_not_said_never_to_converge() -> None:
+    ended = replace(advised.DOES_NOT, verdict="time_limit", total_time_s=86_400.0)
+    assert recommended.outcome(ended) == "not over within 24 h"
+    assert recommended.outcome(advised.DOES_NOT) == "does not converge"
 
 
 def test_settings_with_which_nothing_converges_are_not_said_to_serve() -> None:

@@ -140,6 +140,14 @@ def test_a_bandwidth_is_rounded_down_but_never_to_no_limit(rate: str, mib: int) 
     assert any("rounded to" in note for note in said["KubeVirt"].notes) == rounded
 
 
+def test_a_timeout_counts_ram_alone() -> None:
+    """query-migrate's total, and so a profile's memory, has video memory and ROMs; a flavour has not."""
+    for gib in (2 + 17 / 1024, 64 + 17 / 1024):
+        plain, more = words(made(), round(gib)), words(made(), gib)
+        for tool in ("OpenStack Nova", "KubeVirt"):
+            assert more[tool] == plain[tool]
+
+
 def novas(said: Words) -> dict[str, str]:
     parser = configparser.ConfigParser()
     parser.read_string("\n".join(said.lines))
@@ -182,7 +190,7 @@ def test_novas_ladder_reaches_the_limit_before_it_is_asked_for(
 
 
 @pytest.mark.parametrize("high_s", [0.4, 60.0, 333.3, 5000.0, 90_000.0])
-@pytest.mark.parametrize("gib", [0.25, 1, 2, 63.7, 1024])
+@pytest.mark.parametrize("gib", [0.25, 1, 2, 63.75, 1024])
 def test_timeouts_leave_what_nineteen_in_twenty_take(gib: float, high_s: float) -> None:
     """Nova counts 2 GiB at least; KubeVirt GB, rounded up (ScaledValue(resource.Giga))."""
     said = words(made(memory=f"{round(gib * 1024)}MiB"), gib, high_s)
