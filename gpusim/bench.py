@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusim import bench_sweep
+from gpusim import bench_dry_run, bench_sweep
 from gpusim.config import (
     BackendConfig,
     Config,
@@ -95,6 +95,9 @@ def _main(options: argparse.Namespace) -> int:
         bench_sweep.main(options.sweep, names[0])
         return 0
     sizes = options.pages or list(DEFAULT_PAGES)
+    if options.dry_run:
+        bench_dry_run.main(names)
+        return 0
     plan = []
     for name in names:
         for pages in sizes:
@@ -453,6 +456,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_points,
         metavar="POINTS",
         help="measure instead what a point of a sweep costs beside its migration; 2000 takes a minute",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="measure instead what dry runs foretell, and what the runs then take; ten minutes",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all rows to this file, too"

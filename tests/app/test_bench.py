@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusim import bench_sweep
+from gpusim import bench_dry_run, bench_sweep
 from gpusim.bench import MEANS, main, run_config
 from gpusim.pages.backends import BACKENDS, obstacle
 from gpusim.scenario import resolve
@@ -116,3 +116,18 @@ def test_sweep_is_measured_against_a_loop(capsys: pytest.CaptureFixture[str]) ->
     _, naive, *engines = capsys.readouterr().out.splitlines()
     assert naive.split()[-1] == "1.0"
     assert [line.split("  ")[0] for line in engines] == list(bench_sweep.ENGINES)
+
+
+def test_a_dry_run_is_measured_beside_its_run(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_dry_run.main(["numpy"], ["vm=tiny_256mib"])
+    *_, row = capsys.readouterr().out.splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:4] == ["vm=tiny_256mib", "numpy", "2 / 2", "0 / 0"]
+    assert float(cells[5]) > 0
+
+
+def test_what_a_dry_run_did_not_see_the_end_of_is_no_ratio() -> None:
+    dry, real = (bench_dry_run.Side(9, 8.0, 7.0, whole) for whole in (False, True))
+    assert bench_dry_run._row("", "numba", dry, real) == (
+        "| (none) | numba | > 9 / 9 | > 8 / 8 | > 7 / 7 | - |"
+    )
