@@ -24,6 +24,7 @@ NOT_FOR_ALL = {  # what would be lost, or leave members without a verdict, and w
     "link.wakeup_latency_us": "is drawn for each simulated migration; leave it out",
     "limit.wall": "leaves migrations without a verdict; leave it out, or name fewer --members",
 }
+SIZE = r"[\d.]+ ?[\w/]*"  # of a parameter that somebody typed
 PARAMETERS = {  # QEMU's name -> ours
     "max-bandwidth": "max_bandwidth",
     "downtime-limit": "downtime_limit",
@@ -66,7 +67,8 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
         overrides: as gpusim takes them: "link=25gbit", "migration.downtime_limit=500".
 
     Raises:
-        ConfigError: a change that belongs to the profile or cannot be predicted.
+        ConfigError: a change that belongs to the profile or cannot be predicted, or a parameter of the profile's
+            that is no number.
         HydraException, OmegaConfBaseException: there is no such preset or key.
     """
     from gpusim.app import composed_config  # Hydra; --help can do without
@@ -127,6 +129,8 @@ def _told(profile: Profile) -> list[str]:
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:
             value = profile.parameters[name]
+            if not (isinstance(value, bool | int | float) or re.fullmatch(SIZE, str(value))):
+                raise ConfigError(f"parameters.{name}", value, "must be a number, or a size")
             if name == "max-bandwidth" and isinstance(value, int):
                 value = rate_limit(value)
             told.append(f"migration.{key}={str(value).lower()}")

@@ -109,6 +109,18 @@ def test_multifd_of_a_qemu_that_is_simulated_as_an_older_one_is_no_error() -> No
     assert host.config.migration.multifd_channels == 0
 
 
+@pytest.mark.parametrize("value", [[1], "a=}", None])
+def test_a_parameter_that_is_no_number_is_told_by_its_name(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"parameters\.downtime-limit = .*must be a number"):
+        host_of(profile_with(parameters={"downtime-limit": value}))
+
+
+def test_what_else_query_migrate_parameters_lists_is_passed_over() -> None:
+    """Some are lists, which no profile needs."""
+    host = host_of(profile_with(parameters={"block-bitmap-mapping": [], "downtime-limit": "300"}))
+    assert host.config.migration.downtime_limit == 300
+
+
 def test_what_is_said_is_not_assumed() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=())
     said = ["link=25gbit", "link.non_ram_downtime_ms=20", "tracking=dirty_ring"]
