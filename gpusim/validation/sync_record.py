@@ -8,17 +8,22 @@ QEMU's trace or QMP told of the syncs, and known between two samples of query-mi
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
 from gpusim.validation.recording import Recording
+from gpusim.windows import WINDOW_PS
+from gpusim.wire import PS_PER_S
 
 PAGE_BYTES = 4096
 SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
-WINDOW_S = 0.1  # of the rate limit
+WINDOW_S = WINDOW_PS / PS_PER_S
 MBIT = 1e6
 PERIOD_S = 1.0  # a sync later than this since the last period's end closes it, and its count
 
@@ -43,37 +48,37 @@ def syncs(recording: Recording) -> list[Sync]:
         found = _traced(recording)
     else:
         found = _sampled(recording)
+    sent = _sent_pages(recording, [time_s for time_s, _ in found])
     return [
-        Sync(time_s=time_s, newly_dirty_pages=pages, sent_pages=_sent_pages(recording, time_s))
-        for time_s, pages in found
+        Sync(time_s=time_s, newly_dirty_pages=pages, sent_pages=sent_pages)
+        for (time_s, pages), sent_pages in zip(found, sent, strict=True)
     ]
 
 
-def _sent_pages(recording: Recording, time_s: float) -> float:
-    """Pages sent when a sync began.
+def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[float]:
+    """Pages sent when syncs began.
 
     With a rate limit QEMU sends a window's budget at once and sleeps for the rest of it, and it syncs when it
     wakes, before it sends again (migration/migration.c:migration_rate_limit, then migration_iteration_run). So
     pages between two samples went at the sync's windows; on a link that is slower than its limit, evenly.
     """
-    before_s, before = 0.0, 0
-    for sample in recording.samples:
-        if sample.ram is None:
-            continue
-        after_s, after = sample.time_s, sample.ram.sent_pages
-        if after_s >= time_s:
-            break
-        before_s, before = after_s, after
-    else:
-        return float(before)
+    known = [(s.time_s, s.ram.sent_pages, s.mbps) for s in recording.samples if s.ram is not None]
+    known.insert(0, (0.0, 0, 0.0))
     limit = recording.parameters["max-bandwidth"]
-    if 0 < 8 * limit <= sample.mbps * MBIT:
-        windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
-        windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
-        share = windows_before / (windows_before + windows_after)
-    else:
-        share = (time_s - before_s) / (after_s - before_s)
-    return before + share * (after - before)
+    for time_s in times_s:
+        place = bisect.bisect_left(known, time_s, lo=1, key=itemgetter(0))
+        before_s, before, _ = known[place - 1]
+        if place == len(known):
+            yield float(before)
+            continue
+        after_s, after, mbps = known[place]
+        if 0 < 8 * limit <= mbps * MBIT:
+            windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
+            windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
+            share = windows_before / (windows_before + windows_after)
+        else:
+            share = (time_s - before_s) / (after_s - before_s)
+        yield before + share * (after - before)
 
 
 def _traced(recording: Recording) -> list[tuple[float, int]]:
