@@ -35,17 +35,6 @@ PARAMETERS = {  # QEMU's name -> ours
     "cpu-throttle-tailslow": "cpu_throttle_tailslow",
     "max-cpu-throttle": "max_cpu_throttle",
 }
-# Capabilities that change what is sent or how the guest is slowed, and are not simulated.
-FOREIGN = (
-    "background-snapshot",
-    "compress",
-    "dirty-limit",
-    "mapped-ram",
-    "postcopy-ram",
-    "x-colo",
-    "x-ignore-shared",
-    "xbzrle",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +164,7 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
 def _foreign(profile: Profile) -> list[str]:
     """What is on in a VM and not simulated."""
     on = set(profile.capabilities or ())
-    found = sorted(on.intersection(FOREIGN))
+    found = sorted(on.intersection(names.NOT_SIMULATED))
     if "multifd" in on:
         packed = profile.parameters.get("multifd-compression", "none")
         if packed != "none":

@@ -22,8 +22,12 @@ _CAPABILITIES = """auto-converge background-snapshot block compress dirty-bitmap
     late-block-activate mapped-ram multifd pause-before-switchover postcopy-blocktime postcopy-preempt
     postcopy-ram rdma-pin-all release-ram return-path switchover-ack validate-uuid x-colo
     x-ignore-shared x-multifd xbzrle zero-blocks zero-copy-send"""
+# What changes the bytes on the wire or how the guest is slowed, and is not simulated; multifd is, of some versions.
+_NOT_SIMULATED = """background-snapshot compress dirty-limit mapped-ram postcopy-ram x-colo x-ignore-shared
+    xbzrle"""
 PARAMETERS = frozenset(_PARAMETERS.split())
 CAPABILITIES = frozenset(_CAPABILITIES.split())
+NOT_SIMULATED = frozenset(_NOT_SIMULATED.split())
 
 
 def meant(name: str, known: Collection[str]) -> str | None:

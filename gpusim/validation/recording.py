@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusim.predict.profile import Profile, ProfileError, profile_of
+from gpusim.qemu import names
 
 READERS: dict[str, Callable[[bytes], bytes]] = {
     ".json": bytes,
@@ -32,15 +33,7 @@ UNFILLED_END_MIB = 2  # what firmware keeps for itself, and the default of `fill
 SHIPPED = Path(__file__).parent / "data"
 RECORDER = SHIPPED / "recorder"  # made by gpusim-record
 
-# What changes the bytes on the wire or how the guest is slowed, and is not simulated.
-FOREIGN_CAPABILITIES = {
-    "background-snapshot",
-    "compress",
-    "dirty-limit",
-    "multifd",
-    "postcopy-ram",
-    "xbzrle",
-}
+FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # of which a recording tells too little
 PARAMETERS = (
     "max-bandwidth",
     "downtime-limit",
