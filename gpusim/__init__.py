@@ -6,12 +6,10 @@
 'converged'
 """
 
-from gpusim.batch import simulate_many
-from gpusim.config import (
+from gpusim.config.schema import (
     AttemptConfig,
     BackendConfig,
     Config,
-    ConfigError,
     EvacuationConfig,
     GuestConfig,
     HotColdConfig,
@@ -27,8 +25,9 @@ from gpusim.config import (
     WriterConfig,
     ZipfConfig,
 )
-from gpusim.evacuation import evacuate
-from gpusim.records import (
+from gpusim.engine.evacuation import evacuate
+from gpusim.engine.migration import simulate
+from gpusim.engine.records import (
     Attempt,
     EvacuatedGuest,
     Evacuation,
@@ -41,7 +40,8 @@ from gpusim.records import (
     Summary,
     SyncRecord,
 )
-from gpusim.simulation import simulate
+from gpusim.errors import ConfigError
+from gpusim.explore.workers import simulate_many
 from gpusim.version import __version__
 
 __all__ = [

@@ -25,7 +25,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from gpusim.config import Config, ConfigError
+    from gpusim.config.schema import Config
+    from gpusim.errors import ConfigError
 
 _SETS_A_KEY = re.compile(r"seed=.*|[a-z_]+\.[\w.]+=.*", re.DOTALL)  # all else may choose a file
 
@@ -49,8 +50,9 @@ class BatchSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what `sweep` needs; the jobs are not run through `task_function`."""
-        from gpusim import ConfigError, job
-        from gpusim.results.runs import SWEEP
+        from gpusim import ConfigError
+        from gpusim.cli import job
+        from gpusim.results.sweeps.runs import SWEEP
 
         self.loader, self.master = hydra_context.config_loader, config
         try:
@@ -89,8 +91,8 @@ class BatchSweeper(Sweeper):
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from tqdm import tqdm
 
-        from gpusim import job
-        from gpusim.multirun import EXIT_SOME_FAILED, job_name
+        from gpusim.cli import job
+        from gpusim.cli.sweep_report import EXIT_SOME_FAILED, job_name
 
         parser = OverridesParser.create(config_loader=self.loader)
         grid = parser.parse_overrides([f"{key}={v}" for key, v in self.params.items()] + arguments)
@@ -113,7 +115,7 @@ class BatchSweeper(Sweeper):
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from gpusim import ConfigError
-        from gpusim.composed import converted
+        from gpusim.config.compose import converted
 
         parse = cache(OverridesParser.create(config_loader=self.loader).parse_override)
 

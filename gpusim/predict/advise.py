@@ -15,7 +15,12 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal, TypeAlias
 
-from gpusim.alternatives import (
+from gpusim.config.checks import LONGEST_COUNT, duration_ns
+from gpusim.config.plugins import policies_of
+from gpusim.config.scenario import Scenario, resolve
+from gpusim.config.schema import Config, MixConfig, WorkloadConfig, WriterConfig
+from gpusim.engine.records import Alternative, Summary
+from gpusim.explore.alternatives import (
     CHANNELS,
     HIGHEST_THROTTLE,
     LONGEST_DOWNTIME_MS,
@@ -25,14 +30,9 @@ from gpusim.alternatives import (
     first_with_fallback_sync,
     rate_text,
 )
-from gpusim.checks import LONGEST_COUNT, duration_ns
-from gpusim.config import Config, MixConfig, WorkloadConfig, WriterConfig
-from gpusim.ladder import Ladder
-from gpusim.plug_ins import policies_of
+from gpusim.explore.bisection import Ladder
 from gpusim.predict.runs import Workers
 from gpusim.qemu.versions import VERSIONS
-from gpusim.records import Alternative, Summary
-from gpusim.scenario import Scenario, resolve
 from gpusim.units import NS_PER_S
 
 A_DECADE = 48  # values: 5 % apart

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpusim.batch import in_turn
-from gpusim.config import Config, MixConfig, WorkloadConfig
-from gpusim.plan import sending
-from gpusim.predict.fit import Fit, WriterEstimate, fitted, resampled
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import Config, MixConfig, WorkloadConfig
+from gpusim.engine.migration import simulate
+from gpusim.explore.dry_run import sending
+from gpusim.explore.workers import in_turn
+from gpusim.fit.fit import Fit, WriterEstimate, fitted, resampled
+from gpusim.formats.profile import Profile
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.predict.profile import Profile
 from gpusim.predict.settings import Host
-from gpusim.scenario import resolve
-from gpusim.simulation import simulate
-from gpusim.wire import Link
+from gpusim.sender.link import Link
 
 MEMBERS = 32
 FEWEST, MOST = 2, 10_000

@@ -13,11 +13,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gpusim.app import composed_config
-from gpusim.config import PATTERNS
+from gpusim.config.compose import composed_config
+from gpusim.config.schema import PATTERNS
 from gpusim.predict import story
 from gpusim.predict.prediction import Prediction
-from gpusim.results.files import EXPERIMENT
+from gpusim.results.run_files import EXPERIMENT
 
 HEAD = """\
 # @package _global_

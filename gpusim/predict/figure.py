@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpusim.engine.records import Result
+from gpusim.fit.evidence import Evidence, Mixture, evidence
+from gpusim.fit.fit import Fit
 from gpusim.predict import story
-from gpusim.predict.evidence import Evidence, Mixture, evidence
-from gpusim.predict.fit import Fit
 from gpusim.predict.prediction import Prediction
-from gpusim.records import Result
-from gpusim.results import style
-from gpusim.results.plot import LINE_CHARACTERS, headline, legend, picture
+from gpusim.results.plots import style
+from gpusim.results.plots.run import LINE_CHARACTERS, headline, legend, picture
 from gpusim.results.timeline import FloatArray
 
 if TYPE_CHECKING:

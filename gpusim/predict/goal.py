@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from gpusim.config import Config
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import Config
+from gpusim.engine.records import Summary
+from gpusim.errors import require
 from gpusim.predict.runs import Workers
 from gpusim.qemu.versions import VERSIONS
-from gpusim.records import Summary
-from gpusim.results.whole import require
-from gpusim.scenario import resolve
 from gpusim.units import NS_PER_S
 
 if TYPE_CHECKING:

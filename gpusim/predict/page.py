@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from gpusim.fit.fit import Fit
+from gpusim.formats.profile import Profile
 from gpusim.predict import recommended, story
 from gpusim.predict.advise import Advice
-from gpusim.predict.fit import Fit
 from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.predict.profile import Profile
 from gpusim.predict.words import Words
 from gpusim.version import __version__
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.config import Config
-from gpusim.predict.fit import Fit
-from gpusim.predict.profile import Profile
-from gpusim.records import Summary
+from gpusim.config.schema import Config
+from gpusim.engine.records import Summary
+from gpusim.fit.fit import Fit
+from gpusim.formats.profile import Profile
 
 LOW, MIDDLE, HIGH = 5, 50, 95  # percent of the members that a band's edges lie above
 

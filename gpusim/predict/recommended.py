@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gpusim.alternatives import Change
-from gpusim.config import Config
+from gpusim.config.schema import Config
+from gpusim.engine.records import Alternative, Summary
+from gpusim.explore.alternatives import Change
 from gpusim.predict import story
 from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit, Name
 from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.words import Words, in_words
-from gpusim.records import Alternative, Summary
-from gpusim.results import style
+from gpusim.results.plots import style
 
 NAMES: dict[
     Name, tuple[str, str, str]

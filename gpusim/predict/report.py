@@ -13,6 +13,9 @@ from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 
+from gpusim.config.run_hash import run_hash
+from gpusim.engine.migration import simulate
+from gpusim.files import write_text
 from gpusim.predict import recommended, story
 from gpusim.predict.advise import Advice
 from gpusim.predict.experiment import experiment_yaml
@@ -22,11 +25,8 @@ from gpusim.predict.page import DOUBTS, document
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
 from gpusim.predict.words import Words
 from gpusim.results import begin_run, require_matplotlib, write_run
-from gpusim.results.files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
-from gpusim.results.report import Foreword, section
-from gpusim.results.whole import write_text
-from gpusim.run_hash import run_hash
-from gpusim.simulation import simulate
+from gpusim.results.html.run_page import Foreword, section
+from gpusim.results.run_files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
 from gpusim.version import __version__
 
 

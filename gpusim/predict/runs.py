@@ -13,12 +13,13 @@ from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 
-from gpusim.batch import processes
-from gpusim.config import BackendConfig, Config, ConfigError
-from gpusim.plan import expected_run
-from gpusim.records import Summary
-from gpusim.scenario import resolve
-from gpusim.simulation import simulate
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import BackendConfig, Config
+from gpusim.engine.migration import simulate
+from gpusim.engine.records import Summary
+from gpusim.errors import ConfigError
+from gpusim.explore.dry_run import expected_run
+from gpusim.explore.workers import processes
 from gpusim.units import NS_PER_S
 
 SMALL_BYTES = 2**32  # up to which real bitmaps take no longer than expected shares

@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpusim.checks import rate_limit
-from gpusim.config import Config, ConfigError, VmConfig, WorkloadConfig
-from gpusim.predict.profile import Profile
+from gpusim.config.checks import rate_limit
+from gpusim.config.schema import Config, VmConfig, WorkloadConfig
+from gpusim.errors import ConfigError
+from gpusim.formats.profile import Profile
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, nearest
 
@@ -60,7 +61,7 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
             that is no number.
         HydraException, OmegaConfBaseException: there is no such preset or key.
     """
-    from gpusim.app import composed_config  # Hydra; --help can do without
+    from gpusim.config.compose import composed_config  # Hydra; --help can do without
 
     check(overrides)
     config = composed_config([*_told(profile), *overrides])
@@ -81,7 +82,7 @@ def check(overrides: Sequence[str]) -> None:
     Raises:
         ConfigError, HydraException, OmegaConfBaseException: as `host_of`.
     """
-    from gpusim.app import composed_config
+    from gpusim.config.compose import composed_config
 
     for override in overrides:
         _allow(override)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpusim.predict.fit import Fit, WriterEstimate
+from gpusim.fit.fit import Fit, WriterEstimate
+from gpusim.formats.profile import Profile
 from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
-from gpusim.predict.profile import Profile
 from gpusim.qemu.versions import nearest
-from gpusim.results import style
-from gpusim.results.answer import OUTCOMES
+from gpusim.results.plots import style
+from gpusim.results.sweeps.answer import OUTCOMES
 from gpusim.units import format_bytes, parse_bytes
 
 SURE = 0.95  # a verdict that fewer members share is a probable one

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpusim.config import Config, MigrationConfig
+from gpusim.config.scenario import parameters_of, resolve
+from gpusim.config.schema import Config, MigrationConfig
 from gpusim.qemu.versions import VERSIONS
-from gpusim.scenario import parameters_of, resolve
 
 MIB, GIB, GB = 2**20, 2**30, 10**9
 LEAST_RAM = 2**27  # sizes of RAM are multiples of it, and video memory and ROMs together are less

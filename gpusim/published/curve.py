@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.config import MixConfig
-from gpusim.predict.evidence import FASTEST, SLOWEST
-from gpusim.predict.fit import non_negative
+from gpusim.config.schema import MixConfig
+from gpusim.fit.evidence import FASTEST, SLOWEST
+from gpusim.fit.fit import non_negative
 
 FloatArray = NDArray[np.float64]
 

@@ -12,12 +12,12 @@ from statistics import mean
 
 import numpy as np
 
-from gpusim.app import composed_config
-from gpusim.config import Config
-from gpusim.parallel import spread
+from gpusim.config.compose import composed_config
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import Config
+from gpusim.engine.migration import simulate
+from gpusim.explore.parallel import spread
 from gpusim.published.tables import FittedValue, Row, Table
-from gpusim.scenario import resolve
-from gpusim.simulation import simulate
 
 WITHIN = 0.05  # of a row: what `holds` allows a fitted number; no table here tells less apart
 

@@ -4,10 +4,10 @@ Nothing here decides anything: results come in as records.Result and go out as f
 imported only when a picture is drawn.
 """
 
-from gpusim.results.evacuation import whole_evacuation, write_evacuation
-from gpusim.results.files import begin_run, read_summary, whole_run, write_failure, write_run
-from gpusim.results.plot import require_matplotlib
-from gpusim.results.whole import ResultsError
+from gpusim.errors import ResultsError
+from gpusim.results.evacuation_files import whole_evacuation, write_evacuation
+from gpusim.results.plots.run import require_matplotlib
+from gpusim.results.run_files import begin_run, read_summary, whole_run, write_failure, write_run
 
 __all__ = [
     "ResultsError",

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.records import Result, SyncRecord
-from gpusim.results import style
+from gpusim.engine.records import Result, SyncRecord
+from gpusim.files import write_text
+from gpusim.results.plots import style
 from gpusim.results.settings import Settings, setting
-from gpusim.results.whole import write_text
 from gpusim.units import parse_bytes_per_s, parse_ns
 
 PAGE_BYTES = 4096  # where no config says otherwise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from gpusim.records import Event
+from gpusim.engine.records import Event
 
 Settings: TypeAlias = Mapping[str, Any]  # dataclasses.asdict of a Config
 

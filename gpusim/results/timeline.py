@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.records import Result, SyncRecord
+from gpusim.engine.records import Result, SyncRecord
 
 Timeline: TypeAlias = dict[str, NDArray[Any]]
 FloatArray: TypeAlias = NDArray[np.float64]

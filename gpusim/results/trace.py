@@ -14,11 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gpusim.records import Event, Result, SyncRecord
-from gpusim.results import style
+from gpusim.engine.records import Event, Result, SyncRecord
+from gpusim.files import whole_file
+from gpusim.results.plots import style
 from gpusim.results.timeline import Timeline
 from gpusim.results.turning_points import pass_borders, rises, stop_s
-from gpusim.results.whole import whole_file
 
 TraceEvent: TypeAlias = dict[str, Any]
 

@@ -5,7 +5,7 @@ Shared by whoever tells or draws a run; it reads records and decides nothing.
 
 from __future__ import annotations
 
-from gpusim.records import Result, Summary, SyncRecord
+from gpusim.engine.records import Result, Summary, SyncRecord
 
 
 def pass_borders(result: Result) -> list[float]:

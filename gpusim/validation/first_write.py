@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gpusim.config.scenario import Scenario, resolve
+from gpusim.formats.quantities import throttles
+from gpusim.formats.recording import Recording
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
-from gpusim.scenario import Scenario, resolve
 from gpusim.units import NS_PER_S
-from gpusim.validation.quantities import throttles
-from gpusim.validation.recording import Recording
 from gpusim.validation.replay import predict_config, running
 
 HIGHEST_NS = 20_000.0  # of the costs tried: that of about twenty exits from KVM

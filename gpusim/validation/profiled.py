@@ -15,18 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpusim.files import can_be_written, write_text
+from gpusim.formats.recording import Recording, RecordingError, find_recordings, load_recording
 from gpusim.predict.ensemble import MEMBERS, predicted
 from gpusim.predict.prediction import Band, Prediction
 from gpusim.predict.settings import host_of
-from gpusim.results.whole import can_be_written, write_text
-from gpusim.validation.recording import (
-    SHIPPED,
-    Recording,
-    RecordingError,
-    find_recordings,
-    load_recording,
-)
 from gpusim.validation.report import error_percent
+from gpusim.validation.shipped import SHIPPED
 
 PROFILED = SHIPPED / "predict"  # under TCG
 PROFILED_KVM = SHIPPED / "predict_kvm"

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpusim.checks import rate_limit
-from gpusim.config import (
+from gpusim.config.checks import rate_limit
+from gpusim.config.schema import (
     BackendConfig,
     Config,
     HotColdConfig,
@@ -29,9 +29,8 @@ from gpusim.config import (
     VmConfig,
     WriterConfig,
 )
-from gpusim.qemu.versions import nearest
-from gpusim.validation import sync_record, unseen_guest
-from gpusim.validation.recording import (
+from gpusim.formats import sync_record
+from gpusim.formats.recording import (
     GUEST_STARTS_MIB,
     MIB,
     UNFILLED_END_MIB,
@@ -39,6 +38,8 @@ from gpusim.validation.recording import (
     Recording,
     Sample,
 )
+from gpusim.qemu.versions import nearest
+from gpusim.validation import unseen_guest
 
 PAGES_PER_MIB = 256
 

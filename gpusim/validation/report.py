@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from gpusim.validation.quantities import Quantities
-from gpusim.validation.recording import Recording
+from gpusim.formats.quantities import Quantities
+from gpusim.formats.recording import Recording
 from gpusim.validation.replay import replayed_from
 
 Mode: TypeAlias = Literal["replay", "predict"]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpusim.formats.sync_record import Sync
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray
-from gpusim.validation.sync_record import Sync
 
 CELLS = 4096  # pieces in which the bitmap is followed, at least
 MOST_WRITES = 16.0  # to a page between two syncs: then all but one in 9 million are written

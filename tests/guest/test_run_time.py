@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.clock import Clock
+from gpusim.engine.clock import Clock
 from gpusim.guest.run_time import RunTime, TickedRunTime, WallTime, slice_ns
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from gpusim import BackendConfig, Config, ConfigError, VmConfig
+from gpusim.config.scenario import resolve
 from gpusim.pages import backends
 from gpusim.pages.backends import BackendError, choose, lasting_obstacle, make_kernels, obstacle
-from gpusim.scenario import resolve
 
 GIB = 2**30
 

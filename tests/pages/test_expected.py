@@ -26,12 +26,12 @@ from gpusim import (
     ZipfConfig,
     simulate,
 )
+from gpusim.config.scenario import resolve
+from gpusim.explore.dry_run import expectation, plan
 from gpusim.layout import CHUNK_PAGES, Layout, Strokes
 from gpusim.pages.budget import Budget
 from gpusim.pages.expected import NORMAL, ExpectedKernels
 from gpusim.pages.pages import Pages
-from gpusim.plan import expectation, plan
-from gpusim.scenario import resolve
 from tests.pages.naive import SLOW_MACHINE
 
 TIME_SHARE = 0.05  # of the total time
@@ -109,7 +109,7 @@ def test_a_vm_of_few_chunks(workload: str) -> None:
 
 
 def test_a_dry_run_gives_up_looking_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.plan.LONGEST_NS", 1)
+    monkeypatch.setattr("gpusim.explore.dry_run.LONGEST_NS", 1)
     text = plan(migration("uniform", "kvm_legacy", 0.0))
     assert "more than" in text
     assert "converged" not in text

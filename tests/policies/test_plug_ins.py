@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gpusim import AttemptConfig, Config, ConfigError, MigrationConfig, PolicyConfig, simulate
-from gpusim.plug_ins import source_hash
-from gpusim.run_hash import run_hash
-from gpusim.scenario import resolve
-from tests.simulation.scenarios import config
+from gpusim.config.plugins import source_hash
+from gpusim.config.run_hash import run_hash
+from gpusim.config.scenario import resolve
+from tests.engine.scenarios import config
 
 HERE = "tests.policies.user_rules"
 

@@ -22,15 +22,15 @@ from gpusim import (
     simulate,
     simulate_many,
 )
-from gpusim.alternatives import alternatives
-from gpusim.plan import plan
+from gpusim.explore.alternatives import alternatives
+from gpusim.explore.dry_run import plan
 from gpusim.qemu.process import Process
 from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
-from gpusim.results import swept
-from gpusim.results.runs import Run, _flat
+from gpusim.results.sweeps import swept
+from gpusim.results.sweeps.runs import Run, _flat
+from tests.engine.scenarios import config, throttle_steps
 from tests.policies.test_plug_ins import HERE, with_policies
 from tests.policies.user_rules import Onlooker, Restless, Watcher
-from tests.simulation.scenarios import config, throttle_steps
 
 
 def busy(**changes: Any) -> Config:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gpusim.policies import Orders, Period, Shown, SwitchoverRule, Sync, SyncTimerRule, ThrottleRule
+from gpusim.policies import (
+    Orders,
+    Period,
+    Shown,
+    SwitchoverRule,
+    Sync,
+    SyncTimerRule,
+    ThrottleRule,
+)
 
 
 class Fixed(ThrottleRule):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpusim.engine.records import Alternative
 from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit
 from gpusim.predict.goal import Better
-from gpusim.records import Alternative
 from tests.predict.predictions import summary
 
 CONVERGES = summary(total_time_s=90.0, max_throttle_percent=50, guest_cpu_lost_percent=12.5)

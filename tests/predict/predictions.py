@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.config import Config, LinkConfig, MixConfig, VmConfig, WorkloadConfig
-from gpusim.predict.fit import Fit, WriterEstimate
+from gpusim.config.schema import Config, LinkConfig, MixConfig, VmConfig, WorkloadConfig
+from gpusim.engine.records import Summary
+from gpusim.fit.fit import Fit, WriterEstimate
+from gpusim.formats.profile import Measurement, Profile
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.predict.profile import Measurement, Profile
-from gpusim.records import Summary
 from tests.results.conftest import FakeMigration
 
 MIB = 2**20

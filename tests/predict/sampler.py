@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpusim.predict.profile import Measurement, Profile
+from gpusim.formats.profile import Measurement, Profile
 
 PAGE, MIB = 4096, 2**20
 PERIODS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)

@@ -30,10 +30,10 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
+from gpusim.engine.records import Summary
 from gpusim.predict import runs
 from gpusim.predict.advise import Advice, GuestAdvice, Limit, advice, faster
 from gpusim.predict.runs import Workers
-from gpusim.records import Summary
 from gpusim.units import parse_bytes_per_s
 
 PLENTY_S = 600.0  # so that no slow machine decides

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
-from gpusim.config import ConfigError, MixConfig
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import MixConfig
+from gpusim.errors import ConfigError
+from gpusim.fit.fit import Fit, WriterEstimate, fitted
+from gpusim.formats.profile import Profile
 from gpusim.predict.ensemble import (
     LEAST_IN_TIME,
     TCG_SPEED_MEAN,
@@ -19,12 +23,9 @@ from gpusim.predict.ensemble import (
     predicted,
     utilisation,
 )
-from gpusim.predict.fit import Fit, WriterEstimate, fitted
 from gpusim.predict.prediction import Prediction
-from gpusim.predict.profile import Profile
 from gpusim.predict.settings import host_of
-from gpusim.scenario import resolve
-from tests.predict.profiles import exact_profile, uniform_pages
+from tests.formats.profiles import exact_profile, uniform_pages
 
 pytest.importorskip("scipy")
 

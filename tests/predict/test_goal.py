@@ -22,12 +22,12 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
+from gpusim.engine.records import Summary
+from gpusim.errors import ResultsError
 from gpusim.predict import goal as room
 from gpusim.predict import runs
 from gpusim.predict.goal import TRIALS, Better, better
 from gpusim.predict.runs import Workers
-from gpusim.records import Summary
-from gpusim.results.whole import ResultsError
 
 pytest.importorskip("optuna", reason="the extra predict is not installed")
 
@@ -233,7 +233,7 @@ def test_optuna_says_nothing(
 
 
 def test_without_optuna_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.results.whole.is_installed", lambda package: package != "optuna")
+    monkeypatch.setattr("gpusim.errors.is_installed", lambda package: package != "optuna")
     with pytest.raises(ResultsError, match=r"optuna is missing: .* pip install '\.\[predict\]'"):
         looked_for(guest(), "fastest")
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpusim.fit.fit import fitted
+from gpusim.formats.profile import Measurement
 from gpusim.predict import story
-from gpusim.predict.fit import fitted
 from gpusim.predict.page import BANDS, WIDTH, document, lines
 from gpusim.predict.prediction import Band, Prediction, band
-from gpusim.predict.profile import Measurement
-from gpusim.results import style
+from gpusim.results.plots import style
 from tests.predict import predictions
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from gpusim.engine.records import Alternative
 from gpusim.predict import recommended
 from gpusim.predict.page import document, lines
 from gpusim.predict.report import foreword_of
-from gpusim.records import Alternative
 from tests.predict import advised, predictions
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from gpusim.app import composed_config
-from gpusim.config import Config, PolicyConfig, TrackingConfig
+from gpusim.config.compose import composed_config
+from gpusim.config.run_hash import run_hash
+from gpusim.config.schema import Config, PolicyConfig, TrackingConfig
+from gpusim.engine.migration import simulate
 from gpusim.predict import story
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.figure import draw_prediction
@@ -19,12 +21,10 @@ from gpusim.predict.page import document
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.report import foreword_of, write_report
 from gpusim.results import begin_run, read_summary, whole_run
-from gpusim.results.report import report_page
-from gpusim.run_hash import run_hash
-from gpusim.simulation import simulate
+from gpusim.results.html.run_page import report_page
 from tests.predict import predictions
+from tests.results.html.strict_page import Page
 from tests.results.runs import RUNS
-from tests.results.strict_page import Page
 
 
 def idle() -> Prediction:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from gpusim.config import ConfigError
-from gpusim.predict.profile import Profile
+from gpusim.errors import ConfigError
+from gpusim.formats.profile import Profile
 from gpusim.predict.settings import PARAMETERS, host_of
 from gpusim.qemu.versions import nearest
-from tests.live.fake_qmp import PARAMETERS as SHOWN
-from tests.predict.profiles import exact_profile, uniform_pages
+from tests.formats.profiles import exact_profile, uniform_pages
+from tests.monitor.fake_qmp import PARAMETERS as SHOWN
 
 GIB = 2**30
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpusim.app import composed_config
+from gpusim.config.compose import composed_config
 from gpusim.published import tables
 from gpusim.published.curve import Curve, Pool, distinct_pages, fitted, predicted_total_s, workload
 from gpusim.published.tables import Row

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gpusim.cli.validate import main
 from gpusim.published import report, tables
 from gpusim.published.rows import Outcome, Run
-from gpusim.validation.cli import main
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
 A_RUN = Run(

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gpusim.config import Config
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import Config
 from gpusim.published import rows, tables
 from gpusim.published.tables import FittedValue, Row, Table, TableError
-from gpusim.scenario import resolve
 from gpusim.units import parse_bytes, parse_bytes_per_s
 
 TABLES = [tables.load(name) for name in tables.names()]

@@ -5,11 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.qemu.sync_timer import (
-    FALLBACK_SYNC_INTERVAL_NS,
-    SeedV2,
-    SyncTimerRule,
-)
+from gpusim.qemu.sync_timer import FALLBACK_SYNC_INTERVAL_NS, SeedV2, SyncTimerRule
 
 
 def tick(rule: SyncTimerRule, dirty_sync_count: int, period_ns: int = 0) -> int:

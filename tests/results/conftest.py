@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpusim.records import Event, Knot, Result, Summary, SyncRecord
+from gpusim.engine.records import Event, Knot, Result, Summary, SyncRecord
 
 PAGE = 4096
 MakeResult = Callable[..., Result]

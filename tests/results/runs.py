@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from gpusim import Config, LinkConfig, MigrationConfig
-from gpusim.records import Alternative, Result
+from gpusim.engine.records import Alternative, Result
 from tests.results.conftest import FakeMigration
 
 TIB = 2**40

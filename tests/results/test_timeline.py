@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.records import Knot, Result
+from gpusim.engine.records import Knot, Result
 from gpusim.results.timeline import MAX_ROWS, MIN_ROWS, STEP_S, timeline
 from tests.results.conftest import FakeMigration
 

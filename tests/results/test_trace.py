@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gpusim import Config, LinkConfig, TrackingConfig, VmConfig, WriterConfig, simulate
-from gpusim.records import Event, Result
+from gpusim.engine.records import Event, Result
 from gpusim.results.timeline import timeline
 from gpusim.results.trace import trace_events, write_trace
 from tests.results.runs import RUNS, fake

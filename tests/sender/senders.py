@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gpusim.qemu.switchover import SwitchoverRule
-from gpusim.sender import Advanced, SendablePages, Sender
-from gpusim.wire import Link, Multifd, RecordedLink
+from gpusim.sender.link import Link, Multifd, RecordedLink
+from gpusim.sender.sender import Advanced, SendablePages, Sender
 
 PAGE = 4096
 NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: 8 of header, then the page or one byte

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.wire import Link
+from gpusim.sender.link import Link
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, NORMAL_BYTES, S, make_link, make_sender, seen
 from tests.sender.test_jump import END_NS, assert_steps_are_one, limits, links, stalls, tell

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpusim.layout import Layout
 from gpusim.pages.pages import Pages
-from gpusim.wire import Link, Multifd
+from gpusim.sender.link import Link, Multifd
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import GBIT, MS, PAGE, SECTION_BYTES, S, make_link, make_sender, when_done
 

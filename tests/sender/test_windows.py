@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpusim.layout import Layout, Strokes
 from gpusim.pages.pages import Pages
-from gpusim.wire import RecordedLink
+from gpusim.sender.link import RecordedLink
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import (
     GBIT,

@@ -8,16 +8,11 @@ from typing import Any
 
 import pytest
 
-from gpusim.config import WriterConfig
-from gpusim.validation.cli import load_recordings, main
-from gpusim.validation.recording import (
-    SHIPPED,
-    Recording,
-    RecordingError,
-    read_document,
-    uncompressed,
-)
+from gpusim.cli.validate import main
+from gpusim.config.schema import WriterConfig
+from gpusim.formats.recording import Recording, RecordingError, read_document, uncompressed
 from gpusim.validation.replay import predict_config, replay_config, replayed_from
+from gpusim.validation.shipped import SHIPPED, load_recordings
 
 
 def fine(case: str, **more: Any) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from gpusim.cli.validate import main
+from gpusim.formats.recording import Recording
 from gpusim.validation import first_write
-from gpusim.validation.cli import load_recordings, main
-from gpusim.validation.recording import SHIPPED, Recording
 from gpusim.validation.replay import running
+from gpusim.validation.shipped import SHIPPED, load_recordings
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.validation import cli, profiled
+from gpusim.cli import validate as cli
+from gpusim.formats.recording import find_recordings, load_recording
+from gpusim.validation import profiled
 from gpusim.validation.profiled import (
     PROFILED,
     PROFILED_KVM,
@@ -20,7 +22,7 @@ from gpusim.validation.profiled import (
     judged,
     summary,
 )
-from gpusim.validation.recording import RECORDER, find_recordings, load_recording
+from gpusim.validation.shipped import RECORDER
 
 pytest.importorskip("scipy")
 

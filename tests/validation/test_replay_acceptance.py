@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gpusim.validation import cli
-from gpusim.validation.quantities import measured
-from gpusim.validation.recording import RECORDER, SHIPPED
+from gpusim.cli import validate as cli
+from gpusim.formats.quantities import measured
 from gpusim.validation.report import Case, cpu_bound_figures
+from gpusim.validation.shipped import RECORDER, SHIPPED
 
 MEDIAN_PERCENT = 0.6
 NINE_IN_TEN_PERCENT = 3.0

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.config import Config, HotColdConfig, SequentialConfig, WriterConfig
-from gpusim.scenario import resolve
-from gpusim.validation.recording import SHIPPED, Recording, find_recordings, load_recording
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import Config, HotColdConfig, SequentialConfig, WriterConfig
+from gpusim.formats.recording import Recording, find_recordings, load_recording
 from gpusim.validation.replay import predict_config, replay_config
+from gpusim.validation.shipped import SHIPPED
 
 MIB = 2**20
 

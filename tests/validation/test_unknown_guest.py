@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gpusim import WriterConfig, simulate
-from gpusim.config import (
+from gpusim.cli.validate import main
+from gpusim.config.schema import (
     BackendConfig,
     Config,
     HotColdConfig,
@@ -22,12 +23,10 @@ from gpusim.config import (
     TrackingConfig,
     VmConfig,
 )
-from gpusim.records import Knot, Result
-from gpusim.validation import sync_record
-from gpusim.validation.cli import main
-from gpusim.validation.quantities import measured
-from gpusim.validation.recording import (
-    SHIPPED,
+from gpusim.engine.records import Knot, Result
+from gpusim.formats import sync_record
+from gpusim.formats.quantities import measured
+from gpusim.formats.recording import (
     Recording,
     RecordingError,
     load_recording,
@@ -35,7 +34,8 @@ from gpusim.validation.recording import (
     uncompressed,
 )
 from gpusim.validation.replay import replay_config
-from gpusim.validation.stripped import replayed, stripped, summary_rows
+from gpusim.validation.shipped import SHIPPED
+from studies.stripped import replayed, stripped, summary_rows
 
 MIB = 2**20
 PAGE = 4096

@@ -1,0 +1,96 @@
+"""What dry runs foretell beside what the runs then take: `gpusim-bench --dry-run`.
+
+Each side is a process of its own, as for somebody who types it: what is loaded and touched for the
+first time is part of both. Rows are Markdown, for docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from gpusim.results.plots import style
+
+CASES = (
+    "",
+    "experiment=peter_xu_10tb",
+    "experiment=peter_xu_10tb workload.working_set_percent=90",
+    "experiment=peter_xu_10tb migration=qemu_9_1",
+    "vm=tiny_256mib",
+    "vm=small_16gib",
+    "vm=large_256gib workload=zipf",
+    "vm=large_256gib workload=sequential",
+    "vm=large_256gib workload=mix",
+    "vm=large_256gib workload=phases",
+    "vm=large_256gib workload.granule=2MiB",
+    "vm=large_256gib vm.zero_percent=40",
+    "vm=huge_1tib workload.granule=16MiB",
+    "vm=huge_4tib workload=zipf",
+    "vm=huge_24tib",
+    "vm=huge_24tib link=100gbit migration.multifd_channels=8",
+)
+HEADER = (
+    "| overrides | backend | looks, dry / real | simulated, s, dry / real | wall, s, dry / real | ratio |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+class Side(NamedTuple):
+    """What a run takes, or shall take; not whole: more than that."""
+
+    looks: int
+    simulated_s: float
+    wall_s: float
+    whole: bool = True
+
+
+def main(backends: Sequence[str], cases: Iterable[str] = CASES) -> None:
+    """Measure and print the table.
+
+    Args:
+        cases: overrides of gpusim, separated by blanks.
+    """
+    print(HEADER, flush=True)
+    for case in cases:
+        for backend in backends:
+            overrides = [*case.split(), f"backend={backend}", "plot=false"]
+            dry, real = (_alone(side, overrides) for side in (_dry, _real))
+            print(_row(case, backend, dry, real), flush=True)
+
+
+def _alone(side: Callable[[list[str]], Side], overrides: list[str]) -> Side:
+    """In a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(side, overrides).result()
+
+
+def _dry(overrides: list[str]) -> Side:
+    from gpusim.config.compose import composed_config
+    from gpusim.config.scenario import resolve
+    from gpusim.explore.dry_run import expectation
+
+    summary, wall_s, _ = expectation(resolve(composed_config(overrides)))
+    return Side(summary.simulated_looks, summary.total_time_s, wall_s, summary.status == "ok")
+
+
+def _real(overrides: list[str]) -> Side:
+    from gpusim.config.compose import composed_config
+    from gpusim.engine.migration import simulate
+
+    summary = simulate(composed_config(overrides)).summary
+    return Side(summary.simulated_looks, summary.total_time_s, summary.wall_time_s)
+
+
+def _row(case: str, backend: str, dry: Side, real: Side) -> str:
+    more = "" if dry.whole else "> "
+    cells = [
+        case or "(none)",
+        backend,
+        f"{more}{dry.looks} / {real.looks}",
+        f"{more}{dry.simulated_s:.0f} / {real.simulated_s:.0f}",
+        f"{more}{style.number(dry.wall_s)} / {style.number(real.wall_s)}",
+        f"{dry.wall_s / real.wall_s:.2f}" if dry.whole else "-",
+    ]
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,83 @@
+"""What a point of a sweep costs beside the migration itself: `gpusim-bench --sweep POINTS`.
+
+The same small points by a naive loop (simulate, write, nothing else), in the sweeper of one process,
+and on Hydra's own launcher, all in one call; each engine's start is measured apart, by a sweep of one
+point.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gpusim.config.schema import Config, LinkConfig, VmConfig, WriterConfig
+from gpusim.engine.migration import simulate
+from gpusim.results import begin_run, write_run
+
+ENGINES = {
+    "hydra/sweeper=batch": ["hydra/sweeper=batch"],
+    "hydra/sweeper=batch, 2 processes": ["hydra/sweeper=batch", "hydra.sweeper.workers=2"],
+    "Hydra's basic launcher": [],
+}
+FEW = 20  # Hydra's launcher is given one point of so many: it is that slow
+HEADER = (
+    f"{'engine':<34} {'points':>6} {'s':>8} {'ms a point':>11} {'points a s':>11} {'x loop':>7}"
+)
+
+
+def main(points: int, backend: str) -> None:
+    """Measure and print the table; what the points are is experiment=tiny.
+
+    Args:
+        points: of the sweep, at least FEW.
+        backend: all points on the same one.
+    """
+    print(HEADER)
+    with TemporaryDirectory() as folder:
+        _loop(1, backend, Path(folder))  # what a process needs once is not a point's cost
+        start = time.perf_counter()
+        _loop(points, backend, Path(folder))
+        naive_s = (time.perf_counter() - start) / points
+        _line("naive loop: simulate, write", points, naive_s * points, naive_s)
+    for name, overrides in ENGINES.items():
+        count = points if overrides else max(points // FEW, 2)
+        start_s, all_s = (_sweep(n, backend, overrides) for n in (1, count))
+        _line(name, count - 1, all_s - start_s, naive_s)  # less the start, and less its one point
+
+
+def _line(name: str, points: int, spent_s: float, naive_s: float) -> None:
+    each_s = spent_s / points
+    print(
+        f"{name:<34} {points:>6} {spent_s:>8.2f} {1e3 * each_s:>11.2f} {1 / each_s:>11.1f} "
+        f"{each_s / naive_s:>7.1f}",
+        flush=True,
+    )
+
+
+def _loop(points: int, backend: str, folder: Path) -> None:
+    config = Config(
+        vm=VmConfig(memory="256MiB", vcpus=2),
+        workload=WriterConfig(working_set_percent=10.0, page_writes_per_s=2e4),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        plot=False,
+    )
+    config.backend.name = backend
+    for seed in range(points):
+        config.seed = seed
+        run = folder / str(seed)
+        begin_run(config, run)
+        write_run(simulate(config), run, plot=False)
+
+
+def _sweep(points: int, backend: str, overrides: list[str]) -> float:
+    """Seconds of the whole command."""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", "from gpusim.cli.app import main; main()", "-m"]
+        command += ["experiment=tiny", f"seed=range(0,{points})", f"backend={backend}"]
+        command += [f"hydra.sweep.dir={folder}/sweep", *overrides]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start

@@ -1,0 +1,198 @@
+"""How many pages became newly dirty at each sync of a recording, and when.
+
+The number is exact whichever way a migration was watched, as QEMU's counters close: what is still to
+be sent, with what was sent so far, is all of RAM and what became dirty anew (migration/ram.c:
+migration_dirty_pages is raised by a sync and lowered by a page that is taken). Times are exact where
+QEMU's trace or QMP told of the syncs, and known between two samples of query-migrate otherwise.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
+
+from gpusim.formats.recording import Recording
+from gpusim.sender.link import PS_PER_S
+from gpusim.sender.windows import WINDOW_PS
+
+PAGE_BYTES = 4096
+SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
+WINDOW_S = WINDOW_PS / PS_PER_S
+MBIT = 1e6
+PERIOD_S = 1.0  # a sync later than this since the last period's end closes it, and its count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sync:
+    """One sync.
+
+    Attributes:
+        newly_dirty_pages: clean in QEMU's bitmap before it, dirty behind it.
+        sent_pages: since the migration began.
+    """
+
+    time_s: float
+    newly_dirty_pages: int
+    sent_pages: float
+
+
+def syncs(recording: Recording) -> list[Sync]:
+    """The syncs behind the setup's: by QEMU's trace, by its events, or by the samples alone."""
+    if any(event.name == "migration_bitmap_sync_end" for event in recording.events):
+        found = _traced(recording)
+    else:
+        found = _sampled(recording)
+    sent = _sent_pages(recording, [time_s for time_s, _ in found])
+    return [
+        Sync(time_s=time_s, newly_dirty_pages=pages, sent_pages=sent_pages)
+        for (time_s, pages), sent_pages in zip(found, sent, strict=True)
+    ]
+
+
+def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[float]:
+    """Pages sent when syncs began.
+
+    With a rate limit QEMU sends a window's budget at once and sleeps for the rest of it, and it syncs when it
+    wakes, before it sends again (migration/migration.c:migration_rate_limit, then migration_iteration_run). So
+    pages between two samples went at the sync's windows; on a link that is slower than its limit, evenly.
+    """
+    known = [(s.time_s, s.ram.sent_pages, s.mbps) for s in recording.samples if s.ram is not None]
+    known.insert(0, (0.0, 0, 0.0))
+    limit = recording.parameters["max-bandwidth"]
+    for time_s in times_s:
+        place = bisect.bisect_left(known, time_s, lo=1, key=itemgetter(0))
+        before_s, before, _ = known[place - 1]
+        if place == len(known):
+            yield float(before)
+            continue
+        after_s, after, mbps = known[place]
+        if 0 < 8 * limit <= mbps * MBIT:
+            windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
+            windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
+            share = windows_before / (windows_before + windows_after)
+        else:
+            share = (time_s - before_s) / (after_s - before_s)
+        yield before + share * (after - before)
+
+
+def _traced(recording: Recording) -> list[tuple[float, int]]:
+    """(seconds, newly dirty pages) of each sync but the setup's.
+
+    migration_bitmap_sync_end tells the count of the period so far. A sync that ends more than a second
+    after the last period did ends this one, and the count starts anew; the first one starts with the
+    first sync (migration/ram.c:migration_bitmap_sync).
+    """
+    found = []
+    period_start_s, before = math.nan, 0
+    for event in recording.events:
+        if event.name == "migration_bitmap_sync_start" and math.isnan(period_start_s):
+            period_start_s = event.time_s
+        if event.name == "migration_bitmap_sync_end":
+            so_far = int(event.arguments.split()[-1])
+            # A period that ended on the edge of its second is seen by its count, which fell.
+            found.append((event.time_s, so_far - (before if so_far >= before else 0)))
+            before = so_far
+            if event.time_s > period_start_s + PERIOD_S:
+                period_start_s, before = event.time_s, 0
+    return found[1:]
+
+
+@dataclass(kw_only=True)
+class _Between:
+    """What the samples between two syncs say: from the first to the last of them."""
+
+    dirty_sync_count: int
+    first_s: float
+    last_s: float
+    dirtied_pages: int  # anew, since the start
+
+
+def _sampled(recording: Recording) -> list[tuple[float, int]]:
+    """The same from samples, with QMP's times where it told them.
+
+    What became dirty between two samples is shared among the syncs between them, by the time that
+    each had to collect it.
+    """
+    found: list[tuple[float, int]] = []
+    last_s = 0.0
+    for before, here in itertools.pairwise(_stretches(recording)):
+        times_s = _times(recording, before, here)
+        spans = np.diff([last_s, *times_s])
+        shares = np.cumsum(spans) / max(spans.sum(), 1e-9)
+        dirtied = here.dirtied_pages - before.dirtied_pages
+        pages = np.diff(np.rint(shares * dirtied), prepend=0).astype(int)
+        found += zip(times_s, pages.tolist(), strict=True)
+        last_s = times_s[-1]
+    return found
+
+
+def _stretches(recording: Recording) -> list[_Between]:
+    """The stretches of samples in which the number of syncs stayed the same, from the setup's on.
+
+    A sync is counted when it begins, and its pages when it ends: the last samples of a stretch know.
+    A sample is taken while the sender sends, so it may be off by the page under way.
+    """
+    total = recording.ram_bytes // PAGE_BYTES
+    found = [_Between(dirty_sync_count=1, first_s=0.0, last_s=0.0, dirtied_pages=0)]
+    for sample in recording.samples:
+        ram = sample.ram
+        if ram is None or sample.status not in SENDING:
+            continue
+        dirtied = ram.remaining_bytes // PAGE_BYTES + ram.sent_pages - total
+        if ram.dirty_sync_count <= 1:
+            total, dirtied = total + dirtied, 0  # with small blocks that mem_mib leaves out
+        if ram.dirty_sync_count > found[-1].dirty_sync_count:
+            found.append(
+                _Between(
+                    dirty_sync_count=ram.dirty_sync_count,
+                    first_s=sample.time_s,
+                    last_s=sample.time_s,
+                    dirtied_pages=found[-1].dirtied_pages,
+                )
+            )
+        found[-1].last_s = sample.time_s
+        found[-1].dirtied_pages = max(found[-1].dirtied_pages, dirtied)
+    return found
+
+
+def _times(recording: Recording, before: _Between, here: _Between) -> list[float]:
+    """Times of the syncs between two stretches: those that QMP told, else evenly spread.
+
+    The last one of a migration that completed is that of the VM's stop.
+    """
+    numbers = range(before.dirty_sync_count + 1, here.dirty_sync_count + 1)
+    if all(number in recording.passes_s for number in numbers):
+        return [recording.passes_s[number] for number in numbers]
+    stop_s, since_s, until_s = recording.stop_s, before.last_s, here.first_s
+    if stop_s is not None and since_s < stop_s <= until_s:
+        return list(np.linspace(since_s, stop_s, len(numbers) + 1)[1:])
+    edges = np.linspace(since_s, until_s, len(numbers) + 1)
+    return list((edges[1:] + edges[:-1]) / 2)
+
+
+def zero_pages(recording: Recording) -> tuple[int, int]:
+    """Zero pages of the first pass: those that lay at its end, and all others.
+
+    Until as many pages are sent as there are, each was sent for the first time, in order. Those at the
+    end are what came behind the last samples between which half or more was not zero, and in them.
+    """
+    pages = recording.ram_bytes // PAGE_BYTES
+    at_end = others = sent = zero = 0
+    for sample in recording.samples:
+        if sample.ram is None:
+            continue
+        sent_here, zero_here = sample.ram.sent_pages - sent, sample.ram.zero_pages - zero
+        if 2 * zero_here > sent_here:
+            at_end += zero_here
+        elif sent_here:
+            at_end, others = zero_here, others + at_end
+        sent, zero = sample.ram.sent_pages, sample.ram.zero_pages
+        if sent >= pages:
+            break
+    return at_end, others

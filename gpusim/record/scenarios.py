@@ -1,0 +1,217 @@
+"""What a recording is made of: conf_record/NAME.yaml, checked before QEMU starts.
+
+Owns the data classes of a scenario, in the words of the recordings' format (QEMU's own for its
+capabilities and parameters). Whether this QEMU knows those, session.py asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from gpusim.config.checks import in_range, reject, whole
+from gpusim.errors import ConfigError
+from gpusim.formats.recording import FOREIGN_CAPABILITIES, GUEST_STARTS_MIB, UNFILLED_END_MIB
+
+MOST_MIB = 3072  # the pc machine puts more elsewhere, where 32 bits do not reach
+SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
+MOST_LOOPS = 10**7  # some 20 ms; a hundred times that at the highest throttle, and it writes still
+WAITING_CAPABILITIES = {"pause-before-switchover"}  # for a migrate-continue that nobody sends
+ACCELERATORS = ("tcg", "kvm")
+
+
+@dataclass(kw_only=True)
+class GuestSettings:
+    """How the guest writes; guest.c says it in C, gpusim/validation/data/README.md in words.
+
+    Attributes:
+        base, size: where the working set starts and how long it is, MiB.
+        mode: 0: page after page, round and round; 1: at random.
+        rate: page writes a second, by a busy loop measured at boot; 0: as fast as it goes.
+        delay: the busy loops between two writes themselves, instead of `rate`.
+        paced: 1: writes by the clock, and catches up what is late.
+        hot, hotpct: the first so many MiB get so many percent of the writes.
+        fill: MiB from 16 MiB on that are not zero; default: to 2 MiB before the end.
+        flat_ms: how long it writes flat out at boot, to be measured.
+        crash_after: page writes until it crashes on purpose, to try what a recorder does then; 0: never.
+    """
+
+    base: int = 32
+    size: int = MISSING
+    mode: int = 1
+    rate: int | None = None
+    delay: int | None = None
+    paced: int = 0
+    hot: int | None = None
+    hotpct: int | None = None
+    fill: int | None = None
+    flat_ms: int = 500
+    crash_after: int = 0
+
+    def recorded(self) -> dict[str, int]:
+        """What a recording holds of it: the write pattern."""
+        own = ("flat_ms", "crash_after")
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if value is not None and key not in own
+        }
+
+    def words(self) -> dict[str, int]:
+        """What guest.c reads."""
+        return {**self.recorded(), "flat": self.flat_ms, "crash": self.crash_after}
+
+
+@dataclass(kw_only=True)
+class Scenario:
+    """One migration to record.
+
+    Attributes:
+        mem_mib: RAM.
+        limit_s: the migration is cancelled after so many seconds.
+        before_s: how long the guest's writes are counted before the migration.
+        accelerator: tcg or kvm.
+        capabilities: to switch on, under QEMU's names.
+        parameters: of the migration, under QEMU's names.
+        guest: how it writes.
+    """
+
+    mem_mib: int = 1024
+    limit_s: float = 200.0
+    before_s: float = 4.0
+    accelerator: str = "tcg"
+    capabilities: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    guest: GuestSettings = field(default_factory=GuestSettings)
+
+    def recorded(self) -> dict[str, Any]:
+        """What a recording's `scenario` holds; repeats have the same."""
+        return {
+            "mem_mib": self.mem_mib,
+            "guest": self.guest.recorded(),
+            "capabilities": list(self.capabilities),
+            "limit_s": self.limit_s,
+            "parameters": dict(self.parameters),
+        }
+
+
+def shipped() -> Path:
+    """The folder of scenarios."""
+    from gpusim.config.compose import conf_folder  # with Hydra, which --help can do without
+
+    return conf_folder("conf_record")
+
+
+def names() -> dict[str, str]:
+    """Every scenario there is, with what its file says it is for."""
+    return {
+        str(path.relative_to(shipped()).with_suffix("")): path.read_text()
+        .splitlines()[1]
+        .removeprefix("# ")
+        for path in sorted(shipped().rglob("*.yaml"))
+    }
+
+
+def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
+    """A scenario by its name, or from a file of one's own, with KEY=VALUE changes.
+
+    Raises:
+        ConfigError: no such scenario or key, or a value that cannot be.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped() / f"{name}.yaml"
+    if not path.is_file():
+        reject("SCENARIO", name, f"not there; expected a .yaml file or one of {', '.join(names())}")
+    for text in overrides:
+        if "=" not in text or text.startswith("="):
+            reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
+    try:
+        layers = [(path.name, OmegaConf.load(path))]
+    except Exception as error:  # the YAML library's own, for which OmegaConf has no name
+        raise ConfigError("SCENARIO", name, f"cannot be read as YAML: {_line(error)}") from None
+    for text in overrides:
+        try:
+            layers.append((text, OmegaConf.from_dotlist([text])))
+        except Exception as error:  # as above
+            raise ConfigError("KEY=VALUE", text, f"is no YAML value: {_line(error)}") from None
+    merged = OmegaConf.structured(Scenario)
+    for where, layer in layers:
+        try:
+            merged.merge_with(layer)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            raise _config_error(where, error) from None
+    try:
+        scenario = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise _config_error(name, error) from None
+    assert isinstance(scenario, Scenario)
+    check(scenario)
+    return scenario
+
+
+def _config_error(where: str, error: Exception) -> ConfigError:
+    """An error of OmegaConf's, which knows the key or at least in which layer it stands."""
+    key = str(getattr(error, "full_key", None) or "")
+    if isinstance(error, ConfigKeyError):
+        kind = error.object_type
+        known = ", ".join(kind.__dataclass_fields__) if is_dataclass(kind) else "none"
+        return ConfigError(key, where, f"no such key; expected one of {known}")
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError(key, "missing", f"{where} has to say it; see docs/record.md")
+    said = f"{_line(error)}; docs/record.md has the keys and what they hold"
+    return ConfigError(key or "scenario", where, said)
+
+
+def _line(error: Exception) -> str:
+    text = str(getattr(error, "msg", None) or error)
+    return " ".join(text.partition("full_key:")[0].split())
+
+
+def check(scenario: Scenario) -> None:
+    """Refuse what cannot be recorded.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    guest, end_mib = scenario.guest, scenario.mem_mib - UNFILLED_END_MIB
+    whole("mem_mib", scenario.mem_mib, 32, MOST_MIB, " MiB")
+    in_range("limit_s", scenario.limit_s, 1, 86_400, " s")
+    in_range("before_s", scenario.before_s, 0.1, 60, " s")
+    if scenario.accelerator not in ACCELERATORS:
+        reject("accelerator", scenario.accelerator, f"must be one of {', '.join(ACCELERATORS)}")
+    foreign = (FOREIGN_CAPABILITIES | WAITING_CAPABILITIES).intersection(scenario.capabilities)
+    if foreign:
+        reject(
+            "capabilities", ", ".join(sorted(foreign)), "not simulated, so not recorded; remove it"
+        )
+    whole("guest.base", guest.base, GUEST_STARTS_MIB, end_mib, " MiB")
+    whole("guest.size", guest.size, 1, end_mib - guest.base, " MiB: base + size end 2 MiB before mem_mib")  # fmt: skip
+    for key, value in (("mode", guest.mode), ("paced", guest.paced)):
+        whole(f"guest.{key}", value, 0, 1)
+    _check_speed(guest)
+    if (guest.hot is None) != (guest.hotpct is None):
+        reject("guest.hot", guest.hot, "goes with guest.hotpct; set both or none")
+    if guest.hot is not None:
+        whole("guest.hot", guest.hot, 1, guest.size - 1, " MiB: a part of guest.size")
+        whole("guest.hotpct", guest.hotpct, 0, 100, " %")
+        if guest.mode != 1:
+            reject("guest.hot", guest.hot, "needs guest.mode=1, as a sequential writer has no hot part")  # fmt: skip
+    if guest.fill is not None:
+        whole("guest.fill", guest.fill, 1, end_mib - GUEST_STARTS_MIB, " MiB")
+    whole("guest.flat_ms", guest.flat_ms, 10, 10_000, " ms")
+    whole("guest.crash_after", guest.crash_after, 0, 2**32 - 1)
+
+
+def _check_speed(guest: GuestSettings) -> None:
+    if (guest.rate is None) == (guest.delay is None):
+        reject("guest.rate", guest.rate, "set one of guest.rate and guest.delay")
+    if guest.rate:
+        whole("guest.rate", guest.rate, SLOWEST_PER_S, FASTEST_PER_S, " page writes a second, or 0")
+    if guest.delay is not None:
+        whole("guest.delay", guest.delay, 1, MOST_LOOPS, " loops")
+    if guest.paced and not guest.rate:
+        reject("guest.paced", guest.paced, "needs a guest.rate above 0")

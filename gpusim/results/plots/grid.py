@@ -1,0 +1,198 @@
+"""The heat map of two swept numbers: total time in each cell, or why there is none.
+
+Owns that picture alone. A cell whose runs did not converge is hatched and says so in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpusim.errors import ResultsError
+from gpusim.results.plots import style
+from gpusim.results.plots.run import LOG_RATIO, headline, picture
+from gpusim.results.plots.sweep import even_ticks
+from gpusim.results.sweeps.ensembles import Ensemble
+from gpusim.results.sweeps.swept import Axes, Value, label, named, order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Panel
+
+FEWEST = 3  # values along each side: less of them is better drawn as lines
+FILLED = 0.6  # of the cells: values that were sampled make no grid
+_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # how many panels stand side by side
+MAX_WRITTEN = 12  # columns of all panels: more, and a cell is too narrow for words
+NO_TIME = "#e4e6e9"
+ENDS = {
+    "not_converged": "stuck",
+    "time_limit": "limit",
+    "cancelled": "cancelled",
+    "aborted": "aborted",
+    "incomplete": "stopped",
+    "failed": "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Two keys that were swept over a grid, and panels for the others."""
+
+    x: str
+    y: str
+    panel_keys: list[str]
+    panels: list[tuple[str, ...]]
+
+
+def find_grid(groups: Sequence[Ensemble], axes: Axes) -> Grid | None:
+    """The grid of the axis and the numeric series with most values; None where there is none."""
+    if axes.x is None or not axes.numeric:
+        return None
+    values = {key: order(g.value(key) for g in groups) for key in (axes.x, *axes.series)}
+    numeric = [k for k in axes.series if all(v.number is not None for v in values[k])]
+    if not numeric:
+        return None
+    y = max(numeric, key=lambda key: len(values[key]))
+    rest = [key for key in axes.series if key != y]
+    panels = list(dict.fromkeys(tuple(g.value(k).text for k in rest) for g in groups))
+    cells = len(values[axes.x]) * len(values[y]) * len(panels)
+    enough = min(len(values[axes.x]), len(values[y])) >= FEWEST and len(groups) >= FILLED * cells
+    if not enough or len(panels) not in _COLUMNS:
+        return None
+    return Grid(x=axes.x, y=y, panel_keys=rest, panels=panels)
+
+
+def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
+    """Draw the median total time of each cell into `path`, a PNG of 1200 x 900 pixels.
+
+    Returns:
+        What it shows, in words.
+
+    Raises:
+        ResultsError: matplotlib is not installed, or no run converged.
+        OSError: the file cannot be written.
+    """
+    times_s = [time_s for g in groups if (time_s := g.median("total_time_s")) is not None]
+    if not times_s:
+        raise ResultsError("no run converged, so that a grid of total times would be empty")
+    columns = _COLUMNS[len(grid.panels)]
+    rows = -(-len(grid.panels) // columns)
+    with picture(path) as figure:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import LogNorm, Normalize
+
+        low, high = min(times_s), max(times_s)
+        logarithmic = high > LOG_RATIO * low > 0
+        norm = LogNorm(low, high) if logarithmic else Normalize(low if low < high else 0.0, high)
+        colours = ScalarMappable(norm, "cividis_r")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        xs, ys = (order(g.value(key) for g in groups) for key in (grid.x, grid.y))
+        for index, panel in enumerate(panels.flat):
+            if index >= len(grid.panels):
+                panel.set_axis_off()
+                continue
+            title = ", ".join(map(named, grid.panel_keys, grid.panels[index]))
+            chosen = {
+                (g.value(grid.x), g.value(grid.y)): g
+                for g in groups
+                if tuple(g.value(key).text for key in grid.panel_keys) == grid.panels[index]
+            }
+            written = len(xs) * columns <= MAX_WRITTEN
+            unit_s = None if logarithmic else style.time_unit(high)[1]
+            _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
+            _dress(panel, xs, ys, room=12 // columns)
+            panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
+            if index + columns >= len(grid.panels):
+                panel.set_xlabel(label(grid.x))
+                panel.tick_params(labelbottom=True)
+            if index % columns == 0:
+                panel.set_ylabel(label(grid.y))
+        titled = 0.03 if grid.panel_keys else 0.0
+        figure.subplots_adjust(
+            left=0.1, right=0.87, top=0.87 - titled, bottom=0.085, hspace=0.18, wspace=0.06
+        )
+        bar = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.085, 0.02, 0.785 - titled)))
+        unit, ticks = even_ticks(low, high)
+        if logarithmic:
+            unit, ticks = "", {tick: style.duration(tick) for tick in style.time_ticks(low, high)}
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+        bar.ax.minorticks_off()
+        bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
+        bar.outline.set_visible(False)
+        headline(figure, f"Total time over {label(grid.x)} and {label(grid.y)}", [_fact(groups)])
+    return (
+        f"Total time over {label(grid.x)} and {label(grid.y)}; hatched where the migration did not "
+        "converge"
+    )
+
+
+def _fact(groups: Sequence[Ensemble]) -> str:
+    ends = {run.outcome for group in groups for run in group.runs if not run.converged}
+    seeds = max(len(group.runs) for group in groups)
+    facts = ["median over the seeds that converged, and how many did"] if seeds > 1 else []
+    meanings = {
+        "not_converged": "did not converge (stuck)",
+        "time_limit": "not finished at the time limit (limit)",
+        "cancelled": "cancelled",
+        "aborted": "cancelled, and then QEMU aborted (aborted)",
+        "incomplete": "without an outcome (stopped)",
+        "failed": "the run failed (failed)",
+    }
+    facts += (
+        ["hatched: " + ", ".join(meanings[end] for end in meanings if end in ends)] if ends else []
+    )
+    return "  \u00b7  ".join(facts) or "every run converged"
+
+
+def _draw_cells(
+    panel: Panel,
+    groups: dict[tuple[Value, Value], Ensemble],
+    xs: Sequence[Value],
+    ys: Sequence[Value],
+    colours: Any,
+    unit_s: float | None,
+    *,
+    written: bool,
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    size = max(6.5, min(11.0, 96 / max(len(xs), 4)))
+    for (x, y), group in groups.items():
+        column, row = xs.index(x), ys.index(y)
+        median_s = group.median("total_time_s")
+        some_stopped = len(group.converged) < len(group.runs)
+        colour: Any = NO_TIME if median_s is None else colours.to_rgba(median_s)
+        dark = median_s is not None and colours.norm(median_s) > 0.5
+        ink = "white" if dark else style.INK
+        corner = (column - 0.5, row - 0.5)
+        panel.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", lw=1.5))
+        if some_stopped:
+            hatch = "////" if median_s is None else "/"
+            edge = style.GREY if median_s is None else ink
+            panel.add_patch(Rectangle(corner, 1, 1, fill=False, ec=edge, hatch=hatch, lw=0))
+        if not written:
+            continue
+        ends = sorted({run.outcome for run in group.runs if not run.converged})
+        if median_s is None:
+            text = "/".join(ENDS[end] for end in ends)
+        else:  # in the unit of the bar, if that has one
+            text = style.number(median_s / unit_s) if unit_s else style.duration(median_s)
+        if median_s is not None and some_stopped:
+            text += f"\n{group.share}"
+        box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if some_stopped else None
+        panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=size, bbox=box)
+
+
+def _dress(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, room: int) -> None:
+    """Ticks at the values, of which there may be too many for the room."""
+    panel.set_xlim(-0.5, len(xs) - 0.5)
+    panel.set_ylim(-0.5, len(ys) - 0.5)
+    for axis, values, most in ((panel.xaxis, xs, room), (panel.yaxis, ys, 2 * room)):
+        step = math.ceil(len(values) / most)
+        axis.set_ticks(range(0, len(values), step), [v.text for v in values[::step]])
+    panel.grid(False)
+    panel.tick_params(length=0, labelsize=10)
+    for spine in panel.spines.values():
+        spine.set_visible(False)

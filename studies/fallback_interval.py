@@ -1,0 +1,290 @@
+"""The study of docs/study.md by one command, `python -m studies.fallback_interval`: sweeps, figures and tables.
+
+A sweep computes only what is missing, so that a second call draws alone. What is typed behind the command
+is for every sweep: `python -m studies.fallback_interval seed=1` is a study of one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from gpusim.results.plots import style
+from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
+from gpusim.results.sweeps.ensembles import Ensemble, ensembles
+from gpusim.results.sweeps.runs import Run, find_runs
+from gpusim.results.sweeps.swept import FALLBACK
+from studies.tables import table, with_tables
+
+WORKLOADS = {
+    "study_uniform": "uniform",
+    "study_hot_cold": "hot and cold",
+    "study_sequential": "sequential",
+    "study_paced": "paced",
+}
+RULES, OPERATOR = "study_rules", "study_4tib"
+SWEEPS = (*WORKLOADS, RULES, OPERATOR)
+INTERVALS_S = (1, 2, 5, 10, 20, 60)
+TRACKING = {"kvm_manual": "lazy", "kvm_legacy": "eager"}
+BUSY = "workload.page_writes_per_s"
+AUTO_CONVERGE = "migration.auto_converge"
+
+TIME = Quantity(key="total_time_s", label="total time (min)", scale=60.0)
+LOST = Quantity(key="guest_cpu_lost_percent", label="guest CPU lost\n(% of vCPU time)")
+DOWNTIME = Quantity(key="downtime_ms", label="downtime (ms)")
+AGAINST_NEVER = (
+    Quantity(key="total_time_s", label="total time,\n1 = without the timer", relative_to=NEVER),
+    LOST,
+    DOWNTIME,
+)
+COSTS = (
+    Quantity(key="dirty_sync_count", label="dirty syncs"),
+    Quantity(key="write_faults", label="first writes\n(million)", scale=1e6),
+    Quantity(key="guest_fault_s", label="vCPU time in\nfirst writes (s)"),
+    Quantity(key="sync_stall_s", label="sender stalled\nby syncs (s)"),
+    Quantity(key="main_loop_stall_s", label="main loop\nstalled (s)"),
+    Quantity(key="longest_main_loop_stall_ms", label="its longest\nstall (s)", scale=1e3),
+)
+NOT_CONVERGED = "no"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing of the study, draw its figures, and put its tables into the document."""
+    parser = parser_of("studies.fallback_interval", __doc__, "docs/study.md")
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    options = parser.parse_args(arguments)
+    runs = runs_of(SWEEPS, options.runs, options.overrides)
+    options.figures.mkdir(parents=True, exist_ok=True)
+    draw(runs, options.figures)
+    text = options.document.read_text()
+    options.document.write_text(with_tables(text, tables(runs)))
+
+
+def parser_of(module: str, description: str | None, document: str) -> argparse.ArgumentParser:
+    """What can be typed behind a study's command."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("overrides", nargs="*", help="of every sweep, such as seed=1")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/multirun"))
+    parser.add_argument("--document", type=Path, default=Path(document))
+    return parser
+
+
+def runs_of(
+    sweeps: Iterable[str], folder: Path, overrides: Sequence[str]
+) -> dict[str, Sequence[Run]]:
+    """The runs of each sweep, of which those that are missing are computed first."""
+    found: dict[str, Sequence[Run]] = {}
+    for sweep in sweeps:
+        command = [
+            sys.executable,
+            "-c",
+            "from gpusim.cli.app import main; main()",
+            f"sweep={sweep}",
+            f"hydra.sweep.dir={folder / sweep}",
+        ]
+        subprocess.run([*command, *overrides], check=True)
+        found[sweep] = find_runs([folder / sweep]).runs
+    return found
+
+
+def interval(group: Ensemble) -> str:
+    """The fallback sync's interval, as the axes have it."""
+    seconds = group.value(FALLBACK).number
+    return NEVER if seconds is None else f"{seconds:g}"
+
+
+def memory(group: Ensemble) -> str:
+    """The VM's size."""
+    return group.value("vm.memory").text
+
+
+def rule(group: Ensemble) -> str:
+    """Which QEMU, or what would be if."""
+    return group.value("migration.version").text.removeprefix("what if ")
+
+
+def variant(group: Ensemble) -> str:
+    """What an operator can choose: no auto-converge, or the one of QEMU 9.1 or of 9.2."""
+    if group.runs[0].config[AUTO_CONVERGE] is False:
+        return "off"
+    return "QEMU 9.1" if interval(group) == NEVER else "QEMU 9.2"
+
+
+def writes(group: Ensemble) -> str:
+    """Millions of page writes a second."""
+    return f"{(group.value(BUSY).number or 0.0) / 1e6:g}"
+
+
+def lines(
+    groups: Iterable[Ensemble],
+    name: Callable[[Ensemble], str],
+    place: Callable[[Ensemble], str],
+) -> list[Line]:
+    """A line a name, in the order of the groups."""
+    found: dict[str, dict[str, Ensemble]] = {}
+    for group in groups:
+        found.setdefault(name(group), {})[place(group)] = group
+    return [Line(name=name, points=points) for name, points in found.items()]
+
+
+def having(runs: Iterable[Run], key: str, value: object) -> list[Ensemble]:
+    """The ensembles of the runs with that value."""
+    return ensembles(run for run in runs if run.config.get(key) == value)
+
+
+def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
+    """All figures of the study."""
+    intervals = XAxis(
+        label="interval of the fallback sync (s), log scale",
+        places={**{f"{seconds}": float(seconds) for seconds in INTERVALS_S}, NEVER: None},
+    )
+    for mode, called in TRACKING.items():
+        columns = {
+            workload: lines(having(runs[sweep], "tracking.mode", mode), memory, interval)
+            for sweep, workload in WORKLOADS.items()
+        }
+        tracked = f"{called} tracking ({mode}), {_conditions(runs)}"
+        draw_study(
+            folder / f"study_{called}.png",
+            "What the interval of the fallback sync changes",
+            [tracked],
+            columns,
+            AGAINST_NEVER,
+            intervals,
+        )
+        draw_study(
+            folder / f"study_costs_{called}.png",
+            "What the syncs cost",
+            [tracked],
+            columns,
+            COSTS,
+            intervals,
+        )
+    patterns = dict.fromkeys(str(run.config["workload.pattern"]) for run in runs[RULES])
+    rules = dict.fromkeys(rule(group) for group in ensembles(runs[RULES]))
+    draw_study(
+        folder / "study_rules.png",
+        "What other rules would have done",
+        [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
+        {
+            pattern.replace("_", " and "): lines(
+                having(runs[RULES], "workload.pattern", pattern), memory, rule
+            )
+            for pattern in patterns
+        },
+        (
+            Quantity(key=TIME.key, label="total time,\n1 = QEMU 9.2", relative_to="QEMU 9.2"),
+            LOST,
+            DOWNTIME,
+        ),
+        XAxis(label="rules of QEMU, and what would be if", places=dict.fromkeys(rules)),
+    )
+    busy = dict.fromkeys(writes(group) for group in ensembles(runs[OPERATOR]))
+    draw_study(
+        folder / "study_4tib.png",
+        "Auto-converge for a VM of 4 TiB",
+        ["a fifth of RAM is written; lazy tracking, 100 Gbit/s; a cross did not converge"],
+        {"uniform": sorted(lines(ensembles(runs[OPERATOR]), variant, writes), key=_name)},
+        (TIME, LOST, DOWNTIME),
+        XAxis(
+            label="million page writes a second, log scale",
+            places={text: float(text) for text in busy},
+        ),
+    )
+
+
+def _conditions(runs: Mapping[str, Sequence[Run]]) -> str:
+    seeds = len({run.config["seed"] for run in runs[RULES]})
+    return f"100 Gbit/s; {f'medians and 5 to 95 % of {seeds} seeds' if seeds > 1 else 'one seed'}"
+
+
+def _name(line: Line) -> str:
+    return line.name
+
+
+def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
+    """Name of a table -> its lines: medians of the seeds."""
+    return {
+        "intervals": _interval_table(runs),
+        "costs": _cost_table(runs),
+        "rules": _rule_table(runs[RULES]),
+        "4tib": _operator_table(runs[OPERATOR]),
+        "bands": [f"- {sweep}: {_widest_band(found)}" for sweep, found in runs.items()],
+    }
+
+
+def time_and_loss(group: Ensemble | None, decimals: int = 0) -> str:
+    """Total time and guest CPU lost; how many converged, if not all did."""
+    if group is None:
+        return "-"
+    time_s, lost = group.median(TIME.key), group.median(LOST.key)
+    if time_s is None or lost is None:
+        return NOT_CONVERGED
+    share = "" if len(group.converged) == len(group.runs) else f" ({group.share})"
+    return f"{time_s:.{decimals}f} s, {lost:.1f} %{share}"
+
+
+def _interval_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    names = [*map(str, INTERVALS_S), NEVER]
+    head = ["RAM", "workload", "tracking", *(f"{n} s" for n in names[:-1]), NEVER]
+    rows = []
+    for sweep, workload in WORKLOADS.items():
+        for mode, called in TRACKING.items():
+            for line in lines(having(runs[sweep], "tracking.mode", mode), memory, interval):
+                cells = [time_and_loss(line.points.get(name)) for name in names]
+                rows.append([line.name, workload, called, *cells])
+    return table(head, rows)
+
+
+def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Of the uniform guest."""
+    head = ["RAM", "tracking", "interval", *(q.label.replace("\n", " ") for q in COSTS)]
+    rows = []
+    for mode, called in TRACKING.items():
+        for line in lines(having(runs["study_uniform"], "tracking.mode", mode), memory, interval):
+            for name in ("1", "5", "60", NEVER):
+                if name in line.points:
+                    numbers = [(q, line.points[name].median(q.key)) for q in COSTS]
+                    cells = ["-" if n is None else style.number(n / q.scale) for q, n in numbers]
+                    rows.append([line.name, called, name, *cells])
+    return table(head, rows)
+
+
+def _rule_table(runs: Sequence[Run]) -> list[str]:
+    names = list(dict.fromkeys(rule(group) for group in ensembles(runs)))
+    head = ["RAM", "workload", *names]
+    rows = []
+    for pattern in dict.fromkeys(str(run.config["workload.pattern"]) for run in runs):
+        for line in lines(having(runs, "workload.pattern", pattern), memory, rule):
+            cells = [time_and_loss(line.points.get(name)) for name in names]
+            rows.append([line.name, pattern.replace("_", " and "), *cells])
+    return table(head, rows)
+
+
+def _operator_table(runs: Sequence[Run]) -> list[str]:
+    names = ("off", "QEMU 9.1", "QEMU 9.2")
+    head = ["million page writes a second", *(f"auto-converge: {n}" for n in names)]
+    rows = []
+    for line in lines(ensembles(runs), writes, variant):
+        rows.append([line.name, *(time_and_loss(line.points.get(n)) for n in names)])
+    return table(head, rows)
+
+
+def _widest_band(runs: Sequence[Run]) -> str:
+    """How far the 5 and 95 % of the seeds lie from their median, at most, and where."""
+    widest, where = 0.0, "-"
+    for group in ensembles(runs):
+        quantiles = group.quantiles(TIME.key)
+        if quantiles:
+            low, middle, high = quantiles
+            width = 100 * max(high - middle, middle - low) / middle
+            if width > widest:
+                widest, where = width, f"{memory(group)}, {interval(group)}, {rule(group)}"
+    return f"total time within {widest:.1f} % of the median of its seeds (widest: {where})"
+
+
+if __name__ == "__main__":
+    main()

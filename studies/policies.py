@@ -1,0 +1,128 @@
+"""The tables of docs/policies.md by one command, `python -m studies.policies`: two sweeps.
+
+As in study.py, a sweep computes only what is missing, and what is typed behind the command is for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
+
+from gpusim.results.sweeps.ensembles import Ensemble, ensembles
+from gpusim.results.sweeps.runs import Run
+from studies.fallback_interval import (
+    TIME,
+    having,
+    lines,
+    memory,
+    parser_of,
+    rule,
+    runs_of,
+    time_and_loss,
+    writes,
+)
+from studies.tables import table, with_tables
+
+RESPONSIVE, STALL = "responsive", "stall_timeout"
+SWEEPS = (RESPONSIVE, STALL)
+GUESTS = {"uniform": "uniform", "hot_cold": "hot and cold", "sequential": "sequential"}
+PATTERN = "workload.pattern"
+TIMEOUT = "migration.manager.args.progress_timeout_s"  # the last one outlasts every migration
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing of the two sweeps, and put their tables into the document."""
+    options = parser_of("studies.policies", __doc__, "docs/policies.md").parse_args(arguments)
+    runs = runs_of(SWEEPS, options.runs, options.overrides)
+    text = options.document.read_text()
+    options.document.write_text(with_tables(text, tables(runs)))
+
+
+def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
+    """Name of a table -> its lines."""
+    return {
+        "responsive": _responsive_table(runs[RESPONSIVE]),
+        "cancelled": _cancelled_table(ensembles(runs[STALL])),
+        "safe": _safe_table(runs[STALL]),
+    }
+
+
+def _responsive_table(runs: Sequence[Run]) -> list[str]:
+    """Medians of the seeds, and how far those lie apart at most."""
+    throttles = list(_by(ensembles(runs), _throttle))
+    rows = [
+        [guest, line.name, *(time_and_loss(line.points.get(name), 1) for name in throttles)]
+        for pattern, guest in GUESTS.items()
+        for line in lines(having(runs, PATTERN, pattern), memory, _throttle)
+    ]
+    apart_s = max(map(_apart_s, ensembles(runs)))
+    return [*table(["guest", "RAM", *throttles], rows), "", f"Seeds agree to {apart_s:.1f} s."]
+
+
+def _throttle(group: Ensemble) -> str:
+    """Which QEMU, and whose throttle rule it has."""
+    own = group.value("migration.throttle_rule").text == "none"
+    return f"{rule(group)}, {'its own' if own else 'responsive'}"
+
+
+def _apart_s(group: Ensemble) -> float:
+    times_s = [float(run.summary[TIME.key]) for run in group.converged]
+    return max(times_s, default=0.0) - min(times_s, default=0.0)
+
+
+def _cancelled_table(groups: Sequence[Ensemble]) -> list[str]:
+    """How many the detector cancels, and how many converge where it never speaks."""
+    *timeouts, silent = _by(groups, _timeout).items()
+    rows = [
+        [name, *(_share("cancelled", _by(of, rule)[name]) for _, of in timeouts)]
+        for name in _by(groups, rule)
+    ]
+    line = f"Where the detector never speaks, {_share('converged', silent[1])} converge."
+    return [*table(["cancelled", *dict(timeouts)], rows), "", line]
+
+
+def _share(outcome: str, groups: Iterable[Ensemble]) -> str:
+    outcomes = [run.outcome for group in groups for run in group.runs]
+    return f"{outcomes.count(outcome)} of {len(outcomes)}"
+
+
+def _safe_table(runs: Sequence[Run]) -> list[str]:
+    """The smallest timeout from which on nothing is cancelled."""
+    head, rows = ["guest", "million page writes a second"], []
+    places = list(_by(ensembles(runs), _place))
+    for pattern, guest in GUESTS.items():
+        for rate, groups in _by(having(runs, PATTERN, pattern), writes).items():
+            cells = _by(groups, _place)
+            rows.append([guest, rate, *(_safe(cells[place]) for place in places)])
+    return table([*head, *places], rows)
+
+
+def _place(group: Ensemble) -> str:
+    return f"{memory(group)}, {rule(group)}"
+
+
+def _safe(groups: Iterable[Ensemble]) -> str:
+    """Of groups in the order of their timeouts, under all seeds."""
+    *spoken, _ = groups
+    safe = list(takewhile(_is_spared, reversed(spoken)))
+    return _timeout(safe[-1]) if safe else f"above {_timeout(spoken[-1])}"
+
+
+def _is_spared(group: Ensemble) -> bool:
+    return all(run.outcome != "cancelled" for run in group.runs)
+
+
+def _timeout(group: Ensemble) -> str:
+    return f"{group.value(TIMEOUT).number:g} s"
+
+
+def _by(groups: Iterable[Ensemble], name: Callable[[Ensemble], str]) -> dict[str, list[Ensemble]]:
+    """Those of each name, in the order of the groups."""
+    found: dict[str, list[Ensemble]] = {}
+    for group in groups:
+        found.setdefault(name(group), []).append(group)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,496 @@
+"""docs/validation.md by one command, `python -m studies.validation`: its tables and figures.
+
+The words of the document are written by hand and stay; what stands between two comments that name a table
+is computed anew, in README.md too. `--check` writes nothing and says what would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpusim.cli.validate import plan, run
+from gpusim.config.compose import composed_config
+from gpusim.config.schema import Config
+from gpusim.engine.migration import simulate
+from gpusim.engine.records import Result
+from gpusim.explore.parallel import spread
+from gpusim.formats.quantities import Quantities, measured, simulated
+from gpusim.formats.recording import Recording, load_recording
+from gpusim.published import report, tables
+from gpusim.published import rows as published_rows
+from gpusim.published.rows import Outcome
+from gpusim.validation import first_write, profiled
+from gpusim.validation.replay import replay_config
+from gpusim.validation.report import (
+    BAND_PERCENT,
+    Case,
+    Mode,
+    cpu_bound_figures,
+    error_percent,
+    is_judged,
+    summary,
+    summary_text,
+)
+from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
+from studies import stripped
+from studies.tables import code, places, table, with_tables
+from studies.validation_figures import Point, draw_errors, draw_replay
+
+SEEDS = 20  # of each prediction
+LEAST_REPEATS = 3  # of a scenario, or they have no spread
+DRAWN = "tailslow.qemu10.a"  # the replay that is drawn over its recording
+AWAKE_PERCENT = (20, 30, 40, 50, 60)  # throttles with enough stretches for a median
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compute the tables and figures; returns the exit code: 1 if a check found a difference."""
+    options = _parser().parse_args(arguments)
+    names = options.tables or list(TABLES)
+    changed = []
+    for document in options.documents:
+        text = document.read_text()
+        chosen = [name for name in places(text) if name in names]
+        new = with_tables(text, {name: TABLES[name]() for name in chosen})
+        changed += _changed(text, new)
+        if not options.check:
+            document.write_text(new)
+    if not (options.check or options.tables):
+        options.figures.mkdir(parents=True, exist_ok=True)
+        draw(options.figures)
+    print("\n".join(changed) or "nothing changed")
+    return 1 if options.check and changed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.validation",
+        description="Compute the tables and figures of docs/validation.md, and README.md's figures.",
+    )
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        metavar="TABLE",
+        choices=[[], *TABLES],
+        help="default: all, and figures",
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table changed")
+    parser.add_argument(
+        "--documents", nargs="+", type=Path, default=[Path("docs/validation.md"), Path("README.md")]
+    )
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    return parser
+
+
+def _changed(old: str, new: str) -> list[str]:
+    """The lines that go, and those that come."""
+    compared = difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
+    return [line for line in list(compared)[2:] if line[0] in "-+"]
+
+
+@cache
+def recorded(folder: Path, mode: Mode, seeds: int = 1) -> tuple[Case, ...]:
+    """All recordings of a folder, run once."""
+    return tuple(run_all(load_recordings([folder]), mode, seeds))
+
+
+def run_all(
+    recordings: Sequence[Recording],
+    mode: Mode,
+    seeds: int,
+    first_write_costs_ns: Mapping[str, float] | None = None,
+) -> list[Case]:
+    """Each recording and what it was simulated as."""
+    cases = [Case(recording=recording, measured=measured(recording)) for recording in recordings]
+    run(cases, plan(cases, [mode], seeds, first_write_costs_ns))
+    return cases
+
+
+def draw(folder: Path) -> None:
+    """All figures."""
+    draw_errors(folder / "validation_errors.png", points())
+    recording = load_recording(SHIPPED / f"{DRAWN}.json.xz")
+    draw_replay(folder / "validation_replay.png", recording, simulate(replay_config(recording)))
+
+
+def points() -> list[Point]:
+    """Every total time that was measured and that judges, with what was simulated."""
+    groups: list[tuple[str, Path, Mode, int]] = [
+        ("recordings, replayed", SHIPPED, "replay", 1),
+        ("recordings, predicted", SHIPPED, "predict", SEEDS),
+        ("of gpusim-record, replayed", RECORDER, "replay", 1),
+        ("of gpusim-record, predicted", RECORDER, "predict", SEEDS),
+    ]
+    return [
+        Point(
+            group=group,
+            measured_s=case.measured.total_time_s,
+            simulated_s=_median_s(case, mode),
+        )
+        for group, folder, mode, seeds in groups
+        for case in recorded(folder, mode, seeds)
+        if case.measured.total_time_s is not None and is_judged(case, mode)
+    ] + [
+        Point(group="published", measured_s=one.measured_s, simulated_s=one.simulated_s)
+        for one in report.judged(outcomes())
+    ]
+
+
+def _median_s(case: Case, mode: Mode) -> float:
+    """Of all seeds; one that does not converge takes for ever."""
+    return statistics.median(run.total_time_s or math.inf for run in case.runs[mode])
+
+
+def _time(time_s: float | None) -> str:
+    return "did not converge" if time_s is None else f"{time_s:.2f}"
+
+
+def _error(measured_s: float | None, simulated_s: float | None) -> str:
+    error = error_percent(measured_s, simulated_s)
+    return "-" if error is None else f"{error:+.2f} %"
+
+
+def how_close() -> list[str]:
+    """How close the total times of each group are."""
+    rows = []
+    found = points()
+    for group in dict.fromkeys(point.group for point in found):
+        errors = [abs(point.error_percent) for point in found if point.group == group]
+        ninth = float(np.percentile(errors, 90, method="inverted_cdf"))
+        figures = [statistics.median(errors), ninth, max(errors)]
+        shown = ("never ends" if math.isinf(error) else f"{error:.1f} %" for error in figures)
+        rows.append([group, str(len(errors)), *shown])
+    head = ["total times", "cases", "median error", "nine in ten within", "largest"]
+    return table(head, rows)
+
+
+def replay_rows(folder: Path) -> list[str]:
+    """A line a recording."""
+    rows = []
+    for case in recorded(folder, "replay"):
+        real, ours = case.measured, case.runs["replay"][0]
+        rows.append(
+            [
+                case.recording.case,
+                _time(real.total_time_s),
+                _time(ours.total_time_s),
+                _error(real.total_time_s, ours.total_time_s),
+                f"{real.max_throttle_percent} / {ours.max_throttle_percent}",
+                f"{real.dirty_sync_count} / {ours.dirty_sync_count}",
+            ]
+        )
+    return table(["recording", "QEMU, s", "gpusim, s", "error", "highest throttle", "syncs"], rows)
+
+
+def figures_of(folder: Path, mode: Mode, seeds: int = 1) -> list[str]:
+    """The summary over a folder's recordings."""
+    return code(summary_text(summary(recorded(folder, mode, seeds))))
+
+
+def repeats(folder: Path) -> list[str]:
+    """QEMU's own spread over repeats of a scenario, and that of the predictions beside it."""
+    groups: dict[str, list[Case]] = {}
+    for case in recorded(folder, "predict", SEEDS):
+        groups.setdefault(case.recording.case.rsplit(".", maxsplit=1)[0], []).append(case)
+    rows = []
+    for name, cases in groups.items():
+        real = [c.measured.total_time_s for c in cases if c.measured.total_time_s is not None]
+        runs = [run.total_time_s for case in cases for run in case.runs["predict"]]
+        ours = [time_s for time_s in runs if time_s is not None]
+        if len(real) < LEAST_REPEATS or not ours:
+            continue
+        low_s, middle_s, high_s = (float(np.percentile(ours, share)) for share in BAND_PERCENT)
+        rows.append(
+            [
+                name,
+                ", ".join(f"{time_s:.1f}" for time_s in real),
+                f"{100 * (max(real) - min(real)) / statistics.mean(real):.0f} %",
+                f"{middle_s:.1f} ({low_s:.1f} to {high_s:.1f})",
+                f"{100 * (high_s - low_s) / middle_s:.0f} %",
+                f"{len(ours)} of {len(runs)}",
+            ]
+        )
+    band = f"predicted, s: median ({BAND_PERCENT[0]} to {BAND_PERCENT[-1]} %)"
+    head = ["scenario", "QEMU's repeats, s", "their spread", band, "its width", "that converge"]
+    return table(head, rows)
+
+
+WRONG_RULES: dict[str, dict[str, Any]] = {
+    "no auto-converge": {"auto_converge": False},
+    "9.1's for all: no fallback sync": {"version": "qemu_9_1"},
+    "twice the downtime limit": {"downtime_limit": 2},
+    "throttle threshold 75 %": {"throttle_trigger_threshold": 75},
+}
+
+
+def wrong_rules() -> list[str]:
+    """Would a replay notice a rule that is wrong?"""
+    recordings = [r for r in load_recordings([SHIPPED]) if r.guest and r.guest.kind == "cpu_bound"]
+    configs = [_ruled(r, rules) for rules in WRONG_RULES.values() for r in recordings]
+    found = spread(_quantities, configs)
+    groups: dict[str, Sequence[Case]] = {"QEMU's": recorded(SHIPPED, "replay")}
+    for name in WRONG_RULES:
+        groups[name] = [
+            Case(recording=r, measured=measured(r), runs={"replay": [next(found)]})
+            for r in recordings
+        ]
+    rows = []
+    for name, cases in groups.items():
+        figures = cpu_bound_figures(cases, "replay")
+        errors = (figures[f"{key}_abs_total_time_error_percent"] for key in ("median", "p90"))
+        rows.append(
+            [
+                name,
+                f"{figures['completed_simulated_to']} of {figures['completed']}",
+                *("never ends" if error is None else f"{error:.2f} %" for error in errors),
+                f"{100 * figures['max_throttle_equal_share']:.0f} %",
+            ]
+        )
+    head = ["rules", "converge", "median error", "nine in ten within", "highest throttle equal"]
+    return table(head, rows)
+
+
+def _ruled(recording: Recording, rules: Mapping[str, Any]) -> Config:
+    """A replay under other rules; a downtime limit is so many times the recorded one."""
+    config = replay_config(recording)
+    if "downtime_limit" in rules:
+        rules = {"downtime_limit": rules["downtime_limit"] * config.migration.downtime_limit}
+    return replace(config, migration=replace(config.migration, **rules))
+
+
+def _quantities(config: Config) -> Quantities:
+    return simulated(simulate(config))
+
+
+def headline() -> list[str]:
+    """What README.md says of recordings."""
+    cases = [*recorded(SHIPPED, "replay"), *recorded(RECORDER, "replay")]
+    found = cpu_bound_figures(cases, "replay")
+    guessed = cpu_bound_figures(
+        [*recorded(SHIPPED, "predict", SEEDS), *recorded(RECORDER, "predict", SEEDS)], "predict"
+    )
+    median, ninth = (found[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90"))
+    return [
+        f"Given the writes that really happened, half of {found['completed']} total times of CPU-bound guests "
+        f"are within {median:.2f} %",
+        f"of QEMU's, nine in ten within {ninth:.2f} %, and {100 * found['max_throttle_equal_share']:.0f} % "
+        "have the same highest throttle. Predicted from the guest's write rate",
+        f"before the migration, half are within {guessed['median_abs_total_time_error_percent']:.0f} %, nine in "
+        f"ten within {guessed['p90_abs_total_time_error_percent']:.0f} %: on these hosts QEMU's own repeats",
+        "differ by as much.",
+    ]
+
+
+def published_headline() -> list[str]:
+    """What README.md says of published measurements."""
+    found = report.summary(outcomes())["measured"]
+    return [
+        f"Of {found['judged_total_times']} published total times of real migrations, the median error is "
+        f"**{found['median_abs_error_percent']:.1f} %**",
+        f"(largest {found['largest_abs_error_percent']:.0f} %); {len(found['fitted'])} numbers that were not "
+        "published are fitted, each on a row that is",
+        f"not counted. The best published predictor: {report.BEST_PUBLISHED}.",
+    ]
+
+
+def profiles_headline() -> list[str]:
+    """What README.md says of predictions from a profile."""
+    found, kvm = profiled.figures(from_profiles()), profiled.figures(from_kvm_profiles())
+    return [
+        f"Predicted from calc-dirty-rate alone and then really made, {found['within_band']} of "
+        f"{found['completed']} migrations took a time",
+        f"within the 5 to 95 % band; its middle was off by {found['median_abs_error_percent']:.1f} % in the median "
+        f"(largest {found['largest_abs_error_percent']:.0f} %),",
+        f"and the verdict was right in {found['verdict_right']} of {found['migrations']}. That is TCG; under KVM, "
+        "within a virtual machine,",
+        f"{kvm['within_band']} of {kvm['completed']} were within a band that is a quarter as wide, the middle was off by "
+        f"{kvm['median_abs_error_percent']:.1f} % (largest {kvm['largest_abs_error_percent']:.0f} %), and",
+        f"{kvm['verdict_right']} of {kvm['migrations']} verdicts were right.",
+    ]
+
+
+SHOWN = (  # figure of a prediction, and its scale to percent
+    ("median_abs_total_time_error_percent", 1),
+    ("p90_abs_total_time_error_percent", 1),
+    ("within_3_percent_share", 100),
+    ("max_throttle_equal_share", 100),
+)
+
+
+def first_write_rows() -> list[str]:
+    """The cost of a first write that fits each half of the scenarios best."""
+    recordings = load_recordings([SHIPPED])
+    left, right = first_write.halves(recordings)
+    rows = []
+    for name, half in (("left", left), ("right", right), ("all", left + right)):
+        stretches = [first_write.stretch(recording) for recording in half]
+        cost_ns = first_write.fit(stretches)
+        errors = (100 * first_write.error(stretches, cost) for cost in (0, cost_ns))
+        rows.append([name, str(len(half)), f"{cost_ns:.0f} ns", *(f"{e:.1f} %" for e in errors)])
+    return table(["half", "recordings", "best cost", "error of the counters without", "with"], rows)
+
+
+def first_write_predictions() -> list[str]:
+    """What fits the counters of one half predicts the other: a cost, or a speed (the control)."""
+    recordings = load_recordings([SHIPPED])
+    costs_ns = first_write.cross_fitted(recordings)
+    speeds = first_write.cross_fitted_speeds(recordings)
+    slower = [
+        replace(r, page_writes_per_s_before=r.page_writes_per_s_before * speeds[r.case])
+        for r in recordings
+        if r.page_writes_per_s_before is not None
+    ]
+    variants: dict[str, tuple[Sequence[Recording], dict[str, float]]] = {
+        "nothing": (recordings, {}),
+        "the cost that fits the other half": (recordings, costs_ns),
+        "the speed that fits the other half": (slower, {}),
+        "420 ns": (recordings, dict.fromkeys(costs_ns, 420.0)),
+    }
+    rows = []
+    for name, (given, costs) in variants.items():
+        found = cpu_bound_figures(run_all(given, "predict", 1, costs), "predict")
+        rows.append([name, *(f"{found[key] * scale:.1f} %" for key, scale in SHOWN)])
+    errors = ["median error of total time", "nine in ten within", "within 3 %"]
+    return table(["predictions with", *errors, "highest throttle equal"], rows)
+
+
+def awake_rows() -> list[str]:
+    """Writes a second awake, by the throttle, as a part of those before the first throttle."""
+    parts: dict[int, list[float]] = {}
+    for case in recorded(SHIPPED, "replay"):
+        guest = case.recording.guest
+        if guest is not None and guest.kind == "cpu_bound":
+            for percent, speed in first_write.awake_speeds(case.recording):
+                parts.setdefault(percent, []).append(speed)
+    rows = (
+        [f"{percent} %", str(len(parts[percent])), f"{statistics.median(parts[percent]):.2f}"]
+        for percent in AWAKE_PERCENT
+    )
+    return table(["throttle", "stretches", "speed awake, median"], rows)
+
+
+@cache
+def without_a_counter() -> dict[str, list[Case]]:
+    """The recordings replayed with and without the guest's counter."""
+    return stripped.replayed()
+
+
+@cache
+def from_profiles() -> tuple[profiled.Judged, ...]:
+    """Recordings under TCG predicted from their profile alone."""
+    return tuple(profiled.judged([profiled.PROFILED]))
+
+
+@cache
+def from_kvm_profiles() -> tuple[profiled.Judged, ...]:
+    """Those under KVM."""
+    return tuple(profiled.judged([profiled.PROFILED_KVM]))
+
+
+@cache
+def outcomes() -> tuple[Outcome, ...]:
+    """All published tables, simulated."""
+    return tuple(published_rows.simulated([tables.load(name) for name in tables.names()]))
+
+
+@cache
+def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
+    """The names of each run of the case the fallback sync was made for, and its result."""
+    cases = [
+        (percent, writes, version)
+        for percent in (5, 25, 90)
+        for writes in (4, 8)
+        for version in ("qemu_9_1", "qemu_9_2")
+    ]
+    configs = [
+        composed_config(
+            [
+                "experiment=peter_xu_10tb",
+                f"migration={version}",
+                f"workload.working_set_percent={percent}",
+                f"workload.page_writes_per_s={writes}e6",
+            ]
+        )
+        for percent, writes, version in cases
+    ]
+    names = [
+        [f"{percent} %", f"{writes} M", version.removeprefix("qemu_").replace("_", ".")]
+        for percent, writes, version in cases
+    ]
+    return tuple(zip(names, spread(simulate, configs), strict=True))
+
+
+def rows_of_the_10tb_case() -> list[str]:
+    """What became of each run."""
+    rows = []
+    for names, result in the_10tb_case():
+        found = result.summary
+        rows.append(
+            [
+                *names,
+                f"{found.verdict}",
+                f"{found.total_time_s:.1f}",
+                f"{found.first_throttle_s:.1f}",
+                f"{found.guest_cpu_lost_s / 3600:.2f} h ({found.guest_cpu_lost_percent:.1f} %)",
+                f"{found.dirty_sync_count} ({found.fallback_sync_count})",
+            ]
+        )
+    figures = ["verdict", "total, s", "first throttle, s", "vCPU time lost", "syncs (fallback)"]
+    return table(["working set", "writes/s", "QEMU", *figures], rows)
+
+
+def steps_of_the_10tb_case() -> list[str]:
+    """When each step of the throttle was taken."""
+    steps = (20, 30, 40, 50, 60, 70, 80, 90, 99)
+    rows = []
+    for names, result in the_10tb_case():
+        first_s: dict[int, float] = {}
+        for sync in result.syncs:
+            first_s.setdefault(sync.cpu_throttle_percentage, sync.time_s)
+        rows.append(
+            [*names, *(f"{first_s[step]:.0f}" if step in first_s else "-" for step in steps)]
+        )
+    return table(["working set", "writes/s", "QEMU", *(f"{step} %" for step in steps)], rows)
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "how_close": how_close,
+    "replay_figures": lambda: figures_of(SHIPPED, "replay"),
+    "replay": lambda: replay_rows(SHIPPED),
+    "predict": lambda: figures_of(SHIPPED, "predict", SEEDS),
+    "wrong_rules": wrong_rules,
+    "recorder_figures": lambda: figures_of(RECORDER, "replay"),
+    "recorder": lambda: replay_rows(RECORDER),
+    "recorder_predictions": lambda: figures_of(RECORDER, "predict", SEEDS),
+    "repeats": lambda: repeats(RECORDER),
+    "unknown_guest": lambda: stripped.summary_rows(without_a_counter()),
+    "unknown_guests": lambda: stripped.case_rows(without_a_counter()),
+    "first_write": first_write_rows,
+    "first_write_predictions": first_write_predictions,
+    "awake": awake_rows,
+    "profiles": lambda: table(profiled.HEAD, map(profiled.cells, from_profiles())),
+    "profiles_headline": profiles_headline,
+    "profiles_figures": lambda: code(profiled.summary(from_profiles())),
+    "profiles_kvm": lambda: table(profiled.HEAD, map(profiled.cells, from_kvm_profiles())),
+    "profiles_kvm_replay": lambda: figures_of(profiled.PROFILED_KVM, "replay"),
+    "profiles_kvm_figures": lambda: code(profiled.summary(from_kvm_profiles())),
+    "published": lambda: report.markdown(outcomes()).splitlines(),
+    "published_headline": published_headline,
+    "the_10tb_case": rows_of_the_10tb_case,
+    "steps_of_the_10tb_case": steps_of_the_10tb_case,
+    "headline": headline,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

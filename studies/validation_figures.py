@@ -1,0 +1,199 @@
+"""The figures of docs/validation.md: measured against simulated, and a replay over its recording.
+
+Owns how they look; what was measured and simulated is the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpusim.engine.records import Result
+from gpusim.formats.quantities import measured, simulated, throttles
+from gpusim.formats.recording import MIB, Recording
+from gpusim.results.plots import style
+from gpusim.results.plots.run import headline, panels, picture
+from gpusim.validation.report import error_percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BANDS_PERCENT = (5, 10)
+FARTHEST_PERCENT = 60.0  # errors beyond are drawn at the edge, as arrows
+MARKS = ("o", "s", "D", "^", "v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A total time, measured and simulated (infinite: never); `group` is its line of the legend."""
+
+    group: str
+    measured_s: float
+    simulated_s: float
+
+    @property
+    def error_percent(self) -> float:
+        """Of the measured one."""
+        return 100 * (self.simulated_s / self.measured_s - 1)
+
+
+def draw_errors(path: Path, points: Sequence[Point]) -> None:
+    """Draw measured against simulated total times, and below them the errors, into a PNG.
+
+    Raises:
+        ResultsError: matplotlib is missing.
+        OSError: the file cannot be written.
+    """
+    ended = [point for point in points if math.isfinite(point.simulated_s)]
+    times_s = [time for point in ended for time in (point.measured_s, point.simulated_s)]
+    low_s, high_s = min(times_s) / 1.15, max(times_s) * 1.15
+    ends_s = (low_s, high_s)
+    groups = list(dict.fromkeys(point.group for point in points))
+    with picture(path) as figure:
+        times, errors = figure.subplots(
+            2, 1, sharex=True, gridspec_kw={"height_ratios": (3.4, 2.0), "hspace": 0.08}
+        )
+        top = style.PANELS_TOP - style.ROW
+        figure.subplots_adjust(left=0.085, right=0.965, top=top, bottom=0.085)
+        look: dict[str, Any]
+        for percent, shade in zip(BANDS_PERCENT, (0.18, 0.1), strict=True):
+            below, above = (
+                [end * (1 + sign * percent / 100) for end in ends_s] for sign in (-1, 1)
+            )
+            label = f"within {percent} %"
+            look = {"color": style.BLUE, "alpha": shade, "lw": 0}
+            times.fill_between(ends_s, below, above, label=label, **look)
+            errors.axhspan(-percent, percent, **look)
+        times.plot(ends_s, ends_s, color=style.QUIET, lw=0.8)
+        errors.axhline(0, color=style.QUIET, lw=0.8)
+        for index, group in enumerate(groups):
+            of_group = [point for point in ended if point.group == group]
+            look = {"marker": MARKS[index], "color": style.RUN_COLOURS[index]}
+            look |= {"ls": "", "ms": 6, "mfc": "none", "mew": 1.5}
+            label = f"{group} ({len(of_group)})"
+            x = [point.measured_s for point in of_group]
+            times.plot(x, [point.simulated_s for point in of_group], label=label, **look)
+            _draw_deviations(errors, of_group, look)
+        for panel in (times, errors):
+            panel.set_xscale("log")
+            panel.grid(axis="both")
+        times.set_yscale("log")
+        times.set_xlim(ends_s)
+        times.set_ylim(ends_s)
+        times.set_ylabel("simulated")
+        errors.set_ylabel("error (%)")
+        errors.set_ylim(-FARTHEST_PERCENT, FARTHEST_PERCENT)
+        errors.set_xlabel("measured total time")
+        ticks_s = style.time_ticks(low_s, high_s)
+        errors.set_xticks(ticks_s, [style.duration(tick) for tick in ticks_s])
+        errors.set_xticks([], minor=True)
+        times.set_yticks(ticks_s, [style.duration(tick) for tick in ticks_s])
+        times.set_yticks([], minor=True)
+        times.legend(loc="upper left")
+        told = "every migration that judges; below, the errors of the same points"
+        if len(ended) < len(points):
+            told += f"; {len(points) - len(ended)} of them, not drawn, never end in gpusim"
+        headline(figure, "Total times, measured and simulated", [told])
+
+
+def _draw_deviations(errors: Axes, points: Sequence[Point], look: dict[str, Any]) -> None:
+    """The errors; one off the axis is an arrow at its edge with its number."""
+    inside = [point for point in points if abs(point.error_percent) <= FARTHEST_PERCENT]
+    x = [point.measured_s for point in inside]
+    errors.plot(x, [point.error_percent for point in inside], **look)
+    for point in points:
+        if abs(point.error_percent) > FARTHEST_PERCENT:
+            up = point.error_percent > 0
+            edge = FARTHEST_PERCENT * (0.9 if up else -0.9)
+            errors.text(
+                point.measured_s,
+                edge,
+                f"{point.error_percent:+.0f} % {'↑' if up else '↓'}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=str(look["color"]),
+            )
+
+
+def draw_replay(path: Path, recording: Recording, result: Result) -> None:
+    """Draw a replay over its recording into a PNG: what remains, the throttle, and the syncs.
+
+    Raises:
+        ResultsError: matplotlib is missing.
+        OSError: the file cannot be written.
+    """
+    with picture(path) as figure:
+        remaining, throttle, writes = panels(figure, (3.0, 1.6, 1.8), rows=1)
+        _draw_remaining(remaining, recording, result)
+        _draw_throttle(throttle, recording, result)
+        _draw_syncs(writes, recording, result)
+        writes.set_xlabel("Time since the migrate command (s)")
+        ends_s = [sample.time_s for sample in recording.samples]
+        writes.set_xlim(0, max(ends_s[-1], result.summary.total_time_s))
+        real, ours = measured(recording), simulated(result)
+        error = error_percent(real.total_time_s, ours.total_time_s)
+        told = [
+            f"QEMU {recording.qemu[0]}.{recording.qemu[1]}: {_outcome(real.total_time_s)}",
+            f"gpusim: {_outcome(ours.total_time_s)}" + (f" ({error:+.2f} %)" if error else ""),
+            "blue: recorded, orange: simulated",
+        ]
+        headline(figure, f"{recording.case}, replayed", ["  \u00b7  ".join(told)])
+
+
+def _outcome(total_time_s: float | None) -> str:
+    return "did not converge" if total_time_s is None else f"{total_time_s:.2f} s"
+
+
+def _draw_remaining(axes: Axes, recording: Recording, result: Result) -> None:
+    known = [
+        (sample.time_s, sample.ram.remaining_bytes / MIB)
+        for sample in recording.samples
+        if sample.ram is not None
+    ]
+    axes.plot(*zip(*known, strict=True), "o", color=style.BLUE, ms=3.2, label="QEMU, every 0.2 s")
+    line = [(knot.time_s, knot.remaining_bytes / MIB) for knot in result.knots]
+    axes.plot(*zip(*line, strict=True), color=style.ORANGE, lw=1.2, label="gpusim")
+    axes.set_title("Still to be sent (MiB)")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right")
+
+
+def _draw_throttle(axes: Axes, recording: Recording, result: Result) -> None:
+    end_s = recording.samples[-1].time_s
+    steps = [(0.0, 0), *throttles(recording)]
+    steps.append((end_s, steps[-1][1]))
+    axes.step(
+        *zip(*steps, strict=True), where="post", color=style.BLUE, lw=3.5, alpha=0.45, label="QEMU"
+    )
+    ours = [(knot.time_s, knot.cpu_throttle_percentage) for knot in result.knots]
+    axes.step(*zip(*ours, strict=True), where="post", color=style.ORANGE, lw=1.4, label="gpusim")
+    axes.set_title("Throttle (%)")
+    axes.set_ylim(0, 100)
+
+
+def _draw_syncs(axes: Axes, recording: Recording, result: Result) -> None:
+    """When each sync happened, and how many pages its period had found dirty by then."""
+    real, ended = [], "migration_bitmap_sync_end"
+    for event in recording.events:
+        if event.name == ended:
+            real.append((event.time_s, int(event.arguments.removeprefix("dirty_pages ")) / 1e3))
+    axes.plot(*zip(*real, strict=True), "o", color=style.BLUE, ms=7, mfc="none", mew=1.6)
+    ours = [(time_s, pages / 1e3) for time_s, pages in period_counts(result)]
+    axes.plot(*zip(*ours, strict=True), "x", color=style.ORANGE, ms=6, mew=1.6)
+    axes.set_title("Each sync: pages found newly dirty in its period so far (thousand)")
+    axes.set_ylim(bottom=0)
+
+
+def period_counts(result: Result) -> list[tuple[float, int]]:
+    """(seconds, pages) of each sync as QEMU's trace event counts them: over the period so far."""
+    found, so_far = [], 0
+    for sync in result.syncs:
+        so_far += sync.newly_dirty_pages
+        found.append((sync.time_s, so_far))
+        if sync.period_ms is not None:
+            so_far = 0
+    return found

@@ -1,0 +1,134 @@
+"""Does gpusim-bench print and write what it measures, and refuse in one line what it cannot?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpusim.bench import dry_run as bench_dry_run
+from gpusim.bench import sweep as bench_sweep
+from gpusim.bench.bench import MEANS, main, run_config
+from gpusim.config.scenario import resolve
+from gpusim.pages.backends import BACKENDS, obstacle
+from tests.cli.command import composed
+
+SMALL = ["--pages", "2^19", "--repeats", "2"]
+
+
+def test_rows_of_every_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bench.json"
+    assert main([*SMALL, "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    there = [name for name in BACKENDS if obstacle(name) is None]
+    assert [row["backend"] for row in found["rows"] if "memcpy of" in row["what"]] == there
+    assert found["machine"]["threads"] == 1
+    printed = capsys.readouterr().out
+    for row in found["rows"]:
+        assert row["what"] in printed
+        assert row["pages"] == 2**19
+        assert 0 < row["least_ms"] <= row["median_ms"] <= row["most_ms"]
+        if "whole run" in row["what"]:
+            assert set(row["split_s"]) == {"start", "paint", "look_host", "take", "rest"}
+            assert sum(row["split_s"].values()) <= row["most_ms"] / 1e3 * 1.001
+        else:
+            assert row["times_memcpy"] > 0
+    looks = [row for row in found["rows"] if row["what"].startswith("look, ")]
+    assert len(looks) == len(MEANS) * len(there)
+
+
+def test_takes_are_measured_where_they_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--backend", "numpy", "--no-runs"]) == 0
+    printed = capsys.readouterr().out
+    assert "take of 100000 pages" in printed
+    assert "take of 15000000 pages" not in printed
+    assert "whole run" not in printed
+
+
+def test_the_run_is_the_documented_case() -> None:
+    """At 10^13 bytes it is experiment=peter_xu_10tb, but for where it was written down."""
+    ours = resolve(run_config("numpy", 2_441_406_250, 1))
+    theirs = resolve(composed("experiment=peter_xu_10tb", "backend=numpy"))
+    assert ours.layout.blocks == theirs.layout.blocks
+    assert ours.parameters == theirs.parameters
+    assert ours.link == theirs.link
+    assert (ours.log_sync_ns, ours.merge_ns, ours.lazy) == (
+        theirs.log_sync_ns,
+        theirs.merge_ns,
+        theirs.lazy,
+    )
+    assert ours.writers[0].pattern == theirs.writers[0].pattern
+    assert ours.writers[0].pace.rate == pytest.approx(theirs.writers[0].pace.rate)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--pages", "2^50"], "a whole number of pages, or 2^N, from 2^18 to 2^38"),
+        (["--pages", "many"], "a whole number of pages, or 2^N, from 2^18 to 2^38"),
+        (["--repeats", "0"], "a whole number from 1 to 1000"),
+        (["--backend", "opencl"], "invalid choice"),
+        (["--pages", "2^38"], "error: --pages 274877906944: needs"),
+        ([*SMALL, "--json", "nowhere/x.json"], "error: --json nowhere/x.json: cannot be written"),
+        ([*SMALL, "--json", "."], "error: --json .: cannot be written"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gpusim.pages.backends.available_memory_bytes", lambda: 2**33)
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backend_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "gpusim.bench.bench.obstacle", lambda name: "no driver" if name == "cupy" else None
+    )
+    assert main([*SMALL, "--backend", "cupy"]) == 2
+    assert capsys.readouterr().err == "error: --backend cupy: cannot be used here: no driver\n"
+
+
+def test_interrupted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(*_arguments: object, **_keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpusim.bench.bench.measured", measured)
+    assert main([*SMALL, "--json", str(tmp_path / "bench.json")]) == 130
+    assert capsys.readouterr().err.endswith("error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_sweep_is_measured_against_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--backend", "numpy", "--sweep", "2"]) == 0
+    _, naive, *engines = capsys.readouterr().out.splitlines()
+    assert naive.split()[-1] == "1.0"
+    assert [line.split("  ")[0] for line in engines] == list(bench_sweep.ENGINES)
+
+
+def test_a_dry_run_is_measured_beside_its_run(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_dry_run.main(["numpy"], ["vm=tiny_256mib"])
+    *_, row = capsys.readouterr().out.splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:4] == ["vm=tiny_256mib", "numpy", "2 / 2", "0 / 0"]
+    assert float(cells[5]) > 0
+
+
+def test_what_a_dry_run_did_not_see_the_end_of_is_no_ratio() -> None:
+    dry, real = (bench_dry_run.Side(9, 8.0, 7.0, whole) for whole in (False, True))
+    assert bench_dry_run._row("", "numba", dry, real) == (
+        "| (none) | numba | > 9 / 9 | > 8 / 8 | > 7 / 7 | - |"
+    )

@@ -1,0 +1,56 @@
+"""Running the command as a user does, and composing a config as Hydra does for it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from gpusim import Config
+from gpusim.config.compose import composed_config, conf_folder, register
+
+REPOSITORY = Path(__file__).parents[2]
+CONF = REPOSITORY / "conf"
+MAIN = "from gpusim.cli.app import main; main()"
+
+
+def composed(*overrides: str) -> Config:
+    """The Config that `gpusim OVERRIDES` would simulate."""
+    return composed_config(overrides)
+
+
+def composed_by_hydra(*overrides: str) -> DictConfig:
+    """The same as Hydra sees it, its own settings included."""
+    register()
+    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def jobs(arguments: list[str]) -> list[list[str]]:
+    """The overrides of each job of a command, but Hydra's own; of many, some."""
+    overrides = [text for text in arguments if not re.match(r"-|\+?hydra[./]", text)]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    (all_jobs,) = BasicSweeper.split_arguments(parsed, None)
+    return all_jobs[:: max(1, len(all_jobs) // 8)]
+
+
+def gpusim(
+    *arguments: str, cwd: Path, before: str = "", code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in `cwd`, after the Python statements `before`, and expect an exit code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{before}\n{MAIN}", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

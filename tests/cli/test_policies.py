@@ -1,0 +1,134 @@
+"""Does the command take rules of one's own, as docs/policies.md tells?"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from gpusim import ConfigError, simulate
+from gpusim.cli import job
+from gpusim.config.plugins import KINDS
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import MigrationConfig
+from tests.cli.command import REPOSITORY, composed, gpusim
+
+DOCUMENT = (REPOSITORY / "docs/policies.md").read_text()
+SMALL = ("vm=small_16gib", "workload=uniform", "plot=false")
+
+
+def block(kind: str) -> str:
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def test_the_documents_example_is_the_responsive_throttle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word for word, imported from the current directory."""
+    (tmp_path / "documented_rules.py").write_text(block("python"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    said = "{target: documented_rules:Responsive, args: {rising_periods: 2}}"
+    case = ("vm=tiny_256mib", "workload=uniform", "workload.working_set_percent=75", "link=1gbit")
+    case = (*case, "vm.memory=1GiB", "link.bandwidth=480Mbit/s", "workload.page_writes_per_s=2e4")
+    case = (*case, "migration.fallback_sync_interval=1500ms", "limit.simulated=60s")
+    mine = simulate(composed(*case, f"migration.throttle_rule={said}"))
+    assert mine.syncs == simulate(composed(*case, "policy=responsive")).syncs
+    assert mine.syncs == simulate(composed(*case, "migration=what_if_responsive")).syncs
+    assert mine.syncs != simulate(composed(*case)).syncs
+
+
+@pytest.mark.slow
+def test_the_documents_commands_run_beside_the_example(tmp_path: Path) -> None:
+    (tmp_path / "my_rules.py").write_text(block("python"))
+    for line in block("console").splitlines():
+        gpusim(*shlex.split(line)[1:], "vm=small_16gib", cwd=tmp_path)
+    runs = [json.loads(path.read_text()) for path in tmp_path.glob("out*/**/summary.json")]
+    assert len(runs) == 4
+    assert all("throttle_rule my_rules:Responsive" in run["policies"] for run in runs)
+
+
+def test_keys_are_set_one_by_one_and_taken_back() -> None:
+    args = "migration.manager.args.progress_timeout_s=11"
+    said = composed("policy=kubevirt_stall", args, "migration.manager.args.ewma_alpha=1")
+    assert said.migration.manager.args["progress_timeout_s"] == 11
+    assert said.migration.manager.args["ewma_alpha"] == 1
+    assert composed("policy=kubevirt_stall", "migration.manager=null").migration.manager is None
+    assert composed().migration == MigrationConfig()
+    both = composed("policy=[kubevirt_ramp,responsive]").migration
+    assert both.manager is not None and both.throttle_rule is not None
+    with pytest.raises(HydraException, match="trget"):
+        composed("migration.manager.trget=x")
+    with pytest.raises(ConfigError, match=r"migration\.manager\.target = : must be module:Class"):
+        resolve(composed(args))
+
+
+def test_a_wrong_class_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = composed(*SMALL, "migration.manager.target=no_such_rules:Mine")
+    with pytest.raises(SystemExit) as ended:
+        job.attempt(lambda: config, folder, alone=True)
+    told = capsys.readouterr().err
+    assert ended.value.code == job.EXIT_CONFIG
+    assert told.startswith(
+        "error: migration.manager.target = no_such_rules:Mine: no module no_such"
+    )
+    assert told.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_a_rule_that_raises_leaves_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    rule = "from gpusim.policies import ThrottleRule\nclass Mine(ThrottleRule):\n"
+    rule += "    def on_period(self, period):\n        raise LookupError('no idea')\n"
+    (tmp_path / "raising_rules.py").write_text(rule)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = composed(*SMALL, "migration.throttle_rule.target=raising_rules:Mine")
+    assert job.attempt(lambda: config, folder, alone=False) is None
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", "LookupError: no idea")
+    assert "raising_rules.py" in summary["traceback"]
+
+
+def test_every_kind_is_a_key_of_migration_and_documented() -> None:
+    assert set(KINDS) <= {field.name for field in fields(MigrationConfig)}
+    for name in KINDS:
+        assert f"| `migration.{name}` |" in DOCUMENT
+    for path in (REPOSITORY / "conf/policy").glob("*.yaml"):
+        assert path.stem == "none" or f"| `{path.stem}` |" in DOCUMENT
+
+
+@pytest.mark.slow
+def test_a_sweep_in_processes_goes_by_a_changed_source(tmp_path: Path) -> None:
+    """What is there already is kept until the class changes."""
+    rule = "from gpusim.policies import ThrottleRule\nclass Mine(ThrottleRule):\n    pass\n"
+    (tmp_path / "swept_rules.py").write_text(rule)
+    overrides = (*SMALL, "migration.throttle_rule.target=swept_rules:Mine", "seed=1,2")
+    sweep = (
+        "-m",
+        *overrides,
+        "hydra/sweeper=batch",
+        "hydra.sweeper.workers=2",
+        "hydra.sweep.dir=out",
+    )
+    gpusim(*sweep, cwd=tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/summary.json")}
+    assert len(times) == 2
+    gpusim(*sweep, cwd=tmp_path)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    (tmp_path / "swept_rules.py").write_text(rule + "    high_periods = 1\n")
+    gpusim(*sweep, cwd=tmp_path)
+    assert all(times[path] != path.stat().st_mtime_ns for path in times)

@@ -1,0 +1,124 @@
+"""Do the launchers and sweepers that others wrote run our jobs, failures and all?
+
+Each with the real package.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.command import REPOSITORY, composed_by_hydra, gpusim
+from tests.cli.engines import need_engine_of
+
+SWEEP = ["-m", "experiment=tiny", "seed=1,2,-3", "hydra.sweep.dir=out"]
+RAY = "import os; os.environ['RAY_USAGE_STATS_ENABLED'] = '0'"
+
+
+def statuses(tmp_path: Path) -> dict[str, str]:
+    return {
+        path.parent.name: json.loads(path.read_text())["status"]
+        for path in tmp_path.glob("out/*/summary.json")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=slurm_here"],
+        ["hydra/launcher=ray_here", "hydra.launcher.ray.init.num_cpus=2"],
+    ],
+    ids=["joblib", "submitit", "ray"],
+)
+def test_launcher(overrides: list[str], tmp_path) -> None:
+    """A sweep on it ends as on Hydra's own launcher, and goes on from what is there."""
+    need_engine_of(overrides[0])
+    done = gpusim(*SWEEP, *overrides, cwd=tmp_path, before=RAY, code=3)
+    assert statuses(tmp_path) == {
+        "tiny,seed=1": "ok",
+        "tiny,seed=2": "ok",
+        "tiny,seed=-3": "failed",
+    }
+    assert "3 runs: 2 converged, 1 failed" in done.stdout
+    again = gpusim(*SWEEP[:2], "seed=1,2", SWEEP[3], *overrides, cwd=tmp_path, before=RAY)
+    assert "2 runs (2 of them from before): 2 converged" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("launcher", "keys"),
+    [
+        ("ray_here", {"_target_", "ray"}),
+        ("slurm", {"timeout_min", "cpus_per_task", "mem_gb", "gpus_per_node", "array_parallelism"}),
+    ],
+)
+def test_launcher_preset_composes(launcher: str, keys: set[str]) -> None:
+    """slurm itself wants a cluster; its preset must at least be one that submitit takes."""
+    need_engine_of(f"hydra/launcher={launcher}")
+    settings = composed_by_hydra(f"hydra/launcher={launcher}").hydra.launcher
+    assert keys <= set(settings)
+
+
+@pytest.mark.slow
+def test_optuna_looks_for_the_best_settings(tmp_path) -> None:
+    need_engine_of("hydra/sweeper=optuna")
+    sweep = ["sweep=best_throttle", "hydra.sweeper.n_trials=8", "hydra.sweep.dir=out"]
+    fast = ["vm.memory=1GiB", "link.bandwidth=1Gbit/s", "workload.page_writes_per_s=1e5"]
+    done = gpusim(*sweep, *fast, cwd=tmp_path)
+    runs = {
+        path.parent: json.loads(path.read_text()) for path in tmp_path.glob("out/*/summary.json")
+    }
+    assert len(runs) == 8
+    assert "8 runs: 8 converged" in done.stdout
+    found = yaml.safe_load((tmp_path / "out/optimization_results.yaml").read_text())
+    costs = {(run["total_time_s"], run["guest_cpu_lost_s"]) for run in runs.values()}
+    best = {
+        cost
+        for cost in costs
+        if not any(o != cost and o[0] <= cost[0] and o[1] <= cost[1] for o in costs)
+    }
+    assert {tuple(solution["values"]) for solution in found["solutions"]} == best
+
+
+def test_as_many_numbers_as_ways_are_asked_of_optuna(tmp_path) -> None:
+    """Optuna would refuse every trial, one by one."""
+    need_engine_of("hydra/sweeper=optuna")
+    done = gpusim("sweep=best_throttle", "objective=[total_time_s]", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: objective = ['total_time_s']: must be as many as hydra")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> None:
+    need_engine_of("hydra/sweeper=optuna")
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=optuna", "hydra.sweep.dir=out"]
+    trials = ["hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1"]
+    space = ["workload.page_writes_per_s=choice(1e3,-1)", "hydra.sweeper.sampler.seed=1"]
+    done = gpusim(*sweep, *trials, *space, "limit.simulated=1s", cwd=tmp_path, code=3)
+    assert "time limit" in done.stdout
+    assert "failed" in done.stdout
+
+
+def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
+    """For joblib, which hands out none. The variable is set around the task, by Hydra."""
+    visible = "+hydra.job.env_set.CUDA_VISIBLE_DEVICES=${gpusim_gpu:2}"
+    assert visible.replace("=$", "='$") in (REPOSITORY / "docs/sweeps.md").read_text()
+    watch = (
+        "import gpusim.cli.job, os\n"
+        "simulate = gpusim.cli.job.simulate\n"
+        "def watched(config, observe=None):\n"
+        "    print('GPU', config.seed, os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        "    return simulate(config, observe=observe)\n"
+        "gpusim.cli.job.simulate = watched"
+    )
+    sweep = ["-m", "experiment=tiny", "seed=10,11,12", "backend=numpy", visible]
+    done = gpusim(*sweep, cwd=tmp_path, before=watch)
+    assert [line for line in done.stdout.splitlines() if line.startswith("GPU")] == [
+        "GPU 10 0",
+        "GPU 11 1",
+        "GPU 12 0",
+    ]

@@ -1,0 +1,324 @@
+"""Does a sweep outlive its jobs' errors, an interrupt, kill -9 and a full disk, and go on from there?"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpusim import BackendConfig, Config, LinkConfig, VmConfig, WriterConfig
+from gpusim.cli.job import attempt_many
+from gpusim.explore.workers import in_turn
+from gpusim.results import write_failure
+from tests.cli.command import MAIN, gpusim
+
+SWEEP = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
+RAISES = """
+import gpusim.cli.job
+simulate = gpusim.cli.job.simulate
+def some_raise(config, observe=None):
+    if config.seed in {seeds}: raise {error}
+    return simulate(config, observe=observe)
+gpusim.cli.job.simulate = some_raise
+"""
+
+
+def raising(error: str, *seeds: int) -> str:
+    return RAISES.format(seeds=set(seeds), error=error)
+
+
+def summaries(tmp_path: Path) -> dict[str, dict]:
+    return {
+        path.parent.name.removeprefix("tiny,"): json.loads(path.read_text())
+        for path in tmp_path.glob("out/*/summary.json")
+    }
+
+
+def computed(tmp_path: Path) -> dict[str, int]:
+    """When each run was computed."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/summary.json")
+    }
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "hydra/sweeper=batch",
+        pytest.param("hydra/sweeper=basic", marks=pytest.mark.slow),
+    ],
+)
+def test_sixty_points_of_which_five_raise(engine: str, tmp_path) -> None:
+    before = raising("RuntimeError('boom')", 3, 14, 15, 35, 59)
+    sweep = [*SWEEP[:2], engine, SWEEP[3], "seed=range(1,61)"]
+    done = gpusim(*sweep, cwd=tmp_path, before=before, code=3)
+    found = summaries(tmp_path)
+    failed = {name for name, summary in found.items() if summary["status"] == "failed"}
+    assert len(found) == 60
+    assert failed == {"seed=3", "seed=14", "seed=15", "seed=35", "seed=59"}
+    assert found["seed=14"]["error"] == "RuntimeError: boom"
+    assert "some_raise" in found["seed=14"]["traceback"]
+    assert done.stdout.splitlines()[-2] == "60 runs: 55 converged, 5 failed"
+    assert done.stdout.count("failed: RuntimeError: boom") == 5
+    first = computed(tmp_path)
+    again = gpusim(*sweep, cwd=tmp_path)  # the cause is gone: only the five are computed
+    assert again.stdout.splitlines()[-2] == "60 runs (55 of them from before): 60 converged"
+    second = computed(tmp_path)
+    assert {name for name in first if first[name] != second[name]} == {f"tiny,{n}" for n in failed}
+
+
+def test_enlarged_sweep_computes_what_is_new(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1,2", cwd=tmp_path)
+    first = computed(tmp_path)
+    done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
+    second = computed(tmp_path)
+    assert done.stdout.splitlines()[-2] == "3 runs (2 of them from before): 3 converged"
+    assert {name: second[name] for name in first} == first
+    assert len(second) == 3
+
+
+def test_report_is_about_this_sweep_alone(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1,-2", cwd=tmp_path, code=3)
+    done = gpusim(*SWEEP, "seed=1,3", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2] == "2 runs (1 of them from before): 2 converged"
+
+
+@pytest.mark.parametrize(
+    ("change", "before"),
+    [
+        (["vm.vcpus=3"], ""),
+        ([], "import gpusim.config.run_hash; gpusim.config.run_hash.__version__ = '9.9.9'"),
+        (["plot=true"], ""),  # its pictures are missing
+    ],
+    ids=["config", "version", "picture"],
+)
+def test_what_is_not_the_same_is_computed_again(change, before, tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1", cwd=tmp_path)
+    first = computed(tmp_path)
+    done = gpusim(*SWEEP, "seed=1", *change, cwd=tmp_path, before=before)
+    assert done.stdout.splitlines()[-2] == "1 run: 1 converged"
+    assert computed(tmp_path) != first
+
+
+def test_another_backend_is_the_same_run(tmp_path) -> None:
+    pytest.importorskip("numba", reason="numba is not installed")
+    gpusim(*SWEEP, "seed=1", "backend=numpy", cwd=tmp_path)
+    done = gpusim(*SWEEP, "seed=1", "backend=numba", "backend.threads=2", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2] == "1 run (1 of them from before): 1 converged"
+
+
+def test_incomplete_and_damaged_runs_are_done_again(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1,2,3,4,5", cwd=tmp_path)
+    whole = computed(tmp_path)
+    names = (f"out/tiny,seed={seed}" for seed in (1, 2, 3, 5))
+    incomplete, torn, missing, empty = (tmp_path / name for name in names)
+    summary = json.loads((incomplete / "summary.json").read_text())
+    (incomplete / "summary.json").write_text(json.dumps(summary | {"status": "incomplete"}))
+    (torn / "summary.json").write_text("{")
+    (missing / "syncs.csv").unlink()
+    (empty / "events.jsonl").write_text("")
+    done = gpusim(*SWEEP, "seed=1,2,3,4,5", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2] == "5 runs (1 of them from before): 5 converged"
+    assert computed(tmp_path)["tiny,seed=4"] == whole["tiny,seed=4"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [(["objective=[foo]"], 2), (["dry_run=true", "backend.name=nowhere"], 3)],
+    ids=["objective", "dry run"],
+)
+def test_what_cannot_be_had_leaves_whole_runs_as_they_are(overrides, code, tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1,2", cwd=tmp_path)
+    before = computed(tmp_path)
+    done = gpusim(*SWEEP, "seed=1,2,3", *overrides, cwd=tmp_path, code=code)
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert computed(tmp_path) == before
+    assert {path.name for path in tmp_path.glob("out/*/")} == set(before)
+
+
+def test_without_matplotlib_no_job_of_a_sweep_with_pictures_begins(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1", cwd=tmp_path)
+    before = computed(tmp_path)
+    missing = "import importlib.util; importlib.util.find_spec = lambda name: None"
+    hidden = f"import gpusim.cli.job\n{missing}"
+    done = gpusim(*SWEEP, "seed=1,2", "plot=true", cwd=tmp_path, before=hidden, code=2)
+    assert done.stderr.startswith("error: plot = True: needs matplotlib")
+    assert computed(tmp_path) == before
+
+
+def test_failure_leaves_nothing_of_an_earlier_run(tmp_path) -> None:
+    gpusim(*SWEEP, "seed=1", "vm.vcpus=2", cwd=tmp_path)
+    (folder,) = tmp_path.glob("out/*/")
+    error = ValueError("not any more")
+    write_failure(error, folder, Config())
+    assert {path.name for path in folder.iterdir()} == {"config.json", "summary.json"}
+
+
+@pytest.mark.parametrize("where", ["file/out", "x" * 300])
+def test_folder_that_cannot_be_made_is_one_line(where: str, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    done = gpusim(*SWEEP[:3], f"hydra.sweep.dir={where}", "seed=1", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: hydra.sweep.dir = ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
+    """As Optuna's are, which asks for a point twice: computed once, and nobody fails."""
+    config = Config(
+        vm=VmConfig(memory="64MiB"),
+        workload=WriterConfig(working_set_percent=10.0, page_writes_per_s=1e4),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        backend=BackendConfig("numpy"),
+        plot=False,
+    )
+    points = [(config, tmp_path / str(number // 4)) for number in range(40)]
+    returned = list(attempt_many(points, workers=4))
+    assert len(set(returned)) == 1
+    assert None not in returned
+    assert len(list(tmp_path.glob("*/summary.json"))) == 10
+
+
+def kills_itself(config_and_folder):
+    """A job that takes its process down, as the system does when memory runs out."""
+    if config_and_folder[1].name in ("3", "7"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return config_and_folder[1].name
+
+
+@pytest.mark.slow
+def test_worker_that_is_killed_does_not_stop_the_others(tmp_path) -> None:
+    points = [(None, Path(str(number))) for number in range(10)]
+    outcomes = list(in_turn(kills_itself, points, 2, lambda point, _: f"lost {point[1]}"))
+    assert outcomes == ["0", "1", "2", "lost 3", "4", "5", "6", "lost 7", "8", "9"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ["hydra/sweeper=batch", "hydra/sweeper=basic"])
+def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path) -> None:
+    """Sent to all processes of the group, as a terminal does."""
+    sweep = [*SWEEP[:2], engine, SWEEP[3], f"seed=range(0,{400 if 'batch' in engine else 40})"]
+    if "batch" in engine:
+        sweep.append(f"hydra.sweeper.workers={workers}")
+    elif workers > 1:
+        pytest.skip("the basic sweeper has no workers")
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *sweep],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(computed(tmp_path)) < 3:
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("error: interrupted; ")
+    assert errors.count("\n") == 1
+    assert {summary["status"] for summary in summaries(tmp_path).values()} == {"ok"}
+
+
+def test_lone_run_is_computed_even_if_it_is_there(tmp_path) -> None:
+    """Who starts one run by hand wants it run."""
+    for _ in range(2):
+        done = gpusim("experiment=tiny", "hydra.run.dir=one", cwd=tmp_path)
+        assert "computed in" in (tmp_path / "one/gpusim.log").read_text().splitlines()[-1]
+        assert done.stdout.splitlines()[-1] == str(tmp_path / "one")
+
+
+def test_interrupt_tells_how_to_go_on(tmp_path) -> None:
+    interrupted = raising("KeyboardInterrupt", 3)
+    done = gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path, before=interrupted, code=130)
+    assert done.stderr.splitlines()[-1] == (
+        "error: interrupted; start it again with hydra.sweep.dir=out to go on"
+    )
+    assert set(summaries(tmp_path)) == {"seed=1", "seed=2"}
+    done = gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2] == "4 runs (2 of them from before): 4 converged"
+
+
+FULL_DISK = """
+import errno, gpusim.files, os
+replace = os.replace
+def full(source, target):
+    if "seed=2" in str(target) and {hit}: raise OSError(errno.ENOSPC, "No space left on device")
+    replace(source, target)
+gpusim.files.os.replace = full
+"""
+
+
+@pytest.mark.parametrize(
+    ("hit", "recorded"),
+    [("True", False), ("'events' in str(target)", True)],
+    ids=["nothing can be written", "one file cannot"],
+)
+def test_full_disk_leaves_nothing_half_written(hit: str, recorded: bool, tmp_path) -> None:
+    before = FULL_DISK.format(hit=hit)
+    done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path, before=before, code=3)
+    found = summaries(tmp_path)
+    assert {name for name in found if found[name]["status"] == "ok"} == {"seed=1", "seed=3"}
+    assert ("seed=2" in found) == recorded
+    assert "2 converged, 1 failed" in done.stdout.splitlines()[-2]
+    if not recorded:
+        assert "nor can that be written" in done.stderr
+    assert not list(tmp_path.rglob("*.tmp"))
+    done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2] == "3 runs (2 of them from before): 3 converged"
+
+
+def contents(tmp_path: Path) -> dict[str, bytes]:
+    names = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for name in names
+        for path in tmp_path.glob(f"out/*/{name}")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["hydra/sweeper=batch", "hydra/sweeper=basic"])
+def test_killed_at_random_moments(engine: str, tmp_path) -> None:
+    """Ten times for each engine: killed while it runs, started again; then compared with a calm sweep."""
+    points = 120 if "batch" in engine else 40
+    sweep = [*SWEEP[:2], engine, SWEEP[3], f"seed=range(0,{points})"]
+    command = [sys.executable, "-c", MAIN, *sweep]
+    moments = random.Random(4)
+    done_before: dict[str, int] = {}
+    killed_in_the_middle = 0
+    for _ in range(10):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        target = len(done_before) + moments.randint(1, 3)
+        while process.poll() is None and len(computed(tmp_path)) < target:
+            os.sched_yield()
+        try:  # wherever in the next run that is: between two files, or inside one
+            process.wait(timeout=moments.uniform(0, 0.02 if "batch" in engine else 0.3))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed_in_the_middle += 1
+        process.wait()
+        whole = computed(tmp_path)
+        for summary in summaries(tmp_path).values():  # a file that is there is whole
+            assert summary["status"] == "ok"
+        assert {name: whole[name] for name in done_before} == done_before  # none computed twice
+        done_before = whole
+    assert killed_in_the_middle >= 5
+    assert len(done_before) < points
+    gpusim(*sweep, cwd=tmp_path)
+    assert {name: computed(tmp_path)[name] for name in done_before} == done_before
+    assert len(computed(tmp_path)) == points
+    assert not list(tmp_path.rglob("*.tmp"))
+    calm = tmp_path / "calm"
+    calm.mkdir()
+    gpusim(*sweep, cwd=calm)
+    assert contents(tmp_path) == contents(calm)

@@ -1,0 +1,117 @@
+"""Does gpusim-validate print, write and refuse what it promises?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpusim.cli.validate import main
+from gpusim.validation.report import error_percent
+from gpusim.validation.shipped import SHIPPED
+
+QUANTITIES = [
+    "total_time_s",
+    "dirty_sync_count",
+    "max_throttle_percent",
+    "first_throttle_s",
+    "transferred_bytes",
+    "converged",
+]
+SHORT = ("converges.qemu10.a", "converges.qemu7.a")
+
+
+def shipped(case: str) -> str:
+    return str(SHIPPED / f"{case}.json.xz")
+
+
+def test_rows_and_summary_of_two_short_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "validation.json"
+    assert main([*map(shipped, SHORT), "--json", str(out), "--seeds", "2"]) == 0
+    found = json.loads(out.read_text())
+    assert set(found) == {"rows", "summary"}
+    assert [(row["case"], row["mode"], row["quantity"]) for row in found["rows"]] == [
+        (case, mode, quantity)
+        for case in SHORT
+        for mode in ("replay", "predict")
+        for quantity in QUANTITIES
+    ]
+    for row in found["rows"]:
+        assert set(row) == {"case", "mode", "quantity", "measured", "simulated", "error_percent"}
+        if row["quantity"] == "converged":
+            assert isinstance(row["measured"], bool)
+            assert isinstance(row["simulated"], bool)
+            assert row["error_percent"] is None
+        if row["quantity"] == "first_throttle_s":  # neither QEMU throttled
+            assert row["measured"] is None
+            assert row["error_percent"] is None
+    assert found["summary"]["replay"]["cpu_bound"]["completed"] == 2
+    assert [band["seeds"] for band in found["summary"]["predict"]["ensembles"]] == [2, 2]
+    printed = capsys.readouterr().out
+    assert "converges.qemu7.a" in printed
+    assert "median |total time error|" in printed
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_one_mode_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([shipped("converges.qemu10.a"), "--mode", "replay"]) == 0
+    printed = capsys.readouterr().out
+    assert "replay" in printed
+    assert "predict" not in printed
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not a recording", b'{"scenario": 1}'])
+def test_a_bad_file_among_good_ones_is_one_line_and_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    bad, out = tmp_path / "bad.json", tmp_path / "out.json"
+    bad.write_bytes(content)
+    assert main([shipped("converges.qemu10.a"), str(bad), "--json", str(out)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"error: {bad}: ")
+    assert printed.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_missing_paths_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert main([str(tmp_path / "nothing.json")]) == 2
+    assert main([shipped("converges.qemu10.a"), "--json", str(tmp_path / "no" / "x.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_two_recordings_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = SHIPPED / "converges.qemu10.a.json.xz"
+    (tmp_path / original.name).write_bytes(original.read_bytes())
+    assert main([str(original), str(tmp_path)]) == 2
+    assert "each name once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("measured", "simulated", "error"),
+    [
+        (20, 30, 50.0),
+        (10.0, 9.0, -10.0),
+        (0, 0, 0.0),
+        (0, 20, None),
+        (None, 3.0, None),
+        (3.0, None, None),
+        (True, False, None),
+    ],
+)
+def test_error_percent(
+    measured: float | None, simulated: float | None, error: float | None
+) -> None:
+    assert error_percent(measured, simulated) == (error if error is None else pytest.approx(error))
+
+
+def test_a_cost_of_first_writes_takes_two_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([shipped("converges.qemu10.a"), "--first-write"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --first-write: takes two scenarios")

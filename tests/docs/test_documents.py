@@ -1,0 +1,288 @@
+"""Does what the documents say work: every command, every example, every table of keys?"""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+import json
+import re
+import shlex
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+import gpusim as package
+from gpusim import Config, Summary
+from gpusim.bench import bench
+from gpusim.cli import collect
+from gpusim.cli import predict as predict
+from gpusim.cli import record as record
+from gpusim.cli import validate as validate
+from gpusim.config.scenario import resolve
+from gpusim.record.scenarios import load_scenario, names
+from tests.cli.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
+from tests.cli.engines import need_engine_of
+
+DOCUMENTS = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted(REPOSITORY.glob("docs/*.md")),
+]
+FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str = "gpusim") -> list[tuple[str, bool]]:
+    """Every `PROGRAM ...` in a bash block, and whether its comment says that it is not to be run."""
+    blocks = [block for path in DOCUMENTS for block in FENCE.findall(path.read_text())]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    ours = [line for line in lines if re.match(rf"([A-Z_]+=\S+ )*{program}(\s|$)", line)]
+    found = [
+        (line.split(" #")[0].strip(), bool(re.search("# (slow|needs)", line))) for line in ours
+    ]
+    return list(dict.fromkeys(found))
+
+
+# Sweeps that test_collect_command_runs runs, as the documents do.
+COLLECTED = {
+    f"gpusim sweep={Path(folder).name}"
+    for line, skipped in commands("gpusim-collect")
+    if not skipped
+    for folder in re.findall(r"outputs/multirun/\w+", line)
+}
+
+
+def words(command: str) -> tuple[dict[str, str], list[str]]:
+    """Environment and arguments of a command."""
+    parts = shlex.split(command)
+    environment = list(itertools.takewhile(lambda part: re.match("[A-Z_]+=", part), parts))
+    return dict(part.split("=", 1) for part in environment), parts[len(environment) + 1 :]
+
+
+def need_engines_of(arguments: list[str]) -> None:
+    for argument in arguments:
+        need_engine_of(argument)
+
+
+@pytest.mark.parametrize("command", [line for line, _ in commands()])
+def test_command_composes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpusim.pages.backends.obstacle", lambda name: None)
+    monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 2**40)
+    _, arguments = words(command)
+    need_engines_of(arguments)
+    composed_by_hydra(*(text for text in arguments if text.startswith("hydra/")))
+    for overrides in jobs(arguments):
+        resolve(composed(*overrides))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [line for line, slow in commands() if not slow and line not in COLLECTED]
+)
+def test_command_runs(command: str, tmp_path) -> None:
+    environment, arguments = words(command)
+    need_engines_of(arguments)
+    gpusim(*arguments, cwd=tmp_path, before=f"import os; os.environ.update({environment})")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "slow"), commands("gpusim-validate"))
+def test_validation_command_runs(command: str, slow: bool) -> None:
+    """A slow one only as far as its options: docs/validation.md's tables are tested themselves."""
+    arguments = shlex.split(command)[1:]
+    assert validate._parser().parse_args(arguments)
+    if not slow:
+        assert validate.main(arguments) == 0
+
+
+@pytest.mark.parametrize(("command", "slow"), commands("gpusim-record"))
+def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
+    """As far as its options and its scenario: tests/record records."""
+    _, arguments = words(command)
+    options = record.options_of(arguments)
+    if options.scenario is not None and not slow:
+        load_scenario(options.scenario, options.overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "skipped"), commands("gpusim-predict"))
+def test_predict_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
+    """With few migrations and little time for advice; one that needs a VM as far as its options."""
+    monkeypatch.setattr("gpusim.predict.ensemble.MEMBERS", 3)
+    monkeypatch.setattr("gpusim.cli.predict.ADVICE_WALL_S", 1.0)
+    monkeypatch.setattr("gpusim.cli.predict.GOAL_WALL_S", 1.0)
+    (tmp_path / "docs").symlink_to(REPOSITORY / "docs")
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, arguments = words(command)
+    assert predict._parsed(arguments)
+    if not skipped:
+        assert predict.main(arguments) == 0
+
+
+@pytest.mark.parametrize(("command", "slow"), commands("gpusim-bench"))
+def test_benchmark_command_runs(command: str, slow: bool) -> None:
+    """A slow one only as far as its options."""
+    arguments = shlex.split(command)[1:]
+    assert bench._parser().parse_args(arguments)
+    if not slow:
+        assert bench.main(arguments) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "skipped"), commands("gpusim-collect"))
+def test_collect_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
+    """On the sweep whose folder it names; one that needs folders of the reader's, as far as options.
+
+    Where a document has a table of the sweep, it is what was computed.
+    """
+    _, arguments = words(command)
+    options = collect._parser().parse_args(arguments)
+    if skipped:
+        return
+    for folder in options.folders:
+        runs = swept(tmp_path, folder.name)
+        if folder.name == "vm_size":
+            check_table_of_the_size_of_vms(runs)
+    monkeypatch.chdir(tmp_path)
+    assert collect.main(arguments) == 0
+    assert (options.folders[0] / "index.html").is_file()
+
+
+def rows_of(document: str, heading: str) -> list[list[str]]:
+    """The cells of the first table behind a line that begins so."""
+    text = (REPOSITORY / document).read_text().split(f"\n{heading}", 1)[1]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text.split("\n|---", 1)[1].splitlines()[1:])  # fmt: skip
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def swept(tmp_path: Path, name: str) -> dict[str, dict]:
+    gpusim(f"sweep={name}", "plot=false", cwd=tmp_path)
+    folders = (tmp_path / f"outputs/multirun/{name}").glob("*/summary.json")
+    return {path.parent.name: json.loads(path.read_text()) for path in folders}
+
+
+def check_table_of_the_size_of_vms(runs: dict[str, dict]) -> None:
+    for size, *shown in rows_of("docs/sweeps.md", "## From which size of VM"):
+        name = "fallback_sync_interval={},memory=" + size.replace(" ", "")
+        timer, none = runs[name.format("5s")], runs[name.format("never")]
+        saved = 1 - timer["total_time_s"] / none["total_time_s"]
+        assert shown == [
+            f"{timer['total_time_s']:.1f}",
+            f"{none['total_time_s']:.1f}",
+            f"{100 * saved:.0f} %",
+            f"{timer['dirty_sync_count']} / {none['dirty_sync_count']}",
+            f"{timer['guest_cpu_lost_percent']:.1f} % / {none['guest_cpu_lost_percent']:.1f} %",
+        ]
+
+
+@pytest.mark.slow
+def test_table_of_evacuations_is_what_its_sweep_computes(tmp_path) -> None:
+    runs = swept(tmp_path, "evacuate")
+    for orders, *shown in rows_of("docs/evacuate.md", "## What the sweep says"):
+        for order in re.findall(r"\w+", orders):
+            for number, cell in zip((1, 2, 3, 4, 8), shown, strict=True):
+                run = runs[f"at_a_time={number},order={order}"]
+                assert cell == f"{run['total_time_s']:.0f} s, {run['guest_cpu_lost_s']:.0f} s"
+
+
+def test_host_of_ones_own_is_used_as_the_document_tells(tmp_path) -> None:
+    """Its file, word for word, where the document says."""
+    text = (REPOSITORY / "docs/evacuate.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "mine/experiment/myhost.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(example)
+    assert "gpusim --config-dir mine experiment=myhost" in text
+    assert str(path.relative_to(tmp_path)) in text
+    done = gpusim("--config-dir", "mine", "experiment=myhost", "dry_run=true", cwd=tmp_path)
+    assert done.stdout.startswith("guests       13, ")
+
+
+def test_no_document_has_a_gap() -> None:
+    """A word in capitals alone on a line is a place that was to be filled."""
+    for path in DOCUMENTS:
+        assert not re.findall(r"^[A-Z]{4,}$", path.read_text(), re.MULTILINE), path
+
+
+def test_every_command_that_is_named_exists() -> None:
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    for path in DOCUMENTS:
+        assert set(re.findall(r"gpusim-[a-z]+", path.read_text())) <= set(scripts), path
+
+
+def test_the_commands_for_a_gpu_can_be_parsed() -> None:
+    """tests/parity/test_bare_machine.py runs what they run, as far as it goes without a GPU."""
+    lines = [line for path in DOCUMENTS for line in path.read_text().splitlines()]
+    gpu = [
+        line for line in lines if line.startswith("GPUSIM_REQUIRE_GPU=1 python -m pytest -m gpu")
+    ]
+    measured = [line.split("gpusim.bench.bench")[1] for line in gpu if "gpusim.bench.bench" in line]
+    assert len(gpu) == 2
+    for arguments in measured:
+        assert bench._parser().parse_args(shlex.split(arguments)).backend == ["cupy"]
+    assert measured
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/sweeps.md"])
+def test_example_of_a_document(name: str) -> None:
+    text = (REPOSITORY / name).read_text().replace("```", "\n")
+    example = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_package_examples() -> None:
+    import gpusim.cli.sweep_report
+
+    for module in (package, gpusim.cli.sweep_report):
+        assert doctest.testmod(module).attempted > 0
+        assert doctest.testmod(module).failed == 0
+
+
+def test_readme_names_every_summary_key() -> None:
+    table = (REPOSITORY / "README.md").read_text().split("### summary.json")[1]
+    assert {field.name for field in fields(Summary)} <= set(re.findall(r"`(\w+)`", table))
+
+
+def test_readme_names_every_option_and_key() -> None:
+    text = (REPOSITORY / "README.md").read_text().split("## What can be set")[1]
+    named = set(re.findall(r"`([\w.]+)`", text))
+    config = Config()
+    for path in CONF.glob("*/*.yaml"):
+        if path.parent.name != "record":  # gpusim-record's, which docs/record.md names
+            assert {path.parent.name, path.stem} <= named
+    for group in ("vm", "workload", "link", "migration", "tracking", "backend"):
+        keys = {field.name for field in fields(getattr(config, group))}
+        assert keys - {"pattern"} <= named
+
+
+def test_record_document_names_every_scenario() -> None:
+    table = [row[0] for row in rows_of("docs/record.md", "## Scenarios")]
+    assert table == list(names())
+
+
+def test_first_sentence_says_what_is_simulated() -> None:
+    first = (REPOSITORY / "README.md").read_text().split("\n\n")[1].split(". ")[0]
+    assert "simulates QEMU live migration" in first
+    assert "does not simulate GPUs" in first
+
+
+def test_table_of_sweeps_says_what_they_are() -> None:
+    """Each file's question and its number of runs, as docs/sweeps.md has them."""
+    table = (REPOSITORY / "docs/sweeps.md").read_text()
+    for path in sorted(CONF.glob("sweep/*.yaml")):
+        settings = yaml.safe_load(path.read_text())["hydra"]
+        question = settings["callbacks"]["report"]["question"]
+        sweeper = settings["sweeper"]
+        runs = sweeper.get("n_trials") or count(sweeper["params"])
+        assert f"| `{path.stem}` | {question} | {runs} |" in table
+
+
+def count(params: dict[str, object]) -> int:
+    parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
+    return len(BasicSweeper.split_arguments(parsed, None)[0])

@@ -1,0 +1,136 @@
+"""What holds for every evacuation: places, order, shares, bytes; and each guest is a run of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpusim import Evacuation, GuestConfig, evacuate, simulate
+from gpusim.engine.evacuation import ORDERS
+from tests.engine.evacuation.hosts import busy, host, idle
+
+PAGE = 4104
+
+guest = st.one_of(
+    st.builds(idle, st.sampled_from(["16MiB", "64MiB", "96MiB"]), st.integers(1, 2)),
+    st.builds(busy, st.sampled_from(["32MiB", "64MiB"]), st.sampled_from([1e2, 1e4, 4e4])),
+)
+guests = st.dictionaries(st.sampled_from("abcde"), guest, min_size=1, max_size=4)
+paces = st.sampled_from(
+    [None, [[0.5, "40MB/s"]], [["300ms", "200MB/s"], [1, "50MB/s"], [2, "1GB/s"]]]
+)
+
+
+def spans(evacuation: Evacuation) -> Iterator[tuple[float, float]]:
+    for one in evacuation.guests:
+        yield one.start_s, one.end_s
+
+
+def pace_by(evacuation: Evacuation, time_s: float) -> float:
+    """Bytes that the link gives by a time."""
+    steps = [*evacuation.link_bandwidth, (time_s, 0.0)]
+    return sum(
+        pace * max(0.0, min(b[0], time_s) - at) for (at, pace), b in itertools.pairwise(steps)
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    named=guests,
+    at_a_time=st.integers(1, 6),
+    order=st.sampled_from(sorted(ORDERS)),
+    changes=paces,
+)
+def test_invariants(
+    named: dict[str, GuestConfig],
+    at_a_time: int,
+    order: str,
+    changes: list[list[object]] | None,
+) -> None:
+    result = evacuate(host(named, at_a_time, order, changes=changes))
+    count = sum(one.count for one in named.values())
+    assert len(result.guests) == result.summary.guests == count
+    starts = [start for start, _ in spans(result)]
+    assert starts == sorted(starts)
+    for at_s in {border for span in spans(result) for border in span}:
+        active = sum(start <= at_s < end for start, end in spans(result))
+        assert active <= at_a_time
+        waiting = sum(start > at_s for start in starts)
+        assert not waiting or active == at_a_time  # no place stays free while someone waits
+    assert result.summary.simulated_runs <= count * min(at_a_time, count)
+    assert result.summary.total_time_s == max(end for _, end in spans(result))
+    assert_shares_fit_the_link(result)
+    assert_bytes_fit_the_link(result)
+
+
+def assert_shares_fit_the_link(result: Evacuation) -> None:
+    """What the guests were given adds up to the link wherever anyone is active, and to no more."""
+    moments = sorted({border for span in spans(result) for border in span})
+    for low, high in itertools.pairwise(moments):
+        at_s = (low + high) / 2
+        given_ = 0.0
+        for one in result.guests:
+            if one.start_s <= at_s < one.end_s:
+                share = float(one.config.link.bandwidth)
+                for change_s, later in one.config.link.changes or []:
+                    share = float(later) if change_s <= at_s - one.start_s else share
+                given_ += share
+        link = next(p for t, p in reversed(result.link_bandwidth) if t <= at_s)
+        assert given_ == np.float64(link).item() or abs(given_ - link) < 1e-6 * link
+
+
+def assert_bytes_fit_the_link(result: Evacuation) -> None:
+    """In any interval, all of them together send no more than the link gives.
+
+    Between two knots the bytes are a straight line; a burst that was cut by one is off by a page.
+    """
+    times = np.linspace(0, result.summary.total_time_s, 50)
+    sent = sum(
+        np.interp(
+            times,
+            [one.start_s + knot.time_s for knot in one.result.knots],
+            [knot.transferred_bytes for knot in one.result.knots],
+        )
+        for one in result.guests
+    )
+    there = np.array([pace_by(result, time_s) for time_s in times])
+    framing = 18 * 20 * np.diff(times) + (2 * PAGE + 18) * len(result.guests)
+    fits = np.diff(sent) <= np.diff(there) * (1 + 1e-5) + framing
+    for one in result.guests:  # in its downtime a change bends the line, and there is no knot
+        stop_s = one.end_s - (one.result.summary.downtime_ms or 0) / 1e3
+        fits |= (times[1:] >= stop_s) & (times[:-1] <= one.end_s)
+    assert fits.all()
+    assert sent[-1] <= there[-1] * (1 + 1e-5) + 18 * 20 * (times[-1] + 1) * len(result.guests)
+
+
+@settings(deadline=None, max_examples=25)
+@given(named=guests, at_a_time=st.integers(1, 6), changes=paces)
+def test_a_guests_config_alone_gives_its_result(
+    named: dict[str, GuestConfig], at_a_time: int, changes: list[list[object]] | None
+) -> None:
+    """config.json of guests/NAME is a run that anyone can repeat."""
+    for one in evacuate(host(named, at_a_time, changes=changes)).guests:
+        alone = simulate(one.config)
+        assert (alone.syncs, alone.events) == (one.result.syncs, one.result.events)
+
+
+@settings(deadline=None, max_examples=25)
+@given(named=guests, at_a_time=st.integers(1, 6))
+def test_nothing_that_comes_later_changes_what_was(
+    named: dict[str, GuestConfig], at_a_time: int
+) -> None:
+    """A guest more at the end of the list leaves alone what had ended before it starts."""
+    shorter = evacuate(host(named, at_a_time))
+    longer = evacuate(host({**named, "z": idle("96MiB")}, at_a_time))
+    last_s = next(one.start_s for one in longer.guests if one.name == "z")
+    before = {one.name: one for one in longer.guests}
+    for one in shorter.guests:
+        if one.end_s < last_s:
+            assert before[one.name] == one.__class__(
+                **{**vars(one), "result": before[one.name].result}
+            )
+            assert before[one.name].result.syncs == one.result.syncs

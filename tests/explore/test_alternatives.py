@@ -1,0 +1,183 @@
+"""Would it really have converged? Each change that is proposed, judged by a run over bitmaps.
+
+The foretelling runs over expected shares; here the same configs are run for real, on numpy, also
+with the step of the ladder below, which shall not do.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import gpusim.explore.alternatives as ways_out
+import pytest
+
+from gpusim import (
+    Config,
+    LimitConfig,
+    LinkConfig,
+    MigrationConfig,
+    VmConfig,
+    WriterConfig,
+    simulate,
+)
+from gpusim.config.schema import BackendConfig
+from gpusim.engine.records import Alternative, Summary
+from gpusim.explore.alternatives import DOWNTIME_FACTORS, LINK_FACTORS, alternatives
+from gpusim.units import parse_bytes_per_s
+
+PLENTY_S = 60.0  # so that no slow machine decides
+
+
+def config(rate: float = 4e4, **migration: Any) -> Config:
+    """256 MiB at 1 Gbit/s, which is 30 500 pages a second; half of it is written."""
+    return Config(
+        vm=VmConfig(memory="256MiB", vcpus=2),
+        workload=WriterConfig(working_set="128MiB", page_writes_per_s=rate),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        migration=MigrationConfig(**migration),
+        backend=BackendConfig(name="numpy"),
+        limit=LimitConfig(simulated="30min"),
+    )
+
+
+def changed(made: Config, key: str, value: object) -> Config:
+    group, name = key.split(".")
+    return replace(made, **{group: replace(getattr(made, group), **{name: value})})
+
+
+def verdict(made: Config) -> str | None:
+    return simulate(made).summary.verdict
+
+
+def found(made: Config) -> dict[str, Alternative]:
+    assert verdict(made) != "converged"
+    return {change.key: change for change in alternatives(made, look_ahead_s=PLENTY_S)}
+
+
+@cache
+def found_for(name: str) -> dict[str, Alternative]:
+    """The same of one of STUCK, looked for once."""
+    return found(STUCK[name])
+
+
+def as_set(change: Alternative) -> object:
+    """A value as the config takes it."""
+    if change.value in ("true", "null"):
+        return {"true": True, "null": None}[change.value]
+    return int(change.value) if change.value.isdigit() else change.value
+
+
+def assert_true(made: Config, change: Alternative) -> None:
+    """It converges for real, about as foretold."""
+    real = simulate(changed(made, change.key, as_set(change))).summary
+    assert real.verdict == "converged", change
+    assert real.total_time_s == pytest.approx(change.total_time_s, rel=0.15)
+    assert real.max_throttle_percent == pytest.approx(change.max_throttle_percent, abs=20)
+
+
+STUCK = {
+    "no auto-converge": config(2e5, auto_converge=False),
+    "a low ceiling": config(2e5, max_cpu_throttle=30, version="qemu_9_1"),
+    "the timer off": config(2e5, max_cpu_throttle=20, fallback_sync_interval="never"),
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_what_is_said_to_converge_does_and_the_rest_does_not(name: str) -> None:
+    made = STUCK[name]
+    changes = found(made)
+    assert any(change.outcome == "converges" for change in changes.values())
+    for change in changes.values():
+        assert change.outcome != "not_tried"
+        if change.outcome == "converges":
+            assert_true(made, change)
+        else:
+            assert verdict(changed(made, change.key, as_set(change))) != "converged"
+
+
+@pytest.mark.slow
+def test_auto_converge_is_proposed_only_where_it_is_off() -> None:
+    assert found_for("no auto-converge")["migration.auto_converge"].outcome == "converges"
+    others = found_for("a low ceiling")
+    assert "migration.auto_converge" not in others
+    assert others["migration.max_cpu_throttle"].value == "99"
+    assert others["migration.version"].value == "qemu_9_2"
+    assert "migration.max_cpu_throttle" not in found_for("no auto-converge")
+    assert found_for("the timer off")["migration.fallback_sync_interval"].value == "null"
+
+
+def test_the_smallest_step_of_the_link_is_given() -> None:
+    """3e5 page writes a second, unthrottled: the link has to carry them, which 5 Gbit/s do not."""
+    made = config(3e5, auto_converge=False)
+    change = found(made)["link.bandwidth"]
+    rates = [factor * 1.25e8 for factor in LINK_FACTORS]
+    place = rates.index(parse_bytes_per_s(change.value))
+    assert place > 0
+    assert_true(made, change)
+    assert verdict(changed(made, "link.bandwidth", rates[place - 1])) != "converged"
+
+
+def test_the_smallest_step_of_the_downtime_limit_is_given() -> None:
+    """A saturating writer leaves its 128 MiB dirty: 1.08 s of the link, so 2 x 300 ms are too few."""
+    made = config(1e7, auto_converge=False, downtime_limit=300)
+    change = found(made)["migration.downtime_limit"]
+    limits = [factor * 300 for factor in DOWNTIME_FACTORS]
+    place = limits.index(int(change.value))
+    assert limits[place] == 1500
+    assert_true(made, change)
+    assert verdict(changed(made, "migration.downtime_limit", limits[place - 1])) != "converged"
+
+
+def test_the_rate_limit_is_raised_where_it_binds_and_no_further_than_the_wire() -> None:
+    made = config(4e5, auto_converge=False, max_bandwidth="512Mbit/s")
+    changes = found(made)
+    assert "link.bandwidth" not in changes
+    assert changes["migration.max_bandwidth"].outcome == "does_not"
+    assert parse_bytes_per_s(changes["migration.max_bandwidth"].value) <= 1.25e8
+
+
+@pytest.mark.slow
+def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
+    """6e5 page writes a second are 20 Gbit/s, which the wire has and a thread has not."""
+    made = config(6e5, auto_converge=False, downtime_limit=10)
+    made = replace(made, link=replace(made.link, bandwidth="40Gbit/s"))
+    changes = found(made)
+    assert "link.bandwidth" not in changes
+    assert_true(made, changes["migration.multifd_channels"])
+
+
+def test_without_time_nothing_is_claimed() -> None:
+    changes = alternatives(STUCK["no auto-converge"], look_ahead_s=0.0)
+    assert {change.outcome for change in changes} == {"not_tried"}
+
+
+def test_a_recorded_wire_is_as_fast_as_it_was() -> None:
+    made = config(auto_converge=False)
+    pace = [[float(second), 1.25e7 * second] for second in range(60)]
+    recorded = replace(made, link=replace(made.link, recorded=pace))
+    keys = {change.key for change in alternatives(recorded, look_ahead_s=0.0)}
+    assert keys == {"migration.auto_converge", "migration.downtime_limit"}
+
+
+def test_a_value_is_not_called_the_smallest_if_smaller_ones_were_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Time is up after the first try, of the largest link."""
+    real, tries = ways_out._expected, []
+
+    def only_once(made: Config, until_s: float) -> Summary | None:
+        tries.append(made)
+        return real(made, until_s) if len(tries) == 1 else None
+
+    made = STUCK["a low ceiling"]
+    monkeypatch.setattr(ways_out, "_expected", only_once)
+    change = ways_out.Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
+    found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
+    assert (found.value, found.outcome, found.smallest) == ("40Gbit/s", "converges", False)
+    monkeypatch.setattr(ways_out, "_expected", real)
+    found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
+    assert found.smallest
+    assert found.value != "40Gbit/s"

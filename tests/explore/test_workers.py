@@ -1,0 +1,138 @@
+"""Does one process for many runs give what one run at a time gives?"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from gpusim import Config, ConfigError, LinkConfig, Result, VmConfig, simulate, simulate_many
+from gpusim.config.schema import WriterConfig
+from gpusim.explore.workers import processes
+from tests.cli.command import gpusim
+from tests.cli.engines import need_engine_of
+
+SAME_BYTES = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
+GRID = ["migration=qemu_9_1,qemu_9_2", "workload.working_set_percent=5,50", "seed=1,2", "link.bandwidth=1Gbit/s"]  # fmt: skip
+
+
+def small(seed: int) -> Config:
+    return Config(
+        vm=VmConfig(memory="128MiB", vcpus=2),
+        workload=WriterConfig(working_set_percent=20.0, page_writes_per_s=3e4),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_many_give_what_one_at_a_time_gives(workers: int) -> None:
+    configs = [small(seed) for seed in range(4)]
+    for config, result in zip(configs, simulate_many(configs, workers=workers), strict=True):
+        alone = simulate(config)
+        assert isinstance(result, Result)
+        assert (result.syncs, result.events) == (alone.syncs, alone.events)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_that_cannot_be_simulated_does_not_stop_the_others(workers: int) -> None:
+    outcomes = list(simulate_many([small(1), small(-1), small(2)], workers=workers))
+    assert [type(outcome) for outcome in outcomes] == [Result, ConfigError, Result]
+    assert str(outcomes[1]).startswith("seed = -1: must lie")
+
+
+def test_configs_are_asked_for_one_by_one() -> None:
+    asked: list[int] = []
+    outcomes = simulate_many(asked.append(seed) or small(seed) for seed in range(3))
+    next(outcomes)
+    assert asked == [0]
+
+
+def test_workers_must_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="workers = -1"):
+        simulate_many([], workers=-1)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for path in folder.glob("*/*")
+        if path.name in SAME_BYTES
+    }
+
+
+@pytest.mark.slow
+def test_batch_sweep_writes_what_hydras_own_sweeper_writes(tmp_path) -> None:
+    """Every file of every job, byte for byte: presets, single keys and their types."""
+    sweep = ["-m", "experiment=tiny", *GRID]
+    gpusim(*sweep, "hydra.sweep.dir=basic", cwd=tmp_path)
+    gpusim(*sweep, "hydra.sweep.dir=batch", "hydra/sweeper=batch", cwd=tmp_path)
+    both = [*sweep, "hydra.sweep.dir=two", "hydra/sweeper=batch", "hydra.sweeper.workers=2"]
+    gpusim(*both, cwd=tmp_path)
+    basic = files(tmp_path / "basic")
+    assert len(basic) == 8 * len(SAME_BYTES)
+    assert files(tmp_path / "batch") == basic
+    assert files(tmp_path / "two") == basic
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vm.memorx=1GiB", "Could not override 'vm.memorx'"),
+        ("vm.vcpus=1,many", "Error merging override vm.vcpus=many"),
+        ("migration=qemu_9_2,qemu_1_0", "Could not find 'migration/qemu_1_0'"),
+    ],
+)
+def test_typo_stops_a_batch_before_its_first_job(override: str, message: str, tmp_path) -> None:
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out", override]
+    done = gpusim(*sweep, cwd=tmp_path, code=1)
+    assert message in done.stderr
+    assert not list(tmp_path.glob("out/*/"))
+
+
+def test_what_cannot_be_simulated_is_recorded_as_by_hydras_own_sweeper(tmp_path) -> None:
+    """A stray key that `+` lets in, and a value out of range."""
+    sweep = ["-m", "experiment=tiny", "+workload.foo=1,2", "seed=1,-1"]
+    errors = []
+    for name in ("basic", "batch"):
+        engine = [f"hydra/sweeper={name}", f"hydra.sweep.dir={name}"]
+        gpusim(*sweep, *engine, cwd=tmp_path, code=3)
+        summaries = sorted(tmp_path.glob(f"{name}/*/summary.json"))
+        errors.append([json.loads(path.read_text())["error"] for path in summaries])
+    assert errors[0] == errors[1]
+    assert len(errors[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("hydra.sweeper.workers=-2", "hydra.sweeper.workers = -2: must be 1 or more"),
+        ("hydra/launcher=processes", "hydra.launcher = "),
+        ("+hydra.job.env_set.A=1", "hydra.job.env_set = "),
+        ("hydra.sweep.subdir=x", "hydra.sweep.subdir = x: hydra/sweeper=batch runs"),
+    ],
+)
+def test_what_a_batch_would_pass_over_is_refused(override: str, key: str, tmp_path) -> None:
+    need_engine_of(override)
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
+    done = gpusim(*sweep, override, "seed=1,2", cwd=tmp_path, code=2)
+    assert done.stderr.startswith(f"error: {key}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_batch_leaves_an_earlier_sweep_as_it_is(tmp_path) -> None:
+    sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out", "seed=1"]
+    gpusim(*sweep, cwd=tmp_path)
+    gpusim(*sweep, "hydra.sweeper.workers=-1", cwd=tmp_path, code=2)
+    assert len(list(tmp_path.glob("out/*/summary.json"))) == 1
+
+
+def test_processes_never_see_an_interrupt() -> None:
+    """Not even while they start, when a terminal's Ctrl-C would end them with a traceback each."""
+    with processes(1) as pool:
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT in blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -1,0 +1,132 @@
+"""Does gpusim-record --qmp and --libvirt write whole files, and refuse in one line?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gpusim.cli import record as cli
+from gpusim.formats.recording import load_recording
+from gpusim.record import attached
+from tests.monitor.fake_qmp import ACTIVE, COMPLETED, IDLE, qmp_server
+
+LIBVIRT = Path(__file__).parents[2] / "docs" / "libvirt"
+pytest.importorskip("qemu.qmp")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached, "SAMPLE_EVERY_S", 0.002)
+
+
+def relayed(path: Path, server: socket.socket) -> None:
+    """Serve the fake's socket under a name, once."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with source, target:
+            try:
+                while received := source.recv(65536):
+                    target.sendall(received)
+                target.shutdown(socket.SHUT_WR)
+            except OSError:
+                return
+
+    def serve() -> None:
+        with listener:
+            client, _ = listener.accept()
+        back = threading.Thread(target=pump, args=(server.dup(), client.dup()), daemon=True)
+        back.start()
+        pump(client, server)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def test_a_migration_is_watched_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
+        relayed(tmp_path / "qmp", server)
+        out = tmp_path / "out"
+        code = cli.main(["--qmp", str(tmp_path / "qmp"), "--out", str(out), "--name", "vm"])
+    assert code == 0
+    (path,) = out.iterdir()
+    assert path.name == "vm.qemu9.a.json.xz"
+    assert load_recording(path).total_time_s == 2.7
+    assert "completed after" in capsys.readouterr().out
+
+
+def test_ctrl_c_writes_what_was_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [0]
+    sampled = attached._sampled
+
+    async def counted(*arguments: object) -> dict[str, object]:
+        asked[0] += 1
+        if asked[0] == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return await sampled(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attached, "_sampled", counted)
+    with qmp_server([IDLE, *ACTIVE]) as (server, _):
+        relayed(tmp_path / "qmp", server)
+        code = cli.main(["--qmp", str(tmp_path / "qmp"), "--out", str(tmp_path / "out")])
+    assert code == 0
+    (path,) = (tmp_path / "out").iterdir()
+    assert not load_recording(path).completed
+    assert "note: interrupted: the recording ends" in capsys.readouterr().out
+
+
+def test_logs_of_virsh_are_converted(tmp_path: Path) -> None:
+    logs = ["--libvirt", str(LIBVIRT / "jobs.log"), "--events", str(LIBVIRT / "events.log")]
+    assert cli.main([*logs, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.iterdir()
+    assert load_recording(path).total_time_s == pytest.approx(11.68, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--qmp", "none.sock"], 1, "none.sock: cannot connect"),
+        (["--libvirt", "none.log"], 1, "none.log: cannot be read"),
+        (["small", "--qmp", "none.sock"], 2, "leave it out for one that runs"),
+        (["--qmp", "a", "--libvirt", "b"], 2, "name one of them"),
+        (["--qmp", "none.sock", "--repeats", "2"], 2, "is for a QEMU of ours"),
+        (["--libvirt", "none.log", "--qemu", "q"], 2, "is for a QEMU of ours"),
+        (["--trace-log", "x"], 2, "goes with --qmp"),
+        (["small", "--limit", "3"], 2, "goes with --qmp"),
+        (["--events", "x"], 2, "goes with --libvirt"),
+        (["small", "--name", "x"], 2, "goes with --qmp or --libvirt"),
+        (["small", "--mode", "dirty-bitmap"], 2, "goes with --measure"),
+        (
+            ["small", "--measure", "quick", "--mode", "dirty-bitmap"],
+            2,
+            "--mode = dirty-bitmap: under TCG it counts nothing",
+        ),
+        (["--qmp", "none.sock", "--trace-log", "none.log"], 1, "none.log: cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    arguments: list[str],
+    code: int,
+    complaint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    began_s = time.monotonic()
+    assert cli.main(arguments) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert time.monotonic() - began_s < 5
+    assert list(tmp_path.iterdir()) == []

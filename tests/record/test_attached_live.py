@@ -1,0 +1,98 @@
+"""Is a migration that somebody else drives seen through a second monitor, and replayed without its guest?
+
+With every QEMU that is installed: 128 MiB, six seconds; replayed with QEMU's trace and without. The guest writes by
+the clock and stays far below the throttle's threshold, so that no step of it hangs on how busy this host is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim.engine.migration import simulate
+from gpusim.formats.quantities import measured, simulated
+from gpusim.formats.recording import read_document
+from gpusim.monitor.qmp import Monitor
+from gpusim.record.attached import attach
+from gpusim.record.guest import READY, built_guest, command_line
+from gpusim.record.machine import program
+from gpusim.record.scenarios import GuestSettings
+from gpusim.record.session import set_capabilities, set_parameters
+from gpusim.record.sink import sink
+from gpusim.record.trace_log import EVENTS
+from gpusim.validation.replay import replay_config
+from tests.record.qemus import every_qemu, need
+
+MEM_MIB = 128
+GUEST = GuestSettings(size=64, rate=2500, paced=1, flat_ms=50)
+PARAMETERS = {"max-bandwidth": 24 * 2**20, "downtime-limit": 300}
+REPLAY_PERCENT = 8.0  # five of its sixty windows; on a quiet host it is a fifth of one
+START_TIMEOUT_S = 20.0
+SERIAL = "serial"
+
+
+@asynccontextmanager
+async def running(qemu: str, folder: Path) -> AsyncIterator[tuple[str, str, Path]]:
+    """A QEMU as an administrator starts it: two monitors, and a trace into a log."""
+    ours, second, log = (folder / name for name in ("a", "b", "log"))
+    line = f"-nodefaults -no-user-config -display none -accel tcg -machine pc -m {MEM_MIB}M"
+    line += f" -serial file:{folder / SERIAL} -qmp unix:{ours},server=on,wait=off -qmp unix:{second},server=on,wait=off"
+    line += f" -msg timestamp=on -D {log}" + "".join(f" -trace {name}" for name in EVENTS)
+    with built_guest() as kernel:
+        process = await asyncio.create_subprocess_exec(
+            program(qemu),
+            *line.split(),
+            "-kernel",
+            f"/proc/self/fd/{kernel}",
+            "-append",
+            command_line(GUEST.words()),
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=(kernel,),
+        )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while not second.exists():
+                    await asyncio.sleep(0.02)
+            yield str(ours), str(second), log
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def watched(qemu: str, folder: Path) -> dict[str, Any]:
+    """What an attached recorder sees of a migration that another monitor starts."""
+    async with running(qemu, folder) as (ours, second, log), Monitor(ours) as driver:
+        await set_capabilities(driver, ["auto-converge"])
+        await set_parameters(driver, PARAMETERS)
+        told, serial = asyncio.Event(), folder / SERIAL
+        task = asyncio.create_task(attach(second, lambda _: told.set(), trace_log=log))
+        await told.wait()  # it waits for a migration
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not any(READY.fullmatch(line) for line in serial.read_text().splitlines()):
+                await asyncio.sleep(0.02)
+        with sink() as uri:
+            await driver.ask("migrate", {"uri": uri})
+            return await asyncio.wait_for(task, 60)
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@every_qemu
+def test_an_attached_recording_is_replayed(qemu: str, tmp_path: Path) -> None:
+    need(qemu)
+    document = asyncio.run(watched(qemu, tmp_path))
+    assert document["notes"] == []
+    assert document["events"]
+    for events in (document["events"], []):
+        recording = read_document(document | {"events": events}, "attached")
+        truth, again = measured(recording), simulated(simulate(replay_config(recording)))
+        assert truth.total_time_s is not None
+        assert truth.dirty_sync_count >= 3, "nothing became dirty: a check of nothing"
+        assert (again.max_throttle_percent, truth.max_throttle_percent) == (0, 0)
+        assert again.total_time_s == pytest.approx(truth.total_time_s, rel=REPLAY_PERCENT / 100)
+        assert again.transferred_bytes == pytest.approx(truth.transferred_bytes, rel=0.05)

@@ -1,0 +1,39 @@
+"""Are recordings named after repeats, whole, and never written over each other?"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from gpusim.record.files import CannotWriteError, check_folder, write_recording
+
+DOCUMENT = {"qemu": {"major": 7}, "samples": []}
+
+
+def test_repeats_get_the_next_letter(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    check_folder(folder)
+    assert not folder.exists()
+    found = [write_recording(DOCUMENT, folder, "case").name for _ in range(3)]
+    assert found == [f"case.qemu7.{letter}.json.xz" for letter in "abc"]
+    assert sorted(path.name for path in folder.iterdir()) == found
+    (folder / found[1]).write_bytes(b"mine")
+    write_recording(DOCUMENT, folder, "case")
+    assert (folder / found[1]).read_bytes() == b"mine"
+    assert json.loads(lzma.decompress((folder / found[0]).read_bytes())) == DOCUMENT
+
+
+def test_no_letter_left(tmp_path: Path) -> None:
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        (tmp_path / f"case.qemu7.{letter}.json.xz").touch()
+    with pytest.raises(CannotWriteError, match="expected a free letter"):
+        write_recording(DOCUMENT, tmp_path, "case")
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWriteError, match="file/out: cannot be written"):
+        check_folder(tmp_path / "file" / "out")

@@ -1,0 +1,38 @@
+"""Is a recording summed up in three lines, whether it completed or was cancelled?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpusim.record.report import summary
+
+
+@pytest.mark.parametrize(
+    ("last", "first_line"),
+    [
+        (
+            {"t": 9.9, "status": "completed", "total-time": 9500, "downtime": 24},
+            "completed after 9.5 s, downtime 24 ms, 1 syncs, throttle up to 30 %",
+        ),
+        (
+            {"t": 60.2, "status": "cancelled"},
+            "cancelled after 60.2 s, 1 syncs, throttle up to 30 %",
+        ),
+    ],
+)
+def test_summary(last: dict, first_line: str, tmp_path: Path) -> None:
+    path = tmp_path / "case.qemu9.a.json.xz"
+    path.write_bytes(bytes(12_000))
+    document = {
+        "samples": [{"t": 5.0, "status": "active", "cpu-throttle-percentage": 30}, last],
+        "events": [[1.0, "migration_bitmap_sync_end", "dirty_pages 5"]],
+        "writes_per_s_before": 1000.4,
+        "flat_out_writes_per_s": 2e6,
+    }
+    assert summary(document, path).splitlines() == [
+        first_line,
+        "guest: 1000 page writes/s before, 2000000 flat out",
+        f"{path}, 12 kB",
+    ]

@@ -1,0 +1,161 @@
+"""Does a recording ask QEMU for what it knows, and name what it does not? Does the sink read?"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gpusim.monitor.qmp import LiveError, Monitor, QmpEvent
+from gpusim.record.machine import Heard, Machine
+from gpusim.record.scenarios import Scenario
+from gpusim.record.session import (
+    Seen,
+    _count,
+    _follow,
+    migration,
+    progress,
+    sample,
+    set_capabilities,
+    set_parameters,
+)
+from gpusim.record.sink import sink
+
+
+class FakeMonitor:
+    """A QEMU 7.2 with two capabilities and one parameter."""
+
+    version = (7, 2, 22)
+
+    def __init__(self) -> None:
+        self.on: set[str] = set()
+        self.parameters: dict[str, Any] = {"downtime-limit": 300}
+
+    async def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        match command, arguments:
+            case "query-migrate-capabilities", None:
+                names = ("auto-converge", "events")
+                return [{"capability": name, "state": name in self.on} for name in names]
+            case "migrate-set-capabilities", {"capabilities": rows}:
+                self.on |= {row["capability"] for row in rows if row["state"]}
+            case "query-migrate-parameters", None:
+                return self.parameters
+            case "migrate-set-parameters", dict():
+                self.parameters |= arguments
+        return {}
+
+
+@pytest.fixture
+def qemu() -> Monitor:
+    return cast(Monitor, FakeMonitor())
+
+
+def test_what_is_known_is_set(qemu: Monitor) -> None:
+    found = asyncio.run(set_capabilities(qemu, ["auto-converge"]))
+    assert found == ["auto-converge", "events"]
+    assert asyncio.run(set_parameters(qemu, {"downtime-limit": 50})) == {"downtime-limit": 50}
+
+
+def test_what_is_not_known_is_named_with_the_version(qemu: Monitor) -> None:
+    with pytest.raises(LiveError, match=r"QEMU 7.2.22 has no capability zero-copy; it has auto-"):
+        asyncio.run(set_capabilities(qemu, ["zero-copy", "auto-converge"]))
+    with pytest.raises(LiveError, match=r"no parameter a, b; it has downtime-limit"):
+        asyncio.run(set_parameters(qemu, {"b": 1, "a": 2, "downtime-limit": 3}))
+
+
+def test_a_sample_holds_what_the_format_says() -> None:
+    info = {"status": "active", "total-time": 9, "ram": {"transferred": 5, "page-size": 4096}}
+    assert sample(info, 0.12344, 7) == {
+        "t": 0.1234,
+        "status": "active",
+        "writes": 7,
+        "transferred": 5,
+        "total-time": 9,
+    }
+    assert sample({}, 1.0, None) == {"t": 1.0, "status": "none"}
+    assert progress(info, 3.2) == "active 3 s, 0 MiB to send, 0 syncs, throttle 0 %"
+
+
+def standing_still(events: list[QmpEvent]) -> Machine:
+    """A guest that writes nothing, looked at every six seconds, whose migration ends at the fifth."""
+    answers = iter([*[{"status": "active"}] * 4, {"status": "completed"}])
+    clock = iter(range(0, 60, 6))
+
+    async def ask(command: str) -> dict[str, str]:
+        return next(answers)
+
+    monitor = SimpleNamespace(ask=ask, events=events)
+    counter = SimpleNamespace(read=lambda: (next(clock), 7))
+    return cast(Machine, SimpleNamespace(monitor=monitor, counter=counter, heard=Heard()))
+
+
+def test_a_guest_that_stands_still_has_crashed_unless_qemu_stopped_it() -> None:
+    def follow(*events: QmpEvent) -> list[dict[str, Any]]:
+        seen = Seen(start_s=0.0)
+        machine = standing_still(list(events))
+        asyncio.run(_follow(machine, Scenario(), seen, lambda _: None))
+        return seen.samples
+
+    with pytest.raises(LiveError, match="the guest stopped writing 12 s ago"):
+        follow()
+    assert len(follow(QmpEvent(time_s=1.0, name="STOP", data={}))) == 5
+
+
+def test_a_counter_is_read_at_rising_times() -> None:
+    """A clock that is set back gives two readings at one time, or the later one before."""
+    times = iter([1.0, 1.2, 1.2, 1.1, 1.3])
+
+    def read() -> tuple[float, int]:
+        try:
+            return next(times), 5
+        except StopIteration:
+            raise KeyError from None
+
+    seen = Seen(start_s=1.0)
+    machine = cast(Machine, SimpleNamespace(counter=SimpleNamespace(read=read)))
+    with pytest.raises(KeyError):
+        asyncio.run(_count(machine, seen))
+    assert [time_s for time_s, _ in seen.counts] == [0.0, 0.2, 0.3]
+
+
+def test_the_sink_reads_everything_and_lets_go() -> None:
+    with sink() as uri:
+        host, port = uri.removeprefix("tcp:").split(":")
+        address = (host, int(port))
+        with socket.create_connection(address, timeout=10) as sender:
+            sender.sendall(bytes(2**24))  # far more than buffers hold
+    with pytest.raises(OSError, match=r"refused"):
+        socket.create_connection(address, timeout=10)
+
+
+def test_the_end_is_told_with_its_times() -> None:
+    """QEMU 7.2 says that it completed before it knows in how long."""
+    answers = [
+        {"status": "completed", "total-time": 0, "downtime": 0},
+        {"status": "completed", "total-time": 40029, "downtime": 30},
+    ]
+
+    async def ask(command: str) -> dict[str, Any]:
+        assert command == "query-migrate"
+        return answers.pop(0)
+
+    assert asyncio.run(migration(ask))["downtime"] == 30
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "active", "total-time": 0},
+        {"status": "completed"},  # of a VM that was itself migrated to its host, and is idle
+    ],
+)
+def test_what_has_no_times_to_wait_for_is_told_at_once(answer: dict[str, Any]) -> None:
+    answers = [answer]
+
+    async def ask(command: str) -> dict[str, Any]:
+        return answers.pop()
+
+    assert asyncio.run(migration(ask)) == answer

@@ -1,0 +1,35 @@
+"""Are QEMU's trace events found among its other lines?"""
+
+from __future__ import annotations
+
+import pytest
+
+from gpusim.record.trace_log import TraceLine, parsed
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "4711@1795688650.522936:migration_bitmap_sync_end dirty_pages 5",
+            TraceLine(
+                time_s=1795688650.522936,
+                name="migration_bitmap_sync_end",
+                arguments="dirty_pages 5",
+            ),
+        ),
+        (
+            "4711@12.000001:migration_throttle ",
+            TraceLine(time_s=12.000001, name="migration_throttle", arguments=""),
+        ),
+        (
+            "migrate_set_state new state setup",
+            TraceLine(time_s=99.0, name="migrate_set_state", arguments="new state setup"),
+        ),
+        ("4711@12.000001:vm_state_notify running 1", None),
+        ("qemu-system-x86_64: warning: trace event 'cpu_throttle_set' does not exist", None),
+        ("", None),
+    ],
+)
+def test_line(line: str, expected: TraceLine | None) -> None:
+    assert parsed(line, arrival_s=99.0) == expected

@@ -1,0 +1,104 @@
+"""Is the page whole, safe and complete, without a browser to forgive it anything?"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpusim.results import write_run
+from gpusim.results.html.run_page import report_page
+from tests.results.html.strict_page import Page
+from tests.results.runs import ALTERNATIVES, CONFIG, RUNS, fake
+
+PNG = b"\x89PNG\r\n\x1a\n, as it were"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_way_to_end_has_a_well_formed_page(name: str) -> None:
+    for config, changes in ((CONFIG, ALTERNATIVES), (None, None), (CONFIG, [])):
+        page = Page(report_page(RUNS[name](), config, changes, PNG, ["summary.json"]))
+        assert page.all("html") == [{"lang": "en"}]
+        assert len(page.all("title")) == len(page.all("h1")) == len(page.all("main")) == 1
+        assert all(th["scope"] in ("row", "col") for th in page.all("th"))
+        assert all(img["alt"] for img in page.all("img"))
+        ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        labels = [part["aria-labelledby"] for part in (*page.all("section"), *page.all("nav"))]
+        assert set(labels) <= set(ids)
+        assert not page.all("script")
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    text = report_page(RUNS["not_converged"](), CONFIG, ALTERNATIVES, PNG, ["summary.json"])
+    page = Page(text)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            link = attributes.get(name) or ""
+            assert not re.match(r"(?i)\s*([a-z]+:)?//|https?:|javascript:", link)
+    assert "url(" not in text and "@import" not in text
+    assert page.all("img")[0]["src"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+
+
+def test_what_a_user_wrote_is_text_not_markup() -> None:
+    evil = "<script>alert('x')</script>\"&"
+    config = {"workload": {"writers": {evil: {"pattern": evil}}}, "vm": {evil: evil}, "seed": evil}
+    changes = [replace(ALTERNATIVES[0], value=evil), replace(ALTERNATIVES[1], key=evil)]
+    run = RUNS["not_converged"]()
+    run = replace(run, summary=replace(run.summary, reason=evil, qemu_version=evil))
+    page = Page(report_page(run, config, changes, PNG, []))
+    assert not page.all("script")
+    assert "".join(page.text).count(evil) > 5
+
+
+def test_a_way_out_is_told_where_there_is_one() -> None:
+    words = "".join(Page(report_page(RUNS["not_converged"](), CONFIG, ALTERNATIVES, PNG, [])).text)
+    assert "It would have converged with link.bandwidth=15Gbit/s (a faster link)" in words
+    for cell in ("20.6 min", "250 ms", "40 %", "12.5 %"):
+        assert cell in words
+    assert "Not enough, alone: migration.downtime_limit=30000" in words
+    assert "takes too long: migration.version=qemu_9_2" in words
+    none = "".join(
+        Page(report_page(RUNS["not_converged"](), CONFIG, ALTERNATIVES[1:], PNG, [])).text
+    )
+    assert "None of the single changes" in none
+    assert "It would have converged" not in none
+
+
+def test_a_run_that_converged_needs_no_way_out() -> None:
+    for changes in (None, ALTERNATIVES):
+        text = report_page(RUNS["converged"](), CONFIG, changes, PNG, [])
+        assert "would have" not in text
+
+
+def test_settings_are_shown_as_they_were_set() -> None:
+    words = Page(report_page(fake(), CONFIG, None, PNG, [])).text
+    for key, value in (
+        ("migration.max_bandwidth", "64MiB/s"),
+        ("migration.auto_converge", "true"),
+        ("link.bandwidth", "1Gbit/s"),
+        ("seed", "1"),
+    ):
+        at = words.index(key)
+        assert value in words[at : at + 2]
+    assert "vm.blocks" not in words  # null
+    mix = {"workload": {"pattern": "mix", "writers": {"nic": {"throttled": False}}}}
+    words = Page(report_page(fake(), mix, None, PNG, [])).text
+    assert words[words.index("workload.writers.nic.throttled") + 1] == "false"
+
+
+def test_a_recorded_pace_is_cut_short() -> None:
+    config = {"link": {"recorded": [[float(second), second] for second in range(10_000)]}}
+    assert len(report_page(fake(), config, None, PNG, [])) < 20_000
+
+
+def test_links_lead_to_files_that_are_there(tmp_path: Path) -> None:
+    write_run(fake(), tmp_path, config=CONFIG)
+    page = Page((tmp_path / "report.html").read_text())
+    hrefs = [str(link["href"]) for link in page.all("a") if not str(link["href"]).startswith("#")]
+    assert {"summary.json", "syncs.csv", "trace.json.gz", "guestperf.json"} <= set(hrefs)
+    assert all((tmp_path / href).is_file() for href in hrefs)
+    assert "config.json" not in hrefs  # it is not there in this folder

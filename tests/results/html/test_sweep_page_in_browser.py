@@ -1,0 +1,198 @@
+"""Can a sweep's index.html be sorted, filtered and followed, with a mouse and without?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from gpusim.cli.collect import main
+from tests.results.sweep_folders import write, write_failed, write_grid
+
+FALLBACK = "migration.fallback_sync_interval"
+MEMORIES = {"64GiB": 30.0, "1TiB": 400.0, "512GiB": 1000.0, "10TB": 5.0}  # and their total times
+WIDTHS = (1280, 400)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A collected sweep whose names a URL has to quote."""
+    folder = tmp_path / "a sweep #1"
+    for seed in (1, 2):
+        for memory, time_s in MEMORIES.items():
+            values = {"vm.memory": memory, "seed": seed, FALLBACK: "never"}
+            write(folder / f"memory={memory}, seed={seed}", values, total_time_s=time_s + seed)
+    write_failed(folder / "failed & gone", {"vm.memory": "24TiB", "seed": 1})
+    stuck = {"vm.memory": "4TiB", "seed": 1, FALLBACK: None}
+    write(folder / "stuck", stuck, total_time_s=2000.0, verdict="not_converged")
+    (
+        write(folder / "reported", {"vm.memory": "2TiB"}, total_time_s=70.0) / "report.html"
+    ).write_text("<!DOCTYPE html><title>The report</title>")
+    said = {"question": "Is <this> it?", "command": "gpusim -m", "x": "vm.memory"}
+    (folder / "sweep.json").write_text(json.dumps(said))
+    assert main([str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def width(browser: Any) -> Iterator[Any]:
+    """A function that sets the width of the viewport; it is given back afterwards."""
+
+    def set_width(pixels: int) -> None:
+        metrics = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    yield set_width
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def opened(browser: Any, folder: Path) -> None:
+    browser.get_log("browser")  # what an earlier page logged
+    browser.get((folder / "index.html").as_uri())
+    assert browser.get_log("browser") == []
+
+
+def column(browser: Any, heading: str) -> list[str]:
+    """The texts of a column, of the rows that are shown, from the top."""
+    script = """
+      const table = document.getElementById("table");
+      const heads = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());
+      const place = heads.indexOf(arguments[0]);
+      return [...table.tBodies[0].rows].filter(row => row.offsetParent !== null)
+        .map(row => row.cells[place].textContent.trim());
+    """
+    found: list[str] = browser.execute_script(script, heading)
+    return found
+
+
+def button(browser: Any, heading: str) -> Any:
+    return browser.find_element("xpath", f"//table[@id='table']//th/button[text()='{heading}']")
+
+
+def sorts(browser: Any) -> dict[str, str]:
+    """aria-sort of each column of the table of runs."""
+    script = """
+      const cells = [...document.getElementById("table").tHead.rows[0].cells];
+      return Object.fromEntries(cells.map(c => [c.textContent, c.getAttribute("aria-sort")]));
+    """
+    found: dict[str, str] = browser.execute_script(script)
+    return found
+
+
+def test_a_click_sorts_by_what_the_words_mean(browser: Any, sweep: Path) -> None:
+    opened(browser, sweep)
+    assert set(sorts(browser).values()) == {"none"}
+    button(browser, "VM memory").click()
+    sizes = ["64 GiB"] * 2 + ["512 GiB"] * 2 + ["1 TiB"] * 2 + ["2 TiB"]
+    sizes += ["4 TiB"] + ["10 TB"] * 2 + ["24 TiB"]  # 10 TB are 9.09 TiB
+    assert column(browser, "VM memory") == sizes
+    assert sorts(browser)["VM memory"] == "ascending"
+    button(browser, "VM memory").click()
+    assert column(browser, "VM memory") == sizes[::-1]
+    assert sorts(browser)["VM memory"] == "descending"
+    button(browser, "Run").click()
+    assert [name for name, order in sorts(browser).items() if order != "none"] == ["Run"]
+
+
+def test_enter_sorts_and_a_missing_number_comes_last_both_ways(browser: Any, sweep: Path) -> None:
+    opened(browser, sweep)
+    times = sorted(time_s + seed for time_s in MEMORIES.values() for seed in (1, 2))
+    expected = sorted([*times, 70.0, 2000.0])
+    for order in (expected, expected[::-1]):
+        button(browser, "Total time (s)").send_keys("\ue007")  # Enter
+        found = column(browser, "Total time (s)")
+        assert [float(text) for text in found[:-1]] == order
+        assert found[-1] == ""
+    assert sorts(browser)["Total time (s)"] == "descending"
+    assert browser.switch_to.active_element.text.startswith("Total time")  # the focus stays
+
+
+def test_the_filters_show_what_fits_and_say_how_many(browser: Any, sweep: Path) -> None:
+    opened(browser, sweep)
+    shown = browser.find_element("id", "shown")
+    assert (shown.text, shown.get_attribute("aria-live")) == ("11 of 11 runs shown", "polite")
+    browser.find_element("id", "filter").send_keys("1tib SEED=2")
+    assert column(browser, "Run") == ["memory=1TiB, seed=2"]
+    assert shown.text == "1 of 11 runs shown"
+    browser.find_element("id", "filter").clear()
+    choice = browser.find_element("id", "outcome")
+    options = [option.text for option in choice.find_elements("tag name", "option")]
+    assert options == ["all", "converged", "did not converge", "failed"]
+    choice.send_keys("failed")
+    assert column(browser, "Run") == ["failed & gone"]
+    browser.find_element("id", "filter").send_keys("nothing like it")
+    assert shown.text == "0 of 11 runs shown"
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["in place", "moved"])
+def test_links_lead_to_the_runs(moves: bool, browser: Any, sweep: Path) -> None:
+    folder = Path(shutil.move(sweep, sweep.parent / "moved away")) if moves else sweep
+    opened(browser, folder)
+    browser.find_element("link text", "reported").click()
+    assert browser.title == "The report"
+    opened(browser, folder)
+    browser.find_element("link text", "memory=10TB, seed=2").click()
+    summary = json.loads(browser.find_element("tag name", "pre").text)
+    assert summary["total_time_s"] == 7.0
+    opened(browser, folder)
+    targets = [link.get_property("pathname") for link in browser.find_elements("tag name", "a")]
+    assert len(targets) > 11
+    assert [target for target in targets if not Path(unquote(target)).is_file()] == []
+
+
+@pytest.mark.parametrize("pixels", WIDTHS)
+def test_the_page_does_not_scroll_sideways_and_the_table_can(
+    pixels: int, browser: Any, sweep: Path, width: Any
+) -> None:
+    width(pixels)
+    opened(browser, sweep)
+    script = "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+    whole, seen = browser.execute_script(script)
+    assert whole <= seen <= pixels
+    regions = browser.find_elements("css selector", "[role=region]")
+    assert len(regions) == 2  # runs, and statistics over seeds
+    for region in regions:
+        assert region.get_attribute("tabindex") == "0"
+        assert region.accessible_name in ("Runs", "Over the seeds")
+        browser.execute_script("arguments[0].focus(); arguments[0].scrollLeft = 9999", region)
+        assert browser.switch_to.active_element == region
+
+
+def test_everything_that_can_be_used_has_a_name(browser: Any, sweep: Path) -> None:
+    opened(browser, sweep)
+    controls = browser.find_elements("css selector", "a, button, input, select, summary, img")
+    assert len(controls) > 25
+    assert [c.get_attribute("outerHTML")[:80] for c in controls if not c.accessible_name] == []
+    assert browser.find_element("id", "filter").accessible_name == "Filter"
+    assert browser.find_element("id", "outcome").accessible_name == "Outcome"
+    assert browser.find_element("tag name", "h1").text == "Is <this> it?"
+
+
+def test_without_scripts_the_table_is_there_and_no_dead_control(browser: Any, sweep: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get((sweep / "index.html").as_uri())
+        assert len(browser.find_elements("css selector", "#table tbody tr")) == 11
+        assert browser.find_elements("css selector", "#table button") == []
+        assert not browser.find_element("id", "filter").is_displayed()
+        assert browser.find_element("link text", "stuck").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.mark.slow
+def test_two_thousand_rows_sort_and_filter(browser: Any, tmp_path: Path) -> None:
+    write_grid(tmp_path, 2000)
+    assert main([str(tmp_path)]) == 0
+    opened(browser, tmp_path)
+    button(browser, "Total time (s)").click()
+    times = [float(text) for text in column(browser, "Total time (s)")]
+    assert len(times) == 2000
+    assert times == sorted(times)
+    browser.find_element("id", "filter").send_keys("memory=64GiB seed=7")
+    assert len(column(browser, "Run")) == 20

@@ -1,0 +1,465 @@
+"""What `gpusim-collect` leaves and says: tables, page, pictures, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import struct
+import sys
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpusim.cli.collect import main
+from tests.results.sweep_folders import write, write_failed, write_grid
+
+FALLBACK = "migration.fallback_sync_interval"
+VOID = {"meta", "input", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Text, links and images of a page; it fails where a tag is not closed as it should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.ids: list[str] = []
+        self.feed(path.read_text("utf-8"))
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag == "a" and found["href"]:
+            self.links.append(found["href"])
+        if tag == "img":
+            self.images.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def size_of(png: Path) -> tuple[int, int]:
+    head = png.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three sizes with and without the timer, three seeds; one fails, one is stuck, one unfinished."""
+    folder = tmp_path / "a sweep & more"
+    cases = product(enumerate(("512GiB", "1TiB", "4TiB"), start=1), ("5s", "never"), (1, 2, 3))
+    for (index, memory), timer, seed in cases:
+        name = f"memory={memory},timer={timer},seed={seed}"
+        values = {"vm.memory": memory, FALLBACK: timer, "seed": seed}
+        late = 2.0 if timer == "never" else 1.0
+        if (memory, timer, seed) == ("4TiB", "never", 3):
+            write_failed(folder / name, values)
+            continue
+        stuck = (memory, timer, seed) == ("4TiB", "never", 2)
+        write(
+            folder / name,
+            values,
+            total_time_s=100.0 * index * late + seed,
+            verdict="not_converged" if stuck else "converged",
+            guest_cpu_lost_s=50.0 * index / late,
+        )
+    (folder / "seed=4" / ".hydra").mkdir(parents=True)
+    said = {"question": "Does <it> help?", "command": "gpusim -m 'a'", "x": "vm.memory"}
+    (folder / "sweep.json").write_text(json.dumps(said))
+    return folder
+
+
+def test_everything_is_written_and_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name for path in sweep.iterdir()}
+    assert main([str(sweep)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "18 runs: 16 converged, 1 did not converge, 1 failed"
+    assert out[1:3] == ["passed over: 1", "  seed=4: unfinished: there is no summary.json yet"]
+    assert out[-1] == str(sweep / "index.html")
+    made = {path.name for path in sweep.iterdir()} - before
+    assert made == {"runs.csv", "statistics.csv", "sweep.png", "pareto.png", "index.html"}
+    assert size_of(sweep / "sweep.png") == size_of(sweep / "pareto.png") == (1200, 900)
+
+
+def test_runs_csv_has_the_swept_keys_the_numbers_and_the_end(sweep: Path) -> None:
+    main([str(sweep)])
+    found = rows(sweep / "runs.csv")
+    header = list(found[0])
+    assert header[:4] == ["run", "vm.memory", FALLBACK, "seed"]
+    assert header[4:6] == ["total_time_s", "downtime_ms"]
+    assert header[-4:] == ["status", "verdict", "reason", "error"]
+    assert "wall_time_s" in header
+    assert "backend_reason" not in header
+    by_name = {row["run"]: row for row in found}
+    failed = by_name["memory=4TiB,timer=never,seed=3"]
+    assert (failed["status"], failed["verdict"], failed["total_time_s"]) == ("failed", "", "")
+    assert failed["error"] == "MemoryError: <b>too large</b>"
+    assert failed["vm.memory"] == "4TiB"
+    assert float(by_name["memory=1TiB,timer=never,seed=2"]["total_time_s"]) == 402.0
+
+
+def test_statistics_csv_is_numpys_quantile_of_what_converged(sweep: Path) -> None:
+    main([str(sweep)])
+    found = {(row["vm.memory"], row[FALLBACK]): row for row in rows(sweep / "statistics.csv")}
+    assert len(found) == 6
+    row = found["1TiB", "5s"]
+    assert (row["runs"], row["converged"], float(row["converged_percent"])) == ("3", "3", 100.0)
+    expected = np.quantile([201.0, 202.0, 203.0], [0.05, 0.5, 0.95])
+    names = ("p5_total_time_s", "median_total_time_s", "p95_total_time_s")
+    assert [float(row[name]) for name in names] == pytest.approx(expected)
+    partly = found["4TiB", "never"]
+    assert (partly["runs"], partly["converged"]) == ("3", "1")
+    assert float(partly["median_total_time_s"]) == 601.0
+
+
+def test_the_page_is_whole_and_escapes_what_it_tells(sweep: Path) -> None:
+    main([str(sweep)])
+    page = Page(sweep / "index.html")
+    assert "Does <it> help?" in page.text
+    assert "gpusim -m 'a'" in page.text
+    assert "MemoryError: <b>too large</b>" in page.text
+    assert "seed=4 : unfinished" in page.text
+    assert "18 runs: 16 converged, 1 did not converge, 1 failed." in page.text
+    assert "The fastest" not in page.text  # of several VMs the smallest: no answer
+    assert len([link for link in page.links if link.endswith("/summary.json")]) == 18
+    assert all(image["alt"] and str(image["src"]).startswith("data:") for image in page.images)
+    assert not re.search(r"https?://", (sweep / "index.html").read_text())
+    assert "1 of 3" in page.text
+
+
+def test_two_series_are_compared_in_words(sweep: Path) -> None:
+    main([str(sweep)])
+    # medians 102, 202, 302 s against 202, 402, 601 s; vCPU time lost half as much at every size
+    assert (
+        "At the 3 values of VM memory where both converge, fallback sync off against fallback sync "
+        "5 s: total time 99 % longer in the median (98 % longer to 99 % longer)."
+    ) in Page(sweep / "index.html").text
+
+
+def test_a_second_time_gives_the_same_bytes_but_for_the_date(sweep: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        files = [path for path in sweep.iterdir() if path.is_file()]
+        date = rb"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+        return {path.name: re.sub(date, b"", path.read_bytes()) for path in files}
+
+    main([str(sweep), "--out", str(sweep / "collected")])
+    main([str(sweep)])
+    first = contents()
+    main([str(sweep)])
+    assert contents() == first
+    assert b"collected" not in first["index.html"]
+
+
+def test_what_an_earlier_time_left_does_not_stay(tmp_path: Path) -> None:
+    write(tmp_path / "seed=1", {})
+    for name in ("sweep.png", "grid.png", "pareto.png", "runs.parquet"):
+        (tmp_path / name).write_bytes(b"old")
+    assert main([str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("*.p*"))
+    assert "1 run: 1 converged" in Page(tmp_path / "index.html").text
+
+
+def test_links_lead_to_the_report_where_there_is_one(tmp_path: Path) -> None:
+    write(tmp_path / "runs" / "a b#1?", {"seed": 1})
+    (write(tmp_path / "runs" / "b", {"seed": 2}) / "report.html").write_text("")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "new" / "out")]) == 0
+    links = Page(tmp_path / "new" / "out" / "index.html").links
+    assert "../../runs/a%20b%231%3F/summary.json" in links
+    assert "../../runs/b/report.html" in links
+    assert not (tmp_path / "runs" / "index.html").exists()
+
+
+def test_several_folders_become_one_page(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name / "seed=1", {"seed": 1, "vm.vcpus": 1 if name == "a" else 2})
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    assert main(folders) == 2
+    assert main([*folders, "--out", str(tmp_path / "both")]) == 0
+    assert [row["run"] for row in rows(tmp_path / "both" / "runs.csv")] == ["a/seed=1", "b/seed=1"]
+
+
+def test_a_run_without_its_config_is_a_row(tmp_path: Path) -> None:
+    write(tmp_path / "a", {FALLBACK: None, "vm.memory": "1GiB"})
+    write(tmp_path / "b", {FALLBACK: "never", "vm.memory": "2GiB"})
+    write(tmp_path / "c")
+    assert main([str(tmp_path)]) == 0
+    found = rows(tmp_path / "runs.csv")
+    assert [row[FALLBACK] for row in found] == ["null", "never", ""]
+    text = Page(tmp_path / "index.html").text
+    assert "5 s (QEMU 9.2's own)" in text
+    assert "1 run has no config.json" in text
+
+
+def test_an_evacuation_is_a_row(tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", {"seed": 1}, kind="evacuation", migrations=7)
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in ("dirty_sync_count", "normal_pages", "first_pass_s", "qemu_version"):
+        del summary[key]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write(folder / "guests" / "db", {})
+    write(tmp_path / "two", {"seed": 2})
+    assert main([str(tmp_path)]) == 0
+    found = rows(tmp_path / "runs.csv")
+    assert [(row["run"], row["migrations"]) for row in found] == [("one", "7"), ("two", "")]
+    assert found[0]["dirty_sync_count"] == ""
+
+
+def test_a_grid_of_two_numbers_is_a_heat_map(tmp_path: Path) -> None:
+    for percent, rate in product((10, 20, 40), (1e5, 1e6, 1e7, 1e8)):
+        values = {"workload.working_set_percent": percent, "workload.page_writes_per_s": rate}
+        verdict = "converged" if rate * percent < 1e8 else "time_limit"
+        write(tmp_path / f"{percent},{rate}", values, total_time_s=percent, verdict=verdict)
+    assert main([str(tmp_path)]) == 0
+    assert size_of(tmp_path / "grid.png") == (1200, 900)
+    assert "hatched where the migration did not converge" in Page(tmp_path / "index.html").text
+    assert not (tmp_path / "pareto.png").exists()
+
+
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "seeds": [{"seed": seed} for seed in range(12)],
+    "words": [
+        {"tracking.mode": mode, "migration.version": version, "seed": seed}
+        for mode in ("kvm_manual", "dirty_ring")
+        for version in ("qemu_7_2", "qemu_9_2")
+        for seed in (1, 2)
+    ],
+    "samples": [
+        {
+            "migration.cpu_throttle_increment": number,
+            "migration.cpu_throttle_initial": number * 7 % 61,
+            "migration.max_cpu_throttle": 99 - number * 13 % 40,
+        }
+        for number in range(5, 40)
+    ],
+    "mixed": [
+        {FALLBACK: timer, "vm.memory": memory}
+        for timer in ("1s", "20s", None, "never")
+        for memory in ("1GiB", "2TiB")
+    ],
+    "powers": [
+        {"vm.memory": f"{2**power}GiB", "seed": seed} for power in range(12) for seed in (1, 2)
+    ],
+    "linear": [{"vm.memory": f"{size}GiB"} for size in range(100, 140)],
+}
+
+
+@pytest.mark.parametrize("outcome", ["all", "some", "none"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_a_sweep_can_be_drawn(shape: str, outcome: str, tmp_path: Path) -> None:
+    for index, values in enumerate(SHAPES[shape]):
+        good = outcome == "all" or (outcome == "some" and index % 3 > 0)
+        write(
+            tmp_path / str(index),
+            values,
+            total_time_s=10.0 + index**2,
+            verdict="converged" if good else "not_converged",
+            guest_cpu_lost_s=float(index % 4),
+        )
+    assert main([str(tmp_path)]) == 0
+    assert size_of(tmp_path / "sweep.png") == (1200, 900)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_picture_leaves_a_point_outside(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+    for index, values in enumerate(SHAPES[shape]):
+        time_s = 50.0 + index * 37 % 50
+        write(tmp_path / str(index), values, total_time_s=time_s, guest_cpu_lost_s=index % 4)
+    main([str(tmp_path)])
+    lines = [(axes, line) for figure in drawn for axes in figure.axes for line in axes.lines]
+    assert len(drawn) >= 1
+    assert sum(len(line.get_xdata()) for _, line in lines) >= len(SHAPES[shape]) / 2
+    for axes, line in lines:
+        if line.get_transform() != axes.transData:
+            continue  # the median over seeds runs across
+        for data, (low, high) in (
+            (line.get_xdata(), axes.get_xlim()),
+            (line.get_ydata(), axes.get_ylim()),
+        ):
+            known = [float(number) for number in data if np.isfinite(number)]
+            assert all(low <= number <= high for number in known)
+
+
+def test_the_choices_of_a_front_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+    costs = {"1s": (10, 90), "5s": (20, 40), "20s": (30, 41), "never": (50, 1)}  # 20 s loses to 5 s
+    for timer, (time_s, lost_s) in costs.items():
+        write(tmp_path / timer, {FALLBACK: timer}, total_time_s=time_s, guest_cpu_lost_s=lost_s)
+    main([str(tmp_path)])
+    (panel,) = drawn[-1].axes
+    assert {text.get_text() for text in panel.texts} == {"1 s", "5 s", "20 s", "off"}
+    (line,) = [
+        line for line in panel.lines if line.get_linestyle() == "-" and len(line.get_xdata())
+    ]
+    assert list(line.get_xdata()) == [10, 20, 50]
+
+
+def test_parquet_has_what_the_csv_has(sweep: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    assert main([str(sweep), "--parquet"]) == 0
+    table = parquet.read_table(sweep / "runs.parquet")
+    expected = rows(sweep / "runs.csv")
+    assert table.column_names == list(expected[0])
+    assert table.column("run").to_pylist() == [row["run"] for row in expected]
+    times = [None if row["total_time_s"] == "" else float(row["total_time_s"]) for row in expected]
+    assert table.column("total_time_s").to_pylist() == times
+    assert table.column("vm.memory").to_pylist() == [row["vm.memory"] for row in expected]
+
+
+def test_missing_pyarrow_is_one_line_and_nothing_is_written(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main([str(sweep), "--parquet"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install '.[parquet]'" in error
+    assert not (sweep / "runs.csv").exists()
+
+
+def test_without_matplotlib_there_are_tables_and_a_page(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([str(sweep)]) == 0
+    assert not (sweep / "sweep.png").exists()
+    assert "matplotlib is missing" in Page(sweep / "index.html").text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["empty"], "no finished run under"),
+        (["missing"], "not there"),
+        (["file"], "not a folder"),
+        (["empty", "--diff"], "two folders, not 1"),
+        (["runs", "--out", "file"], "cannot be written to"),
+        (["runs", "runs", "--diff", "--parquet"], "--parquet"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    write(tmp_path / "runs" / "a", {})
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_no_argument_at_all_is_an_error() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.slow
+def test_two_thousand_runs_are_two_thousand_rows(tmp_path: Path) -> None:
+    write_grid(tmp_path, 2000)
+    assert main([str(tmp_path)]) == 0
+    assert len(rows(tmp_path / "runs.csv")) == 2000
+    assert len(rows(tmp_path / "statistics.csv")) == 100
+    links = [link for link in Page(tmp_path / "index.html").links if link.endswith("summary.json")]
+    assert len(links) == 2000
+
+
+def times(sweep: Path, seconds: dict[str, tuple[float, float]], converged_from: float = 0.0) -> str:
+    """What the page says in short of a link swept under two versions."""
+    for bandwidth, pair in seconds.items():
+        for version, time_s in zip(("qemu_9_1", "qemu_9_2"), pair, strict=True):
+            ends = float(bandwidth.removesuffix("Gbit/s")) >= converged_from
+            write(
+                sweep / f"{version},{bandwidth.replace('/', '')}",
+                {"link.bandwidth": bandwidth, "migration.version": version},
+                total_time_s=time_s,
+                verdict="converged" if ends else "not_converged",
+            )
+    main([str(sweep)])
+    return Page(sweep / "index.html").text.split("Figures")[0]
+
+
+def test_it_says_from_where_on_two_series_part_and_from_where_on_it_converges(tmp_path) -> None:
+    said = times(
+        tmp_path,
+        {
+            "5Gbit/s": (900, 800),
+            "10Gbit/s": (400, 401),
+            "20Gbit/s": (200, 100),
+            "40Gbit/s": (80, 60),
+        },
+        converged_from=10,
+    )
+    assert "With QEMU 9.1 it converges from link bandwidth 10 Gbit/s on." in said
+    assert "With QEMU 9.2 it converges from link bandwidth 10 Gbit/s on." in said
+    assert "The fastest that converged took 60 s" in said
+
+
+def test_it_says_where_two_series_part(tmp_path) -> None:
+    said = times(tmp_path, {"5Gbit/s": (900, 901), "10Gbit/s": (400, 300), "20Gbit/s": (200, 100)})
+    assert (
+        "Up to link bandwidth 5 Gbit/s it takes the same time with QEMU 9.1 and with QEMU 9.2; from "
+        "10 Gbit/s on QEMU 9.2 takes 25 % less to 50 % less."
+    ) in said
+
+
+def test_an_interrupt_is_one_line(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpusim.cli.collect.find_runs", interrupted)
+    assert main([str(sweep)]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_place_below_a_file_is_refused_before_anything_is_made(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main([str(sweep), "--out", str(tmp_path / "file/out")]) == 2
+    assert "cannot be written to; name a folder with --out FOLDER" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""Does the study draw and tabulate what its sweeps left, and put it where the document has room?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpusim.results.plots.study import NEVER, Quantity, XAxis, draw_study
+from gpusim.results.sweeps.ensembles import ensembles
+from gpusim.results.sweeps.runs import Run, find_runs
+from studies.fallback_interval import AGAINST_NEVER, SWEEPS, interval, lines, main, memory, tables
+from studies.tables import with_tables
+from tests.cli.command import REPOSITORY
+from tests.results.plots.test_pictures import assert_is_picture
+from tests.results.sweep_folders import write
+
+DOCUMENT = REPOSITORY / "docs/study.md"
+FIGURES = {f"study_{name}.png" for name in ("lazy", "eager", "costs_lazy", "costs_eager", "rules", "4tib")}  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, list[Run]]:
+    """Two sizes, three intervals, two seeds of everything; 5 s halves the time of "never"."""
+    for sweep in SWEEPS:
+        for size in ("512GiB", "4TiB"):
+            for seconds, timer in ((100, "1s"), (110, "5s"), (220, "never")):
+                for mode in ("kvm_manual", "kvm_legacy"):
+                    for seed in (1, 2):
+                        values = {
+                            "vm.memory": size,
+                            "migration.fallback_sync_interval": timer,
+                            "tracking.mode": mode,
+                            "seed": seed,
+                        }
+                        write(
+                            tmp_path / sweep / f"{size},{timer},{mode},{seed}",
+                            values,
+                            total_time_s=seconds + seed - 1.5,
+                            guest_cpu_lost_percent=12.5,
+                            write_faults=3e6,
+                            longest_main_loop_stall_ms=51.0,
+                        )
+    return {sweep: find_runs([tmp_path / sweep]).runs for sweep in SWEEPS}
+
+
+def test_a_figure(runs: dict[str, list[Run]], tmp_path: Path) -> None:
+    """With a place off the axis, a line without a band, and a quantity that no run has."""
+    groups = ensembles(run for run in runs["study_paced"] if run.config["seed"] == 1)
+    axis = XAxis(label="s", places={"1": 1.0, "5": 5.0, NEVER: None})
+    columns = {"paced": lines(groups, memory, interval)}
+    missing = Quantity(key="no_such_key", label="missing")
+    draw_study(tmp_path / "study.png", "Title", ["fact"], columns, (*AGAINST_NEVER, missing), axis)
+    assert_is_picture(tmp_path / "study.png")
+
+
+def test_figures_are_those_of_the_document() -> None:
+    text = DOCUMENT.read_text()
+    assert all(f"(figures/{name})" in text for name in FIGURES)
+
+
+def test_tables(runs: dict[str, list[Run]]) -> None:
+    found = tables(runs)
+    assert (
+        "| 4 TiB | uniform | lazy | 100 s, 12.5 % | - | 110 s, 12.5 % | - | - | - | 220 s, 12.5 % |"
+        in found["intervals"]
+    )
+    assert len(found["intervals"]) == 2 + 4 * 2 * 2  # header; guests, trackings, sizes
+    faults = [row for row in found["costs"] if row.startswith("| 4 TiB | eager | 5 |")]
+    assert faults[0].split("|")[5:6] == [" 3 "]
+    assert found["costs"][-1].endswith("| 0 | 0 | 0.051 |")
+    assert found["bands"][0].startswith("- study_uniform: total time within 0.5 %")
+
+
+def test_runs_that_did_not_converge_have_no_time(
+    runs: dict[str, list[Run]], tmp_path: Path
+) -> None:
+    values = {
+        "workload.page_writes_per_s": 4e6,
+        "migration.auto_converge": False,
+        "vm.memory": "4TiB",
+    }
+    folder = write(tmp_path / "stuck", values, verdict="not_converged")
+    runs["study_4tib"] = find_runs([folder]).runs
+    assert tables(runs)["4tib"][-1] == "| 4 | no | - | - |"
+
+
+def test_tables_take_the_place_of_older_ones() -> None:
+    text = "a\n<!-- t -->\nold\n<!-- end -->\nb\n"
+    new = "a\n<!-- t -->\n| \\1 |\n<!-- end -->\nb\n"
+    assert with_tables(text, {"t": ["| \\1 |"]}) == new
+    assert with_tables(new, {"t": ["| \\1 |"]}) == new
+    with pytest.raises(ValueError, match="no place for the table 'other'"):
+        with_tables(text, {"other": []})
+
+
+def test_the_document_has_a_place_for_every_table(runs: dict[str, list[Run]]) -> None:
+    with_tables(DOCUMENT.read_text(), tables(runs))
+
+
+@pytest.mark.slow
+def test_a_small_study_from_beginning_to_end(tmp_path: Path) -> None:
+    document = tmp_path / "study.md"
+    document.write_text(DOCUMENT.read_text())
+    folders = ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
+    main([*folders, "--document", str(document), "vm.memory=1GiB,2GiB", "seed=1"])
+    pictures = list((tmp_path / "figures").iterdir())
+    assert {path.name for path in pictures} == FIGURES
+    for path in pictures:
+        assert_is_picture(path)
+    assert "| 2 GiB | paced | eager |" in document.read_text()
