@@ -34,11 +34,11 @@ from gpusim.engine.records import (
     EvacuationProgress,
     EvacuationSummary,
     Event,
-    Knot,
     Progress,
     Result,
     Summary,
     SyncRecord,
+    TimelineSample,
 )
 from gpusim.errors import ConfigError
 from gpusim.explore.workers import simulate_many
@@ -58,7 +58,6 @@ __all__ = [
     "Event",
     "GuestConfig",
     "HotColdConfig",
-    "Knot",
     "LimitConfig",
     "LinkConfig",
     "MigrationConfig",
@@ -69,6 +68,7 @@ __all__ = [
     "SequentialConfig",
     "Summary",
     "SyncRecord",
+    "TimelineSample",
     "TrackingConfig",
     "VmConfig",
     "WorkloadConfig",

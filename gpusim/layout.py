@@ -73,7 +73,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strokes:
+class Writes:
     """What was written in an interval: cells of random writes, and pages certainly written.
 
     Attributes:

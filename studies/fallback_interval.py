@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gpusim.results.plots import style
 from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.runs import Run, find_runs
 from gpusim.results.sweeps.swept import FALLBACK
+from gpusim.text import format_number
 from studies.tables import table, with_tables
 
 WORKLOADS = {
@@ -248,7 +248,7 @@ def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
             for name in ("1", "5", "60", NEVER):
                 if name in line.points:
                     numbers = [(q, line.points[name].median(q.key)) for q in COSTS]
-                    cells = ["-" if n is None else style.number(n / q.scale) for q, n in numbers]
+                    cells = ["-" if n is None else format_number(n / q.scale) for q, n in numbers]
                     rows.append([line.name, called, name, *cells])
     return table(head, rows)
 

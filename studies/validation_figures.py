@@ -16,6 +16,7 @@ from gpusim.formats.quantities import measured, simulated, throttles
 from gpusim.formats.recording import MIB, Recording
 from gpusim.results.plots import style
 from gpusim.results.plots.run import headline, panels, picture
+from gpusim.text import format_duration
 from gpusim.validation.report import error_percent
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         errors.set_ylim(-FARTHEST_PERCENT, FARTHEST_PERCENT)
         errors.set_xlabel("measured total time")
         ticks_s = style.time_ticks(low_s, high_s)
-        errors.set_xticks(ticks_s, [style.duration(tick) for tick in ticks_s])
+        errors.set_xticks(ticks_s, [format_duration(tick) for tick in ticks_s])
         errors.set_xticks([], minor=True)
-        times.set_yticks(ticks_s, [style.duration(tick) for tick in ticks_s])
+        times.set_yticks(ticks_s, [format_duration(tick) for tick in ticks_s])
         times.set_yticks([], minor=True)
         times.legend(loc="upper left")
         told = "every migration that judges; below, the errors of the same points"
@@ -155,7 +156,7 @@ def _draw_remaining(axes: Axes, recording: Recording, result: Result) -> None:
         if sample.ram is not None
     ]
     axes.plot(*zip(*known, strict=True), "o", color=style.BLUE, ms=3.2, label="QEMU, every 0.2 s")
-    line = [(knot.time_s, knot.remaining_bytes / MIB) for knot in result.knots]
+    line = [(sample.time_s, sample.remaining_bytes / MIB) for sample in result.samples]
     axes.plot(*zip(*line, strict=True), color=style.ORANGE, lw=1.2, label="gpusim")
     axes.set_title("Still to be sent (MiB)")
     axes.set_ylim(bottom=0)
@@ -169,7 +170,7 @@ def _draw_throttle(axes: Axes, recording: Recording, result: Result) -> None:
     axes.step(
         *zip(*steps, strict=True), where="post", color=style.BLUE, lw=3.5, alpha=0.45, label="QEMU"
     )
-    ours = [(knot.time_s, knot.cpu_throttle_percentage) for knot in result.knots]
+    ours = [(sample.time_s, sample.cpu_throttle_percentage) for sample in result.samples]
     axes.step(*zip(*ours, strict=True), where="post", color=style.ORANGE, lw=1.4, label="gpusim")
     axes.set_title("Throttle (%)")
     axes.set_ylim(0, 100)

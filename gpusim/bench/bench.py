@@ -37,7 +37,7 @@ from gpusim.config.schema import (
 )
 from gpusim.engine.migration import simulate
 from gpusim.files import can_be_written, write_text
-from gpusim.layout import CHUNK_PAGES, Layout, Strokes
+from gpusim.layout import CHUNK_PAGES, Layout, Writes
 from gpusim.pages import backends
 from gpusim.pages.backends import BACKENDS, device_name, obstacle, too_big
 from gpusim.pages.draw import Cells, cells_of, certain_cells
@@ -181,7 +181,7 @@ class _Bench:
             )
         lazy = [(Op.CLEAR_LOG, self.cells(1 / 64)), (Op.MERGE_LOG, self.cells(1 / 64))]
         yield self.paint("lazy look, 0.0156 twice", lazy, 3.0)
-        times = self.time(lambda: cells_of(self.strokes(1 / 64), 1, 1, 0))
+        times = self.time(lambda: cells_of(self.writes(1 / 64), 1, 1, 0))
         yield self.row("integers of a look (host)", times, None)
         times = self.time(lambda: kernels.clear_chunks(0, count))
         yield self.row("clear all chunks", times, 0.5)
@@ -199,8 +199,8 @@ class _Bench:
             backend=self.backend,
             threads=self.threads,
         )
-        strokes = self.strokes(1 / 64)
-        times = self.time(lambda: pages.sync(strokes))
+        writes = self.writes(1 / 64)
+        times = self.time(lambda: pages.sync(writes))
         yield self.row("look that changes nothing", times, 0.0)
         for count in TAKES:
             if 2 * count < self.pages:
@@ -219,16 +219,16 @@ class _Bench:
         )
         return self.row(what, times, floor)
 
-    def strokes(self, mean: float) -> Strokes:
+    def writes(self, mean: float) -> Writes:
         first = self.chunks * CHUNK_PAGES
         last = first + self.layout.chunk_pages
         means = np.full(len(first), mean)
-        return Strokes(
+        return Writes(
             first=first, last=last, mean=means, certain_first=NOTHING, certain_last=NOTHING
         )
 
     def cells(self, mean: float) -> Cells:
-        return cells_of(self.strokes(mean), seed=1, look=1, step=0)
+        return cells_of(self.writes(mean), seed=1, look=1, step=0)
 
     def time(
         self,
@@ -356,9 +356,9 @@ def _copy(backend: str, chunks: int) -> Callable[[], Any]:
     return lambda: np.copyto(host_target, host_source)
 
 
-def _everything(layout: Layout) -> Strokes:
+def _everything(layout: Layout) -> Writes:
     first = np.arange(layout.chunks) * CHUNK_PAGES
-    return Strokes(
+    return Writes(
         first=NOTHING,
         last=NOTHING,
         mean=np.zeros(0),

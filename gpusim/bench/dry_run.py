@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from gpusim.results.plots import style
+from gpusim.text import format_number
 
 CASES = (
     "",
@@ -90,7 +90,7 @@ def _row(case: str, backend: str, dry: Side, real: Side) -> str:
         backend,
         f"{more}{dry.looks} / {real.looks}",
         f"{more}{dry.simulated_s:.0f} / {real.simulated_s:.0f}",
-        f"{more}{style.number(dry.wall_s)} / {style.number(real.wall_s)}",
+        f"{more}{format_number(dry.wall_s)} / {format_number(real.wall_s)}",
         f"{dry.wall_s / real.wall_s:.2f}" if dry.whole else "-",
     ]
     return f"| {' | '.join(cells)} |"

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from gpusim.cli import published as published
+from gpusim.cli import published
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.migration import simulate

@@ -84,9 +84,9 @@ def dirty_rate(scenario: Scenario) -> float:
 
     Source: QEMU's calc-dirty-rate (migration/dirtyrate.c), which measures this on a live guest.
     """
-    strokes = Guest(scenario.layout, scenario.writers, RunTime()).strokes(0, NS_PER_S)
-    drawn = (strokes.last - strokes.first) * -np.expm1(-strokes.mean)
-    return float(drawn.sum() + (strokes.certain_last - strokes.certain_first).sum())
+    writes = Guest(scenario.layout, scenario.writers, RunTime()).writes(0, NS_PER_S)
+    drawn = (writes.last - writes.first) * -np.expm1(-writes.mean)
+    return float(drawn.sum() + (writes.certain_last - writes.certain_first).sum())
 
 
 ORDERS: dict[str, Callable[[Vm], float]] = {

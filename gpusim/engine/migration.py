@@ -26,7 +26,6 @@ from gpusim.engine.clock import Clock, Timer
 from gpusim.engine.records import (
     Attempt,
     Event,
-    Knot,
     Observer,
     Progress,
     Result,
@@ -34,6 +33,7 @@ from gpusim.engine.records import (
     Summary,
     SyncKind,
     SyncRecord,
+    TimelineSample,
     Verdict,
 )
 from gpusim.engine.stall import STUCK_NS, STUCK_PASSES, Stuck
@@ -53,7 +53,7 @@ from gpusim.version import __version__
 
 # Of timers due together the sync comes first, and what management does comes last.
 SYNC_TIMER, THROTTLE_TICK, MANAGEMENT = 0, 1, 2
-KNOT_EVERY_NS = NS_PER_S
+SAMPLE_EVERY_NS = NS_PER_S
 AFTERWARDS_NS = 60 * NS_PER_S  # for which the process is watched when no attempt is left
 
 
@@ -66,7 +66,7 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
         ticked: run every throttle slice as a timer of its own; same result, for tests.
 
     Returns:
-        summary, syncs, events and the knots of the timeline, of the last attempt; and the attempts
+        summary, syncs, events and the samples of the timeline, of the last attempt; and the attempts
         before it. `syncs` and `events` depend on config and seed alone.
 
     Raises:
@@ -179,7 +179,7 @@ class Migration:
         self.cleared_at: IntArray = np.full(scenario.layout.chunks, -1, np.int64)
         self.syncs: list[SyncRecord] = []
         self.events: list[Event] = []
-        self.knots: list[Knot] = []
+        self.samples: list[TimelineSample] = []
         self.throttle_steps: list[tuple[int, int]] = []  # since when which percent
         self.sync_stall_ns = self.main_loop_stall_ns = self.longest_main_loop_stall_ns = 0
         self.big_lock_s = 0.0  # that vCPUs stood still for it
@@ -199,7 +199,7 @@ class Migration:
             self.clock.run_to(advanced.at_ns)
             if self.waits_for_burst and not self.sender.in_burst:
                 self._merge_tick()
-            self._knot_if_due()
+            self._sample_if_due()
             ready = advanced.turn and not self.cancelled and self._turn()
             if self.cancelled:
                 return self._cancel()
@@ -382,11 +382,11 @@ class Migration:
         return self._tick_after(self.sync_timer.at_ns)
 
     def _next_change_ns(self) -> int:
-        """When the wire changes next; the bend it makes is a knot of the timeline."""
+        """When the wire changes next; the bend it makes is a sample of the timeline."""
         changes = self.changes_ns
         while changes and changes[0] <= self.clock.now_ns:
             changes.popleft()
-            self._knot()
+            self._sample_state()
         return changes[0] if changes else NEVER_NS
 
     def _tick_after(self, tick_ns: int) -> int:
@@ -425,7 +425,7 @@ class Migration:
     def _act(self, action: Action) -> None:
         """Do what management asks for."""
         self.done.append(action)
-        self._knot()
+        self._sample_state()
         if action.do == "set":
             self.set_to = replace(self.set_to, **action.said)
             self.parameters = replace(self.parameters, **action.changes)
@@ -443,7 +443,7 @@ class Migration:
             self._event(
                 "vm_state_notify", running=running, reason="running" if running else "paused"
             )
-        self._knot()
+        self._sample_state()
 
     def _manage_in_time(self) -> None:
         """The manager's time has come, unless a sync's look that came first has set another."""
@@ -495,14 +495,14 @@ class Migration:
         vm_ns = self.clock.vm_ns
         self._settle(now_ns)
         if not self.scenario.lazy:
-            return self.pages.sync(self.guest.strokes(vm_ns(since_ns), vm_ns(now_ns)))
+            return self.pages.sync(self.guest.writes(vm_ns(since_ns), vm_ns(now_ns)))
         cleared = self.cleared_at >= 0
         split_ns = np.where(cleared, np.minimum(self.cleared_at, now_ns), since_ns)
         split_ns = self.clock.vm_times_ns(split_ns)
         self.cleared_at[:] = -1
         return self.pages.sync(
-            self.guest.strokes(split_ns, vm_ns(now_ns)),
-            before_clear=self.guest.strokes(vm_ns(since_ns), split_ns),
+            self.guest.writes(split_ns, vm_ns(now_ns)),
+            before_clear=self.guest.writes(vm_ns(since_ns), split_ns),
         )
 
     def _settle(self, now_ns: int) -> None:
@@ -541,7 +541,7 @@ class Migration:
 
     def _merge(self, kind: SyncKind, start_ns: int) -> _Merged:
         """Bring what was written into the bitmap."""
-        self._knot()
+        self._sample_state()
         written = self.guest.faults.count  # each page that was is protected, and faults but once
         newly_dirty = 0 if kind == "setup" else self._look()  # at the setup all is dirty
         written = self.guest.faults.count - written
@@ -586,7 +586,7 @@ class Migration:
                 dirty_pages_rate=period.dirty_pages_rate if period else None,
             )
         )
-        self._knot()
+        self._sample_state()
         self._note_stall(merged, end_ns)
         due = self.actions if merged.kind != "final" else ()  # then nobody is listened to any more
         while due and (self.actions[0].at_sync or 0) <= accounting.dirty_sync_count:
@@ -723,7 +723,7 @@ class Migration:
         downtime_ms: float | None,
     ) -> Result:
         scenario, sender = self.scenario, self.sender
-        self._knot()
+        self._sample_state()
         total_s = self.clock.now_ns / NS_PER_S
         stop_vm_ns = self.clock.vm_ns(stop_ns)
         steps = self.throttle_steps
@@ -788,7 +788,7 @@ class Migration:
             summary=summary,
             syncs=self.syncs,
             events=events,
-            knots=self.knots,
+            samples=self.samples,
             pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.pass_ends_ns],
             never_came=[a.words for a in scenario.actions if a not in self.done],
         )
@@ -803,10 +803,10 @@ class Migration:
         now_ns = self.clock.now_ns if at_ns is None else at_ns
         self.events.append(Event(time_s=now_ns / NS_PER_S, event=event, arguments=arguments))
 
-    def _knot(self) -> None:
+    def _sample_state(self) -> None:
         now_ns = self.clock.now_ns
-        self.knots.append(
-            Knot(
+        self.samples.append(
+            TimelineSample(
                 time_s=now_ns / NS_PER_S,
                 remaining_bytes=self.pages.pending * self.scenario.page_bytes,
                 transferred_bytes=self.sender.transferred_bytes,
@@ -817,20 +817,23 @@ class Migration:
             )
         )
 
-    def _knot_if_due(self) -> None:
+    def _sample_if_due(self) -> None:
         """Note the state and tell the observer, unless that was done less than a second ago."""
-        if self.knots and self.clock.now_ns < self.knots[-1].time_s * NS_PER_S + KNOT_EVERY_NS:
+        if (
+            self.samples
+            and self.clock.now_ns < self.samples[-1].time_s * NS_PER_S + SAMPLE_EVERY_NS
+        ):
             return
-        self._knot()
+        self._sample_state()
         if self.observe is not None:
-            knot = self.knots[-1]
+            sample = self.samples[-1]
             self.observe(
                 Progress(
-                    time_s=knot.time_s,
-                    remaining_bytes=knot.remaining_bytes,
+                    time_s=sample.time_s,
+                    remaining_bytes=sample.remaining_bytes,
                     total_bytes=self.scenario.layout.pages * self.scenario.page_bytes,
-                    cpu_throttle_percentage=knot.cpu_throttle_percentage,
-                    dirty_sync_count=knot.dirty_sync_count,
+                    cpu_throttle_percentage=sample.cpu_throttle_percentage,
+                    dirty_sync_count=sample.dirty_sync_count,
                 )
             )
 

@@ -1,4 +1,4 @@
-"""What a migration leaves behind, as data: syncs, events, the timeline's knots and the summary.
+"""What a migration leaves behind, as data: syncs, events, the timeline's samples and the summary.
 
 No logic lives here. Every field carries its unit in its name; times are seconds since the migrate
 command unless the name says otherwise.
@@ -55,10 +55,10 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knot:
-    """The state at one moment. Between two knots remaining and transferred are straight lines.
+class TimelineSample:
+    """The state at one moment. Between two samples remaining and transferred are straight lines.
 
-    Two knots may share a time: the state before and after a sync.
+    Two samples may share a time: the state before and after a sync.
     """
 
     time_s: float
@@ -175,7 +175,7 @@ class Result:
     summary: Summary
     syncs: list[SyncRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    knots: list[Knot] = field(default_factory=list)
+    samples: list[TimelineSample] = field(default_factory=list)
     pass_ends_s: list[float] = field(default_factory=list)
     before: list[Attempt] = field(default_factory=list)
     never_came: list[str] = field(default_factory=list)

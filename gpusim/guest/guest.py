@@ -1,4 +1,4 @@
-"""All writers of a VM together: what was written between two times, as strokes on the page space.
+"""All writers of a VM together: what was written between two times, as writes on the page space.
 
 The cells of the random writers, cut by chunk borders and by the borders of all bands, are made once.
 Sequential threads leave runs of pages that were certainly written.
@@ -14,7 +14,7 @@ from gpusim.guest.faults import Faults, Protection, RandomPages, SequentialPages
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.writer import Writer, thread_positions
-from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Strokes
+from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
 
 EMPTY = np.zeros(0, np.int64)
 
@@ -51,10 +51,10 @@ class Guest:
         self.faults = self._faults(protection or Protection())
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
-        """Bring the time that faults took up to a look, before its strokes; see Faults.settle."""
+        """Bring the time that faults took up to a look, before its writes; see Faults.settle."""
         self.faults.settle(now_ns, cleared_at_ns)
 
-    def strokes(self, since_ns: int | IntArray, until_ns: int | IntArray) -> Strokes:
+    def writes(self, since_ns: int | IntArray, until_ns: int | IntArray) -> Writes:
         """What was written from `since_ns` to `until_ns`.
 
         Args:
@@ -65,7 +65,7 @@ class Guest:
         for writer, density in zip(self._random, self._density, strict=True):
             mean += density * self._per_cell(writer, since, until)
         runs = [t.runs(since, until, self.faults.clocks[t.writer]) for t in self._threads]
-        return Strokes(
+        return Writes(
             first=self._first,
             last=self._last,
             mean=mean,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Strokes, U64Array
+from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, U64Array, Writes
 
 GOLDEN = 0x9E3779B97F4A7C15  # Weyl increment, and
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # finaliser of splitmix64 (Steele et al. 2014)
@@ -113,8 +113,8 @@ def integers_of(
     return threshold.astype(np.int64), random.poisson(pages * rest), inverted
 
 
-def cells_of(strokes: Strokes, seed: int, look: int, step: int) -> Cells:
-    """Draw the integers of all strokes of a look, and sort them by chunk.
+def cells_of(writes: Writes, seed: int, look: int, step: int) -> Cells:
+    """Draw the integers of all writes of a look, and sort them by chunk.
 
     Args:
         seed: of the run.
@@ -122,17 +122,17 @@ def cells_of(strokes: Strokes, seed: int, look: int, step: int) -> Cells:
         step: 0: MERGE or MERGE_LOG, 1: CLEAR_LOG, so that the two of one look are independent.
     """
     threshold, count, inverted = integers_of(
-        strokes.mean, strokes.last - strokes.first, seed, look, step
+        writes.mean, writes.last - writes.first, seed, look, step
     )
-    keys = cell_keys(seed, look, step, len(strokes.mean))
-    some = strokes.mean > 0
-    certain = len(strokes.certain_first)
-    first = np.concatenate([strokes.first[some], strokes.certain_first])
+    keys = cell_keys(seed, look, step, len(writes.mean))
+    some = writes.mean > 0
+    certain = len(writes.certain_first)
+    first = np.concatenate([writes.first[some], writes.certain_first])
     order = np.argsort(first >> CHUNK_SHIFT, kind="stable") if certain else slice(None)
     nothing = np.zeros(certain, np.int64)
     return Cells(
         first=first[order],
-        last=np.concatenate([strokes.last[some], strokes.certain_last])[order],
+        last=np.concatenate([writes.last[some], writes.certain_last])[order],
         threshold=np.concatenate([threshold[some], nothing])[order],
         count=np.concatenate([count[some], nothing])[order],
         key=np.concatenate([keys[some], np.zeros(certain, np.uint64)])[order],

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray, Layout, Strokes, Taken
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, IntArray, Layout, Taken, Writes
 from gpusim.pages import backends
 from gpusim.pages.budget import FREE, Budget, ClearCost, fitting
 from gpusim.pages.draw import cells_of
@@ -89,7 +89,7 @@ class Pages:
         """The first sync: every page is to be sent already; all remote clears become due."""
         self._clear_due[:] = self._lazy
 
-    def sync(self, writes: Strokes, before_clear: Strokes | None = None) -> int:
+    def sync(self, writes: Writes, before_clear: Writes | None = None) -> int:
         """Bring what the guest has written into the bitmap.
 
         Args:
@@ -123,9 +123,9 @@ class Pages:
         """Give the memory of the bitmaps back."""
         self.kernels.close()
 
-    def _step(self, op: Op, strokes: Strokes, cleared: IntArray) -> Step:
+    def _step(self, op: Op, writes: Writes, cleared: IntArray) -> Step:
         """Draw the integers of a look, for the chunks that can change: written or cleared."""
-        cells = cells_of(strokes, self._seed, self.looks, step=int(op is Op.CLEAR_LOG))
+        cells = cells_of(writes, self._seed, self.looks, step=int(op is Op.CLEAR_LOG))
         if op is Op.CLEAR_LOG:
             return Step(op, cells, cleared)
         cell_chunk = cells.first >> CHUNK_SHIFT

@@ -246,9 +246,9 @@ def _simulated(config: Config) -> Member | Exception:
     except Exception as error:
         return error
     throttle_s: dict[int, float] = {}
-    for knot in result.knots:
-        if knot.cpu_throttle_percentage:
-            throttle_s.setdefault(knot.cpu_throttle_percentage, knot.time_s)
+    for sample in result.samples:
+        if sample.cpu_throttle_percentage:
+            throttle_s.setdefault(sample.cpu_throttle_percentage, sample.time_s)
     return Member(
         config=config, summary=result.summary, throttle_s=dict(sorted(throttle_s.items()))
     )

@@ -21,6 +21,7 @@ from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
 from gpusim.results.plots.run import LINE_CHARACTERS, headline, legend, picture
 from gpusim.results.timeline import FloatArray
+from gpusim.text import SIZES, format_duration, size_unit, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ def draw_prediction(
         figure.subplots_adjust(left=0.07, right=0.975, top=top, bottom=0.075)
         throttle.sharex(remaining)
         since_s, until_s = _span_s(prediction, middle, edges)
-        unit, unit_s = style.time_unit(until_s)
+        unit, unit_s = time_unit(until_s)
         _draw_remaining(remaining, middle, edges, since_s, unit_s)
         if not prediction.converges:
             _draw_threshold(remaining, middle)
@@ -97,9 +98,9 @@ def _span_s(prediction: Prediction, middle: Result, edges: Sequence[Result]) -> 
 def _draw_remaining(
     axes: Axes, middle: Result, edges: Sequence[Result], since_s: float, unit_s: float
 ) -> None:
-    shown = [k for run in (middle, *edges) for k in run.knots if k.time_s >= since_s]
-    largest = max((knot.remaining_bytes for knot in shown), default=1)
-    unit, unit_bytes = style.size_unit(largest)
+    shown = [k for run in (middle, *edges) for k in run.samples if k.time_s >= since_s]
+    largest = max((sample.remaining_bytes for sample in shown), default=1)
+    unit, unit_bytes = size_unit(largest)
     many = min(len(run.syncs) for run in (middle, *edges)) > MOST_SYNCS
     width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
     looks: list[tuple[dict[str, Any], str]] = [
@@ -114,8 +115,8 @@ def _draw_remaining(
                 shade: dict[str, Any] = {"color": style.BLUE, "alpha": 0.2, "lw": 0}
                 axes.fill_between(times / unit_s, left / unit_bytes, most / unit_bytes, **shade)
         else:
-            times = np.array([knot.time_s for knot in result.knots])
-            left = np.array([knot.remaining_bytes for knot in result.knots])
+            times = np.array([sample.time_s for sample in result.samples])
+            left = np.array([sample.remaining_bytes for sample in result.samples])
         axes.plot(times / unit_s, left / unit_bytes, label=name, **look)
     axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
     axes.set_ylabel(unit)
@@ -137,7 +138,7 @@ def _draw_threshold(axes: Axes, middle: Result) -> None:
     known = [sync.threshold_bytes for sync in middle.syncs if sync.threshold_bytes > 0]
     if not known:
         return
-    unit = dict(style.SIZES)[axes.get_ylabel()]
+    unit = dict(SIZES)[axes.get_ylabel()]
     look: dict[str, Any] = {"color": style.GREEN, "lw": 2, "ls": "--", "zorder": 4}
     axes.axhline(known[-1] / unit, label="limit", clip_on=False, **look)
 
@@ -191,7 +192,7 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     from matplotlib.ticker import MaxNLocator
 
     times_s = [member.summary.total_time_s for member in prediction.agreeing()]
-    unit, unit_s = style.time_unit(max(*times_s, 1e-3))
+    unit, unit_s = time_unit(max(*times_s, 1e-3))
     times = np.array(times_s) / unit_s
     room = max(np.ptp(times) * 0.08, times.max() * 0.005)
     edges = np.linspace(times.min() - room, times.max() + room, min(MOST_BINS, len(times) + 8))
@@ -236,7 +237,7 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
     upper = NINE_IN_TEN * deviations + np.where(nothing, seen.middle, 0.0)
     seconds = np.geomspace(seen.seconds.min() / 1.3, seen.seconds.max() * 1.3, CURVE_POINTS)
     line, _ = _counted(fit, replace(seen, seconds=seconds))
-    unit, unit_bytes = style.size_unit(max(found.max(), line.max()) * profile.page_bytes)
+    unit, unit_bytes = size_unit(max(found.max(), line.max()) * profile.page_bytes)
     scale = profile.page_bytes / unit_bytes
     axes.plot(seconds, line * scale, color=style.ORANGE, label="fitted guest", zorder=2)
     axes.errorbar(
@@ -253,7 +254,7 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     ticks_s = style.time_ticks(seconds[0], seconds[-1], most=5)
-    axes.set_xticks(ticks_s, [style.duration(tick) for tick in ticks_s])
+    axes.set_xticks(ticks_s, [format_duration(tick) for tick in ticks_s])
     axes.set_xticks([], minor=True)
     axes.set_xlim(seconds[0], seconds[-1])
     axes.set_ylabel(unit)

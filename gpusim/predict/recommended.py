@@ -19,7 +19,7 @@ from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit, Name
 from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.words import Words, in_words
-from gpusim.results.plots import style
+from gpusim.text import format_duration
 
 NAMES: dict[
     Name, tuple[str, str, str]
@@ -202,14 +202,14 @@ def _of(change: Alternative) -> str:
 def outcome(summary: Summary) -> str:
     """What a migration comes to, in a few words."""
     if summary.verdict == "time_limit":  # it might have, later
-        return f"not over within {style.duration(summary.total_time_s)}"
+        return f"not over within {format_duration(summary.total_time_s)}"
     if summary.verdict != "converged":
         return "does not converge"
     return _told(summary.total_time_s, summary.max_throttle_percent)
 
 
 def _told(total_s: float, throttle: int) -> str:
-    return f"{style.duration(total_s)}, {f'throttle {throttle} %' if throttle else 'no throttle'}"
+    return f"{format_duration(total_s)}, {f'throttle {throttle} %' if throttle else 'no throttle'}"
 
 
 def fallback_sync(found: FallbackSync | None) -> str:
@@ -232,7 +232,7 @@ def better_rows(prediction: Prediction, found: Better) -> list[tuple[str, str, s
     """What serves the goal better, beside what is set, head first; none where nothing does."""
     if found.outcome is None or found.now is None:
         return []
-    within = "" if found.deadline_s is None else f" within {style.duration(found.deadline_s)}"
+    within = "" if found.deadline_s is None else f" within {format_duration(found.deadline_s)}"
     rows = [(f"{GOALS[found.goal]}{within}", "as set", "better")]
     migration = prediction.middle.config.migration
     for key, value in found.settings.items():
@@ -280,12 +280,12 @@ def _nothing_better(found: Better) -> str:
     if deadline_s is None and now.verdict != "converged":
         return f"None of {found.runs} settings makes it converge."
     if deadline_s is None or (now.verdict == "converged" and now.total_time_s <= deadline_s):
-        within = "" if deadline_s is None else f" within {style.duration(deadline_s)}"
+        within = "" if deadline_s is None else f" within {format_duration(deadline_s)}"
         return f"{GOALS[found.goal]}{within}: nothing better than what is set in {found.runs} runs."
     first = ""
     if now.first_pass_s is not None and now.first_pass_s >= deadline_s:
-        first = f": the first pass alone, which no throttle shortens, takes {style.duration(now.first_pass_s)}"
-    return f"None of {found.runs} settings is over within {style.duration(deadline_s)}{first}. As set: {outcome(now)}."
+        first = f": the first pass alone, which no throttle shortens, takes {format_duration(now.first_pass_s)}"
+    return f"None of {found.runs} settings is over within {format_duration(deadline_s)}{first}. As set: {outcome(now)}."
 
 
 def _of_the_heavy(found: Better) -> Iterator[str]:

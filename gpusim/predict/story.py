@@ -15,8 +15,8 @@ from gpusim.fit.fit import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
 from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
 from gpusim.qemu.versions import nearest
-from gpusim.results.plots import style
 from gpusim.results.sweeps.answer import OUTCOMES
+from gpusim.text import format_duration, format_number, version_name
 from gpusim.units import format_bytes, parse_bytes
 
 SURE = 0.95  # a verdict that fewer members share is a probable one
@@ -48,19 +48,19 @@ class Row(NamedTuple):
 
 def percent(value: float) -> str:
     """As people write it: "12.5 %"."""
-    return f"{style.number(value)} %"
+    return f"{format_number(value)} %"
 
 
 def milliseconds(value: float, like: float | None = None) -> str:
     """A duration in ms for people; in the unit of another one, if any."""
-    return style.duration(value / 1e3, None if like is None else like / 1e3)
+    return format_duration(value / 1e3, None if like is None else like / 1e3)
 
 
-DURATIONS = (style.duration, milliseconds)
+DURATIONS = (format_duration, milliseconds)
 
 QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # name, field of Summary, words
-    ("Total time", "total_time_s", style.duration),
-    ("First pass", "first_pass_s", style.duration),
+    ("Total time", "total_time_s", format_duration),
+    ("First pass", "first_pass_s", format_duration),
     ("Downtime", "downtime_ms", milliseconds),
     ("Sent over the wire", "transferred_bytes", format_bytes),
     ("Highest throttle", "max_throttle_percent", percent),
@@ -90,13 +90,13 @@ def bandwidth(value: float | str) -> str:
         return str(value)
     bits = 8 * bytes_per_s
     unit, size = ("Gbit/s", 1e9) if bits >= 1e9 else ("Mbit/s", 1e6)
-    return f"{style.number(bits / size)}{unit}"
+    return f"{format_number(bits / size)}{unit}"
 
 
 def _decider(prediction: Prediction) -> str:
     """The VM's own QEMU, and as which it is simulated where they differ: "QEMU 10.0.2 (decides as 9.2)"."""
     version, own = prediction.middle.config.migration.version, prediction.profile.qemu
-    rules = style.qemu(version)
+    rules = version_name(version)
     if own is not None and version == nearest(own):
         said = ".".join(map(str, own))
         number = rules.removeprefix("QEMU ")
@@ -112,7 +112,7 @@ def title(prediction: Prediction) -> str:
         return _opening(prediction)
     total = prediction.band("total_time_s")
     assert total is not None  # every run has one
-    middle, band = _told(total, style.duration)
+    middle, band = _told(total, format_duration)
     told = f"{_opening(prediction)} in {middle}" + ("" if band == middle else f" ({band})")
     lost = prediction.band("guest_cpu_lost_percent")
     if lost is not None and lost.middle >= PAINFUL:
@@ -176,7 +176,7 @@ def _opening(prediction: Prediction) -> str:
     middle = prediction.middle.summary
     said = "does not converge"
     if middle.verdict == "time_limit":  # it might have, later
-        said = f"is not over within {style.duration(middle.total_time_s)}"
+        said = f"is not over within {format_duration(middle.total_time_s)}"
     return said.capitalize() if surely else f"Probably {said}"
 
 
@@ -219,7 +219,7 @@ def throttle_rows(prediction: Prediction) -> list[tuple[str, str, Row]]:
     count = len(prediction.members)
     found = []
     for step in prediction.throttle_steps():
-        times = Row("", *_told(step.time_s, style.duration))
+        times = Row("", *_told(step.time_s, format_duration))
         reach = round(step.share * count)
         found.append((f"{step.percent} %", f"{reach} of {count}", times))
     left_out = len(found) - MOST_STEPS
@@ -242,7 +242,7 @@ def where_the_time_goes(prediction: Prediction) -> str:
         parts["downtime"] = downtime_s
     shares = {name: 100 * time_s / summary.total_time_s for name, time_s in parts.items()}
     told = [
-        f"{name} {style.duration(parts[name])}" + (f" ({share:.0f} %)" if share >= 1 else "")
+        f"{name} {format_duration(parts[name])}" + (f" ({share:.0f} %)" if share >= 1 else "")
         for name, share in shares.items()
         if share >= LEAST_SHARE or name == "downtime"
     ]
@@ -265,12 +265,12 @@ def writer_rows(fit: Fit, page_bytes: int) -> list[tuple[str, str, str, str]]:
 def _how_often(writer: WriterEstimate) -> str:
     if not writer.rate > 0:
         return "never"
-    return f"each page every {style.duration(1 / writer.rate)}"
+    return f"each page every {format_duration(1 / writer.rate)}"
 
 
 def _count(value: float) -> str:
     """Three digits that matter, thousands apart: 1,230,000."""
-    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else style.number(value)
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else format_number(value)
 
 
 def measured(profile: Profile, fit: Fit) -> list[str]:
@@ -279,9 +279,9 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
         return [f"Not measured: {profile.source}."]
     periods_s = profile.periods_s
     count = len(profile.measurements)
-    lengths = style.duration(periods_s[0])
+    lengths = format_duration(periods_s[0])
     if len(periods_s) > 1:
-        lengths = f"{len(periods_s)} lengths from {lengths} to {style.duration(periods_s[-1])}"
+        lengths = f"{len(periods_s)} lengths from {lengths} to {format_duration(periods_s[-1])}"
     lines = [
         f"{count} measurement{'s' * (count > 1)} of {lengths}, by {profile.mode}: {profile.source}."
     ]
@@ -289,7 +289,7 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
     if len(residuals):
         far = int(np.sum(residuals > FAR))
         lines.append(
-            f"The fit is {style.number(float(residuals.max()))} standard deviations off at most; "
+            f"The fit is {format_number(float(residuals.max()))} standard deviations off at most; "
             f"{far or 'none'} of {len(residuals)} by more than {FAR:.0f}."
             + (f" {_steadiness(profile, fit)}" if fit.writers else "")
         )

@@ -24,6 +24,7 @@ from gpusim.results.plots import style
 from gpusim.results.plots.run import headline, legend, picture, require_matplotlib
 from gpusim.results.run_files import SUMMARY, begin_run, whole_run, write_run, write_summary
 from gpusim.results.timeline import FloatArray
+from gpusim.text import format_duration, format_number, rate_unit, time_unit
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def draw_evacuation(evacuation: Evacuation, path: Path) -> None:
     summary = evacuation.summary
     with picture(path) as figure:
         total_s = max(summary.total_time_s, 1e-3)
-        unit, unit_s = style.time_unit(total_s)
+        unit, unit_s = time_unit(total_s)
         facts = _facts(summary)
         bars, link = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": (4.6, 1.7), "hspace": 0.24}
@@ -133,7 +134,7 @@ def draw_evacuation(evacuation: Evacuation, path: Path) -> None:
 
 
 def _title(summary: EvacuationSummary) -> str:
-    after = style.duration(summary.total_time_s)
+    after = format_duration(summary.total_time_s)
     left = summary.left_behind
     outcome = f"Host empty in {after}"
     if summary.status != "ok":
@@ -149,17 +150,17 @@ def _facts(summary: EvacuationSummary) -> list[str]:
         f"{summary.guests} guests, {format_bytes(summary.vm_bytes)}, {summary.order.replace('_', ' ')}"
     ]
     if summary.max_throttle_percent:
-        lost = style.duration(summary.guest_cpu_lost_s)
+        lost = format_duration(summary.guest_cpu_lost_s)
         facts.append(
-            f"guests lost {lost} of vCPU time ({style.number(summary.guest_cpu_lost_percent)} %)"
+            f"guests lost {lost} of vCPU time ({format_number(summary.guest_cpu_lost_percent)} %)"
         )
         facts.append(f"throttle up to {summary.max_throttle_percent} %")
     else:
         facts.append("no guest was throttled")
     if summary.downtime_ms is not None:
-        facts.append(f"downtime up to {style.duration(summary.downtime_ms / 1e3)}")
+        facts.append(f"downtime up to {format_duration(summary.downtime_ms / 1e3)}")
     if summary.link_used_percent is not None:
-        facts.append(f"link used {style.number(summary.link_used_percent)} %")
+        facts.append(f"link used {format_number(summary.link_used_percent)} %")
     lines = ["  \u00b7  ".join(facts)]
     if summary.verdict != "converged":
         reason = summary.reason[:1].upper() + summary.reason[1:]
@@ -204,23 +205,23 @@ def _draw_guests(axes: Axes, guests: list[EvacuatedGuest], total_s: float, unit_
 
 def _draw_throttle(axes: Axes, row: int, guest: EvacuatedGuest, unit_s: float) -> None:
     """From the bar's lower edge upwards, as high as the throttle: 100 % would fill the bar."""
-    knots = guest.result.knots
-    times = [(guest.start_s + knot.time_s) / unit_s for knot in knots]
+    samples = guest.result.samples
+    times = [(guest.start_s + sample.time_s) / unit_s for sample in samples]
     low = row + BAR / 2  # rows count downwards
-    height = [low - BAR * knot.cpu_throttle_percentage / 100 for knot in knots]
+    height = [low - BAR * sample.cpu_throttle_percentage / 100 for sample in samples]
     axes.fill_between(times, low, height, step="post", color=style.ORANGE, lw=0, zorder=3)
 
 
 def _draw_text(axes: Axes, row: int, guest: EvacuatedGuest, total_s: float, unit_s: float) -> None:
     """What a reader asks about one guest, where there is room: behind its bar, before it, or on it."""
     summary = guest.result.summary
-    words = [format_bytes(summary.vm_bytes), f"in {style.duration(summary.total_time_s)}"]
+    words = [format_bytes(summary.vm_bytes), f"in {format_duration(summary.total_time_s)}"]
     if summary.verdict != "converged":
-        words[1] = f"stays behind, given up after {style.duration(summary.total_time_s)}"
+        words[1] = f"stays behind, given up after {format_duration(summary.total_time_s)}"
     if summary.max_throttle_percent:
         words.append(f"throttle {summary.max_throttle_percent} %")
     if summary.guest_cpu_lost_s:
-        words.append(f"CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
+        words.append(f"CPU lost {format_number(summary.guest_cpu_lost_percent)} %")
     text = ", ".join(words)
     width_s = 0.0058 * len(text) * total_s
     look: dict[str, Any] = {"va": "center", "fontsize": 9.5, "color": style.INK, "zorder": 4}
@@ -258,12 +259,14 @@ def _draw_link(axes: Axes, evacuation: Evacuation, total_s: float, unit_s: float
     edges = np.linspace(0.0, total_s, LINK_BINS + 1)
     sent: list[FloatArray] = []
     for guest in evacuation.guests:
-        knots = guest.result.knots
-        times = [guest.start_s + knot.time_s for knot in knots]
-        sent.append(np.diff(np.interp(edges, times, [knot.transferred_bytes for knot in knots])))
+        samples = guest.result.samples
+        times = [guest.start_s + sample.time_s for sample in samples]
+        sent.append(
+            np.diff(np.interp(edges, times, [sample.transferred_bytes for sample in samples]))
+        )
     rates = np.array(sent).reshape(len(sent), LINK_BINS) * LINK_BINS / total_s
     finite = [pace for _, pace in evacuation.link_bandwidth if math.isfinite(pace)]
-    unit, unit_rate = style.rate_unit(max([1.0, *finite, float(rates.sum(axis=0).max(initial=0))]))
+    unit, unit_rate = rate_unit(max([1.0, *finite, float(rates.sum(axis=0).max(initial=0))]))
     below: FloatArray = np.zeros(LINK_BINS)
     for row, rate in enumerate(rates):
         axes.stairs(

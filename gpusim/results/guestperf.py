@@ -19,8 +19,8 @@ import numpy as np
 
 from gpusim.engine.records import Result, SyncRecord
 from gpusim.files import write_text
-from gpusim.results.plots import style
 from gpusim.results.settings import Settings, setting
+from gpusim.text import decider_name
 from gpusim.units import parse_bytes_per_s, parse_ns
 
 PAGE_BYTES = 4096  # where no config says otherwise
@@ -86,7 +86,7 @@ def _hardware(result: Result, vcpus: int) -> dict[str, Any]:
 def _scenario(result: Result, config: Settings | None) -> dict[str, Any]:
     limit = setting(config, "limit.simulated", 0)
     return {
-        "name": f"gpusim, {style.decider(result.summary.qemu_version, result.summary.policies)}",
+        "name": f"gpusim, {decider_name(result.summary.qemu_version, result.summary.policies)}",
         "downtime": setting(config, "migration.downtime_limit", 0),  # ms
         "bandwidth": _bandwidth_mib_per_s(config),
         "max_iters": 0,  # gpusim limits no iterations
@@ -172,10 +172,10 @@ def _progress(
 def _run_time(result: Result) -> tuple[list[float], list[float]]:
     """Times about a second apart, and how long a vCPU has run by then."""
     total_s = result.summary.total_time_s
-    samples = min(max(math.ceil(total_s), 1), MOST_SAMPLES) + 1
-    times_s = np.linspace(0.0, total_s, samples)
-    knots = result.knots
-    run_s = np.interp(times_s, [k.time_s for k in knots], [k.guest_run_s for k in knots])
+    count = min(max(math.ceil(total_s), 1), MOST_SAMPLES) + 1
+    times_s = np.linspace(0.0, total_s, count)
+    samples = result.samples
+    run_s = np.interp(times_s, [k.time_s for k in samples], [k.guest_run_s for k in samples])
     return np.round(times_s, 6).tolist(), np.round(run_s, 6).tolist()
 
 

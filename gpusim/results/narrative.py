@@ -11,9 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 from gpusim.engine.records import Result, Summary, SyncRecord
-from gpusim.results.plots import style
 from gpusim.results.settings import Settings, at_the_end, setting
 from gpusim.results.turning_points import rises
+from gpusim.text import decider_name, format_duration, format_moment, format_number, rate_unit
 from gpusim.units import format_bytes
 
 MOST_DONE = 6  # things done to it that are told one by one
@@ -58,7 +58,7 @@ def _beginning(result: Result, config: Settings | None) -> str:
     wire += f" through {channels} multifd channel{'s' * (channels > 1)}" if channels else ""
     wire += "" if limit in (0, "unlimited") else f" at no more than {rate(limit)}"
     return (
-        f"{before}{style.decider(summary.qemu_version, summary.policies)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
+        f"{before}{decider_name(summary.qemu_version, summary.policies)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
         f"{wire}. It sends all memory once while the guest goes on writing, then what was written "
         f"meanwhile, pass after pass; in a sync it asks which pages those are."
     )
@@ -68,17 +68,17 @@ def rate(value: Any) -> str:
     """A rate as it was set, or with a unit where it was set without one."""
     if not isinstance(value, int | float):
         return str(value)
-    unit, unit_rate = style.rate_unit(value)
-    return f"{style.number(value / unit_rate)} {unit}"
+    unit, unit_rate = rate_unit(value)
+    return f"{format_number(value / unit_rate)} {unit}"
 
 
 def _first_pass(result: Result, config: Settings | None) -> str:
     if len(result.syncs) < 2 or result.summary.first_pass_s is None:
-        return f"The first pass had not ended after {style.duration(result.summary.total_time_s)}."
+        return f"The first pass had not ended after {format_duration(result.summary.total_time_s)}."
     first = result.syncs[1]
     dirtied = format_bytes(first.newly_dirty_pages * setting(config, "vm.page_size", PAGE_BYTES))
     return (
-        f"The first pass took {style.duration(result.summary.first_pass_s)}; the sync at its end "
+        f"The first pass took {format_duration(result.summary.first_pass_s)}; the sync at its end "
         f"found {dirtied} written again, and {format_bytes(first.remaining_bytes)} left to send."
     )
 
@@ -87,7 +87,7 @@ def _later_passes(result: Result) -> str:
     ends_s = result.pass_ends_s
     if len(ends_s) < 2:
         return ""
-    times = [style.moment(end_s, result.summary.total_time_s) for end_s in ends_s]
+    times = [format_moment(end_s, result.summary.total_time_s) for end_s in ends_s]
     if len(ends_s) <= FEW_PASSES:
         ended = f"Pass 2 ended at {times[1]}"
         if len(ends_s) > 2:
@@ -96,8 +96,8 @@ def _later_passes(result: Result) -> str:
     lengths_s = [end_s - start_s for start_s, end_s in pairwise(ends_s)]
     return (
         f"Passes 2 to {len(ends_s)} ended between {times[1]} and {times[-1]}, "
-        f"the shortest after {style.duration(min(lengths_s))}, the longest after "
-        f"{style.duration(max(lengths_s))}; in pass {len(ends_s) + 1} the run ended."
+        f"the shortest after {format_duration(min(lengths_s))}, the longest after "
+        f"{format_duration(max(lengths_s))}; in pass {len(ends_s) + 1} the run ended."
     )
 
 
@@ -118,7 +118,7 @@ def _first_rise(result: Result, trigger: int, config: Settings | None) -> str:
         )
     first, second = raised[0]
     periods = [_period(sync) for sync in (first, second) if sync is not None and sync.period_ms]
-    at = style.moment(second.time_s, result.summary.total_time_s)
+    at = format_moment(second.time_s, result.summary.total_time_s)
     if rule := setting(config, "migration.throttle_rule"):
         return (
             f"At {at} the rule {rule['target']}, in the place of QEMU's, began to slow the guest down, by "
@@ -133,8 +133,8 @@ def _first_rise(result: Result, trigger: int, config: Settings | None) -> str:
 
 def _period(sync: SyncRecord) -> str:
     dirty, sent = sync.bytes_dirty_period or 0, sync.bytes_xfer_period or 0
-    share = f", {style.number(100 * dirty / sent)} %" if sent else ""
-    seconds = style.duration((sync.period_ms or 0) / 1e3)
+    share = f", {format_number(100 * dirty / sent)} %" if sent else ""
+    seconds = format_duration((sync.period_ms or 0) / 1e3)
     return f"{format_bytes(dirty)} dirtied, {format_bytes(sent)} sent in {seconds}{share}"
 
 
@@ -143,14 +143,14 @@ def _later_rises(result: Result, config: Settings | None) -> str:
     if len(raised) < 2:
         return ""
     last = raised[-1][1]
-    at = style.moment(last.time_s, result.summary.total_time_s)
+    at = format_moment(last.time_s, result.summary.total_time_s)
     again = "once more" if len(raised) == 2 else f"{len(raised) - 1} more times"
     own_rule = setting(config, "migration.throttle_rule")
     reason = "" if own_rule else ", each time for two such periods"
     return (
         f"The same happened {again}{reason}: the last step, at {at}, "
         f"took the throttle to {last.cpu_throttle_percentage} %, where it stayed for "
-        f"{style.duration(result.summary.time_at_max_throttle_s)}."
+        f"{format_duration(result.summary.time_at_max_throttle_s)}."
     )
 
 
@@ -163,9 +163,9 @@ def _fallback_syncs(result: Result, config: Settings | None) -> str:
     theirs = sum(sync.kind == "fallback" for _, sync in raised)
     alone = all(s is None or s.kind == "fallback" for rise in raised for s in rise)
     if len(forced) == 1:
-        when = f"at {style.moment(forced[0].time_s, total_s)}"
+        when = f"at {format_moment(forced[0].time_s, total_s)}"
     else:
-        first, last = (style.moment(forced[end].time_s, total_s) for end in (0, -1))
+        first, last = (format_moment(forced[end].time_s, total_s) for end in (0, -1))
         when = f"between {first} and {last}"
     if not theirs:
         led_to = "none changed the throttle"
@@ -192,7 +192,7 @@ def _management(result: Result) -> str:
     total_s = result.summary.total_time_s
     done = []
     for event in result.events:
-        at, said = style.moment(event.time_s, total_s), event.arguments
+        at, said = format_moment(event.time_s, total_s), event.arguments
         if event.event == "qmp_enter_migrate_set_parameters":
             done.append(f"at {at} {', '.join(f'{key} was set to {said[key]}' for key in said)}")
         elif event.event == "vm_state_notify":
@@ -210,15 +210,15 @@ def _guest(summary: Summary) -> str:
     if summary.guest_fault_s:
         faults = (
             f"First writes to {summary.write_faults:,} protected pages took it "
-            f"{style.number(summary.guest_fault_s)} vCPU seconds."
+            f"{format_number(summary.guest_fault_s)} vCPU seconds."
         )
     if not summary.max_throttle_percent:
         lost_none = "So the guest lost no CPU time before it was stopped."
         return faults or (lost_none if summary.downtime_ms else "")
     throttled = (
-        f"Under the throttle the guest lost {style.number(summary.guest_cpu_lost_percent)} % of its "
-        f"CPU time ({style.number(summary.guest_cpu_lost_s)} vCPU seconds); the longest time that a "
-        f"vCPU slept was {style.duration(summary.longest_vcpu_stall_ms / 1e3)}."
+        f"Under the throttle the guest lost {format_number(summary.guest_cpu_lost_percent)} % of its "
+        f"CPU time ({format_number(summary.guest_cpu_lost_s)} vCPU seconds); the longest time that a "
+        f"vCPU slept was {format_duration(summary.longest_vcpu_stall_ms / 1e3)}."
     )
     return f"{throttled} {faults}".strip()
 
@@ -227,7 +227,7 @@ def _wire(summary: Summary) -> str:
     times = summary.transferred_bytes / summary.vm_bytes
     zero = f", {summary.zero_pages:,} pages as zero" if summary.zero_pages else ""
     return (
-        f"{format_bytes(summary.transferred_bytes)} went over the wire, {style.number(times)} times "
+        f"{format_bytes(summary.transferred_bytes)} went over the wire, {format_number(times)} times "
         f"the size of the VM: {summary.normal_pages:,} pages with content{zero}; "
         f"{summary.resent_pages:,} of them had been sent before."
     )
@@ -250,10 +250,10 @@ def _ending(result: Result, config: Settings | None) -> list[str]:
         )
     downtime = ""
     if summary.downtime_ms is not None:
-        downtime = f", which took {style.duration(summary.downtime_ms / 1e3)}"
+        downtime = f", which took {format_duration(summary.downtime_ms / 1e3)}"
         if setting(config, "link.bandwidth") == "unlimited":
             downtime += ", as the rest goes by no rate limit and the link is unlimited"
     return [
-        f"It ended at {style.moment(summary.total_time_s, summary.total_time_s)}, as less was left "
+        f"It ended at {format_moment(summary.total_time_s, summary.total_time_s)}, as less was left "
         f"than fits {allowed}{fits}: QEMU stopped the VM and sent the rest{downtime}."
     ]

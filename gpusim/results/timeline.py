@@ -1,7 +1,7 @@
-"""State over time on a regular grid, resampled from the knots of a result.
+"""State over time on a regular grid, resampled from the samples of a result.
 
-Owns the grid and the rule between two knots: bytes and vCPU run time are straight lines, throttle
-and sync count are steps, and of knots that share a time the last one holds from then on.
+Owns the grid and the rule between two samples: bytes and vCPU run time are straight lines, throttle
+and sync count are steps, and of samples that share a time the last one holds from then on.
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ def timeline(result: Result) -> Timeline:
 
     Returns:
         time_s: float64, from 0 to total_time_s in equal steps.
-        remaining_bytes, transferred_bytes: int64, linear between knots.
-        cpu_throttle_percentage, dirty_sync_count: int64, as of the latest knot.
+        remaining_bytes, transferred_bytes: int64, linear between samples.
+        cpu_throttle_percentage, dirty_sync_count: int64, as of the latest sample.
         guest_run_s: float64, vCPU run time so far.
         guest_speed_percent: float64, its slope since the row before, in percent of wall time; the
             first row repeats the second.
         dirty_pages_rate: int64, pages a second, of the last closed period; 0 before there is one.
 
     Raises:
-        ValueError: the result has no knots.
+        ValueError: the result has no samples.
     """
-    if not result.knots:
-        raise ValueError("a result without knots has no timeline")
+    if not result.samples:
+        raise ValueError("a result without samples has no timeline")
     time_s = _grid(result.summary.total_time_s)
-    knots = {
-        name: np.array([getattr(knot, name) for knot in result.knots])
+    samples = {
+        name: np.array([getattr(sample, name) for sample in result.samples])
         for name in ("time_s", *_COLUMNS)
     }
-    latest = _latest(knots["time_s"], time_s)
+    latest = _latest(samples["time_s"], time_s)
     columns: Timeline = {"time_s": time_s}
     for name, linear in _COLUMNS.items():
-        column = _lines(knots["time_s"], knots[name], time_s, latest) if linear else knots[name]
+        column = (
+            _lines(samples["time_s"], samples[name], time_s, latest) if linear else samples[name]
+        )
         column = column if linear else column[latest]
         columns[name] = column if name in DECIMALS else np.rint(column).astype(np.int64)
     columns["guest_speed_percent"] = _speed_percent(time_s, columns["guest_run_s"])
@@ -60,7 +62,7 @@ def timeline(result: Result) -> Timeline:
     return columns
 
 
-# column of a Knot: is it a straight line between two knots, or a step?
+# column of a TimelineSample: is it a straight line between two samples, or a step?
 _COLUMNS = {
     "remaining_bytes": True,
     "transferred_bytes": True,
@@ -78,7 +80,7 @@ def _grid(total_time_s: float) -> FloatArray:
 
 
 def _latest(knot_s: FloatArray, time_s: FloatArray) -> NDArray[np.intp]:
-    """Index of the last knot at or before each time; the first knot before it."""
+    """Index of the last sample at or before each time; the first sample before it."""
     return np.maximum(np.searchsorted(knot_s, time_s, side="right") - 1, 0)
 
 

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 
 from gpusim.engine.records import Event, Result, SyncRecord
 from gpusim.files import whole_file
-from gpusim.results.plots import style
 from gpusim.results.timeline import Timeline
 from gpusim.results.turning_points import pass_borders, rises, stop_s
+from gpusim.text import decider_name
 
 TraceEvent: TypeAlias = dict[str, Any]
 
@@ -76,7 +76,7 @@ def trace_events(result: Result, columns: Timeline) -> list[TraceEvent]:
 
 
 def _names(result: Result) -> Iterator[TraceEvent]:
-    name = f"migration, {style.decider(result.summary.qemu_version, result.summary.policies)}"
+    name = f"migration, {decider_name(result.summary.qemu_version, result.summary.policies)}"
     yield {"ph": "M", "pid": PROCESS, "name": "process_name", "args": {"name": name}}
     for track, name in TRACKS.items():
         of = {"ph": "M", "pid": PROCESS, "tid": track}
@@ -152,9 +152,9 @@ def _counter(name: str, time_s: float, value: float) -> TraceEvent:
 
 def _counters(result: Result, columns: Timeline) -> Iterator[TraceEvent]:
     """Four lines; one that moves in steps has an event a step."""
-    for knot in result.knots:
-        yield _counter("remaining bytes", knot.time_s, knot.remaining_bytes)
-    throttle = [(knot.time_s, knot.cpu_throttle_percentage) for knot in result.knots]
+    for sample in result.samples:
+        yield _counter("remaining bytes", sample.time_s, sample.remaining_bytes)
+    throttle = [(sample.time_s, sample.cpu_throttle_percentage) for sample in result.samples]
     yield from _steps("throttle %", throttle)
     rates = [(s.time_s, s.dirty_pages_rate) for s in result.syncs if s.dirty_pages_rate is not None]
     yield from _steps("dirty pages rate (pages/s)", rates)

@@ -19,10 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import gpusim as package
 from gpusim import Config, Summary
 from gpusim.bench import bench
-from gpusim.cli import collect
-from gpusim.cli import predict as predict
-from gpusim.cli import record as record
-from gpusim.cli import validate as validate
+from gpusim.cli import collect, predict, record, validate
 from gpusim.config.scenario import resolve
 from gpusim.record.scenarios import load_scenario, names
 from tests.cli.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs

@@ -188,7 +188,7 @@ def test_guest_loss_is_the_work_not_done() -> None:
     """CPU-bound: all the sleep. Paced and caught up: nothing. Idle: nothing."""
     bound = slow_run()
     assert bound.summary.guest_cpu_lost_s == pytest.approx(
-        bound.summary.total_time_s - bound.knots[-1].guest_run_s, abs=0.5
+        bound.summary.total_time_s - bound.samples[-1].guest_run_s, abs=0.5
     )
     paced = slow_run(
         workload=WriterConfig(
@@ -199,7 +199,7 @@ def test_guest_loss_is_the_work_not_done() -> None:
     )
     assert paced.summary.max_throttle_percent > 0
     assert paced.summary.guest_cpu_lost_s < 0.02 * (
-        paced.summary.total_time_s - paced.knots[-1].guest_run_s
+        paced.summary.total_time_s - paced.samples[-1].guest_run_s
     )
 
 
@@ -250,7 +250,7 @@ def test_the_timeline_bends_where_zero_pages_end(version: str) -> None:
     base = config("16GiB", writer, bandwidth="1Gbit/s", max_bandwidth=0, version=version)
     result = simulate(replace(base, vm=replace(base.vm, zero_percent=50.0)))
     sent_s = 8 * 2**30 * 4104 / 4096 / 1.25e8
-    before = [knot for knot in result.knots if knot.time_s <= sent_s][-1]
+    before = [sample for sample in result.samples if sample.time_s <= sent_s][-1]
     assert before.remaining_bytes == pytest.approx(8 * 2**30, rel=0.05)
     assert sent_s - before.time_s < 6
 
@@ -299,9 +299,9 @@ def test_a_stopped_guest_does_not_run() -> None:
     assert summary.downtime_ms is not None
     assert summary.downtime_ms > 15_000
     stop_s = summary.total_time_s - summary.downtime_ms / 1000
-    assert run.knots[-1].time_s == summary.total_time_s
-    assert run.knots[-1].guest_run_s == pytest.approx(stop_s)
-    assert any(knot.time_s == pytest.approx(stop_s) for knot in run.knots)
+    assert run.samples[-1].time_s == summary.total_time_s
+    assert run.samples[-1].guest_run_s == pytest.approx(stop_s)
+    assert any(sample.time_s == pytest.approx(stop_s) for sample in run.samples)
 
 
 def test_under_tcg_a_sync_waits_for_the_sleeping_vcpu() -> None:

@@ -79,7 +79,7 @@ def test_a_guest_that_faults_is_slower_and_converges_earlier() -> None:
     assert free.summary.max_throttle_percent > 0
     assert slow.summary.max_throttle_percent < free.summary.max_throttle_percent
     assert slow.summary.total_time_s < free.summary.total_time_s
-    awake_s = slow.knots[-1].guest_run_s
+    awake_s = slow.samples[-1].guest_run_s
     assert 0.4 * awake_s < slow.summary.guest_fault_s < 0.7 * awake_s
 
 

@@ -131,7 +131,7 @@ def test_edge_case_19_a_throttle_stopped_at_its_tick_leaves_the_vcpus_deaf() -> 
             replace(base, attempts=[AttemptConfig(schedule=[stop]), AttemptConfig(schedule=[LATE])])
         )
         assert found.summary.max_throttle_percent > 20
-        ran_s = found.knots[-1].guest_run_s
+        ran_s = found.samples[-1].guest_run_s
         assert (ran_s == pytest.approx(found.summary.total_time_s)) == deaf
         assert (found.summary.guest_cpu_lost_s == 0) == deaf
 

@@ -39,7 +39,7 @@ def test_a_pause_delays_the_timers_and_the_guest_by_its_length(tracking: Trackin
     grid = [[s.time_s for s in r.syncs if s.kind == "fallback"] for r in (calm, paused)]
     assert [time_s % 5 for time_s in grid[1]] == pytest.approx([2.5] * len(grid[1]), abs=2e-3)
     assert [time_s % 5 for time_s in grid[0]] == pytest.approx([0] * len(grid[0]), abs=2e-3)
-    assert paused.knots[-1].guest_run_s < paused.summary.total_time_s - 2.5 + 1e-9
+    assert paused.samples[-1].guest_run_s < paused.summary.total_time_s - 2.5 + 1e-9
     notified = [e.arguments["running"] for e in paused.events if e.event == "vm_state_notify"]
     assert notified == [0, 1]
 

@@ -100,9 +100,9 @@ def test_what_is_sent_while_the_log_is_read_is_merged_on_top_of() -> None:
     found = run(costs(listeners_ms=2000))
     first = of_kind(found, "fallback")[0]
     before, after = (
-        knot.remaining_bytes
-        for knot in found.knots
-        if knot.time_s == pytest.approx(first.time_s + 2, abs=1e-9)
+        sample.remaining_bytes
+        for sample in found.samples
+        if sample.time_s == pytest.approx(first.time_s + 2, abs=1e-9)
     )
     assert after - before == first.newly_dirty_pages * 4096
     assert first.remaining_bytes == after

@@ -76,7 +76,7 @@ def test_ticks_and_closed_form_give_the_same_run(config: Config) -> None:
     assert ticked.summary.longest_vcpu_stall_ms == closed.summary.longest_vcpu_stall_ms
     assert ticked.summary.guest_cpu_lost_s == closed.summary.guest_cpu_lost_s
     assert ticked.summary.write_faults == closed.summary.write_faults
-    assert ticked.knots[-1] == closed.knots[-1]  # between them the ticked run stops more often
+    assert ticked.samples[-1] == closed.samples[-1]  # between them the ticked run stops more often
 
 
 def test_a_throttled_run_has_thousands_of_ticks_and_few_looks() -> None:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import gpusim.explore.alternatives as ways_out
 import pytest
 
+import gpusim.explore.alternatives as ways_out
 from gpusim import (
     Config,
     LimitConfig,

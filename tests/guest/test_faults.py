@@ -333,7 +333,7 @@ def test_more_time_is_more_writes(
 def test_what_costs_nothing_changes_nothing(
     pattern: Random | Sequential, protection: Protection, looks: list[Look]
 ) -> None:
-    """Strokes are the same to the bit, and faults are counted all the same."""
+    """Writes are the same to the bit, and faults are counted all the same."""
     free, plain = (
         Guest(LAYOUT, [writer(pattern, pages_of(pattern))], RunTime(), p)
         for p in (replace(protection, cost_ns=0.0), None)
@@ -341,7 +341,7 @@ def test_what_costs_nothing_changes_nothing(
     since_ns = 0
     for look in looks:
         free.settle(look.at_ns, look.times if protection.lazy else NOTHING_CLEARED)
-        ours, theirs = (g.strokes(since_ns, look.at_ns) for g in (free, plain))
+        ours, theirs = (g.writes(since_ns, look.at_ns) for g in (free, plain))
         assert (ours.mean == theirs.mean).all()
         assert (ours.certain_first == theirs.certain_first).all()
         assert (ours.certain_last == theirs.certain_last).all()

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import Layout, Strokes
+from gpusim.layout import Layout, Writes
 from gpusim.pages.pages import Pages
 from tests.pages.naive import SLOW_MACHINE
 
@@ -120,5 +120,5 @@ def test_a_take_that_does_not_wrap_stops_behind_the_last_page() -> None:
     assert taken.wrapped_after == (0, 0)
 
 
-def nothing() -> Strokes:
-    return Strokes(first=NONE, last=NONE, mean=np.zeros(0), certain_first=NONE, certain_last=NONE)
+def nothing() -> Writes:
+    return Writes(first=NONE, last=NONE, mean=np.zeros(0), certain_first=NONE, certain_last=NONE)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpusim.layout import CHUNK_PAGES, Strokes
+from gpusim.layout import CHUNK_PAGES, Writes
 from gpusim.pages.draw import LN2, PLANES_FROM, cell_keys, cells_of, integers_of
 from tests.pages.naive import SLOW_MACHINE
 
@@ -143,8 +143,8 @@ def test_random_cells_keep_their_draw_beside_certain_runs() -> None:
     first = np.arange(4, dtype=np.int64) * CHUNK_PAGES
     random = {"first": first, "last": first + 1000, "mean": np.array([0.3, 0.0, 2.0, 0.01])}
     certain = np.array([2 * CHUNK_PAGES + 5, 5])
-    alone = cells_of(Strokes(**random, certain_first=EMPTY, certain_last=EMPTY), 1, 2, 0)
-    beside = cells_of(Strokes(**random, certain_first=certain, certain_last=certain + 9), 1, 2, 0)
+    alone = cells_of(Writes(**random, certain_first=EMPTY, certain_last=EMPTY), 1, 2, 0)
+    beside = cells_of(Writes(**random, certain_first=certain, certain_last=certain + 9), 1, 2, 0)
     assert alone.first.tolist() == [
         first[0],
         first[2],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_PAGES, IntArray, Strokes
+from gpusim.layout import CHUNK_PAGES, IntArray, Writes
 from gpusim.pages.draw import cells_of
 from gpusim.pages.numpy_kernels import NumpyKernels
 from gpusim.pages.primitives import Op, Step
@@ -29,7 +29,7 @@ EMPTY = np.zeros(0, np.int64)
 
 def draw(mean: float, borders: IntArray, seed: int, look: int, step: int) -> Bits:
     """The pages of one chunk that cells between borders, all of one mean, mark."""
-    strokes = Strokes(
+    writes = Writes(
         first=borders[:-1],
         last=borders[1:],
         mean=np.full(len(borders) - 1, mean),
@@ -37,7 +37,7 @@ def draw(mean: float, borders: IntArray, seed: int, look: int, step: int) -> Bit
         certain_last=EMPTY,
     )
     kernels = NumpyKernels(1, log=False, zero=False, threads=1)
-    cells = cells_of(strokes, seed, look, step)
+    cells = cells_of(writes, seed, look, step)
     kernels.paint([Step(Op.MERGE, cells, np.zeros(1, np.int64))])
     return np.unpackbits(kernels.dirty.view(np.uint8), bitorder="little").view(np.bool_)
 

@@ -28,7 +28,7 @@ from gpusim import (
 )
 from gpusim.config.scenario import resolve
 from gpusim.explore.dry_run import expectation, plan
-from gpusim.layout import CHUNK_PAGES, Layout, Strokes
+from gpusim.layout import CHUNK_PAGES, Layout, Writes
 from gpusim.pages.budget import Budget
 from gpusim.pages.expected import NORMAL, ExpectedKernels
 from gpusim.pages.pages import Pages
@@ -155,12 +155,12 @@ def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> Non
                 assert taken.normal * normal + taken.zero * zeros <= limit
         else:
             run = np.array([details[2] * 1000])
-            strokes = [
-                Strokes(first=first, last=last, mean=np.full(len(first), mean),
+            writes = [
+                Writes(first=first, last=last, mean=np.full(len(first), mean),
                         certain_first=run, certain_last=run + 900)
                 for mean in details[:2]
             ]  # fmt: skip
-            new = pages.sync(strokes[0], before_clear=strokes[1] if lazy else None)
+            new = pages.sync(writes[0], before_clear=writes[1] if lazy else None)
             assert 0 <= new <= layout.pages
         assert (pages.normal >= 0).all()
         assert (pages.zero >= 0).all()

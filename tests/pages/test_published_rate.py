@@ -47,7 +47,7 @@ def dirty_pages(gib: int, ms: int, seed: int) -> int:
         threads=1,
     )
     pages.take([(layout.pages, 1, 1)])
-    return pages.sync(Guest(layout, [writer], RunTime()).strokes(0, ms * NS_PER_MS))
+    return pages.sync(Guest(layout, [writer], RunTime()).writes(0, ms * NS_PER_MS))
 
 
 @pytest.mark.parametrize("ms", [100, 250, 500, 750, 1000])

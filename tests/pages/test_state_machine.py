@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import CHUNK_PAGES, FloatArray, IntArray, Layout, Strokes
+from gpusim.layout import CHUNK_PAGES, FloatArray, IntArray, Layout, Writes
 from gpusim.pages.draw import cells_of
 from gpusim.pages.numpy_kernels import NumpyKernels
 from gpusim.pages.pages import Pages
@@ -58,13 +58,11 @@ def marked(layout: Layout, found: list[tuple[int, int]]) -> Bits:
     return bits
 
 
-def certain(layout: Layout, bits: Bits) -> Strokes:
-    """Strokes that certainly write these pages."""
+def certain(layout: Layout, bits: Bits) -> Writes:
+    """Writes that certainly write these pages."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bits.view(np.int8), [0]])))
     first, last, _ = layout.cut(edges[0::2], edges[1::2])
-    return Strokes(
-        first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last
-    )
+    return Writes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
 
 
 @dataclass
@@ -150,8 +148,8 @@ def play(blocks: tuple[int, ...], mode: str, zero: list, schedule: list) -> None
                 assert not cleared[chunk], "a chunk is cleared once between two syncs"
                 before[inside], after[inside], cleared[chunk] = after[inside], False, True
         else:
-            strokes = certain(layout, before) if lazy else None
-            assert both.pages.sync(certain(layout, after), strokes) == both.naive.sync()
+            writes = certain(layout, before) if lazy else None
+            assert both.pages.sync(certain(layout, after), writes) == both.naive.sync()
             both.assert_same()
             both.assert_same_log()
             before[:], after[:], cleared[:] = False, False, False
@@ -175,14 +173,14 @@ def test_schedules_over_whole_chunks(
     play(blocks, mode, zero, schedule)
 
 
-def random_strokes(layout: Layout, random: np.random.Generator) -> Strokes:
+def random_strokes(layout: Layout, random: np.random.Generator) -> Writes:
     """Cells and certain runs over all of the VM."""
     borders = np.unique(np.concatenate([[0, layout.pages], random.integers(0, layout.pages, 9)]))
     first, last, _ = layout.cut(borders[:-1], borders[1:])
     mean: FloatArray = random.choice([0, 0.001, 0.04, 0.3, 0.7, 4, np.inf], len(first))
     some: IntArray = random.integers(0, layout.pages, 2)
     certain_first, certain_last, _ = layout.cut(some, np.minimum(some + 90, layout.pages))
-    return Strokes(
+    return Writes(
         first=first,
         last=last,
         mean=mean,
@@ -191,10 +189,10 @@ def random_strokes(layout: Layout, random: np.random.Generator) -> Strokes:
     )
 
 
-def drawn(layout: Layout, strokes: Strokes, seed: int, look: int, step: int) -> Bits:
-    """What strokes draw, on an empty bitmap."""
+def drawn(layout: Layout, writes: Writes, seed: int, look: int, step: int) -> Bits:
+    """What writes draw, on an empty bitmap."""
     kernels = NumpyKernels(layout.chunks, log=False, zero=False, threads=1)
-    cells = cells_of(strokes, seed, look, step)
+    cells = cells_of(writes, seed, look, step)
     kernels.paint([Step(Op.MERGE, cells, np.arange(layout.chunks))])
     return bits_of(kernels.dirty, layout)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import CHUNK_PAGES, IntArray, Layout, Strokes
+from gpusim.layout import CHUNK_PAGES, IntArray, Layout, Writes
 from gpusim.pages.budget import Budget, fitting
 from gpusim.pages.pages import Pages
 from tests.pages.naive import SLOW_MACHINE, bits_of, take_page_by_page
@@ -223,7 +223,7 @@ def test_after_that_the_next_block_comes_first() -> None:
     pages = drained((100, 50, 20), {10}, 5)
     first, last, _ = pages._layout.cut(*runs_of(np.array([20, 120])))
     pages.sync(
-        Strokes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
+        Writes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
     )
     pages.take([(1, 1, 1)])
     assert to_send(pages) == [20]
@@ -246,7 +246,7 @@ def test_the_cursor_inside_a_chunk_of_a_drained_block_goes_to_its_end() -> None:
     assert pages.cursor_page == CHUNK_PAGES + 5
     first, last, _ = pages._layout.cut(np.array([3]), np.array([4]))
     pages.sync(
-        Strokes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
+        Writes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
     )
     pages.take([(UNLIMITED, 1, 1)])
     assert (pages.pending, pages.cursor_page, pages.wraps) == (0, block, 1)
@@ -256,12 +256,12 @@ def test_a_sync_does_not_move_the_cursor() -> None:
     pages = pages_with((200, 50), set(range(250)), set(), 0)
     pages.take([(77, 1, 1)])
     everything = np.array([0, CHUNK_PAGES])
-    strokes = Strokes(
+    writes = Writes(
         first=EMPTY,
         last=EMPTY,
         mean=np.zeros(0),
         certain_first=everything,
         certain_last=everything + np.array([200, 50]),
     )
-    assert pages.sync(strokes) == 77
+    assert pages.sync(writes) == 77
     assert (pages.cursor_page, pages.wraps) == (77, 0)

@@ -67,7 +67,7 @@ def test_ticks_and_closed_form_give_the_same_run(name: str, tracking: str) -> No
     ticked = simulate(base, ticked=True)
     assert ticked.syncs == closed.syncs
     assert ticked.events == closed.events
-    assert ticked.knots[-1] == closed.knots[-1]
+    assert ticked.samples[-1] == closed.samples[-1]
     if "manager" in RULES[name]:
         assert seen == Watcher.seen
         assert len(seen) > 20
@@ -155,10 +155,10 @@ def test_a_cancel_says_who_and_why() -> None:
 
 
 def test_a_manager_costs_its_looks_and_not_seconds() -> None:
-    """One that asks for nothing stops the sender nowhere: the knots are those without it."""
+    """One that asks for nothing stops the sender nowhere: the samples are those without it."""
     idle = (f"{HERE}:Wrong", {"orders": {}})
     base = busy(limit_s=600)
-    assert len(simulate(with_policies(base, manager=idle)).knots) == len(simulate(base).knots)
+    assert len(simulate(with_policies(base, manager=idle)).samples) == len(simulate(base).samples)
 
 
 @pytest.mark.parametrize(

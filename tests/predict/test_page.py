@@ -17,7 +17,7 @@ from gpusim.formats.profile import Measurement
 from gpusim.predict import story
 from gpusim.predict.page import BANDS, WIDTH, document, lines
 from gpusim.predict.prediction import Band, Prediction, band
-from gpusim.results.plots import style
+from gpusim.text import format_duration
 from tests.predict import predictions
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"
@@ -275,5 +275,5 @@ def test_a_band_of_durations_has_one_unit(
     values: tuple[float, float, float], told: tuple[str, str]
 ) -> None:
     assert (
-        story._told(Band(low=values[0], middle=values[1], high=values[2]), style.duration) == told
+        story._told(Band(low=values[0], middle=values[1], high=values[2]), format_duration) == told
     )

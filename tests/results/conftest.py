@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpusim.engine.records import Event, Knot, Result, Summary, SyncRecord
+from gpusim.engine.records import Event, Result, Summary, SyncRecord, TimelineSample
 
 PAGE = 4096
 MakeResult = Callable[..., Result]
@@ -39,11 +39,11 @@ class FakeMigration:
     period: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # start, dirty, sent
     syncs: list[SyncRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    knots: list[Knot] = field(default_factory=list)
+    samples: list[TimelineSample] = field(default_factory=list)
 
-    def knot(self) -> None:
-        self.knots.append(
-            Knot(
+    def sample(self) -> None:
+        self.samples.append(
+            TimelineSample(
                 time_s=self.time_s,
                 remaining_bytes=round(self.remaining),
                 transferred_bytes=round(self.transferred),
@@ -55,7 +55,7 @@ class FakeMigration:
 
     def send(self, seconds: float) -> float:
         """Bytes newly dirty after `seconds` of sending."""
-        self.knot()
+        self.sample()
         speed = 1 - self.throttle / 100
         sent = min(self.link_rate * seconds, self.remaining)
         self.time_s += seconds
@@ -64,7 +64,7 @@ class FakeMigration:
         self.transferred += sent
         self.period[2] += sent
         clean = max(self.working_set_bytes - min(self.remaining, self.working_set_bytes), 0.0)
-        self.knot()
+        self.sample()
         return min(self.write_rate * speed * seconds, clean)
 
     def sync(self, kind: Any, dirty: float) -> None:
@@ -101,7 +101,7 @@ class FakeMigration:
         self.events.append(Event(time_s=self.time_s, event=name, arguments=arguments))
         if closes:
             self.period = [self.time_s, 0.0, 0.0]
-        self.knot()
+        self.sample()
 
     def run(self) -> Result:
         self.sync("setup", self.vm_bytes)
@@ -129,7 +129,7 @@ class FakeMigration:
             summary=summary,
             syncs=self.syncs,
             events=self.events,
-            knots=self.knots,
+            samples=self.samples,
             pass_ends_s=self.pass_ends,
         )
 

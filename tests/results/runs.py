@@ -19,9 +19,9 @@ def fake(**fields: Any) -> Result:
 
 def ended_at_once() -> Result:
     made = fake(vm_bytes=2**24, working_set_bytes=0)
-    end = replace(made.knots[0], time_s=0.05, remaining_bytes=0, guest_run_s=0.05)
+    end = replace(made.samples[0], time_s=0.05, remaining_bytes=0, guest_run_s=0.05)
     summary = replace(made.summary, total_time_s=0.05)
-    return Result(summary=summary, syncs=made.syncs[:1], knots=[made.knots[0], end])
+    return Result(summary=summary, syncs=made.syncs[:1], samples=[made.samples[0], end])
 
 
 def incomplete() -> Result:
@@ -61,7 +61,7 @@ RUNS: dict[str, Callable[[], Result]] = {
     "incomplete": incomplete,
     "outruns_the_wire": outruns_the_wire,
     "nothing_sent": nothing_sent,
-    "one_knot": lambda: replace(ended_at_once(), knots=ended_at_once().knots[:1]),
+    "one_sample": lambda: replace(ended_at_once(), samples=ended_at_once().samples[:1]),
     "no_time": lambda: replace(
         ended_at_once(), summary=replace(ended_at_once().summary, total_time_s=0.0)
     ),

@@ -132,7 +132,7 @@ def test_a_slower_guest_takes_longer_and_uses_less() -> None:
     result = fake(link_rate=1e8, write_rate=1.5e8)
     reader = Reader(guestperf_report(result, CONFIG))
     full_speed_ms = 1e3 * 2**30 / 4096 / CONFIG["workload"]["page_writes_per_s"]
-    knots = result.knots
+    samples = result.samples
     for name, vcpus in (("vcpu_timings", 1), ("qemu_timings", 32)):
         for (time_s, ms_a_gib), (_, percent) in zip(
             reader.guest_speed(), reader.utilisation(name), strict=True
@@ -140,7 +140,7 @@ def test_a_slower_guest_takes_longer_and_uses_less() -> None:
             assert ms_a_gib * percent / 100 == pytest.approx(vcpus * full_speed_ms, rel=1e-3)
             assert time_s <= result.summary.total_time_s + 1e-6
     shares = [percent for _, percent in reader.utilisation("vcpu_timings")]
-    expected = 100 * knots[-1].guest_run_s / knots[-1].time_s
+    expected = 100 * samples[-1].guest_run_s / samples[-1].time_s
     assert np.mean(shares) == pytest.approx(expected, rel=1e-3)
     assert min(shares) < 85
     assert max(shares) == pytest.approx(100)

@@ -10,8 +10,8 @@ import pytest
 
 from gpusim.engine.records import Event, Result, SyncRecord
 from gpusim.results.narrative import story
-from gpusim.results.plots.style import duration, moment
 from gpusim.results.turning_points import pass_borders, rises
+from gpusim.text import format_duration, format_moment
 from gpusim.units import format_bytes
 from tests.results.runs import CONFIG, RUNS, fake
 
@@ -40,7 +40,7 @@ def test_what_is_lost_sent_and_counted_is_that_of_the_summary(name: str) -> None
     assert f"{format_bytes(summary.transferred_bytes)} went over the wire" in text
     assert f"{summary.resent_pages:,} of them had been sent before" in text
     if summary.max_throttle_percent:
-        assert duration(summary.longest_vcpu_stall_ms / 1e3) in text
+        assert format_duration(summary.longest_vcpu_stall_ms / 1e3) in text
         assert f"{summary.max_throttle_percent} %" in text
         assert f"{summary.guest_cpu_lost_percent:.3g} %" in text
     else:
@@ -53,7 +53,7 @@ def test_what_is_lost_sent_and_counted_is_that_of_the_summary(name: str) -> None
         assert "fallback timer" in text
     if summary.verdict == "converged":
         assert "the downtime limit of 400 ms" in text
-        assert duration((summary.downtime_ms or 0) / 1e3) in text
+        assert format_duration((summary.downtime_ms or 0) / 1e3) in text
     else:
         assert summary.reason.strip("; .")[:60] in text
 
@@ -115,7 +115,7 @@ def test_few_passes_are_told_one_by_one_and_many_as_a_group() -> None:
     lengths = [after - before for before, after in pairwise(ends_s)]
     assert f"Passes 2 to {len(ends_s)} ended between 11 s and 74 s" in told(many)
     assert (
-        f"shortest after {duration(min(lengths))}, the longest after {duration(max(lengths))}"
+        f"shortest after {format_duration(min(lengths))}, the longest after {format_duration(max(lengths))}"
         in (told(many))
     )
 
@@ -137,7 +137,7 @@ def test_what_was_switched_off_is_said() -> None:
     [(860.0, 1155.6, "14.33 min"), (0.05, 6.9, "0.05 s"), (3600.0, 86400.0, "1 h")],
 )
 def test_moments_have_the_unit_of_the_run(time_s: float, total_s: float, text: str) -> None:
-    assert moment(time_s, total_s) == text
+    assert format_moment(time_s, total_s) == text
 
 
 def test_what_was_done_to_it_is_told() -> None:

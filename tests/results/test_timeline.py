@@ -1,4 +1,4 @@
-"""Does the regular grid say what the knots say?"""
+"""Does the regular grid say what the samples say?"""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.engine.records import Knot, Result
+from gpusim.engine.records import Result, TimelineSample
 from gpusim.results.timeline import MAX_ROWS, MIN_ROWS, STEP_S, timeline
 from tests.results.conftest import FakeMigration
 
 
-def migration(knots: list[Knot]) -> Result:
+def migration(samples: list[TimelineSample]) -> Result:
     template = FakeMigration(working_set_bytes=0).run()
-    summary = replace(template.summary, total_time_s=knots[-1].time_s)
-    return Result(summary=summary, knots=knots)
+    summary = replace(template.summary, total_time_s=samples[-1].time_s)
+    return Result(summary=summary, samples=samples)
 
 
-def knot(time_s: float, remaining: int = 0, throttle: int = 0, run_s: float | None = None) -> Knot:
-    return Knot(
+def sample(
+    time_s: float, remaining: int = 0, throttle: int = 0, run_s: float | None = None
+) -> TimelineSample:
+    return TimelineSample(
         time_s=time_s,
         remaining_bytes=remaining,
         transferred_bytes=1000 - remaining,
@@ -33,7 +35,7 @@ def knot(time_s: float, remaining: int = 0, throttle: int = 0, run_s: float | No
 
 
 @st.composite
-def knot_lists(draw: st.DrawFn) -> list[Knot]:
+def sample_lists(draw: st.DrawFn) -> list[TimelineSample]:
     """Knots as a run makes them: time, bytes sent and syncs only grow; some share a time."""
     steps = draw(
         st.lists(
@@ -54,7 +56,7 @@ def knot_lists(draw: st.DrawFn) -> list[Knot]:
     syncs = list(accumulate(step[3] for step in steps))
     run_ns = accumulate(step[0] * (100 - step[4]) // 100 for step in steps)
     return [
-        Knot(
+        TimelineSample(
             time_s=time_ns[index] / 1e9,
             remaining_bytes=step[2],
             transferred_bytes=sent[index],
@@ -67,10 +69,10 @@ def knot_lists(draw: st.DrawFn) -> list[Knot]:
 
 
 @settings(deadline=None)
-@given(knot_lists())
-def test_any_run_becomes_a_regular_grid(knots: list[Knot]) -> None:
-    columns = timeline(migration(knots))
-    time_s, total_s = columns["time_s"], knots[-1].time_s
+@given(sample_lists())
+def test_any_run_becomes_a_regular_grid(samples: list[TimelineSample]) -> None:
+    columns = timeline(migration(samples))
+    time_s, total_s = columns["time_s"], samples[-1].time_s
     assert len({len(column) for column in columns.values()}) == 1
     assert 1 <= len(time_s) <= MAX_ROWS
     assert time_s[0] == 0
@@ -83,15 +85,20 @@ def test_any_run_becomes_a_regular_grid(knots: list[Knot]) -> None:
     assert np.all(np.diff(columns["guest_run_s"]) >= -1e-9)
     for name in ("remaining_bytes", "transferred_bytes", "dirty_sync_count"):
         assert columns[name].dtype == np.int64
-        assert columns[name][-1] == getattr(knots[-1], name)
-        assert columns[name].min() >= min(getattr(knot, name) for knot in knots)
-        assert columns[name].max() <= max(getattr(knot, name) for knot in knots)
+        assert columns[name][-1] == getattr(samples[-1], name)
+        assert columns[name].min() >= min(getattr(sample, name) for sample in samples)
+        assert columns[name].max() <= max(getattr(sample, name) for sample in samples)
     assert all(np.isfinite(column).all() for column in columns.values())
 
 
 def test_bytes_are_straight_lines_and_the_later_of_two_knots_holds() -> None:
-    knots = [knot(0, 1000), knot(10, 0), knot(10, 500, throttle=20), knot(20, 0, throttle=20)]
-    columns = timeline(migration(knots))
+    samples = [
+        sample(0, 1000),
+        sample(10, 0),
+        sample(10, 500, throttle=20),
+        sample(20, 0, throttle=20),
+    ]
+    columns = timeline(migration(samples))
     at = {float(time_s): row for row, time_s in enumerate(columns["time_s"])}
     assert columns["remaining_bytes"][at[5.0]] == 500
     assert columns["remaining_bytes"][at[10.0] - 1] == pytest.approx(10)
@@ -102,7 +109,7 @@ def test_bytes_are_straight_lines_and_the_later_of_two_knots_holds() -> None:
 
 
 def test_the_guests_speed_is_the_slope_of_its_run_time() -> None:
-    columns = timeline(migration([knot(0), knot(10), knot(20, throttle=80, run_s=12.0)]))
+    columns = timeline(migration([sample(0), sample(10), sample(20, throttle=80, run_s=12.0)]))
     speed = columns["guest_speed_percent"]
     assert np.allclose(speed[columns["time_s"] <= 10], 100.0)
     assert np.allclose(speed[columns["time_s"] > 10], 20.0)
@@ -121,15 +128,15 @@ def test_the_dirty_rate_is_that_of_the_last_closed_period(result: Result) -> Non
     ("total_s", "rows"), [(0.05, MIN_ROWS), (50.0, 50 / STEP_S + 1), (1e6, MAX_ROWS)]
 )
 def test_rows_follow_qemus_windows_within_limits(total_s: float, rows: float) -> None:
-    assert len(timeline(migration([knot(0), knot(total_s)]))["time_s"]) == rows
+    assert len(timeline(migration([sample(0), sample(total_s)]))["time_s"]) == rows
 
 
 def test_a_run_of_no_time_is_one_row() -> None:
-    columns = timeline(migration([knot(0, 1000), knot(0, 500)]))
+    columns = timeline(migration([sample(0, 1000), sample(0, 500)]))
     assert columns["remaining_bytes"].tolist() == [500]
     assert columns["guest_speed_percent"].tolist() == [100.0]
 
 
 def test_a_result_without_knots_is_refused(result: Result) -> None:
     with pytest.raises(ValueError, match="no timeline"):
-        timeline(replace(result, knots=[]))
+        timeline(replace(result, samples=[]))

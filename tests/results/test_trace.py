@@ -122,7 +122,7 @@ def test_counters_hold_the_knots_and_the_rates() -> None:
         if event["ph"] == "C":
             counters[event["name"]].append((event["ts"], event["args"]["value"]))
     remaining = counters["remaining bytes"]
-    assert remaining == [(round(1e6 * k.time_s, 3), k.remaining_bytes) for k in result.knots]
+    assert remaining == [(round(1e6 * k.time_s, 3), k.remaining_bytes) for k in result.samples]
     assert max(value for _, value in counters["throttle %"]) == result.summary.max_throttle_percent
     rates = [s.dirty_pages_rate for s in result.syncs if s.dirty_pages_rate is not None]
     assert {value for _, value in counters["dirty pages rate (pages/s)"]} == set(rates)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import Layout, Strokes
+from gpusim.layout import Layout, Writes
 from gpusim.pages.pages import Pages
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import (
@@ -102,9 +102,9 @@ def test_what_was_protected_at_the_start_is_not_protected_by_the_first_clear() -
         assert pages.take([(10, 1, 1)]).protected.tolist() == [protected]
 
 
-def written(layout: Layout, first: int, last: int) -> Strokes:
+def written(layout: Layout, first: int, last: int) -> Writes:
     slots = layout.cut(np.array([first]), np.array([last]))
-    return Strokes(
+    return Writes(
         first=NONE,
         last=NONE,
         mean=np.zeros(0),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import Layout, Strokes
+from gpusim.layout import Layout, Writes
 from gpusim.pages.pages import Pages
 from gpusim.sender.link import RecordedLink
 from tests.sender.fake_pages import FakePages
@@ -375,8 +375,8 @@ def test_edge_case_13_the_first_send_after_a_sync_clears_the_cursors_own_chunk_a
     first = sender.advance(1000 * page_ns, pages)
     assert [(c.tolist(), t.tolist()) for c, t in first.clears] == [([0], [0])]
     empty = {"first": NONE, "last": NONE, "certain_first": NONE, "certain_last": NONE}
-    strokes = Strokes(mean=np.zeros(0), **empty)
-    pages.sync(strokes, before_clear=strokes)
+    writes = Writes(mean=np.zeros(0), **empty)
+    pages.sync(writes, before_clear=writes)
     sender.stall_until(1000 * page_ns + 7 * MS)
     again = sender.advance(2000 * page_ns, pages)
     assert [(c.tolist(), t.tolist()) for c, t in again.clears] == [([0], [1000 * page_ns + 7 * MS])]

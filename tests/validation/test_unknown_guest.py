@@ -23,7 +23,7 @@ from gpusim.config.schema import (
     TrackingConfig,
     VmConfig,
 )
-from gpusim.engine.records import Knot, Result
+from gpusim.engine.records import Result, TimelineSample
 from gpusim.formats import sync_record
 from gpusim.formats.quantities import measured
 from gpusim.formats.recording import (
@@ -172,10 +172,10 @@ def simulated_recording(config: Config) -> tuple[Result, dict[str, Any]]:
     """A run of gpusim's, as an attached recorder would have seen it every 0.2 s."""
     result = simulate(config)
     vm_pages = result.summary.vm_bytes // 4096
-    knots = result.knots
+    samples = result.samples
 
     def row(time_s: float) -> dict[str, Any]:
-        before, after = _around(knots, time_s)
+        before, after = _around(samples, time_s)
         share = (time_s - before.time_s) / max(after.time_s - before.time_s, 1e-9)
         remaining = before.remaining_bytes + share * (
             after.remaining_bytes - before.remaining_bytes
@@ -236,8 +236,8 @@ def simulated_recording(config: Config) -> tuple[Result, dict[str, Any]]:
     }
 
 
-def _around(knots: list[Knot], time_s: float) -> tuple[Knot, Knot]:
-    return next((a, b) for a, b in itertools.pairwise(knots) if a.time_s <= time_s < b.time_s)
+def _around(samples: list[TimelineSample], time_s: float) -> tuple[TimelineSample, TimelineSample]:
+    return next((a, b) for a, b in itertools.pairwise(samples) if a.time_s <= time_s < b.time_s)
 
 
 @pytest.mark.parametrize("mode", ["tcg", "kvm_manual"])

@@ -17,9 +17,9 @@ from gpusim.config.plugins import KINDS
 from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.files import write_text
 from gpusim.results.narrative import story
-from gpusim.results.plots import style
 from gpusim.results.plots.run import facts, verdict_sentence
 from gpusim.results.settings import Settings, at_the_end
+from gpusim.text import decider_name, format_duration, format_number
 from gpusim.units import format_bytes
 
 SIBLINGS = {
@@ -177,7 +177,7 @@ def report_page(
     """The page as HTML; see write_report."""
     summary = result.summary
     outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
-    vm = f"{format_bytes(summary.vm_bytes)} VM, {style.decider(summary.qemu_version, summary.policies)}"
+    vm = f"{format_bytes(summary.vm_bytes)} VM, {decider_name(summary.qemu_version, summary.policies)}"
     told = f"{vm}: a live migration, simulated by gpusim {summary.gpusim_version}."
     if foreword is not None:
         outcome, told = foreword.title, foreword.told
@@ -245,21 +245,21 @@ def _key_figures(result: Result, config: Settings | None) -> str:
     total_s, percent = summary.total_time_s, summary.max_throttle_percent
     limit_ms = at_the_end(result.events, config, "downtime_limit")
     allowed = "" if limit_ms is None else f" (limit {limit_ms} ms)"
-    rows = [("Total time", style.duration(total_s))]
+    rows = [("Total time", format_duration(total_s))]
     if summary.downtime_ms is None:
         rows.append(("Downtime", f"none: the VM was never stopped{allowed}"))
     else:
-        rows.append(("Downtime", f"{style.duration(summary.downtime_ms / 1e3)}{allowed}"))
+        rows.append(("Downtime", f"{format_duration(summary.downtime_ms / 1e3)}{allowed}"))
     if summary.paused_s:
-        rows.append(("Paused", style.duration(summary.paused_s)))
+        rows.append(("Paused", format_duration(summary.paused_s)))
     rows += [
         ("Passes over memory", str(len(result.pass_ends_s) + 1)),
         ("Syncs", _syncs(summary)),
         ("Highest throttle", _throttle(summary) if percent else "never throttled"),
-        ("Guest CPU lost", f"{style.number(summary.guest_cpu_lost_percent)} %"),
+        ("Guest CPU lost", f"{format_number(summary.guest_cpu_lost_percent)} %"),
         ("First writes to protected pages", _first_writes(summary)),
-        ("Longest sleep of a vCPU", style.duration(summary.longest_vcpu_stall_ms / 1e3)),
-        ("Sender held up by syncs", style.duration(summary.sync_stall_s)),
+        ("Longest sleep of a vCPU", format_duration(summary.longest_vcpu_stall_ms / 1e3)),
+        ("Sender held up by syncs", format_duration(summary.sync_stall_s)),
         ("Main loop held up by syncs", _main_loop(summary)),
         ("Sent over the wire", _sent(summary)),
         ("Left to send at the end", format_bytes(summary.remaining_bytes)),
@@ -274,22 +274,22 @@ def _syncs(summary: Summary) -> str:
 
 
 def _first_writes(summary: Summary) -> str:
-    cost = f"{style.number(summary.guest_fault_s)} vCPU s" if summary.guest_fault_s else "no time"
+    cost = f"{format_number(summary.guest_fault_s)} vCPU s" if summary.guest_fault_s else "no time"
     return f"{summary.write_faults:,}, which took {cost}"
 
 
 def _main_loop(summary: Summary) -> str:
-    longest = style.duration(summary.longest_main_loop_stall_ms / 1e3)
-    return f"{style.duration(summary.main_loop_stall_s)}, {longest} at most at a time"
+    longest = format_duration(summary.longest_main_loop_stall_ms / 1e3)
+    return f"{format_duration(summary.main_loop_stall_s)}, {longest} at most at a time"
 
 
 def _throttle(summary: Summary) -> str:
-    at_top = style.duration(summary.time_at_max_throttle_s)
+    at_top = format_duration(summary.time_at_max_throttle_s)
     return f"{summary.max_throttle_percent} %, for {at_top}"
 
 
 def _sent(summary: Summary) -> str:
-    times = style.number(summary.transferred_bytes / summary.vm_bytes)
+    times = format_number(summary.transferred_bytes / summary.vm_bytes)
     return f"{format_bytes(summary.transferred_bytes)}, {times} times the VM"
 
 
@@ -345,10 +345,10 @@ def _helping(helping: Sequence[Alternative]) -> str:
     rows = []
     for change in helping:
         cells = (
-            style.duration(change.total_time_s or 0.0),
-            style.duration((change.downtime_ms or 0.0) / 1e3),
+            format_duration(change.total_time_s or 0.0),
+            format_duration((change.downtime_ms or 0.0) / 1e3),
             f"{change.max_throttle_percent} %",
-            f"{style.number(change.guest_cpu_lost_percent or 0.0)} %",
+            f"{format_number(change.guest_cpu_lost_percent or 0.0)} %",
         )
         data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         untried = "" if change.smallest else "; smaller ones not tried: it takes too long"

@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 from gpusim.files import write_text
 from gpusim.results.evacuation_files import EVACUATION_PNG as EVACUATION
-from gpusim.results.plots import style
 from gpusim.results.run_files import REPORT, SUMMARY
 from gpusim.results.sweeps.answer import OUTCOMES
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run, natural
 from gpusim.results.sweeps.swept import SEED, Value, label, value
+from gpusim.text import format_number
 from gpusim.version import __version__
 
 INDEX = "index.html"
@@ -169,7 +169,7 @@ def _statistics(page: Page) -> str:
 
 
 def _spread(found: tuple[float, float, float], unit: float) -> str:
-    low, middle, high = (style.number(number / unit) for number in found)
+    low, middle, high = (format_number(number / unit) for number in found)
     return middle if low == high else f"{middle} ({low} to {high})"
 
 

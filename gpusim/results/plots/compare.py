@@ -19,6 +19,7 @@ from gpusim.results.plots import style
 from gpusim.results.plots.run import headline, panels, picture
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.timeline import FloatArray, Timeline
+from gpusim.text import decider_name, format_duration, format_number, size_unit, time_unit
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def draw(folders: list[Path], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with picture(path) as figure:
         longest_s = max(1e-3, *(run.summary["total_time_s"] for run in runs))
-        unit, unit_s = style.time_unit(longest_s)
+        unit, unit_s = time_unit(longest_s)
         facts = _facts(runs, skipped)
         axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + len(runs))
         _draw_runs(axes, runs, unit_s)
@@ -87,7 +88,7 @@ def _read(folders: list[Path]) -> tuple[list[_Run], list[str]]:
         except (ResultsError, OSError, ValueError, BadZipFile) as error:
             skipped.append(f"{folder.name}: {error}")
     versions = [
-        style.decider(str(summary["qemu_version"]), str(summary.get("policies", "")))
+        decider_name(str(summary["qemu_version"]), str(summary.get("policies", "")))
         for _, summary, _ in found
     ]
     folders = [folder for folder, _, _ in found]
@@ -135,21 +136,21 @@ def _difference(one: _Run, other: _Run) -> str:
     more_s = first.summary["guest_cpu_lost_s"] - last.summary["guest_cpu_lost_s"]
     if sooner_s == 0:
         return "Both runs end at the same time."
-    cost = f"{style.duration(abs(more_s))} {'more' if more_s > 0 else 'less'} vCPU time"
-    told = f"{first.name} ends {style.duration(sooner_s)} sooner and takes {cost} from the guest"
+    cost = f"{format_duration(abs(more_s))} {'more' if more_s > 0 else 'less'} vCPU time"
+    told = f"{first.name} ends {format_duration(sooner_s)} sooner and takes {cost} from the guest"
     pauses = [run for run in (one, other) if run.summary.get("paused_s")]
     for run in pauses:
-        told += f"; {run.name} was paused for {style.duration(run.summary['paused_s'])} besides"
+        told += f"; {run.name} was paused for {format_duration(run.summary['paused_s'])} besides"
     return f"{told}."
 
 
 def _label(run: _Run) -> str:
     summary = run.summary
-    total = style.duration(summary["total_time_s"])
-    lost = style.duration(summary["guest_cpu_lost_s"])
+    total = format_duration(summary["total_time_s"])
+    lost = format_duration(summary["guest_cpu_lost_s"])
     return (
         f"{run.name}: {_OUTCOMES[summary['verdict']]} {total}, guest CPU lost "
-        f"{style.number(summary['guest_cpu_lost_percent'])} % ({lost} of vCPU time), "
+        f"{format_number(summary['guest_cpu_lost_percent'])} % ({lost} of vCPU time), "
         f"throttle up to {summary['max_throttle_percent']} %"
     )
 
@@ -157,9 +158,9 @@ def _label(run: _Run) -> str:
 def _draw_runs(axes: list[Axes], runs: list[_Run], unit_s: float) -> None:
     throttle = axes[1]
     largest = max(int(run.columns["remaining_bytes"].max()) for run in runs)
-    unit, unit_bytes = style.size_unit(largest)
+    unit, unit_bytes = size_unit(largest)
     held_s = [_held_s(run) for run in runs]
-    held_unit, held_unit_s = style.time_unit(max(float(column.max()) for column in held_s))
+    held_unit, held_unit_s = time_unit(max(float(column.max()) for column in held_s))
     for index, run in enumerate(runs):
         look: dict[str, Any] = {
             "color": style.RUN_COLOURS[index % len(style.RUN_COLOURS)],

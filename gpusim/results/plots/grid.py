@@ -17,6 +17,7 @@ from gpusim.results.plots.run import LOG_RATIO, headline, picture
 from gpusim.results.plots.sweep import even_ticks
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.swept import Axes, Value, label, named, order
+from gpusim.text import format_duration, format_number, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -100,7 +101,7 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
                 if tuple(g.value(key).text for key in grid.panel_keys) == grid.panels[index]
             }
             written = len(xs) * columns <= MAX_WRITTEN
-            unit_s = None if logarithmic else style.time_unit(high)[1]
+            unit_s = None if logarithmic else time_unit(high)[1]
             _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
             _dress(panel, xs, ys, room=12 // columns)
             panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
@@ -116,7 +117,7 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
         bar = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.085, 0.02, 0.785 - titled)))
         unit, ticks = even_ticks(low, high)
         if logarithmic:
-            unit, ticks = "", {tick: style.duration(tick) for tick in style.time_ticks(low, high)}
+            unit, ticks = "", {tick: format_duration(tick) for tick in style.time_ticks(low, high)}
         bar.set_ticks(list(ticks), labels=list(ticks.values()))
         bar.ax.minorticks_off()
         bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
@@ -178,7 +179,7 @@ def _draw_cells(
         if median_s is None:
             text = "/".join(ENDS[end] for end in ends)
         else:  # in the unit of the bar, if that has one
-            text = style.number(median_s / unit_s) if unit_s else style.duration(median_s)
+            text = format_number(median_s / unit_s) if unit_s else format_duration(median_s)
         if median_s is not None and some_stopped:
             text += f"\n{group.share}"
         box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if some_stopped else None

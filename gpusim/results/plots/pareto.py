@@ -19,6 +19,7 @@ from gpusim.results.plots.run import LOG_RATIO, headline, picture
 from gpusim.results.plots.sweep import MARKS, dress_time, series_of
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.swept import Axes, label, named, order
+from gpusim.text import format_duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -155,7 +156,7 @@ def dress_loss(panel: Panel, lost_s: Sequence[float]) -> None:
     panel.set_yscale("symlog", linthresh=low)
     panel.set_ylim(-0.15 * low, 1.5 * high)
     ticks = [0.0, *style.time_ticks(low, 1.5 * high, most=7)]
-    panel.set_yticks(ticks, ["0", *(style.duration(tick) for tick in ticks[1:])])
+    panel.set_yticks(ticks, ["0", *(format_duration(tick) for tick in ticks[1:])])
     panel.set_yticks([], minor=True)
     panel.set_ylabel(f"{name}, log scale")
 

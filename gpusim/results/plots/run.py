@@ -15,12 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpusim.engine.records import Knot, Result, Summary, SyncRecord
+from gpusim.engine.records import Result, Summary, SyncRecord, TimelineSample
 from gpusim.errors import require
 from gpusim.files import whole_file
 from gpusim.results.plots import style
 from gpusim.results.timeline import FloatArray
 from gpusim.results.turning_points import pass_borders, stop_s
+from gpusim.text import (
+    decider_name,
+    format_duration,
+    format_number,
+    rate_unit,
+    size_unit,
+    time_unit,
+)
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -60,7 +68,7 @@ def draw_run(result: Result, path: Path, *, trigger_percent: int | None = None) 
     """
     with picture(path) as figure:
         total_s = max(result.summary.total_time_s, 1e-3)
-        unit, unit_s = style.time_unit(total_s)
+        unit, unit_s = time_unit(total_s)
         lines = _below_headline(result.summary)
         remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(lines))
         _draw_passes([remaining, rates], result, total_s, unit_s)
@@ -128,7 +136,7 @@ def headline(figure: Figure, title: str, lines: list[str]) -> None:
 
 def verdict_sentence(status: str, verdict: str | None, total_s: float) -> str:
     """What happened, in a few words."""
-    after = style.duration(total_s)
+    after = format_duration(total_s)
     if status == "incomplete" or verdict is None:
         return f"Stopped after {after} without an outcome"
     return {
@@ -142,7 +150,7 @@ def verdict_sentence(status: str, verdict: str | None, total_s: float) -> str:
 
 def _title(summary: Summary) -> str:
     outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
-    vm = f"{format_bytes(summary.vm_bytes)} VM, {style.decider(summary.qemu_version, summary.policies)}"
+    vm = f"{format_bytes(summary.vm_bytes)} VM, {decider_name(summary.qemu_version, summary.policies)}"
     return f"{outcome}  \u00b7  {vm}"
 
 
@@ -150,13 +158,13 @@ def facts(summary: Summary) -> list[str]:
     """What a reader wants to know next, in a few words each."""
     told = [f"attempt {summary.attempt}"] if summary.attempt > 1 else []
     if summary.downtime_ms is not None:
-        told.append(f"downtime {style.duration(summary.downtime_ms / 1e3)}")
+        told.append(f"downtime {format_duration(summary.downtime_ms / 1e3)}")
     if summary.paused_s:
-        told.append(f"paused for {style.duration(summary.paused_s)}")
+        told.append(f"paused for {format_duration(summary.paused_s)}")
     if summary.max_throttle_percent:
-        highest = style.duration(summary.time_at_max_throttle_s)
+        highest = format_duration(summary.time_at_max_throttle_s)
         told.append(f"throttle up to {summary.max_throttle_percent} % (for {highest})")
-        told.append(f"guest CPU lost {style.number(summary.guest_cpu_lost_percent)} %")
+        told.append(f"guest CPU lost {format_number(summary.guest_cpu_lost_percent)} %")
     else:
         told.append("never throttled")
     told.append(f"{summary.dirty_sync_count} sync{'' if summary.dirty_sync_count == 1 else 's'}")
@@ -198,13 +206,13 @@ def _draw_passes(panels: list[Axes], result: Result, total_s: float, unit_s: flo
 
 
 def _draw_remaining(axes: Axes, result: Result, unit_s: float) -> None:
-    knots = result.knots
-    largest = max((knot.remaining_bytes for knot in knots), default=0)
-    unit, unit_bytes = style.size_unit(largest)
+    samples = result.samples
+    largest = max((sample.remaining_bytes for sample in samples), default=0)
+    unit, unit_bytes = size_unit(largest)
     few = len(result.syncs) < FEW_SYNCS
     axes.plot(
-        [knot.time_s / unit_s for knot in knots],
-        [knot.remaining_bytes / unit_bytes for knot in knots],
+        [sample.time_s / unit_s for sample in samples],
+        [sample.remaining_bytes / unit_bytes for sample in samples],
         color=style.INK,
         lw=1.6 if few else 1.0,
         alpha=1.0 if few else 0.8,
@@ -279,9 +287,9 @@ def _draw_syncs(axes: Axes, syncs: list[SyncRecord], unit_s: float) -> None:
 
 
 def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> None:
-    knots = result.knots
-    times = [knot.time_s for knot in knots]
-    throttle = [knot.cpu_throttle_percentage for knot in knots]
+    samples = result.samples
+    times = [sample.time_s for sample in samples]
+    throttle = [sample.cpu_throttle_percentage for sample in samples]
     axes.fill_between(
         [time_s / unit_s for time_s in times],
         throttle,
@@ -303,10 +311,10 @@ def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> No
         axes.axvspan(
             since_s / unit_s, until_s / unit_s, color=style.SHADE, lw=0, zorder=0, label=label
         )
-    if len(knots) > 1:
+    if len(samples) > 1:
         borders = [border_s for pause in pauses for border_s in pause]
-        edges = _speed_edges(knots, borders, stop_s(result.summary), total_s)
-        run_s = np.interp(edges, times, [knot.guest_run_s for knot in knots])
+        edges = _speed_edges(samples, borders, stop_s(result.summary), total_s)
+        run_s = np.interp(edges, times, [sample.guest_run_s for sample in samples])
         axes.stairs(
             100 * np.diff(run_s) / np.diff(edges),
             edges / unit_s,
@@ -336,12 +344,12 @@ def _pauses_s(result: Result) -> list[tuple[float, float]]:
 
 
 def _speed_edges(
-    knots: list[Knot], borders_s: list[float], stopped_s: float, total_s: float
+    samples: list[TimelineSample], borders_s: list[float], stopped_s: float, total_s: float
 ) -> FloatArray:
     """Bins of the guest's speed, borders where the throttle changes, at others, and where the VM stops."""
     changes_s = [
         after.time_s
-        for before, after in pairwise(knots)
+        for before, after in pairwise(samples)
         if after.cpu_throttle_percentage != before.cpu_throttle_percentage
     ]
     bin_s = max(total_s / SPEED_BINS, min(SPEED_BIN_S, total_s / 10))
@@ -389,7 +397,7 @@ def _draw_staircases(
 ) -> None:
     largest = float(max(dirty.max(), sent.max(), 1.0))
     smallest = float(min(dirty.max(), sent.max()))
-    unit, unit_rate = style.rate_unit(largest)
+    unit, unit_rate = rate_unit(largest)
     logarithmic = largest > LOG_RATIO * smallest > 0
     dirty, sent = dirty / unit_rate, sent / unit_rate
     times = np.repeat(edges, 2)[1:-1]

@@ -19,6 +19,7 @@ from gpusim.results.plots import style
 from gpusim.results.plots.run import LOG_RATIO, headline, picture
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.swept import Axes, Value, kind_of, label, named, order, quantity
+from gpusim.text import format_duration, format_number, size_unit, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -208,7 +209,7 @@ def _round_ticks(places: list[float], x: _X) -> list[float]:
         step = max(1, math.ceil(len(powers) / MAX_TICKS))
         ticks = [base**power for power in powers[::step]]
         return [tick for tick in ticks if low / 1.01 <= tick <= high * 1.01] or [low, high]
-    unit = style.size_unit(high)[1] if x.kind == "size" else 1.0
+    unit = size_unit(high)[1] if x.kind == "size" else 1.0
     found = MaxNLocator(MAX_TICKS - 1).tick_values(low / unit, high / unit)
     return [float(tick) * unit for tick in found if low <= tick * unit <= high]
 
@@ -297,7 +298,7 @@ def dress_time(axis: Any, times_s: Sequence[float], *, name: str, from_zero: boo
         (axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale)("log")
         set_limits(low / 1.4, high * 1.4)
         ticks = style.time_ticks(low / 1.4, high * 1.4)
-        axis.set_ticks(ticks, [style.duration(tick) for tick in ticks])
+        axis.set_ticks(ticks, [format_duration(tick) for tick in ticks])
         axis.set_ticks([], minor=True)
         axis.set_label_text(f"{name}, log scale")
         return
@@ -313,7 +314,7 @@ def even_ticks(low_s: float, high_s: float) -> tuple[str, dict[float, str]]:
     """Unit and ticks, place -> text, of a linear axis of seconds: round numbers of the unit."""
     from matplotlib.ticker import MaxNLocator
 
-    unit, unit_s = style.time_unit(high_s)
+    unit, unit_s = time_unit(high_s)
     found = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low_s / unit_s, high_s / unit_s)
     inside = [float(t) for t in found if low_s <= t * unit_s * (1 + 1e-9) and t * unit_s <= high_s]
     return unit, {tick * unit_s: f"{tick:g}" for tick in inside}
@@ -353,6 +354,6 @@ def counted(groups: Sequence[Ensemble]) -> str:
         facts.append(f"median and 5 to 95 % of {count} seeds, of those that converged")
         spreads = [(q[2] - q[0]) / q[1] for g in groups if (q := g.quantiles(KEYS[0])) and q[1]]
         if spreads:
-            widest = f"{style.number(100 * max(spreads))} %"
+            widest = f"{format_number(100 * max(spreads))} %"
             facts.append(f"total times spread over at most {widest}")
     return "  \u00b7  ".join(facts)

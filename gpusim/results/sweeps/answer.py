@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from gpusim.results.plots import style
 from gpusim.results.plots.sweep import series_of
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run
 from gpusim.results.sweeps.swept import SEED, Axes, label, named, value
+from gpusim.text import format_duration, format_number
 
 MOST_SERIES = 4  # of which each gets a sentence
 OUTCOMES = {
@@ -94,7 +94,7 @@ def _cost(run: Run) -> tuple[float, float]:
 
 
 def _time(run: Run) -> str:
-    return style.duration(run.number("total_time_s") or 0.0)
+    return format_duration(run.number("total_time_s") or 0.0)
 
 
 def _where(groups: Sequence[Ensemble], axes: Axes) -> list[str]:
@@ -162,8 +162,8 @@ def _loss(run: Run) -> str:
     lost_s, percent = run.number("guest_cpu_lost_s"), run.number("guest_cpu_lost_percent")
     if not lost_s or round(lost_s, 3) == 0:
         return "no vCPU time"
-    share = "" if percent is None else f" ({style.number(percent)} %)"
-    return f"{style.duration(lost_s)} of vCPU time{share}"
+    share = "" if percent is None else f" ({format_number(percent)} %)"
+    return f"{format_duration(lost_s)} of vCPU time{share}"
 
 
 def _with(run: Run, keys: Sequence[str]) -> str:
@@ -242,7 +242,7 @@ def _turn(
 
 
 def _longer(change: float) -> str:
-    return f"{style.number(100 * abs(change))} % {'longer' if change > 0 else 'less'}"
+    return f"{format_number(100 * abs(change))} % {'longer' if change > 0 else 'less'}"
 
 
 def _ratio(pairs: Sequence[tuple[Ensemble, Ensemble]], key: str, more: str, less: str) -> str:
@@ -256,8 +256,8 @@ def _ratio(pairs: Sequence[tuple[Ensemble, Ensemble]], key: str, more: str, less
         if abs(change) < EQUAL:
             return "the same"
         if change > 1:
-            return f"{style.number(1 + change)} times"
-        return f"{style.number(100 * abs(change))} % {more if change > 0 else less}"
+            return f"{format_number(1 + change)} times"
+        return f"{format_number(100 * abs(change))} % {more if change > 0 else less}"
 
     low, middle, high = said(min(changes)), said(median(changes)), said(max(changes))
     return middle if low == high else f"{middle} in the median ({low} to {high})"

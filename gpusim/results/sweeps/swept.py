@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from gpusim.config.plugins import KINDS
 from gpusim.qemu.versions import VERSIONS
-from gpusim.results.plots import style
 from gpusim.results.sweeps.runs import Run
+from gpusim.text import format_duration, format_number, rate_unit, version_name
 from gpusim.units import NS_PER_S, format_bytes, parse_bytes, parse_bytes_per_s, parse_ns
 
 SEED = "seed"
@@ -118,7 +118,7 @@ def value(run: Run, key: str) -> Value:
     if key == FALLBACK and raw in (None, "never"):
         return _no_interval(run, raw)
     if key == VERSION:
-        return Value(style.qemu(str(raw)), None)
+        return Value(version_name(str(raw)), None)
     if isinstance(raw, bool):
         return Value("on" if raw else "off", None)
     if key in POLICIES:
@@ -140,12 +140,12 @@ def _no_interval(run: Run, raw: str | None) -> Value:
         return Value("off", None)
     version = str(run.config.get(VERSION, ""))
     if version not in VERSIONS:
-        return Value(f"{style.qemu(version)}'s own", None)
+        return Value(f"{version_name(version)}'s own", None)
     interval_ns = VERSIONS[version].fallback_sync_interval_ns
     if interval_ns is None:
-        return Value(f"none ({style.qemu(version)}'s own)", None)
+        return Value(f"none ({version_name(version)}'s own)", None)
     interval_s = interval_ns / NS_PER_S
-    return Value(f"{interval_s:g} s ({style.qemu(version)}'s own)", interval_s)
+    return Value(f"{interval_s:g} s ({version_name(version)}'s own)", interval_s)
 
 
 def _parsed(parse: Callable[[Any], float], scale: float = 1.0) -> Callable[[Any], float | None]:
@@ -187,10 +187,10 @@ def quantity(kind: str, number: float) -> str:
     if kind == "size":
         return format_bytes(number)
     if kind == "rate":
-        unit, scale = style.rate_unit(number)
-        return f"{style.number(number / scale)} {unit}"
+        unit, scale = rate_unit(number)
+        return f"{format_number(number / scale)} {unit}"
     if kind == "time":
-        return style.duration(number)
+        return format_duration(number)
     return f"{number:,.6g}" if abs(number) < 1e6 else f"{number / 1e6:,.4g} million"
 
 

@@ -86,21 +86,21 @@ def assert_shares_fit_the_link(result: Evacuation) -> None:
 def assert_bytes_fit_the_link(result: Evacuation) -> None:
     """In any interval, all of them together send no more than the link gives.
 
-    Between two knots the bytes are a straight line; a burst that was cut by one is off by a page.
+    Between two samples the bytes are a straight line; a burst that was cut by one is off by a page.
     """
     times = np.linspace(0, result.summary.total_time_s, 50)
     sent = sum(
         np.interp(
             times,
-            [one.start_s + knot.time_s for knot in one.result.knots],
-            [knot.transferred_bytes for knot in one.result.knots],
+            [one.start_s + sample.time_s for sample in one.result.samples],
+            [sample.transferred_bytes for sample in one.result.samples],
         )
         for one in result.guests
     )
     there = np.array([pace_by(result, time_s) for time_s in times])
     framing = 18 * 20 * np.diff(times) + (2 * PAGE + 18) * len(result.guests)
     fits = np.diff(sent) <= np.diff(there) * (1 + 1e-5) + framing
-    for one in result.guests:  # in its downtime a change bends the line, and there is no knot
+    for one in result.guests:  # in its downtime a change bends the line, and there is no sample
         stop_s = one.end_s - (one.result.summary.downtime_ms or 0) / 1e3
         fits |= (times[1:] >= stop_s) & (times[:-1] <= one.end_s)
     assert fits.all()

@@ -9,8 +9,9 @@ import pytest
 
 from gpusim.errors import ResultsError
 from gpusim.results import write_failure, write_run
-from gpusim.results.plots import compare, style
+from gpusim.results.plots import compare
 from gpusim.results.plots.run import draw_run, verdict_sentence
+from gpusim.text import format_duration, version_name
 from tests.results.runs import RUNS, fake
 
 
@@ -85,9 +86,9 @@ def test_nothing_to_draw_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_durations_for_people(time_s: float, text: str) -> None:
-    assert style.duration(time_s) == text
+    assert format_duration(time_s) == text
 
 
 def test_versions_for_people() -> None:
-    assert style.qemu("qemu_9_2") == "QEMU 9.2"
-    assert style.qemu("custom") == "custom"
+    assert version_name("qemu_9_2") == "QEMU 9.2"
+    assert version_name("custom") == "custom"

@@ -1,4 +1,4 @@
-"""Are the guest's strokes what its writers wrote: every write once, on the page it belongs to?
+"""Are the guest's writes what its writers wrote: every write once, on the page it belongs to?
 
 Random writers are held against one density a page, sequential ones against a loop over their writes.
 """
@@ -21,7 +21,7 @@ from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.run_time import RunTime
 from gpusim.guest.writer import Writer
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, Strokes
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
 from gpusim.units import NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE
 
@@ -45,24 +45,24 @@ def chunk_of(layout: Layout, pages: IntArray) -> IntArray:
     return np.searchsorted(layout.chunk_first, pages, side="right") - 1
 
 
-def assert_well_formed(strokes: Strokes) -> None:
+def assert_well_formed(writes: Writes) -> None:
     """Cells ascend, do not overlap and stay in a chunk; runs stay in a chunk."""
-    assert (strokes.first < strokes.last).all()
-    assert (strokes.first[1:] >= strokes.last[:-1]).all()
-    assert (strokes.mean >= 0).all()
-    assert (strokes.certain_first < strokes.certain_last).all()
+    assert (writes.first < writes.last).all()
+    assert (writes.first[1:] >= writes.last[:-1]).all()
+    assert (writes.mean >= 0).all()
+    assert (writes.certain_first < writes.certain_last).all()
     for first, last in (
-        (strokes.first, strokes.last),
-        (strokes.certain_first, strokes.certain_last),
+        (writes.first, writes.last),
+        (writes.certain_first, writes.certain_last),
     ):
         assert np.array_equal(first >> CHUNK_SHIFT, (last - 1) >> CHUNK_SHIFT)
 
 
-def mean_of_pages(layout: Layout, strokes: Strokes) -> FloatArray:
+def mean_of_pages(layout: Layout, writes: Writes) -> FloatArray:
     """Expected writes of each guest page."""
     mean = np.zeros(layout.pages)
-    firsts, lengths = guest_page(layout, strokes.first), strokes.last - strokes.first
-    for first, length, value in zip(firsts, lengths, strokes.mean, strict=True):
+    firsts, lengths = guest_page(layout, writes.first), writes.last - writes.first
+    for first, length, value in zip(firsts, lengths, writes.mean, strict=True):
         mean[first : first + length] += value
     return mean
 
@@ -107,11 +107,11 @@ def naive_sequential(
     return written
 
 
-def pages_of_runs(layout: Layout, strokes: Strokes) -> list[int]:
+def pages_of_runs(layout: Layout, writes: Writes) -> list[int]:
     pages: list[int] = []
-    firsts = guest_page(layout, strokes.certain_first)
+    firsts = guest_page(layout, writes.certain_first)
     for first, slot, last in zip(
-        firsts.tolist(), strokes.certain_first, strokes.certain_last, strict=True
+        firsts.tolist(), writes.certain_first, writes.certain_last, strict=True
     ):
         pages += range(first, first + int(last - slot))
     return pages
@@ -188,10 +188,10 @@ def test_random_writes_of_each_page(data: st.DataObject) -> None:
     writers = data.draw(random_writers(layout))
     since, until = data.draw(intervals(layout))
     run_time = throttled_run_time()
-    strokes = Guest(layout, writers, run_time).strokes(since, until)
-    assert_well_formed(strokes)
+    writes = Guest(layout, writers, run_time).writes(since, until)
+    assert_well_formed(writes)
     expected = naive_mean(layout, writers, since, until, run_time)
-    assert np.allclose(mean_of_pages(layout, strokes), expected, rtol=FLOAT, atol=FLOAT)
+    assert np.allclose(mean_of_pages(layout, writes), expected, rtol=FLOAT, atol=FLOAT)
 
 
 @given(st.data())
@@ -202,8 +202,8 @@ def test_no_random_write_is_lost(data: st.DataObject) -> None:
     writers = data.draw(random_writers(layout))
     times = np.array(sorted(data.draw(st.tuples(*[st.integers(0, 3 * NS_PER_S)] * 2))))
     run_time = throttled_run_time()
-    strokes = Guest(layout, writers, run_time).strokes(int(times[0]), int(times[1]))
-    total = float((strokes.mean * (strokes.last - strokes.first)).sum())
+    writes = Guest(layout, writers, run_time).writes(int(times[0]), int(times[1]))
+    total = float((writes.mean * (writes.last - writes.first)).sum())
     expected = sum(float(np.diff(w.writes(times, run_time))[0]) for w in writers)
     assert total == pytest.approx(expected, rel=FLOAT, abs=FLOAT)
 
@@ -219,9 +219,9 @@ def test_sequential_runs_are_the_loop_over_writes(data: st.DataObject) -> None:
     sequential = writer(pattern, placement, data.draw(st.integers(0, 400)))
     since, until = data.draw(intervals(layout))
     run_time = throttled_run_time()
-    strokes = Guest(layout, [sequential], run_time).strokes(since, until)
-    assert_well_formed(strokes)
-    found = pages_of_runs(layout, strokes)
+    writes = Guest(layout, [sequential], run_time).writes(since, until)
+    assert_well_formed(writes)
+    found = pages_of_runs(layout, writes)
     assert len(found) == len(set(found)), "a page is in two runs of one interval"
     assert set(found) == naive_sequential(layout, sequential, since, until, run_time)
 
@@ -238,11 +238,11 @@ def test_one_time_for_all_is_the_same_time_for_each(data: st.DataObject) -> None
     guest = Guest(layout, writers, throttled_run_time())
     since, until = sorted(data.draw(st.tuples(*[st.integers(0, 3 * NS_PER_S)] * 2)))
     each = np.ones(layout.chunks, np.int64)
-    one = guest.strokes(since, until)
+    one = guest.writes(since, until)
     for other in (
-        guest.strokes(since * each, until * each),
-        guest.strokes(since, until * each),
-        guest.strokes(since * each, until),
+        guest.writes(since * each, until * each),
+        guest.writes(since, until * each),
+        guest.writes(since * each, until),
     ):
         for name in ("first", "last", "mean"):
             assert np.array_equal(getattr(one, name), getattr(other, name))
@@ -258,8 +258,8 @@ def test_intervals_in_a_row_add_up_to_the_whole(data: st.DataObject) -> None:
     sequential = writer(Sequential(pages, 1, 3), placement, 97)
     guest = Guest(layout, [sequential, *data.draw(random_writers(layout))], throttled_run_time())
     times = sorted(data.draw(st.lists(st.integers(0, 3 * NS_PER_S), min_size=2, max_size=6)))
-    parts = [guest.strokes(a, b) for a, b in pairwise(times)]
-    whole = guest.strokes(times[0], times[-1])
+    parts = [guest.writes(a, b) for a, b in pairwise(times)]
+    whole = guest.writes(times[0], times[-1])
     assert sum(part.mean for part in parts) == pytest.approx(whole.mean, rel=FLOAT, abs=FLOAT)
     pieces = [page for part in parts for page in pages_of_runs(layout, part)]
     assert set(pieces) == set(pages_of_runs(layout, whole))
@@ -270,7 +270,7 @@ def test_sequential_by_hand() -> None:
     layout = Layout([20])
     sequential = writer(Sequential(10, 2, 2), contiguous(5, 10), 4.0)
     guest = Guest(layout, [sequential], RunTime())
-    pages = lambda a, b: sorted(pages_of_runs(layout, guest.strokes(a, b)))  # noqa: E731
+    pages = lambda a, b: sorted(pages_of_runs(layout, guest.writes(a, b)))  # noqa: E731
     assert pages(0, NS_PER_S) == [7, 8, 12, 13]
     assert pages(NS_PER_S, 2 * NS_PER_S) == [5, 9, 10, 14]  # over the end of both shares
     assert pages(0, 500 * NS_PER_MS) == [7, 12]
@@ -280,17 +280,17 @@ def test_sequential_by_hand() -> None:
 
 def test_a_block_of_its_own_gets_its_own_cells() -> None:
     layout = Layout([100, 60])
-    strokes = Guest(layout, [writer(uniform(160), contiguous(0, 160), 16)], RunTime()).strokes(
+    writes = Guest(layout, [writer(uniform(160), contiguous(0, 160), 16)], RunTime()).writes(
         0, NS_PER_S
     )
-    assert strokes.first.tolist() == [0, CHUNK_PAGES]
-    assert strokes.last.tolist() == [100, CHUNK_PAGES + 60]
-    assert strokes.mean == pytest.approx([0.1, 0.1])
+    assert writes.first.tolist() == [0, CHUNK_PAGES]
+    assert writes.last.tolist() == [100, CHUNK_PAGES + 60]
+    assert writes.mean == pytest.approx([0.1, 0.1])
 
 
 def test_an_idle_guest_writes_nothing() -> None:
-    strokes = Guest(Layout([100]), [], RunTime()).strokes(0, NS_PER_S)
-    assert [len(part) for part in vars(strokes).values()] == [0] * 5
+    writes = Guest(Layout([100]), [], RunTime()).writes(0, NS_PER_S)
+    assert [len(part) for part in vars(writes).values()] == [0] * 5
 
 
 def test_lost_work_is_summed_over_writers_and_their_vcpus() -> None:
