@@ -256,7 +256,8 @@ async def _measured(options: argparse.Namespace) -> Profile:
 
 def _answer(options: argparse.Namespace, profile: Profile) -> int:
     from gpusim.files import write_text
-    from gpusim.predict import page
+    from gpusim.predict import terminal
+    from gpusim.predict.document import document
     from gpusim.predict.ensemble import MEMBERS, predicted
     from gpusim.predict.experiment import experiment_yaml
     from gpusim.predict.settings import host_of
@@ -272,11 +273,11 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         told=lambda found: _barred(found, count),
     )
     advice, better = _advised(options, prediction)
-    found = json.dumps(page.document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
+    found = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
         print(found, end="")
     else:
-        print(page.lines(prediction, advice, better))
+        print(terminal.lines(prediction, advice, better))
         if options.json:
             write_text(options.json, found)
     if options.experiment:

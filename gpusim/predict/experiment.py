@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from gpusim.config.compose import composed_config
 from gpusim.config.schema import PATTERNS
-from gpusim.predict import story
+from gpusim.predict import prediction_text
 from gpusim.predict.prediction import Prediction
 from gpusim.results.run_files import EXPERIMENT
 
@@ -47,7 +47,7 @@ def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
     base = composed_config([f"workload=base_{pattern}"])
     keys = _differing(asdict(config), asdict(base))
     keys.pop("plot", None)  # members have none, as nobody would look at them
-    told = f"{story.subject(prediction)}: the middle one of {len(prediction.members)} simulated"
+    told = f"{prediction_text.subject(prediction)}: the middle one of {len(prediction.members)} simulated"
     folder = shlex.quote(str(path.parent.parent))
     text = HEAD.format(where=where, folder=folder, name=path.stem, told=told, pattern=pattern)
     return text + (OmegaConf.to_yaml(OmegaConf.create(keys)) if keys else "")

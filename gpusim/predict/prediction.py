@@ -1,6 +1,6 @@
 """What comes out of a prediction: bands over an ensemble of simulated migrations.
 
-Data alone: ensemble.py makes it, page.py and report.py tell it.
+Data alone: ensemble.py makes it, terminal.py and report.py show it.
 """
 
 from __future__ import annotations

@@ -16,14 +16,15 @@ from pathlib import Path
 from gpusim.config.run_hash import run_hash
 from gpusim.engine.migration import simulate
 from gpusim.files import write_text
-from gpusim.predict import recommended, story
+from gpusim.predict import advice_text, prediction_text
 from gpusim.predict.advise import Advice
+from gpusim.predict.commands import Words
+from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
-from gpusim.predict.figure import draw_prediction
 from gpusim.predict.goal import Better
-from gpusim.predict.page import DOUBTS, document
+from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
-from gpusim.predict.words import Words
+from gpusim.predict.terminal import DOUBTS
 from gpusim.results import begin_run, require_matplotlib, write_run
 from gpusim.results.html.run_page import Foreword, section
 from gpusim.results.run_files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
@@ -86,15 +87,15 @@ def foreword_of(
 ) -> Foreword:
     """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
-    told = f"{story.subject(prediction)}: predicted by gpusim {__version__} from {story.origin(prediction.profile)}."
+    told = f"{prediction_text.subject(prediction)}: predicted by gpusim {__version__} from {prediction_text.origin(prediction.profile)}."
     sections = [
         section("prediction", "Prediction", _verdict(prediction, advice)),
         section("ensemble", "The prediction in one picture", _figure(prediction, picture)),
         section("guest", "The guest that fits", _guest(prediction)),
         *_advice(advice),
         *_better(prediction, better),
-        *_words(recommended.words(prediction, better), better),
-        section("assumptions", "Assumed", _bullets(story.assumptions(prediction))),
+        *_words(advice_text.words(prediction, better), better),
+        section("assumptions", "Assumed", _bullets(prediction_text.assumptions(prediction))),
         section(
             "middle",
             "The middle one",
@@ -105,28 +106,28 @@ def foreword_of(
             ),
         ),
     ]
-    doubtful = story.doubtful(prediction)
-    title = story.title(prediction) + (f" ({doubtful})" if doubtful else "")
+    doubtful = prediction_text.doubtful(prediction)
+    title = prediction_text.title(prediction) + (f" ({doubtful})" if doubtful else "")
     return Foreword(title=title, told=told, sections=tuple(sections))
 
 
 def _verdict(prediction: Prediction, advice: Advice | None) -> str:
-    doubts = story.doubts(prediction)
-    said_first = _paragraphs(story.verdict(prediction))
+    doubts = prediction_text.doubts(prediction)
+    said_first = _paragraphs(prediction_text.verdict(prediction))
     said_first += _paragraphs([f"{DOUBTS}:"] if doubts else []) + _bullets(doubts)
     bands = table(
-        ("Quantity", "Middle", story.BAND),
-        story.rows(prediction),
-        f"Over {story.whose(prediction)}.",
+        ("Quantity", "Middle", prediction_text.BAND),
+        prediction_text.rows(prediction),
+        f"Over {prediction_text.whose(prediction)}.",
     )
-    where = story.where_the_time_goes(prediction)
+    where = prediction_text.where_the_time_goes(prediction)
     said = [f"The middle one's time: {where}."] if where else []
     ways = _ways_out(prediction, advice) if advice is not None else ""
     return said_first + ways + bands + _paragraphs(said) + _throttle(prediction)
 
 
 def _ways_out(prediction: Prediction, advice: Advice) -> str:
-    ways = recommended.ways_out(prediction, advice)
+    ways = advice_text.ways_out(prediction, advice)
     if ways is None:
         return ""
     items = "".join(
@@ -140,11 +141,11 @@ def _ways_out(prediction: Prediction, advice: Advice) -> str:
 
 
 def _throttle(prediction: Prediction) -> str:
-    steps = story.throttle_rows(prediction)
+    steps = prediction_text.throttle_rows(prediction)
     if not steps:
         return _paragraphs(["The guest is never throttled."])
     rows = [(percent, many, row.middle, row.band) for percent, many, row in steps]
-    head = ("Throttle", "Migrations", "First set at", story.BAND)
+    head = ("Throttle", "Migrations", "First set at", prediction_text.BAND)
     return table(head, rows, "When each step of the throttle comes.")
 
 
@@ -153,7 +154,7 @@ def _figure(prediction: Prediction, picture: bytes) -> str:
     text = (
         "Four panels: what is left to send over time in a short, the middle and a long migration; what "
         "became dirty while the guest was measured, and what the fitted guest dirties; when each step of "
-        f"the throttle comes; how the total times lie. {story.title(prediction)}."
+        f"the throttle comes; how the total times lie. {prediction_text.title(prediction)}."
     )
     return (
         '<figure>\n<img width="1200" height="900" '
@@ -166,10 +167,10 @@ def _figure(prediction: Prediction, picture: bytes) -> str:
 
 def _guest(prediction: Prediction) -> str:
     fit, profile = prediction.fit, prediction.profile
-    writers = story.writer_rows(fit, profile.page_bytes)
-    said = story.measured(profile, fit)
+    writers = prediction_text.writer_rows(fit, profile.page_bytes)
+    said = prediction_text.measured(profile, fit)
     if not writers:
-        return _paragraphs([story.UNSEEN, *said])
+        return _paragraphs([prediction_text.UNSEEN, *said])
     head = ("Writes", "Pages", "Page writes", "So often")
     return table(head, writers, "What writes as the profile says.") + _paragraphs(said)
 
@@ -178,21 +179,21 @@ def _advice(advice: Advice | None) -> list[str]:
     if advice is None:
         return []
     limits = table(
-        recommended.LIMITS,
-        recommended.limit_rows(advice),
+        advice_text.LIMITS,
+        advice_text.limit_rows(advice),
         "How far each setting may go before it does not converge.",
     )
-    said = [*recommended.notes(advice), recommended.fallback_sync(advice.typical.fallback_sync)]
+    said = [*advice_text.notes(advice), advice_text.fallback_sync(advice.typical.fallback_sync)]
     return [section("advice", "Advice", limits + _paragraphs(said))]
 
 
 def _better(prediction: Prediction, better: Better | None) -> list[str]:
     if better is None:
         return []
-    rows = recommended.better_rows(prediction, better)
+    rows = advice_text.better_rows(prediction, better)
     whose = "Of the heavy guest." if better.of_heavy else "Of the middle guest."
     found = table(rows[0], rows[1:], whose) if rows else ""
-    body = found + _paragraphs(recommended.better_notes(better))
+    body = found + _paragraphs(advice_text.better_notes(better))
     return [section("better", "Better settings", body)]
 
 

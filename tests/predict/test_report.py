@@ -14,10 +14,10 @@ from gpusim.config.compose import composed_config
 from gpusim.config.run_hash import run_hash
 from gpusim.config.schema import Config, PolicyConfig, TrackingConfig
 from gpusim.engine.migration import simulate
-from gpusim.predict import story
+from gpusim.predict import prediction_text
+from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
-from gpusim.predict.figure import draw_prediction
-from gpusim.predict.page import document
+from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.report import foreword_of, write_report
 from gpusim.results import begin_run, read_summary, whole_run
@@ -68,8 +68,8 @@ def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
     assert all((folder / href).is_file() for href in hrefs)
     assert not page.all("script")
     words = " ".join("".join(page.text).split())
-    assert words.count(story.title(prediction)) >= 2  # the title, the heading
-    assert words.index(story.verdict(prediction)[0]) < words.index("Key figures")
+    assert words.count(prediction_text.title(prediction)) >= 2  # the title, the heading
+    assert words.index(prediction_text.verdict(prediction)[0]) < words.index("Key figures")
     again, summary = simulate(config).summary, read_summary(folder)
     assert (summary["seed"], summary["total_time_s"]) == (again.seed, again.total_time_s)
 

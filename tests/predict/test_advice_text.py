@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from gpusim.engine.records import Alternative
-from gpusim.predict import recommended
-from gpusim.predict.page import document, lines
+from gpusim.predict import advice_text
+from gpusim.predict.document import document
 from gpusim.predict.report import foreword_of
+from gpusim.predict.terminal import lines
 from tests.predict import advised, predictions
 
 
 def test_limits_of_the_middle_guest_beside_those_of_the_heavy_one() -> None:
-    rows = recommended.limit_rows(advised.advice(advised.converging(), advised.stuck()))
+    rows = advice_text.limit_rows(advised.advice(advised.converging(), advised.stuck()))
     assert rows == [
         (
             "Smallest bandwidth",
@@ -31,24 +32,24 @@ def test_limits_of_the_middle_guest_beside_those_of_the_heavy_one() -> None:
 
 
 def test_a_value_that_time_did_not_suffice_for_is_marked() -> None:
-    assert recommended.FOOTNOTE in recommended.notes(advised.advice())
-    assert recommended.notes(advised.advice(advised.stuck())) == [
+    assert advice_text.FOOTNOTE in advice_text.notes(advised.advice())
+    assert advice_text.notes(advised.advice(advised.stuck())) == [
         "14Gbit/s wants migration.multifd_channels=2: fewer threads do not send so fast."
     ]
     nothing = advised.advice(advised.GuestAdvice(now=None))
-    assert "Time was up before" in " ".join(recommended.notes(nothing))
-    assert recommended.limit_rows(nothing) == []
+    assert "Time was up before" in " ".join(advice_text.notes(nothing))
+    assert advice_text.limit_rows(nothing) == []
 
 
 def test_what_converges_beyond_a_limit_is_told() -> None:
     odd = replace(advised.stuck().limits[0], too_hard="13Gbit/s", exceptions=("11Gbit/s",))
-    said = recommended.notes(advised.advice(advised.stuck(limits=(odd,))))
+    said = advice_text.notes(advised.advice(advised.stuck(limits=(odd,))))
     assert "13Gbit/s does not converge, though 11Gbit/s does." in said
 
 
 def test_ways_out_of_nineteen_in_twenty_else_of_the_middle_one() -> None:
     stuck = predictions.prediction(0, 20)
-    both = recommended.ways_out(stuck, advised.advice(advised.stuck()))
+    both = advice_text.ways_out(stuck, advised.advice(advised.stuck()))
     assert both is not None
     assert both.head == "What would make it converge, for the heavy guest, each alone:"
     assert [way.said for way in both.found] == [
@@ -61,11 +62,11 @@ def test_ways_out_of_nineteen_in_twenty_else_of_the_middle_one() -> None:
     assert both.found[0].tools == "libvirt and OpenStack Nova can set it; KubeVirt cannot"
     assert both.found[1][1:] == ((), "")
     hopeless = advised.stuck(limits=(), ways_out=())
-    middle = recommended.ways_out(stuck, advised.advice(advised.stuck(), hopeless))
+    middle = advice_text.ways_out(stuck, advised.advice(advised.stuck(), hopeless))
     assert middle is not None and "for the middle guest" in middle.head and middle.found
-    nothing = recommended.ways_out(stuck, advised.advice(hopeless))
+    nothing = advice_text.ways_out(stuck, advised.advice(hopeless))
     assert nothing == ("No single change that was tried makes it converge.", ())
-    assert recommended.ways_out(stuck, advised.advice()) is None
+    assert advice_text.ways_out(stuck, advised.advice()) is None
 
 
 def test_a_way_out_in_the_words_of_the_tools() -> None:
@@ -74,7 +75,7 @@ def test_a_way_out_in_the_words_of_the_tools() -> None:
         advised.limit("max_cpu_throttle", "20", "10"),
     )
     guest = advised.stuck(limits=limits, ways_out=())
-    ways = recommended.ways_out(predictions.prediction(0, 20), advised.advice(guest))
+    ways = advice_text.ways_out(predictions.prediction(0, 20), advised.advice(guest))
     assert ways is not None
     assert [way.lines for way in ways.found] == [
         ("migrate_set_parameter downtime-limit 900",),
@@ -95,7 +96,7 @@ def test_auto_converge_is_told_as_one_way_out() -> None:
         ((), ["migration.max_cpu_throttle=20 with " + on]),
     ):
         guest = advised.stuck(limits=limits, ways_out=ways_out)
-        ways = recommended.ways_out(predictions.prediction(0, 20), advised.advice(guest))
+        ways = advice_text.ways_out(predictions.prediction(0, 20), advised.advice(guest))
         assert ways is not None and [way.said.split(" (")[0] for way in ways.found] == said
 
 
@@ -103,28 +104,28 @@ def test_what_is_not_finished_is_no_result() -> None:
     """None is not found yet; else it lies between what was tried."""
     none = advised.limit("downtime_limit", None, "300", finished=False)
     between = advised.limit("dirty_rate", "1.2x", "1x", too_hard="2x", finished=False)
-    rows = recommended.limit_rows(advised.advice(advised.converging(limits=(none, between))))
+    rows = advice_text.limit_rows(advised.advice(advised.converging(limits=(none, between))))
     assert [row[2] for row in rows] == ["1.2x to 2x *", "not found yet *"]
 
 
 def test_a_way_out_that_time_did_not_suffice_for_is_told() -> None:
     untried = Alternative(key="migration.auto_converge", value="true", outcome="not_tried")
-    notes = recommended.notes(advised.advice(advised.stuck(ways_out=(untried,))))
+    notes = advice_text.notes(advised.advice(advised.stuck(ways_out=(untried,))))
     assert "Time was up before migration.auto_converge=true had been tried." in notes
 
 
 def test_what_the_fallback_sync_brings() -> None:
     sync = advised.converging().fallback_sync
     assert sync is not None
-    assert recommended.fallback_sync(sync) == (
+    assert advice_text.fallback_sync(sync) == (
         "With QEMU's fallback sync (as it is): 90 s, throttle 50 %, guest CPU lost 12.5 %; without "
         "it: does not converge."
     )
-    assert "changes nothing here" in recommended.fallback_sync(
+    assert "changes nothing here" in advice_text.fallback_sync(
         replace(sync, without_it=advised.CONVERGES)
     )
-    assert recommended.fallback_sync(None) == ""
-    assert recommended.fallback_sync(replace(sync, without_it=None)) == ""
+    assert advice_text.fallback_sync(None) == ""
+    assert advice_text.fallback_sync(replace(sync, without_it=None)) == ""
 
 
 def test_the_page_has_all_of_it() -> None:
@@ -140,58 +141,58 @@ def test_the_page_has_all_of_it() -> None:
 
 def test_better_settings_beside_those_that_are_set() -> None:
     prediction = predictions.prediction()
-    rows = recommended.better_rows(prediction, advised.better(deadline_s=1200.0))
+    rows = advice_text.better_rows(prediction, advised.better(deadline_s=1200.0))
     assert rows[:4] == [
         ("Fastest within 20 min", "as set", "better"),
         ("cpu_throttle_initial", "20", "50"),
         ("cpu_throttle_increment", "10", "25"),
         ("Total time", "2 min", "90 s"),
     ]
-    assert recommended.better_notes(advised.better()) == [
+    assert advice_text.better_notes(advised.better()) == [
         "25 % less of the total time, of the middle guest. Best of 64 runs.",
-        recommended.NO_TIMEOUTS,
+        advice_text.NO_TIMEOUTS,
     ]
-    words = recommended.words(prediction, advised.better())
+    words = advice_text.words(prediction, advised.better())
     assert "migrate_set_parameter cpu-throttle-initial 50" in words["QEMU, HMP"].lines
     assert not any("timeout" in line for line in words["OpenStack Nova"].lines)
-    stuck = recommended.words(predictions.prediction(0, 20), advised.better())
+    stuck = advice_text.words(predictions.prediction(0, 20), advised.better())
     assert "--auto-converge-initial 50" in stuck["libvirt"].lines[1]
 
 
 def test_what_a_search_did_not_find_is_said() -> None:
     nothing = advised.better(settings={}, outcome=None, gain=None, finished=False)
-    assert recommended.better_rows(predictions.prediction(), nothing) == []
-    assert recommended.better_notes(nothing) == [
+    assert advice_text.better_rows(predictions.prediction(), nothing) == []
+    assert advice_text.better_notes(nothing) == [
         "Fastest: nothing better than what is set in 64 runs. Time was up before all had been tried."
     ]
-    hopeless, _ = recommended.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
+    hopeless, _ = advice_text.better_notes(advised.better(now=advised.DOES_NOT, gain=None))
     assert hopeless == "As it is set it does not converge. Best of 64 runs, of the middle guest."
-    (late,) = recommended.better_notes(advised.better(now=None))
+    (late,) = advice_text.better_notes(advised.better(now=None))
     assert late.startswith("Time was up")
 
 
 def test_what_the_time_limit_ended_is_not_said_never_to_converge() -> None:
     ended = replace(advised.DOES_NOT, verdict="time_limit", total_time_s=86_400.0)
-    assert recommended.outcome(ended) == "not over within 24 h"
-    assert recommended.outcome(advised.DOES_NOT) == "does not converge"
+    assert advice_text.outcome(ended) == "not over within 24 h"
+    assert advice_text.outcome(advised.DOES_NOT) == "does not converge"
 
 
 def test_settings_with_which_nothing_converges_are_not_said_to_serve() -> None:
     nothing = advised.better(settings={}, outcome=None, gain=None, now=advised.DOES_NOT)
-    assert recommended.better_notes(nothing) == ["None of 64 settings makes it converge."]
+    assert advice_text.better_notes(nothing) == ["None of 64 settings makes it converge."]
 
 
 def test_a_deadline_that_nothing_keeps_is_not_said_to_be_kept() -> None:
     nothing = {"settings": {}, "outcome": None, "gain": None, "of_heavy": True}
     slow = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
-    (said,) = recommended.better_notes(advised.better(**nothing, now=slow, deadline_s=60.0))
+    (said,) = advice_text.better_notes(advised.better(**nothing, now=slow, deadline_s=60.0))
     assert said.startswith(
         "None of 64 settings is over within 60 s: the first pass alone, which no"
     )
     assert "As set: 5 min" in said
-    (said,) = recommended.better_notes(advised.better(**nothing, now=slow, deadline_s=250.0))
+    (said,) = advice_text.better_notes(advised.better(**nothing, now=slow, deadline_s=250.0))
     assert said.startswith("None of 64 settings is over within 4.17 min. As set")
-    (said,) = recommended.better_notes(advised.better(**nothing, now=slow, deadline_s=400.0))
+    (said,) = advice_text.better_notes(advised.better(**nothing, now=slow, deadline_s=400.0))
     assert "nothing better than what is set" in said
 
 
@@ -207,7 +208,7 @@ def test_what_was_found_for_one_guest_is_held_against_a_harder_one(
     heavy: Any, deadline_s: float | None, words: str
 ) -> None:
     found = advised.better(heavy=heavy, heavy_now=advised.CONVERGES, deadline_s=deadline_s)
-    assert recommended.better_notes(found)[1].startswith(words)
+    assert advice_text.better_notes(found)[1].startswith(words)
 
 
 def test_both_pages_show_better_settings() -> None:
@@ -224,7 +225,7 @@ def test_both_pages_show_better_settings() -> None:
 
 def test_a_timeout_is_not_shorter_than_what_nineteen_in_twenty_take() -> None:
     """Of 100 the 95 that converge do in 101 to 195 s: 5 % of those are a tenth of all."""
-    nova = recommended.words(predictions.prediction(95, 100), None)["OpenStack Nova"].lines
+    nova = advice_text.words(predictions.prediction(95, 100), None)["OpenStack Nova"].lines
     timeout = next(int(one.split()[-1]) for one in nova if "completion_timeout" in one)
     assert timeout * 2 >= 195  # Nova's least are 2 GiB
 

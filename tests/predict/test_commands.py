@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from gpusim import Config, LinkConfig, MigrationConfig, TrackingConfig, VmConfig, WriterConfig
-from gpusim.predict.words import Words, in_words
+from gpusim.predict.commands import Words, in_words
 
 MIB, GIB = 2**20, 2**30
 

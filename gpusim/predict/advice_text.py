@@ -1,6 +1,6 @@
 """What advice says, in sentences and cells: for the terminal's page and the report's alike.
 
-Owns the words; what to try is advise.py's, and what a setting is called elsewhere words.py's.
+Owns the words; what to try is advise.py's, and what a setting is called elsewhere commands.py's.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import yaml
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
 from gpusim.explore.alternatives import Change
-from gpusim.predict import story
+from gpusim.predict import prediction_text
 from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit, Name
+from gpusim.predict.commands import Words, in_words
 from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Prediction
-from gpusim.predict.words import Words, in_words
 from gpusim.text import format_duration
 
 NAMES: dict[
@@ -53,7 +53,7 @@ def limit_rows(advice: Advice) -> list[tuple[str, str, str, str]]:
     for name, (told, unit, _) in NAMES.items():
         known = typical.get(name) or heavy.get(name)
         if known is not None:
-            now = story.bandwidth(known.now) if name == "bandwidth" else known.now + unit
+            now = prediction_text.bandwidth(known.now) if name == "bandwidth" else known.now + unit
             middle, most = typical.get(name), heavy.get(name)
             rows.append((told, now, _cell(middle), _cell(most)))
     return rows
@@ -224,7 +224,7 @@ def fallback_sync(found: FallbackSync | None) -> str:
 
 
 def _side(summary: Summary) -> str:
-    lost = f", guest CPU lost {story.percent(summary.guest_cpu_lost_percent)}"
+    lost = f", guest CPU lost {prediction_text.percent(summary.guest_cpu_lost_percent)}"
     return outcome(summary) + (lost if summary.verdict == "converged" else "")
 
 
@@ -237,7 +237,7 @@ def better_rows(prediction: Prediction, found: Better) -> list[tuple[str, str, s
     migration = prediction.middle.config.migration
     for key, value in found.settings.items():
         rows.append((key, _plain(getattr(migration, key)), _plain(value)))
-    for name, field, told in story.QUANTITIES:
+    for name, field, told in prediction_text.QUANTITIES:
         now, then = (_cell_of(side, field, told) for side in (found.now, found.outcome))
         rows.append((name, now, then))
     return rows
@@ -263,7 +263,7 @@ def better_notes(found: Better) -> list[str]:
     else:
         of_what = "total time" if found.goal == "fastest" else "guest's loss"
         said = (
-            f"{story.percent(100 * found.gain)} less of the {of_what}, of the {guest}. "
+            f"{prediction_text.percent(100 * found.gain)} less of the {of_what}, of the {guest}. "
             f"Best of {found.runs} runs."
         )
     return [

@@ -14,9 +14,10 @@ import pytest
 
 from gpusim.fit.fit import fitted
 from gpusim.formats.profile import Measurement
-from gpusim.predict import story
-from gpusim.predict.page import BANDS, WIDTH, document, lines
+from gpusim.predict import prediction_text
+from gpusim.predict.document import BANDS, document
 from gpusim.predict.prediction import Band, Prediction, band
+from gpusim.predict.terminal import WIDTH, lines
 from gpusim.text import format_duration
 from tests.predict import predictions
 
@@ -58,7 +59,7 @@ def test_the_verdict_and_how_probable_it_is(did: int, count: int, said: str) -> 
 
 def test_the_headline_tells_what_the_guest_loses() -> None:
     found = predictions.prediction(members=predictions.members(1, 1, guest_cpu_lost_percent=46.0))
-    assert story.title(found) == "Converges in 101 s; the guest loses 46 % of its CPU"
+    assert prediction_text.title(found) == "Converges in 101 s; the guest loses 46 % of its CPU"
 
 
 def test_what_is_only_too_slow_is_not_said_not_to_converge() -> None:
@@ -66,15 +67,21 @@ def test_what_is_only_too_slow_is_not_said_not_to_converge() -> None:
         replace(one, summary=replace(one.summary, verdict="time_limit", total_time_s=86400.0))
         for one in predictions.members(0, 5)
     ]
-    assert story.title(predictions.prediction(members=tuple(late))) == "Is not over within 24 h"
+    assert (
+        prediction_text.title(predictions.prediction(members=tuple(late)))
+        == "Is not over within 24 h"
+    )
     some = (*predictions.members(2, 2), *late)
-    assert story.title(predictions.prediction(members=some)) == "Probably is not over within 24 h"
+    assert (
+        prediction_text.title(predictions.prediction(members=some))
+        == "Probably is not over within 24 h"
+    )
 
 
 def test_which_qemu_decides() -> None:
     def first(**fields: Any) -> str:
         known = predictions.profile(**fields)
-        return story.subject(predictions.prediction(profile=known)).split(", ")[2]
+        return prediction_text.subject(predictions.prediction(profile=known)).split(", ")[2]
 
     assert first() == "QEMU 9.2"
     assert first(qemu=(10, 0, 2)) == "QEMU 10.0.2 (decides as 9.2)"
@@ -83,15 +90,17 @@ def test_which_qemu_decides() -> None:
 
 
 def test_bandwidths_are_told_in_bits_unless_typed_otherwise() -> None:
-    said = [story.bandwidth(value) for value in (62_914_560, "62914560", 1.25e9, "25Gbit/s")]
+    said = [
+        prediction_text.bandwidth(value) for value in (62_914_560, "62914560", 1.25e9, "25Gbit/s")
+    ]
     assert said == ["503Mbit/s", "503Mbit/s", "10Gbit/s", "25Gbit/s"]
 
 
 def test_how_steady_a_guest_is_takes_a_repeat_to_see() -> None:
     repeated, fit = predictions.profile(), predictions.fit()
-    assert "from one repeat to the next" in " ".join(story.measured(repeated, fit))
+    assert "from one repeat to the next" in " ".join(prediction_text.measured(repeated, fit))
     once = predictions.profile(measurements=repeated.measurements[::2])
-    assert "Nothing was measured twice" in " ".join(story.measured(once, fit))
+    assert "Nothing was measured twice" in " ".join(prediction_text.measured(once, fit))
 
 
 def test_reasons_of_the_middle_one_and_of_those_that_end_otherwise() -> None:
@@ -190,7 +199,7 @@ def test_an_untrustworthy_profile_is_named_so(rates: tuple[float, ...], short: s
     periods = ((0.1, 1.0, 10.0), rates)
     measured = tuple(Measurement(seconds=s, dirty_rate=r) for s, r in zip(*periods, strict=True))
     profile = predictions.profile(measurements=measured, memory_bytes=2**30)
-    told = story.doubtful(predictions.prediction(profile=profile, fit=fitted(profile)))
+    told = prediction_text.doubtful(predictions.prediction(profile=profile, fit=fitted(profile)))
     assert short in told and bool(told) == bool(short)
 
 
@@ -275,5 +284,8 @@ def test_a_band_of_durations_has_one_unit(
     values: tuple[float, float, float], told: tuple[str, str]
 ) -> None:
     assert (
-        story._told(Band(low=values[0], middle=values[1], high=values[2]), format_duration) == told
+        prediction_text._told(
+            Band(low=values[0], middle=values[1], high=values[2]), format_duration
+        )
+        == told
     )

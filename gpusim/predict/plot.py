@@ -16,7 +16,7 @@ import numpy as np
 from gpusim.engine.records import Result
 from gpusim.fit.evidence import Evidence, Mixture, evidence
 from gpusim.fit.fit import Fit
-from gpusim.predict import story
+from gpusim.predict import prediction_text
 from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
 from gpusim.results.plots.run import LINE_CHARACTERS, headline, legend, picture
@@ -60,10 +60,10 @@ def draw_prediction(
     with picture(path) as figure:
         grid = {"width_ratios": WIDTHS, "height_ratios": HEIGHTS, "hspace": 0.3, "wspace": 0.2}
         ((remaining, curve), (throttle, totals)) = figure.subplots(2, 2, gridspec_kw=grid)
-        said = story.verdict(prediction)[1:]
-        title, _, loss = story.title(prediction).partition("; ")
-        lines = ["; ".join(one for one in (story.subject(prediction), loss) if one)]
-        if doubtful := story.doubtful(prediction):
+        said = prediction_text.verdict(prediction)[1:]
+        title, _, loss = prediction_text.title(prediction).partition("; ")
+        lines = ["; ".join(one for one in (prediction_text.subject(prediction), loss) if one)]
+        if doubtful := prediction_text.doubtful(prediction):
             lines.insert(0, doubtful.capitalize())
         lines += [row for one in said for row in textwrap.wrap(one, LINE_CHARACTERS)][:3]
         top = style.PANELS_TOP - style.ROW * len(lines)

@@ -1,0 +1,114 @@
+"""A prediction as JSON: the keys of `--json` and of prediction.json, which docs/predict.md describes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from gpusim.fit.fit import Fit
+from gpusim.formats.profile import Profile
+from gpusim.predict import advice_text, prediction_text
+from gpusim.predict.advise import Advice
+from gpusim.predict.goal import Better
+from gpusim.predict.prediction import Member, Prediction
+from gpusim.version import __version__
+
+FORMAT = 1
+BANDS = (  # fields of Summary, under their own names
+    "total_time_s",
+    "first_pass_s",
+    "downtime_ms",
+    "transferred_bytes",
+    "max_throttle_percent",
+    "time_at_max_throttle_s",
+    "guest_cpu_lost_percent",
+    "guest_cpu_lost_s",
+    "longest_vcpu_stall_ms",
+    "dirty_sync_count",
+    "fallback_sync_count",
+)
+
+
+def document(
+    prediction: Prediction, advice: Advice | None = None, better: Better | None = None
+) -> dict[str, Any]:
+    """The same for programs: docs/predict.md tells each key. JSON knows it: no NaN, no infinity."""
+    fit, profile = prediction.fit, prediction.profile
+    found: dict[str, Any] = {
+        "prediction": FORMAT,
+        "gpusim_version": __version__,
+        "converges": prediction.converges,
+        "probability": prediction.probability,
+        "verdict": prediction_text.verdict(prediction),
+        "members": [_member(one) for one in prediction.members],
+        **{name: prediction.band(name) for name in BANDS},
+        "throttle": prediction.throttle_steps(),
+        "vm": _vm(profile),
+        "guest": _fitted(fit, profile),
+        "doubts_and_assumptions": [
+            *prediction_text.doubts(prediction),
+            *prediction_text.assumptions(prediction),
+        ],
+        "config": prediction.middle.config,
+        "in_words": advice_text.words(prediction, better),
+        "advice": advice,
+        "better": better,
+    }
+    plain: dict[str, Any] = _plain(found)
+    return plain
+
+
+def _member(member: Member) -> dict[str, Any]:
+    summary = member.summary
+    return {
+        "seed": member.config.seed,
+        "converges": member.converges,
+        "verdict": summary.verdict,
+        "reason": summary.reason,
+        **{name: getattr(summary, name) for name in BANDS},
+        "throttle_s": {str(percent): time_s for percent, time_s in member.throttle_s.items()},
+    }
+
+
+def _vm(profile: Profile) -> dict[str, Any]:
+    return {
+        "source": profile.source,
+        "memory_bytes": profile.memory_bytes,
+        "page_bytes": profile.page_bytes,
+        "vcpus": profile.vcpus,
+        "zero_share": profile.zero_share,
+    }
+
+
+def _fitted(fit: Fit, profile: Profile) -> dict[str, Any]:
+    return {
+        "writers": [
+            {
+                "kind": writer.kind,
+                "bytes": round(writer.pages * profile.page_bytes),
+                "page_writes_per_s": writer.page_writes_per_s,
+                "writes_per_s_to_each_page": writer.rate,
+            }
+            for writer in fit.writers
+        ],
+        "residuals_in_deviations": fit.residuals,
+        "chi_square": fit.chi_square,
+        "speed_drift_share": fit.drift,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Data classes as mappings, arrays as lists; what is no finite number as null, as JSON has it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
