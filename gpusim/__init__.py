@@ -25,8 +25,8 @@ from gpusim.config.schema import (
     WriterConfig,
     ZipfConfig,
 )
+from gpusim.engine.attempts import simulate
 from gpusim.engine.evacuation import evacuate
-from gpusim.engine.migration import simulate
 from gpusim.engine.records import (
     Attempt,
     EvacuatedGuest,

@@ -22,7 +22,7 @@ import numpy as np
 from gpusim.cli.validate import plan, run
 from gpusim.config.compose import composed_config
 from gpusim.config.schema import Config
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Result
 from gpusim.explore.parallel import spread
 from gpusim.formats.quantities import Quantities, measured, simulated

@@ -35,7 +35,7 @@ from gpusim.config.schema import (
     VmConfig,
     WriterConfig,
 )
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.files import can_be_written, write_text
 from gpusim.layout import CHUNK_PAGES, Layout, Writes
 from gpusim.pages import backends

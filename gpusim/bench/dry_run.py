@@ -77,7 +77,7 @@ def _dry(overrides: list[str]) -> Side:
 
 def _real(overrides: list[str]) -> Side:
     from gpusim.config.compose import composed_config
-    from gpusim.engine.migration import simulate
+    from gpusim.engine.attempts import simulate
 
     summary = simulate(composed_config(overrides)).summary
     return Side(summary.simulated_looks, summary.total_time_s, summary.wall_time_s)

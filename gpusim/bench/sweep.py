@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gpusim.config.schema import Config, LinkConfig, VmConfig, WriterConfig
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.results import begin_run, write_run
 
 ENGINES = {

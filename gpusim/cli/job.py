@@ -23,8 +23,8 @@ from tqdm import tqdm
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import attempts_of, resolve
 from gpusim.config.schema import Config
+from gpusim.engine.attempts import simulate
 from gpusim.engine.evacuation import Host
-from gpusim.engine.migration import simulate
 from gpusim.engine.records import (
     EvacuationProgress,
     EvacuationSummary,

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from gpusim.cli import published
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.errors import ConfigError
 from gpusim.explore.parallel import spread
 from gpusim.files import can_be_written, write_text

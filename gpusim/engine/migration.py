@@ -18,13 +18,10 @@ from typing import Literal
 
 import numpy as np
 
-from gpusim.config.checks import reject
-from gpusim.config.scenario import Scenario, attempts_of, parameters_of, resolve
+from gpusim.config.scenario import Scenario, parameters_of
 from gpusim.config.schedule import Action, ordered
-from gpusim.config.schema import Config
 from gpusim.engine.clock import Clock, Timer
 from gpusim.engine.records import (
-    Attempt,
     Event,
     Observer,
     Progress,
@@ -54,45 +51,6 @@ from gpusim.version import __version__
 # Of timers due together the sync comes first, and what management does comes last.
 SYNC_TIMER, THROTTLE_TICK, MANAGEMENT = 0, 1, 2
 SAMPLE_EVERY_NS = NS_PER_S
-AFTERWARDS_NS = 60 * NS_PER_S  # for which the process is watched when no attempt is left
-
-
-def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = False) -> Result:
-    """Simulate one live migration, or attempt after attempt in one QEMU process until one converges.
-
-    Args:
-        config: what to simulate.
-        observe: called with the progress, at most once a simulated second.
-        ticked: run every throttle slice as a timer of its own; same result, for tests.
-
-    Returns:
-        summary, syncs, events and the samples of the timeline, of the last attempt; and the attempts
-        before it. `syncs` and `events` depend on config and seed alone.
-
-    Raises:
-        ConfigError: a value that cannot be simulated; before any bitmap is allocated.
-        MemoryError: the bitmaps do not fit after all.
-    """
-    if config.evacuation is not None:
-        reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
-    resolve(config)  # all attempts, before the first is made
-    attempts, process, before = attempts_of(config), Process(), list[Attempt]()
-    for number, (_, own) in enumerate(attempts, start=1):
-        migration = Migration(resolve(own), observe, ticked, process)
-        try:
-            result = migration.run()
-        finally:
-            migration.pages.close()
-        later = attempts[number:]
-        idle_ns, following = later[0] if later else (AFTERWARDS_NS, own)
-        resets = bool(config.attempts) and config.attempts[number - 1].resets_capabilities
-        auto_converge = following.migration.auto_converge and not resets
-        result = migration.afterwards(result, idle_ns, auto_converge)
-        result = replace(result, summary=replace(result.summary, attempt=number), before=before)
-        if not later or result.summary.verdict not in ("cancelled", "not_converged", "time_limit"):
-            break
-        before = [*before, Attempt(config=own, result=replace(result, before=[]))]
-    return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,24 +189,6 @@ class Migration:
         self.pages.start()
         self._sync("setup")
         self._event("migrate_set_state", at_ns=self.bql_free_ns, new_state="active")
-
-    def afterwards(self, result: Result, idle_ns: int, auto_converge: bool) -> Result:
-        """Let the process live on without a migration, which a timer that was left armed may end."""
-        if result.summary.verdict != "cancelled":
-            self.sync_timer_rule.stop()
-            self.process.sync_timer_left_ns = None
-            return result
-        aborts_ns = self.process.idle(self.sync_timer_rule, idle_ns, auto_converge)
-        if aborts_ns is None:
-            return result
-        at_s, later_s = (self.clock.now_ns + aborts_ns) / NS_PER_S, aborts_ns / NS_PER_S
-        reason = (
-            f"{result.summary.reason}; {later_s:.1f} s later QEMU aborted, and the VM was lost: its sync "
-            "timer, left armed, asked for a sync without a migration (assert(ram_state))"
-        )
-        events = [*result.events, Event(time_s=at_s, event="abort", arguments={})]
-        summary = replace(result.summary, verdict="aborted", reason=reason)
-        return replace(result, summary=summary, events=events)
 
     def _turn(self) -> bool:
         """A turn of the main loop at which the estimate is low. True: ready to switch over."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
+from gpusim.engine.expected_run import expected_run
 from gpusim.engine.records import Alternative, Summary
 from gpusim.errors import ConfigError
 from gpusim.explore.bisection import Ladder
-from gpusim.explore.dry_run import expected_run
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S
 

@@ -16,7 +16,7 @@ import numpy as np
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.engine.evacuation import Host
-from gpusim.engine.migration import Migration
+from gpusim.engine.expected_run import expected_run
 from gpusim.engine.records import Summary
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT
 from gpusim.pages import backends
@@ -30,7 +30,6 @@ LONGEST_NS = 20 * NS_PER_S  # of looking ahead
 ROOM = 2048  # chunks, if the VM has them, that samples are drawn in: more than a cache holds
 SAMPLE = {"cupy": 2048}  # chunks drawn of a look; a GPU wants many at a time
 SAMPLE_ON_CPU = 128
-FEWEST_SAMPLED = 3  # one each of a look's beginning, middle and end: where nothing shall be timed
 
 
 def plan(config: Config) -> str:
@@ -139,27 +138,6 @@ def _counted(count: int, noun: str) -> str:
 def _rounded(seconds: float) -> str:
     """Two figures: an estimate is not better than that."""
     return f"{float(f'{seconds:.2g}'):g}"
-
-
-def expected_run(
-    scenario: Scenario, wall_limit_ns: int, sample_chunks: int = FEWEST_SAMPLED
-) -> tuple[Summary, ExpectedKernels]:
-    """Run a scenario over expected shares instead of bitmaps: it decides as a run does but for chance.
-
-    Args:
-        scenario: of the run.
-        wall_limit_ns: of looking ahead; a run that takes longer is `incomplete`.
-        sample_chunks: chunks of some looks to keep, for timing.
-
-    Returns:
-        a summary as of a run, and the kernels with what they kept.
-    """
-    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=wall_limit_ns)
-    migration = Migration(ahead, None, ticked=False)
-    expected = migration.pages.kernels
-    assert isinstance(expected, ExpectedKernels)
-    expected.sample_chunks = sample_chunks
-    return migration.run().summary, expected
 
 
 def expectation(scenario: Scenario) -> tuple[Summary, float, float]:

@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from gpusim.config.schema import Config
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Result
 
 Item = TypeVar("Item")

@@ -14,7 +14,7 @@ from typing import Any
 
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.explore.dry_run import sending
 from gpusim.explore.workers import in_turn
 from gpusim.fit.fit import Fit, WriterEstimate, fitted, resampled

@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 
 from gpusim.config.run_hash import run_hash
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.files import write_text
 from gpusim.predict import advice_text, prediction_text
 from gpusim.predict.advise import Advice

@@ -15,7 +15,7 @@ import numpy as np
 from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.explore.parallel import spread
 from gpusim.published.tables import FittedValue, Row, Table
 

@@ -13,7 +13,7 @@ import pytest
 from gpusim.config.compose import composed_config
 from gpusim.config.run_hash import run_hash
 from gpusim.config.schema import Config, PolicyConfig, TrackingConfig
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.predict import prediction_text
 from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.formats.quantities import measured, simulated
 from gpusim.formats.recording import read_document
 from gpusim.monitor.qmp import Monitor

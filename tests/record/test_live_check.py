@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.cli import record as cli
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
 from gpusim.formats.quantities import measured, simulated
 from gpusim.formats.recording import load_recording
 from gpusim.validation.replay import predict_config, replay_config

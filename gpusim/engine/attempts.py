@@ -1,0 +1,76 @@
+"""One or more attempts to migrate a VM in one QEMU process, and the process after the last attempt.
+
+What an attempt leaves in the process (`gpusim.qemu.process.Process`) changes the next attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpusim.config.checks import reject
+from gpusim.config.scenario import attempts_of, resolve
+from gpusim.config.schema import Config
+from gpusim.engine.migration import Migration
+from gpusim.engine.records import Attempt, Event, Observer, Result
+from gpusim.qemu.process import Process
+from gpusim.units import NS_PER_S
+
+AFTERWARDS_NS = 60 * NS_PER_S  # how long to watch the process after the last attempt
+
+
+def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = False) -> Result:
+    """Simulate one live migration, or the attempts of one QEMU process until one converges.
+
+    Args:
+        config: what to simulate.
+        observe: is called with the progress, at most once per simulated second.
+        ticked: run every throttle slice as a timer of its own; same result, for tests.
+
+    Returns:
+        The summary, syncs, events and timeline samples of the last attempt, and the attempts before
+        it. `syncs` and `events` depend on config and seed alone.
+
+    Raises:
+        ConfigError: a value cannot be simulated. gpusim raises this before it allocates a bitmap.
+        MemoryError: the bitmaps do not fit into memory.
+    """
+    if config.evacuation is not None:
+        reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
+    resolve(config)  # checks all attempts before the first one starts
+    attempts, process, before = attempts_of(config), Process(), list[Attempt]()
+    for number, (_, own) in enumerate(attempts, start=1):
+        migration = Migration(resolve(own), observe, ticked, process)
+        try:
+            result = migration.run()
+        finally:
+            migration.pages.close()
+        later = attempts[number:]
+        idle_ns, following = later[0] if later else (AFTERWARDS_NS, own)
+        resets = bool(config.attempts) and config.attempts[number - 1].resets_capabilities
+        auto_converge = following.migration.auto_converge and not resets
+        result = _leave_idle(migration, result, idle_ns, auto_converge)
+        result = replace(result, summary=replace(result.summary, attempt=number), before=before)
+        if not later or result.summary.verdict not in ("cancelled", "not_converged", "time_limit"):
+            break
+        before = [*before, Attempt(config=own, result=replace(result, before=[]))]
+    return result
+
+
+def _leave_idle(migration: Migration, result: Result, idle_ns: int, auto_converge: bool) -> Result:
+    """Let the process live on without a migration. A sync timer that is still armed may abort it."""
+    process, rule = migration.process, migration.sync_timer_rule
+    if result.summary.verdict != "cancelled":
+        rule.stop()
+        process.sync_timer_left_ns = None
+        return result
+    aborts_ns = process.idle(rule, idle_ns, auto_converge)
+    if aborts_ns is None:
+        return result
+    at_s, later_s = (migration.clock.now_ns + aborts_ns) / NS_PER_S, aborts_ns / NS_PER_S
+    reason = (
+        f"{result.summary.reason}; {later_s:.1f} s later QEMU aborted, and the VM was lost: its sync "
+        "timer, left armed, asked for a sync without a migration (assert(ram_state))"
+    )
+    events = [*result.events, Event(time_s=at_s, event="abort", arguments={})]
+    summary = replace(result.summary, verdict="aborted", reason=reason)
+    return replace(result, summary=summary, events=events)

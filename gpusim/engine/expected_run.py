@@ -1,0 +1,38 @@
+"""A migration over expected counts of pages instead of bitmaps (pages/expected.py).
+
+It makes the same decisions as a run with bitmaps, except for chance, and takes a fraction of a
+second. Searches try many settings with it, and a dry run estimates its cost with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpusim.config.scenario import Scenario
+from gpusim.engine.migration import Migration
+from gpusim.engine.records import Summary
+from gpusim.pages import backends
+from gpusim.pages.expected import ExpectedKernels
+
+FEWEST_SAMPLED = 3  # one each of a draw's beginning, middle and end: for runs that time nothing
+
+
+def expected_run(
+    scenario: Scenario, wall_limit_ns: int, sample_chunks: int = FEWEST_SAMPLED
+) -> tuple[Summary, ExpectedKernels]:
+    """Run a scenario over expected counts of pages.
+
+    Args:
+        scenario: what to simulate. Its backend and wall limit are ignored.
+        wall_limit_ns: a run that takes longer ends with the status `incomplete`.
+        sample_chunks: how many chunks of some draws to keep, so that a caller can time them.
+
+    Returns:
+        The summary of the run, and the kernels with the chunks that they kept.
+    """
+    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=wall_limit_ns)
+    migration = Migration(ahead, None, ticked=False)
+    expected = migration.pages.kernels
+    assert isinstance(expected, ExpectedKernels)
+    expected.sample_chunks = sample_chunks
+    return migration.run().summary, expected
