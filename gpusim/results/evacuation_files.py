@@ -23,6 +23,7 @@ from gpusim.files import write_text
 from gpusim.results.plots import style
 from gpusim.results.plots.run import headline, legend, picture, require_matplotlib
 from gpusim.results.run_files import SUMMARY, begin_run, whole_run, write_run, write_summary
+from gpusim.results.summary_fields import GUEST_KEYS
 from gpusim.results.timeline import FloatArray
 from gpusim.text import format_duration, format_number, rate_unit, time_unit
 from gpusim.units import format_bytes
@@ -39,18 +40,6 @@ SHARES = ("#80868b", "#b4b9be", "#dadde1")  # of the link
 LINK_BINS = 240
 MOST_NAMES = 40  # rows that have room for a line of text
 BAR = 0.66  # of a row's height
-COPIED = (  # from a guest's own summary
-    "total_time_s",
-    "downtime_ms",
-    "max_throttle_percent",
-    "guest_cpu_lost_s",
-    "guest_cpu_lost_percent",
-    "write_faults",
-    "guest_fault_s",
-    "transferred_bytes",
-    "dirty_sync_count",
-    "verdict",
-)
 
 
 def write_evacuation(
@@ -94,7 +83,7 @@ def _csv(guests: list[EvacuatedGuest]) -> str:
     """A row a guest, in the order they started."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["name", "vm_bytes", "vcpus", "start_s", "end_s", *COPIED])
+    rows.writerow(["name", "vm_bytes", "vcpus", "start_s", "end_s", *GUEST_KEYS])
     for guest in guests:
         summary = guest.result.summary
         own = [
@@ -104,7 +93,7 @@ def _csv(guests: list[EvacuatedGuest]) -> str:
             f"{guest.start_s:.9f}",
             f"{guest.end_s:.9f}",
         ]
-        rows.writerow([*own, *(getattr(summary, name) for name in COPIED)])
+        rows.writerow([*own, *(getattr(summary, name) for name in GUEST_KEYS)])
     return text.getvalue()
 
 
