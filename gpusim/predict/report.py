@@ -26,7 +26,7 @@ from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
 from gpusim.predict.terminal import DOUBTS
 from gpusim.results import begin_run, require_matplotlib, write_run
-from gpusim.results.html.run_page import Foreword, section
+from gpusim.results.html.run_page import Introduction
 from gpusim.results.run_files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
 from gpusim.version import __version__
 
@@ -68,7 +68,7 @@ def write_report(
         folder,
         config=asdict(config),
         run_hash=run_hash(config),
-        foreword=foreword_of(prediction, advice, better, picture),
+        introduction=foreword_of(prediction, advice, better, picture),
     )
     return folder / REPORT
 
@@ -84,7 +84,7 @@ def _edges(prediction: Prediction) -> list[Member]:
 
 def foreword_of(
     prediction: Prediction, advice: Advice | None, better: Better | None, picture: bytes
-) -> Foreword:
+) -> Introduction:
     """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
     told = f"{prediction_text.subject(prediction)}: predicted by gpusim {__version__} from {prediction_text.origin(prediction.profile)}."
@@ -108,7 +108,7 @@ def foreword_of(
     ]
     doubtful = prediction_text.doubtful(prediction)
     title = prediction_text.title(prediction) + (f" ({doubtful})" if doubtful else "")
-    return Foreword(title=title, told=told, sections=tuple(sections))
+    return Introduction(title=title, subtitle=told, html="".join(sections))
 
 
 def _verdict(prediction: Prediction, advice: Advice | None) -> str:
@@ -207,6 +207,13 @@ def _words(tools: Mapping[str, Words], better: Better | None) -> list[str]:
     ]
     which = "The better settings in" if better is not None and better.settings else "In"
     return [section("words", f"{which} the words of the tools", "".join(parts))] if parts else []
+
+
+def section(name: str, title: str, body: str) -> str:
+    return (
+        f'<section aria-labelledby="{name}">\n<h2 id="{name}">{escape(title)}</h2>\n'
+        f"{body}</section>\n"
+    )
 
 
 def _paragraphs(said: Iterable[str]) -> str:

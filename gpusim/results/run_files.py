@@ -24,7 +24,7 @@ from gpusim.errors import ResultsError
 from gpusim.files import remove_leftovers, whole_file, write_text
 from gpusim.results import timeline as grid
 from gpusim.results.guestperf import write_guestperf
-from gpusim.results.html.run_page import Foreword, write_report
+from gpusim.results.html.run_page import Introduction, write_report
 from gpusim.results.plots.run import draw_run, require_matplotlib
 from gpusim.results.settings import Settings, setting
 from gpusim.results.trace import write_trace
@@ -76,7 +76,7 @@ def write_run(
     config: Settings | None = None,
     alternatives: Sequence[Alternative] | None = None,
     run_hash: str = "",
-    foreword: Foreword | None = None,
+    introduction: Introduction | None = None,
 ) -> None:
     """Write everything a run leaves, summary.json last.
 
@@ -87,7 +87,7 @@ def write_run(
         config: what was simulated, for the pictures: dataclasses.asdict of a Config.
         alternatives: what would have made it converge, for report.html; None: nobody asked.
         run_hash: of the run, gpusim.run_hash.
-        foreword: of report.html.
+        introduction: the first part of report.html.
 
     Raises:
         ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
@@ -109,7 +109,7 @@ def write_run(
         write_trace(result, columns, folder / TRACE)
         write_guestperf(result, config, folder / GUESTPERF)
         write_report(  # links to all of the others
-            result, config, alternatives, folder, REPORT, foreword
+            result, config, alternatives, folder, REPORT, introduction
         )
     for number, attempt in enumerate(result.before, start=1):
         own = folder / ATTEMPTS / str(number)

@@ -216,10 +216,11 @@ def test_both_pages_show_better_settings() -> None:
     text = lines(prediction, advice, better)
     assert ["cpu_throttle_initial", "20", "50"] in [row.split() for row in text.splitlines()]
     assert "The better settings in the words of the tools" in text
-    sections = "".join(foreword_of(prediction, advice, better, b"").sections)
+    sections = foreword_of(prediction, advice, better, b"").html
     assert '<th scope="row">cpu_throttle_initial</th><td>20</td><td>50</td>' in sections
-    assert "<td>14Gbit/s (90 s, throttle 50 %)</td>" in "".join(
-        foreword_of(prediction, advised.advice(advised.stuck()), None, b"").sections
+    assert (
+        "<td>14Gbit/s (90 s, throttle 50 %)</td>"
+        in foreword_of(prediction, advised.advice(advised.stuck()), None, b"").html
     )
 
 
@@ -233,7 +234,7 @@ def test_a_timeout_is_not_shorter_than_what_nineteen_in_twenty_take() -> None:
 @pytest.mark.parametrize("of_heavy", [False, True])
 def test_the_report_says_whose_the_better_settings_are(of_heavy: bool) -> None:
     better = advised.better(deadline_s=200.0, of_heavy=of_heavy)
-    sections = "".join(foreword_of(predictions.prediction(), None, better, b"").sections)
+    sections = foreword_of(predictions.prediction(), None, better, b"").html
     assert ("Of the heavy guest." in sections) == of_heavy
     assert ("Of the middle guest." in sections) != of_heavy
 

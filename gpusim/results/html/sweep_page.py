@@ -82,7 +82,7 @@ def write_index(page: Page) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    parts = resources.files("gpusim.results.html") / "page"
+    parts = resources.files("gpusim.results.html") / "templates"
     columns = _columns(page)
     text = Template((parts / "index.html").read_text("utf-8")).substitute(
         title=escape(f"{page.title}: gpusim"),
