@@ -100,6 +100,11 @@ def count_noun(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
+def capitalized(text: str) -> str:
+    """Return a text with its first letter in upper case and the rest unchanged."""
+    return text[:1].upper() + text[1:]
+
+
 def join_words(words: Sequence[str], last: str = "and") -> str:
     """Return "a", "a and b" or "a, b and c"."""
     if len(words) < 2:

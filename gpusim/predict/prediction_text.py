@@ -15,7 +15,7 @@ from gpusim.fit.fit import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
 from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
 from gpusim.qemu.versions import nearest
-from gpusim.results.sweeps.answer import OUTCOMES
+from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import format_duration, format_number, version_name
 from gpusim.units import format_bytes, parse_bytes
 
@@ -143,7 +143,9 @@ def verdict(prediction: Prediction) -> list[str]:
         ends: Counter[str] = Counter(
             one.summary.verdict or one.summary.status for one in prediction.members
         )
-        told = ", ".join(f"{ends[end]} {words}" for end, words in OUTCOMES.items() if ends[end])
+        told = ", ".join(
+            f"{ends[end]} {outcome.label}" for end, outcome in OUTCOMES.items() if ends[end]
+        )
         which = f"one of the {len(others)}" if len(others) > 1 else "the other one"
         lines.append(f"{told}; {which}: {_reason(others[0])}.")
     return lines

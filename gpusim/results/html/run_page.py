@@ -16,9 +16,10 @@ from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.files import write_text
 from gpusim.results.html.render import render
 from gpusim.results.narrative import story
-from gpusim.results.plots.run import facts, verdict_sentence
+from gpusim.results.plots.run import facts
 from gpusim.results.settings import Settings, at_the_end
-from gpusim.text import decider_name, format_duration, format_number
+from gpusim.results.verdicts import describe_outcome
+from gpusim.text import capitalized, decider_name, format_duration, format_number
 from gpusim.units import format_bytes
 
 SIBLINGS = {
@@ -127,7 +128,8 @@ def report_page(
     """Return the page as HTML. See `write_report` for the arguments."""
     summary = result.summary
     converged = summary.verdict == "converged"
-    outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
+    ended = describe_outcome(summary.status, summary.verdict, summary.total_time_s)
+    outcome = capitalized(ended)
     vm = f"{format_bytes(summary.vm_bytes)} VM, {decider_name(summary.qemu_version, summary.policies)}"
     subtitle = f"{vm}: a live migration, simulated by gpusim {summary.gpusim_version}."
     heading = introduction.title if introduction else outcome

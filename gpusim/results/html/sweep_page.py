@@ -21,10 +21,10 @@ from urllib.parse import quote
 from gpusim.files import write_text
 from gpusim.results.evacuation_files import EVACUATION_PNG as EVACUATION
 from gpusim.results.run_files import REPORT, SUMMARY
-from gpusim.results.sweeps.answer import OUTCOMES
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run, natural
 from gpusim.results.sweeps.swept import SEED, Value, label, value
+from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import format_number
 from gpusim.version import __version__
 
@@ -94,8 +94,8 @@ def write_index(page: Page) -> Path:
         figures=_figures(page),
         statistics=_statistics(page),
         outcomes="".join(
-            f'<option value="{end}">{words}</option>'
-            for end, words in OUTCOMES.items()
+            f'<option value="{end}">{outcome.label}</option>'
+            for end, outcome in OUTCOMES.items()
             if any(run.outcome == end for run in page.runs)
         ),
         count=f"{len(page.runs)} runs",
@@ -189,7 +189,7 @@ def _columns(page: Page) -> list[_Column]:
         _Column(
             heading="Outcome",
             words=True,
-            cells=[f'<td class="words outcome">{OUTCOMES[run.outcome]}</td>' for run in runs],
+            cells=[f'<td class="words outcome">{OUTCOMES[run.outcome].label}</td>' for run in runs],
         ),
     ]
     for key in page.keys:

@@ -19,6 +19,7 @@ from gpusim.results.plots import style
 from gpusim.results.plots.run import headline, panels, picture
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.timeline import FloatArray, Timeline
+from gpusim.results.verdicts import describe_outcome
 from gpusim.text import decider_name, format_duration, format_number, size_unit, time_unit
 from gpusim.units import format_bytes
 
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
 
 MAX_FACTS = 4
 MAX_TITLE = 66  # characters of names; more would leave the picture
-
-_OUTCOMES = {
-    "converged": "converged in",
-    "not_converged": "did not converge, given up after",
-    "time_limit": "not finished at the limit of",
-    "cancelled": "cancelled after",
-    "aborted": "cancelled, and QEMU aborted, after",
-    None: "stopped without an outcome at",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +138,10 @@ def _difference(one: _Run, other: _Run) -> str:
 
 def _label(run: _Run) -> str:
     summary = run.summary
-    total = format_duration(summary["total_time_s"])
+    ended = describe_outcome(summary["status"], summary["verdict"], summary["total_time_s"])
     lost = format_duration(summary["guest_cpu_lost_s"])
     return (
-        f"{run.name}: {_OUTCOMES[summary['verdict']]} {total}, guest CPU lost "
+        f"{run.name}: {ended}, guest CPU lost "
         f"{format_number(summary['guest_cpu_lost_percent'])} % ({lost} of vCPU time), "
         f"throttle up to {summary['max_throttle_percent']} %"
     )

@@ -17,6 +17,7 @@ from gpusim.results.plots.run import LOG_RATIO, headline, picture
 from gpusim.results.plots.sweep import even_ticks
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.swept import Axes, Value, label, named, order
+from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import format_duration, format_number, time_unit
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ FILLED = 0.6  # of the cells: values that were sampled make no grid
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # how many panels stand side by side
 MAX_WRITTEN = 12  # columns of all panels: more, and a cell is too narrow for words
 NO_TIME = "#e4e6e9"
-ENDS = {
-    "not_converged": "stuck",
-    "time_limit": "limit",
-    "cancelled": "cancelled",
-    "aborted": "aborted",
-    "incomplete": "stopped",
-    "failed": "failed",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,17 +126,9 @@ def _fact(groups: Sequence[Ensemble]) -> str:
     ends = {run.outcome for group in groups for run in group.runs if not run.converged}
     seeds = max(len(group.runs) for group in groups)
     facts = ["median over the seeds that converged, and how many did"] if seeds > 1 else []
-    meanings = {
-        "not_converged": "did not converge (stuck)",
-        "time_limit": "not finished at the time limit (limit)",
-        "cancelled": "cancelled",
-        "aborted": "cancelled, and then QEMU aborted (aborted)",
-        "incomplete": "without an outcome (stopped)",
-        "failed": "the run failed (failed)",
-    }
-    facts += (
-        ["hatched: " + ", ".join(meanings[end] for end in meanings if end in ends)] if ends else []
-    )
+    if ends:
+        legend = [f"{o.label} ({o.short})" for code, o in OUTCOMES.items() if code in ends]
+        facts.append(f"hatched: {', '.join(legend)}")
     return "  \u00b7  ".join(facts) or "every run converged"
 
 
@@ -177,7 +162,7 @@ def _draw_cells(
             continue
         ends = sorted({run.outcome for run in group.runs if not run.converged})
         if median_s is None:
-            text = "/".join(ENDS[end] for end in ends)
+            text = "/".join(OUTCOMES[end].short for end in ends)
         else:  # in the unit of the bar, if that has one
             text = format_number(median_s / unit_s) if unit_s else format_duration(median_s)
         if median_s is not None and some_stopped:

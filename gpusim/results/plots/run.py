@@ -21,7 +21,9 @@ from gpusim.files import whole_file
 from gpusim.results.plots import style
 from gpusim.results.timeline import FloatArray
 from gpusim.results.turning_points import pass_borders, stop_s
+from gpusim.results.verdicts import describe_outcome
 from gpusim.text import (
+    capitalized,
     decider_name,
     format_duration,
     format_number,
@@ -134,22 +136,8 @@ def headline(figure: Figure, title: str, lines: list[str]) -> None:
     )
 
 
-def verdict_sentence(status: str, verdict: str | None, total_s: float) -> str:
-    """What happened, in a few words."""
-    after = format_duration(total_s)
-    if status == "incomplete" or verdict is None:
-        return f"Stopped after {after} without an outcome"
-    return {
-        "converged": f"Converged in {after}",
-        "not_converged": f"Did not converge: given up after {after}",
-        "time_limit": f"Not finished at the time limit of {after}",
-        "cancelled": f"Cancelled after {after}",
-        "aborted": f"Cancelled after {after}, then QEMU aborted",
-    }[verdict]
-
-
 def _title(summary: Summary) -> str:
-    outcome = verdict_sentence(summary.status, summary.verdict, summary.total_time_s)
+    outcome = capitalized(describe_outcome(summary.status, summary.verdict, summary.total_time_s))
     vm = f"{format_bytes(summary.vm_bytes)} VM, {decider_name(summary.qemu_version, summary.policies)}"
     return f"{outcome}  \u00b7  {vm}"
 
@@ -178,7 +166,7 @@ def _below_headline(summary: Summary) -> list[str]:
     line = "  \u00b7  ".join(facts(summary))
     if summary.verdict in ("converged", "cancelled"):  # the title has said it all
         return [line]
-    reason = summary.reason[:1].upper() + summary.reason[1:]
+    reason = capitalized(summary.reason)
     width = LINE_CHARACTERS
     if len(reason) > LINE_CHARACTERS:  # two lines of about the same length, not one and a word
         width = min(len(reason) // 2 + 12, LINE_CHARACTERS)

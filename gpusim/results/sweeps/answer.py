@@ -13,18 +13,10 @@ from gpusim.results.plots.sweep import series_of
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run
 from gpusim.results.sweeps.swept import SEED, Axes, label, named, value
+from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import format_duration, format_number
 
 MOST_SERIES = 4  # of which each gets a sentence
-OUTCOMES = {
-    "converged": "converged",
-    "not_converged": "did not converge",
-    "time_limit": "reached the time limit",
-    "cancelled": "cancelled",
-    "aborted": "cancelled, and then QEMU aborted",
-    "incomplete": "stopped without an outcome",
-    "failed": "failed",
-}
 EQUAL = 0.01  # a difference below one per cent is none in words
 GIVEN = ("vm.", "workload.")  # nobody chooses the guest, so none of them is the best
 
@@ -55,7 +47,7 @@ def sentences(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes) -> li
 def counted(runs: Sequence[Run]) -> str:
     """How the runs ended: "6 runs: 4 converged, 2 failed"."""
     ends = Counter(run.outcome for run in runs)
-    parts = [f"{ends[end]} {words}" for end, words in OUTCOMES.items() if ends[end]]
+    parts = [f"{ends[end]} {outcome.label}" for end, outcome in OUTCOMES.items() if ends[end]]
     many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     return f"{many}: {', '.join(parts)}"
 

@@ -10,7 +10,7 @@ import pytest
 from gpusim.errors import ResultsError
 from gpusim.results import write_failure, write_run
 from gpusim.results.plots import compare
-from gpusim.results.plots.run import draw_run, verdict_sentence
+from gpusim.results.plots.run import draw_run
 from gpusim.text import format_duration, version_name
 from tests.results.runs import RUNS, fake
 
@@ -26,13 +26,6 @@ def assert_is_picture(path: Path) -> None:
 def test_every_way_to_end_has_a_picture(name: str, tmp_path: Path) -> None:
     draw_run(RUNS[name](), tmp_path / "plot.png")
     assert_is_picture(tmp_path / "plot.png")
-
-
-def test_the_verdict_is_said_in_words() -> None:
-    assert verdict_sentence("ok", "converged", 1234.0) == "Converged in 20.6 min"
-    assert verdict_sentence("ok", "not_converged", 90.0).startswith("Did not converge")
-    assert "time limit of 24 h" in verdict_sentence("ok", "time_limit", 86400.0)
-    assert "without an outcome" in verdict_sentence("incomplete", None, 3.0)
 
 
 def test_two_versions_in_one_picture(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""How a run can end, as text: the only copy of the sentences about verdicts.
+
+Pages, pictures, console lines and predictions take them from here. A run's outcome is its verdict,
+or its status if it has no verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpusim.results.plots import style
+from gpusim.text import format_duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One way to end.
+
+    Attributes:
+        label: completes "3 runs ...".
+        short: one word, for a cell of a picture.
+        meaning: one or two sentences.
+        after: completes "The run ...", with {time} for the total time.
+        colour, mark: in pictures.
+    """
+
+    label: str
+    short: str
+    meaning: str
+    after: str
+    colour: str = style.ORANGE
+    mark: str = "x"
+
+
+OUTCOMES = {
+    "converged": Outcome(
+        label="converged",
+        short="converged",
+        meaning="The migration completed.",
+        after="converged in {time}",
+        colour=style.BLUE,
+        mark="o",
+    ),
+    "not_converged": Outcome(
+        label="did not converge",
+        short="stalled",
+        meaning="The throttle could not rise further, and the remaining memory fell by less than "
+        "2 % over 60 s and ten passes.",
+        after="did not converge: gave up after {time}",
+    ),
+    "time_limit": Outcome(
+        label="reached the time limit",
+        short="limit",
+        meaning="The migration was still running after limit.simulated of simulated time.",
+        after="reached the time limit of {time}",
+    ),
+    "cancelled": Outcome(
+        label="cancelled",
+        short="cancelled",
+        meaning="A schedule or a manager cancelled the migration.",
+        after="cancelled after {time}",
+    ),
+    "aborted": Outcome(
+        label="cancelled, then QEMU aborted",
+        short="aborted",
+        meaning="The migration ended without success, and its leftover state made QEMU abort. "
+        "Only versions that were never released do this.",
+        after="cancelled after {time}, then QEMU aborted",
+    ),
+    "incomplete": Outcome(
+        label="stopped without an outcome",
+        short="stopped",
+        meaning="limit.wall stopped the run before the migration ended.",
+        after="stopped after {time} without an outcome",
+    ),
+    "failed": Outcome(
+        label="failed",
+        short="failed",
+        meaning="The run stopped with an error. summary.json holds the error and its traceback.",
+        after="failed",
+    ),
+}
+
+
+def outcome_code(status: str, verdict: str | None) -> str:
+    """Return the key of OUTCOMES for a summary's status and verdict."""
+    return verdict or status
+
+
+def describe_outcome(status: str, verdict: str | None, total_time_s: float) -> str:
+    """Return how a run ended and when: "converged in 20.6 min"."""
+    outcome = OUTCOMES[outcome_code(status, verdict)]
+    return outcome.after.format(time=format_duration(total_time_s))
