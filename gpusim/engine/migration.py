@@ -401,7 +401,7 @@ class Migration:
                 dirty_sync_count=self.accounting.dirty_sync_count,
                 remaining_bytes=self.pages.pending * page_bytes,
                 total_bytes=self.scenario.layout.pages * page_bytes,
-                transferred_bytes=self.sender.transferred_bytes,
+                transferred_bytes=self.sender.counters.transferred_bytes,
                 dirty_pages_rate=self.dirty_pages_rate,
                 bandwidth_bytes_per_s=self.sender.bandwidth,
                 cpu_throttle_percentage=self.run_time.percent,
@@ -627,7 +627,7 @@ class Migration:
 
         The VM runs on at the source, and the process with what it keeps.
         """
-        self.clock.run_to(max(self.clock.now_ns, self.sender.notices_ns))
+        self.clock.run_to(max(self.clock.now_ns, self.sender.awake_ns))
         process, vm_ns = self.process, self.clock.vm_ns(self.clock.now_ns)
         ticks = self.run_time.percent and self.run_time.tick_before(np.array([vm_ns]))[0] == vm_ns
         process.throttle_thread_scheduled |= bool(ticks)
@@ -690,12 +690,14 @@ class Migration:
             )
             / NS_PER_S,
             longest_vcpu_stall_ms=self.run_time.longest_sleep_ns(stop_vm_ns) / NS_PER_MS,
-            transferred_bytes=sender.transferred_bytes,
-            normal_pages=sender.normal_pages,
-            zero_pages=sender.zero_pages,
-            remote_clears=sender.remote_clears,
-            remote_clear_s=sender.remote_clear_ps / PS_PER_S,
-            resent_pages=max(0, sender.normal_pages + sender.zero_pages - scenario.layout.pages),
+            transferred_bytes=sender.counters.transferred_bytes,
+            normal_pages=sender.counters.normal_pages,
+            zero_pages=sender.counters.zero_pages,
+            remote_clears=sender.counters.remote_clears,
+            remote_clear_s=sender.counters.remote_clear_ps / PS_PER_S,
+            resent_pages=max(
+                0, sender.counters.normal_pages + sender.counters.zero_pages - scenario.layout.pages
+            ),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,
             write_faults=round(self.guest.faults.count),
@@ -729,7 +731,7 @@ class Migration:
             syncs=self.syncs,
             events=events,
             samples=self.samples,
-            pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.pass_ends_ns],
+            pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.counters.pass_ends_ns],
             never_came=[a.words for a in scenario.actions if a not in self.done],
         )
 
@@ -749,7 +751,7 @@ class Migration:
             TimelineSample(
                 time_s=now_ns / NS_PER_S,
                 remaining_bytes=self.pages.pending * self.scenario.page_bytes,
-                transferred_bytes=self.sender.transferred_bytes,
+                transferred_bytes=self.sender.counters.transferred_bytes,
                 cpu_throttle_percentage=self.run_time.percent,
                 dirty_sync_count=self.accounting.dirty_sync_count,
                 guest_run_s=self.run_time.at_ns(self.clock.vm_ns(min(now_ns, self.stopped_ns)))

@@ -1,7 +1,8 @@
-"""What a page costs: bytes on the wire, and time of the wire and of the threads that feed it.
+"""Costs of a page: bytes on the link, and time of the link and of the threads that feed it.
 
-Bytes are counted in 128ths, as a multifd packet shares its header between up to 128 pages; time in
-integer picoseconds, so that a page on a 100 Gbit/s link has an exact cost.
+Bytes are counted in units of 1/128 byte, because up to 128 pages share the header of a multifd
+packet. Time is counted in integer picoseconds, so that a page on a 100 Gbit/s link has an exact
+cost.
 """
 
 from __future__ import annotations
@@ -15,43 +16,45 @@ from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S, PS_PER_NS
 
 PS_PER_S = NS_PER_S * PS_PER_NS
-UNITS = 128  # of a byte
-SECTION_BYTES = 5 + 8 + 5  # section header, end of RAM section, footer
-FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two a page
-FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB
+UNITS = 128  # per byte
+SECTION_BYTES = 5 + 8 + 5  # section header, end of the RAM section, section footer
+FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two per page (qemu-file.c:MAX_IOV_SIZE)
+FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB (qemu-file.c:IO_BUF_SIZE)
 PACKET_PAYLOAD_BYTES = 512 * 1024
-PACKET_FIXED_BYTES, PACKET_OFFSET_BYTES = 320, 8  # a header, and of each page its offset
-FLUSH_RECORD_BYTES = 8  # on the main channel
+PACKET_FIXED_BYTES, PACKET_OFFSET_BYTES = 320, 8  # a packet's header, and one offset per page
+FLUSH_RECORD_BYTES = 8  # RAM_SAVE_FLAG_MULTIFD_FLUSH on the main channel
 
 
 @dataclass(frozen=True)
 class RecordedLink:
-    """The pace of a recorded wire: straight lines between samples, constant behind the last.
+    """The pace of a recorded link: linear between samples, no byte after the last sample.
 
     Attributes:
-        times_ns: int64 [samples]; sent_bytes: float64 [samples], so far.
+        times_ns: int64 [samples], ascending.
+        sent_bytes: float64 [samples], bytes sent by each time.
     """
 
     times_ns: IntArray
     sent_bytes: FloatArray
 
-    def by(self, t_ps: int) -> int:
-        """Bytes sent by a time."""
+    def bytes_by(self, t_ps: int) -> int:
+        """Return the bytes that the link sends by a time in picoseconds."""
         return int(np.interp(t_ps / PS_PER_NS, self.times_ns, self.sent_bytes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Multifd:
-    """Several sending threads, which are handed packets of pages by the migration thread.
+    """Sending threads ("channels") that receive packets of pages from the migration thread.
 
-    A packet that is not full, at the end of a block or of a round, is counted by its pages.
+    A packet that is not full, at the end of a block or of a pass, is counted by its pages.
 
     Attributes:
-        page_bytes: of guest memory.
-        queue_ns: the migration thread's time to find a page and put it into a packet.
-        find_zero_pages: the channels do; if not, the migration thread does, and sends a zero page
-            as a record of its own.
-        sync_every_section: not only as the cursor comes round.
+        channels: number of sending threads.
+        page_bytes: bytes of a guest page.
+        queue_ns: time that the migration thread needs to find a page and put it into a packet.
+        find_zero_pages: the channels detect zero pages. If not, the migration thread detects zero
+            pages and sends each as a record on the main channel.
+        sync_every_section: the channels sync after every section, not only when the cursor wraps.
 
     Source: migration/multifd.h:MultiFDPacket_t, multifd-nocomp.c:multifd_queue_page and
     multifd_ram_flush_and_sync (v10.1.0), multifd.c:multifd_send_sync_main.
@@ -70,34 +73,37 @@ class Multifd:
 
     @property
     def header_bytes(self) -> int:
-        """Of a packet, however many pages it has."""
+        """Bytes of a packet's header, which does not depend on the pages in the packet."""
         return PACKET_FIXED_BYTES + PACKET_OFFSET_BYTES * self.packet_pages
 
     @property
     def header_units(self) -> int:
-        """A page's share of the header."""
+        """A page's share of the header, in 1/128 byte."""
         return self.header_bytes * UNITS // self.packet_pages
 
     @property
     def sync_bytes(self) -> int:
-        """A packet without pages on each channel."""
+        """Bytes of a sync: one packet without pages on each channel."""
         return self.channels * self.header_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """The wire and the sending threads' speed, as config has them.
+    """The link and the speed of the sending threads, as the config describes them.
 
     Attributes:
-        bandwidth: bytes a second, infinite if only max-bandwidth shall bind.
-        normal_page_bytes, zero_page_bytes: of the main channel's records.
-        zero_page_ns: to find a page to be zero.
+        bandwidth: bytes per second. Infinite if only max-bandwidth limits the migration.
+        normal_page_bytes, zero_page_bytes: bytes of a record on the main channel.
+        zero_page_ns: time to detect a zero page.
         page_cost_ns: a thread's time to send a normal page.
-        changes: (ns, bytes a second), rising: what the wire gives from then on; not if recorded.
-        wakeup_latency_ns: how late the thread wakes from its sleep at the end of a window.
-        multifd: None: one thread does all.
-        clear_ns, protect_ns: of a remote clear, and for each page that it protects; the thread
-            sends nothing meanwhile.
+        wakeup_latency_ns: delay until the thread wakes after its sleep at the end of a window.
+        non_ram_downtime_ns: downtime for everything but RAM.
+        recorded: pace of a recorded link, or None.
+        changes: (ns, bytes per second), ascending. From each time on the link has that bandwidth.
+            Empty for a recorded link.
+        multifd: sending threads, or None if the migration thread sends everything.
+        clear_ns, protect_ns: time of a remote clear, and time per page that the clear protects.
+            The thread sends nothing during a clear.
     """
 
     bandwidth: float
@@ -115,7 +121,7 @@ class Link:
 
     @property
     def page_units(self) -> tuple[int, int]:
-        """128ths of a byte on the wire of a normal and of a zero page."""
+        """Size of a normal and of a zero page on the link, in 1/128 byte."""
         normal, zero = self.normal_page_bytes * UNITS, self.zero_page_bytes * UNITS
         if self.multifd is None:
             return normal, zero
@@ -126,7 +132,13 @@ class Link:
         )
 
     def page_ps(self, bandwidth: float | None = None) -> tuple[int, int]:
-        """Time of a normal and of a zero page; wire and threads work side by side."""
+        """Return the picoseconds that a normal and a zero page take.
+
+        The link and the threads work in parallel, so the slower one counts.
+
+        Args:
+            bandwidth: bytes per second. None: the link's bandwidth before its first change.
+        """
         unit_ps = PS_PER_S / (bandwidth or self.bandwidth) / UNITS
         return tuple(
             round(max(units * unit_ps, thread_ns * PS_PER_NS))
@@ -135,24 +147,28 @@ class Link:
 
     @property
     def threads_bandwidth(self) -> float:
-        """Bytes a second that the sending threads feed a wire of any speed with; may be infinite."""
+        """Bytes per second that the sending threads can feed to a link. It may be infinite."""
         thread_ns = self._thread_ns[0]
         return self.page_units[0] / UNITS * NS_PER_S / thread_ns if thread_ns else math.inf
 
     @property
     def _thread_ns(self) -> tuple[float, float]:
-        """The slowest thread's time of a normal and of a zero page."""
+        """Time of a normal and of a zero page on the slowest thread."""
         if self.multifd is None:
             return self.page_cost_ns, self.zero_page_ns
         channels, queue_ns = self.multifd.channels, self.multifd.queue_ns
-        finders = channels if self.multifd.find_zero_pages else 1
+        detectors = channels if self.multifd.find_zero_pages else 1
         return (
             max(self.page_cost_ns / channels, queue_ns),
-            max(self.zero_page_ns / finders, queue_ns),
+            max(self.zero_page_ns / detectors, queue_ns),
         )
 
     def flush_pages(self, *, counts_flushed_bytes: bool) -> tuple[int, int]:
-        """So many normal or zero pages go at once into the bytes that the rate limit sees."""
+        """Return how many normal and how many zero pages one flush adds to the rate limit's bytes.
+
+        Args:
+            counts_flushed_bytes: if False, the rate limit counts a page as soon as it is queued.
+        """
         normal, zero = (FLUSH_NORMAL_PAGES, FLUSH_ZERO_PAGES) if counts_flushed_bytes else (1, 1)
         if self.multifd is None:
             return normal, zero
@@ -161,30 +177,30 @@ class Link:
 
     @property
     def pages_in_flight(self) -> int:
-        """A packet is counted when it has been written: each channel has one that is not."""
+        """Pages that QEMU has not counted yet: each channel writes one packet."""
         return self.multifd.channels * self.multifd.packet_pages if self.multifd else 0
 
     @property
     def section_bytes(self) -> int:
-        """Framing of a burst."""
+        """Bytes that frame a burst."""
         syncs = self.multifd is not None and self.multifd.sync_every_section
         return SECTION_BYTES + (self.multifd.sync_bytes if self.multifd and syncs else 0)
 
     @property
-    def round_bytes(self) -> int:
-        """Sent as the cursor comes round."""
+    def wrap_bytes(self) -> int:
+        """Bytes that the threads send when the cursor wraps."""
         if self.multifd is None or self.multifd.sync_every_section:
             return 0
         return self.multifd.sync_bytes + FLUSH_RECORD_BYTES
 
     @property
-    def round_ps(self) -> int:
-        """The channels run dry as the cursor comes round: until a first packet has been filled."""
+    def wrap_ps(self) -> int:
+        """Time without a page when the cursor wraps: the channels wait for the first full packet."""
         if self.multifd is None:
             return 0
         return round(self.multifd.packet_pages * self.multifd.queue_ns * PS_PER_NS)
 
     @property
     def clear_ps(self) -> tuple[int, int]:
-        """Time of a remote clear, and for each page that it protects."""
+        """Time of a remote clear, and time per page that the clear protects."""
         return round(self.clear_ns * PS_PER_NS), round(self.protect_ns * PS_PER_NS)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from gpusim.qemu.switchover import SwitchoverRule
 from gpusim.sender.link import Link, Multifd, RecordedLink
-from gpusim.sender.sender import Advanced, SendablePages, Sender
+from gpusim.sender.sendable_pages import SendablePages
+from gpusim.sender.sender import Advance, Sender
 
 PAGE = 4096
 NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: 8 of header, then the page or one byte
@@ -57,8 +58,8 @@ class PatientSender(Sender):
 
     _at_ns = 0
 
-    def advance(self, to_ns: int, pages: SendablePages) -> Advanced:
-        whole = Advanced()
+    def advance(self, to_ns: int, pages: SendablePages) -> Advance:
+        whole = Advance()
         while True:
             part = super().advance(to_ns, pages)
             assert part.at_ns <= to_ns
@@ -105,9 +106,9 @@ class Seen(NamedTuple):
 
 def seen(sender: Sender, pages: SendablePages) -> Seen:
     return Seen(
-        sender.normal_pages,
-        sender.zero_pages,
-        sender.transferred_bytes,
+        sender.counters.normal_pages,
+        sender.counters.zero_pages,
+        sender.counters.transferred_bytes,
         sender.flushed_bytes,
         sender.bandwidth,
         sender.threshold_bytes,
@@ -115,7 +116,7 @@ def seen(sender: Sender, pages: SendablePages) -> Seen:
     )
 
 
-def clears_of(*advances: Advanced) -> list[tuple[int, int]]:
+def clears_of(*advances: Advance) -> list[tuple[int, int]]:
     """Chunk and time, ns, of all clears."""
     return [
         (chunk, at_ns)

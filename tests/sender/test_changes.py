@@ -80,7 +80,9 @@ def test_bytes_sent_are_the_integral_of_the_pace(
         sender.advance(stop_ns, pages)
     wanted = integral(link, until_ns) / NORMAL_BYTES
     assert (
-        wanted * (1 - 1e-5) - 1 - len(changes) <= sender.normal_pages <= wanted * (1 + 1e-5) + 1e-6
+        wanted * (1 - 1e-5) - 1 - len(changes)
+        <= sender.counters.normal_pages
+        <= wanted * (1 + 1e-5) + 1e-6
     )
 
 
@@ -151,9 +153,9 @@ def test_a_burst_under_way_looks_at_the_time_by_the_new_pace() -> None:
     pages = FakePages([(False, 10**6)])
     sent_ns = 20 * MS + (641 - 20 * MS // 32_832) * 3_283_200
     sender.advance(sent_ns - 1, pages)
-    assert (sender.normal_pages, sender.bandwidth) == (640, 0)
+    assert (sender.counters.normal_pages, sender.bandwidth) == (640, 0)
     sender.advance(sent_ns, pages)
-    assert sender.normal_pages == 641
+    assert sender.counters.normal_pages == 641
     assert sender.bandwidth == pytest.approx((641 * NORMAL_BYTES + 18) * S / sent_ns)
 
 

@@ -36,8 +36,8 @@ def test_a_chunk_is_cleared_before_its_first_page_and_the_rest_waits() -> None:
     held_ns = 20_000 + PROTECT_NS * CHUNK
     expected = [(n, n * (CHUNK * PAGE_NS + held_ns)) for n in range(3)]
     assert clears_of(advanced) == [(n, pytest.approx(at_ns, abs=1)) for n, at_ns in expected]
-    assert sender.remote_clears == 3
-    assert sender.remote_clear_ps / 1000 == pytest.approx(3 * held_ns)
+    assert sender.counters.remote_clears == 3
+    assert sender.counters.remote_clear_ps / 1000 == pytest.approx(3 * held_ns)
     assert took_ns == pytest.approx(3 * (CHUNK * PAGE_NS + held_ns), abs=50)
 
 
@@ -67,11 +67,11 @@ def test_a_clear_that_begins_is_finished_whenever_one_looks() -> None:
     sender, pages = make_sender(link), FakePages([(False, CHUNK)], clear_every=CHUNK)
     advanced = sender.advance(1 * MS, pages)
     assert clears_of(advanced) == [(0, 0)]
-    assert sender.normal_pages == 1
+    assert sender.counters.normal_pages == 1
     sender.advance(3 * MS, pages)
-    assert sender.normal_pages == 1
+    assert sender.counters.normal_pages == 1
     sender.advance(4 * MS, pages)
-    assert sender.normal_pages == int((4 * MS - PROTECT_NS * CHUNK) / PAGE_NS)
+    assert sender.counters.normal_pages == int((4 * MS - PROTECT_NS * CHUNK) / PAGE_NS)
 
 
 @pytest.mark.parametrize("clears", [True, False])
@@ -80,7 +80,7 @@ def test_the_rest_is_sent_with_clears_or_without(clears: bool) -> None:
     sender, pages = make_sender(link), FakePages([(False, 1000)], clear_every=100)
     took_ns = sender.drain(pages, clears=clears)
     assert took_ns == pytest.approx(1000 * PAGE_NS + clears * 10 * 10_000, abs=1)
-    assert sender.remote_clears == clears * 10
+    assert sender.counters.remote_clears == clears * 10
 
 
 def lazy_pages(blocks: list[int], *, initially_set: bool = True) -> Pages:
@@ -148,7 +148,7 @@ def test_a_jump_over_real_pages_is_its_windows_one_by_one(
             if not pages.pending:
                 break
             pages.sync(written(pages._layout, 0, last), written(pages._layout, 0, 0))
-        stories.append((story, sender.remote_clears, sender.remote_clear_ps))
+        stories.append((story, sender.counters.remote_clears, sender.counters.remote_clear_ps))
     assert stories[0] == stories[1]
 
 
@@ -177,5 +177,5 @@ def test_a_jump_passes_over_clears() -> None:
     sender = make_sender(make_link(10 * GBIT, protect_ns=PROTECT_NS))
     sender.advance(30 * S, pages)
     assert len(pages.takes) < 5
-    assert sender.remote_clears == 30 * S // (CHUNK * (PAGE_NS + PROTECT_NS)) + 1
-    assert sender.transferred_bytes > 34 * CHUNK * PAGE
+    assert sender.counters.remote_clears == 30 * S // (CHUNK * (PAGE_NS + PROTECT_NS)) + 1
+    assert sender.counters.transferred_bytes > 34 * CHUNK * PAGE

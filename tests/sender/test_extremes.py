@@ -17,7 +17,7 @@ def test_ten_petabytes(bandwidth: float, max_bandwidth: int) -> None:
     sender = make_sender(make_link(bandwidth), max_bandwidth)
     pages = FakePages([(False, TEN_PB_PAGES)], clear_every=TEN_PB_PAGES // 1000)
     advanced = sender.advance(LONGEST_S * S, pages)
-    assert sender.normal_pages + pages.pending == TEN_PB_PAGES
+    assert sender.counters.normal_pages + pages.pending == TEN_PB_PAGES
     assert advanced.turn == (sender.threshold_bytes > pages.pending * PAGE)
     times = [at_ns for _, at_ns in clears_of(advanced)]
     assert times == sorted(times)
@@ -45,9 +45,9 @@ def test_a_max_bandwidth_of_a_few_bytes_sends_a_flush_a_window(max_bandwidth: in
     sender, pages = make_sender(make_link(1.25e9), max_bandwidth), FakePages([(False, 10**6)])
     sender.advance(S - 1, pages)
     if max_bandwidth >= 10:
-        assert sender.normal_pages == 10 * 32
+        assert sender.counters.normal_pages == 10 * 32
     else:
-        assert sender.normal_pages > 10**5
+        assert sender.counters.normal_pages > 10**5
 
 
 def test_an_unlimited_link_without_max_bandwidth_sends_all_at_once() -> None:
@@ -77,5 +77,5 @@ def test_a_burst_sends_a_page_even_if_that_takes_longer_than_a_burst() -> None:
     pages = FakePages([(True, 2)])
     pages.run_ahead = lambda **_: (True, 0)  # type: ignore[method-assign]
     advanced = sender.advance(S, pages)
-    assert (advanced.turn, sender.zero_pages) == (True, 2)
+    assert (advanced.turn, sender.counters.zero_pages) == (True, 2)
     assert advanced.at_ns == 2 * 70 * MS

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gpusim.layout import Layout
 from gpusim.pages.pages import Pages
 from gpusim.sender.link import Link, Multifd, RecordedLink
-from gpusim.sender.sender import SendablePages, Sender
+from gpusim.sender.sendable_pages import SendablePages
+from gpusim.sender.sender import Sender
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, PAGE, S, Seen, clears_of, make_link, make_sender, seen
 

@@ -63,7 +63,7 @@ def test_bytes_of_packets(packets: int) -> None:
         sender = make_sender(link_of(2, 10 * GBIT, zero_page_ns=100.0))
         pages = FakePages([(is_zero, packets * PACKET)])
         sender.drain(pages)
-        assert sender.transferred_bytes == packets * each
+        assert sender.counters.transferred_bytes == packets * each
 
 
 def test_before_9_0_a_zero_page_is_a_record_on_the_main_channel() -> None:
@@ -72,7 +72,7 @@ def test_before_9_0_a_zero_page_is_a_record_on_the_main_channel() -> None:
     )
     sender = make_sender(link)
     took_ns = sender.drain(FakePages([(True, 10**6)]))
-    assert sender.transferred_bytes == 9 * 10**6
+    assert sender.counters.transferred_bytes == 9 * 10**6
     assert took_ns == 2048 * 10**6  # one thread looks at all of them
 
 
@@ -136,14 +136,14 @@ def test_the_rate_limit_does_not_see_what_is_in_flight(channels: int) -> None:
         written = max(0, queued - channels)
     sender = make_sender(link_of(channels), 134_217_728)
     sender.advance(100 * MS - 1, FakePages([(False, MANY)]))
-    assert sender.normal_pages == queued * PACKET
-    assert sender.transferred_bytes == queued * packet + SECTION_BYTES
+    assert sender.counters.normal_pages == queued * PACKET
+    assert sender.counters.transferred_bytes == queued * packet + SECTION_BYTES
 
 
 def test_a_sync_in_a_burst_sees_the_packets_that_have_been_written() -> None:
     sender = make_sender(link_of(2, GBIT))
     sender.advance(40 * MS, FakePages([(False, MANY)]))
-    sent = sender.normal_pages
+    sent = sender.counters.normal_pages
     assert sender.flushed_bytes * 128 == (sent // PACKET - 2) * PACKET * (PAGE * 128 + HEADER)
 
 
@@ -171,7 +171,7 @@ def test_as_the_cursor_comes_round_the_channels_sync() -> None:
     took_ns = sender.drain(pages)
     sync_bytes = 3 * HEADER + FLUSH_RECORD
     packets = 8  # 4 ahead of the cursor, 4 behind it
-    assert sender.transferred_bytes == packets * (HEADER + PAYLOAD) + sync_bytes
+    assert sender.counters.transferred_bytes == packets * (HEADER + PAYLOAD) + sync_bytes
     page_ns = (PAGE + 10.5) / 1.25
     assert took_ns == pytest.approx(packets * PACKET * page_ns + PACKET * 190.0, abs=2)
     assert pages.wraps == 1
@@ -185,7 +185,7 @@ def test_a_burst_goes_on_as_the_cursor_comes_round() -> None:
     sender = make_sender(link_of(3, 10 * GBIT), acts=when_done)
     assert sender.advance(S, pages).turn
     sync_bytes = 3 * HEADER + FLUSH_RECORD
-    assert sender.transferred_bytes == 8 * (HEADER + PAYLOAD) + sync_bytes + SECTION_BYTES
+    assert sender.counters.transferred_bytes == 8 * (HEADER + PAYLOAD) + sync_bytes + SECTION_BYTES
 
 
 def test_before_8_1_they_sync_at_the_end_of_every_section() -> None:
@@ -195,7 +195,7 @@ def test_before_8_1_they_sync_at_the_end_of_every_section() -> None:
     windows, sections = 3, 3
     packets = 10_485_760 // (HEADER + PAYLOAD) + 1 + 2
     expected = windows * packets * (HEADER + PAYLOAD) + sections * (SECTION_BYTES + 2 * HEADER)
-    assert sender.transferred_bytes == expected
+    assert sender.counters.transferred_bytes == expected
 
 
 @pytest.mark.parametrize("pages", [PACKET * 3 + 17, 1])
@@ -204,7 +204,7 @@ def test_transferred_bytes_are_whole_and_no_byte_is_lost(pages: int) -> None:
     sender = make_sender(link_of(2, 10 * GBIT))
     sender.drain(FakePages([(False, pages)]))
     exact = pages * PAGE + pages * HEADER / PACKET
-    assert sender.transferred_bytes == math.floor(exact)
+    assert sender.counters.transferred_bytes == math.floor(exact)
 
 
 def test_one_thread_is_as_without_multifd() -> None:

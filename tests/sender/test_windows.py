@@ -58,8 +58,10 @@ def test_pages_of_a_window_are_those_of_a_real_qemu(
         for pages in (FakePages([(False, 40_000)]), real_pages([40_000])):
             sender = make_sender(make_link(), max_bandwidth, flushed=flushed)
             sender.advance(windows * 100 * MS - 1, pages)
-            assert sender.normal_pages == windows * expected
-            assert sender.transferred_bytes == windows * (expected * NORMAL_BYTES + SECTION_BYTES)
+            assert sender.counters.normal_pages == windows * expected
+            assert sender.counters.transferred_bytes == windows * (
+                expected * NORMAL_BYTES + SECTION_BYTES
+            )
 
 
 @pytest.mark.parametrize(
@@ -74,16 +76,16 @@ def test_figures_of_100_mib_a_second_are_those_of_a_real_qemu(
         FakePages([(False, MANY)]),
     )
     sender.advance(10 * 100 * MS - 1, pages)
-    assert sender.transferred_bytes == 10 * window_bytes
+    assert sender.counters.transferred_bytes == 10 * window_bytes
     assert sender.bandwidth * 8 / 1e6 == mbps
-    assert sender.normal_pages == pages_per_s
+    assert sender.counters.normal_pages == pages_per_s
     assert sender.threshold_bytes == int(sender.bandwidth * 0.3)
 
 
 def test_a_wakeup_that_is_late_lengthens_the_window_and_sends_no_more() -> None:
     late = make_sender(make_link(wakeup_latency_ns=50_000), 104_857_600)
     late.advance(S, FakePages([(False, MANY)]))
-    assert late.normal_pages == 10 * 2560
+    assert late.counters.normal_pages == 10 * 2560
     assert late.bandwidth == pytest.approx(10_506_258 / 0.10005)
 
 
@@ -130,7 +132,7 @@ def test_a_slow_link_ends_every_burst_with_the_first_page() -> None:
     """1000 bytes a second: a page takes 4.1 s, and each is a window."""
     sender = make_sender(make_link(1000.0))
     sender.advance(12 * S, FakePages([(False, 10)]))
-    assert sender.normal_pages == 2
+    assert sender.counters.normal_pages == 2
     assert sender.bandwidth == pytest.approx((NORMAL_BYTES + SECTION_BYTES) / 4.104)
 
 
@@ -138,7 +140,7 @@ def test_a_link_a_little_faster_than_max_bandwidth_leaves_the_rest_of_the_window
     """Two turns, each with a flush at its end: 1601 pages in 51 ms, then 30 flushes of 32."""
     sender, pages = make_sender(make_link(GBIT), 104_857_600), FakePages([(False, MANY)])
     sender.advance(S - 1, pages)
-    assert sender.normal_pages == 10 * 2561
+    assert sender.counters.normal_pages == 10 * 2561
     sender.advance(S, pages)
     assert sender.bandwidth == 10 * (2561 * NORMAL_BYTES + 2 * SECTION_BYTES)
 
@@ -151,15 +153,17 @@ def test_wire_and_thread_work_side_by_side(
 ) -> None:
     sender = make_sender(make_link(bandwidth, page_cost_ns=page_cost_ns))
     sender.advance(S, FakePages([(False, MANY)]))
-    assert sender.normal_pages == S // page_ns
+    assert sender.counters.normal_pages == S // page_ns
 
 
 def test_zero_pages_go_at_the_speed_of_the_scan_and_take_nine_bytes() -> None:
     sender = make_sender(make_link(10 * GBIT, zero_page_ns=2048))
     sender.advance(100 * S, FakePages([(True, MANY)]))
-    assert sender.zero_pages == 100 * S // 2048
-    assert sender.normal_pages == 0
-    bursts = (sender.transferred_bytes - ZERO_BYTES * sender.zero_pages) // SECTION_BYTES
+    assert sender.counters.zero_pages == 100 * S // 2048
+    assert sender.counters.normal_pages == 0
+    bursts = (
+        sender.counters.transferred_bytes - ZERO_BYTES * sender.counters.zero_pages
+    ) // SECTION_BYTES
     assert bursts == 100 * S // (24_961 * 2048)  # the first look after 50 ms
 
 
@@ -167,7 +171,9 @@ def test_max_bandwidth_binds_zero_pages_by_their_flushes() -> None:
     """A buffer of 32 KiB holds 3640 zero pages (qemu-file.c:add_buf_to_iovec)."""
     sender = make_sender(make_link(), 1_000_000)
     sender.advance(S - 1, FakePages([(True, MANY)]))
-    assert sender.zero_pages == 10 * 4 * 3640  # 100 000 bytes are passed by the fourth flush
+    assert (
+        sender.counters.zero_pages == 10 * 4 * 3640
+    )  # 100 000 bytes are passed by the fourth flush
 
 
 def test_edge_case_15_the_threshold_follows_the_last_window() -> None:
@@ -225,14 +231,14 @@ def test_a_stall_lengthens_the_window_it_falls_in_and_no_other() -> None:
     assert sender.bandwidth == pytest.approx(10_506_258 / 0.15)
     sender.advance(550 * MS, pages)
     assert sender.bandwidth == 105_062_580
-    assert sender.normal_pages == 6 * 2560
+    assert sender.counters.normal_pages == 6 * 2560
 
 
 def test_a_stall_at_the_start_of_a_window_is_part_of_it() -> None:
     sender, pages = make_sender(make_link(), 104_857_600), FakePages([(False, MANY)])
     sender.stall_until(50 * MS)
     sender.advance(920 * MS, pages)
-    assert sender.normal_pages == 10 * 2560
+    assert sender.counters.normal_pages == 10 * 2560
 
 
 def test_a_shorter_stall_does_not_end_a_longer_one() -> None:
@@ -240,7 +246,7 @@ def test_a_shorter_stall_does_not_end_a_longer_one() -> None:
     sender.stall_until(500 * MS)
     sender.stall_until(450 * MS)
     sender.advance(500 * MS - 1, pages)
-    assert sender.normal_pages == 0
+    assert sender.counters.normal_pages == 0
 
 
 def test_a_stall_that_ends_in_the_sleep_changes_nothing() -> None:
@@ -274,12 +280,14 @@ def test_no_page_goes_after_the_time_to_stop_at_nor_faster_than_the_link(
         now_ms += advance_ms
         advanced = sender.advance(now_ms * MS, pages)
         assert advanced.turn or advanced.at_ns == now_ms * MS
-        busy_ps = sender.normal_pages * normal_ps + sender.zero_pages * zero_ps
+        busy_ps = sender.counters.normal_pages * normal_ps + sender.counters.zero_pages * zero_ps
         assert busy_ps <= (now_ms - stalled_ms) * 10**9
         sender.stall_until((now_ms + stall_ms) * MS)
         sender.advance((now_ms + stall_ms) * MS - 1, pages)
         assert (
-            busy_ps == sender.normal_pages * normal_ps + sender.zero_pages * zero_ps or not stall_ms
+            busy_ps
+            == sender.counters.normal_pages * normal_ps + sender.counters.zero_pages * zero_ps
+            or not stall_ms
         )
         now_ms, stalled_ms = now_ms + stall_ms, stalled_ms + stall_ms
 
@@ -302,16 +310,19 @@ def test_the_last_pages_of_a_burst_wait_for_their_flush() -> None:
     page_ns = 32_832
     for sent, flushed in ((1, 0), (31, 0), (32, 32), (63, 32), (64, 64)):
         sender.advance(sent * page_ns, pages)
-        assert (sender.normal_pages, sender.flushed_bytes) == (sent, flushed * NORMAL_BYTES)
+        assert (sender.counters.normal_pages, sender.flushed_bytes) == (
+            sent,
+            flushed * NORMAL_BYTES,
+        )
     sender.advance(51 * MS + 64 * page_ns, pages)
-    assert sender.normal_pages > 1553 >= 51 * MS // page_ns
+    assert sender.counters.normal_pages > 1553 >= 51 * MS // page_ns
     assert sender.flushed_bytes >= 1553 * NORMAL_BYTES
 
 
 def test_bytes_counted_as_queued_wait_for_no_flush() -> None:
     sender = make_sender(make_link(GBIT), flushed=False)
     sender.advance(5 * 32_832, FakePages([(False, MANY)]))
-    assert sender.flushed_bytes == sender.transferred_bytes == 5 * NORMAL_BYTES
+    assert sender.flushed_bytes == sender.counters.transferred_bytes == 5 * NORMAL_BYTES
 
 
 @settings(deadline=None, max_examples=60)
@@ -331,18 +342,18 @@ def test_a_recorded_wire_is_never_overtaken_and_is_used_to_a_page(
     window_ns = 100 * MS + wakeup_latency_ns
     for window in range(2 * len(gains)):
         sender.advance((window + 1) * window_ns - 1, pages)
-        allowed = record.by((window + 1) * window_ns * 1000)
-        assert sender.normal_pages * NORMAL_BYTES <= allowed
+        allowed = record.bytes_by((window + 1) * window_ns * 1000)
+        assert sender.counters.normal_pages * NORMAL_BYTES <= allowed
         if pages.pending and not max_bandwidth:
             sections = (window + 1) * SECTION_BYTES
-            assert sender.transferred_bytes + sections + NORMAL_BYTES > allowed
+            assert sender.counters.transferred_bytes + sections + NORMAL_BYTES > allowed
 
 
 def test_a_record_that_has_ended_sends_nothing_more() -> None:
     record = RecordedLink(np.array([0, S]), np.array([0.0, 50 * NORMAL_BYTES]))
     sender, pages = make_sender(make_link(recorded=record)), FakePages([(False, 100)])
     sender.advance(100 * S, pages)
-    assert sender.normal_pages in (49, 50)
+    assert sender.counters.normal_pages in (49, 50)
 
 
 @settings(deadline=None, max_examples=50)
@@ -360,11 +371,11 @@ def test_bytes_are_those_of_the_pages_and_of_whole_sections(
     )
     total = pages.pending
     sender.advance(3 * S, pages)
-    payload = sender.normal_pages * NORMAL_BYTES + sender.zero_pages * ZERO_BYTES
-    sections, rest = divmod(sender.transferred_bytes - payload, SECTION_BYTES)
+    payload = sender.counters.normal_pages * NORMAL_BYTES + sender.counters.zero_pages * ZERO_BYTES
+    sections, rest = divmod(sender.counters.transferred_bytes - payload, SECTION_BYTES)
     assert rest == 0
     assert sections >= 0
-    assert sender.normal_pages + sender.zero_pages + pages.pending == total
+    assert sender.counters.normal_pages + sender.counters.zero_pages + pages.pending == total
 
 
 def test_edge_case_13_the_first_send_after_a_sync_clears_the_cursors_own_chunk_again() -> None:

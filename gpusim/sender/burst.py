@@ -1,0 +1,119 @@
+"""A burst: one call of ram_save_iterate, and the limits in bytes and time that end it.
+
+Source: migration/ram.c:ram_save_iterate, migration/migration-stats.c:migration_rate_exceeded,
+migration/qemu-file.c:add_to_iovec [7.2 to 10.1].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpusim.sender.link import PS_PER_S, UNITS, Link
+from gpusim.sender.pace import Pace
+
+WINDOWS_PER_S = 10  # XFER_LIMIT_RATIO
+BURST_PS = 51 * PS_PER_S // 1000  # MAX_WAIT: the first whole millisecond above 50
+BURST_CHECK_PAGES = 64  # a burst reads the clock after pages 1, 65, 129, ...
+UNLIMITED = 2**61  # bytes, pages or ps
+
+
+@dataclass(kw_only=True)
+class Burst:
+    """The burst under way.
+
+    Attributes:
+        is_zero: the kind of pages that the limits are made for.
+        units_left: 1/128 bytes that the burst may still send.
+        ps_left: picoseconds that the burst may still last.
+        pages, normal_pages, sent_units, spent_ps: pages, 1/128 bytes and time of the burst so far.
+            The time excludes remote clears.
+    """
+
+    is_zero: bool
+    units_left: int
+    ps_left: int
+    pages: int = 0
+    normal_pages: int = 0
+    sent_units: int = 0
+    spent_ps: int = 0
+
+    def count(self, normal: int, zero: int, sent_units: int, spent_ps: int) -> None:
+        """Count pages that the burst has sent."""
+        self.pages += normal + zero
+        self.normal_pages += normal
+        self.sent_units += sent_units
+        self.spent_ps += spent_ps
+        self.units_left -= sent_units
+        self.ps_left -= spent_ps
+
+
+class BurstLimits:
+    """The limits that end a burst: the rate limit of its window, and 50 ms.
+
+    Args:
+        link: the link.
+        pace: costs of a page.
+        max_bandwidth: bytes per second. 0: unlimited.
+        counts_flushed_bytes: the rate limit counts bytes when a buffer is flushed, not when they
+            are queued.
+
+    Attributes:
+        budget_units: 1/128 bytes per window. 0: unlimited.
+        flush_pages: normal and zero pages that one flush adds to the rate limit's bytes.
+    """
+
+    def __init__(
+        self, link: Link, pace: Pace, *, max_bandwidth: int, counts_flushed_bytes: bool
+    ) -> None:
+        self._pace, self._in_flight = pace, link.pages_in_flight
+        self.flush_pages = link.flush_pages(counts_flushed_bytes=counts_flushed_bytes)
+        self.budget_units = 0
+        self.set_max_bandwidth(max_bandwidth)
+
+    def set_max_bandwidth(self, max_bandwidth: int) -> None:
+        """Set the rate limit. It does not count the pages that are in flight.
+
+        Args:
+            max_bandwidth: bytes per second. 0: unlimited.
+        """
+        budget = max_bandwidth // WINDOWS_PER_S * UNITS
+        self.budget_units = budget + self._in_flight * self._pace.normal.units if budget else 0
+
+    def units(self, window_units: int, *, is_zero: bool) -> int:
+        """Return how many 1/128 bytes a burst of equal pages sends.
+
+        The burst ends with the flush that takes the window over its budget. If both kinds of pages
+        are mixed, the result is exact to one flush. A kind of zero size uses the limit of the other
+        kind.
+
+        Args:
+            window_units: 1/128 bytes that the window has sent before.
+            is_zero: the kind of pages.
+        """
+        cost = self._pace.cost
+        page_units = cost(is_zero=is_zero).units or cost(is_zero=not is_zero).units
+        if not (self.budget_units and page_units):
+            return UNLIMITED
+        flush = self.flush_pages[is_zero] * page_units
+        return max(0, (self.budget_units - window_units) // flush + 1) * flush
+
+    def ps(self, *, is_zero: bool, pages: int = 0, spent_ps: int = 0) -> int:
+        """Return how many picoseconds a burst of equal pages still lasts.
+
+        The burst ends when it reads the clock and more than 50 ms have passed. If both kinds of
+        pages are mixed, the result is exact to 64 pages. A kind that takes no time uses the limit
+        of the other kind.
+
+        Args:
+            is_zero: the kind of pages.
+            pages: pages that the burst has sent.
+            spent_ps: time that the burst has lasted.
+        """
+        cost = self._pace.cost
+        page_ps = cost(is_zero=is_zero).ps or cost(is_zero=not is_zero).ps
+        if not page_ps:
+            return UNLIMITED
+        left_ps = max(0, BURST_PS - spent_ps)
+        checks = max(0, math.ceil((left_ps / page_ps + pages - 1) / BURST_CHECK_PAGES))
+        return (BURST_CHECK_PAGES * checks + 1 - pages) * page_ps

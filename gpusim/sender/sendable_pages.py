@@ -1,0 +1,38 @@
+"""The interface of the pages that the sender sends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gpusim.layout import IntArray, Taken
+
+
+class SendablePages(Protocol):
+    """Everything that the sender sees of the pages.
+
+    Attributes:
+        pending: pages to send.
+    """
+
+    pending: int
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the cursor stands behind the last page and wraps next."""
+
+    def run_ahead(self, *, wraps: bool) -> tuple[bool, int]:
+        """Return whether the next pages are zero pages, and how many are certainly of one kind."""
+
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray] | None:
+        """Return the remote clears among the next pages.
+
+        Returns:
+            int64 [n], pages before each clear, and int64 [n], pages that each clear protects. None
+            if that is not known.
+        """
+
+    def take(
+        self, budgets: Sequence[tuple[int, int, int]], *, clear: tuple[int, int], wraps: bool
+    ) -> Taken:
+        """Take pages from the cursor on while all budgets last. Clears use the last budget."""
