@@ -123,13 +123,14 @@ def _run(options: argparse.Namespace) -> int:
 
     from gpusim.errors import ConfigError, ResultsError
     from gpusim.formats.profile import ProfileError
+    from gpusim.formats.recording import RecordingError
     from gpusim.monitor.qmp import LiveError
     from gpusim.record.files import CannotWriteError
 
     try:
         _check(options)
         return _answer(options, _profile(options))
-    except (ConfigError, ProfileError, ResultsError, CannotWriteError) as error:
+    except (ConfigError, ProfileError, RecordingError, ResultsError, CannotWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except (HydraException, OmegaConfBaseException) as error:
@@ -232,7 +233,7 @@ def _profile(options: argparse.Namespace) -> Profile:
 
 async def _measured(options: argparse.Namespace) -> Profile:
     from gpusim.files import write_text
-    from gpusim.formats.profile import require_sense
+    from gpusim.formats.profile import check_plausible
     from gpusim.monitor.dirty_rate import announced, looked_at, measured, planned
     from gpusim.monitor.qmp import Monitor, require_qmp
     from gpusim.record.report import line
@@ -250,7 +251,7 @@ async def _measured(options: argparse.Namespace) -> Profile:
         file=_aside(options),
         flush=True,
     )
-    require_sense(options.save, profile)
+    check_plausible(options.save, profile)
     return profile
 
 

@@ -1,7 +1,7 @@
-"""A profile: what was measured of a VM before its migration, in one small file, checked.
+"""The profile of a VM: measurements of its dirty rate before a migration, in one small file.
 
-Owns the format, which docs/predict.md describes for those who type one, and what makes a profile
-useless or doubtful. It knows neither how it is measured nor what is made of it.
+Owns the file format (docs/predict.md describes it for people who type one) and the checks of its
+values. It does not measure and does not fit a guest.
 """
 
 from __future__ import annotations
@@ -12,33 +12,80 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
+from gpusim.config import checks
+from gpusim.errors import CodedError, ConfigError
 from gpusim.qemu import names
-from gpusim.units import format_bytes, parse_bytes
+from gpusim.text import join_words
+from gpusim.units import format_bytes
 
 FORMAT = 1
 MIB, GIB = 2**20, 2**30
 MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
-SAMPLES_PER_GIB = 512  # QEMU's default; migration/dirtyrate.h:DIRTYRATE_DEFAULT_SAMPLE_PAGES
-LEAST_BLOCK = 128 * 2**10  # smaller blocks are not sampled (MIN_RAMBLOCK_SIZE)
-SHORTEST_S, LONGEST_S = 0.05, 60.0  # MIN_CALC_TIME_MS, MAX_CALC_TIME_MS
-MOST_PAGES = 2**50 // 512  # that can have been looked at
-LEAST_PERIODS = 3  # different ones; two points lie on any curve
-AGAIN, AGAIN_S = 1.03, 0.01  # times a period, and so much more: a repeat of it takes no longer
-SEVERAL = f"{LEAST_PERIODS} or more, from less than a second to as long as a pass takes"
 ACCELERATORS = ("kvm", "tcg")
+SAMPLES_PER_GIB = 512  # QEMU's default; migration/dirtyrate.h:DIRTYRATE_DEFAULT_SAMPLE_PAGES
+LEAST_BLOCK = 128 * 2**10  # bytes. QEMU does not sample smaller blocks (MIN_RAMBLOCK_SIZE)
+SHORTEST_S, LONGEST_S = 0.05, 60.0  # MIN_CALC_TIME_MS, MAX_CALC_TIME_MS
+MOST_PAGES = 2**50 // 512  # the largest VM in the smallest pages
+LEAST_PERIODS = 3  # different ones; any curve fits two points
+# A period counts as a repeat of another period up to this factor and this margin.
+REPEAT_FACTOR, REPEAT_MARGIN_S = 1.03, 0.01
+MEASURE_ADVICE = "Measure periods from less than a second up to the length of a pass"
+TYPED = "a profile typed by hand"  # the source of a profile that names none
+ROW = "seconds and dirty_rate (MiB/s), and may have at_s (s) and running (0 to 1)"
 
 
-class ProfileError(ValueError):
-    """A profile that says nothing of its VM: `FILE: what is wrong; what is expected`."""
+class ProfileError(CodedError, ValueError):
+    """A file that is not a usable profile. The data of each error has the file's `path`."""
 
-    def __init__(self, path: str | Path, message: str) -> None:
-        super().__init__(f"{path}: {' '.join(message.split())}")
+    texts: ClassVar[Mapping[str, str]] = {
+        "unreadable": "{path}: cannot be read ({reason}). Name the file of {expected}",
+        "empty": "{path}: is empty. Make a profile with gpusim-predict --measure --qmp SOCKET",
+        "not_parsed": "{path}: is cut off, or is neither JSON nor YAML ({reason})",
+        "not_a_mapping": '{path}: is not a profile. Expected keys such as "memory"',
+        "unknown_key": "{path}: {key}: there is no such key. The keys are {known}",
+        "misspelt_name": "{path}: {key}: QEMU has no {value}. Write {right}",
+        "bad_value": "{path}: {key} = {value}: {message}",
+        "too_many_utilisations": (
+            "{path}: utilisation has {values} values and the VM has {vcpus} vCPUs. "
+            "Give at most one value per vCPU"
+        ),
+        "blocks_differ_from_memory": (
+            "{path}: the blocks add up to {blocks} and memory is {memory}. "
+            "Give the blocks and the memory of the same VM"
+        ),
+        "too_few_periods": (
+            "{path}: {measurements} measurements have {periods} different periods, and a fit needs "
+            "{least}. {advice}"
+        ),
+        "no_block_sampled": "{path}: QEMU samples no RAM block below 128 KiB, and all are smaller",
+        "dirties_more_than_memory": (
+            "{path}: {rate:g} MiB/s for {seconds:g} s dirties {dirtied}, and the VM has {memory}. "
+            "Give the measurements of this VM in MiB/s"
+        ),
+        "dirties_zero_pages": (
+            "{path}: {rate:g} MiB/s for {seconds:g} s dirties more than the {percent:.0f} % of the "
+            "memory that is not zero. Count the zero pages while you measure"
+        ),
+        "several_vms": "{path}: the log has the VMs {names}. Keep the lines of one VM",
+        "no_memory_size": (
+            "{path}: the log has no memory size. Add --memory 64GiB, or the output of virsh dominfo"
+        ),
+        "several_modes": "{path}: the log has the modes {modes}. Use one of {allowed}",
+        "no_measurement": (
+            "{path}: no measurement has ended (dirtyrate.calc_status=2). Run virsh domstats "
+            "--dirtyrate after each virsh domdirtyrate-calc has ended"
+        ),
+    }
 
 
 def pages_sampled(block_bytes: Iterable[int], per_gib: int) -> int:
-    """Pages that page-sampling looks at, of RAM blocks of these sizes.
+    """Return how many pages one page-sampling measurement reads.
+
+    Args:
+        block_bytes: sizes of the RAM blocks.
+        per_gib: sampled pages per GiB.
 
     Source: migration/dirtyrate.c:save_ramblock_hash, skip_sample_ramblock.
     """
@@ -47,13 +94,13 @@ def pages_sampled(block_bytes: Iterable[int], per_gib: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One answer of calc-dirty-rate.
+    """One result of QEMU's calc-dirty-rate.
 
     Attributes:
-        seconds: that were measured.
-        dirty_rate: MiB a second, as QEMU says it: a whole number, rounded down.
-        at_s: when it began, since the first one; None: not known.
-        running: share of the time that the vCPUs were not held back by a throttle.
+        seconds: length of the measured period.
+        dirty_rate: MiB/s. QEMU reports a whole number, rounded down.
+        at_s: start of the period, in seconds since the start of the first one; None: unknown.
+        running: share of the period in which no throttle held the vCPUs, 0 to 1.
     """
 
     seconds: float
@@ -64,26 +111,27 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What is known of a VM.
+    """A VM before its migration, and the measurements of its dirty rate.
 
     Attributes:
-        source: where it comes from, in words.
-        memory_bytes: RAM, all blocks together.
-        page_bytes: of a target page.
-        vcpus: how many.
-        accelerator: kvm or tcg.
-        qemu: its version; None: not known.
-        mode: of the measurements; see MODES. dirty-bitmap and page-sampling count a page once however
-            often it was written, dirty-ring once a reaping of the ring.
-        sample_pages: pages looked at a GiB, page-sampling only.
-        measurements: one or more a period, in the order they were made.
-        blocks: name -> bytes of RAM blocks; empty: not known.
-        zero_sampled, zero_found: pages looked at for their content, and those that were zero; 0, 0: nobody looked.
-        utilisation: of each vCPU while it was measured, 0 to 1, waits for a core of the host included; empty: not
-            known, taken as busy.
-        parameters: query-migrate-parameters, under QEMU's names; empty: not known.
-        capabilities: those that are on; None: not known.
-        notes: what was in doubt when it was made.
+        source: where the profile comes from, for people.
+        memory_bytes: RAM of all blocks together.
+        page_bytes: size of a target page.
+        vcpus: number of vCPUs.
+        accelerator: one of ACCELERATORS.
+        qemu: version of QEMU; None: unknown.
+        mode: how QEMU measured, one of MODES. page-sampling and dirty-bitmap count a page once per
+            period. dirty-ring counts a page once each time QEMU empties the ring.
+        sample_pages: sampled pages per GiB (page-sampling only).
+        measurements: one or more per period, in the order in which they were made.
+        blocks: name -> bytes of each RAM block; empty: unknown.
+        zero_sampled: pages whose content was checked; 0: none.
+        zero_found: pages among `zero_sampled` that were zero.
+        utilisation: load of each vCPU during the measurement, 0 to 1, including waits for a host
+            core; empty: unknown, and then all vCPUs count as busy.
+        parameters: result of query-migrate-parameters, with QEMU's names; empty: unknown.
+        capabilities: names of the capabilities that are on; None: unknown.
+        notes: remarks on how the profile was made, for people.
     """
 
     source: str
@@ -105,12 +153,12 @@ class Profile:
 
     @property
     def pages(self) -> int:
-        """Of the VM."""
+        """Target pages of the VM."""
         return -(-self.memory_bytes // self.page_bytes)
 
     @property
     def sampled(self) -> int:
-        """Pages that one measurement looks at: all of them, unless it samples."""
+        """Pages that one measurement observes: all pages, or the sampled ones."""
         if self.mode != "page-sampling":
             return self.pages
         per_gib = self.sample_pages or SAMPLES_PER_GIB
@@ -119,26 +167,26 @@ class Profile:
 
     @property
     def periods_s(self) -> list[float]:
-        """The different lengths that were measured, shortest first; a repeat differs by some ms, or per cent."""
+        """The different periods in seconds, shortest first. Repeats differ by a few ms or percent."""
         found: list[float] = []
         for seconds in sorted(one.seconds for one in self.measurements):
-            if not found or seconds > AGAIN * found[-1] + AGAIN_S:
+            if not found or seconds > REPEAT_FACTOR * found[-1] + REPEAT_MARGIN_S:
                 found.append(seconds)
         return found
 
     @property
     def repeated(self) -> bool:
-        """Whether a length was measured again, which alone shows how steady the guest is."""
+        """Whether a period was measured again. Only repeats show how steady the guest is."""
         return len(self.periods_s) < len(self.measurements)
 
     @property
     def zero_share(self) -> float:
-        """Of all pages; 0 where nobody looked."""
+        """Share of zero pages, 0 to 1; 0 if no page was checked."""
         return self.zero_found / self.zero_sampled if self.zero_sampled else 0.0
 
     def document(self) -> dict[str, Any]:
-        """As it is written."""
-        found: dict[str, Any] = {
+        """Return the keys and values of the profile's file."""
+        return {
             "profile": FORMAT,
             "source": self.source,
             "qemu": None if self.qemu is None else ".".join(map(str, self.qemu)),
@@ -151,15 +199,14 @@ class Profile:
             "utilisation": list(self.utilisation),
             "mode": self.mode,
             "sample_pages": self.sample_pages,
-            "measurements": [_measured(one) for one in self.measurements],
+            "measurements": [_row(one) for one in self.measurements],
             "parameters": dict(self.parameters),
             "capabilities": None if self.capabilities is None else list(self.capabilities),
             "notes": list(self.notes),
         }
-        return found
 
 
-def _measured(one: Measurement) -> dict[str, float]:
+def _row(one: Measurement) -> dict[str, float]:
     found = {"seconds": one.seconds, "dirty_rate": one.dirty_rate}
     if one.at_s is not None:
         found["at_s"] = one.at_s
@@ -167,22 +214,14 @@ def _measured(one: Measurement) -> dict[str, float]:
 
 
 def load_profile(path: Path) -> Profile:
-    """A profile from its file: JSON as `gpusim-predict --measure` writes it, or YAML as people type it.
+    """Read a profile: JSON from `gpusim-predict --measure`, or YAML that somebody typed.
 
     Raises:
-        ProfileError: there is none, or it says nothing of its VM.
+        ProfileError: the file cannot be read, or is not a usable profile.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
-        raise ProfileError(path, f"cannot be read ({reason}); expected a profile") from None
-    return profile_of(path, _parsed(path, text))
-
-
-def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    text = read_text(path, "a profile")
     if not text.strip():
-        raise ProfileError(path, "empty; expected a profile, as gpusim-predict --measure writes it")
+        raise ProfileError("empty", path=path)
     try:
         if text.lstrip().startswith("{"):
             found = json.loads(text)
@@ -190,181 +229,192 @@ def _parsed(path: Path, text: str) -> Mapping[str, Any]:
             from omegaconf import OmegaConf
 
             found = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:  # YAML's own, for which OmegaConf has no name
-        where = " ".join(str(error).split())
-        raise ProfileError(path, f"cut off, or neither JSON nor YAML: {where}") from None
+    except Exception as error:  # OmegaConf passes on the YAML parser's own exceptions
+        raise ProfileError("not_parsed", path=path, reason=error) from None
     if not isinstance(found, dict):
-        raise ProfileError(path, 'no profile; expected keys such as "memory" and "measurements"')
-    return found
+        raise ProfileError("not_a_mapping", path=path)
+    return profile_of(path, found)
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: of the file.
+        expected: what the file should hold, for the error.
+
+    Raises:
+        ProfileError: the file cannot be read.
+    """
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ProfileError("unreadable", path=path, reason=reason, expected=expected) from None
 
 
 def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:
-    """A profile from what its file holds; keys that nobody knows are refused.
+    """Return the profile that a mapping from a file describes.
+
+    Args:
+        path: of the file, for errors.
+        found: keys and values, as `Profile.document` returns them.
 
     Raises:
-        ProfileError: names the key.
+        ProfileError: a key or a value is wrong, or the measurements contradict each other.
     """
-    keys = _Keys(path, found)
-    keys.known()
-    version = keys.whole("profile", FORMAT, FORMAT, FORMAT)
-    assert version == FORMAT
-    mode = keys.one_of("mode", MODES, "dirty-bitmap")
-    zero_sampled, zero_found = keys.zero_pages()
-    profile = Profile(
-        source=str(found.get("source") or "typed by hand"),
-        qemu=keys.qemu(),
-        accelerator=keys.one_of("accelerator", ACCELERATORS, "kvm"),
-        memory_bytes=keys.size("memory", found.get("memory")),
-        page_bytes=keys.whole("page_size", 4096, 4096, 2**30),
-        vcpus=keys.whole("vcpus", 1, 1, 4096),
-        mode=mode,
-        sample_pages=keys.sample_pages(mode),
-        measurements=tuple(keys.measurements()),
-        blocks={
-            name: keys.size(f"blocks.{name}", size) for name, size in keys.mapping("blocks").items()
-        },
-        zero_sampled=zero_sampled,
-        zero_found=zero_found,
-        utilisation=tuple(keys.share("utilisation", one) for one in keys.rows("utilisation")),
-        parameters=keys.parameters(),
-        capabilities=keys.capabilities(),
-        notes=tuple(map(str, keys.rows("notes"))),
-    )
-    require_sense(path, profile)
+    try:
+        profile = _Keys(path, found).profile()
+    except ConfigError as error:
+        data = {"key": error.key, "value": error.value, "message": error.message}
+        raise ProfileError("bad_value", path=path, **data) from None
+    check_plausible(path, profile)
     return profile
 
 
-def require_sense(path: str | Path, profile: Profile, expected: str = SEVERAL) -> None:
-    """Check that a VM can have been measured so.
+def check_plausible(path: str | Path, profile: Profile, advice: str = MEASURE_ADVICE) -> None:
+    """Check that the values of a profile can belong to one VM, and that they suffice for a fit.
 
     Args:
-        expected: where there are too few periods.
+        path: of the file, for errors.
+        profile: to check.
+        advice: what to do about too few periods.
 
     Raises:
-        ProfileError: it cannot, or too little was measured.
+        ProfileError: the values contradict each other, or there are too few measurements.
     """
+    memory = format_bytes(profile.memory_bytes)
     if len(profile.utilisation) > profile.vcpus:
-        raise ProfileError(
-            path,
-            f"utilisation of {len(profile.utilisation)} vCPUs, and the VM has {profile.vcpus}; expected one share for "
-            "each, or fewer where threads serve several",
-        )
+        counts = {"values": len(profile.utilisation), "vcpus": profile.vcpus}
+        raise ProfileError("too_many_utilisations", path=path, **counts)
     blocks = sum(profile.blocks.values())
     if blocks and blocks != profile.memory_bytes:
+        sizes = {"blocks": format_bytes(blocks), "memory": memory}
+        raise ProfileError("blocks_differ_from_memory", path=path, **sizes)
+    if len(profile.periods_s) < LEAST_PERIODS:
         raise ProfileError(
-            path,
-            f"its blocks add up to {format_bytes(blocks)}, its memory is {format_bytes(profile.memory_bytes)}: "
-            "put together from two VMs? expected those of one",
-        )
-    periods = profile.periods_s
-    if len(periods) < LEAST_PERIODS:
-        raise ProfileError(
-            path,
-            f"{len(profile.measurements)} measurements of {len(periods)} different periods; expected {expected}",
+            "too_few_periods",
+            path=path,
+            measurements=len(profile.measurements),
+            periods=len(profile.periods_s),
+            least=LEAST_PERIODS,
+            advice=advice,
         )
     if not profile.sampled:
-        raise ProfileError(
-            path, "no RAM block is large enough to be sampled; expected one of 128 KiB"
-        )
+        raise ProfileError("no_block_sampled", path=path)
+    if profile.mode == "dirty-ring":
+        return  # the ring counts a page several times
     zero = profile.zero_share
     most = profile.pages * (1 - zero)
-    # Four standard deviations, at most: of a sample of dirty pages, and of one of zero pages.
+    # At most four standard deviations of a sample of dirty pages and of one of zero pages.
     variance = 1 / profile.sampled + zero * (1 - zero) / max(profile.zero_sampled, 1)
     sampling = 4 * profile.pages * math.sqrt(variance)
     for one in profile.measurements:
         pages = one.dirty_rate * one.seconds * MIB / profile.page_bytes
-        if profile.mode != "dirty-ring" and pages > profile.pages:
-            raise ProfileError(
-                path,
-                f"{one.dirty_rate:g} MiB/s for {one.seconds:g} s are {format_bytes(round(pages * profile.page_bytes))}, and "
-                f"the VM has {format_bytes(profile.memory_bytes)}: from a VM of another size? expected the "
-                "measurements of this one, in MiB/s",
-            )
-        if profile.mode != "dirty-ring" and pages > most + sampling:
-            raise ProfileError(
-                path,
-                f"{one.dirty_rate:g} MiB/s for {one.seconds:g} s dirty more than the {100 * (1 - zero):.0f} % of "
-                "the VM that is not zero; expected zero pages and measurements of the same time",
-            )
+        of_one = {"path": path, "rate": one.dirty_rate, "seconds": one.seconds}
+        if pages > profile.pages:
+            dirtied = format_bytes(round(pages * profile.page_bytes))
+            raise ProfileError("dirties_more_than_memory", dirtied=dirtied, memory=memory, **of_one)
+        if pages > most + sampling:
+            raise ProfileError("dirties_zero_pages", percent=100 * (1 - zero), **of_one)
 
 
 class _Keys:
-    """The keys of a profile, read one by one; errors name them."""
+    """Reads the keys of a profile one by one. Each wrong value raises an error that names its key."""
 
     def __init__(self, path: Path, found: Mapping[str, Any]) -> None:
         self._path, self._found = path, found
 
-    def known(self) -> None:
-        """Refuse keys that nobody reads."""
-        known = [*Profile(source="", memory_bytes=GIB).document(), "zero_percent"]
-        strange = [str(key) for key in self._found if key not in known]
-        if strange:
-            self._reject(", ".join(strange), f"no such key; expected some of {', '.join(known)}")
+    def profile(self) -> Profile:
+        self._refuse_unknown()
+        self.whole("profile", FORMAT, FORMAT, FORMAT)
+        mode = self.one_of("mode", MODES, "dirty-bitmap")
+        zero_sampled, zero_found = self.zero_pages()
+        return Profile(
+            source=str(self._found.get("source") or TYPED),
+            qemu=self.qemu(),
+            accelerator=self.one_of("accelerator", ACCELERATORS, "kvm"),
+            memory_bytes=self.size("memory", self._found.get("memory")),
+            page_bytes=self.whole("page_size", 4096, 4096, 2**30),
+            vcpus=self.whole("vcpus", 1, 1, 4096),
+            mode=mode,
+            sample_pages=self.sample_pages(mode),
+            measurements=tuple(self.measurements()),
+            blocks={
+                name: self.size(f"blocks.{name}", size)
+                for name, size in self.mapping("blocks").items()
+            },
+            zero_sampled=zero_sampled,
+            zero_found=zero_found,
+            utilisation=tuple(
+                self.number("utilisation", one, 0, 1) for one in self.rows("utilisation")
+            ),
+            parameters=self.parameters(),
+            capabilities=self.capabilities(),
+            notes=tuple(map(str, self.rows("notes"))),
+        )
 
-    def _reject(self, key: str, message: str) -> NoReturn:
-        raise ProfileError(self._path, f"{key}: {message}")
+    def _refuse_unknown(self) -> None:
+        known = [*Profile(source="", memory_bytes=GIB).document(), "zero_percent"]
+        for key in self._found:
+            if key not in known:
+                keys = join_words(known)
+                raise ProfileError("unknown_key", path=self._path, key=key, known=keys)
 
     def whole(self, key: str, default: int, low: int, high: int) -> int:
         value = self._found.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            limits = f"{low}" if low == high else f"a whole number from {low} to {high}"
-            self._reject(key, f"{value!r}; expected {limits}")
-        return value
+        checks.whole(key, value, low, high)
+        return int(value)
 
-    def number(self, key: str, value: object, low: float, high: float, unit: str) -> float:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (good and low <= float(value) <= high):  # type: ignore[arg-type]  # NaN fails too
-            self._reject(key, f"{value!r}; expected a number from {low:g} to {high:g}{unit}")
-        return float(value)  # type: ignore[arg-type]
-
-    def share(self, key: str, value: object) -> float:
-        return self.number(key, value, 0, 1, "")
+    def number(self, key: str, value: Any, low: float, high: float, unit: str = "") -> float:
+        if isinstance(value, bool):
+            checks.reject(key, value, "must be a number")
+        checks.in_range(key, value, low, high, unit)
+        return float(value)
 
     def one_of(self, key: str, allowed: tuple[str, ...], default: str) -> str:
         value = self._found.get(key, default)
         if value not in allowed:
-            self._reject(key, f"{value!r}; expected one of {', '.join(allowed)}")
+            checks.reject(key, value, f"must be {join_words(allowed, 'or')}")
         return str(value)
 
-    def size(self, key: str, value: object) -> int:
-        try:
-            size = parse_bytes(value)  # type: ignore[arg-type]
-        except (ValueError, TypeError, OverflowError):
-            self._reject(key, f'{value!r}; expected bytes, or a size such as "64GiB"')
-        if not 0 < size <= 2**50:
-            self._reject(key, f"{value!r}; expected a size above 0 and of at most 1 PiB")
+    def size(self, key: str, value: Any) -> int:
+        size = checks.size_bytes(key, value)
+        if not size:
+            checks.reject(key, value, "must be above 0")
         return size
 
     def mapping(self, key: str) -> dict[str, Any]:
         value = self._found.get(key) or {}
         if not isinstance(value, dict):
-            self._reject(key, f"{value!r}; expected names and their values")
+            checks.reject(key, value, "must be a mapping of names to values")
         return {str(name): one for name, one in value.items()}
 
     def rows(self, key: str) -> list[Any]:
         value = self._found.get(key) or []
         if not isinstance(value, list):
-            self._reject(key, f"{value!r}; expected a list")
+            checks.reject(key, value, "must be a list")
         return value
 
     def parameters(self) -> dict[str, Any]:
         found = self.mapping("parameters")
-        self._spelt("parameters", found, names.PARAMETERS)
+        self._check_spelling("parameters", found, names.PARAMETERS)
         return found
 
     def capabilities(self) -> tuple[str, ...] | None:
         if self._found.get("capabilities") is None:
             return None
         found = tuple(map(str, self.rows("capabilities")))
-        self._spelt("capabilities", found, names.CAPABILITIES)
+        self._check_spelling("capabilities", found, names.CAPABILITIES)
         return found
 
-    def _spelt(self, key: str, found: Iterable[str], known: Collection[str]) -> None:
-        """Refuse a mistyped name, which would be passed over."""
+    def _check_spelling(self, key: str, found: Iterable[str], known: Collection[str]) -> None:
+        """Refuse a misspelt name, which would have no effect. A name of a newer QEMU may pass."""
         for name in found:
             right = names.meant(name, known)
             if right is not None:
-                self._reject(key, f"{name}: QEMU has no such name; {right}?")
+                data = {"key": key, "value": name, "right": right}
+                raise ProfileError("misspelt_name", path=self._path, **data)
 
     def qemu(self) -> tuple[int, int, int] | None:
         value = self._found.get("qemu")
@@ -372,19 +422,18 @@ class _Keys:
             return None
         found = re.match(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?!\d)", str(value))
         if found is None:
-            self._reject("qemu", f'{value!r}; expected a version such as "9.2.0"')
+            checks.reject("qemu", value, 'must be a version such as "9.2.0"')
         return int(found[1]), int(found[2]), int(found[3] or 0)
 
     def sample_pages(self, mode: str) -> int | None:
-        value = self._found.get("sample_pages")
         if mode != "page-sampling":
             return None
-        if value is None:
+        if self._found.get("sample_pages") is None:
             return SAMPLES_PER_GIB
         return self.whole("sample_pages", SAMPLES_PER_GIB, 128, 16384)
 
     def zero_pages(self) -> tuple[int, int]:
-        """Looked at, found; a share that somebody typed is taken as known to a tenth of a percent."""
+        """Return (checked, zero) pages. A typed percentage counts as known to a tenth of a percent."""
         percent = self._found.get("zero_percent")
         if percent is not None:
             share = self.number("zero_percent", percent, 0, 100, " %") / 100
@@ -392,31 +441,27 @@ class _Keys:
         pages = self.mapping("zero_pages")
         if not pages:
             return 0, 0
-        counts = [pages.get("sampled"), pages.get("zero")]
-        whole = all(isinstance(one, int) and not isinstance(one, bool) for one in counts)
-        if not (whole and 0 <= counts[1] <= counts[0] <= MOST_PAGES):  # type: ignore[operator]
-            self._reject(
-                "zero_pages",
-                f"{pages}; expected whole numbers sampled and zero, of which zero is smaller",
-            )
-        return counts[0], counts[1]  # type: ignore[return-value]
+        sampled, zero = (pages.get(name) for name in ("sampled", "zero"))
+        checks.whole("zero_pages.sampled", sampled, 0, MOST_PAGES)
+        assert isinstance(sampled, int)
+        checks.whole("zero_pages.zero", zero, 0, sampled)
+        assert isinstance(zero, int)
+        return sampled, zero
 
     def measurements(self) -> list[Measurement]:
         rows = self.rows("measurements")
         if not rows:
-            self._reject("measurements", "none; expected rows of seconds and dirty_rate (MiB/s)")
+            checks.reject("measurements", "none", f"must be a list of rows that have {ROW}")
         return [self._measurement(f"measurements[{place}]", row) for place, row in enumerate(rows)]
 
-    def _measurement(self, key: str, row: object) -> Measurement:
-        if not isinstance(row, dict) or not {"seconds", "dirty_rate"} <= row.keys():
-            self._reject(key, f"{row!r}; expected seconds and dirty_rate (MiB/s)")
-        strange = row.keys() - {"seconds", "dirty_rate", "at_s", "running"}
-        if strange:
-            self._reject(key, f"no such key as {', '.join(map(str, strange))}")
+    def _measurement(self, key: str, row: Any) -> Measurement:
+        keys = {"seconds", "dirty_rate", "at_s", "running"}
+        if not isinstance(row, dict) or not {"seconds", "dirty_rate"} <= row.keys() <= keys:
+            checks.reject(key, row, f"must have {ROW}")
         at_s = row.get("at_s")
         return Measurement(
             seconds=self.number(f"{key}.seconds", row["seconds"], SHORTEST_S, 86_400, " s"),
             dirty_rate=self.number(f"{key}.dirty_rate", row["dirty_rate"], 0, 1e9, " MiB/s"),
             at_s=None if at_s is None else self.number(f"{key}.at_s", at_s, 0, 1e9, " s"),
-            running=self.number(f"{key}.running", row.get("running", 1.0), 0.01, 1, ""),
+            running=self.number(f"{key}.running", row.get("running", 1.0), 0.01, 1),
         )

@@ -14,9 +14,8 @@ from gpusim.formats.profile import (
     MIB,
     Measurement,
     Profile,
-    ProfileError,
+    check_plausible,
     load_profile,
-    require_sense,
 )
 from gpusim.formats.recording import (
     READERS,
@@ -40,14 +39,12 @@ def load(path: Path) -> Profile:
     """A profile from its file, or from a recording: what was measured before it, else what its syncs found.
 
     Raises:
-        ProfileError: neither, or it says nothing of its VM.
+        ProfileError: the profile is not usable.
+        RecordingError: the recording is damaged.
     """
     if not _is_recording(path):
         return load_profile(path)
-    try:
-        recording = load_recording(path)
-    except RecordingError as error:
-        raise ProfileError(path, str(error).removeprefix(f"{path}: ")) from None
+    recording = load_recording(path)
     return recording.profile or from_recording(recording)
 
 
@@ -93,7 +90,7 @@ def from_recording(recording: Recording) -> Profile:
         capabilities=tuple(map(str, recording.scenario["capabilities"])),
         notes=tuple(_notes(lazy, measurements)),
     )
-    require_sense(path, profile, "a migration of three passes or more")
+    check_plausible(path, profile, "Name a recording of a migration with three passes or more")
     return profile
 
 

@@ -1,10 +1,13 @@
-"""A profile from what virsh printed: `virsh domstats --dirtyrate` behind each `virsh domdirtyrate-calc`.
+"""A profile from a log of virsh: `virsh domstats --dirtyrate` after each `virsh domdirtyrate-calc`.
 
-Owns virsh's words. It knows no fit.
+Owns the format of virsh's output. It does not fit a guest.
+Source: libvirt's docs/manpages/virsh.rst (domstats --dirtyrate, --balloon, --vcpu; domdirtyrate-calc)
+and tools/virsh-domain-monitor.c (dominfo).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,82 +20,79 @@ from gpusim.formats.profile import (
     Measurement,
     Profile,
     ProfileError,
-    require_sense,
+    check_plausible,
+    read_text,
 )
+from gpusim.text import join_words
 
-MEASURED = ("2", "measured")  # VIR_DOMAIN_DIRTYRATE_MEASURED, and libvirt's first word for it
+MEASURED = ("2", "measured")  # VIR_DOMAIN_DIRTYRATE_MEASURED, and the text of older libvirts
 PAIR = re.compile(r"\s*([\w.-]+)=(.*?)\s*")
 DOMINFO = re.compile(r"\s*(CPU\(s\)|Max memory|Used memory):\s+(\d+)(?: KiB)?\s*")
-OF_A_VCPU = re.compile(r"dirtyrate\.vcpu\.\d+\.megabytes_per_second")
+VCPU_RATE = re.compile(r"dirtyrate\.vcpu\.\d+\.megabytes_per_second")
 DOMAIN = re.compile(r"\s*Domain: '(.*)'\s*")
+MEASURE_ADVICE = "Run one virsh domdirtyrate-calc for each of 1, 2, 5, 10 and 30 s"
 
 
 def load_domstats(path: Path, memory_bytes: int | None, vcpus: int | None) -> Profile:
-    """Of a log of virsh's.
+    """Read a log file of virsh. See `from_domstats`.
 
     Raises:
-        ProfileError: it cannot be read, or says nothing of its VM.
+        ProfileError: the file cannot be read, or does not describe one VM.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
-        raise ProfileError(path, f"cannot be read ({reason}); expected virsh's log") from None
-    return from_domstats(text, path, memory_bytes, vcpus)
+    return from_domstats(read_text(path, "a log of virsh"), path, memory_bytes, vcpus)
 
 
 def from_domstats(
     text: str, path: str | Path, memory_bytes: int | None = None, vcpus: int | None = None
 ) -> Profile:
-    """What `virsh domstats --dirtyrate` printed, once behind each `virsh domdirtyrate-calc`.
+    """Return the profile that a log of virsh describes.
 
-    Formats: libvirt's docs/manpages/virsh.rst (domstats --dirtyrate, --balloon, --vcpu; domdirtyrate-calc) and
-    tools/virsh-domain-monitor.c (dominfo). libvirt asks QEMU for whole seconds, and samples QEMU's default of
-    512 pages a GiB.
+    libvirt measures whole seconds, and samples QEMU's default of 512 pages per GiB.
 
     Args:
-        memory_bytes, vcpus: of the VM; None: as `virsh dominfo` or domstats in the same log say.
+        text: of the log.
+        path: of the log, for errors.
+        memory_bytes: of the VM; None: from `virsh dominfo` or domstats in the same log.
+        vcpus: of the VM; None: as for `memory_bytes`.
 
     Raises:
-        ProfileError: no measurements, or of several VMs, or the VM's size is not there.
+        ProfileError: the log has no measurements, or several VMs, or no size of the VM.
     """
-    names = {found[1] for line in text.splitlines() if (found := DOMAIN.fullmatch(line))}
-    if len(names) > 1:
-        raise ProfileError(path, f"tells of {', '.join(sorted(names))}; expected one VM")
-    told = _told(text)
-    memory_bytes = memory_bytes or 1024 * _whole(told, "Max memory", "balloon.maximum")
+    domains = sorted({found[1] for line in text.splitlines() if (found := DOMAIN.fullmatch(line))})
+    if len(domains) > 1:
+        raise ProfileError("several_vms", path=path, names=join_words(domains))
+    values = _last_values(text)
+    memory_bytes = memory_bytes or 1024 * _whole(values, "Max memory", "balloon.maximum")
     if not memory_bytes:
-        raise ProfileError(
-            path,
-            "does not say how large the VM is; expected --memory, or `virsh dominfo` in the same log",
-        )
+        raise ProfileError("no_memory_size", path=path)
     runs = _runs(path, text)
-    mode = runs[-1].get("dirtyrate.calc_mode", MODES[0])
-    if any(run.get("dirtyrate.calc_mode", MODES[0]) != mode for run in runs) or mode not in MODES:
-        raise ProfileError(path, f"measured in several modes; expected one of {', '.join(MODES)}")
-    start = min(_number(path, run, "calc_start_time", 0.0) for run in runs)
+    modes = sorted({run.get("dirtyrate.calc_mode", MODES[0]) for run in runs})
+    if len(modes) > 1 or modes[0] not in MODES:
+        lists = {"modes": join_words(modes), "allowed": join_words(MODES, "or")}
+        raise ProfileError("several_modes", path=path, **lists)
+    start_s = min(_number(path, run, "calc_start_time", 0.0) for run in runs)
     profile = Profile(
-        source=f"virsh domstats of {', '.join(names) or 'a VM'}",
+        source=f"virsh domstats of {'a VM' if not domains else domains[0]}",
         memory_bytes=memory_bytes,
-        vcpus=vcpus or _whole(told, "CPU(s)", "vcpu.current") or _measured_vcpus(told) or 1,
-        mode=mode,
-        sample_pages=SAMPLES_PER_GIB if mode == "page-sampling" else None,
+        vcpus=vcpus or _whole(values, "CPU(s)", "vcpu.current") or _measured_vcpus(values) or 1,
+        mode=modes[0],
+        sample_pages=SAMPLES_PER_GIB if modes[0] == "page-sampling" else None,
         measurements=tuple(
             Measurement(
                 seconds=_number(path, run, "calc_period"),
                 dirty_rate=_number(path, run, "megabytes_per_second"),
-                at_s=_number(path, run, "calc_start_time", start) - start,
+                at_s=_number(path, run, "calc_start_time", start_s) - start_s,
             )
             for run in runs
         ),
-        notes=("virsh tells neither the parameters of a migration nor how many pages are zero",),
+        notes=("virsh reports neither migration parameters nor the number of zero pages",),
     )
-    require_sense(path, profile, "one domdirtyrate-calc for each of 1, 2, 5, 10 and 30 s")
+    check_plausible(path, profile, MEASURE_ADVICE)
     return profile
 
 
-def _told(text: str) -> dict[str, str]:
-    """What dominfo and domstats say of the VM, the last word of each."""
+def _last_values(text: str) -> dict[str, str]:
+    """Return the last value of each name that dominfo and domstats printed."""
     found = {}
     for line in text.splitlines():
         if pair := DOMINFO.fullmatch(line) or PAIR.fullmatch(line):
@@ -100,18 +100,18 @@ def _told(text: str) -> dict[str, str]:
     return found
 
 
-def _whole(told: Mapping[str, str], *names: str) -> int:
-    """The first of them that is a whole number, 0 if none is: a log may be cut off."""
-    return next((int(told[name]) for name in names if told.get(name, "").isdecimal()), 0)
+def _whole(values: Mapping[str, str], *names: str) -> int:
+    """Return the first of the values that is a whole number, or 0. A log may be cut off."""
+    return next((int(values[name]) for name in names if values.get(name, "").isdecimal()), 0)
 
 
-def _measured_vcpus(told: Mapping[str, str]) -> int:
-    """vCPUs that a dirty ring was measured of, each by itself."""
-    return sum(bool(OF_A_VCPU.fullmatch(name)) for name in told)
+def _measured_vcpus(values: Mapping[str, str]) -> int:
+    """Count the vCPUs whose dirty rings were measured."""
+    return sum(bool(VCPU_RATE.fullmatch(name)) for name in values)
 
 
 def _runs(path: str | Path, text: str) -> list[dict[str, str]]:
-    """The measurements that were done, each once however often it was printed."""
+    """Return the finished measurements. A measurement that was printed twice counts once."""
     runs: list[dict[str, str]] = []
     for line in text.splitlines():
         pair = PAIR.fullmatch(line)
@@ -122,27 +122,22 @@ def _runs(path: str | Path, text: str) -> list[dict[str, str]]:
         runs[-1][pair[1]] = pair[2]
     done = [run for run in runs if run.get("dirtyrate.calc_status") in MEASURED]
     if not done:
-        raise ProfileError(
-            path,
-            "no dirtyrate.calc_status=2 (measured); expected `virsh domstats --dirtyrate` after each "
-            "`virsh domdirtyrate-calc` has ended",
-        )
+        raise ProfileError("no_measurement", path=path)
     once = {tuple(sorted(run.items())): run for run in done}
     return list(once.values()) if all("dirtyrate.calc_start_time" in run for run in done) else done
 
 
 def _number(
-    path: str | Path, run: Mapping[str, str], key: str, default: float | None = None
+    path: str | Path, run: Mapping[str, str], name: str, default: float | None = None
 ) -> float:
-    value = run.get(f"dirtyrate.{key}", default)
+    key = f"dirtyrate.{name}"
+    value = run.get(key, default)
+    low, high = (SHORTEST_S, LONGEST_S) if name == "calc_period" else (0.0, 1e12)
     try:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        found = -1.0
-    limits = (SHORTEST_S, LONGEST_S) if key == "calc_period" else (0.0, 1e12)
-    if not limits[0] <= found <= limits[1]:
-        raise ProfileError(
-            path,
-            f"dirtyrate.{key} is {value}; expected a number from {limits[0]:g} to {limits[1]:g}",
-        )
+        found = math.nan
+    if not low <= found <= high:
+        message = f"must be a number from {low:g} to {high:g}"
+        raise ProfileError("bad_value", path=path, key=key, value=value, message=message)
     return found

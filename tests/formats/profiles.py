@@ -1,4 +1,4 @@
-"""Profiles for tests: what calc-dirty-rate would say of a guest whose distinct pages are known."""
+"""Profiles for tests: calc-dirty-rate of a guest whose number of distinct pages is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PERIODS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 
 
 def uniform_pages(working_set_pages: int, page_writes_per_s: float) -> Callable[[float], float]:
-    """Distinct pages after t of pages that are written evenly at random."""
+    """Return distinct pages after t s of writes that are evenly random."""
     return lambda t: working_set_pages * -math.expm1(-page_writes_per_s * t / working_set_pages)
 
 
@@ -22,7 +22,7 @@ def exact_profile(
     periods_s: Sequence[float] = PERIODS_S,
     **more: Any,
 ) -> Profile:
-    """The profile of dirty-bitmap: QEMU's rounding down to whole MiB a second, and no other error."""
+    """Return a dirty-bitmap profile whose only error is the rounding down to whole MiB/s."""
     rates = [math.floor(distinct(t) * 4096 / MIB / t) for t in periods_s]
     return Profile(
         **{
