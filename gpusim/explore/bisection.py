@@ -1,70 +1,76 @@
-"""A ladder of values, the hardest first: which to try next, to find the first that is enough.
+"""Bisection over an ordered list of values: find the first value that is enough.
 
-It knows neither what a value is nor how it is tried; whoever asks tells it what came of a try.
+The class knows neither the values nor how a value is tried. It numbers the values (steps) from the
+hardest to the easiest. The caller tries the step that `next_step` names and records the result.
 """
 
 from __future__ import annotations
 
 
-class Ladder:
-    """What one step achieves the steps behind it are taken to achieve too, until a try tells otherwise.
+class Bisection:
+    """The state of one bisection.
+
+    Assumes monotonicity: if a step is enough, then every later step is enough, unless a try shows
+    otherwise.
 
     Attributes:
-        steps: how many there are.
-        tried: of each step that was tried, whether it is enough.
-        given_up: a try did not end, so nothing more is asked for.
+        steps: the number of steps.
+        tried: step -> whether the step is enough.
+        gave_up: a try did not end, so the search asks for no more tries.
 
     Args:
-        start: the first to try.
-        stride: from there on it goes in leaps, this long and then twice as long, until a step answers
-            otherwise; what lies between is then halved. At last it looks one such leap beyond what is not
-            enough, whether that is too much to ask as well. None: it halves at once, and looks no further.
+        steps: the number of steps.
+        start: the first step to try.
+        stride: length of the first leap from `start`, in steps. Every further leap doubles the
+            distance until the result changes. Then the interval is halved. In the end one more
+            step is tried, one `stride` before the last failing step. None: halve at once and try
+            no extra step.
     """
 
     def __init__(self, steps: int, start: int, stride: int | None = None) -> None:
         self.tried: dict[int, bool] = {}
-        self.given_up = False
-        self.steps, self._start, self._stride, self._beyond = steps, start, stride, stride
+        self.gave_up = False
+        self.steps, self._start, self._stride, self._extra = steps, start, stride, stride
 
     @property
-    def too_hard(self) -> int:
-        """The last step that was tried and is not enough; -1: none."""
+    def last_failing(self) -> int:
+        """Return the last tried step that is not enough, or -1."""
         return max((step for step, enough in self.tried.items() if not enough), default=-1)
 
     @property
-    def found(self) -> int | None:
-        """The first step from which on all that was tried is enough; None: none is."""
-        low = self.too_hard
+    def best(self) -> int | None:
+        """Return the first tried step that is enough and has no later failing step."""
+        low = self.last_failing
         return min(
             (step for step, enough in self.tried.items() if enough and step > low), default=None
         )
 
     @property
     def exceptions(self) -> list[int]:
-        """Steps that are enough although one behind them is not."""
+        """Return the steps that are enough although a later step is not."""
         return sorted(
-            step for step, enough in self.tried.items() if enough and step < self.too_hard
+            step for step, enough in self.tried.items() if enough and step < self.last_failing
         )
 
     @property
-    def finished(self) -> bool:
-        """Whether the step before `found`, if there is one, is known not to be enough."""
-        return self.too_hard + 1 == self._high
+    def is_finished(self) -> bool:
+        """Return whether the step before `best` is known to fail, or no such step exists."""
+        return self.last_failing + 1 == self._high
 
     @property
     def _high(self) -> int:
-        return self.steps if self.found is None else self.found
+        return self.steps if self.best is None else self.best
 
-    def next(self) -> int | None:
-        """The step to try now; None: there is none."""
-        if self.given_up:
+    def next_step(self) -> int | None:
+        """Return the step to try now. None: the search is over."""
+        if self.gave_up:
             return None
-        if self.finished:
-            step = self.too_hard - (self._beyond or self.steps)
+        if self.is_finished:
+            step = self.last_failing - (self._extra or self.steps)
             return step if step >= 0 and all(tried > step for tried in self.tried) else None
         if self._start not in self.tried:
             return self._start
-        low, high = self.too_hard, self._high
+        low, high = self.last_failing, self._high
         if self._stride is not None:
             leap = max(self._stride, 2 * abs((low if low >= self._start else high) - self._start))
             if low >= self._start:
@@ -75,13 +81,18 @@ class Ladder:
                 return step
         return (low + 1 + high) // 2
 
-    def begin_at(self, start: int, stride: int) -> None:
-        """Begin where a ladder like it ended, with leaps of another length, and look beyond nothing."""
-        self._start, self._stride, self._beyond = start, stride, None
+    def restart_at(self, start: int, stride: int) -> None:
+        """Start at another step with another stride, and try no extra step in the end."""
+        self._start, self._stride, self._extra = start, stride, None
 
-    def tell(self, step: int, enough: bool | None) -> None:
-        """What came of a try; None: it did not end."""
-        if enough is None:
-            self.given_up = True
+    def record(self, step: int, is_enough: bool | None) -> None:
+        """Record the result of a try.
+
+        Args:
+            step: the step that was tried.
+            is_enough: None: the try did not end.
+        """
+        if is_enough is None:
+            self.gave_up = True
         else:
-            self.tried[step] = enough
+            self.tried[step] = is_enough

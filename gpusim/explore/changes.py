@@ -1,0 +1,126 @@
+"""Changes to a config: one key and its values, in order.
+
+This module decides which single changes may help a migration that does not converge, and how far
+each goes. It knows configs and scenarios. It runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gpusim.config.plugins import policies_of
+from gpusim.config.scenario import Scenario
+from gpusim.config.schema import Config
+from gpusim.qemu.versions import VERSIONS
+
+LINK_FACTORS = (1.5, 2, 3, 5, 10, 20, 40)
+CHANNELS = (2, 4, 8, 16)
+DOWNTIME_FACTORS = (2, 5, 10, 20, 50, 100)
+LONGEST_DOWNTIME_MS = 30_000  # a guest that pauses for longer was not migrated live
+HIGHEST_THROTTLE = 99  # migration/options.c:migrate_params_check
+
+
+def set_key(config: Config, key: str, value: Any) -> Config:
+    """Return a copy of a config with one key set, such as "link.bandwidth"."""
+    group, name = key.split(".")
+    return replace(config, **{group: replace(getattr(config, group), **{name: value})})
+
+
+def value_text(value: object) -> str:
+    """Return a value as a user types it on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def rate_text(bytes_per_s: float) -> str:
+    """Return a bandwidth as a user types it: "1.5Gbit/s"."""
+    gigabits = bytes_per_s * 8 / 1e9
+    return f"{gigabits:g}Gbit/s" if gigabits >= 1 else f"{1000 * gigabits:g}Mbit/s"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key and the values to try, from the smallest change to the largest.
+
+    Attributes:
+        key: the key of the config. Empty if no key sets the value.
+        values: the later a value, the easier the migration converges with it.
+        apply: returns a config with a value. None: set `key` to the value.
+        text: returns a value as a user types it.
+        also: returns the "KEY=VALUE" that has to be set with a value, or "".
+    """
+
+    key: str
+    values: tuple[Any, ...]
+    apply: Callable[[Config, Any], Config] | None = None
+    text: Callable[[Any], str] = value_text
+    also: Callable[[Any], str] = lambda _: ""
+
+    def config_of(self, config: Config, step: int) -> Config:
+        """Return the config with the value of a step."""
+        value = self.values[step]
+        if self.apply is None:
+            return set_key(config, self.key, value)
+        return self.apply(config, value)
+
+
+def single_changes(config: Config, scenario: Scenario) -> Iterator[Change]:
+    """Yield the changes that may help: free ones first, then those that cost the guest or money.
+
+    A config may still refuse a value. A run with the value shows that.
+    """
+    yield from _auto_converge(config, scenario)
+    yield from _link(config, scenario)
+    yield from _downtime(config)
+    yield from (Change(f"migration.{name}", (None,)) for name in policies_of(config.migration))
+
+
+def _auto_converge(config: Config, scenario: Scenario) -> Iterator[Change]:
+    if not config.migration.auto_converge:
+        yield Change("migration.auto_converge", (True,))
+        return  # without auto-converge QEMU has neither a throttle nor a fallback sync
+    if scenario.parameters.fallback_sync_interval_ns is None:
+        yield with_fallback_sync(scenario)
+    if scenario.parameters.max_cpu_throttle < HIGHEST_THROTTLE:
+        yield Change("migration.max_cpu_throttle", (HIGHEST_THROTTLE,))
+
+
+def with_fallback_sync(scenario: Scenario) -> Change:
+    """Return the change that adds QEMU's fallback sync: the interval, or a newer version."""
+    if VERSIONS[scenario.version].fallback_sync_interval_ns is not None:
+        return Change("migration.fallback_sync_interval", (None,))
+    first = next(
+        name
+        for name, rules in VERSIONS.items()
+        if rules.fallback_sync_interval_ns and rules.released
+    )
+    return Change("migration.version", (first,))
+
+
+def _link(config: Config, scenario: Scenario) -> Iterator[Change]:
+    """Raise the limit that binds: threads, link or rate limit. A recorded link has no limit to raise."""
+    bandwidth, limit = scenario.link.bandwidth, scenario.parameters.max_bandwidth
+    if scenario.link.recorded is not None:
+        return
+    if scenario.link.threads_bandwidth < min(bandwidth, limit or bandwidth):
+        channels = tuple(n for n in CHANNELS if n > config.migration.multifd_channels)
+        change = Change("migration.multifd_channels", channels)
+    elif 0 < limit < bandwidth:
+        faster = [factor * limit for factor in LINK_FACTORS if factor * limit <= bandwidth]
+        change = Change("migration.max_bandwidth", tuple(map(rate_text, faster)))
+    else:
+        faster = [factor * bandwidth for factor in LINK_FACTORS]
+        change = Change("link.bandwidth", tuple(map(rate_text, faster)))
+    if change.values:
+        yield change
+
+
+def _downtime(config: Config) -> Iterator[Change]:
+    least_ms = max(config.migration.downtime_limit, 100)
+    longer = [factor * least_ms for factor in DOWNTIME_FACTORS]
+    allowed = tuple(ms for ms in longer if ms <= LONGEST_DOWNTIME_MS)
+    if allowed:
+        yield Change("migration.downtime_limit", allowed)

@@ -1,0 +1,290 @@
+"""Search for throttle settings that serve a goal better than the present ones, with Optuna.
+
+This module owns what is searched and what counts as better. Every reported number comes from a
+simulated migration. Better settings may exist that no trial found.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from gpusim.config.scenario import resolve
+from gpusim.config.schema import Config
+from gpusim.engine.records import Summary
+from gpusim.errors import require
+from gpusim.explore.expected_runs import RunPool
+from gpusim.qemu.versions import VERSIONS
+from gpusim.units import NS_PER_S
+
+if TYPE_CHECKING:
+    import optuna
+
+Goal: TypeAlias = Literal["fastest", "least_loss"]
+
+TRIALS = 64  # at most
+BATCH = 4  # trials asked for at once. It does not depend on the cores, so the answer does not either
+SEED = 1
+P95_WALL_S = 10.0  # for the two runs of the 95th-percentile guest, after the search
+LEAST_GAIN = 0.02  # chance makes less: another seed, another phase of the timer
+EQUAL = 0.005  # of the value: a change that gains no more is undone
+HIGHEST = {
+    "cpu_throttle_initial": 99,
+    "cpu_throttle_increment": 99,
+    "throttle_trigger_threshold": 100,
+}
+# The first trials, after the present settings: QEMU's defaults, all at once, sooner, gently, steeply.
+STARTS = (
+    (20, 10, 50),
+    (99, 99, 50),
+    (50, 25, 25),
+    (5, 5, 50),
+    (5, 50, 90),
+    (80, 10, 20),
+    (20, 40, 70),
+)
+LATE, NEVER = 1e12, 1e15  # instead of a value: after the deadline, or no convergence (worse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetterSettings:
+    """Settings that serve a goal better than the present ones.
+
+    Attributes:
+        goal, deadline_s: as the caller gave them.
+        now: the summary with the present settings. None: time was up, and nothing is known.
+        settings: the changed keys of `migration` and their values. Empty: no better settings were
+            found.
+        outcome: the summary with the better settings.
+        gain: the share of the total time, or of the guest's loss, that they save. None: the
+            migration does not converge now (or not by the deadline), or nothing was found.
+        runs: how many migrations were simulated to their end, including `now`.
+        finished: False: time was up before all trials were run.
+        for_p95_guest: the search used the 95th-percentile guest, so 19 of 20 guests keep the
+            deadline. Otherwise it used the median guest.
+        p95_now, p95_outcome: summaries of the 95th-percentile guest, with the present and the
+            better settings, if the search used the median guest. None: nothing was found, or time
+            was up.
+    """
+
+    goal: Goal
+    deadline_s: float | None
+    now: Summary | None
+    settings: Mapping[str, int | bool]
+    outcome: Summary | None
+    gain: float | None
+    runs: int
+    finished: bool
+    for_p95_guest: bool = field(default=False, metadata={"json": "of_heavy"})
+    p95_now: Summary | None = field(default=None, metadata={"json": "heavy_now"})
+    p95_outcome: Summary | None = field(default=None, metadata={"json": "heavy"})
+
+
+def search_goal(
+    config: Config,
+    goal: Goal,
+    deadline_s: float | None = None,
+    *,
+    wall_s: float,
+    p95_guest: Config | None = None,
+    trials: int = TRIALS,
+    pool: RunPool | None = None,
+) -> BetterSettings:
+    """Search for a better initial throttle, throttle increment and trigger threshold.
+
+    All trials have auto-converge on. The same config gives the same answer if time suffices.
+
+    Args:
+        config: the migration of the median guest as it is set now.
+        goal: fastest: least total time. least_loss: least vCPU time lost to the throttle.
+        deadline_s: the longest allowed total time. None: no deadline.
+        wall_s: wall time. After that no run starts, and running ones are stopped.
+        p95_guest: the same migration of the 95th-percentile guest. With a deadline the search uses
+            this guest. Without a deadline the result is tried on it.
+        trials: how many settings to try at most.
+        pool: where runs are simulated. None: one process per core, for this call alone.
+
+    Raises:
+        ConfigError: the config cannot be simulated.
+        ResultsError: Optuna is not installed.
+    """
+    require("optuna", "predict", "looking for better settings: ")
+    for_p95_guest = p95_guest is not None and deadline_s is not None
+    if p95_guest is not None and for_p95_guest:
+        config = p95_guest
+    limit_s = resolve(config).simulated_limit_ns / NS_PER_S
+    until_s = monotonic() + wall_s
+    with ExitStack() as stack:
+        pool = pool or stack.enter_context(RunPool())
+        (now,) = pool.run_all([config], until_s)
+        search = _Search(config, goal, deadline_s, now, limit_s)
+        if now is not None:
+            stack.enter_context(_quiet_optuna())
+            search.run_trials(pool, until_s, trials)
+            search.undo_needless(pool, until_s)
+        found = replace(search.answer(trials), for_p95_guest=for_p95_guest)
+        if p95_guest is None or for_p95_guest or found.outcome is None:
+            return found
+        settings: dict[str, Any] = dict(found.settings)
+        changed = replace(p95_guest, migration=replace(p95_guest.migration, **settings))
+        p95_now, p95_outcome = pool.run_all([p95_guest, changed], monotonic() + P95_WALL_S)
+        return replace(found, p95_now=p95_now, p95_outcome=p95_outcome)
+
+
+class _Search:
+    """The settings that were tried, and the outcome of each.
+
+    Args:
+        limit_s: the limit of the simulated time, as the config sets it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        goal: Goal,
+        deadline_s: float | None,
+        now: Summary | None,
+        limit_s: float,
+    ) -> None:
+        self._config, self._goal, self._deadline_s, self._now = config, goal, deadline_s, now
+        self._limit_s = limit_s
+        self._names = [
+            name for name in HIGHEST if name not in VERSIONS[config.migration.version].lacks
+        ]
+        self._present = tuple(getattr(config.migration, name) for name in self._names)
+        self._outcomes: dict[tuple[int, ...], Summary] = {}
+        if now is not None and config.migration.auto_converge:
+            self._outcomes[self._present] = now
+        self._tried = 0
+        self._simplified: tuple[int, ...] | None = None  # replaces a best that is no better
+
+    def run_trials(self, pool: RunPool, until_s: float, trials: int) -> None:
+        """Run one batch after the other, until all trials are run or time is up."""
+        study = self._study()
+        while self._tried < trials and monotonic() < until_s:
+            batch = [study.ask() for _ in range(min(BATCH, trials - self._tried))]
+            values = [self._suggested(trial) for trial in batch]
+            if not self._simulate(values, pool, until_s):
+                return
+            for trial, settings in zip(batch, values, strict=True):
+                study.tell(trial, self._value(self._outcomes[settings]))
+            self._tried += len(batch)
+
+    def _simulate(self, values: Sequence[tuple[int, ...]], pool: RunPool, until_s: float) -> bool:
+        """Simulate the settings that are new. Returns whether time sufficed."""
+        new = [one for one in dict.fromkeys(values) if one not in self._outcomes]
+        found = pool.run_all([self._config_with(one) for one in new], until_s)
+        known = {
+            one: outcome for one, outcome in zip(new, found, strict=True) if outcome is not None
+        }
+        self._outcomes |= known
+        return len(known) == len(new)
+
+    def undo_needless(self, pool: RunPool, until_s: float) -> None:
+        """Undo each change, one after the other, if the best is as good without it."""
+        best, _ = self._best()
+        for place, present in enumerate(self._present):
+            if best is None or best[place] == present:
+                continue
+            simpler = (*best[:place], present, *best[place + 1 :])
+            if not self._simulate([simpler], pool, until_s):
+                return
+            value = self._value(self._outcomes[simpler])
+            if value <= (1 + EQUAL) * self._value(self._outcomes[best]):
+                best = self._simplified = simpler
+
+    def answer(self, trials: int) -> BetterSettings:
+        """Return the best settings, if they gain more than chance makes."""
+        best, gain = self._best()
+        settings: dict[str, int | bool] = {}
+        if best is not None:
+            changes = zip(self._names, best, self._present, strict=True)
+            settings = {name: value for name, value, present in changes if value != present}
+            if not self._config.migration.auto_converge:
+                settings = {"auto_converge": True, **settings}
+        return BetterSettings(
+            goal=self._goal,
+            deadline_s=self._deadline_s,
+            now=self._now,
+            settings=settings,
+            outcome=None if best is None else self._outcomes[best],
+            gain=gain,
+            runs=len({id(one) for one in (self._now, *self._outcomes.values()) if one is not None}),
+            finished=self._tried >= trials,
+        )
+
+    def _best(self) -> tuple[tuple[int, ...] | None, float | None]:
+        if self._now is None or not self._outcomes:
+            return None, None
+        best = self._simplified or min(
+            self._outcomes, key=lambda one: self._rank(self._outcomes[one])
+        )
+        value, now = self._value(self._outcomes[best]), self._value(self._now)
+        if value >= LATE:
+            return None, None
+        if now >= LATE:
+            return best, None
+        gain = (now - value) / now if now else 0.0
+        return (best, gain) if gain >= LEAST_GAIN else (None, None)
+
+    def _study(self) -> optuna.Study:
+        import optuna
+
+        sampler = optuna.samplers.TPESampler(seed=SEED, multivariate=True, constant_liar=True)
+        study = optuna.create_study(sampler=sampler)
+        migration = self._config.migration
+        for start in ([getattr(migration, name) for name in HIGHEST], *STARTS):
+            values = dict(zip(HIGHEST, start, strict=True))
+            study.enqueue_trial(
+                {name: min(values[name], self._highest(name)) for name in self._names}
+            )
+        return study
+
+    def _highest(self, name: str) -> int:
+        limit = self._config.migration.max_cpu_throttle
+        return limit if name == "cpu_throttle_initial" else HIGHEST[name]
+
+    def _suggested(self, trial: optuna.Trial) -> tuple[int, ...]:
+        return tuple(trial.suggest_int(name, 1, self._highest(name)) for name in self._names)
+
+    def _config_with(self, values: Sequence[int]) -> Config:
+        """Return the config with these settings. Its run stops at the deadline."""
+        settings: dict[str, Any] = dict(zip(self._names, values, strict=True))
+        migration = replace(self._config.migration, auto_converge=True, **settings)
+        config = replace(self._config, migration=migration)
+        if self._deadline_s is None:
+            return config
+        limit_s = min(self._deadline_s, self._limit_s)
+        return replace(config, limit=replace(config.limit, simulated=limit_s))
+
+    def _value(self, outcome: Summary) -> float:
+        """Return the value to minimise: seconds, or vCPU seconds."""
+        if self._deadline_s is not None and outcome.total_time_s >= self._deadline_s:
+            return LATE + outcome.remaining_bytes
+        if outcome.verdict != "converged":
+            return NEVER + outcome.remaining_bytes
+        return outcome.total_time_s if self._goal == "fastest" else outcome.guest_cpu_lost_s
+
+    def _rank(self, outcome: Summary) -> tuple[float, float]:
+        """Return a sort key that prefers the faster of two equal outcomes."""
+        return self._value(outcome), outcome.total_time_s
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's log lines, and its warnings about experimental arguments."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
