@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 from gpusim.monitor.signals import ended_by_signals, interruptible
 
 if TYPE_CHECKING:
+    from gpusim.explore.goal_search import BetterSettings
+    from gpusim.explore.setting_limits import Advice
     from gpusim.formats.profile import Profile
-    from gpusim.predict.advise import Advice
-    from gpusim.predict.goal import Better
     from gpusim.predict.prediction import Prediction
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
@@ -292,25 +292,26 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
 
 def _advised(
     options: argparse.Namespace, prediction: Prediction
-) -> tuple[Advice | None, Better | None]:
+) -> tuple[Advice | None, BetterSettings | None]:
     from gpusim.config.checks import duration_ns
-    from gpusim.predict.advise import advice
+    from gpusim.explore.setting_limits import advise
     from gpusim.units import NS_PER_S
 
-    typical = prediction.middle.config
+    median_guest, p95_guest = prediction.median_member.config, prediction.p95_member.config
     found = None
     if not options.no_advice:
-        found = advice(typical, prediction.heavy.config, wall_s=ADVICE_WALL_S)
+        found = advise(median_guest, p95_guest, wall_s=ADVICE_WALL_S)
     if not options.goal:
         return found, None
-    from gpusim.predict.goal import better
+    from gpusim.explore.goal_search import search_goal
 
     deadline_s = (
         duration_ns("--deadline", options.deadline) / NS_PER_S if options.deadline else None
     )
     goal = options.goal.replace("-", "_")
-    heavy = prediction.heavy.config
-    return found, better(typical, goal, deadline_s, wall_s=GOAL_WALL_S, heavy=heavy)
+    return found, search_goal(
+        median_guest, goal, deadline_s, wall_s=GOAL_WALL_S, p95_guest=p95_guest
+    )
 
 
 def _barred(found: Iterator[T], count: int) -> Iterator[T]:

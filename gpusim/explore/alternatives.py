@@ -9,7 +9,7 @@ from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative
 from gpusim.errors import ConfigError
 from gpusim.explore.changes import single_changes
-from gpusim.explore.expected_runs import RunPool
+from gpusim.explore.run_pool import RunPool
 from gpusim.explore.value_search import ValueSearch, run_searches
 
 LOOK_AHEAD_S = 4.0  # wall time for all changes together

@@ -18,7 +18,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.errors import require
-from gpusim.explore.expected_runs import RunPool
+from gpusim.explore.run_pool import RunPool
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 Goal: TypeAlias = Literal["fastest", "least_loss"]
 
 TRIALS = 64  # at most
-BATCH = 4  # trials asked for at once. It does not depend on the cores, so the answer does not either
+BATCH = (
+    4  # trials asked for at once. It does not depend on the cores, so the answer does not either
+)
 SEED = 1
 P95_WALL_S = 10.0  # for the two runs of the 95th-percentile guest, after the search
 LEAST_GAIN = 0.02  # chance makes less: another seed, another phase of the timer

@@ -31,7 +31,7 @@ from gpusim.explore.changes import (
     value_text,
     with_fallback_sync,
 )
-from gpusim.explore.expected_runs import RunPool
+from gpusim.explore.run_pool import RunPool
 from gpusim.explore.value_search import ValueSearch, run_searches
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S

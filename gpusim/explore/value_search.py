@@ -16,7 +16,7 @@ from gpusim.engine.records import Alternative, Summary
 from gpusim.errors import ConfigError
 from gpusim.explore.bisection import Bisection
 from gpusim.explore.changes import Change
-from gpusim.explore.expected_runs import Outcome, RunPool
+from gpusim.explore.run_pool import Outcome, RunPool
 
 
 @dataclass(kw_only=True)

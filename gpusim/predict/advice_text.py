@@ -13,11 +13,11 @@ import yaml
 
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
-from gpusim.explore.alternatives import Change
+from gpusim.explore.changes import set_key
+from gpusim.explore.goal_search import BetterSettings
+from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit, Name
 from gpusim.predict import prediction_text
-from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit, Name
 from gpusim.predict.commands import Words, in_words
-from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Prediction
 from gpusim.text import format_duration
 
@@ -47,8 +47,8 @@ FOOTNOTE = "* Time was up: values nearer to the limit were not tried."
 
 def limit_rows(advice: Advice) -> list[tuple[str, str, str, str]]:
     """How far each setting may go: as it is now, for the middle guest, and for the heavy one."""
-    typical = {limit.name: limit for limit in advice.typical.limits}
-    heavy = {limit.name: limit for limit in advice.heavy.limits}
+    typical = {limit.name: limit for limit in advice.median_guest.limits}
+    heavy = {limit.name: limit for limit in advice.p95_guest.limits}
     rows = []
     for name, (told, unit, _) in NAMES.items():
         known = typical.get(name) or heavy.get(name)
@@ -66,13 +66,13 @@ def _cell(limit: Limit | None) -> str:
     if limit.found is None:
         return "none" if limit.finished else "not found yet *"
     found = limit.found + unit
-    if limit.too_hard is None and beyond:
+    if limit.first_failing is None and beyond:
         found += f" {beyond}"
     if limit.finished:
         return f"{found} ({outcome(limit.outcome)})" if limit.outcome else found
-    if limit.too_hard is None:
+    if limit.first_failing is None:
         return f"{found} *"
-    ends = [limit.too_hard, limit.found]
+    ends = [limit.first_failing, limit.found]
     if limit.name == "dirty_rate":  # the only one whose larger values are harder
         ends.reverse()
     return f"{' to '.join(ends)}{unit} *"
@@ -81,19 +81,19 @@ def _cell(limit: Limit | None) -> str:
 def notes(advice: Advice) -> list[str]:
     """What the table of limits leaves unsaid."""
     said = []
-    for limit in (*advice.typical.limits, *advice.heavy.limits):
+    for limit in (*advice.median_guest.limits, *advice.p95_guest.limits):
         _, unit, _ = NAMES[limit.name]
         if limit.also:
             why = ": fewer threads do not send so fast" if limit.name == "bandwidth" else ""
             said.append(f"{limit.found}{unit} wants {limit.also}{why}.")
         if limit.exceptions:
             those = ", ".join(value + unit for value in limit.exceptions)
-            said.append(f"{limit.too_hard}{unit} does not converge, though {those} does.")
-    guests = (advice.typical, advice.heavy)
+            said.append(f"{limit.first_failing}{unit} does not converge, though {those} does.")
+    guests = (advice.median_guest, advice.p95_guest)
     untried = [
         f"{one.key}={one.value}"
         for guest in guests
-        for one in guest.ways_out
+        for one in guest.alternatives
         if one.outcome == "not_tried"
     ]
     if untried:
@@ -128,12 +128,12 @@ class WaysOut(NamedTuple):
 
 def ways_out(prediction: Prediction, advice: Advice) -> WaysOut | None:
     """What would make it converge; None where the heavy guest does as it is, or nothing was tried."""
-    if advice.heavy.now is None or advice.heavy.now.verdict == "converged":
+    if advice.p95_guest.now is None or advice.p95_guest.now.verdict == "converged":
         return None
     memory_bytes = prediction.profile.memory_bytes
     for guest, name, member in (
-        (advice.heavy, "heavy", prediction.heavy),
-        (advice.typical, "middle", prediction.middle),
+        (advice.p95_guest, "heavy", prediction.p95_member),
+        (advice.median_guest, "middle", prediction.median_member),
     ):
         found = [
             WayOut(said, *_set_by(member.config, changes, memory_bytes))
@@ -149,7 +149,7 @@ def _ways_out(guest: GuestAdvice) -> Iterator[tuple[str, Sequence[str]]]:
     """Changes with which a guest that does not converge does, what it then comes to, and their keys."""
     if guest.now is None or guest.now.verdict == "converged":
         return
-    helpful = [one for one in guest.ways_out if one.outcome == "converges"]
+    helpful = [one for one in guest.alternatives if one.outcome == "converges"]
     alone = [f"{one.key}={one.value}" for one in helpful]
     for limit in guest.limits:
         # A limit that works because of what is set with it is that way once more.
@@ -171,7 +171,7 @@ def _set_by(
         if key not in SETTABLE:
             return (), ""
         if key.startswith("migration."):
-            changed = Change(key, ()).applied(changed, yaml.safe_load(value))
+            changed = set_key(changed, key, yaml.safe_load(value))
     before, after = (in_words(one, memory_bytes, None) for one in (config, changed))
     lines = tuple(
         line for line in after["QEMU, HMP"].lines if line not in before["QEMU, HMP"].lines
@@ -217,7 +217,7 @@ def fallback_sync(found: FallbackSync | None) -> str:
     if found is None or found.with_it is None or found.without_it is None:
         return ""
     sides = [_side(side) for side in (found.with_it, found.without_it)]
-    there = "as it is" if found.there else f"{found.key}={found.value}"
+    there = "as it is" if found.is_on else f"{found.key}={found.value}"
     if sides[0] == sides[1]:
         return f"QEMU's fallback sync changes nothing here: {sides[0]}, with it and without."
     return f"With QEMU's fallback sync ({there}): {sides[0]}; without it: {sides[1]}."
@@ -228,13 +228,13 @@ def _side(summary: Summary) -> str:
     return outcome(summary) + (lost if summary.verdict == "converged" else "")
 
 
-def better_rows(prediction: Prediction, found: Better) -> list[tuple[str, str, str]]:
+def better_rows(prediction: Prediction, found: BetterSettings) -> list[tuple[str, str, str]]:
     """What serves the goal better, beside what is set, head first; none where nothing does."""
     if found.outcome is None or found.now is None:
         return []
     within = "" if found.deadline_s is None else f" within {format_duration(found.deadline_s)}"
     rows = [(f"{GOALS[found.goal]}{within}", "as set", "better")]
-    migration = prediction.middle.config.migration
+    migration = prediction.median_member.config.migration
     for key, value in found.settings.items():
         rows.append((key, _plain(getattr(migration, key)), _plain(value)))
     for name, field, told in prediction_text.QUANTITIES:
@@ -248,11 +248,11 @@ def _cell_of(summary: Summary, field: str, told: Callable[[float], str]) -> str:
     return "none" if value is None else told(value)
 
 
-def better_notes(found: Better) -> list[str]:
+def better_notes(found: BetterSettings) -> list[str]:
     """How much it brings, and how long it was looked for."""
     if found.now is None:
         return ["Time was up before the migration had been simulated as it is set."]
-    guest = "heavy guest" if found.of_heavy else "middle guest"
+    guest = "heavy guest" if found.for_p95_guest else "middle guest"
     if found.outcome is None:
         said = _nothing_better(found)
     elif found.gain is None:
@@ -273,7 +273,7 @@ def better_notes(found: Better) -> list[str]:
     ]
 
 
-def _nothing_better(found: Better) -> str:
+def _nothing_better(found: BetterSettings) -> str:
     """A goal that is served as it is, or a deadline that nothing keeps."""
     assert found.now is not None
     deadline_s, now = found.deadline_s, found.now
@@ -288,13 +288,13 @@ def _nothing_better(found: Better) -> str:
     return f"None of {found.runs} settings is over within {format_duration(deadline_s)}{first}. As set: {outcome(now)}."
 
 
-def _of_the_heavy(found: Better) -> Iterator[str]:
+def _of_the_heavy(found: BetterSettings) -> Iterator[str]:
     """What the settings come to for a guest that they were not looked for with."""
-    if found.heavy is None or found.heavy_now is None:
+    if found.p95_outcome is None or found.p95_now is None:
         return
-    late = found.deadline_s is not None and found.heavy.total_time_s > found.deadline_s
-    sides = f"{_side(found.heavy)}; as set, {_side(found.heavy_now)}."
-    if found.heavy.verdict != "converged" or late:
+    late = found.deadline_s is not None and found.p95_outcome.total_time_s > found.deadline_s
+    sides = f"{_side(found.p95_outcome)}; as set, {_side(found.p95_now)}."
+    if found.p95_outcome.verdict != "converged" or late:
         yield f"Not for the heavy guest{', for which it takes too long' * late}: {sides}"
     else:
         yield f"The heavy guest with it: {sides}"
@@ -304,13 +304,13 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
+def words(prediction: Prediction, found: BetterSettings | None) -> dict[str, Words]:
     """The settings in the words of the tools; the better ones where there are, without timeouts then.
 
     None of settings with which it does not converge. Timeouts are for nineteen in twenty: there is none where
     more do not converge, nor of better settings, as a search for them knows one guest alone.
     """
-    config, memory_bytes = prediction.middle.config, prediction.profile.memory_bytes
+    config, memory_bytes = prediction.median_member.config, prediction.profile.memory_bytes
     if found is not None and found.settings:
         changes: dict[str, Any] = dict(found.settings)
         config = replace(config, migration=replace(config.migration, **changes))
@@ -318,6 +318,6 @@ def words(prediction: Prediction, found: Better | None) -> dict[str, Words]:
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    heavy = prediction.heavy  # where some do not converge, the band is of the others alone
+    heavy = prediction.p95_member  # where some do not converge, the band is of the others alone
     high_s = max(total.high, heavy.summary.total_time_s) if heavy.converges else None
     return in_words(config, memory_bytes, high_s)

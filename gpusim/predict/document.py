@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gpusim.explore.goal_search import BetterSettings
+from gpusim.explore.setting_limits import Advice
 from gpusim.fit.fit import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict import advice_text, prediction_text
-from gpusim.predict.advise import Advice
-from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.version import __version__
 
@@ -34,7 +34,7 @@ BANDS = (  # fields of Summary, under their own names
 
 
 def document(
-    prediction: Prediction, advice: Advice | None = None, better: Better | None = None
+    prediction: Prediction, advice: Advice | None = None, better: BetterSettings | None = None
 ) -> dict[str, Any]:
     """The same for programs: docs/predict.md tells each key. JSON knows it: no NaN, no infinity."""
     fit, profile = prediction.fit, prediction.profile
@@ -53,7 +53,7 @@ def document(
             *prediction_text.doubts(prediction),
             *prediction_text.assumptions(prediction),
         ],
-        "config": prediction.middle.config,
+        "config": prediction.median_member.config,
         "in_words": advice_text.words(prediction, better),
         "advice": advice,
         "better": better,
@@ -104,7 +104,10 @@ def _fitted(fit: Fit, profile: Profile) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Data classes as mappings, arrays as lists; what is no finite number as null, as JSON has it."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.metadata.get("json", field.name): _plain(getattr(value, field.name))
+            for field in fields(value)
+        }
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, np.ndarray | np.generic):

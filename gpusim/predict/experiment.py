@@ -38,7 +38,7 @@ def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
         prediction: whose middle member it is.
         path: of the file, which its first comment names; None: `mine/experiment/fitted.yaml`.
     """
-    config = prediction.middle.config
+    config = prediction.median_member.config
     path, where = path or Path("mine", EXPERIMENT), ""
     if path.parent.name != "experiment":  # where Hydra would not find it
         path = Path("mine", "experiment", path.name)

@@ -170,9 +170,9 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: f
             label=label if seen else None,
         )
         below, label = step.percent, "" if seen else label
-    times_s = [0.0, *prediction.middle.throttle_s.values()]
-    percents = [0, *prediction.middle.throttle_s]
-    end_s = max(prediction.middle.summary.total_time_s, times_s[-1])
+    times_s = [0.0, *prediction.median_member.throttle_s.values()]
+    percents = [0, *prediction.median_member.throttle_s]
+    end_s = max(prediction.median_member.summary.total_time_s, times_s[-1])
     axes.step(
         [time_s / unit_s for time_s in (*times_s, end_s)],
         [*percents, percents[-1]],

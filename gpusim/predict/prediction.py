@@ -107,13 +107,13 @@ class Prediction:
         return band(known) if 2 * len(known) > len(values) else None
 
     @property
-    def middle(self) -> Member:
+    def median_member(self) -> Member:
         """The agreeing member of median total time: the run that a report shows."""
         agreeing = self.agreeing()
         return agreeing[len(agreeing) // 2]
 
     @property
-    def heavy(self) -> Member:
+    def p95_member(self) -> Member:
         """The member that nineteen in twenty are no harder than: those that do not converge are hardest."""
         ranked = sorted(self.members, key=lambda m: (not m.converges, m.summary.total_time_s))
         return ranked[math.ceil(len(ranked) * HIGH / 100) - 1]

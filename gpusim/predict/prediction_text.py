@@ -71,7 +71,7 @@ QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # name, fie
 
 def subject(prediction: Prediction) -> str:
     """What would be migrated, by which QEMU and over which link."""
-    config = prediction.middle.config
+    config = prediction.median_member.config
     vcpus = f"{config.vm.vcpus} vCPU{'' if config.vm.vcpus == 1 else 's'}"
     limits = [
         (config.link.bandwidth, "unlimited", ""),
@@ -95,14 +95,14 @@ def bandwidth(value: float | str) -> str:
 
 def _decider(prediction: Prediction) -> str:
     """The VM's own QEMU, and as which it is simulated where they differ: "QEMU 10.0.2 (decides as 9.2)"."""
-    version, own = prediction.middle.config.migration.version, prediction.profile.qemu
+    version, own = prediction.median_member.config.migration.version, prediction.profile.qemu
     rules = version_name(version)
     if own is not None and version == nearest(own):
         said = ".".join(map(str, own))
         number = rules.removeprefix("QEMU ")
         same = f"{said}.".startswith(f"{number}.")
         rules = f"QEMU {said}" + ("" if same else f" (decides as {number})")
-    policies = prediction.middle.summary.policies
+    policies = prediction.median_member.summary.policies
     return f"{rules} with {policies}" if policies else rules
 
 
@@ -136,7 +136,7 @@ def verdict(prediction: Prediction) -> list[str]:
     did = sum(member.converges for member in prediction.members)
     lines = [
         f"{title(prediction)}. {_how_many(did, count)}.",
-        f"The middle one: {_reason(prediction.middle)}.",
+        f"The middle one: {_reason(prediction.median_member)}.",
     ]
     others = [one for one in prediction.members if one.converges != prediction.converges]
     if others:
@@ -175,7 +175,7 @@ def _opening(prediction: Prediction) -> str:
     surely = max(prediction.probability, 1 - prediction.probability) >= SURE
     if prediction.converges:
         return "Converges" if surely else "Probably converges"
-    middle = prediction.middle.summary
+    middle = prediction.median_member.summary
     said = "does not converge"
     if middle.verdict == "time_limit":  # it might have, later
         said = f"is not over within {format_duration(middle.total_time_s)}"
@@ -234,7 +234,7 @@ def throttle_rows(prediction: Prediction) -> list[tuple[str, str, Row]]:
 
 def where_the_time_goes(prediction: Prediction) -> str:
     """Of the middle member: its first pass, those after it, and the downtime; empty if there was none."""
-    summary = prediction.middle.summary
+    summary = prediction.median_member.summary
     if summary.first_pass_s is None or not summary.total_time_s:
         return ""
     downtime_s = (summary.downtime_ms or 0.0) / 1e3

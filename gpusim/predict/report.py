@@ -15,13 +15,13 @@ from pathlib import Path
 
 from gpusim.config.run_hash import run_hash
 from gpusim.engine.attempts import simulate
+from gpusim.explore.goal_search import BetterSettings
+from gpusim.explore.setting_limits import Advice
 from gpusim.files import write_text
 from gpusim.predict import advice_text, prediction_text
-from gpusim.predict.advise import Advice
 from gpusim.predict.commands import Words
 from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
-from gpusim.predict.goal import Better
 from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
 from gpusim.predict.terminal import DOUBTS
@@ -32,7 +32,7 @@ from gpusim.version import __version__
 
 
 def write_report(
-    prediction: Prediction, advice: Advice | None, better: Better | None, folder: Path
+    prediction: Prediction, advice: Advice | None, better: BetterSettings | None, folder: Path
 ) -> Path:
     """Write the folder of the middle member's run, with the prediction: the summary last of all.
 
@@ -51,9 +51,9 @@ def write_report(
         OSError: a file cannot be written; summary.json is then not there.
     """
     require_matplotlib()
-    config = replace(prediction.middle.config, plot=True)
+    config = replace(prediction.median_member.config, plot=True)
     result, *edges = [
-        simulate(member.config) for member in (prediction.middle, *_edges(prediction))
+        simulate(member.config) for member in (prediction.median_member, *_edges(prediction))
     ]
     begin_run(config, folder)
     numbers = json.dumps(document(prediction, advice, better), indent=2, allow_nan=False)
@@ -83,7 +83,7 @@ def _edges(prediction: Prediction) -> list[Member]:
 
 
 def foreword_of(
-    prediction: Prediction, advice: Advice | None, better: Better | None, picture: bytes
+    prediction: Prediction, advice: Advice | None, better: BetterSettings | None, picture: bytes
 ) -> Introduction:
     """The prediction as the page of its middle run begins with it; `picture` is prediction.png."""
     count = len(prediction.members)
@@ -183,21 +183,24 @@ def _advice(advice: Advice | None) -> list[str]:
         advice_text.limit_rows(advice),
         "How far each setting may go before it does not converge.",
     )
-    said = [*advice_text.notes(advice), advice_text.fallback_sync(advice.typical.fallback_sync)]
+    said = [
+        *advice_text.notes(advice),
+        advice_text.fallback_sync(advice.median_guest.fallback_sync),
+    ]
     return [section("advice", "Advice", limits + _paragraphs(said))]
 
 
-def _better(prediction: Prediction, better: Better | None) -> list[str]:
+def _better(prediction: Prediction, better: BetterSettings | None) -> list[str]:
     if better is None:
         return []
     rows = advice_text.better_rows(prediction, better)
-    whose = "Of the heavy guest." if better.of_heavy else "Of the middle guest."
+    whose = "Of the heavy guest." if better.for_p95_guest else "Of the middle guest."
     found = table(rows[0], rows[1:], whose) if rows else ""
     body = found + _paragraphs(advice_text.better_notes(better))
     return [section("better", "Better settings", body)]
 
 
-def _words(tools: Mapping[str, Words], better: Better | None) -> list[str]:
+def _words(tools: Mapping[str, Words], better: BetterSettings | None) -> list[str]:
     """Each tool behind a click: nobody uses all of them."""
     parts = [
         f"<details>\n<summary>{escape(tool)}</summary>\n<pre><code>"

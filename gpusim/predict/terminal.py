@@ -9,10 +9,10 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from gpusim.explore.goal_search import BetterSettings
+from gpusim.explore.setting_limits import Advice
 from gpusim.predict import advice_text, prediction_text
-from gpusim.predict.advise import Advice
 from gpusim.predict.commands import Words
-from gpusim.predict.goal import Better
 from gpusim.predict.prediction import Prediction
 
 WIDTH = 100  # columns
@@ -25,7 +25,7 @@ DOUBTS = "In doubt: read this before you believe the rest"
 
 
 def lines(
-    prediction: Prediction, advice: Advice | None = None, better: Better | None = None
+    prediction: Prediction, advice: Advice | None = None, better: BetterSettings | None = None
 ) -> str:
     """The page: at most 100 columns, for an operator."""
     parts = [
@@ -86,7 +86,10 @@ def _limits(advice: Advice) -> list[str]:
     rows = advice_text.limit_rows(advice)
     in_two = [line for row in rows for line in _in_two(row)]
     found = _table([advice_text.LIMITS, *in_two]) if rows else []
-    said = [*advice_text.notes(advice), advice_text.fallback_sync(advice.typical.fallback_sync)]
+    said = [
+        *advice_text.notes(advice),
+        advice_text.fallback_sync(advice.median_guest.fallback_sync),
+    ]
     return [*found, *(row for one in said for row in _wrapped(one))]
 
 
@@ -97,13 +100,13 @@ def _in_two(row: Sequence[str]) -> list[list[str]]:
     return [[cell for cell, _, _ in cells], *([below] if any(below) else [])]
 
 
-def _better(prediction: Prediction, better: Better) -> list[str]:
+def _better(prediction: Prediction, better: BetterSettings) -> list[str]:
     rows = advice_text.better_rows(prediction, better)
     said = [row for one in advice_text.better_notes(better) for row in _wrapped(one)]
     return [*(_table(rows) if rows else []), *said]
 
 
-def _words(tools: Mapping[str, Words], better: Better | None) -> list[str]:
+def _words(tools: Mapping[str, Words], better: BetterSettings | None) -> list[str]:
     """What to type or to put into a file; QEMU's once, in the way that fits a terminal."""
     rows = []
     for tool, words in tools.items():

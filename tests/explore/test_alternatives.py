@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import gpusim.explore.alternatives as ways_out
 from gpusim import (
     Config,
     LimitConfig,
@@ -24,8 +23,12 @@ from gpusim import (
     simulate,
 )
 from gpusim.config.schema import BackendConfig
-from gpusim.engine.records import Alternative, Summary
-from gpusim.explore.alternatives import DOWNTIME_FACTORS, LINK_FACTORS, alternatives
+from gpusim.engine.records import Alternative
+from gpusim.explore import run_pool
+from gpusim.explore.alternatives import alternatives
+from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, Change, set_key
+from gpusim.explore.run_pool import Outcome, RunPool
+from gpusim.explore.value_search import ValueSearch, run_searches
 from gpusim.units import parse_bytes_per_s
 
 PLENTY_S = 60.0  # so that no slow machine decides
@@ -43,11 +46,6 @@ def config(rate: float = 4e4, **migration: Any) -> Config:
     )
 
 
-def changed(made: Config, key: str, value: object) -> Config:
-    group, name = key.split(".")
-    return replace(made, **{group: replace(getattr(made, group), **{name: value})})
-
-
 def verdict(made: Config) -> str | None:
     return simulate(made).summary.verdict
 
@@ -59,8 +57,8 @@ def found(made: Config) -> dict[str, Alternative]:
 
 @cache
 def found_for(name: str) -> dict[str, Alternative]:
-    """The same of one of STUCK, looked for once."""
-    return found(STUCK[name])
+    """The same of one of STALLED, looked for once."""
+    return found(STALLED[name])
 
 
 def as_set(change: Alternative) -> object:
@@ -72,22 +70,22 @@ def as_set(change: Alternative) -> object:
 
 def assert_true(made: Config, change: Alternative) -> None:
     """It converges for real, about as foretold."""
-    real = simulate(changed(made, change.key, as_set(change))).summary
+    real = simulate(set_key(made, change.key, as_set(change))).summary
     assert real.verdict == "converged", change
     assert real.total_time_s == pytest.approx(change.total_time_s, rel=0.15)
     assert real.max_throttle_percent == pytest.approx(change.max_throttle_percent, abs=20)
 
 
-STUCK = {
+STALLED = {
     "no auto-converge": config(2e5, auto_converge=False),
     "a low ceiling": config(2e5, max_cpu_throttle=30, version="qemu_9_1"),
     "the timer off": config(2e5, max_cpu_throttle=20, fallback_sync_interval="never"),
 }
 
 
-@pytest.mark.parametrize("name", STUCK)
+@pytest.mark.parametrize("name", STALLED)
 def test_what_is_said_to_converge_does_and_the_rest_does_not(name: str) -> None:
-    made = STUCK[name]
+    made = STALLED[name]
     changes = found(made)
     assert any(change.outcome == "converges" for change in changes.values())
     for change in changes.values():
@@ -95,7 +93,7 @@ def test_what_is_said_to_converge_does_and_the_rest_does_not(name: str) -> None:
         if change.outcome == "converges":
             assert_true(made, change)
         else:
-            assert verdict(changed(made, change.key, as_set(change))) != "converged"
+            assert verdict(set_key(made, change.key, as_set(change))) != "converged"
 
 
 @pytest.mark.slow
@@ -117,7 +115,7 @@ def test_the_smallest_step_of_the_link_is_given() -> None:
     place = rates.index(parse_bytes_per_s(change.value))
     assert place > 0
     assert_true(made, change)
-    assert verdict(changed(made, "link.bandwidth", rates[place - 1])) != "converged"
+    assert verdict(set_key(made, "link.bandwidth", rates[place - 1])) != "converged"
 
 
 def test_the_smallest_step_of_the_downtime_limit_is_given() -> None:
@@ -128,7 +126,7 @@ def test_the_smallest_step_of_the_downtime_limit_is_given() -> None:
     place = limits.index(int(change.value))
     assert limits[place] == 1500
     assert_true(made, change)
-    assert verdict(changed(made, "migration.downtime_limit", limits[place - 1])) != "converged"
+    assert verdict(set_key(made, "migration.downtime_limit", limits[place - 1])) != "converged"
 
 
 def test_the_rate_limit_is_raised_where_it_binds_and_no_further_than_the_wire() -> None:
@@ -150,7 +148,7 @@ def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
 
 
 def test_without_time_nothing_is_claimed() -> None:
-    changes = alternatives(STUCK["no auto-converge"], look_ahead_s=0.0)
+    changes = alternatives(STALLED["no auto-converge"], look_ahead_s=0.0)
     assert {change.outcome for change in changes} == {"not_tried"}
 
 
@@ -165,19 +163,49 @@ def test_a_recorded_wire_is_as_fast_as_it_was() -> None:
 def test_a_value_is_not_called_the_smallest_if_smaller_ones_were_not_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Time is up after the first try, of the largest link."""
-    real, tries = ways_out._expected, []
+    """Time is up after the first run, of the largest change."""
+    real, tries = run_pool.outcome, []
 
-    def only_once(made: Config, until_s: float) -> Summary | None:
+    def only_once(made: Config, until_s: float, small_bytes: float) -> Outcome:
         tries.append(made)
-        return real(made, until_s) if len(tries) == 1 else None
+        return real(made, until_s, small_bytes) if len(tries) == 1 else None
 
-    made = STUCK["a low ceiling"]
-    monkeypatch.setattr(ways_out, "_expected", only_once)
-    change = ways_out.Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
-    found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
-    assert (found.value, found.outcome, found.smallest) == ("40Gbit/s", "converges", False)
-    monkeypatch.setattr(ways_out, "_expected", real)
-    found = ways_out._tried(made, change, time.monotonic() + PLENTY_S)
-    assert found.smallest
-    assert found.value != "40Gbit/s"
+    change = Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
+
+    def found() -> Alternative:
+        search = ValueSearch.from_last(change, STALLED["a low ceiling"])
+        with RunPool(0, small_bytes=0) as pool:
+            run_searches([search], pool, time.monotonic() + PLENTY_S, PLENTY_S)
+        return search.alternative()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_pool, "outcome", only_once)
+        first = found()
+    assert (first.value, first.outcome, first.smallest) == ("40Gbit/s", "converges", False)
+    second = found()
+    assert second.smallest
+    assert second.value != "40Gbit/s"
+
+
+def test_a_run_longer_than_its_share_gets_the_rest_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = run_pool.outcome
+    limits_s: list[float] = []
+
+    def slow(made: Config, until_s: float, small_bytes: float) -> Outcome:
+        limits_s.append(until_s - time.monotonic())
+        return real(made, until_s, small_bytes) if limits_s[-1] > PLENTY_S / 2 else None
+
+    monkeypatch.setattr(run_pool, "outcome", slow)
+    changes = alternatives(STALLED["no auto-converge"], look_ahead_s=PLENTY_S)
+    assert {change.outcome for change in changes} == {"converges"}
+    assert limits_s[0] == pytest.approx(PLENTY_S / len(changes), rel=0.01)
+
+
+def test_a_change_that_the_config_refuses_is_left_out() -> None:
+    """QEMU 2.6 has no multifd: one thread stays slower than the link."""
+    made = config(6e5, auto_converge=False, version="qemu_2_6", downtime_limit=10)
+    made = replace(made, link=replace(made.link, bandwidth="40Gbit/s"))
+    made = replace(made, tracking=replace(made.tracking, mode="kvm_legacy"))
+    assert "migration.multifd_channels" not in found(made)

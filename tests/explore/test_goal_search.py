@@ -24,10 +24,9 @@ from gpusim import (
 )
 from gpusim.engine.records import Summary
 from gpusim.errors import ResultsError
-from gpusim.predict import goal as room
-from gpusim.predict import runs
-from gpusim.predict.goal import TRIALS, Better, better
-from gpusim.predict.runs import Workers
+from gpusim.explore import goal_search, run_pool
+from gpusim.explore.goal_search import TRIALS, BetterSettings, search_goal
+from gpusim.explore.run_pool import RunPool
 
 pytest.importorskip("optuna", reason="the extra predict is not installed")
 
@@ -59,7 +58,7 @@ def by(monkeypatch: pytest.MonkeyPatch, law: Law, cost_s: float = 0.0) -> list[M
     """Migrations by a law of ours, each of which takes so long by a clock of its own."""
     now, tried = [0.0], list[MigrationConfig]()
 
-    def outcome(config: Config, until_s: float) -> Summary | None:
+    def outcome(config: Config, until_s: float, small_bytes: float) -> Summary | None:
         now[0] += cost_s
         if now[0] > until_s:
             return None
@@ -75,14 +74,14 @@ def by(monkeypatch: pytest.MonkeyPatch, law: Law, cost_s: float = 0.0) -> list[M
             guest_cpu_lost_s=lost_s,
         )
 
-    monkeypatch.setattr(runs, "outcome", outcome)
-    monkeypatch.setattr(room, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_pool, "outcome", outcome)
+    monkeypatch.setattr(goal_search, "monotonic", lambda: now[0])
     return tried
 
 
-def looked_for(made: Config, *wanted: Any, wall_s: float = PLENTY_S, **more: Any) -> Better:
-    with Workers(0) as workers:
-        return better(made, *wanted, wall_s=wall_s, workers=workers, **more)
+def searched(made: Config, *goal: Any, wall_s: float = PLENTY_S, **more: Any) -> BetterSettings:
+    with RunPool(0) as pool:
+        return search_goal(made, *goal, wall_s=wall_s, pool=pool, **more)
 
 
 def bowl(migration: MigrationConfig) -> tuple[float, float, bool]:
@@ -97,7 +96,7 @@ def bowl(migration: MigrationConfig) -> tuple[float, float, bool]:
 
 def test_the_bottom_of_a_bowl_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = by(monkeypatch, bowl)
-    found = looked_for(guest(), "fastest")
+    found = searched(guest(), "fastest")
     assert found.finished
     assert found.runs == len(tried)
     assert found.runs <= TRIALS + 4
@@ -112,11 +111,11 @@ def test_the_same_answer_each_time_and_however_many_run_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     by(monkeypatch, bowl)
-    first, again = looked_for(guest(), "least_loss"), looked_for(guest(), "least_loss")
+    first, again = searched(guest(), "least_loss"), searched(guest(), "least_loss")
     assert first == again
-    with Workers(0) as workers:
-        workers.at_a_time = 16
-        assert better(guest(), "least_loss", wall_s=PLENTY_S, workers=workers) == first
+    with RunPool(0) as pool:
+        pool.at_a_time = 16
+        assert search_goal(guest(), "least_loss", wall_s=PLENTY_S, pool=pool) == first
 
 
 def test_what_is_found_is_tried_on_a_harder_guest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +127,11 @@ def test_what_is_found_is_tried_on_a_harder_guest(monkeypatch: pytest.MonkeyPatc
 
     hard = guest(downtime_limit=77)
     by(monkeypatch, law)
-    found = looked_for(guest(), "fastest", heavy=hard)
-    assert found.heavy_now is not None
-    assert found.heavy is not None
-    assert (found.heavy_now.verdict, found.heavy.verdict) == ("converged", "time_limit")
-    assert looked_for(guest(), "fastest").heavy is None
+    found = searched(guest(), "fastest", p95_guest=hard)
+    assert found.p95_now is not None
+    assert found.p95_outcome is not None
+    assert (found.p95_now.verdict, found.p95_outcome.verdict) == ("converged", "time_limit")
+    assert searched(guest(), "fastest").p95_outcome is None
 
 
 def test_a_deadline_is_kept_for_the_harder_guest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,23 +143,23 @@ def test_a_deadline_is_kept_for_the_harder_guest(monkeypatch: pytest.MonkeyPatch
 
     by(monkeypatch, law)
     hard = guest(downtime_limit=77)
-    found = looked_for(guest(), "least_loss", 210.0, heavy=hard)
-    assert found.of_heavy
+    found = searched(guest(), "least_loss", 210.0, p95_guest=hard)
+    assert found.for_p95_guest
     assert found.outcome is not None
     assert 60 <= found.settings["cpu_throttle_initial"] < 75  # 1.5 (200 - 60) s are 210 s
-    assert not looked_for(guest(), "least_loss", 210.0).of_heavy
+    assert not searched(guest(), "least_loss", 210.0).for_p95_guest
 
 
 def test_a_setting_that_makes_no_difference_is_left_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     by(monkeypatch, lambda m: (200 - m.cpu_throttle_initial, 10.0, True))
-    assert looked_for(guest(), "fastest").settings == {"cpu_throttle_initial": 99}
+    assert searched(guest(), "fastest").settings == {"cpu_throttle_initial": 99}
 
 
 def test_less_than_chance_makes_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     by(monkeypatch, lambda m: (100 - 0.015 * m.cpu_throttle_initial, 10.0, True))
-    found = looked_for(guest(), "fastest")
+    found = searched(guest(), "fastest")
     assert (found.settings, found.outcome, found.gain) == ({}, None, None)
     assert found.now is not None
     assert found.runs > 20
@@ -173,14 +172,14 @@ def test_a_deadline_is_kept_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -
         return 302 - 2 * m.cpu_throttle_initial, 1.0 * m.cpu_throttle_initial, True
 
     by(monkeypatch, law)
-    found = looked_for(guest(), "least_loss", 150.0)
+    found = searched(guest(), "least_loss", 150.0)
     assert set(found.settings) == {"cpu_throttle_initial"}
     assert 76 < found.settings["cpu_throttle_initial"] < 84
     assert found.gain is None  # as it is set, it is late: there is nothing to compare
     assert found.now is not None
     assert found.now.total_time_s == 262
-    assert looked_for(guest(), "least_loss", 90.0).settings == {}
-    gentle = looked_for(guest(), "least_loss")
+    assert searched(guest(), "least_loss", 90.0).settings == {}
+    gentle = searched(guest(), "least_loss")
     assert gentle.settings["cpu_throttle_initial"] < 6
     assert gentle.gain is not None
     assert gentle.gain > 0.7
@@ -188,32 +187,32 @@ def test_a_deadline_is_kept_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_guest_that_does_not_converge_as_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     by(monkeypatch, lambda m: (100.0, 10.0, m.auto_converge and m.cpu_throttle_initial > 60))
-    found = looked_for(guest(), "fastest")
+    found = searched(guest(), "fastest")
     assert found.settings["cpu_throttle_initial"] > 60
     assert found.gain is None
-    off = looked_for(guest(auto_converge=False), "fastest")
+    off = searched(guest(auto_converge=False), "fastest")
     assert off.settings["auto_converge"] is True
     by(monkeypatch, lambda m: (100.0, 10.0, False))
-    assert looked_for(guest(), "fastest").settings == {}
+    assert searched(guest(), "fastest").settings == {}
 
 
 def test_time_that_is_up_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = by(monkeypatch, bowl, cost_s=1.0)
-    found = looked_for(guest(), "fastest", wall_s=10.5)
+    found = searched(guest(), "fastest", wall_s=10.5)
     assert not found.finished
     assert len(tried) == found.runs == 10
-    nothing = looked_for(guest(), "fastest", wall_s=0.0)
+    nothing = searched(guest(), "fastest", wall_s=0.0)
     assert (nothing.now, nothing.settings, nothing.runs) == (None, {}, 0)
 
 
 def test_bounds_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """No initial throttle above the highest; 2.6 has no threshold."""
     tried = by(monkeypatch, bowl)
-    looked_for(guest(max_cpu_throttle=60), "fastest")
+    searched(guest(max_cpu_throttle=60), "fastest")
     assert max(one.cpu_throttle_initial for one in tried) == 60
     tried.clear()
     old = replace(guest(version="qemu_2_6"), tracking=TrackingConfig(mode="kvm_legacy"))
-    assert "throttle_trigger_threshold" not in looked_for(old, "fastest").settings
+    assert "throttle_trigger_threshold" not in searched(old, "fastest").settings
     assert {one.throttle_trigger_threshold for one in tried} == {50}
 
 
@@ -227,7 +226,7 @@ def test_optuna_says_nothing(
     before = optuna.logging.get_verbosity()
     by(monkeypatch, bowl)
     with caplog.at_level(logging.DEBUG):
-        looked_for(guest(), "fastest", trials=8)
+        searched(guest(), "fastest", trials=8)
     assert capfd.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == before
 
@@ -235,19 +234,19 @@ def test_optuna_says_nothing(
 def test_without_optuna_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpusim.errors.is_installed", lambda package: package != "optuna")
     with pytest.raises(ResultsError, match=r"optuna is missing: .* pip install '\.\[predict\]'"):
-        looked_for(guest(), "fastest")
+        searched(guest(), "fastest")
 
 
 def test_an_error_of_the_config_is_told_as_ever() -> None:
     with pytest.raises(ConfigError, match=r"^migration\.downtime_limit = -1: "):
-        looked_for(guest(downtime_limit=-1), "fastest")
+        searched(guest(downtime_limit=-1), "fastest")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["fastest", "least_loss"])
 def test_no_point_of_a_grid_is_better(goal: str) -> None:
     """Real runs: what is found is as good as the best of 75 settings, and is what a run of it says."""
-    found = looked_for(guest(), goal)
+    found = searched(guest(), goal)
     assert found.outcome is not None
     real = ran(guest(**found.settings))
     assert real.total_time_s == found.outcome.total_time_s

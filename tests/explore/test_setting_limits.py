@@ -5,7 +5,6 @@ VMs are small, so that what is asked is simulated over real bitmaps; time is fak
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from functools import cache
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import gpusim.predict.advise as room
 from gpusim import (
     BackendConfig,
     Config,
@@ -31,9 +29,9 @@ from gpusim import (
     simulate,
 )
 from gpusim.engine.records import Summary
-from gpusim.predict import runs
-from gpusim.predict.advise import Advice, GuestAdvice, Limit, advice, faster
-from gpusim.predict.runs import Workers
+from gpusim.explore import run_pool, setting_limits, value_search
+from gpusim.explore.run_pool import RunPool
+from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise, faster
 from gpusim.units import parse_bytes_per_s
 
 PLENTY_S = 600.0  # so that no slow machine decides
@@ -61,18 +59,20 @@ def guest(rate: float, limit_s: float = 40, bandwidth: str = "1Gbit/s", **migrat
     )
 
 
-def asked(typical: Config, heavy: Config | None = None, wall_s: float = PLENTY_S) -> Advice:
-    with Workers(0) as workers:
-        return advice(typical, heavy or typical, wall_s=wall_s, workers=workers)
+def advice_for(median: Config, p95: Config | None = None, wall_s: float = PLENTY_S) -> Advice:
+    with RunPool(0) as pool:
+        return advise(median, p95 or median, wall_s=wall_s, pool=pool)
 
 
-def asked_only(monkeypatch: pytest.MonkeyPatch, name: str, made: Config) -> GuestAdvice:
-    """One of the questions alone, which is quick."""
-    every = room._questions
+def advice_on(monkeypatch: pytest.MonkeyPatch, name: str, made: Config) -> GuestAdvice:
+    """Ask one question alone, which is quick."""
+    questions = setting_limits._questions
     monkeypatch.setattr(
-        room, "_questions", lambda *given: (one for one in every(*given) if one.name == name)
+        setting_limits,
+        "_questions",
+        lambda *given: (one for one in questions(*given) if one.name == name),
     )
-    return asked(made).typical
+    return advice_for(made).median_guest
 
 
 def limits_of(guest: GuestAdvice) -> dict[str, Limit]:
@@ -82,14 +82,14 @@ def limits_of(guest: GuestAdvice) -> dict[str, Limit]:
 @cache
 def unthrottled() -> GuestAdvice:
     """Without auto-converge, at 0.8 page writes for each page the link sends."""
-    found = asked(guest(0.8 * PAGES_A_SECOND, auto_converge=False, downtime_limit=100))
-    return found.typical
+    found = advice_for(guest(0.8 * PAGES_A_SECOND, auto_converge=False, downtime_limit=100))
+    return found.median_guest
 
 
 @cache
 def throttled() -> GuestAdvice:
     """With auto-converge up to 30 %: it does not converge."""
-    return asked(guest(1e5, limit_s=300, max_cpu_throttle=30)).typical
+    return advice_for(guest(1e5, limit_s=300, max_cpu_throttle=30)).median_guest
 
 
 def set_to(made: Config, limit: Limit, text: str) -> Config:
@@ -148,8 +148,8 @@ def test_runs_on_both_sides_of_each_answer_differ(which: str) -> None:
             assert real.verdict == "converged", limit
             assert limit.outcome is not None
             assert real.total_time_s == limit.outcome.total_time_s
-        if limit.too_hard is not None:
-            assert ran(set_to(made, limit, limit.too_hard)).verdict != "converged", limit
+        if limit.first_failing is not None:
+            assert ran(set_to(made, limit, limit.first_failing)).verdict != "converged", limit
             sides += limit.found is not None
     assert sides >= 2
 
@@ -157,8 +157,8 @@ def test_runs_on_both_sides_of_each_answer_differ(which: str) -> None:
 @pytest.mark.slow
 def test_the_next_value_that_does_not_do_is_five_percent_away() -> None:
     limit = limits_of(throttled())["bandwidth"]
-    assert limit.too_hard is not None
-    hard = 8 * parse_bytes_per_s(limit.too_hard)
+    assert limit.first_failing is not None
+    hard = 8 * parse_bytes_per_s(limit.first_failing)
     assert limit.value == pytest.approx(1.05 * hard, rel=0.01)
 
 
@@ -181,31 +181,31 @@ def test_the_throttle_that_is_needed_is_a_step_of_the_throttle(
 ) -> None:
     """A limit of 300 ms lets 69 000 writes a second through (see below): 30 % of 2e5, not 55 %."""
     made = guest(2e5, limit_s=30, cpu_throttle_increment=25)  # 20, 45, 70, 95
-    limit = limits_of(asked_only(monkeypatch, "max_cpu_throttle", made))["max_cpu_throttle"]
-    assert (limit.found, limit.too_hard, limit.finished) == ("70", "45", True)
+    limit = limits_of(advice_on(monkeypatch, "max_cpu_throttle", made))["max_cpu_throttle"]
+    assert (limit.found, limit.first_failing, limit.finished) == ("70", "45", True)
     assert limit.outcome is not None
     assert limit.outcome.max_throttle_percent == 70
 
 
 def test_auto_converge_is_proposed_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     made = guest(1.25e5, limit_s=30, auto_converge=False)
-    found = asked_only(monkeypatch, "max_cpu_throttle", made)
-    assert [(way.key, way.value, way.outcome) for way in found.ways_out] == [
+    found = advice_on(monkeypatch, "max_cpu_throttle", made)
+    assert [(way.key, way.value, way.outcome) for way in found.alternatives] == [
         ("migration.auto_converge", "true", "converges")
     ]
     limit = limits_of(found)["max_cpu_throttle"]
-    assert (limit.now, limit.found, limit.too_hard) == ("0", "50", "40")
+    assert (limit.now, limit.found, limit.first_failing) == ("0", "50", "40")
     assert limit.also == "migration.auto_converge=true"
 
 
 def test_a_calm_guest_needs_no_throttle() -> None:
-    found = asked(guest(1e3)).typical
+    found = advice_for(guest(1e3)).median_guest
     limits = limits_of(found)
     assert limits["max_cpu_throttle"].found == "0"
-    assert limits["bandwidth"].too_hard is None
+    assert limits["bandwidth"].first_failing is None
     assert limits["bandwidth"].found == "250Mbit/s"
-    assert found.ways_out == ()
-    idle = asked(replace(guest(0), workload=WorkloadConfig())).typical
+    assert found.alternatives == ()
+    idle = advice_for(replace(guest(0), workload=WorkloadConfig())).median_guest
     assert "dirty_rate" not in limits_of(idle)
 
 
@@ -213,7 +213,7 @@ def test_no_throttle_at_all_is_the_run_without_auto_converge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A second pass of 6 s has a fallback sync, and no throttle; without auto-converge it has neither."""
-    found = asked_only(
+    found = advice_on(
         monkeypatch,
         "max_cpu_throttle",
         guest(1400, 900, bandwidth="50Mbit/s", throttle_trigger_threshold=100),
@@ -230,9 +230,9 @@ def test_no_throttle_at_all_is_the_run_without_auto_converge(
 def test_what_the_fallback_sync_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass of 64 MiB takes 11 s on 50 Mbit/s, and fallback syncs come within it."""
     slow = guest(1e5, limit_s=900, bandwidth="50Mbit/s")
-    there = asked_only(monkeypatch, "", slow).fallback_sync
+    there = advice_on(monkeypatch, "", slow).fallback_sync
     assert there is not None
-    assert (there.there, there.key, there.value) == (
+    assert (there.is_on, there.key, there.value) == (
         True,
         "migration.fallback_sync_interval",
         "never",
@@ -241,31 +241,30 @@ def test_what_the_fallback_sync_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert there.without_it is not None
     assert there.with_it.fallback_sync_count > 0 == there.without_it.fallback_sync_count
     older = replace(slow, migration=replace(slow.migration, version="qemu_9_1"))
-    upgrade = asked(older).typical.fallback_sync
+    upgrade = advice_for(older).median_guest.fallback_sync
     assert upgrade is not None
-    assert (upgrade.there, upgrade.key, upgrade.value) == (False, "migration.version", "qemu_9_2")
+    assert (upgrade.is_on, upgrade.key, upgrade.value) == (False, "migration.version", "qemu_9_2")
     assert upgrade.without_it is not None
     assert upgrade.without_it.fallback_sync_count == 0
     assert upgrade.with_it is not None
     assert upgrade.with_it.total_time_s == there.with_it.total_time_s
-    assert asked(guest(1e3, auto_converge=False)).typical.fallback_sync is None
+    assert advice_for(guest(1e3, auto_converge=False)).median_guest.fallback_sync is None
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, converges: Any, cost_s: float = 1.0) -> list[Config]:
     """Runs that cost a second each by a clock of their own; `converges` says what comes of a config."""
-    clock, tried = itertools.count(), list[Config]()
-    now = [0.0]
+    tried, now = list[Config](), [0.0]
 
-    def outcome(config: Config, until_s: float) -> Summary | None:
-        next(clock)
+    def outcome(config: Config, until_s: float, small_bytes: float) -> Summary | None:
         tried.append(config)
         now[0] += min(cost_s, max(0.0, until_s - now[0]))
         if now[0] >= until_s:
             return None
         return replace(LIKE, verdict="converged" if converges(config) else "not_converged")
 
-    monkeypatch.setattr(runs, "outcome", outcome)
-    monkeypatch.setattr(room, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_pool, "outcome", outcome)
+    for module in (setting_limits, value_search):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     return tried
 
 
@@ -279,24 +278,24 @@ def bandwidth(config: Config) -> float:
 def test_time_that_is_up_leaves_what_is_known_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 s: the guests as they are, and then less than one run for each question."""
     tried = counted(monkeypatch, lambda made: bandwidth(made) > 0.7e8)
-    found = asked(guest(1e3), guest(2e3), wall_s=8.5)
+    found = advice_for(guest(1e3), guest(2e3), wall_s=8.5)
     assert len(tried) <= 9
-    assert not found.typical.finished
-    assert found.typical.now is not None
-    limits = limits_of(found.typical)
+    assert not found.median_guest.is_finished
+    assert found.median_guest.now is not None
+    limits = limits_of(found.median_guest)
     assert any(not limit.finished for limit in limits.values())
     for limit in limits.values():
         assert limit.found is not None  # as it is, it converges
-    more = asked(guest(1e3), guest(2e3), wall_s=1e6)
-    assert more.typical.finished
-    assert more.heavy.finished
+    more = advice_for(guest(1e3), guest(2e3), wall_s=1e6)
+    assert more.median_guest.is_finished
+    assert more.p95_guest.is_finished
 
 
 def test_without_time_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, lambda made: True)
-    found = asked(guest(1e3), wall_s=0.0)
-    assert found.typical == GuestAdvice(now=None)
-    assert not found.typical.finished
+    found = advice_for(guest(1e3), wall_s=0.0)
+    assert found.median_guest == GuestAdvice(now=None)
+    assert not found.median_guest.is_finished
 
 
 def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +306,7 @@ def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.Monke
         return bandwidth(made) > 0.45e8 * (1.1 if made.workload.page_writes_per_s > 1e3 else 1.0)
 
     tried = counted(monkeypatch, converges)
-    found = asked(guest(1e3), guest(2e3), wall_s=1e6)
+    found = advice_for(guest(1e3), guest(2e3), wall_s=1e6)
     of_bandwidth = {
         rate: [
             one
@@ -316,8 +315,8 @@ def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.Monke
         ]
         for rate in (1e3, 2e3)
     }
-    assert limits_of(found.typical)["bandwidth"].value == pytest.approx(3.65e8)
-    assert limits_of(found.heavy)["bandwidth"].value == pytest.approx(4.02e8)
+    assert limits_of(found.median_guest)["bandwidth"].value == pytest.approx(3.65e8)
+    assert limits_of(found.p95_guest)["bandwidth"].value == pytest.approx(4.02e8)
     assert len(of_bandwidth[2e3]) < len(of_bandwidth[1e3])
 
 
@@ -331,7 +330,7 @@ def test_a_value_below_that_converges_all_the_same_is_told(
 
     counted(monkeypatch, converges)
     made = guest(1e3, downtime_limit=200)
-    limit = limits_of(asked(made).typical)["downtime_limit"]
+    limit = limits_of(advice_for(made).median_guest)["downtime_limit"]
     assert limit.value is not None
     assert 240 <= limit.value < 255
     assert limit.finished
@@ -346,26 +345,26 @@ def test_more_channels_go_with_a_bandwidth_that_a_thread_cannot_send(
     counted(monkeypatch, lambda made: bandwidth(made) > 2.5e9 or made.migration.max_bandwidth != 0)
     made = guest(1e3, bandwidth="10Gbit/s")
     made = replace(made, link=LinkConfig(bandwidth="10Gbit/s"))
-    limit = limits_of(asked(made).typical)["bandwidth"]
+    limit = limits_of(advice_for(made).median_guest)["bandwidth"]
     assert (limit.key, limit.now) == ("link.bandwidth", "10Gbit/s")
     assert limit.value == pytest.approx(20.5e9, rel=0.05)
     assert limit.also == "migration.multifd_channels=2"
     fast = replace(made, link=LinkConfig(bandwidth="100Gbit/s"))
-    limit = limits_of(asked(fast).typical)["bandwidth"]
+    limit = limits_of(advice_for(fast).median_guest)["bandwidth"]
     assert limit.also == ""  # it converges as it is: less than a thread can send is asked for
 
 
 def test_the_rate_limit_is_asked_for_where_it_binds(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, lambda made: parse_bytes_per_s(made.migration.max_bandwidth) > 1e8)
     made = guest(1e3, max_bandwidth="64MiB/s")
-    limit = limits_of(asked(made).typical)["bandwidth"]
+    limit = limits_of(advice_for(made).median_guest)["bandwidth"]
     assert (limit.key, limit.now) == ("migration.max_bandwidth", "64MiB/s")
     assert limit.value is not None
     assert 8e8 < limit.value < 8.5e8
     counted(monkeypatch, lambda made: False)
-    limit = limits_of(asked(made).typical)["bandwidth"]
+    limit = limits_of(advice_for(made).median_guest)["bandwidth"]
     assert limit.found is None
-    assert limit.too_hard == "1Gbit/s"  # no more than the wire
+    assert limit.first_failing == "1Gbit/s"  # no more than the wire
 
 
 def test_a_wire_that_was_recorded_or_changes_has_no_smallest_bandwidth(
@@ -375,20 +374,20 @@ def test_a_wire_that_was_recorded_or_changes_has_no_smallest_bandwidth(
     made = guest(1e3)
     for link in ({"recorded": [[0.0, 0.0], [60.0, 6e9]]}, {"changes": [["10s", "2Gbit/s"]]}):
         changed = replace(made, link=replace(made.link, **link))  # type: ignore[arg-type]
-        assert "bandwidth" not in limits_of(asked(changed).typical)
+        assert "bandwidth" not in limits_of(advice_for(changed).median_guest)
 
 
 def test_a_policy_of_ones_own_is_proposed_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, lambda made: False)
     rule = PolicyConfig(target="gpusim.qemu.what_if:ResponsiveThrottleRule")
-    found = asked(guest(1e3, throttle_rule=rule)).typical
+    found = advice_for(guest(1e3, throttle_rule=rule)).median_guest
     assert "max_cpu_throttle" not in limits_of(found)
-    assert "migration.throttle_rule" in {change.key for change in found.ways_out}
+    assert "migration.throttle_rule" in {change.key for change in found.alternatives}
 
 
 def test_an_error_of_the_config_is_told_as_ever() -> None:
     with pytest.raises(ConfigError, match=r"^migration\.downtime_limit = -1: "):
-        asked(guest(1e3, downtime_limit=-1))
+        advice_for(guest(1e3, downtime_limit=-1))
 
 
 def test_a_guest_is_made_faster_whatever_its_writers_are() -> None:
@@ -408,14 +407,17 @@ def test_a_guest_is_made_faster_whatever_its_writers_are() -> None:
 
 def test_the_same_guests_get_the_same_answer() -> None:
     made = guest(2e3, limit_s=20)
-    first, again = asked(made, guest(3e3, limit_s=20)), asked(made, guest(3e3, limit_s=20))
+    first, again = (
+        advice_for(made, guest(3e3, limit_s=20)),
+        advice_for(made, guest(3e3, limit_s=20)),
+    )
     assert told(first) == told(again)
 
 
 def told(found: Advice) -> list[Any]:
     return [
-        (limit.name, limit.found, limit.too_hard, limit.finished)
-        for one in (found.typical, found.heavy)
+        (limit.name, limit.found, limit.first_failing, limit.finished)
+        for one in (found.median_guest, found.p95_guest)
         for limit in one.limits
     ]
 
@@ -423,9 +425,9 @@ def told(found: Advice) -> list[Any]:
 @pytest.mark.slow  # processes start
 def test_processes_find_what_one_finds() -> None:
     made = guest(1e5, limit_s=300, max_cpu_throttle=30)
-    with Workers(2) as workers:
-        found = advice(made, made, wall_s=PLENTY_S, workers=workers)
-    assert [limit.found for limit in found.typical.limits] == [
+    with RunPool(2) as pool:
+        found = advise(made, made, wall_s=PLENTY_S, pool=pool)
+    assert [limit.found for limit in found.median_guest.limits] == [
         limit.found for limit in throttled().limits
     ]
 
@@ -439,7 +441,7 @@ def test_a_large_vm_is_asked_over_expected_shares() -> None:
         link=LinkConfig(bandwidth="10Gbit/s"),
         migration=MigrationConfig(version="qemu_9_1"),
     )
-    found = asked(made).typical
+    found = advice_for(made).median_guest
     limit = limits_of(found)["max_cpu_throttle"]
     assert limit.found is not None
     real = ran(set_to(made, limit, limit.found))

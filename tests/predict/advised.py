@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gpusim.engine.records import Alternative
-from gpusim.predict.advise import Advice, FallbackSync, GuestAdvice, Limit
-from gpusim.predict.goal import Better
+from gpusim.explore.goal_search import BetterSettings
+from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from tests.predict.predictions import summary
 
 CONVERGES = summary(total_time_s=90.0, max_throttle_percent=50, guest_cpu_lost_percent=12.5)
@@ -19,7 +19,7 @@ def limit(name: Any, found: str | None, now: str, **fields: Any) -> Limit:
         "value": None if found is None else 1.0,
         "also": "",
         "outcome": None if found is None else CONVERGES,
-        "too_hard": "a little further",
+        "first_failing": "a little further",
         "finished": True,
     }
     return Limit(name=name, found=found, now=now, **(known | fields))
@@ -30,12 +30,12 @@ def converging(**fields: Any) -> GuestAdvice:
         "now": CONVERGES,
         "limits": (
             limit("bandwidth", "5.25Gbit/s", "10Gbit/s", key="link.bandwidth"),
-            limit("dirty_rate", "10x", "1x", too_hard=None),
+            limit("dirty_rate", "10x", "1x", first_failing=None),
             limit("downtime_limit", "120", "300", finished=False),
             limit("max_cpu_throttle", "60", "99"),
         ),
         "fallback_sync": FallbackSync(
-            there=True,
+            is_on=True,
             key="migration.fallback_sync_interval",
             value="never",
             with_it=CONVERGES,
@@ -53,9 +53,9 @@ def stuck(**fields: Any) -> GuestAdvice:
                 "bandwidth", "14Gbit/s", "10Gbit/s", key="link.bandwidth",
                 also="migration.multifd_channels=2",
             ),
-            limit("downtime_limit", None, "300", too_hard="30000"),
+            limit("downtime_limit", None, "300", first_failing="30000"),
         ),
-        "ways_out": (
+        "alternatives": (
             Alternative(
                 key="migration.version", value="qemu_9_2", outcome="converges",
                 total_time_s=1234.0, max_throttle_percent=0,
@@ -66,12 +66,12 @@ def stuck(**fields: Any) -> GuestAdvice:
     return GuestAdvice(**(known | fields))
 
 
-def advice(typical: GuestAdvice | None = None, heavy: GuestAdvice | None = None) -> Advice:
-    typical = typical or converging()
-    return Advice(typical=typical, heavy=heavy or typical)
+def advice(median: GuestAdvice | None = None, p95: GuestAdvice | None = None) -> Advice:
+    median = median or converging()
+    return Advice(median_guest=median, p95_guest=p95 or median)
 
 
-def better(**fields: Any) -> Better:
+def better(**fields: Any) -> BetterSettings:
     known: dict[str, Any] = {
         "goal": "fastest",
         "deadline_s": None,
@@ -82,4 +82,4 @@ def better(**fields: Any) -> Better:
         "runs": 64,
         "finished": True,
     }
-    return Better(**(known | fields))
+    return BetterSettings(**(known | fields))

@@ -42,7 +42,7 @@ def test_a_value_that_time_did_not_suffice_for_is_marked() -> None:
 
 
 def test_what_converges_beyond_a_limit_is_told() -> None:
-    odd = replace(advised.stuck().limits[0], too_hard="13Gbit/s", exceptions=("11Gbit/s",))
+    odd = replace(advised.stuck().limits[0], first_failing="13Gbit/s", exceptions=("11Gbit/s",))
     said = advice_text.notes(advised.advice(advised.stuck(limits=(odd,))))
     assert "13Gbit/s does not converge, though 11Gbit/s does." in said
 
@@ -61,7 +61,7 @@ def test_ways_out_of_nineteen_in_twenty_else_of_the_middle_one() -> None:
     )  # fmt: skip
     assert both.found[0].tools == "libvirt and OpenStack Nova can set it; KubeVirt cannot"
     assert both.found[1][1:] == ((), "")
-    hopeless = advised.stuck(limits=(), ways_out=())
+    hopeless = advised.stuck(limits=(), alternatives=())
     middle = advice_text.ways_out(stuck, advised.advice(advised.stuck(), hopeless))
     assert middle is not None and "for the middle guest" in middle.head and middle.found
     nothing = advice_text.ways_out(stuck, advised.advice(hopeless))
@@ -74,7 +74,7 @@ def test_a_way_out_in_the_words_of_the_tools() -> None:
         advised.limit("downtime_limit", "900", "300"),
         advised.limit("max_cpu_throttle", "20", "10"),
     )
-    guest = advised.stuck(limits=limits, ways_out=())
+    guest = advised.stuck(limits=limits, alternatives=())
     ways = advice_text.ways_out(predictions.prediction(0, 20), advised.advice(guest))
     assert ways is not None
     assert [way.lines for way in ways.found] == [
@@ -89,13 +89,15 @@ def test_a_way_out_in_the_words_of_the_tools() -> None:
 
 def test_auto_converge_is_told_as_one_way_out() -> None:
     on = "migration.auto_converge=true"
-    converges = replace(advised.stuck().ways_out[0], key="migration.auto_converge", value="true")
+    converges = replace(
+        advised.stuck().alternatives[0], key="migration.auto_converge", value="true"
+    )
     limits = (advised.limit("max_cpu_throttle", "20", "0", also=on),)
     for ways_out, said in (
         ((converges,), [on]),
         ((), ["migration.max_cpu_throttle=20 with " + on]),
     ):
-        guest = advised.stuck(limits=limits, ways_out=ways_out)
+        guest = advised.stuck(limits=limits, alternatives=ways_out)
         ways = advice_text.ways_out(predictions.prediction(0, 20), advised.advice(guest))
         assert ways is not None and [way.said.split(" (")[0] for way in ways.found] == said
 
@@ -103,14 +105,14 @@ def test_auto_converge_is_told_as_one_way_out() -> None:
 def test_what_is_not_finished_is_no_result() -> None:
     """None is not found yet; else it lies between what was tried."""
     none = advised.limit("downtime_limit", None, "300", finished=False)
-    between = advised.limit("dirty_rate", "1.2x", "1x", too_hard="2x", finished=False)
+    between = advised.limit("dirty_rate", "1.2x", "1x", first_failing="2x", finished=False)
     rows = advice_text.limit_rows(advised.advice(advised.converging(limits=(none, between))))
     assert [row[2] for row in rows] == ["1.2x to 2x *", "not found yet *"]
 
 
 def test_a_way_out_that_time_did_not_suffice_for_is_told() -> None:
     untried = Alternative(key="migration.auto_converge", value="true", outcome="not_tried")
-    notes = advice_text.notes(advised.advice(advised.stuck(ways_out=(untried,))))
+    notes = advice_text.notes(advised.advice(advised.stuck(alternatives=(untried,))))
     assert "Time was up before migration.auto_converge=true had been tried." in notes
 
 
@@ -183,7 +185,7 @@ def test_settings_with_which_nothing_converges_are_not_said_to_serve() -> None:
 
 
 def test_a_deadline_that_nothing_keeps_is_not_said_to_be_kept() -> None:
-    nothing = {"settings": {}, "outcome": None, "gain": None, "of_heavy": True}
+    nothing = {"settings": {}, "outcome": None, "gain": None, "for_p95_guest": True}
     slow = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
     (said,) = advice_text.better_notes(advised.better(**nothing, now=slow, deadline_s=60.0))
     assert said.startswith(
@@ -207,7 +209,7 @@ def test_a_deadline_that_nothing_keeps_is_not_said_to_be_kept() -> None:
 def test_what_was_found_for_one_guest_is_held_against_a_harder_one(
     heavy: Any, deadline_s: float | None, words: str
 ) -> None:
-    found = advised.better(heavy=heavy, heavy_now=advised.CONVERGES, deadline_s=deadline_s)
+    found = advised.better(p95_outcome=heavy, p95_now=advised.CONVERGES, deadline_s=deadline_s)
     assert advice_text.better_notes(found)[1].startswith(words)
 
 
@@ -233,7 +235,7 @@ def test_a_timeout_is_not_shorter_than_what_nineteen_in_twenty_take() -> None:
 
 @pytest.mark.parametrize("of_heavy", [False, True])
 def test_the_report_says_whose_the_better_settings_are(of_heavy: bool) -> None:
-    better = advised.better(deadline_s=200.0, of_heavy=of_heavy)
+    better = advised.better(deadline_s=200.0, for_p95_guest=of_heavy)
     sections = foreword_of(predictions.prediction(), None, better, b"").html
     assert ("Of the heavy guest." in sections) == of_heavy
     assert ("Of the middle guest." in sections) != of_heavy

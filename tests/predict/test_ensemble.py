@@ -77,7 +77,7 @@ def test_a_vm_that_cannot_converge_is_said_to() -> None:
         members=3,
     )
     assert (found.probability, found.converges) == (0, False)
-    assert found.middle.summary.verdict == "not_converged"
+    assert found.median_member.summary.verdict == "not_converged"
     assert found.band("downtime_ms") is None
 
 

@@ -53,7 +53,7 @@ def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
     prediction = WHOLE[name]()
     folder = tmp_path / "new"
     assert write_report(prediction, None, None, folder) == folder / "report.html"
-    config = replace(prediction.middle.config, plot=True)
+    config = replace(prediction.median_member.config, plot=True)
     assert whole_run(folder, run_hash(config), plot=True)
     found = json.loads((folder / "prediction.json").read_text())
     assert found == document(prediction)

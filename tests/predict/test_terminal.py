@@ -266,8 +266,8 @@ def test_a_band_holds_a_further_one_nine_times_in_ten() -> None:
 
 def test_nineteen_in_twenty_are_no_harder_than_the_heavy_one() -> None:
     """Of 32, 30 are too few, and 31 enough."""
-    assert not predictions.prediction(30, 32).heavy.converges
-    assert predictions.prediction(31, 32).heavy.converges
+    assert not predictions.prediction(30, 32).p95_member.converges
+    assert predictions.prediction(31, 32).p95_member.converges
 
 
 @pytest.mark.parametrize(

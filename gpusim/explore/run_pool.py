@@ -17,10 +17,10 @@ from typing import TypeAlias
 
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import BackendConfig, Config
-from gpusim.engine.migration import simulate
+from gpusim.engine.attempts import simulate
+from gpusim.engine.expected_run import expected_run
 from gpusim.engine.records import Summary
 from gpusim.errors import ConfigError
-from gpusim.explore.dry_run import expected_run
 from gpusim.explore.workers import processes
 from gpusim.units import NS_PER_S, parse_bytes
 
