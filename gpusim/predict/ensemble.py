@@ -15,13 +15,13 @@ from typing import Any
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig
 from gpusim.engine.attempts import simulate
-from gpusim.explore.dry_run import sending
 from gpusim.explore.workers import in_turn
 from gpusim.fit.fit import Fit, WriterEstimate, fitted, resampled
 from gpusim.formats.profile import Profile
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.settings import Host
 from gpusim.sender.link import Link
+from gpusim.text import Message
 
 MEMBERS = 32
 FEWEST, MOST = 2, 10_000
@@ -203,41 +203,38 @@ def _busy_vcpus(profile: Profile) -> float:
     )
 
 
-def _assumptions(profile: Profile, fit: Fit) -> list[str]:
-    found = [*profile.notes]
+def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
+    for note in profile.notes:
+        yield Message("profile_note", {"note": note})
     if not profile.zero_sampled:
-        found.append("no page is zero: nobody looked; zero_percent in the profile says it")
+        yield Message("zero_pages_assumed")
     busy = utilisation(profile)
     if busy is None:
-        found.append(
-            "the vCPUs are always busy, so that a throttle slows all they do: nobody measured it"
-        )
+        yield Message("vcpus_assumed_busy")
     elif busy < BUSY:
-        found.append(
-            f"the vCPUs idle {100 * (1 - busy):.0f} % of the time, and catch up what a throttle held up"
-        )
+        yield Message("vcpus_idle", {"idle_percent": 100 * (1 - busy)})
     if profile.accelerator == "tcg":
         low, high = (math.exp(TCG_SPEED_MEAN + side * 1.645 * TCG_SPEED_SD) for side in (-1, 1))
-        found.append(
-            f"under TCG the guest writes {low:.2f} to {high:.2f} times as fast as measured: it shares the host's cores"
-        )
+        yield Message("tcg_speed", {"low": low, "high": high})
     else:
-        why = "as steady as its repeats" if profile.repeated else "nothing was repeated"
-        found.append(
-            f"the guest writes as fast as measured, give or take {100 * fit.drift:.0f} %: {why}"
-        )
-    return found
+        code = "speed_from_repeats" if profile.repeated else "speed_assumed"
+        yield Message(code, {"drift_percent": 100 * fit.drift})
 
 
-def _fewer(found: int, wanted: int) -> Iterator[str]:
+def _fewer(found: int, wanted: int) -> Iterator[Message]:
     if found < wanted:
-        yield f"{found} migrations were simulated, as time was up before all {wanted}; --members takes its time"
+        yield Message("fewer_members", {"members": found, "wanted": wanted})
 
 
-def _threads(link: Link) -> Iterator[str]:
-    """What a link holds that its threads cannot fill."""
+def _threads(link: Link) -> Iterator[Message]:
+    """Tell if the sending threads cannot fill the link."""
     if link.threads_bandwidth < link.bandwidth and math.isfinite(link.bandwidth):
-        yield f"sent by {sending(link)}"
+        data = {
+            "channels": link.multifd.channels if link.multifd else 0,
+            "threads_gbit_per_s": 8 * link.threads_bandwidth / 1e9,
+            "link_gbit_per_s": 8 * link.bandwidth / 1e9,
+        }
+        yield Message("threads_limit_link", data)
 
 
 def _simulated(config: Config) -> Member | Exception:

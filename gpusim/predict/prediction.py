@@ -15,6 +15,7 @@ from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.fit.fit import Fit
 from gpusim.formats.profile import Profile
+from gpusim.text import Message
 
 LOW, MIDDLE, HIGH = 5, 50, 95  # percent of the members that a band's edges lie above
 
@@ -83,7 +84,7 @@ class Prediction:
     profile: Profile
     fit: Fit
     members: tuple[Member, ...]
-    assumptions: tuple[str, ...]
+    assumptions: tuple[Message, ...]
 
     @property
     def probability(self) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpusim.fit.fit import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
+from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
 from gpusim.qemu.versions import nearest
 from gpusim.results.verdicts import OUTCOMES
@@ -317,6 +318,5 @@ def doubts(prediction: Prediction) -> list[str]:
 
 
 def assumptions(prediction: Prediction) -> list[str]:
-    """What was taken for granted, each once; without the doubts, which stand elsewhere."""
-    said = dict.fromkeys(prediction.assumptions)
-    return [line for line in said if line not in prediction.fit.doubts]
+    """Return the assumptions as sentences."""
+    return [text_of(one) for one in prediction.assumptions]

@@ -6,7 +6,7 @@ What the user sets comes behind and wins. What a profile cannot tell is gpusim's
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpusim.config.checks import rate_limit
@@ -15,6 +15,7 @@ from gpusim.errors import ConfigError
 from gpusim.formats.profile import Profile
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, nearest
+from gpusim.text import Message, version_name
 
 LATEST = "qemu_10_1"
 # What no profile decides, or this program alone.
@@ -43,11 +44,11 @@ class Host:
     """A config of the host's, whose guest is to be filled in, and how it was taken.
 
     Attributes:
-        assumptions: one line each.
+        assumptions: what the profile does not tell, and how it was taken.
     """
 
     config: Config
-    assumptions: tuple[str, ...]
+    assumptions: tuple[Message, ...]
 
 
 def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
@@ -127,39 +128,27 @@ def _told(profile: Profile) -> list[str]:
     return told
 
 
-def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> list[str]:
-    said = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    found = []
-    if not any(key.partition(".")[0] == "link" for key in said):
-        found.append(
-            "the link carries 10 Gbit/s: no profile knows it; say link=25gbit or link.bandwidth=..."
-        )
-    if profile.qemu is None and not any(key in ("migration", "migration.version") for key in said):
-        found.append(
-            f"QEMU is {LATEST.removeprefix('qemu_').replace('_', '.')}: the profile does not say; migration=qemu_9_1, ..."
-        )
+def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> Iterator[Message]:
+    keys = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    if not any(key.partition(".")[0] == "link" for key in keys):
+        yield Message("link_assumed")
+    if profile.qemu is None and not keys & {"migration", "migration.version"}:
+        yield Message("version_assumed", {"version": version_name(LATEST)})
     if not profile.parameters:
-        found.append(
-            "migration parameters are QEMU's, with no bandwidth limit: the profile holds none"
-        )
-    if profile.capabilities is None and "migration.auto_converge" not in said:
-        found.append("auto-converge is on: the profile does not say")
-    if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in said):
-        found.append(
-            f"KVM tracks writes as tracking={config.tracking.mode}, QEMU's default; tracking=dirty_ring where the ring is on"
-        )
+        yield Message("parameters_assumed")
+    if profile.capabilities is None and "migration.auto_converge" not in keys:
+        yield Message("auto_converge_assumed")
+    if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in keys):
+        yield Message("tracking_assumed", {"tracking": config.tracking.mode})
     foreign = _foreign(profile)
     if foreign:
-        found.append(f"{', '.join(foreign)}: on in this VM, and not simulated")
-    strange = names.unknown(profile.parameters, names.PARAMETERS)
-    strange += names.unknown(profile.capabilities or (), names.CAPABILITIES)
-    if strange:
-        found.append(f"{', '.join(strange)}: names that are not known here, and passed over")
+        yield Message("not_simulated", {"features": tuple(foreign)})
+    unknown = names.unknown(profile.parameters, names.PARAMETERS)
+    unknown += names.unknown(profile.capabilities or (), names.CAPABILITIES)
+    if unknown:
+        yield Message("unknown_names", {"names": tuple(unknown)})
     if not config.link.non_ram_downtime_ms:
-        found.append(
-            "the downtime is that of RAM alone: no profile knows what device state adds; link.non_ram_downtime_ms=..."
-        )
-    return found
+        yield Message("only_ram_downtime")
 
 
 def _foreign(profile: Profile) -> list[str]:

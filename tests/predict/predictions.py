@@ -13,6 +13,7 @@ from gpusim.engine.records import Summary
 from gpusim.fit.fit import Fit, WriterEstimate
 from gpusim.formats.profile import Measurement, Profile
 from gpusim.predict.prediction import Member, Prediction
+from gpusim.text import Message
 from tests.results.conftest import FakeMigration
 
 MIB = 2**20
@@ -100,6 +101,6 @@ def prediction(did: int = 20, count: int = 20, **fields: Any) -> Prediction:
         "profile": profile(),
         "fit": fit(),
         "members": members(did, count),
-        "assumptions": ("no page is zero: nobody looked",),
+        "assumptions": (Message("zero_pages_assumed"),),
     }
     return Prediction(**(known | fields))

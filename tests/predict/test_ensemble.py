@@ -25,6 +25,7 @@ from gpusim.predict.ensemble import (
 )
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.settings import host_of
+from gpusim.text import Message
 from tests.formats.profiles import exact_profile, uniform_pages
 
 pytest.importorskip("scipy")
@@ -155,14 +156,18 @@ def test_where_time_is_up_there_are_fewer_members_and_it_is_said() -> None:
     host = host_of(profile, SLOW_LINK)
     found = predicted(profile, host, members=14, workers=1, wall_s=0.0)
     assert len(found.members) == LEAST_IN_TIME
-    assert found.assumptions[0].startswith("12 migrations were simulated, as time was up")
+    assert found.assumptions[0] == Message("fewer_members", {"members": 12, "wanted": 14})
     again = predicted(profile, host, members=14, workers=1)
     assert len(again.members) == 14
     times = [[one.summary.total_time_s for one in p.members[:12]] for p in (found, again)]
     assert times[0] == times[1]
 
 
-def test_threads_that_cannot_fill_the_link_are_said() -> None:
+def test_threads_that_cannot_fill_the_link_are_an_assumption() -> None:
     found = answer(small(), "link.bandwidth=25Gbit/s", members=2)
-    assert any("one thread: 12.7 Gbit/s at most" in line for line in found.assumptions)
-    assert not any("one thread" in line for line in answer(small(), members=2).assumptions)
+    (message,) = [one for one in found.assumptions if one.code == "threads_limit_link"]
+    assert message.data["channels"] == 0
+    assert message.data["threads_gbit_per_s"] == pytest.approx(12.7, abs=0.05)
+    assert message.data["link_gbit_per_s"] == 25
+    codes = [one.code for one in answer(small(), members=2).assumptions]
+    assert codes and "threads_limit_link" not in codes

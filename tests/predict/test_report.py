@@ -22,6 +22,7 @@ from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.report import foreword_of, write_report
 from gpusim.results import begin_run, read_summary, whole_run
 from gpusim.results.html.run_page import report_page
+from gpusim.text import Message
 from tests.predict import predictions
 from tests.results.html.strict_page import Page
 from tests.results.runs import RUNS
@@ -85,7 +86,7 @@ def test_every_prediction_can_be_drawn(name: str, tmp_path: Path) -> None:
 def test_what_somebody_else_wrote_is_text_not_markup() -> None:
     evil = "<script>alert('x')</script>\"&"
     odd = predictions.prediction(
-        profile=predictions.profile(source=evil), assumptions=(evil,), fit=predictions.fit(doubts=(evil,))
+        profile=predictions.profile(source=evil), assumptions=(Message("profile_note", {"note": evil}),), fit=predictions.fit(doubts=(evil,))
     )  # fmt: skip
     page = Page(
         report_page(RUNS["converged"](), None, None, b"", [], foreword_of(odd, None, None, b""))

@@ -16,9 +16,10 @@ from gpusim.fit.fit import fitted
 from gpusim.formats.profile import Measurement
 from gpusim.predict import prediction_text
 from gpusim.predict.document import BANDS, document
+from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Band, Prediction, band
 from gpusim.predict.terminal import WIDTH, lines
-from gpusim.text import format_duration
+from gpusim.text import Message, format_duration
 from tests.predict import predictions
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"
@@ -178,13 +179,10 @@ def test_an_idle_guest_writes_nothing() -> None:
     assert document(idle)["guest"]["writers"] == []
 
 
-def test_a_doubt_is_told_once() -> None:
-    doubt = "the longest period was measured once"
-    both = predictions.prediction(assumptions=(doubt, "nothing else is known"))
-    assert lines(both).count(doubt) == 1
-    _, doubts, *rest = lines(both).split("\n\n")[1:]
-    assert doubt in doubts and "nothing else is known" in rest[-2]
-    assert document(both)["doubts_and_assumptions"] == [doubt, "nothing else is known"]
+def test_the_document_has_doubts_before_assumptions() -> None:
+    found = predictions.prediction()
+    texts = document(found)["doubts_and_assumptions"]
+    assert texts == [*found.fit.doubts, text_of(found.assumptions[0])]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +203,7 @@ def test_an_untrustworthy_profile_is_named_so(rates: tuple[float, ...], short: s
 
 @pytest.mark.parametrize(("did", "count"), [(20, 20), (13, 20), (0, 20), (1, 1)])
 def test_it_fits_a_terminal(did: int, count: int) -> None:
-    long = "nobody knows what " * 20
+    long = Message("profile_note", {"note": "nobody knows what " * 20})
     text = lines(predictions.prediction(did, count, assumptions=(long,)))
     assert max(map(len, text.splitlines())) <= WIDTH
     assert len(text.split("In the words of the tools")[0].splitlines()) < 50
