@@ -1,6 +1,6 @@
-"""Errors that a user can mend, and the check for an optional package.
+"""Errors that a user can repair, and the check for an optional package.
 
-Every message is one line: what is wrong, what is allowed, what to type.
+Every message says what is wrong, what is allowed and what to type.
 """
 
 from __future__ import annotations
@@ -11,6 +11,27 @@ from functools import partial
 from typing import Any, ClassVar
 
 LONGEST_VALUE = 160  # characters of one value in the line that a user reads
+LONGEST_MESSAGE = 600
+CODES = {  # of a ConfigError
+    "backend_not_available": "the named backend cannot run on this machine",
+    "cannot_import": "a user's module or class cannot be imported",
+    "contradiction": "two values exclude each other",
+    "does_not_fit_memory": "the bitmaps do not fit free memory",
+    "does_not_fit_vm": "pages lie outside of the VM",
+    "lacks_members": "a user's class lacks methods or attributes",
+    "missing": "a value is needed and is not set",
+    "not_a_number": "the value must be a number",
+    "not_allowed": "any other reason",
+    "not_installed": "an optional package is missing",
+    "not_supported": "the chosen QEMU version or mode has no such feature",
+    "not_used": "nothing would read the value",
+    "out_of_range": "the value is too small or too large",
+    "unknown_choice": "the value is not one of the allowed names",
+    "unknown_key": "there is no such key",
+    "wrong_arguments": "a user's class cannot be made with these arguments",
+    "wrong_format": "the text or list cannot be parsed",
+    "wrong_type": "the value has another type",
+}
 
 
 class CodedError(Exception):
@@ -39,36 +60,45 @@ class CodedError(Exception):
         return partial(type(self), self.code, **self.data), ()
 
 
-def _shorten(value: object) -> object:
+def _shorten(value: object, longest: int = LONGEST_VALUE) -> object:
     """Return a number as it is, and everything else as bounded text on one line."""
     if isinstance(value, int | float):
         return value
     text = " ".join(str(value).split())
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 class ConfigError(ValueError):
-    """A value that cannot be simulated: `KEY = VALUE: what is allowed, what to do`."""
+    """A value that gpusim cannot simulate: `KEY = VALUE: what is allowed, what to type`.
 
-    def __init__(self, key: str, value: object, message: str) -> None:
-        self.key, self.value, self.message = key, value, message
-        super().__init__(f"{key} = {value}: {message}")
+    Attributes:
+        key: of the value in the config.
+        value: as the user set it.
+        message: what is allowed, and what to type.
+        code: one of CODES. Tests and programs compare codes.
+    """
 
-    def moved(self, old: str, new: str) -> ConfigError:
-        """The same error, of a key that stands elsewhere: under `new` instead of under `old`."""
-        return ConfigError(new + self.key.removeprefix(old), self.value, self.message)
+    def __init__(self, key: str, value: object, message: str, code: str = "not_allowed") -> None:
+        if code not in CODES:
+            raise ValueError(f"unknown code {code}")
+        self.key, self.value, self.code, self.message = key, value, code, message
+        super().__init__(f"{key} = {_shorten(value)}: {_shorten(message, LONGEST_MESSAGE)}")
 
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
-        """It comes back whole from a worker process."""
-        return ConfigError, (self.key, self.value, self.message)
+    def with_prefix(self, old: str, new: str) -> ConfigError:
+        """Return the same error with `new` in place of `old` at the start of its key."""
+        return ConfigError(new + self.key.removeprefix(old), self.value, self.message, self.code)
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str]]:
+        """A worker process sends the whole error back."""
+        return ConfigError, (self.key, self.value, self.message, self.code)
 
 
 class ResultsError(Exception):
-    """Results cannot be written, drawn or read; the message is one line for the user."""
+    """Results cannot be written, drawn or read. The message is one line for the user."""
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; it is not."""
+    """Tell whether a package can be imported, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except ValueError:  # blocked by None in sys.modules
@@ -76,15 +106,15 @@ def is_installed(package: str) -> bool:
 
 
 def require(package: str, extra: str, wanted: str = "") -> None:
-    """Check that an optional package is there, before anything is computed or written.
+    """Check that an optional package is installed, before anything is computed or written.
 
     Args:
-        package: to import.
-        extra: of gpusim, which brings it.
-        wanted: what it is for, as the user asked for it.
+        package: the package to import.
+        extra: the extra of gpusim that installs it.
+        wanted: what the user asked for, as the start of the message.
 
     Raises:
-        ResultsError: it is not installed.
+        ResultsError: the package is not installed.
     """
     if not is_installed(package):
         hint = f"install gpusim's extra: pip install '.[{extra}]'"

@@ -67,11 +67,13 @@ def _alone(side: Callable[[list[str]], Side], overrides: list[str]) -> Side:
 
 
 def _dry(overrides: list[str]) -> Side:
+    from gpusim.config.backend import choose_backend
     from gpusim.config.compose import composed_config
     from gpusim.config.scenario import resolve
     from gpusim.explore.dry_run import expectation
 
-    summary, wall_s, _ = expectation(resolve(composed_config(overrides)))
+    scenario = resolve(composed_config(overrides))
+    summary, wall_s, _ = expectation(scenario, choose_backend(scenario))
     return Side(summary.simulated_looks, summary.total_time_s, wall_s, summary.status == "ok")
 
 

@@ -20,10 +20,11 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
-from gpusim.config.scenario import attempts_of, resolve
+from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
-from gpusim.engine.attempts import simulate
+from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.evacuation import Host
 from gpusim.engine.records import (
     EvacuationProgress,
@@ -195,18 +196,19 @@ def run(
 
 def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[Summary, str]:
     """Simulate one migration and write its results; its outcome, also in one line."""
-    scenario = resolve(config)  # what cannot be simulated stops here, and what is there stays
+    scenario = resolve(config)
+    backend = choose_backend(scenario)  # an error up to here leaves earlier results in place
     begin_run(config, folder)
     with _progress_bar(quiet) as observe:
-        result = simulate(config, observe=observe)
+        result = simulate_scenario(scenario, backend, observe=observe)
     tried = None
     if config.plot and result.summary.verdict in ("not_converged", "time_limit"):
         try:
-            tried = alternatives(config)
+            tried = alternatives(config, scenario)
         except Exception:  # what has been simulated is worth more than what might have helped
             log.exception("what would have made it converge could not be found out")
     summary = result.summary
-    attempts = attempts_of(config)
+    attempts = scenario.attempts
     if not quiet:
         if scenario.link.threads_bandwidth < scenario.link.bandwidth < math.inf:
             log.info(f"sent by {sending(scenario.link)}")
@@ -216,7 +218,7 @@ def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[
             log.info(f"attempt {summary.attempt} of {len(attempts)}, whose results these are:")
         for action in result.never_came:
             log.warning(f"never done, as the migration had ended: {action}")
-    settings = asdict(attempts[summary.attempt - 1][1])
+    settings = asdict(attempts[summary.attempt - 1].config)
     write_run(
         result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
     )

@@ -162,7 +162,7 @@ def _aside(options: argparse.Namespace) -> TextIO:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is started."""
-    from gpusim.config.checks import duration_ns, in_range, reject, size_bytes, whole
+    from gpusim.config.checks import check_range, check_whole, parse_duration_ns, parse_size, reject
     from gpusim.errors import require
     from gpusim.files import can_be_written
     from gpusim.predict.ensemble import FEWEST, MOST
@@ -187,14 +187,14 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, option) and not getattr(options, wanted):
             reject(f"--{option}", getattr(options, option), f"goes with --{wanted}")
     if options.memory:
-        size_bytes("--memory", options.memory)
+        parse_size("--memory", options.memory)
     if options.vcpus is not None:
-        whole("--vcpus", options.vcpus, 1, 4096)
-    whole("--seed", options.seed, 0, 2**62)
+        check_whole("--vcpus", options.vcpus, 1, 4096)
+    check_whole("--seed", options.seed, 0, 2**62)
     if options.members is not None:
-        in_range("--members", options.members, FEWEST, MOST)
+        check_range("--members", options.members, FEWEST, MOST)
     if options.deadline:
-        duration_ns("--deadline", options.deadline)
+        parse_duration_ns("--deadline", options.deadline)
     options.save = options.save or Path("profile.json")
     if options.measure and options.save.exists():
         reject("--save", options.save, "is there already; name another file, or predict from it")
@@ -221,10 +221,10 @@ def _profile(options: argparse.Namespace) -> Profile:
     if options.measure:
         return ended_by_signals(_measured(options))
     if options.domstats:
-        from gpusim.config.checks import size_bytes
+        from gpusim.config.checks import parse_size
         from gpusim.formats.virsh import load_domstats
 
-        memory = size_bytes("--memory", options.memory) if options.memory else None
+        memory = parse_size("--memory", options.memory) if options.memory else None
         return load_domstats(options.domstats, memory, options.vcpus)
     from gpusim.formats.profile_from_recording import load
 
@@ -293,7 +293,7 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
 def _advised(
     options: argparse.Namespace, prediction: Prediction
 ) -> tuple[Advice | None, BetterSettings | None]:
-    from gpusim.config.checks import duration_ns
+    from gpusim.config.checks import parse_duration_ns
     from gpusim.explore.setting_limits import advise
     from gpusim.units import NS_PER_S
 
@@ -306,7 +306,7 @@ def _advised(
     from gpusim.explore.goal_search import search_goal
 
     deadline_s = (
-        duration_ns("--deadline", options.deadline) / NS_PER_S if options.deadline else None
+        parse_duration_ns("--deadline", options.deadline) / NS_PER_S if options.deadline else None
     )
     goal = options.goal.replace("-", "_")
     return found, search_goal(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gpusim.cli import published
+from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
@@ -166,7 +167,7 @@ def plan(
             predict = partial(predict_config, first_write_cost_ns=cost_ns)
             build: Callable[..., Config] = replay_config if mode == "replay" else predict
             try:
-                resolve(build(case.recording))
+                choose_backend(resolve(build(case.recording)))
             except ConfigError as error:
                 message = f"cannot be simulated: {error}"
                 raise RecordingError(case.recording.case, message) from None

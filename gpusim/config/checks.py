@@ -1,9 +1,10 @@
-"""Checks of single values: parse or refuse, naming the key, the value, what is allowed, a way out."""
+"""Checks of single values. A check parses a value or refuses it with a ConfigError."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -15,104 +16,153 @@ from gpusim.units import NS_PER_S, format_bytes, parse_bytes, parse_bytes_per_s,
 T = TypeVar("T")
 MAX_BYTES = 2**50
 LONGEST_NS = 10**8 * NS_PER_S  # three years
-SLOWEST, FASTEST = 125_000, 1e15  # bytes a second: a page takes well under a second
+SLOWEST, FASTEST = 125_000, 1e15  # bytes per second: a page takes well under a second
 LONGEST_COUNT = 2**53  # counts are exact in float64 up to here
 
 
-def reject(key: str, value: object, message: str) -> NoReturn:
-    """Raise ConfigError."""
-    raise ConfigError(key, value, message)
+def reject(key: str, value: object, message: str, code: str = "not_allowed") -> NoReturn:
+    """Raise a ConfigError.
+
+    Args:
+        key: of the value in the config.
+        value: as the user set it.
+        message: what is allowed, and what to type.
+        code: one of errors.CODES.
+    """
+    raise ConfigError(key, value, message, code)
 
 
-def parsed(key: str, value: Any, parse: Callable[[Any], T], example: str) -> T:
-    """What `parse` makes of a value."""
+def parse_value(key: str, value: Any, parse: Callable[[Any], T], example: str) -> T:
+    """Return `parse(value)`, or refuse the value and show an example."""
     try:
         return parse(value)
     except (ValueError, TypeError, OverflowError) as error:
-        reject(key, value, f"{error}; write it as {example}")
+        reject(key, value, f"{error}. Write it as {example}", "wrong_format")
 
 
-def in_range(key: str, value: float, low: float, high: float, unit: str = "") -> None:
-    """Refuse a number outside of low <= value <= high."""
-    if not (isinstance(value, int | float) and low <= value <= high):  # NaN fails too
-        reject(key, value, f"must lie between {low:g} and {high:g}{unit}")
+def check_range(key: str, value: float, low: float, high: float, unit: str = "") -> None:
+    """Refuse a number outside of low <= value <= high, and NaN."""
+    if not isinstance(value, int | float):
+        reject(key, value, f"must be a number from {low:g} to {high:g}{unit}", "not_a_number")
+    if not low <= value <= high:
+        reject(key, value, f"must lie between {low:g} and {high:g}{unit}", "out_of_range")
 
 
-def whole(key: str, value: object, low: int, high: int, unit: str = "") -> None:
-    """Refuse what is not a whole number in low <= value <= high."""
+def check_whole(key: str, value: object, low: int, high: int, unit: str = "") -> None:
+    """Refuse a value that is not a whole number in low <= value <= high."""
     if not isinstance(value, int) or isinstance(value, bool):
-        reject(key, value, "must be a whole number")
-    in_range(key, value, low, high, unit)
+        reject(key, value, f"must be a whole number from {low} to {high}{unit}", "not_a_number")
+    check_range(key, value, low, high, unit)
 
 
-def size_bytes(key: str, value: Any) -> int:
-    """Bytes of a size."""
-    size = parsed(key, value, parse_bytes, 'a size such as "4TiB" or "10TB"')
+def check_keys(key: str, values: Mapping[str, Any], kind: type, owner: str) -> None:
+    """Refuse a mapping that a data class cannot be made of: Hydra checks all other keys like this.
+
+    Args:
+        key: of the mapping in the config.
+        values: names and values.
+        kind: the data class.
+        owner: what has these keys, for the message.
+
+    Raises:
+        ConfigError: there is no such key, or the value has another type.
+    """
+    types = {field.name: str(field.type) for field in fields(kind)}
+    for name, value in values.items():
+        if name not in types:
+            allowed = f"no such key. {owner} has {', '.join(types)}"
+            reject(f"{key}.{name}", value, allowed, "unknown_key")
+        if not _has_type(value, types[name]):
+            reject(f"{key}.{name}", value, f"must be of type {types[name]}", "wrong_type")
+
+
+def _has_type(value: object, annotation: str) -> bool:
+    """Tell whether a value fits an annotation such as "int | float | str | None"."""
+    allowed = {name.partition("[")[0] for name in annotation.split(" | ")}
+    if value is None or isinstance(value, bool):
+        return ("None" if value is None else "bool") in allowed
+    if isinstance(value, int) and "float" in allowed:
+        return True
+    return any(kind.__name__ in allowed for kind in type(value).__mro__)
+
+
+def parse_size(key: str, value: Any) -> int:
+    """Return the bytes of a size."""
+    size = parse_value(key, value, parse_bytes, 'a size such as "4TiB" or "10TB"')
     if size > MAX_BYTES:
-        reject(key, value, f"at most {format_bytes(MAX_BYTES)}")
+        reject(key, value, f"must be at most {format_bytes(MAX_BYTES)}", "out_of_range")
     return size
 
 
-def page_count(key: str, value: Any, page_bytes: int) -> int:
-    """Pages of a size, rounded up as QEMU aligns RAM (system/physmem.c:qemu_ram_alloc_internal)."""
-    return -(-size_bytes(key, value) // page_bytes)
+def parse_page_count(key: str, value: Any, page_bytes: int) -> int:
+    """Return the pages of a size, rounded up as QEMU aligns RAM.
+
+    Source: system/physmem.c:qemu_ram_alloc_internal.
+    """
+    return -(-parse_size(key, value) // page_bytes)
 
 
-def bytes_per_s(key: str, value: Any, *, zero_allowed: bool = False) -> float:
-    """Bytes a second of a rate; infinite if unlimited."""
-    rate = parsed(key, value, parse_bytes_per_s, '"10Gbit/s", "1GB/s" or "unlimited"')
+def parse_rate(key: str, value: Any, *, zero_allowed: bool = False) -> float:
+    """Return the bytes per second of a rate. "unlimited" is infinite."""
+    rate = parse_value(key, value, parse_bytes_per_s, '"10Gbit/s", "1GB/s" or "unlimited"')
     if rate == 0 and not zero_allowed:
-        reject(key, value, 'must be above 0; "unlimited" lifts it')
+        reject(key, value, 'must be above 0. "unlimited" removes the limit', "out_of_range")
     if 0 < rate < SLOWEST or FASTEST < rate < math.inf:
-        reject(key, value, "between 1Mbit/s and 1e15 bytes a second; a bare number is bytes")
+        allowed = "must lie between 1Mbit/s and 1e15 bytes per second. A bare number is bytes"
+        reject(key, value, allowed, "out_of_range")
     return rate
 
 
 def rate_limit(max_bandwidth: int) -> int:
-    """A VM's max-bandwidth; 0, no limit, where no wire is so fast, as libvirt sets 2^63 less a MiB for none.
+    """Return a VM's max-bandwidth, or 0 (no limit) if it is faster than every link.
 
+    libvirt sets 2^63 less a MiB for "no limit".
     Source: libvirt's src/qemu/qemu_domain.h:QEMU_DOMAIN_MIG_BANDWIDTH_MAX.
     """
     return 0 if max_bandwidth > FASTEST else max_bandwidth
 
 
-def duration_ns(key: str, value: Any) -> int:
-    """Nanoseconds of a duration above 0."""
-    time_ns = parsed(key, value, parse_ns, '"5s", "20min" or a number of seconds')
+def parse_duration_ns(key: str, value: Any) -> int:
+    """Return the nanoseconds of a duration above 0."""
+    time_ns = parse_value(key, value, parse_ns, '"5s", "20min" or a number of seconds')
     if not 0 < time_ns <= LONGEST_NS:
-        reject(key, value, "must be above 0 and at most 1e8 seconds")
+        reject(key, value, "must be above 0 and at most 1e8 seconds", "out_of_range")
     return time_ns
 
 
-def pairs_of(
+def parse_pairs(
     key: str,
     value: Any,
-    first: Callable[[Any], float],
-    second: Callable[[Any], float],
+    parse_first: Callable[[Any], float],
+    parse_second: Callable[[Any], float],
     example: str,
 ) -> list[tuple[float, float]]:
-    """Pairs [a, b] of a list; both parsed."""
+    """Return the pairs of a list [[a, b], ...], both parsed."""
     try:
-        return [(first(a), second(b)) for a, b in value]
+        return [(parse_first(first), parse_second(second)) for first, second in value]
     except (ValueError, TypeError, OverflowError) as error:
-        reject(key, value, f"{error}; write it as {example}")
+        reject(key, value, f"{error}. Write it as {example}", "wrong_format")
 
 
-def rising(key: str, pairs: list[tuple[float, float]]) -> tuple[FloatArray, FloatArray]:
-    """Seconds and totals of a record, both rising."""
-    times = np.array([pair[0] for pair in pairs])
-    values = np.array([pair[1] for pair in pairs])
-    fine = len(pairs) >= 2 and np.isfinite(times).all() and np.isfinite(values).all()
+def parse_record(key: str, pairs: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatArray]:
+    """Return the times in seconds and the totals of a record. Both are float64 [samples].
+
+    Raises:
+        ConfigError: the times do not rise, or a total falls.
+    """
+    times_s = np.array([pair[0] for pair in pairs])
+    totals = np.array([pair[1] for pair in pairs])
+    is_finite = len(pairs) >= 2 and np.isfinite(times_s).all() and np.isfinite(totals).all()
     if (
-        not fine
-        or (np.diff(times) <= 0).any()
-        or (np.diff(values) < 0).any()
-        or not 0 <= values[0] <= values[-1] <= LONGEST_COUNT
-        or not 0 <= times[0] <= times[-1] <= 1e8
+        not is_finite
+        or (np.diff(times_s) <= 0).any()
+        or (np.diff(totals) < 0).any()
+        or not 0 <= totals[0] <= totals[-1] <= LONGEST_COUNT
+        or not 0 <= times_s[0] <= times_s[-1] <= 1e8
     ):
-        reject(
-            key,
-            f"[{len(pairs)} pairs]",
-            "needs two or more pairs of finite numbers: seconds from 0 up, rising, and a total that never falls or exceeds 2^53",
+        allowed = (
+            "must be two or more pairs [seconds, total]. Seconds must rise from 0 or later. "
+            "A total must not fall or exceed 2^53"
         )
-    return times, values
+        reject(key, f"[{len(pairs)} pairs]", allowed, "out_of_range")
+    return times_s, totals

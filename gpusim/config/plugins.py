@@ -49,7 +49,7 @@ def policies_of(migration: MigrationConfig) -> dict[str, PolicyConfig]:
     return {name: policy for name, policy in found.items() if policy is not None}
 
 
-def described(migration: MigrationConfig) -> str:
+def describe_policies(migration: MigrationConfig) -> str:
     """The same for people: "throttle_rule my_rules:MyThrottle(step=5)"; empty if there are none."""
     return ", ".join(f"{name} {_called(p)}" for name, p in policies_of(migration).items())
 
@@ -65,7 +65,7 @@ def _short(value: object) -> str:
     return text if len(text) <= LONGEST_ARGUMENT else f"{text[: LONGEST_ARGUMENT - 3]}..."
 
 
-def factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:
+def make_factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:
     """What makes a rule for a migration, from the values that every rule of its kind is made with.
 
     Args:

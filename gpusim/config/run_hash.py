@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gpusim.config.migration import change_migration
 from gpusim.config.plugins import KINDS, sources_of
-from gpusim.config.schedule import changed
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.errors import ConfigError
 from gpusim.version import __version__
@@ -47,7 +47,7 @@ def _sources_of_policies(config: Config) -> list[str]:
         keys = getattr(attempt, "migration", None)  # an attempt that is none the run will refuse
         said = {name: keys[name] for name in KINDS if isinstance(keys, Mapping) and name in keys}
         try:
-            found += sources_of(changed("migration", MigrationConfig(), said))
+            found += sources_of(change_migration("migration", MigrationConfig(), said))
         except ConfigError as error:  # the run will say so
             found.append(str(error))
     return found

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 
 from gpusim.config.checks import (
     LONGEST_COUNT,
     LONGEST_NS,
-    duration_ns,
-    in_range,
-    page_count,
-    pairs_of,
+    check_keys,
+    check_range,
+    parse_duration_ns,
+    parse_page_count,
+    parse_pairs,
+    parse_record,
+    parse_size,
     reject,
-    rising,
-    size_bytes,
 )
 from gpusim.config.schema import (
     PATTERNS,
@@ -38,7 +38,7 @@ MAX_PLACES = 2**26  # 8 bytes each while the granules are drawn
 
 def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
     rate = writer.page_writes_per_s
-    in_range(f"{key}.page_writes_per_s", rate, 0, 1e12)
+    check_range(f"{key}.page_writes_per_s", rate, 0, 1e12)
     if rate * limit_s > LONGEST_COUNT:
         message = "times limit.simulated is more than 2^53 page writes; lower one of them"
         reject(f"{key}.page_writes_per_s", rate, message)
@@ -64,7 +64,7 @@ def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
                 None,
                 "a paced writer needs it: page writes a second while it has a backlog",
             )
-        in_range(f"{key}.catch_up_page_writes_per_s", capacity, max(rate, 1e-9), 1e12)
+        check_range(f"{key}.catch_up_page_writes_per_s", capacity, max(rate, 1e-9), 1e12)
         return Paced(rate, capacity)
     if writer.pace != "recorded":
         reject(f"{key}.pace", writer.pace, "must be cpu_bound, paced or recorded")
@@ -74,8 +74,10 @@ def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
             "recorded",
             "takes neither windows nor throttled=false: the record says it all",
         )
-    pairs = pairs_of(f"{key}.recorded", writer.recorded, float, float, "[[0, 0], [0.2, 8768], ...]")
-    times, writes = rising(f"{key}.recorded", pairs)
+    pairs = parse_pairs(
+        f"{key}.recorded", writer.recorded, float, float, "[[0, 0], [0.2, 8768], ...]"
+    )
+    times, writes = parse_record(f"{key}.recorded", pairs)
     return Recorded(times, writes, rate)
 
 
@@ -92,16 +94,16 @@ def _working_set(
     asked: object
     if config.working_set_percent is not None:
         set_key, asked = f"{key}.working_set_percent", config.working_set_percent
-        in_range(set_key, config.working_set_percent, 0, 100, " percent of the VM")
+        check_range(set_key, config.working_set_percent, 0, 100, " percent of the VM")
         pages = round(layout.pages * config.working_set_percent / 100)
     else:
         set_key, asked = f"{key}.working_set", config.working_set
-        pages = page_count(set_key, asked, page_bytes)
+        pages = parse_page_count(set_key, asked, page_bytes)
     if pages == 0:
         reject(
             set_key, asked, "must hold a page or more; for a guest without writes: workload=idle"
         )
-    start = page_count(f"{key}.start", config.start, page_bytes)
+    start = parse_page_count(f"{key}.start", config.start, page_bytes)
     beyond = start + pages - layout.pages
     if beyond > 0:
         reject(
@@ -121,11 +123,11 @@ def _placement(
     if config.granule is None:
         return contiguous(start, pages)
     granule_key = f"{key}.granule"
-    granule = page_count(granule_key, config.granule, page_bytes)
+    granule = parse_page_count(granule_key, config.granule, page_bytes)
     if start:
         message = f"a scattered working set has none; remove it or {granule_key}"
         reject(f"{key}.start", config.start, message)
-    whole_pages = granule * page_bytes == size_bytes(granule_key, config.granule)
+    whole_pages = granule * page_bytes == parse_size(granule_key, config.granule)
     if not whole_pages or granule == 0 or CHUNK_PAGES % granule:
         reject(granule_key, config.granule, "must be a power of two of pages, at most 2^18 pages")
     granules = -(-pages // granule)
@@ -147,7 +149,7 @@ def _windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...] | No
     if config.windows is None:
         return None
     example = '[["0s", "60s"], ...]'
-    pairs = pairs_of(f"{key}.windows", config.windows, parse_ns, parse_ns, example)
+    pairs = parse_pairs(f"{key}.windows", config.windows, parse_ns, parse_ns, example)
     borders = [int(border) for window in pairs for border in window]
     if not borders or sorted(set(borders)) != borders or borders[-1] > LONGEST_NS:
         message = "must be one or more [from, until], rising and apart"
@@ -158,35 +160,25 @@ def _windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...] | No
 def _pattern(key: str, config: WriterConfig, pages: int) -> Random | Sequential:
     """Which pages of its working set the writer writes."""
     if isinstance(config, SequentialConfig):
-        in_range(f"{key}.threads", config.threads, 1, min(pages, 65536))
-        in_range(f"{key}.first_write", config.first_write, 0, 2**53)
+        check_range(f"{key}.threads", config.threads, 1, min(pages, 65536))
+        check_range(f"{key}.first_write", config.first_write, 0, 2**53)
         return Sequential(pages, config.threads, config.first_write)
     if isinstance(config, HotColdConfig):
-        in_range(f"{key}.hot_percent", config.hot_percent, 0, 100)
-        in_range(f"{key}.hot_writes_percent", config.hot_writes_percent, 0, 100)
+        check_range(f"{key}.hot_percent", config.hot_percent, 0, 100)
+        check_range(f"{key}.hot_writes_percent", config.hot_writes_percent, 0, 100)
         hot = round(pages * config.hot_percent / 100)
         if not 0 < hot < pages:
             message = "must leave a page hot and one cold; for one band use workload=uniform"
             reject(f"{key}.hot_percent", config.hot_percent, message)
         return hot_cold(pages, hot, config.hot_writes_percent / 100)
     if isinstance(config, ZipfConfig):
-        in_range(f"{key}.exponent", config.exponent, 0, 10)
+        check_range(f"{key}.exponent", config.exponent, 0, 10)
         return zipf(pages, config.exponent)
     return uniform(pages)
 
 
-def _fits(value: object, annotation: str) -> bool:
-    """Whether a value is of a type such as "int | float | str | None"; Hydra checks the other keys."""
-    kinds: dict[str, tuple[type, ...]]
-    kinds = {"str": (str,), "int": (int,), "float": (int, float), "list[Any]": (list,)}
-    if value is None or isinstance(value, bool):
-        return ("None" if value is None else "bool") in annotation
-    names = [name.strip() for name in annotation.split("|")]
-    return any(isinstance(value, kinds[name]) for name in names if name in kinds)
-
-
-def _mix(config: MixConfig) -> dict[str, WriterConfig]:
-    """The writers of a mix, from plain mappings to data classes."""
+def _make_writers(config: MixConfig) -> dict[str, WriterConfig]:
+    """Return the writers of a mix as data classes. A config file holds plain mappings."""
     writers = {}
     for name, keys in config.writers.items():
         key = f"workload.writers.{name}"
@@ -194,29 +186,15 @@ def _mix(config: MixConfig) -> dict[str, WriterConfig]:
             writers[name] = keys
             continue
         if not isinstance(keys, Mapping):
-            reject(
-                key,
-                keys,
-                "must hold the keys of one writer, such as {pattern: uniform, working_set: 1GiB}",
-            )
-        kind = PATTERNS.get(str(keys.get("pattern")))
+            example = "{pattern: uniform, working_set: 1GiB}"
+            allowed = f"must hold the keys of one writer, such as {example}"
+            reject(key, keys, allowed, "wrong_type")
+        pattern = keys.get("pattern")
+        kind = PATTERNS.get(str(pattern))
         if kind is None or not issubclass(kind, WriterConfig):
-            reject(
-                f"{key}.pattern",
-                keys.get("pattern"),
-                "must be uniform, hot_cold, zipf or sequential",
-            )
-        types = {spec.name: str(spec.type) for spec in fields(kind)}
-        for field_name, value in keys.items():
-            if field_name not in types:
-                reject(
-                    f"{key}.{field_name}",
-                    value,
-                    f"no such key; a {keys['pattern']} writer has {', '.join(types)}",
-                )
-            fits = _fits(value, types[field_name])
-            if not fits:
-                reject(f"{key}.{field_name}", value, f"must be of type {types[field_name]}")
+            allowed = "must be uniform, hot_cold, zipf or sequential"
+            reject(f"{key}.pattern", pattern, allowed, "unknown_choice")
+        check_keys(key, keys, kind, f"a {pattern} writer")
         writers[name] = kind(**keys)
     return writers
 
@@ -228,7 +206,9 @@ def _named(config: Config) -> dict[str, tuple[str, WriterConfig]]:
         if not workload.writers:
             message = "a mix needs a writer or more; for a guest without writes: workload=idle"
             reject("workload.writers", "{}", message)
-        return {f"workload.writers.{name}": (name, w) for name, w in _mix(workload).items()}
+        return {
+            f"workload.writers.{name}": (name, w) for name, w in _make_writers(workload).items()
+        }
     if isinstance(workload, WriterConfig):
         return {"workload": (workload.pattern, workload)}
     return {}
@@ -238,7 +218,7 @@ def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict
     """vCPUs that each writer keeps busy: as asked, or an even share of those that are left."""
     asked = {key: w.vcpus for key, (_, w) in writers.items() if w.vcpus is not None}
     for key, vcpus in asked.items():
-        in_range(f"{key}.vcpus", vcpus, 0, config.vm.vcpus)
+        check_range(f"{key}.vcpus", vcpus, 0, config.vm.vcpus)
     if sum(asked.values()) > config.vm.vcpus:
         message = (
             f"the writers' vcpus add up to {sum(asked.values()):g}; give the VM more or them fewer"
@@ -249,7 +229,7 @@ def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict
     return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **asked}
 
 
-def writers_of(config: Config, layout: Layout) -> tuple[Writer, ...]:
+def parse_writers(config: Config, layout: Layout) -> tuple[Writer, ...]:
     """The writers of a config's workload.
 
     Raises:
@@ -261,7 +241,7 @@ def writers_of(config: Config, layout: Layout) -> tuple[Writer, ...]:
             message = "follows from the preset and cannot be changed; choose another with workload="
             reject(f"{key}.pattern", writer.pattern, message)
     vcpus = _vcpus(config, named)
-    limit_s = duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
+    limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
     writers = []
     for key, (name, writer) in named.items():
         placement = _placement(key, writer, layout, config.vm.page_size, config.seed)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpusim.config.backend import Backend, choose_backend
 from gpusim.config.checks import reject
-from gpusim.config.scenario import attempts_of, resolve
+from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.engine.migration import Migration
 from gpusim.engine.records import Attempt, Event, Observer, Result
@@ -36,23 +37,43 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
     """
     if config.evacuation is not None:
         reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
-    resolve(config)  # checks all attempts before the first one starts
-    attempts, process, before = attempts_of(config), Process(), list[Attempt]()
-    for number, (_, own) in enumerate(attempts, start=1):
-        migration = Migration(resolve(own), observe, ticked, process)
+    scenario = resolve(config)
+    return simulate_scenario(scenario, choose_backend(scenario), observe=observe, ticked=ticked)
+
+
+def simulate_scenario(
+    scenario: Scenario,
+    backend: Backend,
+    *,
+    observe: Observer | None = None,
+    ticked: bool = False,
+) -> Result:
+    """Simulate a checked scenario and its earlier attempts, as `simulate` does.
+
+    Args:
+        scenario: the last attempt.
+        backend: where the bitmaps of every attempt live.
+        observe: see `simulate`.
+        ticked: see `simulate`.
+
+    Raises:
+        MemoryError: the bitmaps do not fit into memory.
+    """
+    process, before = Process(), list[Attempt]()
+    for number, own in enumerate(scenario.attempts, start=1):
+        migration = Migration(own, backend, observe, ticked, process)
         try:
             result = migration.run()
         finally:
             migration.pages.close()
-        later = attempts[number:]
-        idle_ns, following = later[0] if later else (AFTERWARDS_NS, own)
-        resets = bool(config.attempts) and config.attempts[number - 1].resets_capabilities
-        auto_converge = following.migration.auto_converge and not resets
+        later = scenario.attempts[number:]
+        idle_ns, following = (later[0].after_ns, later[0]) if later else (AFTERWARDS_NS, own)
+        auto_converge = following.migration.auto_converge and not own.resets_capabilities
         result = _leave_idle(migration, result, idle_ns, auto_converge)
         result = replace(result, summary=replace(result.summary, attempt=number), before=before)
         if not later or result.summary.verdict not in ("cancelled", "not_converged", "time_limit"):
             break
-        before = [*before, Attempt(config=own, result=replace(result, before=[]))]
+        before = [*before, Attempt(config=own.config, result=replace(result, before=[]))]
     return result
 
 

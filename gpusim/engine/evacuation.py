@@ -14,11 +14,13 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpusim.config.checks import SLOWEST, reject, whole
+from gpusim.config.backend import EXPECTED, Backend, choose_backend
+from gpusim.config.checks import SLOWEST, check_whole, reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config, EvacuationConfig, GuestConfig
 from gpusim.engine.migration import Migration
@@ -49,6 +51,7 @@ class Vm:
     Attributes:
         name: unique.
         config: of its migration alone, over the whole link.
+        backend: where its bitmaps live.
         start_ns, end_ns: since the evacuation began; None: not yet.
         link: what it was simulated over last.
         result: of that; if the migration did not end in it, as far as it was followed.
@@ -60,6 +63,7 @@ class Vm:
     name: str
     config: Config
     scenario: Scenario
+    backend: Backend
     start_ns: int | None = None
     end_ns: int | None = None
     link: Link | None = None
@@ -121,7 +125,6 @@ class Host:
 
     Args:
         config: with an evacuation.
-        backend: instead of the config's, for all guests: backends.EXPECTED for a dry run.
 
     Attributes:
         vms: the guests, in the order in which they will start.
@@ -130,13 +133,13 @@ class Host:
         ConfigError: a value that cannot be simulated.
     """
 
-    def __init__(self, config: Config, backend: str | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         self._started = time.monotonic_ns()
         evacuation = config.evacuation
         if evacuation is None:
             reject("evacuation", None, "there are no guests; see conf/experiment/evacuate.yaml")
         self._config, self.at_a_time, self.order = config, evacuation.at_a_time, evacuation.order
-        whole("evacuation.at_a_time", evacuation.at_a_time, 1, MOST_GUESTS)
+        check_whole("evacuation.at_a_time", evacuation.at_a_time, 1, MOST_GUESTS)
         if evacuation.order not in ORDERS:
             reject("evacuation.order", evacuation.order, f"must be one of {', '.join(ORDERS)}")
         for key in ("schedule", "attempts"):
@@ -147,9 +150,6 @@ class Host:
             message = "a recorded wire cannot be shared; say link.bandwidth, and link.changes"
             reject("link.recorded", "[...]", message)
         self.vms = _vms(config, evacuation)
-        if backend is not None:
-            for vm in self.vms:
-                vm.scenario = replace(vm.scenario, backend=backend)
         self.vms.sort(key=ORDERS[evacuation.order])
         link = self.vms[0].scenario.link
         self._pace: STEPS = [(0, link.bandwidth), *(link.changes)]
@@ -160,6 +160,13 @@ class Host:
             message = f"leaves each migration less than 1Mbit/s of the link; at most {int(min(pace for _, pace in self._pace) // SLOWEST)}"
             reject("evacuation.at_a_time", self.at_a_time, message)
         self._active: STEPS = []  # how many share the link
+
+    def over_expected_shares(self) -> Host:
+        """Return this host before its evacuation, without bitmaps, for a dry run."""
+        ahead = copy(self)
+        ahead.vms = [replace(vm, backend=EXPECTED) for vm in self.vms]
+        ahead._active = []
+        return ahead
 
     def evacuate(self, observe: Callable[[EvacuationProgress], None] | None = None) -> Evacuation:
         """Let one after the other start, as places are free, until all have ended."""
@@ -222,7 +229,7 @@ class Host:
         if vm.scenario.wall_limit_ns is not None:
             spent_ns = time.monotonic_ns() - self._started
             scenario = replace(scenario, wall_limit_ns=vm.scenario.wall_limit_ns - spent_ns)
-        migration = Migration(scenario, None, ticked=False)
+        migration = Migration(scenario, vm.backend, None, ticked=False)
         try:
             vm.link, vm.result = link, migration.run()
         finally:
@@ -291,9 +298,9 @@ class Host:
             order=self.order,
             qemu_version=one.version,
             policies=one.policies,
-            tracking=one.tracking,
-            backend=one.backend,
-            backend_reason=one.backend_reason,
+            tracking=one.tracking.mode,
+            backend=self.vms[0].backend.name,
+            backend_reason=self.vms[0].backend.reason,
             seed=self._config.seed,
             simulated_runs=sum(vm.runs for vm in self.vms),
             wall_time_s=(time.monotonic_ns() - self._started) / NS_PER_S,
@@ -364,7 +371,7 @@ def _vms(config: Config, evacuation: EvacuationConfig) -> list[Vm]:
         key = f"evacuation.guests.{name}"
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,60}", str(name)):
             reject("evacuation.guests", name, "a name becomes a folder: letters, digits, _ . and -")
-        whole(f"{key}.count", guest.count, 1, MOST_GUESTS)
+        check_whole(f"{key}.count", guest.count, 1, MOST_GUESTS)
         numbered = [f"{name}-{number}" for number in range(1, guest.count + 1)]
         named += [(one, key, guest) for one in (numbered if guest.count > 1 else [str(name)])]
     if not named:
@@ -384,9 +391,11 @@ def _vms(config: Config, evacuation: EvacuationConfig) -> list[Vm]:
             config, vm=guest.vm, workload=guest.workload, evacuation=None, seed=config.seed + index
         )
         try:
-            vms.append(Vm(name=name, config=alone, scenario=resolve(alone)))
+            scenario = resolve(alone)
+            backend = choose_backend(scenario)
         except ConfigError as error:
             raise _named_fully(error, key) from None
+        vms.append(Vm(name=name, config=alone, scenario=scenario, backend=backend))
     return vms
 
 
@@ -396,4 +405,4 @@ def _named_fully(error: ConfigError, key: str) -> ConfigError:
     message = re.sub(r"\b(vm|workload)=", rf"\1@{key}.\1=", message)
     message = re.sub(r"\b(vm|workload)\.(?=\w)", rf"{key}.\1.", message)
     own = error.key.startswith(("vm.", "workload."))
-    return ConfigError(f"{key}.{error.key}" if own else error.key, error.value, message)
+    return ConfigError(f"{key}.{error.key}" if own else error.key, error.value, message, error.code)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpusim.config.backend import EXPECTED
 from gpusim.config.scenario import Scenario
 from gpusim.engine.migration import Migration
 from gpusim.engine.records import Summary
-from gpusim.pages import backends
 from gpusim.pages.expected import ExpectedKernels
 
 FEWEST_SAMPLED = 3  # one each of a draw's beginning, middle and end: for runs that time nothing
@@ -23,15 +23,15 @@ def expected_run(
     """Run a scenario over expected counts of pages.
 
     Args:
-        scenario: what to simulate. Its backend and wall limit are ignored.
+        scenario: what to simulate. Its wall limit is ignored.
         wall_limit_ns: a run that takes longer ends with the status `incomplete`.
         sample_chunks: how many chunks of some draws to keep, so that a caller can time them.
 
     Returns:
         The summary of the run, and the kernels with the chunks that they kept.
     """
-    ahead = replace(scenario, backend=backends.EXPECTED, wall_limit_ns=wall_limit_ns)
-    migration = Migration(ahead, None, ticked=False)
+    limited = replace(scenario, wall_limit_ns=wall_limit_ns)
+    migration = Migration(limited, EXPECTED, None, ticked=False)
     expected = migration.pages.kernels
     assert isinstance(expected, ExpectedKernels)
     expected.sample_chunks = sample_chunks

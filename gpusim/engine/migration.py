@@ -18,8 +18,9 @@ from typing import Literal
 
 import numpy as np
 
-from gpusim.config.scenario import Scenario, parameters_of
-from gpusim.config.schedule import Action, ordered
+from gpusim.config.backend import Backend
+from gpusim.config.scenario import Scenario
+from gpusim.config.schedule import Action, parse_orders
 from gpusim.engine.clock import Clock, Timer
 from gpusim.engine.records import (
     Event,
@@ -76,11 +77,13 @@ class Migration:
     def __init__(
         self,
         scenario: Scenario,
+        backend: Backend,
         observe: Observer | None,
         ticked: bool,
         process: Process | None = None,
     ) -> None:
-        self.scenario, self.observe, self.ticked = scenario, observe, ticked
+        self.scenario, self.backend = scenario, backend
+        self.observe, self.ticked = observe, ticked
         self.process = process or Process()
         self.started = time.monotonic_ns()
         rules, parameters = scenario.rules, scenario.parameters
@@ -88,16 +91,18 @@ class Migration:
         self.clock = Clock()
         self.run_time = self._ticked_run_time() if ticked else RunTime()
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
-        self.guest = Guest(scenario.layout, scenario.writers, self.run_time, scenario.protection)
+        self.guest = Guest(
+            scenario.layout, scenario.writers, self.run_time, scenario.tracking.protection
+        )
         self.pages = Pages(
             scenario.layout,
             zero_first=scenario.zero_first,
             zero_last=scenario.zero_last,
-            lazy=scenario.lazy,
-            initially_set=scenario.initially_set,
+            lazy=scenario.tracking.lazy,
+            initially_set=scenario.tracking.initially_set,
             seed=scenario.seed,
-            backend=scenario.backend,
-            threads=scenario.threads,
+            backend=backend.name,
+            threads=backend.threads,
         )
         self.accounting = SyncAccounting(scenario.page_bytes, scenario.layout.pages)
         self.throttle = rules.throttle(parameters)
@@ -141,7 +146,7 @@ class Migration:
         self.throttle_steps: list[tuple[int, int]] = []  # since when which percent
         self.sync_stall_ns = self.main_loop_stall_ns = self.longest_main_loop_stall_ns = 0
         self.big_lock_s = 0.0  # that vCPUs stood still for it
-        self.stuck = Stuck(scenario.layout.pages, scenario.stuck_from_ns)
+        self.stuck = Stuck(scenario.layout.pages, scenario.stall_after_ns)
 
     def run(self) -> Result:
         """The story."""
@@ -230,7 +235,7 @@ class Migration:
             return
         self._event("cpu_throttle_dirty_sync")
         self._begin_sync()
-        self._at_or_now(self.merge, self.clock.now_ns + self.scenario.log_sync_ns)
+        self._at_or_now(self.merge, self.clock.now_ns + self.scenario.tracking.log_sync_ns)
 
     def _merge_tick(self) -> None:
         """The log is read: merge it, once the sender lets go of the bitmap's mutex.
@@ -240,15 +245,15 @@ class Migration:
         """
         assert self.tick_from_ns is not None
         holds = self.sender.in_burst and not self.cancelled  # a thread that is to end sends no more
-        self.waits_for_burst = holds and self.scenario.sync_waits_for_burst
+        self.waits_for_burst = holds and self.scenario.tracking.waits_for_burst
         if self.waits_for_burst:
             return
         now_ns = self.clock.now_ns
         self.tick_merged = self._merge("fallback", self.tick_from_ns)
-        merged_ns = now_ns + self.scenario.merge_ns
+        merged_ns = now_ns + self.scenario.tracking.merge_ns
         self._stall_sender(now_ns, merged_ns)
         end_ns = merged_ns + self.tick_merged.protect_ns
-        if self.scenario.sync_waits_for_vcpus:
+        if self.scenario.tracking.waits_for_vcpus:
             end_ns = max(end_ns, self._wakes_at_ns(self.tick_from_ns))
         self._at_or_now(self.tick_end, end_ns)
 
@@ -367,12 +372,12 @@ class Migration:
         self.done.append(action)
         self._sample_state()
         if action.do == "set":
-            self.set_to = replace(self.set_to, **action.said)
+            self.set_to = replace(self.set_to, **action.settings)
             self.parameters = replace(self.parameters, **action.changes)
             self.throttle.parameters = self.parameters
             if "max_bandwidth" in action.changes:
                 self.sender.limit_bandwidth(self.parameters.max_bandwidth)
-            self._event("qmp_enter_migrate_set_parameters", **action.said)
+            self._event("qmp_enter_migrate_set_parameters", **action.settings)
         elif action.do == "cancel":
             self.cancelled = True
             self._event("qmp_enter_migrate_cancel")
@@ -413,7 +418,7 @@ class Migration:
         if not isinstance(orders, Orders):
             raise ValueError(f"{name}.look answered {orders!r}: must be Orders")
         try:
-            for action in ordered(orders, now_ns, self.set_to, parameters_of):
+            for action in parse_orders(orders, now_ns, self.set_to):
                 self._act(action)
         except ConfigError as error:
             raise ValueError(f"{name} ordered {error}") from None
@@ -434,7 +439,7 @@ class Migration:
         self.last_look_ns = now_ns
         vm_ns = self.clock.vm_ns
         self._settle(now_ns)
-        if not self.scenario.lazy:
+        if not self.scenario.tracking.lazy:
             return self.pages.sync(self.guest.writes(vm_ns(since_ns), vm_ns(now_ns)))
         cleared = self.cleared_at >= 0
         split_ns = np.where(cleared, np.minimum(self.cleared_at, now_ns), since_ns)
@@ -453,7 +458,7 @@ class Migration:
         """When every vCPU that the throttle has put to sleep has answered; a paused one does at once."""
         if not self.clock.vm_runs:
             return t_ns
-        sleeps_ns = self.scenario.recorded_sleeps_ns
+        sleeps_ns = self.scenario.tracking.recorded_sleeps_ns
         if sleeps_ns and t_ns < sleeps_ns[-1][1]:
             place = bisect.bisect_right(sleeps_ns, (t_ns, NEVER_NS)) - 1
             return max(t_ns, sleeps_ns[place][1]) if place >= 0 else t_ns
@@ -465,8 +470,9 @@ class Migration:
         scenario, start_ns = self.scenario, self.clock.now_ns
         self._begin_sync()
         merged = self._merge(kind, start_ns)
-        end_ns = start_ns + scenario.log_sync_ns + merged.protect_ns + scenario.merge_ns
-        if scenario.sync_waits_for_vcpus and kind != "final":
+        end_ns = start_ns + scenario.tracking.log_sync_ns + merged.protect_ns
+        end_ns += scenario.tracking.merge_ns
+        if scenario.tracking.waits_for_vcpus and kind != "final":
             end_ns = max(end_ns, self._wakes_at_ns(start_ns))
         if kind == "final":
             self.sender.stall(start_ns, end_ns)  # that is downtime
@@ -485,9 +491,9 @@ class Migration:
         written = self.guest.faults.count  # each page that was is protected, and faults but once
         newly_dirty = 0 if kind == "setup" else self._look()  # at the setup all is dirty
         written = self.guest.faults.count - written
-        protect_ns = round(written * self.scenario.sync_protect_ns)
+        protect_ns = round(written * self.scenario.tracking.sync_protect_ns)
         return _Merged(
-            protect_ns=self.scenario.start_ns if kind == "setup" else protect_ns,
+            protect_ns=self.scenario.tracking.start_ns if kind == "setup" else protect_ns,
             kind=kind,
             start_ns=start_ns,
             newly_dirty=newly_dirty,
@@ -548,7 +554,7 @@ class Migration:
         held_ns = max(0, min(end_ns, self.scenario.simulated_limit_ns) - merged.start_ns)
         self.main_loop_stall_ns += held_ns
         self.longest_main_loop_stall_ns = max(self.longest_main_loop_stall_ns, held_ns)
-        exits_per_s, held_s = self.scenario.big_lock_exits_per_s, held_ns / NS_PER_S
+        exits_per_s, held_s = self.scenario.config.vm.big_lock_exits_per_s, held_ns / NS_PER_S
         if exits_per_s:
             runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
             self.big_lock_s += self.scenario.vcpus * (held_s - runs_s)
@@ -711,9 +717,9 @@ class Migration:
             vm_bytes=scenario.layout.pages * scenario.page_bytes,
             qemu_version=scenario.version,
             policies=scenario.policies,
-            tracking=scenario.tracking,
-            backend=scenario.backend,
-            backend_reason=scenario.backend_reason,
+            tracking=scenario.tracking.mode,
+            backend=self.backend.name,
+            backend_reason=self.backend.reason,
             seed=scenario.seed,
             simulated_looks=self.pages.looks,
             wall_time_s=(time.monotonic_ns() - self.started) / NS_PER_S,
@@ -732,7 +738,7 @@ class Migration:
             events=events,
             samples=self.samples,
             pass_ends_s=[end_ns / NS_PER_S for end_ns in sender.counters.pass_ends_ns],
-            never_came=[a.words for a in scenario.actions if a not in self.done],
+            never_came=[a.text for a in scenario.actions if a not in self.done],
         )
 
     def _ticked_run_time(self) -> RunTime:

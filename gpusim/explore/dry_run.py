@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gpusim.config.backend import Backend, choose_backend
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.engine.evacuation import Host
@@ -41,16 +42,17 @@ def plan(config: Config) -> str:
     if config.evacuation is not None:
         return _plan_evacuation(config)
     scenario = resolve(config)
+    backend = choose_backend(scenario)
     layout = scenario.layout
     bitmap_bytes = layout.chunks * CHUNK_PAGES // 8
-    kinds = ["dirty"] + ["clear log"] * scenario.lazy
+    kinds = ["dirty"] + ["clear log"] * scenario.tracking.lazy
     kinds += ["zero"] * (scenario.bitmap_bytes // bitmap_bytes - len(kinds))
     bitmaps = ", ".join(f"{kind} {format_bytes(bitmap_bytes)}" for kind in kinds)
-    free = backends.free_bytes(scenario.backend)
+    free = backends.free_bytes(backend.name)
     vm_bytes = layout.pages * scenario.page_bytes
-    largest = backends.largest_bytes(scenario.backend, vm_bytes, scenario.bitmap_bytes)
+    largest = backends.largest_bytes(backend.name, vm_bytes, scenario.bitmap_bytes)
     interval_ns = scenario.parameters.fallback_sync_interval_ns
-    summary, wall_s, slow_s = expectation(scenario)
+    summary, wall_s, slow_s = expectation(scenario, backend)
     whole = summary.status == "ok"
     wall = f"{'about' if whole else 'more than'} {_rounded(wall_s)} s, without the picture"
     if slow_s > 1.5 * wall_s:
@@ -66,9 +68,9 @@ def plan(config: Config) -> str:
         + ("no fallback sync" if interval_ns is None else f"fallback sync {interval_ns / 1e9:g} s"),
         **({"policies": scenario.policies} if scenario.policies else {}),
         "sending": sending(scenario.link),
-        "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
+        "backend": f"{backend.name} ({backend.reason}), {_counted(backend.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {bitmaps}",
-        "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)}), enough "
+        "memory free": f"{format_bytes(free)} ({backends.device_name(backend.name)}), enough "
         f"for a VM of up to {format_bytes(largest)}",
         "expected": f"{'' if whole else 'more than '}{summary.simulated_looks} looks, "
         f"{summary.total_time_s:.0f} s simulated"
@@ -86,17 +88,18 @@ def _attempts(config: Config) -> dict[str, str]:
 
 def _plan_evacuation(config: Config) -> str:
     """The same of the evacuation of a host, which is run as a whole over expected counts."""
-    host, ahead = Host(config), Host(config, backends.EXPECTED)
+    host = Host(config)
+    ahead = host.over_expected_shares()
     largest = max(host.vms, key=lambda vm: vm.scenario.bitmap_bytes)
-    scenario = largest.scenario
+    scenario, backend = largest.scenario, largest.backend
     summary = ahead.evacuate().summary
-    free = backends.free_bytes(scenario.backend)
+    free = backends.free_bytes(backend.name)
     alone_s: dict[str, float] = {}  # guests that are alike take alike
     wall_s = 0.0
     for vm, expected in zip(host.vms, ahead.vms, strict=True):
         alike = repr((vm.config.vm, vm.config.workload))
         if alike not in alone_s:
-            alone_s[alike] = expectation(vm.scenario)[1]
+            alone_s[alike] = expectation(vm.scenario, vm.backend)[1]
         wall_s += expected.runs * alone_s[alike]
     left = f", {', '.join(summary.left_behind)} left behind" * bool(summary.left_behind)
     lines = {
@@ -104,9 +107,9 @@ def _plan_evacuation(config: Config) -> str:
         f"{min(summary.at_a_time, summary.guests)} at a time",
         "order": f"{summary.order}: {', '.join(vm.name for vm in host.vms)}",
         **({"policies": scenario.policies} if scenario.policies else {}),
-        "backend": f"{scenario.backend} ({scenario.backend_reason}), {_counted(scenario.threads, 'thread')}",
+        "backend": f"{backend.name} ({backend.reason}), {_counted(backend.threads, 'thread')}",
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)} at most, those of {largest.name}",
-        "memory free": f"{format_bytes(free)} ({backends.device_name(scenario.backend)})",
+        "memory free": f"{format_bytes(free)} ({backends.device_name(backend.name)})",
         "expected": f"{summary.total_time_s:.0f} s simulated: "
         f"{(summary.verdict or summary.status).replace('_', ' ')}{left}; guest CPU lost "
         f"{summary.guest_cpu_lost_percent:.1f} %, throttle up to {summary.max_throttle_percent} %",
@@ -140,7 +143,7 @@ def _rounded(seconds: float) -> str:
     return f"{float(f'{seconds:.2g}'):g}"
 
 
-def expectation(scenario: Scenario) -> tuple[Summary, float, float]:
+def expectation(scenario: Scenario, backend: Backend) -> tuple[Summary, float, float]:
     """What to expect of a run.
 
     Returns:
@@ -148,11 +151,11 @@ def expectation(scenario: Scenario) -> tuple[Summary, float, float]:
         two; the same where the machine has to find the memory first.
     """
     room = min(ROOM, scenario.layout.chunks)
-    sample_chunks = min(SAMPLE.get(scenario.backend, SAMPLE_ON_CPU), room)
+    sample_chunks = min(SAMPLE.get(backend.name, SAMPLE_ON_CPU), room)
     summary, expected = expected_run(scenario, LONGEST_NS, sample_chunks)
-    kernels, first_s = _filled(scenario, expected, room)
+    kernels, first_s = _filled(backend, expected, room)
     kernels.close()
-    kernels, again_s = _filled(scenario, expected, room)
+    kernels, again_s = _filled(backend, expected, room)
     rest_s = summary.wall_time_s - expected.spent_s + _drawing_s(kernels, expected, room)
     kernels.close()
     times = scenario.layout.chunks / room
@@ -187,14 +190,14 @@ def _drawing_s(kernels: Kernels, expected: ExpectedKernels, room: int) -> float:
     return spent_s
 
 
-def _filled(scenario: Scenario, expected: ExpectedKernels, chunks: int) -> tuple[Kernels, float]:
+def _filled(backend: Backend, expected: ExpectedKernels, chunks: int) -> tuple[Kernels, float]:
     """Bitmaps with every page set, and how many seconds setting them took."""
     kernels = backends.make_kernels(
-        scenario.backend,
+        backend.name,
         chunks,
         log=expected.log is not None,
         zero=expected.zero is not None,
-        threads=scenario.threads,
+        threads=backend.threads,
     )
     start = time.perf_counter()
     first = np.arange(chunks) << CHUNK_SHIFT

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal, TypeAlias
 
-from gpusim.config.checks import LONGEST_COUNT, duration_ns
+from gpusim.config.checks import LONGEST_COUNT, parse_duration_ns
 from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig, WriterConfig
@@ -359,7 +359,7 @@ def _dirty_rate(config: Config) -> Iterator[Question]:
     rates = [float(writer.get("page_writes_per_s", 0)) for writer in writers]
     if any(writer.get("pace") == "recorded" for writer in writers) or not max(rates, default=0):
         return
-    limit_s = duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
+    limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
     fastest = max(float(writer.get("catch_up_page_writes_per_s") or 0) for writer in writers)
     most = LONGEST_COUNT / limit_s / max(fastest, *rates)
     factors = _values_between(LEAST_RATE, max(1.0, min(MOST_RATE, most)), 1.0)[::-1]

@@ -363,13 +363,13 @@ class _Keys:
 
     def whole(self, key: str, default: int, low: int, high: int) -> int:
         value = self._found.get(key, default)
-        checks.whole(key, value, low, high)
+        checks.check_whole(key, value, low, high)
         return int(value)
 
     def number(self, key: str, value: Any, low: float, high: float, unit: str = "") -> float:
         if isinstance(value, bool):
             checks.reject(key, value, "must be a number")
-        checks.in_range(key, value, low, high, unit)
+        checks.check_range(key, value, low, high, unit)
         return float(value)
 
     def one_of(self, key: str, allowed: tuple[str, ...], default: str) -> str:
@@ -379,7 +379,7 @@ class _Keys:
         return str(value)
 
     def size(self, key: str, value: Any) -> int:
-        size = checks.size_bytes(key, value)
+        size = checks.parse_size(key, value)
         if not size:
             checks.reject(key, value, "must be above 0")
         return size
@@ -442,9 +442,9 @@ class _Keys:
         if not pages:
             return 0, 0
         sampled, zero = (pages.get(name) for name in ("sampled", "zero"))
-        checks.whole("zero_pages.sampled", sampled, 0, MOST_PAGES)
+        checks.check_whole("zero_pages.sampled", sampled, 0, MOST_PAGES)
         assert isinstance(sampled, int)
-        checks.whole("zero_pages.zero", zero, 0, sampled)
+        checks.check_whole("zero_pages.zero", zero, 0, sampled)
         assert isinstance(zero, int)
         return sampled, zero
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpusim.config.scenario import parameters_of, resolve
+from gpusim.config.migration import parse_parameters
+from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.qemu.versions import VERSIONS
 
@@ -84,7 +85,7 @@ def _parameters(migration: MigrationConfig, limit_ms: int) -> dict[str, int | bo
 
     Source: qapi/migration.json:MigrationParameters.
     """
-    numbers, lacks = parameters_of(migration), VERSIONS[migration.version].lacks
+    numbers, lacks = parse_parameters(migration), VERSIONS[migration.version].lacks
     found: dict[str, int | bool] = {
         "max-bandwidth": numbers.max_bandwidth,
         "downtime-limit": limit_ms,
@@ -146,7 +147,7 @@ def _notes_of_qemu(migration: MigrationConfig) -> Iterator[str]:
 
 def _libvirt(migration: MigrationConfig, limit_ms: int, total_high_s: float | None) -> Words:
     """Source: virsh.rst, migrate and migrate-setmaxdowntime; bandwidths are whole MiB/s."""
-    numbers = parameters_of(migration)
+    numbers = parse_parameters(migration)
     options, notes = ["--live"], []
     if migration.auto_converge:
         options += ["--auto-converge", f"--auto-converge-initial {migration.cpu_throttle_initial}"]
@@ -183,7 +184,7 @@ def _nova(config: Config, limit_ms: int, memory_bytes: int, total_high_s: float 
 
     Source: nova/conf/libvirt.py; live_migration_parallel_connections is new in 33.0.0 (2026.1).
     """
-    migration, numbers = config.migration, parameters_of(config.migration)
+    migration, numbers = config.migration, parse_parameters(config.migration)
     gib = max(NOVAS_LEAST_GIB, _ram(memory_bytes) / GIB)
     downtime_ms, step = _novas_downtime(config, limit_ms, gib)
     delay_s = int(NOVAS_LEAST_DELAY_S * gib)
@@ -265,7 +266,7 @@ def _kubevirt(
     Its timeout counts GB of 10^9 bytes, rounded up, whatever its name says (getVMIMigrationDataSize); said
     for GiB it is never too short.
     """
-    numbers = parameters_of(migration)
+    numbers = parse_parameters(migration)
     lines = [
         "apiVersion: migrations.kubevirt.io/v1alpha1",
         "kind: MigrationPolicy",

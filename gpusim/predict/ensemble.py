@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig
 from gpusim.engine.attempts import simulate
@@ -69,6 +70,7 @@ def predicted(
         for place, one in enumerate(fits)
     ]
     scenario = resolve(configs[0])  # an error that all share, before processes are started
+    choose_backend(scenario)
     until_s = math.inf if wall_s is None else time.monotonic() + wall_s
     outcomes = in_turn(_simulated, configs, workers, _lost)
     found = tuple(told(_in_time(_whole(outcomes), until_s)))

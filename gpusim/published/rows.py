@@ -12,6 +12,7 @@ from statistics import mean
 
 import numpy as np
 
+from gpusim.config.backend import choose_backend
 from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
@@ -105,7 +106,7 @@ def simulated(tables: Sequence[Table]) -> list[Outcome]:
     rows = [(table, row, configs(row)) for table in tables for row in table.rows]
     wanted = [config for _, _, own in rows for config in own]
     for config in wanted:
-        resolve(config)
+        choose_backend(resolve(config))
     found = spread(run, wanted)
     return [
         Outcome(table=table, row=row, runs=tuple(next(found) for _ in own))

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from gpusim.config.checks import in_range, reject, whole
+from gpusim.config.checks import check_range, check_whole, reject
 from gpusim.errors import ConfigError
 from gpusim.formats.recording import FOREIGN_CAPABILITIES, GUEST_STARTS_MIB, UNFILLED_END_MIB
 
@@ -178,9 +178,9 @@ def check(scenario: Scenario) -> None:
         ConfigError: names the key.
     """
     guest, end_mib = scenario.guest, scenario.mem_mib - UNFILLED_END_MIB
-    whole("mem_mib", scenario.mem_mib, 32, MOST_MIB, " MiB")
-    in_range("limit_s", scenario.limit_s, 1, 86_400, " s")
-    in_range("before_s", scenario.before_s, 0.1, 60, " s")
+    check_whole("mem_mib", scenario.mem_mib, 32, MOST_MIB, " MiB")
+    check_range("limit_s", scenario.limit_s, 1, 86_400, " s")
+    check_range("before_s", scenario.before_s, 0.1, 60, " s")
     if scenario.accelerator not in ACCELERATORS:
         reject("accelerator", scenario.accelerator, f"must be one of {', '.join(ACCELERATORS)}")
     foreign = (FOREIGN_CAPABILITIES | WAITING_CAPABILITIES).intersection(scenario.capabilities)
@@ -188,30 +188,32 @@ def check(scenario: Scenario) -> None:
         reject(
             "capabilities", ", ".join(sorted(foreign)), "not simulated, so not recorded; remove it"
         )
-    whole("guest.base", guest.base, GUEST_STARTS_MIB, end_mib, " MiB")
-    whole("guest.size", guest.size, 1, end_mib - guest.base, " MiB: base + size end 2 MiB before mem_mib")  # fmt: skip
+    check_whole("guest.base", guest.base, GUEST_STARTS_MIB, end_mib, " MiB")
+    check_whole("guest.size", guest.size, 1, end_mib - guest.base, " MiB: base + size end 2 MiB before mem_mib")  # fmt: skip
     for key, value in (("mode", guest.mode), ("paced", guest.paced)):
-        whole(f"guest.{key}", value, 0, 1)
+        check_whole(f"guest.{key}", value, 0, 1)
     _check_speed(guest)
     if (guest.hot is None) != (guest.hotpct is None):
         reject("guest.hot", guest.hot, "goes with guest.hotpct; set both or none")
     if guest.hot is not None:
-        whole("guest.hot", guest.hot, 1, guest.size - 1, " MiB: a part of guest.size")
-        whole("guest.hotpct", guest.hotpct, 0, 100, " %")
+        check_whole("guest.hot", guest.hot, 1, guest.size - 1, " MiB: a part of guest.size")
+        check_whole("guest.hotpct", guest.hotpct, 0, 100, " %")
         if guest.mode != 1:
             reject("guest.hot", guest.hot, "needs guest.mode=1, as a sequential writer has no hot part")  # fmt: skip
     if guest.fill is not None:
-        whole("guest.fill", guest.fill, 1, end_mib - GUEST_STARTS_MIB, " MiB")
-    whole("guest.flat_ms", guest.flat_ms, 10, 10_000, " ms")
-    whole("guest.crash_after", guest.crash_after, 0, 2**32 - 1)
+        check_whole("guest.fill", guest.fill, 1, end_mib - GUEST_STARTS_MIB, " MiB")
+    check_whole("guest.flat_ms", guest.flat_ms, 10, 10_000, " ms")
+    check_whole("guest.crash_after", guest.crash_after, 0, 2**32 - 1)
 
 
 def _check_speed(guest: GuestSettings) -> None:
     if (guest.rate is None) == (guest.delay is None):
         reject("guest.rate", guest.rate, "set one of guest.rate and guest.delay")
     if guest.rate:
-        whole("guest.rate", guest.rate, SLOWEST_PER_S, FASTEST_PER_S, " page writes a second, or 0")
+        check_whole(
+            "guest.rate", guest.rate, SLOWEST_PER_S, FASTEST_PER_S, " page writes a second, or 0"
+        )
     if guest.delay is not None:
-        whole("guest.delay", guest.delay, 1, MOST_LOOPS, " loops")
+        check_whole("guest.delay", guest.delay, 1, MOST_LOOPS, " loops")
     if guest.paced and not guest.rate:
         reject("guest.paced", guest.paced, "needs a guest.rate above 0")

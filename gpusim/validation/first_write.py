@@ -45,7 +45,7 @@ class Stretch:
     def expected_writes(self, cost_ns: float) -> float:
         """What the guest would have written at the rate of before, with such a cost."""
         scenario = self.scenario
-        protection = replace(scenario.protection, cost_ns=cost_ns)
+        protection = replace(scenario.tracking.protection, cost_ns=cost_ns)
         guest = Guest(scenario.layout, scenario.writers, RunTime(), protection)
         for look_ns in (*self.looks_ns, self.until_ns):
             guest.settle(look_ns, np.full(scenario.layout.chunks, -1))

@@ -53,11 +53,8 @@ def test_the_run_is_the_documented_case() -> None:
     assert ours.layout.blocks == theirs.layout.blocks
     assert ours.parameters == theirs.parameters
     assert ours.link == theirs.link
-    assert (ours.log_sync_ns, ours.merge_ns, ours.lazy) == (
-        theirs.log_sync_ns,
-        theirs.merge_ns,
-        theirs.lazy,
-    )
+    for name in ("log_sync_ns", "merge_ns", "lazy"):
+        assert getattr(ours.tracking, name) == getattr(theirs.tracking, name)
     assert ours.writers[0].pattern == theirs.writers[0].pattern
     assert ours.writers[0].pace.rate == pytest.approx(theirs.writers[0].pace.rate)
 

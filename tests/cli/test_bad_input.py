@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpusim import ConfigError
+from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.qemu.versions import VERSIONS
 from tests.cli.command import composed, gpusim
@@ -103,7 +104,7 @@ def test_other_bad_values_name_their_key(key: str) -> None:
 @pytest.mark.parametrize("key", BAD)
 def test_bad_value_names_its_key(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(composed(*BAD[key]))
+        choose_backend(resolve(composed(*BAD[key])))
     assert caught.value.key == key
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{key} = ")
@@ -119,8 +120,11 @@ def test_a_qemu_without_multifd_refuses_channels(monkeypatch: pytest.MonkeyPatch
 
 def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpusim.pages.backends.available_memory_bytes", lambda: 10**9)
-    with pytest.raises(ConfigError, match=r"vm.memory = 24TiB: needs 1.5 GiB of bitmaps"):
-        resolve(composed("vm=huge_24tib"))
+    scenario = resolve(composed("vm=huge_24tib"))
+    with pytest.raises(ConfigError) as caught:
+        choose_backend(scenario)
+    assert (caught.value.key, caught.value.code) == ("vm.memory", "does_not_fit_memory")
+    assert "needs 1.5 GiB of bitmaps" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,9 @@ def test_peter_xu_is_the_published_case() -> None:
     assert scenario.parameters.downtime_limit_ms == 300
     assert scenario.link.bandwidth == float("inf")
     assert (scenario.link.zero_page_ns, scenario.link.page_cost_ns) == (0, 0)
-    assert (scenario.link.non_ram_downtime_ns, scenario.log_sync_ns, scenario.merge_ns) == (0, 0, 0)
-    assert scenario.tracking == "kvm_legacy"
+    assert scenario.link.non_ram_downtime_ns == 0
+    assert (scenario.tracking.log_sync_ns, scenario.tracking.merge_ns) == (0, 0)
+    assert scenario.tracking.mode == "kvm_legacy"
 
 
 @pytest.mark.parametrize(

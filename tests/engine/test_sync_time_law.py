@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpusim.config.backend import choose_backend
 from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.engine.migration import Migration
@@ -25,7 +26,8 @@ def windows_below_the_link(sync_ms: float) -> list[float]:
             f"workload.page_writes_per_s={2.4e9 / 4096}",
         ]
     )
-    migration = Migration(resolve(config), None, False)
+    scenario = resolve(config)
+    migration = Migration(scenario, choose_backend(scenario), None, False)
     found, threshold = [], migration.sender._threshold
 
     def watched(bandwidth: float) -> int:

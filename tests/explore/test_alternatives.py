@@ -22,6 +22,7 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
+from gpusim.config.scenario import resolve
 from gpusim.config.schema import BackendConfig
 from gpusim.engine.records import Alternative
 from gpusim.explore import run_pool
@@ -52,7 +53,9 @@ def verdict(made: Config) -> str | None:
 
 def found(made: Config) -> dict[str, Alternative]:
     assert verdict(made) != "converged"
-    return {change.key: change for change in alternatives(made, look_ahead_s=PLENTY_S)}
+    return {
+        change.key: change for change in alternatives(made, resolve(made), look_ahead_s=PLENTY_S)
+    }
 
 
 @cache
@@ -148,7 +151,9 @@ def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
 
 
 def test_without_time_nothing_is_claimed() -> None:
-    changes = alternatives(STALLED["no auto-converge"], look_ahead_s=0.0)
+    changes = alternatives(
+        STALLED["no auto-converge"], resolve(STALLED["no auto-converge"]), look_ahead_s=0.0
+    )
     assert {change.outcome for change in changes} == {"not_tried"}
 
 
@@ -156,7 +161,7 @@ def test_a_recorded_wire_is_as_fast_as_it_was() -> None:
     made = config(auto_converge=False)
     pace = [[float(second), 1.25e7 * second] for second in range(60)]
     recorded = replace(made, link=replace(made.link, recorded=pace))
-    keys = {change.key for change in alternatives(recorded, look_ahead_s=0.0)}
+    keys = {change.key for change in alternatives(recorded, resolve(recorded), look_ahead_s=0.0)}
     assert keys == {"migration.auto_converge", "migration.downtime_limit"}
 
 
@@ -198,7 +203,9 @@ def test_a_run_longer_than_its_share_gets_the_rest_of_the_time(
         return real(made, until_s, small_bytes) if limits_s[-1] > PLENTY_S / 2 else None
 
     monkeypatch.setattr(run_pool, "outcome", slow)
-    changes = alternatives(STALLED["no auto-converge"], look_ahead_s=PLENTY_S)
+    changes = alternatives(
+        STALLED["no auto-converge"], resolve(STALLED["no auto-converge"]), look_ahead_s=PLENTY_S
+    )
     assert {change.outcome for change in changes} == {"converges"}
     assert limits_s[0] == pytest.approx(PLENTY_S / len(changes), rel=0.01)
 

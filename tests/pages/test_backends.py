@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpusim import BackendConfig, Config, ConfigError, VmConfig
+from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.pages import backends
 from gpusim.pages.backends import BackendError, choose, lasting_obstacle, make_kernels, obstacle
@@ -84,18 +85,18 @@ def test_a_backend_asked_for_by_name_never_falls_back(
 ) -> None:
     there(monkeypatch, **{name: f"{name} is not installed; pip install it"})
     with pytest.raises(ConfigError) as caught:
-        resolve(Config(backend=BackendConfig(name=name)))
-    assert caught.value.key == "backend.name"
-    assert str(caught.value).startswith(
-        f"backend.name = {name}: cannot be used here: {name} is not"
-    )
+        choose_backend(resolve(Config(backend=BackendConfig(name=name))))
+    assert (caught.value.key, caught.value.code) == ("backend.name", "backend_not_available")
+    assert f"{name} is not installed" in caught.value.message
 
 
 def test_a_gpu_too_small_by_name_names_the_vm(monkeypatch: pytest.MonkeyPatch) -> None:
     there(monkeypatch)
     with pytest.raises(ConfigError) as caught:
-        resolve(Config(vm=VmConfig(memory="24TiB"), backend=BackendConfig(name="cupy")))
-    assert caught.value.key == "vm.memory"
+        choose_backend(
+            resolve(Config(vm=VmConfig(memory="24TiB"), backend=BackendConfig(name="cupy")))
+        )
+    assert (caught.value.key, caught.value.code) == ("vm.memory", "does_not_fit_memory")
     assert "1 GiB on the GPU is free" in str(caught.value)
 
 
@@ -203,11 +204,14 @@ def test_numpy_can_always_be_used() -> None:
 def test_the_largest_vm_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     there(monkeypatch)
     with pytest.raises(ConfigError) as caught:
-        resolve(Config(vm=VmConfig(memory="900TiB"), backend=BackendConfig(name="cupy")))
-    largest = str(caught.value).split("the largest VM that fits has ")[1].split(";")[0]
-    assert "tracking=kvm_legacy needs one bitmap fewer" in str(caught.value)
+        choose_backend(
+            resolve(Config(vm=VmConfig(memory="900TiB"), backend=BackendConfig(name="cupy")))
+        )
+    largest = str(caught.value).split("The largest VM that fits has ")[1].split(". ")[0]
+    assert "tracking=kvm_legacy" in str(caught.value)
     fits = VmConfig(memory=largest.replace(" ", ""))
-    assert resolve(Config(vm=fits, backend=BackendConfig(name="cupy"))).backend == "cupy"
+    scenario = resolve(Config(vm=fits, backend=BackendConfig(name="cupy")))
+    assert choose_backend(scenario).name == "cupy"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from gpusim import (
     ZipfConfig,
     simulate,
 )
+from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.explore.dry_run import expectation, plan
 from gpusim.layout import CHUNK_PAGES, Layout, Writes
@@ -87,7 +88,8 @@ def test_looks_and_time_of_a_dry_run_are_those_of_a_run(
 ) -> None:
     config = migration(workload, mode, zero)
     run = simulate(config).summary
-    expected, wall_s, slow_s = expectation(resolve(config))
+    scenario = resolve(config)
+    expected, wall_s, slow_s = expectation(scenario, choose_backend(scenario))
     share = SEQUENTIAL_TIME_SHARE if workload == "sequential" else TIME_SHARE
     assert expected.verdict == run.verdict
     assert expected.total_time_s == pytest.approx(run.total_time_s, rel=share)
@@ -101,7 +103,8 @@ def test_a_vm_of_few_chunks(workload: str) -> None:
     """In a small VM most of what is sent lies in chunks that are sent in part."""
     config = migration(workload, "kvm_manual", 0.0, memory_gib=12)
     run = simulate(config).summary
-    expected = expectation(resolve(config))[0]
+    scenario = resolve(config)
+    expected = expectation(scenario, choose_backend(scenario))[0]
     assert expected.verdict == run.verdict
     assert expected.total_time_s == pytest.approx(run.total_time_s, rel=TIME_SHARE)
     allowed = max(LOOKS, LOOKS_SHARE * run.simulated_looks)

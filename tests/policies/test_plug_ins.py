@@ -76,20 +76,20 @@ def test_arguments_that_are_not_the_class_own_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("policy", "migration", "says"),
+    ("policy", "migration"),
     [
-        ("throttle_rule", {"auto_converge": False}, "set migration.auto_converge=true"),
-        ("sync_timer_rule", {"auto_converge": False}, "set migration.auto_converge=true"),
-        ("sync_timer_rule", {"version": "qemu_9_1"}, "qemu_9_1 has none"),
-        ("sync_timer_rule", {"fallback_sync_interval": "never"}, "fallback_sync_interval is never"),
+        ("throttle_rule", {"auto_converge": False}),
+        ("sync_timer_rule", {"auto_converge": False}),
+        ("sync_timer_rule", {"version": "qemu_9_1"}),
+        ("sync_timer_rule", {"fallback_sync_interval": "never"}),
     ],
 )
-def test_a_rule_that_would_never_be_asked_is_refused(
-    policy: str, migration: Any, says: str
-) -> None:
+def test_a_rule_that_would_never_be_asked_is_refused(policy: str, migration: Any) -> None:
     target = f"{HERE}:{'Fixed' if policy == 'throttle_rule' else 'Stateful'}"
-    with pytest.raises(ConfigError, match=f"migration.{policy}.target = {target}: .*{says}"):
+    with pytest.raises(ConfigError) as error:
         resolve(with_policies(config("1GiB", **migration), **{policy: target}))
+    assert (error.value.key, error.value.code) == (f"migration.{policy}.target", "not_used")
+    assert error.value.value == target
 
 
 def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from gpusim import (
     simulate,
     simulate_many,
 )
+from gpusim.config.scenario import resolve
 from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import plan
 from gpusim.qemu.process import Process
@@ -209,7 +210,8 @@ def test_a_dry_run_names_the_rule() -> None:
 def test_what_would_have_helped_tries_qemus_own_rule() -> None:
     gentle = (f"{HERE}:Fixed", {"percent_at_once": 1})
     calm = busy(limit_s=300, downtime_limit=2000)
-    tried = alternatives(with_policies(calm, throttle_rule=gentle), look_ahead_s=1.5)
+    throttled = with_policies(calm, throttle_rule=gentle)
+    tried = alternatives(throttled, resolve(throttled), look_ahead_s=1.5)
     own = next(change for change in tried if change.key == "migration.throttle_rule")
     assert (own.value, own.outcome) == ("null", "converges")
 

@@ -54,7 +54,7 @@ def test_nothing_is_simulated_before_the_last_guest_is_checked(
 
 def test_the_way_out_is_named_in_full_too() -> None:
     zeros = GuestConfig(vm=VmConfig("64MiB", zero_percent=5.0, zero_ranges=[["1MiB", "2MiB"]]))
-    with pytest.raises(ConfigError, match=r"; evacuation\.guests\.a\.vm\.zero_percent=0"):
+    with pytest.raises(ConfigError, match=r"and evacuation\.guests\.a\.vm\.zero_percent=0"):
         evacuate(host({"a": zeros}))
 
 

@@ -1,0 +1,97 @@
+"""The link of a config as numbers: costs of pages, a recorded rate, changes of bandwidth."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpusim.config.checks import (
+    LONGEST_NS,
+    check_range,
+    check_whole,
+    parse_pairs,
+    parse_rate,
+    parse_record,
+    parse_value,
+    reject,
+)
+from gpusim.config.migration import parse_multifd
+from gpusim.config.schema import LinkConfig, MigrationConfig, TrackingConfig
+from gpusim.sender.link import Link, RecordedLink
+from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, parse_ns
+
+CHANGES_EXAMPLE = '[["2h", "5Gbit/s"], ...]'
+
+
+def parse_link(
+    config: LinkConfig, migration: MigrationConfig, tracking: TrackingConfig, page_bytes: int
+) -> Link:
+    """Return the link and the sending threads as numbers.
+
+    Args:
+        config: the keys of `link`.
+        migration: has the number of multifd channels.
+        tracking: has the cost of a remote clear. The sending thread pays this cost.
+        page_bytes: size of a guest page.
+
+    Raises:
+        ConfigError: a value is out of range, or two values contradict each other.
+    """
+    check_whole("link.page_header_bytes", config.page_header_bytes, 0, 65536)
+    check_whole("link.zero_page_bytes", config.zero_page_bytes, 0, 65536)
+    check_range("link.page_cost_ns", config.page_cost_ns, 0, 1e9)
+    check_range("link.queue_cost_ns", config.queue_cost_ns, 0, 1e9)
+    check_range("link.wakeup_latency_us", config.wakeup_latency_us, 0, 1e6)
+    check_range("link.non_ram_downtime_ms", config.non_ram_downtime_ms, 0, 1e7)
+    clears_lazily = tracking.mode == "kvm_manual"
+    scan_bytes_per_s = parse_rate("link.zero_page_scan", config.zero_page_scan)
+    return Link(
+        bandwidth=parse_rate("link.bandwidth", config.bandwidth),
+        normal_page_bytes=page_bytes + config.page_header_bytes,
+        zero_page_bytes=config.zero_page_bytes,
+        zero_page_ns=page_bytes / scan_bytes_per_s * NS_PER_S,
+        page_cost_ns=config.page_cost_ns,
+        wakeup_latency_ns=round(config.wakeup_latency_us * NS_PER_US),
+        non_ram_downtime_ns=round(config.non_ram_downtime_ms * NS_PER_MS),
+        recorded=_parse_recorded(config),
+        changes=_parse_changes(config),
+        multifd=parse_multifd(migration, config.queue_cost_ns, page_bytes),
+        clear_ns=tracking.remote_clear_us * NS_PER_US * clears_lazily,
+        protect_ns=tracking.protect_ns_per_page * clears_lazily,
+    )
+
+
+def _parse_recorded(config: LinkConfig) -> RecordedLink | None:
+    if config.recorded is None:
+        return None
+    key, example = "link.recorded", "[[0, 0], [0.2, 29733329], ...]"
+    times_s, sent = parse_record(key, parse_pairs(key, config.recorded, float, float, example))
+    if sent[-1] <= sent[0]:
+        reject(key, f"[{len(times_s)} pairs]", "must have sent some bytes", "out_of_range")
+    return RecordedLink((times_s * NS_PER_S).astype(np.int64), sent)
+
+
+def _parse_changes(config: LinkConfig) -> tuple[tuple[int, float], ...]:
+    """Return (ns, bytes per second) of each change. An entry that changes nothing is left out."""
+    if config.changes is None:
+        return ()
+    key = "link.changes"
+    if config.recorded is not None:
+        hint = "a recorded link has its own rate. Set link.changes=null"
+        reject(key, "[...]", hint, "contradiction")
+    if not isinstance(config.changes, list | tuple) or not config.changes:
+        allowed = f"must be one or more [at, bandwidth], such as {CHANGES_EXAMPLE}"
+        reject(key, config.changes, allowed, "wrong_type")
+    last_ns, last_rate = -1, parse_rate("link.bandwidth", config.bandwidth)
+    changes: list[tuple[int, float]] = []
+    for pair in config.changes:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            allowed = f"must be [at, bandwidth], such as {CHANGES_EXAMPLE}"
+            reject(key, pair, allowed, "wrong_format")
+        at_ns = parse_value(key, pair[0], parse_ns, '"2h" or a number of seconds')
+        rate = parse_rate(key, pair[1])
+        if not last_ns < at_ns <= LONGEST_NS:
+            reject(key, pair, "times must rise, and be at most 1e8 seconds", "out_of_range")
+        if rate != last_rate:
+            changes.append((at_ns, rate))
+        last_ns, last_rate = at_ns, rate
+    return tuple(changes)

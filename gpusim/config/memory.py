@@ -1,0 +1,126 @@
+"""The guest's RAM: its blocks and the pages that are zero at the start.
+
+Owns the checks of the keys of `vm` that describe memory. It knows no writer's rule and no backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from gpusim.config.checks import check_range, parse_page_count, reject
+from gpusim.config.schema import VmConfig
+from gpusim.guest.writer import Writer
+from gpusim.layout import CHUNK_PAGES, IntArray, Layout
+from gpusim.units import format_bytes
+
+PAGE_SIZES = (4096, 8192, 16384, 65536)  # bytes
+MOST_CHUNKS = 2**20
+BLOCKS_FORM = 'must be a list of sizes, such as ["3GiB", "1GiB"]'
+ZERO_RANGES_FORM = 'must be [[from, until], ...], such as [["1GiB", "2GiB"]]'
+
+
+def parse_layout(vm: VmConfig) -> Layout:
+    """Return the RAM blocks of a VM.
+
+    Raises:
+        ConfigError: the page size is unknown, or the blocks do not add up to the RAM.
+    """
+    if vm.page_size not in PAGE_SIZES:
+        allowed = "must be 4096, 8192, 16384 or 65536 bytes"
+        reject("vm.page_size", vm.page_size, allowed, "unknown_choice")
+    pages = parse_page_count("vm.memory", vm.memory, vm.page_size)
+    if pages == 0:
+        reject("vm.memory", vm.memory, "must be at least one page", "out_of_range")
+    if vm.blocks is None:
+        return Layout([pages])
+    if not isinstance(vm.blocks, list | tuple):
+        reject("vm.blocks", vm.blocks, BLOCKS_FORM, "wrong_type")
+    if not vm.blocks:
+        hint = "must name at least one block. Set null for one block"
+        reject("vm.blocks", vm.blocks, hint, "missing")
+    blocks = [parse_page_count("vm.blocks", size, vm.page_size) for size in vm.blocks]
+    if min(blocks) == 0:
+        reject("vm.blocks", vm.blocks, "every block needs at least one page", "out_of_range")
+    if sum(blocks) != pages:
+        total = format_bytes(sum(blocks) * vm.page_size)
+        allowed = f"the sizes must add up to vm.memory = {vm.memory}, not {total}"
+        reject("vm.blocks", vm.blocks, allowed, "contradiction")
+    if sum(-(-block // CHUNK_PAGES) for block in blocks) > MOST_CHUNKS:
+        allowed = f"must have at most {MOST_CHUNKS} chunks of 2^18 pages in all"
+        reject("vm.blocks", f"{len(blocks)} blocks", allowed, "out_of_range")
+    return Layout(blocks)
+
+
+def find_zero_pages(
+    vm: VmConfig, layout: Layout, writers: Sequence[Writer]
+) -> tuple[IntArray, IntArray]:
+    """Return the guest pages that are zero at the start. No writer covers such a page.
+
+    Returns:
+        first and last: int64 [runs], a run is the guest pages first <= page < last.
+
+    Raises:
+        ConfigError: the share or the ranges do not fit the VM and its writers.
+    """
+    gap_first, gap_last = _find_uncovered(layout, writers)
+    check_range("vm.zero_percent", vm.zero_percent, 0, 100)
+    if vm.zero_ranges is None:
+        first, last = _take_last_pages(vm, layout, gap_first, gap_last)
+    else:
+        first, last = _cut_to_ranges(vm, layout, gap_first, gap_last)
+    return first[last > first], last[last > first]
+
+
+def _find_uncovered(layout: Layout, writers: Sequence[Writer]) -> tuple[IntArray, IntArray]:
+    """Return the runs of pages that no writer covers at the start."""
+    covered = [run for writer in writers if writer.opens_at_start for run in writer.runs()]
+    borders = np.array([(0, 0), *covered, (layout.pages, layout.pages)], dtype=np.int64)
+    borders = borders[np.argsort(borders[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(borders[:, 1])
+    first, last = ends[:-1], borders[1:, 0]
+    return first[last > first], last[last > first]
+
+
+def _take_last_pages(
+    vm: VmConfig, layout: Layout, first: IntArray, last: IntArray
+) -> tuple[IntArray, IntArray]:
+    wanted = round(layout.pages * vm.zero_percent / 100)
+    free = int((last - first).sum())
+    if wanted > free:
+        free_percent = 100 * free / layout.pages
+        allowed = (
+            f"the writers cover {100 - free_percent:.4g} % of the VM, and covered pages are "
+            f"not zero. The largest value is {free_percent:.4g}"
+        )
+        reject("vm.zero_percent", vm.zero_percent, allowed, "out_of_range")
+    above = np.cumsum((last - first)[::-1])[::-1] - (last - first)  # free pages above each run
+    return np.maximum(first, last - np.maximum(wanted - above, 0)), last
+
+
+def _cut_to_ranges(
+    vm: VmConfig, layout: Layout, first: IntArray, last: IntArray
+) -> tuple[IntArray, IntArray]:
+    if vm.zero_percent:
+        hint = "set either zero_percent or zero_ranges, and vm.zero_percent=0"
+        reject("vm.zero_percent", vm.zero_percent, hint, "contradiction")
+    ranges = []
+    if not isinstance(vm.zero_ranges, list | tuple):
+        reject("vm.zero_ranges", vm.zero_ranges, ZERO_RANGES_FORM, "wrong_type")
+    for pair in vm.zero_ranges:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            reject("vm.zero_ranges", vm.zero_ranges, ZERO_RANGES_FORM, "wrong_format")
+        low, high = (parse_page_count("vm.zero_ranges", end, vm.page_size) for end in pair)
+        if not low < high <= layout.pages:
+            allowed = "each range must rise and end inside the VM"
+            reject("vm.zero_ranges", pair, allowed, "out_of_range")
+        ranges.append((low, high))
+    ranges.sort()
+    if any(a[1] > b[0] for a, b in pairwise(ranges)):
+        reject("vm.zero_ranges", vm.zero_ranges, "the ranges must not overlap", "contradiction")
+    pieces = [(np.maximum(first, low), np.minimum(last, high)) for low, high in ranges]
+    if not pieces:
+        return first[:0], last[:0]
+    return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])

@@ -1,0 +1,130 @@
+"""How a config tracks writes, as numbers: what a sync costs and what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpusim.config.checks import check_range, parse_pairs, reject
+from gpusim.config.schema import TrackingConfig
+from gpusim.guest.faults import Protection
+from gpusim.layout import Layout
+from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
+from gpusim.text import join_words
+from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US
+
+WAIT_FOR_VCPUS = ("tcg", "dirty_ring")
+HIGHEST_COSTS = {
+    "log_sync_ns_per_gib": 1e9,
+    "log_sync_us_per_block": 1e6,
+    "listeners_ms": 1e6,
+    "merge_ns_per_gib": 1e9,
+    "misaligned_ms": 1e6,
+    "remote_clear_us": 1e6,
+    "protect_ns_per_page": 1e4,
+    "first_write_cost_ns": 1e9,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """How writes are tracked, and what a sync costs.
+
+    Attributes:
+        mode: kvm_manual, kvm_legacy, dirty_ring or tcg.
+        lazy: KVM manual protect: a chunk is protected when the sender clears its log.
+        initially_set: lazy only: nothing is tracked before a chunk's first clear.
+        protection: when pages are protected, and the cost of the guest's first write to one.
+        log_sync_ns: the first part of a sync reads the log.
+        merge_ns: the second part merges the log. It holds the bitmap's mutex.
+        start_ns: time before the first sync to protect every page.
+        sync_protect_ns: time of a sync for each page that the vCPUs wrote since the last sync.
+        waits_for_burst: a fallback sync merges only when the sender's burst has ended.
+        waits_for_vcpus: a sync ends when every vCPU has answered. A vCPU that the throttle put to
+            sleep answers when it wakes. Source: run_on_cpu in
+            system/physmem.c:tcg_log_global_after_sync, and
+            accel/kvm/kvm-all.c:kvm_cpu_synchronize_kick_all (dirty ring).
+        recorded_sleeps_ns: (from, until) of recorded sleeps of the vCPUs, all rising. If empty,
+            then the throttle's own slices count.
+    """
+
+    mode: str
+    lazy: bool
+    initially_set: bool
+    protection: Protection
+    log_sync_ns: int
+    merge_ns: int
+    start_ns: int
+    sync_protect_ns: float
+    waits_for_burst: bool
+    waits_for_vcpus: bool
+    recorded_sleeps_ns: tuple[tuple[int, int], ...]
+
+
+def check_tracking(tracking: TrackingConfig, version: str) -> None:
+    """Check the mode and the costs.
+
+    Raises:
+        ConfigError: the mode is unknown, the QEMU version lacks it, or a cost is out of range.
+    """
+    if tracking.mode not in TRACKING_MODES:
+        allowed = f"must be one of {', '.join(TRACKING_MODES)}"
+        reject("tracking.mode", tracking.mode, allowed, "unknown_choice")
+    known = VERSIONS[version].tracking
+    if tracking.mode not in known:
+        hint = f"{version} has only {join_words(known)}. Add tracking={known[0]}"
+        reject("tracking.mode", tracking.mode, hint, "not_supported")
+    for name, highest in HIGHEST_COSTS.items():
+        check_range(f"tracking.{name}", getattr(tracking, name), 0, highest)
+
+
+def parse_tracking(tracking: TrackingConfig, layout: Layout, page_bytes: int) -> Tracking:
+    """Return the numbers of a config that `check_tracking` has checked.
+
+    Raises:
+        ConfigError: the recorded sleeps are not usable.
+    """
+    lazy = tracking.mode == "kvm_manual"
+    from_start = not (lazy and tracking.initially_set)
+    protects = tracking.mode != "tcg"  # TCG only drops its TLB
+    gib = layout.pages * page_bytes / 2**30
+    return Tracking(
+        mode=tracking.mode,
+        lazy=lazy,
+        initially_set=tracking.initially_set,
+        protection=Protection(
+            cost_ns=tracking.first_write_cost_ns,
+            lazy=lazy,
+            from_start=from_start,
+            reaped=tracking.mode == "dirty_ring",
+        ),
+        log_sync_ns=round(
+            tracking.log_sync_ns_per_gib * gib
+            + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)
+            + tracking.listeners_ms * NS_PER_MS
+        ),
+        merge_ns=round(tracking.merge_ns_per_gib * gib + tracking.misaligned_ms * NS_PER_MS),
+        start_ns=round(layout.pages * tracking.protect_ns_per_page)
+        if protects and from_start
+        else 0,
+        sync_protect_ns=tracking.protect_ns_per_page if protects and not lazy else 0.0,
+        waits_for_burst=tracking.waits_for_burst,
+        waits_for_vcpus=tracking.mode in WAIT_FOR_VCPUS,
+        recorded_sleeps_ns=_parse_sleeps(tracking),
+    )
+
+
+def _parse_sleeps(tracking: TrackingConfig) -> tuple[tuple[int, int], ...]:
+    key, value = "tracking.recorded_sleeps", tracking.recorded_sleeps
+    if value is None:
+        return ()
+    if tracking.mode not in WAIT_FOR_VCPUS:
+        hint = f"only tracking.mode={' or '.join(WAIT_FOR_VCPUS)} uses it. Remove it"
+        reject(key, "[...]", hint, "not_used")
+    pairs = parse_pairs(key, value, float, float, "[[150.25, 151.24], ...]")
+    times_s = np.array([0.0, *(time_s for pair in pairs for time_s in pair)])
+    if not np.isfinite(times_s).all() or (np.diff(times_s) < 0).any() or times_s[-1] > 1e8:
+        allowed = "must be pairs [asleep from, until] in seconds from 0 to 1e8, all rising"
+        reject(key, f"[{len(pairs)} pairs]", allowed, "out_of_range")
+    return tuple((round(low * NS_PER_S), round(high * NS_PER_S)) for low, high in pairs)

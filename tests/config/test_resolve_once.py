@@ -1,0 +1,55 @@
+"""A run checks its config once, and passes the scenario on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim.cli import job
+from gpusim.config import scenario as scenario_module
+from gpusim.config.schema import (
+    AttemptConfig,
+    Config,
+    VmConfig,
+    WriterConfig,
+)
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Every config that was resolved, in order."""
+    configs: list[Config] = []
+    check: Callable[[Config], Any] = scenario_module._resolve_migration
+
+    def watched(config: Config) -> Any:
+        configs.append(config)
+        return check(config)
+
+    monkeypatch.setattr(scenario_module, "_resolve_migration", watched)
+    return configs
+
+
+def small(**keys: Any) -> Config:
+    writer = WriterConfig(working_set_percent=5, page_writes_per_s=1000)
+    return Config(vm=VmConfig(memory="64MiB"), workload=writer, plot=False, **keys)
+
+
+def test_a_plain_run_resolves_once(resolved: list[Config], tmp_path: Path) -> None:
+    config = small()
+    job.run(config, tmp_path, quiet=True)
+    assert resolved == [config]
+
+
+def test_a_dry_run_resolves_once(resolved: list[Config], tmp_path: Path) -> None:
+    config = small(dry_run=True)
+    job.run(config, tmp_path, quiet=True)
+    assert resolved == [config]
+
+
+def test_each_attempt_is_resolved_once(resolved: list[Config], tmp_path: Path) -> None:
+    cancelled = AttemptConfig(schedule=[{"at": "10ms", "do": "cancel"}])
+    job.run(small(attempts=[cancelled, AttemptConfig(after=1)]), tmp_path, quiet=True)
+    assert [config.seed for config in resolved] == [1, 2]
