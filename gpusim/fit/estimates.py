@@ -1,4 +1,4 @@
-"""What a fit finds: writers, and how far they are from what was measured. Data and closed forms alone."""
+"""The result of a fit: writers, and how far they are from the measurements. Data and formulas only."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpusim.text import Message
+
 FloatArray = NDArray[np.float64]
 KINDS = ("random", "sequential")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriterEstimate:
-    """Pages that are written alike.
+    """Pages that the guest writes in the same way.
 
     Attributes:
-        kind: random: every page is as likely to be the next; sequential: page by page, round and round.
-        pages: how many.
-        page_writes_per_s: of all of them together.
+        kind: random: every page is equally likely to be next. sequential: page by page, in a loop.
+        pages: how many pages. Not a whole number.
+        page_writes_per_s: writes per second over all pages.
     """
 
     kind: str
@@ -28,52 +30,57 @@ class WriterEstimate:
 
     @property
     def rate(self) -> float:
-        """Writes a second to each page."""
+        """Return the writes per second to each page."""
         return self.page_writes_per_s / self.pages
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Writers whose distinct pages are those measured.
+    """Writers that dirty as many distinct pages as were measured.
 
     Attributes:
-        writers: hottest first; none: the VM is idle.
-        residuals: [n] measured less fitted, in standard deviations of sampling, rounding and drift.
-        chi_square: the sum of their squares.
+        writers: the hottest first. Empty: the VM is idle.
+        residuals: float64 [n], measured minus fitted, in standard deviations of sampling, rounding
+            and drift.
+        chi_square: the sum of the squares of `residuals`.
         drift: relative standard deviation of the guest's speed between measurements.
-        doubts: what is wrong with the measurements, or not known from them; a line each, for users.
+        warnings: what is wrong with the measurements, or what they cannot show.
     """
 
     writers: tuple[WriterEstimate, ...]
     residuals: FloatArray
     chi_square: float
     drift: float
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
 
     def distinct_pages(self, seconds: FloatArray) -> FloatArray:
-        """Pages that the writers dirty in times from 0 on."""
+        """Return how many pages the writers dirty within times, float64 [n]."""
         return distinct_pages(self.writers, seconds)
 
 
 def distinct_pages(writers: Sequence[WriterEstimate], seconds: FloatArray) -> FloatArray:
-    """Pages that writers dirty in times from 0 on, each counted once.
+    """Return how many pages writers dirty within times. Each page counts once.
 
-    Of W pages each written at random r times a second: W (1 - exp(-r t)); of W passed one after the
-    other: W min(r t, 1).
+    W pages, each written at random r times per second: W (1 - exp(-r t)). W pages written in
+    sequence: W min(r t, 1).
+
+    Args:
+        writers: the writers, which share no page.
+        seconds: float64 [n], times since any moment.
     """
-    found = np.zeros_like(seconds, dtype=np.float64)
+    total = np.zeros_like(seconds, dtype=np.float64)
     for writer in writers:
-        found += writer.pages * share_reached(writer.rate * seconds, writer.kind == "sequential")
-    return found
+        total += writer.pages * share_written(writer.rate * seconds, writer.kind == "sequential")
+    return total
 
 
-def share_reached(passes: FloatArray, sequential: NDArray[np.bool_] | bool) -> FloatArray:
-    """Share of a writer's pages that it reaches in so many writes to each."""
-    share: FloatArray = np.where(sequential, np.minimum(passes, 1.0), -np.expm1(-passes))
+def share_written(writes: FloatArray, sequential: NDArray[np.bool_] | bool) -> FloatArray:
+    """Return the share of a writer's pages that it has written after `writes` writes per page."""
+    share: FloatArray = np.where(sequential, np.minimum(writes, 1.0), -np.expm1(-writes))
     return share
 
 
-def share_slope(passes: FloatArray, sequential: NDArray[np.bool_] | bool) -> FloatArray:
-    """How much more of them a relative change of its speed brings: d share / d log passes."""
-    slope: FloatArray = np.where(sequential, passes * (passes < 1), passes * np.exp(-passes))
+def share_slope(writes: FloatArray, sequential: NDArray[np.bool_] | bool) -> FloatArray:
+    """Return d share / d log(writes): how the share changes with the writer's speed."""
+    slope: FloatArray = np.where(sequential, writes * (writes < 1), writes * np.exp(-writes))
     return slope

@@ -1,7 +1,7 @@
-"""What measurements say of the number of distinct pages: an interval each, and how likely a number makes it.
+"""Evidence: an interval of distinct pages for each measurement, and the likelihood of writers.
 
-It knows QEMU's arithmetic and the errors of a measurement: sampling, rounding down, a guest whose speed
-drifts. It knows no writer's size.
+This module knows QEMU's arithmetic and the errors of a measurement: sampling, rounding down, and a
+guest whose speed drifts. It does not search for writers.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.fit.estimates import Fit, FloatArray, WriterEstimate, share_reached, share_slope
+from gpusim.fit.estimates import Fit, FloatArray, WriterEstimate, share_slope, share_written
 from gpusim.formats.profile import MIB, Measurement, Profile
 
 _Share = Callable[[FloatArray, NDArray[np.bool_]], FloatArray]
-# Writers slower than this part of the longest time, or faster than this multiple of 1 / the shortest, cannot
-# be told from a straight line or from a step.
+# A writer slower than SLOWEST / the longest period looks like a straight line. A writer faster than
+# FASTEST / the shortest period looks like a step.
 SLOWEST, FASTEST = 1 / 16, 8.0
 REAPED_S = 1.0  # accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Some writers as arrays: [..., k] sizes, writes a second to each page, and kinds."""
+    """Some writers as arrays.
+
+    Attributes:
+        pages: float64 [..., k], sizes.
+        rates: float64 [..., k], writes per second to each page.
+        sequential: bool [..., k], kinds.
+    """
 
     pages: FloatArray
     rates: FloatArray
@@ -33,21 +39,21 @@ class Mixture:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The measurements of a profile, n of them, in pages of the VM.
+    """The n measurements of a profile, in pages of the VM.
 
-    QEMU says how many MiB a second became dirty, without the fraction: a whole rate r over T seconds
-    means from r T to just below (r + 1) T MiB. Of a sample it is the interval of those counts that give r.
-    A rate with a fraction was not rounded. Of a dirty ring it is a sum of rates that were rounded for each vCPU.
+    QEMU reports how many MiB per second became dirty, rounded down. A whole rate r over T seconds
+    means r T to just below (r + 1) T MiB. For a sample it means the counts that give r. A rate with
+    a fraction was not rounded. A dirty ring reports a sum of rates, each rounded for one vCPU.
 
     Source: migration/dirtyrate.c:update_dirtyrate, do_calculate_dirtyrate, calculate_dirtyrate_dirty_ring.
 
     Attributes:
-        seconds: [n] that the vCPUs ran.
-        low, high: [n] pages, the edges.
-        pages: of the VM.
-        sampled: pages that a measurement looks at, each drawn anew; all of them in other modes.
-        most: pages that can be written: those that are not zero.
-        reaped_s: a page counts again in each so many seconds; infinite: once a measurement.
+        seconds: float64 [n], how long the vCPUs ran.
+        low, high: float64 [n], the ends of the intervals, in pages.
+        pages: pages of the VM.
+        sampled: pages that a measurement samples, each at random. All pages in the other modes.
+        most: pages that the guest can write: those that are not zero.
+        reaped_s: a page counts again in each period of this length. Infinite: once per measurement.
     """
 
     seconds: FloatArray
@@ -60,54 +66,67 @@ class Evidence:
 
     @property
     def middle(self) -> FloatArray:
-        """[n] of each interval."""
+        """Return the middles of the intervals, [n] pages."""
         return (np.maximum(self.low, 0) + self.high) / 2
 
     @property
-    def least(self) -> float:
-        """Pages that one sampled page stands for."""
+    def pages_per_sample(self) -> float:
+        """Return how many pages one sampled page stands for."""
         return self.pages / self.sampled
 
     @property
     def width(self) -> FloatArray:
-        """[n] of each interval."""
+        """Return the widths of the intervals, [n] pages."""
         return self.high - np.maximum(self.low, 0)
 
-    def reached(self, rates: FloatArray, sequential: NDArray[np.bool_]) -> FloatArray:
-        """[..., n] share of its pages that each measurement finds of a writer; rates and kinds of [...]."""
-        return self._counted(share_reached, rates, sequential)
-
-    def expected(self, writers: Mixture) -> tuple[FloatArray, FloatArray]:
-        """[..., n] distinct pages of each measurement, and what a relative change of the speed adds to them."""
-        found = []
-        for of in (share_reached, share_slope):
-            share = self._counted(of, writers.rates, writers.sequential)
-            found.append(np.einsum("...k,...kn->...n", writers.pages, share))
-        return found[0], found[1]
-
-    def _counted(self, of: _Share, rates: FloatArray, sequential: NDArray[np.bool_]) -> FloatArray:
-        rates, sequential = rates[..., None], sequential[..., None]
-        if np.isinf(self.reaped_s):
-            return of(rates * self.seconds, sequential)
-        times, rest = np.divmod(self.seconds, self.reaped_s)
-        whole = of(rates * self.reaped_s, sequential)
-        found: FloatArray = times * whole + of(rates * rest, sequential)
-        return found
-
-    def sampling_variance(self, dirty: FloatArray) -> FloatArray:
-        """Of a count in a sample, and of chance in the guest; of a fifth of a sampled page at least.
-
-        Source: migration/dirtyrate.c:save_ramblock_hash draws each page of the sample by itself.
-        """
-        share = np.clip(dirty / self.pages, 0, 1)
-        found: FloatArray = np.maximum(self.sampled * share * (1 - share), 0.04) * self.least**2
-        return found
-
-    def edges(self, writers: Mixture, drift: FloatArray | float) -> tuple[FloatArray, FloatArray]:
-        """[..., n] of the intervals, seen from what is expected, in standard deviations.
+    def share_found(self, rates: FloatArray, sequential: NDArray[np.bool_]) -> FloatArray:
+        """Return the share of a writer's pages that each measurement finds, [..., n].
 
         Args:
-            drift: [...] relative standard deviation of the guest's speed.
+            rates, sequential: [...], as in `Mixture`.
+        """
+        return self._counted(share_written, rates, sequential)
+
+    def expected(self, writers: Mixture) -> tuple[FloatArray, FloatArray]:
+        """Return the expected count of each measurement, and its change with the speed, [..., n]."""
+        sums = []
+        for function in (share_written, share_slope):
+            share = self._counted(function, writers.rates, writers.sequential)
+            sums.append(np.einsum("...k,...kn->...n", writers.pages, share))
+        return sums[0], sums[1]
+
+    def _counted(
+        self, function: _Share, rates: FloatArray, sequential: NDArray[np.bool_]
+    ) -> FloatArray:
+        rates, sequential = rates[..., None], sequential[..., None]
+        if np.isinf(self.reaped_s):
+            return function(rates * self.seconds, sequential)
+        times, rest_s = np.divmod(self.seconds, self.reaped_s)
+        whole = function(rates * self.reaped_s, sequential)
+        total: FloatArray = times * whole + function(rates * rest_s, sequential)
+        return total
+
+    def sampling_variance(self, dirty: FloatArray) -> FloatArray:
+        """Return the variance of counts due to sampling and chance, in square pages.
+
+        It is at least that of a fifth of a sampled page.
+
+        Source: migration/dirtyrate.c:save_ramblock_hash draws each page of the sample independently.
+        """
+        share = np.clip(dirty / self.pages, 0, 1)
+        in_sample = np.maximum(self.sampled * share * (1 - share), 0.04)
+        variance: FloatArray = in_sample * self.pages_per_sample**2
+        return variance
+
+    def edges(self, writers: Mixture, drift: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the intervals minus the expected counts, in standard deviations.
+
+        Args:
+            writers: the writers, [..., k].
+            drift: [...], relative standard deviation of the guest's speed.
+
+        Returns:
+            Two arrays [..., n].
         """
         dirty, slope = self.expected(writers)
         drifted = np.asarray(drift)[..., None] * slope
@@ -115,19 +134,22 @@ class Evidence:
         return (self.low - dirty) / deviation, (self.high - dirty) / deviation
 
     def log_likelihood(self, writers: Mixture, drift: FloatArray | float) -> FloatArray:
-        """[...] log probability of all measurements; 0 where every interval is hit for certain."""
+        """Return the log probability of all measurements, [...]. At most 0."""
         from scipy.special import log_ndtr
 
         low, high = self.edges(writers, drift)
-        # In the upper tail a difference of probabilities is lost in rounding, in the lower it is not.
+        # In the upper tail rounding destroys a difference of probabilities. In the lower it does not.
         low, high = np.where(low > 0, -high, low), np.where(low > 0, -low, high)
         upper = log_ndtr(high)
-        less = np.minimum(log_ndtr(low) - upper, -1e-12)
-        found: FloatArray = np.sum(upper + np.log(-np.expm1(less)), axis=-1)
-        return found
+        difference = np.minimum(log_ndtr(low) - upper, -1e-12)
+        total: FloatArray = np.sum(upper + np.log(-np.expm1(difference)), axis=-1)
+        return total
 
     def fit(self, writers: Mixture, drift: float) -> Fit:
-        """As what is handed out, with residuals: the normal deviate of half an interval's probability."""
+        """Return writers as a `Fit`, without warnings.
+
+        A residual is the normal deviate that halves the probability of the interval.
+        """
         from scipy.special import ndtr, ndtri
 
         low, high = self.edges(writers, drift)
@@ -151,16 +173,16 @@ class Evidence:
         )
 
 
-def evidence(profile: Profile) -> Evidence:
-    """Of a profile."""
-    rounded = not any(one.dirty_rate % 1 for one in profile.measurements)  # as QEMU's rates are
-    edges = np.array([_edges(profile, one, rounded) for one in profile.measurements])
+def evidence_of(profile: Profile) -> Evidence:
+    """Return the evidence of a profile."""
+    # QEMU's rates are whole numbers.
+    is_rounded = not any(one.dirty_rate % 1 for one in profile.measurements)
+    edges = np.array([_edges(profile, one, is_rounded) for one in profile.measurements])
     edges = edges.reshape(-1, 2)
     not_zero = profile.pages * (1 - profile.zero_share)
-    once = (
-        profile.mode != "dirty-ring"
-    )  # a page counts: else the counts say nothing of how many there are
-    most = max(not_zero, float(edges[:, 0].max(initial=0)) if once else 0.0, 1.0)
+    # A dirty ring counts a page again and again, so its counts are no lower limit of the pages.
+    counts_once = profile.mode != "dirty-ring"
+    most = max(not_zero, float(edges[:, 0].max(initial=0)) if counts_once else 0.0, 1.0)
     return Evidence(
         seconds=np.array([one.seconds * one.running for one in profile.measurements]),
         low=np.where(edges[:, 0] <= 0, -np.inf, edges[:, 0]),
@@ -168,20 +190,19 @@ def evidence(profile: Profile) -> Evidence:
         pages=float(profile.pages),
         sampled=float(max(profile.sampled, 1)),
         most=most,
-        reaped_s=np.inf if once else REAPED_S,
+        reaped_s=np.inf if counts_once else REAPED_S,
     )
 
 
-def _edges(profile: Profile, one: Measurement, rounded: bool) -> tuple[float, float]:
-    """The interval of counts that give a rate, half a count beyond them on either side; pages of the VM."""
-    in_sample = (
-        profile.sampled / profile.memory_bytes * MIB * one.seconds
-    )  # counts in 1 MiB a second
+def _edges(profile: Profile, one: Measurement, is_rounded: bool) -> tuple[float, float]:
+    """Return the interval of counts that give a rate, wider by half a count, in pages of the VM."""
+    # How many counts one MiB per second means.
+    counts_per_rate = profile.sampled / profile.memory_bytes * MIB * one.seconds
     step = profile.pages / max(profile.sampled, 1)
-    if not rounded:
-        count = one.dirty_rate * in_sample
+    if not is_rounded:
+        count = one.dirty_rate * counts_per_rate
         return (count - 0.5) * step, (count + 0.5) * step
-    added = profile.vcpus if profile.mode == "dirty-ring" else 1  # rates, each of which was rounded
-    low = np.ceil(one.dirty_rate * in_sample - 1e-9)
-    high = max(np.ceil((one.dirty_rate + added) * in_sample - 1e-9), low + 1)
+    rates = profile.vcpus if profile.mode == "dirty-ring" else 1  # each was rounded
+    low = np.ceil(one.dirty_rate * counts_per_rate - 1e-9)
+    high = max(np.ceil((one.dirty_rate + rates) * counts_per_rate - 1e-9), low + 1)
     return (low - 0.5) * step, (high - 0.5) * step

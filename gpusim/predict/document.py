@@ -11,7 +11,7 @@ import numpy as np
 
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice
-from gpusim.fit.fit import Fit
+from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict import advice_text, prediction_text
 from gpusim.predict.prediction import Member, Prediction
@@ -50,7 +50,7 @@ def document(
         "vm": _vm(profile),
         "guest": _fitted(fit, profile),
         "doubts_and_assumptions": [
-            *prediction_text.doubts(prediction),
+            *prediction_text.warnings(prediction),
             *prediction_text.assumptions(prediction),
         ],
         "config": prediction.median_member.config,

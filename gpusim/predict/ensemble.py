@@ -17,7 +17,9 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig
 from gpusim.engine.attempts import simulate
 from gpusim.explore.workers import in_turn
-from gpusim.fit.fit import Fit, WriterEstimate, fitted, resampled
+from gpusim.fit.estimates import Fit, WriterEstimate
+from gpusim.fit.posterior import sample_fits
+from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.settings import Host
@@ -63,8 +65,8 @@ def predicted(
         ConfigError: the host's config cannot be simulated.
         ImportError: scipy is not installed.
     """
-    fit = fitted(profile)
-    fits = resampled(profile, fit, members, seed)
+    fit = fit_writers(profile)
+    fits = sample_fits(profile, fit, members, seed)
     configs = [
         member_config(profile, host.config, one, random.Random(f"{seed} {place}"), seed + place)
         for place, one in enumerate(fits)

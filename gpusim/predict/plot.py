@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpusim.engine.records import Result
-from gpusim.fit.evidence import Evidence, Mixture, evidence
-from gpusim.fit.fit import Fit
+from gpusim.fit.estimates import Fit
+from gpusim.fit.evidence import Evidence, Mixture, evidence_of
 from gpusim.predict import prediction_text
 from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
@@ -227,7 +227,7 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    seen = evidence(profile)
+    seen = evidence_of(profile)
     expected, slope = _counted(fit, seen)
     deviations = np.sqrt(
         seen.sampling_variance(expected) + seen.width**2 / 12 + (fit.drift * slope) ** 2

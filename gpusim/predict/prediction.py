@@ -13,7 +13,7 @@ import numpy as np
 
 from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
-from gpusim.fit.fit import Fit
+from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.text import Message
 

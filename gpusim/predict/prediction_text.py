@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpusim.fit.fit import Fit, WriterEstimate
+from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import HIGH, LOW, Band, Member, Prediction
@@ -31,11 +31,11 @@ FAR = 2.0  # standard deviations; one measurement in 22 is farther off by chance
 BAND = f"{LOW}-{HIGH} %"
 PAINFUL = 5.0  # percent of the guest's CPU: a loss that belongs into the headline
 BY_HAND = "typed by hand"
-UNTRUSTWORTHY = {  # how doubts.py's lines begin that leave a prediction without a ground, and in short
-    "noisy": "noisy",
-    "the guest's speed differs": "the guest's speed differs",
-    "the curve falls": "the curve falls",
-    "no more than": "too few dirty pages sampled",
+UNTRUSTWORTHY = {  # warnings that make a prediction worthless -> the reason in short
+    "measurements_noisy": "noisy",
+    "speed_unsteady": "the guest's speed differs",
+    "curve_falls": "the curve falls",
+    "few_dirty_samples": "too few dirty pages sampled",
 }
 
 
@@ -123,11 +123,8 @@ def title(prediction: Prediction) -> str:
 
 def doubtful(prediction: Prediction) -> str:
     """What makes the prediction untrustworthy, in a few words; empty if nothing does."""
-    found = [
-        short
-        for begins, short in UNTRUSTWORTHY.items()
-        if any(doubt.startswith(begins) for doubt in prediction.fit.doubts)
-    ]
+    codes = {warning.code for warning in prediction.fit.warnings}
+    found = [short for code, short in UNTRUSTWORTHY.items() if code in codes]
     return f"doubtful profile: {', '.join(found)}" if found else ""
 
 
@@ -312,9 +309,9 @@ def origin(profile: Profile) -> str:
     return f"a profile {BY_HAND}" if profile.source == BY_HAND else profile.source
 
 
-def doubts(prediction: Prediction) -> list[str]:
-    """What is in doubt about the profile, each once."""
-    return list(dict.fromkeys(prediction.fit.doubts))
+def warnings(prediction: Prediction) -> list[str]:
+    """Return the warnings about the profile as sentences."""
+    return [text_of(one) for one in prediction.fit.warnings]
 
 
 def assumptions(prediction: Prediction) -> list[str]:

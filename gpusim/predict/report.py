@@ -24,7 +24,7 @@ from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
-from gpusim.predict.terminal import DOUBTS
+from gpusim.predict.terminal import WARNINGS
 from gpusim.results import begin_run, require_matplotlib, write_run
 from gpusim.results.html.run_page import Introduction
 from gpusim.results.run_files import EXPERIMENT, PREDICTION, PREDICTION_PNG, REPORT
@@ -112,9 +112,9 @@ def foreword_of(
 
 
 def _verdict(prediction: Prediction, advice: Advice | None) -> str:
-    doubts = prediction_text.doubts(prediction)
+    warnings = prediction_text.warnings(prediction)
     said_first = _paragraphs(prediction_text.verdict(prediction))
-    said_first += _paragraphs([f"{DOUBTS}:"] if doubts else []) + _bullets(doubts)
+    said_first += _paragraphs([f"{WARNINGS}:"] if warnings else []) + _bullets(warnings)
     bands = table(
         ("Quantity", "Middle", prediction_text.BAND),
         prediction_text.rows(prediction),

@@ -21,7 +21,7 @@ GAP = 3  # columns between those of a table
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|[kKMGT]?i?B)(?![A-Za-z]))")
 UNBROKEN = "\u00a0"
 NOTED_IN = "--report, --json"
-DOUBTS = "In doubt: read this before you believe the rest"
+WARNINGS = "Warnings about the profile: read them before you trust the prediction"
 
 
 def lines(
@@ -31,7 +31,7 @@ def lines(
     parts = [
         [prediction_text.subject(prediction)],
         [row for one in prediction_text.verdict(prediction) for row in _wrapped(one, "")],
-        _bullets(DOUBTS, prediction_text.doubts(prediction)),
+        _bullets(WARNINGS, prediction_text.warnings(prediction)),
         _ways_out(prediction, advice) if advice is not None else [],
         _expected(prediction),
         _throttle(prediction),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpusim.config.schema import MixConfig
 from gpusim.fit.evidence import FASTEST, SLOWEST
-from gpusim.fit.fit import non_negative
+from gpusim.fit.writers import non_negative_sizes
 
 FloatArray = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def fitted(curve: Curve) -> Fit:
     seconds, dirty = curve.seconds, curve.dirty
     rates = np.geomspace(SLOWEST / seconds[-1], FASTEST / seconds[0], GRID_POINTS)
     reached = -np.expm1(-np.outer(seconds, rates))  # share of a pool that is dirty, [n, rates]
-    sizes = non_negative(
+    sizes = non_negative_sizes(
         reached,
         dirty,
         lambda expected: _deviations(curve, expected),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpusim.fit.fit import fitted
+from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile, ProfileError
 from gpusim.formats.profile_from_recording import from_recording, load
 from gpusim.formats.recording import RecordedGuest, RecordingError, load_recording
@@ -64,12 +64,12 @@ def test_periods_tell_the_distinct_pages_of_the_writes_that_the_guest_counted(na
 def test_an_earlier_migration_tells_the_size_of_its_guest(
     name: str, mib: int, within: float
 ) -> None:
-    fit = fitted(recorded(name))
+    fit = fit_writers(recorded(name))
     assert sum(one.pages for one in fit.writers) / 256 == pytest.approx(mib, rel=within)
 
 
 def test_a_sequential_guest_is_seen_to_be_one() -> None:
-    assert [one.kind for one in fitted(recorded("seq_mid.qemu10.a")).writers] == ["sequential"]
+    assert [one.kind for one in fit_writers(recorded("seq_mid.qemu10.a")).writers] == ["sequential"]
 
 
 def test_zero_pages_of_the_first_pass_are_counted() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpusim.config.schema import Config, LinkConfig, MixConfig, VmConfig, WorkloadConfig
 from gpusim.engine.records import Summary
-from gpusim.fit.fit import Fit, WriterEstimate
+from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Measurement, Profile
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.text import Message
@@ -46,7 +46,7 @@ def fit(writers: Sequence[WriterEstimate] = WRITERS, **fields: Any) -> Fit:
         "residuals": np.array([0.5, -0.5, 1.0, -1.0, 2.5, 0.0]),
         "chi_square": 8.75,
         "drift": 0.02,
-        "doubts": ("the longest period was measured once",),
+        "warnings": (Message("dirty_ring_recounts"),),
     }
     return Fit(writers=tuple(writers), **(known | fields))
 

@@ -13,7 +13,8 @@ import pytest
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import MixConfig
 from gpusim.errors import ConfigError
-from gpusim.fit.fit import Fit, WriterEstimate, fitted
+from gpusim.fit.estimates import Fit, WriterEstimate
+from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
 from gpusim.predict.ensemble import (
     LEAST_IN_TIME,
@@ -45,7 +46,7 @@ def answer(profile: Profile, *overrides: str, members: int = 6, seed: int = 1) -
 
 
 def configs(profile: Profile, count: int, fit: Fit | None = None) -> list[Any]:
-    host, fit = host_of(profile, SLOW_LINK).config, fit or fitted(profile)
+    host, fit = host_of(profile, SLOW_LINK).config, fit or fit_writers(profile)
     return [member_config(profile, host, fit, random.Random(n), n) for n in range(count)]
 
 
@@ -92,7 +93,7 @@ def test_an_idle_vm() -> None:
 def test_under_tcg_speeds_are_those_of_recorded_migrations() -> None:
     profile = small(accelerator="tcg", mode="page-sampling", sample_pages=16384)
     writer = WriterEstimate(kind="random", pages=PAGES, page_writes_per_s=2000.0)
-    fit = replace(fitted(profile), writers=(writer,))
+    fit = replace(fit_writers(profile), writers=(writer,))
     logs = [
         math.log(config.workload.writers["writer_1"]["page_writes_per_s"] / 2000)
         for config in configs(profile, 400, fit)
@@ -114,7 +115,7 @@ def test_writers_do_not_overlap_and_leave_zero_pages_alone() -> None:
         WriterEstimate(kind=kind, pages=30_000, page_writes_per_s=1000.0)
         for kind in ("random", "sequential")
     )
-    fit = replace(fitted(profile), writers=writers)
+    fit = replace(fit_writers(profile), writers=writers)
     for config in configs(profile, 50, fit):
         assert isinstance(config.workload, MixConfig)
         resolve(config)

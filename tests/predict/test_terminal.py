@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpusim.fit.fit import fitted
+from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Measurement
 from gpusim.predict import prediction_text
 from gpusim.predict.document import BANDS, document
@@ -182,7 +182,7 @@ def test_an_idle_guest_writes_nothing() -> None:
 def test_the_document_has_doubts_before_assumptions() -> None:
     found = predictions.prediction()
     texts = document(found)["doubts_and_assumptions"]
-    assert texts == [*found.fit.doubts, text_of(found.assumptions[0])]
+    assert texts == [*map(text_of, found.fit.warnings), text_of(found.assumptions[0])]
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,13 @@ def test_the_document_has_doubts_before_assumptions() -> None:
     ],
 )
 def test_an_untrustworthy_profile_is_named_so(rates: tuple[float, ...], short: str) -> None:
-    """By the lines that doubts.py really writes."""
+    """The codes are those of a real fit."""
     periods = ((0.1, 1.0, 10.0), rates)
     measured = tuple(Measurement(seconds=s, dirty_rate=r) for s, r in zip(*periods, strict=True))
     profile = predictions.profile(measurements=measured, memory_bytes=2**30)
-    told = prediction_text.doubtful(predictions.prediction(profile=profile, fit=fitted(profile)))
+    told = prediction_text.doubtful(
+        predictions.prediction(profile=profile, fit=fit_writers(profile))
+    )
     assert short in told and bool(told) == bool(short)
 
 
