@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Literal, NamedTuple
 
 NS_PER_S = 1_000_000_000
 NEVER_NS = 2**62  # later than every time
@@ -90,3 +91,31 @@ def format_bytes(size: float) -> str:
         if size >= _BYTES[unit]:
             return f"{size / _BYTES[unit]:.4g} {unit}"
     return f"{size:.0f} B"
+
+
+class Quantity(NamedTuple):
+    """A number with a unit.
+
+    Attributes:
+        dimension: "size", "rate" or "time".
+        number: in bytes, bytes per second or seconds.
+        text: digits and unit as the user typed them, with one space between: "4 TiB".
+    """
+
+    dimension: Literal["size", "rate", "time"]
+    number: float
+    text: str
+
+
+def read_quantity(text: str) -> Quantity | None:
+    """Return a text with a unit, such as "4TiB", as a quantity. Any other text gives None."""
+    match = _QUANTITY.fullmatch(text)
+    unit = match[2] if match else ""
+    if match and unit in _BYTES:
+        return Quantity("size", float(_parse(text, _BYTES, 1)), f"{match[1]} {unit}")
+    if match and unit in _RATES:
+        return Quantity("rate", float(_parse(text, _RATES, 1)), f"{match[1]} {unit}")
+    if match and unit in _DURATIONS:
+        seconds = float(_parse(text, _DURATIONS, 1)) / NS_PER_S
+        return Quantity("time", seconds, f"{match[1]} {unit}")
+    return None

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
+from gpusim.results.sweeps.config_values import FALLBACK
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.runs import Run, find_runs
-from gpusim.results.sweeps.swept import FALLBACK
 from gpusim.text import format_number
 from studies.tables import table, with_tables
 

@@ -27,7 +27,8 @@ from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import plan
 from gpusim.qemu.process import Process
 from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
-from gpusim.results.sweeps import swept
+from gpusim.results.sweeps.axes import varying_keys
+from gpusim.results.sweeps.config_values import axis_label, value_of
 from gpusim.results.sweeps.runs import Run, _flat
 from tests.engine.scenarios import config, throttle_steps
 from tests.policies.test_plug_ins import HERE, with_policies
@@ -242,9 +243,9 @@ def test_a_policy_is_its_class_where_runs_are_compared() -> None:
         for n, c in enumerate(configs)
     ]
     keys = ["migration.throttle_rule", "migration.throttle_rule.args.percent_at_once"]
-    assert swept.varying(runs) == keys
-    assert [swept.value(run, keys[0]).text for run in runs] == ["none", "Fixed"]
-    assert swept.label(keys[0]) == "throttle rule"
+    assert varying_keys(runs) == keys
+    assert [value_of(run, keys[0]).text for run in runs] == ["none", "Fixed"]
+    assert axis_label(keys[0]) == "throttle rule"
 
 
 def test_a_host_is_emptied_under_a_manager() -> None:

@@ -1,251 +1,199 @@
-"""index.html: a whole sweep on one page that needs nothing else: answer, figures, tables, links.
+"""index.html: the page of a whole sweep, which needs no other file and no network.
 
-Owns the page: its order and its words around what the other modules found out. What it looks like
-and how its table sorts stands in `page/`.
+The page shows findings, figures, statistics over seeds and a table with links to the runs. This
+module prepares the values of the template.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
-from urllib.parse import quote
 
 from gpusim.files import write_text
-from gpusim.results.evacuation_files import EVACUATION_PNG as EVACUATION
+from gpusim.results.evacuation_files import EVACUATION_PNG
+from gpusim.results.html.render import render
 from gpusim.results.run_files import REPORT, SUMMARY
+from gpusim.results.summary_fields import RUNS_TABLE_KEYS, STATISTICS_KEYS, SUMMARY_FIELDS
+from gpusim.results.sweeps.config_values import MISSING, SEED, axis_label, value_of
 from gpusim.results.sweeps.ensembles import Ensemble
-from gpusim.results.sweeps.runs import Run, natural
-from gpusim.results.sweeps.swept import SEED, Value, label, value
+from gpusim.results.sweeps.runs import Run, Skipped, natural
+from gpusim.results.sweeps.sentences import describe_finding, describe_skipped
 from gpusim.results.verdicts import OUTCOMES
-from gpusim.text import format_number
+from gpusim.text import Message, count_noun, format_number
 from gpusim.version import __version__
 
 INDEX = "index.html"
-
-# heading, key of the summary, what one of it is
-NUMBERS = (
-    ("Total time (s)", "total_time_s", 1.0),
-    ("Downtime (ms)", "downtime_ms", 1.0),
-    ("Paused (s)", "paused_s", 1.0),
-    ("Guest CPU lost (%)", "guest_cpu_lost_percent", 1.0),
-    ("Guest CPU lost (vCPU s)", "guest_cpu_lost_s", 1.0),
-    ("First writes (million)", "write_faults", 1e6),
-    ("In first writes (vCPU s)", "guest_fault_s", 1.0),
-    ("Highest throttle (%)", "max_throttle_percent", 1.0),
-    ("Dirty syncs", "dirty_sync_count", 1.0),
-    ("Sent (GiB)", "transferred_bytes", 2.0**30),
-    ("Left (GiB)", "remaining_bytes", 2.0**30),
-)
-STATISTICS = NUMBERS[:9]
+MOST_OPEN = 10  # skipped files that are listed without a click
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
-    """What the page tells.
+class Figure:
+    """A picture of the sweep: its file name, its PNG and its caption without a full stop."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPage:
+    """The content of the page.
 
     Attributes:
-        folder: where it will lie; links are relative to it.
+        folder: the folder of the page. Links are relative to it.
+        title: the names of the folders that were searched.
         questions, commands: of the sweeps, each once.
-        answer: sentences.
-        figures: (file name, PNG, what it shows).
-        notes: why a figure is not there.
-        keys: config keys that differ.
-        files: names of the tables beside it.
+        findings: see findings.py.
+        figures: the pictures.
+        notes: why a picture is missing.
+        runs, groups: the runs and their ensembles.
+        keys: the config keys that differ.
+        skipped: what the search could not use.
+        files: names of the tables in the folder.
+        now: the time on the page.
     """
 
     folder: Path
     title: str
     questions: Sequence[str]
     commands: Sequence[str]
-    answer: Sequence[str]
-    figures: Sequence[tuple[str, bytes, str]]
+    findings: Sequence[Message]
+    figures: Sequence[Figure]
     notes: Sequence[str]
     runs: Sequence[Run]
     groups: Sequence[Ensemble]
     keys: Sequence[str]
-    passed_over: Sequence[tuple[str, str]]
+    skipped: Sequence[Skipped]
     files: Sequence[str]
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-def write_index(page: Page) -> Path:
-    """Write the page; returns its path.
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """A cell of a table, the number to sort by, and the target of its link."""
 
-    Raises:
-        OSError: it cannot be written.
-    """
-    parts = resources.files("gpusim.results.html") / "templates"
-    columns = _columns(page)
-    text = Template((parts / "index.html").read_text("utf-8")).substitute(
-        title=escape(f"{page.title}: gpusim"),
-        style=(parts / "index.css").read_text("utf-8"),
-        script=(parts / "index.js").read_text("utf-8"),
-        heading=escape(" ".join(page.questions) or page.title),
-        command=_commands(page),
-        answer=_list(page.answer, "answer"),
-        figures=_figures(page),
-        statistics=_statistics(page),
-        outcomes="".join(
-            f'<option value="{end}">{outcome.label}</option>'
-            for end, outcome in OUTCOMES.items()
-            if any(run.outcome == end for run in page.runs)
-        ),
-        count=f"{len(page.runs)} runs",
-        columns="".join(map(_heading, columns)),
-        rows="".join(
-            f'<tr class="{run.outcome}">{"".join(cells)}</tr>\n'
-            for run, *cells in zip(page.runs, *(column.cells for column in columns), strict=True)
-        ),
-        files=" and ".join(f'<a href="{quote(name)}">{name}</a>' for name in page.files),
-        passed_over=_passed_over(page),
-        made=f"Made {page.now:%Y-%m-%d %H:%M} UTC by gpusim-collect of gpusim {__version__}.\n"
-        f"The runs were made by gpusim {escape(_versions(page.runs))}.",
-    )
-    path = page.folder / INDEX
-    write_text(path, text)
-    return path
-
-
-def _versions(runs: Sequence[Run]) -> str:
-    known = {str(run.summary.get("gpusim_version", "of an unknown version")) for run in runs}
-    return " and ".join(sorted(known, key=natural))
-
-
-def _commands(page: Page) -> str:
-    lines = [f"<p><code>{escape(command)}</code></p>\n" for command in page.commands]
-    if page.questions:
-        lines.append(f'<p class="quiet">{escape(page.title)}</p>\n')
-    return "".join(lines)
-
-
-def _list(lines: Sequence[str], look: str) -> str:
-    return f'<ul class="{look}">\n' + "".join(f"<li>{escape(x)}</li>\n" for x in lines) + "</ul>\n"
-
-
-def _figures(page: Page) -> str:
-    parts = ['<section aria-labelledby="figures">\n<h2 id="figures">Figures</h2>\n']
-    for name, png, shows in page.figures:
-        data = base64.b64encode(png).decode()
-        parts.append(
-            f'<figure><img src="data:image/png;base64,{data}" alt="{escape(shows)}" '
-            f'width="1200" height="900">\n<figcaption>{escape(shows)}. '
-            f'<a href="{quote(name)}">{name}</a></figcaption></figure>\n'
-        )
-    parts += [f'<p class="quiet">{escape(note)}</p>\n' for note in page.notes]
-    return "".join([*parts, "</section>\n"]) if page.figures or page.notes else ""
-
-
-def _statistics(page: Page) -> str:
-    """Median and 5 to 95 % over seeds, where there are seeds."""
-    if all(len(group.runs) < 2 for group in page.groups):
-        return ""
-    keys = [key for key in page.keys if key != SEED]
-    heads = [f'<th scope="col" class="words">{escape(label(key))}</th>' for key in keys]
-    heads += ['<th scope="col">Converged</th>']
-    heads += [f'<th scope="col">{escape(heading)}</th>' for heading, _, _ in STATISTICS]
-    rows = []
-    for group in page.groups:
-        cells = [f'<td class="words">{escape(group.value(key).text)}</td>' for key in keys]
-        cells.append(f"<td>{group.share}</td>")
-        for _, key, unit in STATISTICS:
-            found = group.quantiles(key)
-            cells.append(f"<td>{_spread(found, unit) if found else ''}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>\n")
-    return (
-        '<section aria-labelledby="statistics">\n<h2 id="statistics">Over the seeds</h2>\n'
-        '<p class="quiet">The median of the runs that converged, and their 5 % and 95 % quantiles.'
-        '</p>\n<div class="scroll" tabindex="0" role="region" aria-labelledby="statistics">\n'
-        f"<table>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n"
-        "</table>\n</div>\n</section>\n"
-    )
-
-
-def _spread(found: tuple[float, float, float], unit: float) -> str:
-    low, middle, high = (format_number(number / unit) for number in found)
-    return middle if low == high else f"{middle} ({low} to {high})"
+    text: str
+    number: float | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A column of the table of runs: its heading, whether it holds words, a cell a run."""
+    """A column of the table of runs, with one cell per run. `kind` becomes its CSS class."""
 
     heading: str
-    words: bool
-    cells: list[str]
+    kind: str
+    cells: list[_Cell]
 
 
-def _columns(page: Page) -> list[_Column]:
+def write_index(page: SweepPage) -> None:
+    """Write the page.
+
+    Raises:
+        OSError: if the page cannot be written.
+    """
+    columns = _columns(page)
+    text = render(
+        "index.html",
+        title=f"{page.title}: gpusim",
+        header_class="sweep",
+        heading=" ".join(page.questions) or page.title,
+        subtitle=page.title if page.questions else "",
+        commands=page.commands,
+        findings=[describe_finding(finding) for finding in page.findings],
+        figures=page.figures,
+        notes=page.notes,
+        statistics=_statistics(page),
+        outcomes=[
+            (code, outcome.label)
+            for code, outcome in OUTCOMES.items()
+            if any(run.outcome == code for run in page.runs)
+        ],
+        columns=columns,
+        rows=[
+            (run.outcome, cells)
+            for run, *cells in zip(page.runs, *(column.cells for column in columns), strict=True)
+        ],
+        files=page.files,
+        skipped=[(one.name, describe_skipped(one.reason)) for one in page.skipped],
+        skipped_count=count_noun(len(page.skipped), "folder or file", "folders or files"),
+        is_open=len(page.skipped) <= MOST_OPEN,
+        made=f"{page.now:%Y-%m-%d %H:%M} UTC",
+        version=__version__,
+        run_versions=_versions(page.runs),
+    )
+    write_text(page.folder / INDEX, text)
+
+
+def _versions(runs: Sequence[Run]) -> list[str]:
+    known = {str(run.summary.get("gpusim_version", "of an unknown version")) for run in runs}
+    return sorted(known, key=natural)
+
+
+def _statistics(page: SweepPage) -> tuple[list[str], list[list[str]]] | None:
+    """Return the headings and rows of the statistics. None if no group has two seeds."""
+    if all(len(group.runs) < 2 for group in page.groups):
+        return None
+    keys = [key for key in page.keys if key != SEED]
+    fields = [SUMMARY_FIELDS[key] for key in STATISTICS_KEYS]
+    headings = [*map(axis_label, keys), "Converged", *(field.heading for field in fields)]
+    rows = []
+    for group in page.groups:
+        spreads = [_spread(group.quantiles(field.key), field.column_scale) for field in fields]
+        rows.append([*group.series(keys), group.share, *spreads])
+    return headings, rows
+
+
+def _spread(quantiles: tuple[float, float, float] | None, scale: float) -> str:
+    if quantiles is None:
+        return ""
+    low, middle, high = (format_number(number / scale) for number in quantiles)
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _columns(page: SweepPage) -> list[_Column]:
     runs = page.runs
+    names = [_Cell(text=run.name, link=_link(run, page.folder)) for run in runs]
+    outcomes = [_Cell(text=OUTCOMES[run.outcome].label) for run in runs]
     columns = [
-        _Column(heading="Run", words=True, cells=[_link(run, page.folder) for run in runs]),
-        _Column(
-            heading="Outcome",
-            words=True,
-            cells=[f'<td class="words outcome">{OUTCOMES[run.outcome].label}</td>' for run in runs],
-        ),
+        _Column(heading="Run", kind="text", cells=names),
+        _Column(heading="Outcome", kind="text outcome", cells=outcomes),
+        *(_config_column(runs, key) for key in page.keys),
     ]
-    for key in page.keys:
-        values = [value(run, key) if run.config else None for run in runs]
-        words = all(known is None or known.number is None for known in values)
-        cells = [_config_cell(known, words) for known in values]
-        columns.append(_Column(heading=label(key), words=words, cells=cells))
-    for heading, key, unit in NUMBERS:
+    for key in RUNS_TABLE_KEYS:
+        field = SUMMARY_FIELDS[key]
         numbers = [run.number(key) for run in runs]
-        cells = [f"<td>{'' if n is None else _digits(n / unit)}</td>" for n in numbers]
         if any(number is not None for number in numbers):
-            columns.append(_Column(heading=heading, words=False, cells=cells))
+            cells = [_number_cell(number, field.column_scale) for number in numbers]
+            columns.append(_Column(heading=field.heading, kind="", cells=cells))
     reasons = [str(run.summary.get("error") or run.summary.get("reason") or "") for run in runs]
-    cells = [f'<td class="words long">{escape(reason)}</td>' for reason in reasons]
-    columns.append(_Column(heading="Why", words=True, cells=cells))
-    return columns
-
-
-def _heading(column: _Column) -> str:
-    look = ' class="words"' if column.words else ""
-    return f'<th scope="col"{look}>{escape(column.heading)}</th>'
+    cells = [_Cell(text=reason) for reason in reasons]
+    return [*columns, _Column(heading="Reason", kind="text long", cells=cells)]
 
 
 def _link(run: Run, folder: Path) -> str:
-    there = [name for name in (REPORT, EVACUATION) if (run.folder / name).is_file()]
-    name = there[0] if there else SUMMARY
-    link = quote(os.path.relpath(run.folder / name, folder).replace(os.sep, "/"))
-    return f'<th scope="row"><a href="{link}">{escape(run.name)}</a></th>'
+    names = (REPORT, EVACUATION_PNG)
+    name = next((name for name in names if (run.folder / name).is_file()), SUMMARY)
+    return os.path.relpath(run.folder / name, folder).replace(os.sep, "/")
 
 
-def _config_cell(known: Value | None, words: bool) -> str:
-    """The value as it was written, and what the table is sorted by where that is a number."""
-    look = ' class="words"' if words else ""
-    if known is None:
-        return f"<td{look}></td>"
-    sorts = "" if known.number is None else f' data-n="{known.number:.12g}"'
-    return f"<td{look}{sorts}>{escape(known.text)}</td>"
+def _config_column(runs: Sequence[Run], key: str) -> _Column:
+    values = [value_of(run, key) if run.config else MISSING for run in runs]
+    cells = [_Cell(text="" if v == MISSING else v.text, number=v.number) for v in values]
+    kind = "text" if all(cell.number is None for cell in cells) else ""
+    return _Column(heading=axis_label(key), kind=kind, cells=cells)
+
+
+def _number_cell(number: float | None, scale: float) -> _Cell:
+    return _Cell(text="") if number is None else _Cell(text=_digits(number / scale), number=number)
 
 
 def _digits(number: float) -> str:
-    """Four digits that matter, never an exponent, nothing behind a whole number's point."""
+    """Return four significant digits without an exponent. Whole numbers have no decimals."""
     if round(number, 6) == int(number):
         return str(int(number))
     return f"{number:.{max(1, min(6, 3 - math.floor(math.log10(abs(number)))))}f}"
-
-
-def _passed_over(page: Page) -> str:
-    if not page.passed_over:
-        return ""
-    many = len(page.passed_over)
-    lines = "".join(
-        f"<li><code>{escape(name)}</code>: {escape(reason)}</li>\n"
-        for name, reason in page.passed_over
-    )
-    return (
-        '<section aria-labelledby="passed">\n<h2 id="passed">Passed over</h2>\n'
-        f"<details{' open' if many <= 10 else ''}><summary>{many} folders or files</summary>\n"
-        f'<ul class="passed">\n{lines}</ul></details>\n</section>\n'
-    )

@@ -15,8 +15,9 @@ from gpusim.errors import ResultsError
 from gpusim.results.plots import style
 from gpusim.results.plots.run import LOG_RATIO, headline, picture
 from gpusim.results.plots.sweep import even_ticks
+from gpusim.results.sweeps.axes import Axes
+from gpusim.results.sweeps.config_values import Value, axis_label, describe_value, sort_values
 from gpusim.results.sweeps.ensembles import Ensemble
-from gpusim.results.sweeps.swept import Axes, Value, label, named, order
 from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import format_duration, format_number, time_unit
 
@@ -42,9 +43,9 @@ class Grid:
 
 def find_grid(groups: Sequence[Ensemble], axes: Axes) -> Grid | None:
     """The grid of the axis and the numeric series with most values; None where there is none."""
-    if axes.x is None or not axes.numeric:
+    if axes.x is None or not axes.is_numeric:
         return None
-    values = {key: order(g.value(key) for g in groups) for key in (axes.x, *axes.series)}
+    values = {key: sort_values(g.value(key) for g in groups) for key in (axes.x, *axes.series)}
     numeric = [k for k in axes.series if all(v.number is not None for v in values[k])]
     if not numeric:
         return None
@@ -82,12 +83,12 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
         norm = LogNorm(low, high) if logarithmic else Normalize(low if low < high else 0.0, high)
         colours = ScalarMappable(norm, "cividis_r")
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        xs, ys = (order(g.value(key) for g in groups) for key in (grid.x, grid.y))
+        xs, ys = (sort_values(g.value(key) for g in groups) for key in (grid.x, grid.y))
         for index, panel in enumerate(panels.flat):
             if index >= len(grid.panels):
                 panel.set_axis_off()
                 continue
-            title = ", ".join(map(named, grid.panel_keys, grid.panels[index]))
+            title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
             chosen = {
                 (g.value(grid.x), g.value(grid.y)): g
                 for g in groups
@@ -99,10 +100,10 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
             _dress(panel, xs, ys, room=12 // columns)
             panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
             if index + columns >= len(grid.panels):
-                panel.set_xlabel(label(grid.x))
+                panel.set_xlabel(axis_label(grid.x))
                 panel.tick_params(labelbottom=True)
             if index % columns == 0:
-                panel.set_ylabel(label(grid.y))
+                panel.set_ylabel(axis_label(grid.y))
         titled = 0.03 if grid.panel_keys else 0.0
         figure.subplots_adjust(
             left=0.1, right=0.87, top=0.87 - titled, bottom=0.085, hspace=0.18, wspace=0.06
@@ -115,9 +116,13 @@ def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
         bar.ax.minorticks_off()
         bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
         bar.outline.set_visible(False)
-        headline(figure, f"Total time over {label(grid.x)} and {label(grid.y)}", [_fact(groups)])
+        headline(
+            figure,
+            f"Total time over {axis_label(grid.x)} and {axis_label(grid.y)}",
+            [_fact(groups)],
+        )
     return (
-        f"Total time over {label(grid.x)} and {label(grid.y)}; hatched where the migration did not "
+        f"Total time over {axis_label(grid.x)} and {axis_label(grid.y)}; hatched where the migration did not "
         "converge"
     )
 

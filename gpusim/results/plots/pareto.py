@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from gpusim.errors import ResultsError
 from gpusim.results.plots import style
 from gpusim.results.plots.run import LOG_RATIO, headline, picture
-from gpusim.results.plots.sweep import MARKS, dress_time, series_of
-from gpusim.results.sweeps.ensembles import Ensemble
-from gpusim.results.sweeps.swept import Axes, label, named, order
+from gpusim.results.plots.sweep import MARKS, dress_time
+from gpusim.results.sweeps.axes import Axes
+from gpusim.results.sweeps.config_values import axis_label, describe_value, sort_values
+from gpusim.results.sweeps.ensembles import Ensemble, series_of
 from gpusim.text import format_duration
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         panel = figure.add_subplot()
         everything = [point for members in scenarios.values() for _, point in members]
         for index, (scenario, members) in enumerate(scenarios.items()):
-            name = ", ".join(map(named, given, scenario)) or "no other is better in both"
+            name = ", ".join(map(describe_value, given, scenario)) or "no other is better in both"
             _draw_scenario(panel, members, index, len(scenarios), name)
         panel.grid(axis="both")
         dress_time(panel.xaxis, [t for t, _ in everything], name="Total time", from_zero=False)
@@ -101,7 +102,7 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         )
         rows = -(-len(labels) // columns)
         figure.subplots_adjust(left=0.085, right=0.955, top=0.87 - 0.026 * rows, bottom=0.085)
-        names = " and ".join(map(label, chosen)) if len(chosen) < 3 else "the settings"
+        names = " and ".join(map(axis_label, chosen)) if len(chosen) < 3 else "the settings"
         facts = "lower left is better"
         if any(len(group.runs) > 1 for group in groups):
             facts += "  \u00b7  each point a median over the seeds that converged"
@@ -187,12 +188,13 @@ def _draw_labels(
 
 def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
     """The choices in a few short lines: "5 s or off", "initial throttle 20 or 40 %"."""
-    texts = [[v.text for v in order(group.value(key) for group in groups)] for key in chosen]
+    texts = [[v.text for v in sort_values(group.value(key) for group in groups)] for key in chosen]
     said = [" or ".join(some if len(some) < 4 else [*some[:2], "..."]) for some in texts]
     if len(chosen) == 1:
         return said[0]
     parts = (
-        named(key, text).replace(" ", "\u00a0") for key, text in zip(chosen, said, strict=True)
+        describe_value(key, text).replace(" ", "\u00a0")
+        for key, text in zip(chosen, said, strict=True)
     )
     return textwrap.fill(", ".join(parts), LABEL_CHARACTERS, break_long_words=False)
 

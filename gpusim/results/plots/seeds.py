@@ -14,9 +14,9 @@ from gpusim.errors import ResultsError
 from gpusim.results.plots import style
 from gpusim.results.plots.run import headline, picture
 from gpusim.results.plots.sweep import KEYS, LOSS, STOPPED, counted, dress_time, place_legend
+from gpusim.results.sweeps.config_values import SEED
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run
-from gpusim.results.sweeps.swept import SEED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel

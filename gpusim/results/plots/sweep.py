@@ -17,8 +17,16 @@ import numpy as np
 from gpusim.errors import ResultsError
 from gpusim.results.plots import style
 from gpusim.results.plots.run import LOG_RATIO, headline, picture
-from gpusim.results.sweeps.ensembles import Ensemble
-from gpusim.results.sweeps.swept import Axes, Value, kind_of, label, named, order, quantity
+from gpusim.results.sweeps.axes import Axes
+from gpusim.results.sweeps.config_values import (
+    Value,
+    axis_label,
+    describe_value,
+    dimension_of,
+    format_value,
+    sort_values,
+)
+from gpusim.results.sweeps.ensembles import Ensemble, Series, series_of
 from gpusim.text import format_duration, format_number, size_unit, time_unit
 
 if TYPE_CHECKING:
@@ -35,8 +43,6 @@ KEYS = ("total_time_s", "guest_cpu_lost_percent")
 LOSS = "Guest CPU lost (% of vCPU time)"
 STOPPED = "did not converge: where it was stopped"
 
-Series = tuple[str, ...]  # the texts of the series' keys
-
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -46,14 +52,6 @@ class Layout:
     colours: list[Series]
     panel_keys: list[str]
     colour_keys: list[str]
-
-
-def series_of(groups: Sequence[Ensemble], keys: Sequence[str]) -> list[Series]:
-    """The combinations of values that occur, numbers by size."""
-    orders = {key: [v.text for v in order(group.value(key) for group in groups)] for key in keys}
-    found = {tuple(group.value(key).text for key in keys) for group in groups}
-    places = [{text: place for place, text in enumerate(orders[key])} for key in keys]
-    return sorted(found, key=lambda s: [at[text] for at, text in zip(places, s, strict=True)])
 
 
 def layout(groups: Sequence[Ensemble], keys: Sequence[str]) -> Layout | None:
@@ -100,12 +98,12 @@ def draw_sweep(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         for column, panel in enumerate(plan.panels):
             for index, colours in enumerate(plan.colours):
                 chosen = [g for g in groups if _matches(g, plan, panel, colours)]
-                name = ", ".join(map(named, plan.colour_keys, colours)) or None
+                name = ", ".join(map(describe_value, plan.colour_keys, colours)) or None
                 shift = DODGE * (index - (len(plan.colours) - 1) / 2)
                 for row, key in enumerate(KEYS):
                     _draw_line(rows[row, column], chosen, key, x, index, shift, name, joined)
             if panel:
-                title = "\n".join(map(named, plan.panel_keys, panel))
+                title = "\n".join(map(describe_value, plan.panel_keys, panel))
                 rows[0, column].set_title(title, fontsize=11 if columns < 4 else 9.5)
             x.dress(rows[1, column], columns)
             if columns > 2:  # one name for all
@@ -114,7 +112,7 @@ def draw_sweep(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
                 )
                 rows[1, column].set_xlabel("")
         _dress(rows[0, 0], rows[1, 0], groups)
-        title = f"Total time and guest loss against {label(axes.x)}"
+        title = f"Total time and guest loss against {axis_label(axes.x)}"
         facts = [counted(groups)]
         if not joined:
             facts.append(f"Each dot is a run; {_listed(axes.series)} vary too")
@@ -128,7 +126,7 @@ def draw_sweep(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
 
 def _listed(keys: Sequence[str]) -> str:
     """Names in a sentence."""
-    *first, last = map(label, keys)
+    *first, last = map(axis_label, keys)
     return f"{', '.join(first)} and {last}" if first else last
 
 
@@ -152,12 +150,12 @@ class _X:
     @classmethod
     def of(cls, groups: Sequence[Ensemble], axes: Axes) -> _X:
         assert axes.x is not None  # the caller has asked
-        values = order(group.value(axes.x) for group in groups)
+        values = sort_values(group.value(axes.x) for group in groups)
         numbers = [v.number or 0.0 for v in values]
-        kind = kind_of((group.runs[0] for group in groups), axes.x)
-        logarithmic = axes.numeric and max(numbers) > LOG_RATIO * min(numbers) > 0
+        kind = dimension_of((group.runs[0] for group in groups), axes.x)
+        logarithmic = axes.is_numeric and max(numbers) > LOG_RATIO * min(numbers) > 0
         return cls(
-            name=axes.x, kind=kind, values=values, numeric=axes.numeric, logarithmic=logarithmic
+            name=axes.x, kind=kind, values=values, numeric=axes.is_numeric, logarithmic=logarithmic
         )
 
     def at(self, group: Ensemble) -> float:
@@ -168,7 +166,7 @@ class _X:
 
     def dress(self, panel: Panel, columns: int) -> None:
         """Ticks at what was swept, or at round values between."""
-        panel.set_xlabel(label(self.name) + (", log scale" if self.logarithmic else ""))
+        panel.set_xlabel(axis_label(self.name) + (", log scale" if self.logarithmic else ""))
         if self.logarithmic:
             panel.set_xscale("log")
         places = [v.number if self.numeric else float(i) for i, v in enumerate(self.values)]
@@ -182,7 +180,7 @@ class _X:
             )
             if len(ticks) > MAX_TICKS:
                 found = _round_ticks(list(ticks), self)
-                ticks = {tick: quantity(self.kind, tick) for tick in found}
+                ticks = {tick: format_value(self.kind, tick) for tick in found}
             ticks = _apart(ticks, self.logarithmic, CLOSEST_TICKS * columns)
         else:
             panel.set_xlim(-0.6, len(self.values) - 0.4)

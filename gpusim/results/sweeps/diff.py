@@ -1,7 +1,7 @@
-"""Two runs, or two sweeps run by run: what differs in the config and in the result.
+"""Compares two runs, or two sweeps run by run: the differences in the config and in the result.
 
-Owns the comparison, its table and diff.csv. What a machine needed (wall time, memory) is told of two
-runs and changes nothing for two sweeps.
+A comparison of two runs shows what depends on the machine, such as the wall time. A comparison of
+two sweeps ignores that.
 """
 
 from __future__ import annotations
@@ -18,74 +18,86 @@ from gpusim.errors import ResultsError
 from gpusim.files import write_text
 from gpusim.results.plots import compare
 from gpusim.results.run_files import CONFIG, SUMMARY
-from gpusim.results.sweeps.runs import NUMBERS, Found, Run, find_runs
-from gpusim.results.sweeps.swept import is_no_input, varying
+from gpusim.results.summary_fields import MACHINE_KEYS, NUMBER_KEYS
+from gpusim.results.sweeps.axes import is_input, varying_keys
+from gpusim.results.sweeps.runs import FoundRuns, Run, find_runs
+from gpusim.results.sweeps.sentences import describe_skipped
+from gpusim.text import count_noun, text_table
 
 CSV, PICTURE = "diff.csv", "diff.png"
-MOST_PRINTED = 40  # changed runs; diff.csv has them all
-LONG = 28  # characters of a value that would make the table wider than a terminal
-_MACHINE = ("wall_time_s", "process_peak_rss_bytes", "bitmap_bytes", "simulated_looks")
-_MACHINE_WORDS = ("backend", "backend_reason", "gpusim_version", "run_hash", "traceback")
+MOST_PRINTED = 40  # changed runs; diff.csv has all of them
+MOST_NAMES = 5  # of runs that only one sweep has
+LONGEST_CELL = 28  # characters; longer values get a line each
 _MISSING = object()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One key that is not the same in A and B; `run` is its name in both sweeps."""
+    """One key whose values in A and B differ.
+
+    Attributes:
+        run: the name of the run in both sweeps.
+        source: "config" or "result".
+        key: of the config or of the summary.
+        a, b: the values.
+    """
 
     run: str
-    source: str  # config or result
+    source: str
     key: str
     a: Any
     b: Any
 
     @property
     def change(self) -> float | None:
-        """B minus A, where both are numbers."""
+        """B minus A, or None if one of them is not a number."""
         return self.b - self.a if _is_number(self.a) and _is_number(self.b) else None
 
     @property
     def percent(self) -> float | None:
-        """The change as a share of A, where A is not zero."""
+        """The change as a share of A, or None if A is zero or not a number."""
         return 100 * self.change / self.a if self.change is not None and self.a else None
 
 
-def diff(a: Path, b: Path, out: Path) -> str:
-    """Compare two folders and write diff.csv, and diff.png of two runs, into `out`.
+def write_diff(a: Path, b: Path, out: Path) -> str:
+    """Compare two folders. Write diff.csv and, for two runs, diff.png into `out`.
 
     Returns:
-        What to print.
+        The text to print.
 
     Raises:
-        ResultsError: they are not two runs or two sweeps, and what they are.
-        OSError: a file cannot be written.
+        ResultsError: if the folders are not two runs or two sweeps.
+        OSError: if a file cannot be written.
     """
-    kinds = [(folder / SUMMARY).is_file() for folder in (a, b)]
-    if kinds[0] != kinds[1]:
-        run, other = (a, b) if kinds[0] else (b, a)
-        raise ResultsError(f"{run} is a run and {other} is none: name two runs, or two sweeps")
+    is_run = [(folder / SUMMARY).is_file() for folder in (a, b)]
+    if is_run[0] != is_run[1]:
+        run, other = (a, b) if is_run[0] else (b, a)
+        raise ResultsError(f"{run} is a run, but {other} is not: name two runs, or two sweeps")
     found = [find_runs([folder]) for folder in (a, b)]
-    itself = [
-        [r for r in one.runs if r.folder == f.resolve()]
-        for f, one in zip((a, b), found, strict=True)
-    ]
-    for folder, one, own in zip((a, b), found, itself, strict=True):
-        if not (own if kinds[0] else one.runs):
-            why = "; ".join(f"{name}: {reason}" for name, reason in one.passed_over[:1])
-            raise ResultsError(f"{folder}: no finished run to compare ({why or 'it is empty'})")
-    if kinds[0]:
-        return _of_runs(a, b, itself[0][0], itself[1][0], out)
-    return _of_sweeps(a, b, found[0], found[1], out)
+    for folder, one in zip((a, b), found, strict=True):
+        own = [run for run in one.runs if run.folder == folder.resolve()]
+        if not (own if is_run[0] else one.runs):
+            reasons = [f"{skip.name}: {describe_skipped(skip.reason)}" for skip in one.skipped[:1]]
+            reason = "".join(reasons) or "the folder is empty"
+            raise ResultsError(
+                f"{folder}: no finished run to compare ({reason}); name a folder with runs"
+            )
+    if is_run[0]:
+        runs = [
+            next(run for run in one.runs if run.folder == folder.resolve())
+            for folder, one in zip((a, b), found, strict=True)
+        ]
+        return _compare_runs(a, b, runs[0], runs[1], out)
+    return _compare_sweeps(a, b, found[0], found[1], out)
 
 
 def differences(a: Run, b: Run, *, machine: bool) -> list[Difference]:
-    """What differs between two runs, config first.
+    """Return the differences between two runs, those of the config first.
 
     Args:
         a, b: the runs.
-        machine: also what depends on the machine and the version of gpusim.
+        machine: include keys that depend on the machine and on the version of gpusim.
     """
-    left_out = () if machine else (*_MACHINE, *_MACHINE_WORDS)
     return [
         Difference(run=a.name, source=source, key=key, a=one, b=other)
         for source, left, right in (
@@ -93,7 +105,7 @@ def differences(a: Run, b: Run, *, machine: bool) -> list[Difference]:
             ("result", _results(a.summary), _results(b.summary)),
         )
         for key, one, other in _unequal(left, right)
-        if key not in left_out and (machine or not is_no_input(key))
+        if machine or (key not in MACHINE_KEYS and is_input(key))
     ]
 
 
@@ -108,23 +120,24 @@ def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, 
             yield key, one, other
 
 
-def _of_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
+def _compare_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
     found = differences(one, other, machine=True)
     _write(found, out / CSV)
     lines = [f"A  {a}", f"B  {b}"]
     for run, name in ((one, "A"), (other, "B")):
         if not run.config:
-            lines.append(f"{name} has no {CONFIG}: its settings are not known")
+            lines.append(f"{name} has no {CONFIG}, so its settings are not known")
     for source, heading in (("config", "settings"), ("result", "results")):
         ours = [difference for difference in found if difference.source == source]
         rows = [_row(difference) for difference in ours if not _is_long(difference)]
-        lines += ["", *_aligned([(heading, "A", "B", "B - A", "%"), *rows])] if rows else []
-        for difference in filter(_is_long, ours):  # a line each
+        if rows:
+            lines += ["", text_table([(heading, "A", "B", "B - A", "%"), *rows])]
+        for difference in filter(_is_long, ours):
             lines += ["", f"{difference.key}:"]
             lines += [f"  A  {_text(difference.a)}", f"  B  {_text(difference.b)}"]
         lines += [] if ours else ["", f"{heading}: no difference"]
-    same = sum(one.summary.get(key) == other.summary.get(key) for key in NUMBERS)
-    lines += ["", f"{same} of {len(NUMBERS)} numbers are the same", str(out / CSV)]
+    same = sum(one.summary.get(key) == other.summary.get(key) for key in NUMBER_KEYS)
+    lines += ["", f"{same} of {len(NUMBER_KEYS)} numbers are the same", str(out / CSV)]
     try:
         compare.draw([a.resolve(), b.resolve()], out / PICTURE)
         lines.append(str(out / PICTURE))
@@ -133,53 +146,59 @@ def _of_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
     return "\n".join(lines)
 
 
-def _of_sweeps(a: Path, b: Path, one: Found, other: Found, out: Path) -> str:
-    names = [
-        {_inner(run, folder): run for run in found.runs} for found, folder in ((one, a), (other, b))
-    ]
-    if not names[0].keys() & names[1].keys():  # one option was typed, and names hold it
-        swept = list(dict.fromkeys([*varying(one.runs), *varying(other.runs)]))
-        if swept:
-            names = [{_point(run, swept): run for run in found.runs} for found in (one, other)]
-    common = [name for name in names[0] if name in names[1]]
+def _compare_sweeps(a: Path, b: Path, one: FoundRuns, other: FoundRuns, out: Path) -> str:
+    runs_a, runs_b = _paired(a, b, one, other)
+    common = [name for name in runs_a if name in runs_b]
     if not common:
         raise ResultsError(
-            f"no run of {a} has the name or the swept values of one of {b}: nothing to compare; "
-            "name two runs, or sweeps over the same values"
+            f"no run of {a} has the name or the swept values of a run of {b}: name two runs, or two "
+            "sweeps over the same values"
         )
-    changed: dict[str, list[Difference]] = {}
-    for name in common:
-        if found := differences(names[0][name], names[1][name], machine=False):
-            changed[name] = found
+    changed = {
+        name: found
+        for name in common
+        if (found := differences(runs_a[name], runs_b[name], machine=False))
+    }
     _write([difference for found in changed.values() for difference in found], out / CSV)
     lines = [f"A  {a}", f"B  {b}", ""]
     lines.append(
-        f"{len(common)} runs in both: {len(changed)} changed, {len(common) - len(changed)} the same"
+        f"{count_noun(len(common), 'run')} in both: {len(changed)} changed, "
+        f"{len(common) - len(changed)} the same"
     )
-    for index, label in ((0, "A"), (1, "B")):
-        only = [name for name in names[index] if name not in names[1 - index]]
+    for own, others, name in ((runs_a, runs_b, "A"), (runs_b, runs_a, "B")):
+        only = [run for run in own if run not in others]
         if only:
-            more = f" and {len(only) - 5} more" if len(only) > 5 else ""
-            lines.append(f"only in {label}: {len(only)}: {'; '.join(only[:5])}{more}")
+            more = f" and {len(only) - MOST_NAMES} more" if len(only) > MOST_NAMES else ""
+            lines.append(f"only in {name}: {len(only)}: {', '.join(only[:MOST_NAMES])}{more}")
     if changed:
-        rows = [_changed_row(names[0][n], names[1][n]) for n in list(changed)[:MOST_PRINTED]]
         head = ("run", "outcome", "total time A", "B", "%", "guest CPU lost % A", "B")
-        lines += [
-            "",
-            *_aligned([head, *((name, *row) for name, row in zip(changed, rows, strict=False))]),
-        ]
+        rows = [(n, *_changed_row(runs_a[n], runs_b[n])) for n in list(changed)[:MOST_PRINTED]]
+        lines += ["", text_table([head, *rows])]
         if len(changed) > MOST_PRINTED:
-            lines.append(f"and {len(changed) - MOST_PRINTED} more, which {CSV} has")
+            lines.append(f"and {len(changed) - MOST_PRINTED} more, which {CSV} lists")
     return "\n".join([*lines, "", str(out / CSV)])
 
 
-def _point(run: Run, swept: Sequence[str]) -> str:
-    """A run by what was swept, whatever else it was given."""
-    return ",".join(f"{key.rsplit('.')[-1]}={run.config.get(key)}" for key in swept)
+def _paired(
+    a: Path, b: Path, one: FoundRuns, other: FoundRuns
+) -> tuple[dict[str, Run], dict[str, Run]]:
+    """Return the runs of two sweeps by a name that the same run has in both.
 
-
-def _inner(run: Run, folder: Path) -> str:
-    return run.folder.relative_to(folder.resolve()).as_posix()
+    The name is the folder of the run. If the sweeps have no folder in common, for example because
+    an option of one sweep is part of its names, then the name is made from the varying keys.
+    """
+    by_folder = [
+        {run.folder.relative_to(folder.resolve()).as_posix(): run for run in found.runs}
+        for found, folder in ((one, a), (other, b))
+    ]
+    keys = dict.fromkeys([*varying_keys(one.runs), *varying_keys(other.runs)])
+    if by_folder[0].keys() & by_folder[1].keys() or not keys:
+        return by_folder[0], by_folder[1]
+    by_value = [
+        {",".join(f"{k.rpartition('.')[2]}={run.config.get(k)}" for k in keys): run for run in runs}
+        for runs in (one.runs, other.runs)
+    ]
+    return by_value[0], by_value[1]
 
 
 def _changed_row(one: Run, other: Run) -> tuple[str, ...]:
@@ -205,7 +224,7 @@ def _row(difference: Difference) -> tuple[str, ...]:
 
 
 def _is_long(difference: Difference) -> bool:
-    return max(len(_text(difference.a)), len(_text(difference.b))) > LONG
+    return max(len(_text(difference.a)), len(_text(difference.b))) > LONGEST_CELL
 
 
 def _text(value: Any) -> str:
@@ -220,26 +239,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under each other; words to the left, what can be counted to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def _write(found: Sequence[Difference], path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", "source", "key", "A", "B", "difference", "percent"])
-    for d in found:
-        numbers = ["" if number is None else number for number in (d.change, d.percent)]
-        cells = ["" if value is _MISSING else _csv_cell(value) for value in (d.a, d.b)]
-        writer.writerow([d.run, d.source, d.key, *cells, *numbers])
+    for one in found:
+        numbers = ["" if number is None else number for number in (one.change, one.percent)]
+        cells = ["" if value is _MISSING else _csv_cell(value) for value in (one.a, one.b)]
+        writer.writerow([one.run, one.source, one.key, *cells, *numbers])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue())
 

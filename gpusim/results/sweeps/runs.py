@@ -1,8 +1,8 @@
-"""Which runs lie under a folder: what each has in summary.json and config.json, and nothing more.
+"""Finds the runs under folders and reads the summary.json and config.json of each run.
 
-Owns the search and what is passed over, with the reason; it knows no quantity and draws nothing. A
-run is a folder with summary.json. An evacuation is one run, and so are several attempts: those of its
-guests, or the attempts before the last, are not looked for.
+A run is a folder with summary.json. An evacuation is one run, and so are several attempts. The
+search does not enter the folders of an evacuation's guests and of earlier attempts. Everything that
+the search cannot use becomes a `Skipped` with a code.
 """
 
 from __future__ import annotations
@@ -12,26 +12,22 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from gpusim.engine.records import Summary, Verdict
-from gpusim.errors import ResultsError
-from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY, read_summary
+from gpusim.engine.records import Verdict
+from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
+from gpusim.results.summary_fields import NUMBER_KEYS
+from gpusim.text import Message
 
 SWEEP = "sweep.json"
-GUESTS = "guests"  # of an evacuation: a folder a VM
-COLLECTED = {"runs.csv", "index.html"}  # what `gpusim-collect` leaves: no run, and no surprise
+GUESTS = "guests"  # in an evacuation: one folder per VM
+COLLECTED = {"runs.csv", "index.html"}  # files of gpusim-collect, which are no run
 
 _BEGUN = {".hydra", "gpusim.log", CONFIG, "syncs.csv", "events.jsonl", "timeline.csv"}
 _STATUSES = ("ok", "failed", "incomplete")
 _VERDICTS = (*get_args(Verdict), None)
-# float, int | None and so on: the text of a type, as records.py postpones its evaluation
-_NUMBER = re.compile(r"(int|float)( \| None)?")
-NUMBERS = tuple(
-    f.name for f in fields(Summary) if _NUMBER.fullmatch(str(f.type)) and f.name != "seed"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +35,11 @@ class Run:
     """One run, finished or failed.
 
     Attributes:
-        name: its folder, relative to the one that was searched, with slashes.
-        folder: absolute.
-        summary: of summary.json.
-        config: of config.json, dotted key -> value, lists as JSON; empty without that file.
+        name: the folder of the run, relative to the folder of the search, with slashes.
+        folder: the absolute folder.
+        summary: the content of summary.json.
+        config: the content of config.json as dotted key -> value, with lists as JSON. Empty if the
+            file is missing.
     """
 
     name: str
@@ -52,56 +49,67 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """The verdict, or why there is none: failed, incomplete."""
+        """The verdict, or the status of a run without a verdict: failed or incomplete."""
         return str(self.summary.get("verdict") or self.summary["status"])
 
     @property
     def converged(self) -> bool:
-        """Whether its total time is that of a whole migration."""
+        """Whether the total time is the time of a whole migration."""
         return self.outcome == "converged"
 
     def number(self, key: str) -> float | None:
-        """A number of the summary; None where it has none."""
+        """Return a number of the summary, or None if the summary does not have it."""
         found = self.summary.get(key)
         return None if found is None or isinstance(found, str) else float(found)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A folder or file that the search could not use, and the reason."""
+
+    name: str
+    reason: Message
+
+
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """Everything a search came upon.
+class FoundRuns:
+    """The result of a search.
 
     Attributes:
         runs: in natural order of their names: seed=2 before seed=10.
-        passed_over: (folder or file, why), in the same order.
+        skipped: in the same order.
         sweeps: the content of each sweep.json.
     """
 
     runs: list[Run] = field(default_factory=list)
-    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     sweeps: list[dict[str, Any]] = field(default_factory=list)
+
+    def skip(self, name: str, code: str, **data: Any) -> None:
+        """Note a folder or file that cannot be used."""
+        self.skipped.append(Skipped(name, Message(code, data)))
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort by: digits count as numbers."""
+    """Return a sort key that treats digits as numbers."""
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
 
 
-def find_runs(folders: Sequence[Path], out: Path | None = None) -> Found:
-    """Every run under `folders`, each once.
+def find_runs(folders: Sequence[Path], out: Path | None = None) -> FoundRuns:
+    """Find every run under `folders`, each once.
+
+    The names of the runs are relative to the folder, or to the common parent of several folders.
 
     Args:
-        folders: where to search, at any depth; hidden folders and links are not entered.
-        out: a folder that is known to hold other things.
-
-    Returns:
-        Names are relative to the folder, or to what several folders have in common.
+        folders: searched at any depth. Hidden folders and symbolic links are not entered.
+        out: a folder that may hold other files without being reported.
     """
     roots = list(dict.fromkeys(folder.resolve() for folder in folders))
     out = out and out.resolve()
     base = roots[0] if len(roots) == 1 else Path(os.path.commonpath(roots))
-    found = Found()
-    barren: set[Path] = set()  # folders in and under which there is nothing of gpusim's
+    found = FoundRuns()
+    empty: set[Path] = set()  # folders without any file of gpusim, at any depth
     seen: set[Path] = set()
     for root in roots:
         for folder, names, everything in _walk(root, base, found):
@@ -109,26 +117,26 @@ def find_runs(folders: Sequence[Path], out: Path | None = None) -> Found:
                 names.clear()
                 continue
             seen.add(folder)
-            if _looks_at(folder, everything, base, found) or folder in (root, out):
-                barren.difference_update((folder, *folder.parents))
+            if _read_folder(folder, everything, base, found) or folder in (root, out):
+                empty.difference_update((folder, *folder.parents))
             else:
-                barren.add(folder)
+                empty.add(folder)
     runs = {run.folder for run in found.runs}
-    for folder in barren:
-        if folder.parent not in barren | runs:  # what else lies in a run's folder is its own
-            found.passed_over.append((_name(folder, base), "holds no run of gpusim"))
+    for folder in empty:
+        if folder.parent not in empty | runs:  # a run may have folders of its own
+            found.skip(_name(folder, base), "no_run")
     found.runs.sort(key=lambda run: natural(run.name))
-    found.passed_over.sort(key=lambda line: natural(line[0]))
+    found.skipped.sort(key=lambda one: natural(one.name))
     return found
 
 
-def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str], set[str]]]:
-    """Every folder from `root` down, the folders in it that will be entered, and all names in it."""
+def _walk(root: Path, base: Path, found: FoundRuns) -> Iterator[tuple[Path, list[str], set[str]]]:
+    """Yield each folder from `root` down, its folders that will be entered, and all its names."""
 
-    def refused(error: OSError) -> None:
-        found.passed_over.append((_name(Path(error.filename), base), f"cannot be read: {error}"))
+    def skip_unreadable(error: OSError) -> None:
+        found.skip(_name(Path(error.filename), base), "unreadable", error=str(error))
 
-    for path, names, files in os.walk(root, onerror=refused):
+    for path, names, files in os.walk(root, onerror=skip_unreadable):
         folder = Path(path)
         everything = {*files, *names}
         inside_run = bool({SUMMARY, *_BEGUN} & everything)
@@ -139,22 +147,22 @@ def _walk(root: Path, base: Path, found: Found) -> Iterator[tuple[Path, list[str
         )
         for name in names:
             if (folder / name).is_symlink():
-                reason = "a link to another folder, which is not followed"
-                found.passed_over.append((_name(folder / name, base), reason))
+                found.skip(_name(folder / name, base), "link")
         yield folder, names, everything
 
 
-def _looks_at(folder: Path, names: set[str], base: Path, found: Found) -> bool:
-    """Note what `folder`, in which `names` lie, itself is; false where it is nothing of gpusim's."""
+def _read_folder(folder: Path, names: set[str], base: Path, found: FoundRuns) -> bool:
+    """Note what `folder` holds. Return False if it holds no file of gpusim."""
     name = _name(folder, base)
     if SWEEP in names:
         sweep = _read_object(folder / SWEEP, found, f"{name}/{SWEEP}")
         found.sweeps.extend([sweep] if sweep else [])
     if SUMMARY in names:
-        try:
-            summary = _checked(folder)
-        except ResultsError as error:
-            found.passed_over.append((name, str(error)))
+        summary = _read_object(folder / SUMMARY, found, f"{name}/{SUMMARY}")
+        error = None if summary is None else _summary_error(summary)
+        if error:
+            found.skipped.append(Skipped(f"{name}/{SUMMARY}", error))
+        if summary is None or error:
             return True
         config: dict[str, Any] = {}
         if CONFIG in names:
@@ -163,56 +171,48 @@ def _looks_at(folder: Path, names: set[str], base: Path, found: Found) -> bool:
         found.runs.append(run)
         return True
     if _BEGUN & names:
-        found.passed_over.append((name, "unfinished: there is no summary.json yet"))
+        found.skip(name, "unfinished")
         return True
     return SWEEP in names or names >= COLLECTED
 
 
-def _checked(folder: Path) -> dict[str, Any]:
-    """A summary with which everything that follows can count.
-
-    Raises:
-        ResultsError: it is foreign or damaged; without the folder, which the reader is told anyway.
-    """
-    try:
-        summary = read_summary(folder)
-    except ResultsError as error:
-        raise ResultsError(str(error).replace(f"{folder}{os.sep}", "")) from None
-    if summary["status"] not in _STATUSES or summary.get("verdict") not in _VERDICTS:
-        said = f"status {summary['status']!r}, verdict {summary.get('verdict')!r}"
-        raise ResultsError(f"{SUMMARY}: not a summary of gpusim: {said}")
-    needed = ["total_time_s"] if summary["status"] != "failed" else []
-    for key in (*NUMBERS, *needed):
+def _summary_error(summary: Mapping[str, Any]) -> Message | None:
+    """Return why a summary is foreign or damaged. None if it is neither."""
+    status, verdict = summary.get("status"), summary.get("verdict")
+    if status not in _STATUSES or verdict not in _VERDICTS:
+        return Message("foreign_summary", {"status": status, "verdict": verdict})
+    needed = ["total_time_s"] if status != "failed" else []
+    for key in (*NUMBER_KEYS, *needed):
         value = summary.get(key)
         if value is None and key not in needed:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-            raise ResultsError(f"{SUMMARY}: damaged: {key} = {value!r} is no number")
-    return summary
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+            return Message("damaged_summary", {"key": key, "value": value})
+    return None
 
 
-def _finite(value: float) -> bool:
+def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return False
 
 
-def _read_object(path: Path, found: Found, name: str) -> dict[str, Any] | None:
+def _read_object(path: Path, found: FoundRuns, name: str) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
-        if isinstance(content, dict):
-            return content
-        reason = "is no object of keys and values"
     except (OSError, ValueError, RecursionError) as error:
-        reason = f"cannot be read: {error}"
-    found.passed_over.append((name, f"{reason}; what it says is left out"))
-    return None
+        found.skip(name, "unreadable", error=str(error))
+        return None
+    if not isinstance(content, dict):
+        found.skip(name, "not_an_object")
+        return None
+    return content
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        if isinstance(value, dict) and value.keys() == {"target", "args"}:  # a policy is its class
+        if isinstance(value, dict) and value.keys() == {"target", "args"}:  # a policy
             yield f"{prefix}{key}", value["target"]
             yield from _flat(value["args"], f"{prefix}{key}.args.")
         elif isinstance(value, dict) and value:

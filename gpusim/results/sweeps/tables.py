@@ -1,7 +1,6 @@
-"""runs.csv, statistics.csv and runs.parquet: every number of a sweep for the reader's own tools.
+"""runs.csv, statistics.csv and runs.parquet: all numbers of a sweep for other tools.
 
-Owns the columns, their order and their text. Units stand in the names; config values are as they
-were written, "4TiB".
+Column names contain the unit. Config values keep the text of the user, such as "4TiB".
 """
 
 from __future__ import annotations
@@ -15,37 +14,38 @@ from typing import Any, NamedTuple
 
 from gpusim.errors import require
 from gpusim.files import whole_file, write_text
-from gpusim.results.sweeps.ensembles import QUANTILES, QUANTITIES, Ensemble
-from gpusim.results.sweeps.runs import NUMBERS, Run
-from gpusim.results.sweeps.swept import ABSENT, SEED
+from gpusim.results.summary_fields import NUMBER_KEYS, STATISTICS_KEYS
+from gpusim.results.sweeps.config_values import ABSENT, SEED
+from gpusim.results.sweeps.ensembles import QUANTILES, Ensemble
+from gpusim.results.sweeps.runs import Run
 
 RUNS, STATISTICS, PARQUET = "runs.csv", "statistics.csv", "runs.parquet"
-WORDS = ("status", "verdict", "reason", "error")
+TEXT_KEYS = ("status", "verdict", "reason", "error")
 
 
 class Column(NamedTuple):
-    """A column of a table, one value a row; `config` where the values are of config.json."""
+    """A column of a table, one value per row. `is_config`: the values are from config.json."""
 
     name: str
     values: list[Any]
-    config: bool = False
+    is_config: bool = False
 
 
 def require_pyarrow() -> None:
-    """Check that runs.parquet can be written, before anything is.
+    """Check that runs.parquet can be written.
 
     Raises:
-        ResultsError: pyarrow is not installed.
+        ResultsError: if pyarrow is not installed.
     """
     require("pyarrow", "parquet", "--parquet: ")
 
 
 def run_columns(runs: Sequence[Run], keys: Iterable[str]) -> list[Column]:
-    """Name and values of each column of runs.csv, one value a run.
+    """Return the columns of runs.csv.
 
     Args:
-        runs: the rows.
-        keys: dotted config keys to have as columns.
+        runs: one per row.
+        keys: the config keys that get a column.
     """
     own = dict.fromkeys(
         key
@@ -53,16 +53,21 @@ def run_columns(runs: Sequence[Run], keys: Iterable[str]) -> list[Column]:
         for key, value in run.summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     )
-    numbers = [*NUMBERS, *(key for key in own if key not in NUMBERS and key != SEED)]
+    numbers = [*NUMBER_KEYS, *(key for key in own if key not in NUMBER_KEYS and key != SEED)]
     return [
         Column("run", [run.name for run in runs]),
         *(Column(key, [run.config.get(key, ABSENT) for run in runs], True) for key in keys),
-        *(Column(key, [run.summary.get(key) for run in runs]) for key in (*numbers, *WORDS)),
+        *(Column(key, [run.summary.get(key) for run in runs]) for key in (*numbers, *TEXT_KEYS)),
     ]
 
 
 def statistics_columns(groups: Sequence[Ensemble], keys: Iterable[str]) -> list[Column]:
-    """Name and values of each column of statistics.csv, one value a group of seeds."""
+    """Return the columns of statistics.csv.
+
+    Args:
+        groups: one per row.
+        keys: the config keys that get a column, except the seed.
+    """
     columns = [
         Column(key, [group.runs[0].config.get(key, ABSENT) for group in groups], True)
         for key in keys
@@ -73,31 +78,29 @@ def statistics_columns(groups: Sequence[Ensemble], keys: Iterable[str]) -> list[
     shares = [100 * part / whole for part, whole in zip(converged, runs, strict=True)]
     columns += [Column("runs", runs), Column("converged", converged)]
     columns.append(Column("converged_percent", shares))
-    for quantity in QUANTITIES:
-        found = [group.quantiles(quantity) or (None, None, None) for group in groups]
+    for key in STATISTICS_KEYS:
+        rows = [group.quantiles(key) or (None, None, None) for group in groups]
         columns += [
-            Column(f"{name}_{quantity}", [row[place] for row in found])
+            Column(f"{name}_{key}", [row[place] for row in rows])
             for place, name in enumerate(QUANTILES)
         ]
     return columns
 
 
 def write_csv(columns: Sequence[Column], path: Path) -> None:
-    """Write columns as a CSV file that begins with their names.
+    """Write columns as a CSV file with a head.
 
-    A number that is not there is an empty cell; null is a value of the config, such as a timer that
-    is the version's own, and is written.
+    A missing number is an empty cell. A config value can be null, for example an interval that the
+    QEMU version decides, and the cell then holds "null".
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: if the file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.name for column in columns)
-    for row in zip(
-        *([_cell(v, column.config) for v in column.values] for column in columns), strict=True
-    ):
-        writer.writerow(row)
+    cells = [[_cell(value, column.is_config) for value in column.values] for column in columns]
+    writer.writerows(zip(*cells, strict=True))
     write_text(path, text.getvalue())
 
 
@@ -108,10 +111,10 @@ def _cell(value: Any, is_config: bool) -> Any:
 
 
 def write_parquet(columns: Sequence[Column], path: Path) -> None:
-    """Write columns as a Parquet file; one that mixes numbers and words is text.
+    """Write columns as a Parquet file. A column with numbers and texts becomes text.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: if the file cannot be written.
     """
     import pyarrow as arrow  # type: ignore[import-untyped]
     from pyarrow import parquet
@@ -123,9 +126,9 @@ def write_parquet(columns: Sequence[Column], path: Path) -> None:
 
 def _typed(values: list[Any]) -> list[Any]:
     known = [None if value is ABSENT else value for value in values]
-    kinds = {type(value) for value in known if value is not None}
-    if kinds <= {int, float} and float in kinds:
+    types = {type(value) for value in known if value is not None}
+    if types <= {int, float} and float in types:
         return [None if value is None else float(value) for value in known]
-    if len(kinds) <= 1:
+    if len(types) <= 1:
         return known
-    return [None if v is ABSENT else str(_cell(v, True)) for v in values]
+    return [None if value is ABSENT else str(_cell(value, True)) for value in values]

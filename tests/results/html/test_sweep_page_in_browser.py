@@ -28,8 +28,8 @@ def sweep(tmp_path: Path) -> Path:
             values = {"vm.memory": memory, "seed": seed, FALLBACK: "never"}
             write(folder / f"memory={memory}, seed={seed}", values, total_time_s=time_s + seed)
     write_failed(folder / "failed & gone", {"vm.memory": "24TiB", "seed": 1})
-    stuck = {"vm.memory": "4TiB", "seed": 1, FALLBACK: None}
-    write(folder / "stuck", stuck, total_time_s=2000.0, verdict="not_converged")
+    stalled = {"vm.memory": "4TiB", "seed": 1, FALLBACK: None}
+    write(folder / "stalled", stalled, total_time_s=2000.0, verdict="not_converged")
     (
         write(folder / "reported", {"vm.memory": "2TiB"}, total_time_s=70.0) / "report.html"
     ).write_text("<!DOCTYPE html><title>The report</title>")
@@ -84,7 +84,7 @@ def sorts(browser: Any) -> dict[str, str]:
     return found
 
 
-def test_a_click_sorts_by_what_the_words_mean(browser: Any, sweep: Path) -> None:
+def test_a_click_sorts_by_number(browser: Any, sweep: Path) -> None:
     opened(browser, sweep)
     assert set(sorts(browser).values()) == {"none"}
     button(browser, "VM memory").click()
@@ -158,7 +158,7 @@ def test_the_page_does_not_scroll_sideways_and_the_table_can(
     assert len(regions) == 2  # runs, and statistics over seeds
     for region in regions:
         assert region.get_attribute("tabindex") == "0"
-        assert region.accessible_name in ("Runs", "Over the seeds")
+        assert region.accessible_name in ("Runs", "Statistics over seeds")
         browser.execute_script("arguments[0].focus(); arguments[0].scrollLeft = 9999", region)
         assert browser.switch_to.active_element == region
 
@@ -180,7 +180,7 @@ def test_without_scripts_the_table_is_there_and_no_dead_control(browser: Any, sw
         assert len(browser.find_elements("css selector", "#table tbody tr")) == 11
         assert browser.find_elements("css selector", "#table button") == []
         assert not browser.find_element("id", "filter").is_displayed()
-        assert browser.find_element("link text", "stuck").is_displayed()
+        assert browser.find_element("link text", "stalled").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 

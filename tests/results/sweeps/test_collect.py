@@ -1,4 +1,4 @@
-"""What `gpusim-collect` leaves and says: tables, page, pictures, exit codes."""
+"""Does gpusim-collect write its tables, page and pictures, and does it report bad input?"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gpusim.cli.collect import main
+from tests.golden import check_golden
 from tests.results.sweep_folders import write, write_failed, write_grid
 
 FALLBACK = "migration.fallback_sync_interval"
@@ -23,7 +24,7 @@ VOID = {"meta", "input", "img", "br", "link"}
 
 
 class Page(HTMLParser):
-    """Text, links and images of a page; it fails where a tag is not closed as it should be."""
+    """Text, links and images of a page. It fails if a tag is not closed correctly."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ def size_of(png: Path) -> tuple[int, int]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Three sizes with and without the timer, three seeds; one fails, one is stuck, one unfinished."""
+    """Three sizes with and without the timer, three seeds; one fails, one does not converge, one unfinished."""
     folder = tmp_path / "a sweep & more"
     cases = product(enumerate(("512GiB", "1TiB", "4TiB"), start=1), ("5s", "never"), (1, 2, 3))
     for (index, memory), timer, seed in cases:
@@ -95,16 +96,47 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
-def test_everything_is_written_and_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_is_written(sweep: Path) -> None:
     before = {path.name for path in sweep.iterdir()}
     assert main([str(sweep)]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0] == "18 runs: 16 converged, 1 did not converge, 1 failed"
-    assert out[1:3] == ["passed over: 1", "  seed=4: unfinished: there is no summary.json yet"]
-    assert out[-1] == str(sweep / "index.html")
     made = {path.name for path in sweep.iterdir()} - before
     assert made == {"runs.csv", "statistics.csv", "sweep.png", "pareto.png", "index.html"}
     assert size_of(sweep / "sweep.png") == size_of(sweep / "pareto.png") == (1200, 900)
+
+
+def test_the_text_of_the_command(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(sweep.parent)
+    monkeypatch.setenv("COLUMNS", "100")
+    sweep.rename("sweep")
+    write(Path("slower/memory=1TiB,timer=5s,seed=1"), {"vm.memory": "1TiB"}, total_time_s=500.0)
+    write(Path("slower/new"), {"vm.memory": "8TiB"})
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    run = "sweep/memory=1TiB,timer=5s,seed=1"
+    lines = []
+    for arguments in (
+        "--help",
+        "sweep",
+        f"{run} slower/new --diff --out out",
+        "sweep slower --diff --out out",
+        f"{run} sweep --diff",
+        "empty",
+        "missing",
+        "file",
+        "empty --diff",
+        "sweep slower",
+        "sweep --out file",
+        "sweep slower --diff --parquet",
+    ):
+        try:
+            code: object = main(arguments.split())
+        except SystemExit as stopped:
+            code = stopped.code
+        printed = capsys.readouterr()
+        lines += [f"$ gpusim-collect {arguments}", f"{printed.out}{printed.err}exit code {code}\n"]
+    check_golden("gpusim-collect", "\n".join(lines))
 
 
 def test_runs_csv_has_the_swept_keys_the_numbers_and_the_end(sweep: Path) -> None:
@@ -124,7 +156,7 @@ def test_runs_csv_has_the_swept_keys_the_numbers_and_the_end(sweep: Path) -> Non
     assert float(by_name["memory=1TiB,timer=never,seed=2"]["total_time_s"]) == 402.0
 
 
-def test_statistics_csv_is_numpys_quantile_of_what_converged(sweep: Path) -> None:
+def test_statistics_csv_has_numpys_quantiles_of_the_converged_runs(sweep: Path) -> None:
     main([str(sweep)])
     found = {(row["vm.memory"], row[FALLBACK]): row for row in rows(sweep / "statistics.csv")}
     assert len(found) == 6
@@ -138,34 +170,22 @@ def test_statistics_csv_is_numpys_quantile_of_what_converged(sweep: Path) -> Non
     assert float(partly["median_total_time_s"]) == 601.0
 
 
-def test_the_page_is_whole_and_escapes_what_it_tells(sweep: Path) -> None:
+def test_the_page_is_whole_and_escapes_its_text(sweep: Path) -> None:
     main([str(sweep)])
     page = Page(sweep / "index.html")
     assert "Does <it> help?" in page.text
     assert "gpusim -m 'a'" in page.text
     assert "MemoryError: <b>too large</b>" in page.text
-    assert "seed=4 : unfinished" in page.text
-    assert "18 runs: 16 converged, 1 did not converge, 1 failed." in page.text
-    assert "The fastest" not in page.text  # of several VMs the smallest: no answer
     assert len([link for link in page.links if link.endswith("/summary.json")]) == 18
     assert all(image["alt"] and str(image["src"]).startswith("data:") for image in page.images)
     assert not re.search(r"https?://", (sweep / "index.html").read_text())
     assert "1 of 3" in page.text
 
 
-def test_two_series_are_compared_in_words(sweep: Path) -> None:
-    main([str(sweep)])
-    # medians 102, 202, 302 s against 202, 402, 601 s; vCPU time lost half as much at every size
-    assert (
-        "At the 3 values of VM memory where both converge, fallback sync off against fallback sync "
-        "5 s: total time 99 % longer in the median (98 % longer to 99 % longer)."
-    ) in Page(sweep / "index.html").text
-
-
-def test_a_second_time_gives_the_same_bytes_but_for_the_date(sweep: Path) -> None:
+def test_a_second_call_writes_the_same_bytes_except_the_date(sweep: Path) -> None:
     def contents() -> dict[str, bytes]:
         files = [path for path in sweep.iterdir() if path.is_file()]
-        date = rb"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+        date = rb"at \d{4}-\d\d-\d\d \d\d:\d\d UTC"
         return {path.name: re.sub(date, b"", path.read_bytes()) for path in files}
 
     main([str(sweep), "--out", str(sweep / "collected")])
@@ -176,13 +196,12 @@ def test_a_second_time_gives_the_same_bytes_but_for_the_date(sweep: Path) -> Non
     assert b"collected" not in first["index.html"]
 
 
-def test_what_an_earlier_time_left_does_not_stay(tmp_path: Path) -> None:
+def test_files_of_an_earlier_call_do_not_stay(tmp_path: Path) -> None:
     write(tmp_path / "seed=1", {})
     for name in ("sweep.png", "grid.png", "pareto.png", "runs.parquet"):
         (tmp_path / name).write_bytes(b"old")
     assert main([str(tmp_path)]) == 0
     assert not list(tmp_path.glob("*.p*"))
-    assert "1 run: 1 converged" in Page(tmp_path / "index.html").text
 
 
 def test_links_lead_to_the_report_where_there_is_one(tmp_path: Path) -> None:
@@ -211,9 +230,7 @@ def test_a_run_without_its_config_is_a_row(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     found = rows(tmp_path / "runs.csv")
     assert [row[FALLBACK] for row in found] == ["null", "never", ""]
-    text = Page(tmp_path / "index.html").text
-    assert "5 s (QEMU 9.2's own)" in text
-    assert "1 run has no config.json" in text
+    assert "5 s (default of QEMU 9.2)" in Page(tmp_path / "index.html").text
 
 
 def test_an_evacuation_is_a_row(tmp_path: Path) -> None:
@@ -237,7 +254,7 @@ def test_a_grid_of_two_numbers_is_a_heat_map(tmp_path: Path) -> None:
         write(tmp_path / f"{percent},{rate}", values, total_time_s=percent, verdict=verdict)
     assert main([str(tmp_path)]) == 0
     assert size_of(tmp_path / "grid.png") == (1200, 900)
-    assert "hatched where the migration did not converge" in Page(tmp_path / "index.html").text
+    assert "grid.png" in Page(tmp_path / "index.html").links
     assert not (tmp_path / "pareto.png").exists()
 
 
@@ -330,7 +347,7 @@ def test_the_choices_of_a_front_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(line.get_xdata()) == [10, 20, 50]
 
 
-def test_parquet_has_what_the_csv_has(sweep: Path) -> None:
+def test_parquet_has_the_values_of_the_csv(sweep: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     assert main([str(sweep), "--parquet"]) == 0
     table = parquet.read_table(sweep / "runs.parquet")
@@ -342,7 +359,7 @@ def test_parquet_has_what_the_csv_has(sweep: Path) -> None:
     assert table.column("vm.memory").to_pylist() == [row["vm.memory"] for row in expected]
 
 
-def test_missing_pyarrow_is_one_line_and_nothing_is_written(
+def test_without_pyarrow_the_error_is_one_line_and_nothing_is_written(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -359,36 +376,7 @@ def test_without_matplotlib_there_are_tables_and_a_page(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([str(sweep)]) == 0
     assert not (sweep / "sweep.png").exists()
-    assert "matplotlib is missing" in Page(sweep / "index.html").text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["empty"], "no finished run under"),
-        (["missing"], "not there"),
-        (["file"], "not a folder"),
-        (["empty", "--diff"], "two folders, not 1"),
-        (["runs", "--out", "file"], "cannot be written to"),
-        (["runs", "runs", "--diff", "--parquet"], "--parquet"),
-    ],
-)
-def test_wrong_arguments_are_one_line(
-    arguments: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("")
-    write(tmp_path / "runs" / "a", {})
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert said in error
+    assert Page(sweep / "index.html").images == []
 
 
 def test_no_argument_at_all_is_an_error() -> None:
@@ -407,45 +395,6 @@ def test_two_thousand_runs_are_two_thousand_rows(tmp_path: Path) -> None:
     assert len(links) == 2000
 
 
-def times(sweep: Path, seconds: dict[str, tuple[float, float]], converged_from: float = 0.0) -> str:
-    """What the page says in short of a link swept under two versions."""
-    for bandwidth, pair in seconds.items():
-        for version, time_s in zip(("qemu_9_1", "qemu_9_2"), pair, strict=True):
-            ends = float(bandwidth.removesuffix("Gbit/s")) >= converged_from
-            write(
-                sweep / f"{version},{bandwidth.replace('/', '')}",
-                {"link.bandwidth": bandwidth, "migration.version": version},
-                total_time_s=time_s,
-                verdict="converged" if ends else "not_converged",
-            )
-    main([str(sweep)])
-    return Page(sweep / "index.html").text.split("Figures")[0]
-
-
-def test_it_says_from_where_on_two_series_part_and_from_where_on_it_converges(tmp_path) -> None:
-    said = times(
-        tmp_path,
-        {
-            "5Gbit/s": (900, 800),
-            "10Gbit/s": (400, 401),
-            "20Gbit/s": (200, 100),
-            "40Gbit/s": (80, 60),
-        },
-        converged_from=10,
-    )
-    assert "With QEMU 9.1 it converges from link bandwidth 10 Gbit/s on." in said
-    assert "With QEMU 9.2 it converges from link bandwidth 10 Gbit/s on." in said
-    assert "The fastest that converged took 60 s" in said
-
-
-def test_it_says_where_two_series_part(tmp_path) -> None:
-    said = times(tmp_path, {"5Gbit/s": (900, 901), "10Gbit/s": (400, 300), "20Gbit/s": (200, 100)})
-    assert (
-        "Up to link bandwidth 5 Gbit/s it takes the same time with QEMU 9.1 and with QEMU 9.2; from "
-        "10 Gbit/s on QEMU 9.2 takes 25 % less to 50 % less."
-    ) in said
-
-
 def test_an_interrupt_is_one_line(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -462,4 +411,5 @@ def test_a_place_below_a_file_is_refused_before_anything_is_made(
 ) -> None:
     (tmp_path / "file").touch()
     assert main([str(sweep), "--out", str(tmp_path / "file/out")]) == 2
-    assert "cannot be written to; name a folder with --out FOLDER" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (sweep / "index.html").exists()

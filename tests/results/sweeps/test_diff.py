@@ -1,4 +1,4 @@
-"""Does `gpusim-collect A B --diff` name what differs, and nothing else?"""
+"""Does `gpusim-collect A B --diff` find every difference, and nothing else?"""
 
 from __future__ import annotations
 
@@ -48,12 +48,9 @@ def test_two_timelines_are_one_picture_in_the_current_folder(
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "here"}
 
 
-def test_the_same_run_has_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_run_has_no_difference(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {})
     assert main([str(a), str(a), "--diff", "--out", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "settings: no difference" in out
-    assert "results: no difference" in out
     assert rows(tmp_path / "diff.csv") == []
 
 
@@ -70,15 +67,12 @@ def test_two_sweeps_are_compared_by_the_names_of_their_runs(
     folders = [str(tmp_path / name) for name in ("a", "b")]
     assert main([*folders, "--diff", "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "3 runs in both: 2 changed, 1 the same" in out
-    assert "only in A: 1: gone" in out
-    assert "only in B: 1: new" in out
     table = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line[:1].islower()}
     assert table["slower"][:7] == ["converged", "100.00", "s", "125.00", "s", "+25.00", "0.00"]
     assert table["breaks"][:3] == ["converged", "->", "failed"]
     found = rows(tmp_path / "out" / "diff.csv")
     assert ["slower", "result", "total_time_s", "100.0", "125.0", "25.0", "25.0"] in found
-    assert not [row for row in found if row[0] == "same"]
+    assert {row[0] for row in found} == {"slower", "breaks"}
 
 
 def test_a_run_against_a_sweep_is_an_error(
@@ -86,7 +80,7 @@ def test_a_run_against_a_sweep_is_an_error(
 ) -> None:
     run = write(tmp_path / "sweep" / "run", {})
     assert main([str(run), str(tmp_path / "sweep"), "--diff"]) == 2
-    assert "name two runs, or two sweeps" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_sweeps_without_a_common_name_are_an_error(
@@ -95,11 +89,11 @@ def test_sweeps_without_a_common_name_are_an_error(
     for name in ("a", "b"):
         write(tmp_path / name / name, {})
     assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--diff"]) == 2
-    assert "has the name or the swept values of one of" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: no run of ")
 
 
-def test_the_same_sweep_with_another_option_is_paired_by_what_was_swept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_sweep_with_another_option_is_paired_by_the_varying_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for memory in ("1TiB", "4TiB"):
@@ -107,17 +101,15 @@ def test_the_same_sweep_with_another_option_is_paired_by_what_was_swept(
         link = {"vm.memory": memory, "link.bandwidth": "25Gbit/s", "plot": False}
         write(tmp_path / f"b/25gbit,memory={memory}", link, total_time_s=20.0)
     assert main(["a", "b", "--diff"]) == 0
-    printed = capsys.readouterr().out
-    assert "2 runs in both: 2 changed" in printed
-    assert "memory=4TiB" in printed
+    assert {row[0] for row in rows(Path("diff.csv"))} == {"memory=1TiB", "memory=4TiB"}
 
 
-def test_what_changes_no_result_is_no_change_of_a_sweep(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_key_that_changes_no_result_is_no_difference_of_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, plot in (("a", True), ("b", False)):
         for seed in (1, 2):
             write(tmp_path / f"{name}/seed={seed}", {"seed": seed, "plot": plot})
     assert main(["a", "b", "--diff"]) == 0
-    assert "2 runs in both: 0 changed, 2 the same" in capsys.readouterr().out
+    assert rows(Path("diff.csv")) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.results.sweeps.runs import find_runs
+from gpusim.results.sweeps.sentences import describe_skipped
 from tests.results.sweep_folders import write, write_failed
 
 
@@ -15,8 +16,11 @@ def names(folder: Path, *more: Path) -> list[str]:
     return [run.name for run in find_runs([folder, *more]).runs]
 
 
-def reasons(folder: Path) -> dict[str, str]:
-    return dict(find_runs([folder]).passed_over)
+def skipped(folder: Path) -> dict[str, str]:
+    """Return name -> code of what the search skipped. Every reason has a text."""
+    found = find_runs([folder]).skipped
+    assert all(describe_skipped(one.reason) for one in found)
+    return {one.name: one.reason.code for one in found}
 
 
 def test_runs_are_found_at_any_depth_in_natural_order(tmp_path: Path) -> None:
@@ -24,7 +28,7 @@ def test_runs_are_found_at_any_depth_in_natural_order(tmp_path: Path) -> None:
         write(tmp_path / name, {})
     write_failed(tmp_path / "failed")
     assert names(tmp_path) == ["deep/er/seed=2", "failed", "seed=9", "seed=10"]
-    assert reasons(tmp_path) == {}
+    assert skipped(tmp_path) == {}
 
 
 def test_a_run_itself_is_one_run(tmp_path: Path) -> None:
@@ -46,37 +50,37 @@ def test_an_evacuation_is_one_run_and_its_guests_are_none(tmp_path: Path) -> Non
     (tmp_path / "begun" / "config.json").write_text("{}")
     write(tmp_path / "begun" / "guests" / "db", {})
     assert names(tmp_path) == ["evacuation"]
-    assert reasons(tmp_path) == {"begun": "unfinished: there is no summary.json yet"}
+    assert skipped(tmp_path) == {"begun": "unfinished"}
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "code"),
     [
-        ("{", "cannot be read"),
-        ("[]", "has no status"),
-        ('{"status": "ok"}', "total_time_s = None is no number"),
-        ('{"status": "great", "total_time_s": 1}', "not a summary of gpusim"),
-        ('{"status": "ok", "verdict": "maybe", "total_time_s": 1}', "not a summary of gpusim"),
-        ('{"status": "ok", "verdict": "converged", "total_time_s": "1"}', "damaged"),
-        ('{"status": "ok", "verdict": "converged", "total_time_s": NaN}', "damaged"),
-        ('{"status": "ok", "total_time_s": 1, "vm_bytes": 1' + "0" * 400 + "}", "damaged"),
+        ("{", "unreadable"),
+        ("[]", "not_an_object"),
+        ("{}", "foreign_summary"),
+        ('{"status": "ok"}', "damaged_summary"),
+        ('{"status": "great", "total_time_s": 1}', "foreign_summary"),
+        ('{"status": "ok", "verdict": "maybe", "total_time_s": 1}', "foreign_summary"),
+        ('{"status": "ok", "verdict": "converged", "total_time_s": "1"}', "damaged_summary"),
+        ('{"status": "ok", "verdict": "converged", "total_time_s": NaN}', "damaged_summary"),
+        ('{"status": "ok", "total_time_s": 1, "vm_bytes": 1' + "0" * 400 + "}", "damaged_summary"),
     ],
 )
-def test_a_foreign_or_damaged_summary_is_named(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_foreign_or_damaged_summary_is_skipped(text: str, code: str, tmp_path: Path) -> None:
     write(tmp_path / "good", {})
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "summary.json").write_text(text)
     assert names(tmp_path) == ["good"]
-    assert reason in reasons(tmp_path)["bad"]
-    assert str(tmp_path) not in reasons(tmp_path)["bad"]
+    assert skipped(tmp_path) == {"bad/summary.json": code}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
-def test_a_damaged_config_is_named_and_the_run_stays(text: str, tmp_path: Path) -> None:
+def test_a_damaged_config_is_reported_and_the_run_stays(text: str, tmp_path: Path) -> None:
     (write(tmp_path / "run") / "config.json").write_text(text)
     (run,) = find_runs([tmp_path]).runs
     assert run.config == {}
-    assert list(reasons(tmp_path)) == ["run/config.json"]
+    assert list(skipped(tmp_path)) == ["run/config.json"]
 
 
 def test_folders_without_runs_are_named_at_their_top(tmp_path: Path) -> None:
@@ -85,9 +89,9 @@ def test_folders_without_runs_are_named_at_their_top(tmp_path: Path) -> None:
     (tmp_path / "sweep" / "seed=1" / ".hydra").mkdir()
     (tmp_path / "sweep" / "seed=1" / "attachments").mkdir()
     (tmp_path / "sweep" / "seed=2" / ".hydra").mkdir(parents=True)
-    assert reasons(tmp_path) == {
-        "notes": "holds no run of gpusim",
-        "sweep/seed=2": "unfinished: there is no summary.json yet",
+    assert skipped(tmp_path) == {
+        "notes": "no_run",
+        "sweep/seed=2": "unfinished",
     }
 
 
@@ -95,7 +99,7 @@ def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path: Path) -> None:
     write(tmp_path / "seed=1", {})
     (tmp_path / "latest").symlink_to(tmp_path)
     assert names(tmp_path) == ["seed=1"]
-    assert "not followed" in reasons(tmp_path)["latest"]
+    assert skipped(tmp_path) == {"latest": "link"}
 
 
 def test_what_the_sweep_says_is_read(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gpusim.results.sweeps.axes import choose_axes, varying_keys
+from gpusim.results.sweeps.config_values import Value, describe_value, sort_values, value_of
 from gpusim.results.sweeps.runs import Run, find_runs
-from gpusim.results.sweeps.swept import Value, choose_axes, named, order, value, varying
 from tests.results.sweep_folders import write
 
 FALLBACK = "migration.fallback_sync_interval"
@@ -45,44 +46,44 @@ def test_a_value_for_people_and_for_an_axis(
     key: str, raw: Any, text: str, number: float | None, tmp_path: Path
 ) -> None:
     (run,) = runs_of(tmp_path, {key: raw})
-    assert value(run, key) == Value(text, number)
+    assert value_of(run, key) == Value(text, number)
 
 
 @pytest.mark.parametrize(
     ("version", "text", "number"),
     [
-        ("qemu_7_2", "none (QEMU 7.2's own)", None),
-        ("qemu_9_1", "none (QEMU 9.1's own)", None),
-        ("qemu_9_2", "5 s (QEMU 9.2's own)", 5.0),
-        ("qemu_10_1", "5 s (QEMU 10.1's own)", 5.0),
-        ("seed_v2", "5 s (seed v2's own)", 5.0),
-        ("qemu_99_0", "QEMU 99.0's own", None),
+        ("qemu_7_2", "none (default of QEMU 7.2)", None),
+        ("qemu_9_1", "none (default of QEMU 9.1)", None),
+        ("qemu_9_2", "5 s (default of QEMU 9.2)", 5.0),
+        ("qemu_10_1", "5 s (default of QEMU 10.1)", 5.0),
+        ("seed_v2", "5 s (default of seed v2)", 5.0),
+        ("qemu_99_0", "default of QEMU 99.0", None),
     ],
 )
 def test_no_interval_is_the_versions_own(
     version: str, text: str, number: float | None, tmp_path: Path
 ) -> None:
     (run,) = runs_of(tmp_path, {FALLBACK: None, "migration.version": version})
-    assert value(run, FALLBACK) == Value(text, number)
+    assert value_of(run, FALLBACK) == Value(text, number)
 
 
 def test_names_with_units_read_as_sentences() -> None:
-    assert named("workload.working_set_percent", "20") == "working set 20 % of RAM"
-    assert named("workload.page_writes_per_s", "1,000") == "1,000 page writes a second"
-    assert named("migration.version", "QEMU 9.1") == "QEMU 9.1"
-    assert named(FALLBACK, "off") == "fallback sync off"
-    assert named("link.page_cost_ns", "3") == "page cost ns 3"
+    assert describe_value("workload.working_set_percent", "20") == "working set 20 % of RAM"
+    assert describe_value("workload.page_writes_per_s", "1,000") == "1,000 page writes per second"
+    assert describe_value("migration.version", "QEMU 9.1") == "QEMU 9.1"
+    assert describe_value(FALLBACK, "off") == "fallback sync off"
+    assert describe_value("link.page_cost_ns", "3") == "page cost ns 3"
 
 
 def test_numbers_come_by_size_then_the_rest() -> None:
     values = [Value("off", None), Value("10 s", 10.0), Value("2 s", 2.0), Value("10 s", 10.0)]
-    assert [v.text for v in order(values)] == ["2 s", "10 s", "off"]
+    assert [v.text for v in sort_values(values)] == ["2 s", "10 s", "off"]
 
 
 def test_what_changes_no_result_does_not_vary(tmp_path: Path) -> None:
     quiet = {"backend.name": "numpy", "plot": True, "dry_run": True, "limit.wall": "1h"}
     runs = runs_of(tmp_path, {"seed": 1}, {"seed": 2, **quiet})
-    assert varying(runs) == ["seed"]
+    assert varying_keys(runs) == ["seed"]
 
 
 def test_a_key_that_follows_from_the_axis_is_no_series(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_key_that_follows_from_the_axis_is_no_series(tmp_path: Path) -> None:
         ),
     )
     axes = choose_axes(runs)
-    assert (axes.x, axes.numeric, axes.series) == ("vm.memory", True, [FALLBACK])
+    assert (axes.x, axes.is_numeric, axes.series) == ("vm.memory", True, [FALLBACK])
     assert choose_axes(runs, FALLBACK).series == ["vm.memory"]
     assert choose_axes(runs, "link.bandwidth").x == "vm.memory"  # it does not vary
 
@@ -129,4 +130,4 @@ def test_seeds_alone_have_no_axis(tmp_path: Path) -> None:
 def test_words_make_an_axis_where_there_are_no_numbers(tmp_path: Path) -> None:
     versions = ({"migration.version": f"qemu_{v}"} for v in ("7_2", "9_1", "9_2"))
     axes = choose_axes(runs_of(tmp_path, *versions))
-    assert (axes.x, axes.numeric) == ("migration.version", False)
+    assert (axes.x, axes.is_numeric) == ("migration.version", False)
