@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpusim.results.plots.canvas import picture
 from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
 from gpusim.results.sweeps.config_values import FALLBACK
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
@@ -147,53 +148,44 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
             for sweep, workload in WORKLOADS.items()
         }
         tracked = f"{called} tracking ({mode}), {_conditions(runs)}"
-        draw_study(
-            folder / f"study_{called}.png",
-            "What the interval of the fallback sync changes",
-            [tracked],
-            columns,
-            AGAINST_NEVER,
-            intervals,
-        )
-        draw_study(
-            folder / f"study_costs_{called}.png",
-            "What the syncs cost",
-            [tracked],
-            columns,
-            COSTS,
-            intervals,
-        )
+        with picture(folder / f"study_{called}.png") as figure:
+            title = "Effect of the fallback sync's interval"
+            draw_study(figure, title, [tracked], columns, AGAINST_NEVER, intervals)
+        with picture(folder / f"study_costs_{called}.png") as figure:
+            draw_study(figure, "Cost of the syncs", [tracked], columns, COSTS, intervals)
     patterns = dict.fromkeys(str(run.config["workload.pattern"]) for run in runs[RULES])
     rules = dict.fromkeys(rule(group) for group in ensembles(runs[RULES]))
-    draw_study(
-        folder / "study_rules.png",
-        "What other rules would have done",
-        [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
-        {
-            pattern.replace("_", " and "): lines(
-                having(runs[RULES], "workload.pattern", pattern), memory, rule
-            )
-            for pattern in patterns
-        },
-        (
-            Quantity(key=TIME.key, label="total time,\n1 = QEMU 9.2", relative_to="QEMU 9.2"),
-            LOST,
-            DOWNTIME,
-        ),
-        XAxis(label="rules of QEMU, and what would be if", places=dict.fromkeys(rules)),
-    )
+    with picture(folder / "study_rules.png") as figure:
+        draw_study(
+            figure,
+            "What other rules would have done",
+            [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
+            {
+                pattern.replace("_", " and "): lines(
+                    having(runs[RULES], "workload.pattern", pattern), memory, rule
+                )
+                for pattern in patterns
+            },
+            (
+                Quantity(key=TIME.key, label="total time,\n1 = QEMU 9.2", relative_to="QEMU 9.2"),
+                LOST,
+                DOWNTIME,
+            ),
+            XAxis(label="rules of QEMU, and what would be if", places=dict.fromkeys(rules)),
+        )
     busy = dict.fromkeys(writes(group) for group in ensembles(runs[OPERATOR]))
-    draw_study(
-        folder / "study_4tib.png",
-        "Auto-converge for a VM of 4 TiB",
-        ["a fifth of RAM is written; lazy tracking, 100 Gbit/s; a cross did not converge"],
-        {"uniform": sorted(lines(ensembles(runs[OPERATOR]), variant, writes), key=_name)},
-        (TIME, LOST, DOWNTIME),
-        XAxis(
-            label="million page writes a second, log scale",
-            places={text: float(text) for text in busy},
-        ),
-    )
+    with picture(folder / "study_4tib.png") as figure:
+        draw_study(
+            figure,
+            "Auto-converge for a VM of 4 TiB",
+            ["a fifth of RAM is written; lazy tracking, 100 Gbit/s; a cross did not converge"],
+            {"uniform": sorted(lines(ensembles(runs[OPERATOR]), variant, writes), key=_name)},
+            (TIME, LOST, DOWNTIME),
+            XAxis(
+                label="million page writes a second, log scale",
+                places={text: float(text) for text in busy},
+            ),
+        )
 
 
 def _conditions(runs: Mapping[str, Sequence[Run]]) -> str:

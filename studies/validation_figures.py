@@ -15,7 +15,7 @@ from gpusim.engine.records import Result
 from gpusim.formats.quantities import measured, simulated, throttles
 from gpusim.formats.recording import MIB, Recording
 from gpusim.results.plots import style
-from gpusim.results.plots.run import headline, panels, picture
+from gpusim.results.plots.canvas import headline, panels, picture
 from gpusim.text import format_duration
 from gpusim.validation.report import error_percent
 

@@ -10,11 +10,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gpusim.errors import ResultsError
 from gpusim.files import can_be_written
 from gpusim.results import require_matplotlib
 from gpusim.results.html.sweep_page import INDEX, Figure, SweepPage, write_index
+from gpusim.results.plots.canvas import picture
 from gpusim.results.plots.grid import draw_grid, find_grid
 from gpusim.results.plots.pareto import draw_pareto
 from gpusim.results.plots.seeds import draw_seeds
@@ -184,20 +186,21 @@ def _draw(groups: Sequence[Ensemble], axes: Axes, out: Path) -> tuple[list[Figur
             "No figures: matplotlib is missing. Type pip install '.[plot]', then try again."
         ]
     grid = find_grid(groups, axes)
-    drawings: dict[str, Callable[[Path], str]] = {}
+    drawings: dict[str, Callable[[Any], str]] = {}
     figures, notes = [], []
     if axes.x is None:
-        drawings[SWEEP_PLOT] = lambda path: draw_seeds(groups, path)
+        drawings[SWEEP_PLOT] = lambda figure: draw_seeds(figure, groups)
     elif grid is None or layout(groups, axes.series):
-        drawings[SWEEP_PLOT] = lambda path: draw_sweep(groups, axes, path)
+        drawings[SWEEP_PLOT] = lambda figure: draw_sweep(figure, groups, axes)
     else:
         notes.append(f"No {SWEEP_PLOT}: there are too many series for lines. The grid shows them.")
     if grid is not None:
-        drawings[GRID_PLOT] = lambda path: draw_grid(groups, grid, path)
-    drawings[PARETO_PLOT] = lambda path: draw_pareto(groups, axes, path)
+        drawings[GRID_PLOT] = lambda figure: draw_grid(figure, groups, grid)
+    drawings[PARETO_PLOT] = lambda figure: draw_pareto(figure, groups, axes)
     for name, draw in drawings.items():
         try:
-            caption = draw(out / name)
+            with picture(out / name) as figure:
+                caption = draw(figure)
         except ResultsError as error:
             notes.append(f"No {name}: {error}.")
         else:

@@ -25,7 +25,7 @@ from gpusim.cli import job
 from gpusim.errors import ConfigError, ResultsError
 from gpusim.files import write_text
 from gpusim.results import read_summary
-from gpusim.results.plots.compare import draw
+from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import SUMMARY
 from gpusim.results.sweeps.runs import SWEEP, natural
 
@@ -149,7 +149,7 @@ class SweepReport(Callback):
         fine = all(summary["status"] != "failed" for summary in summaries.values())
         if self.picture:
             try:
-                draw(list(summaries), folder / self.picture)
+                write_comparison(list(summaries), folder / self.picture)
                 print(folder / self.picture)
             except ResultsError as error:
                 fine = False

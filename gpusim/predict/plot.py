@@ -19,7 +19,7 @@ from gpusim.fit.evidence import Evidence, Mixture, evidence_of
 from gpusim.predict import prediction_text
 from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
-from gpusim.results.plots.run import LINE_CHARACTERS, headline, legend, picture
+from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture
 from gpusim.results.timeline import FloatArray
 from gpusim.text import SIZES, format_duration, size_unit, time_unit
 

@@ -6,7 +6,7 @@ imported only when a picture is drawn.
 
 from gpusim.errors import ResultsError
 from gpusim.results.evacuation_files import whole_evacuation, write_evacuation
-from gpusim.results.plots.run import require_matplotlib
+from gpusim.results.plots.canvas import require_matplotlib
 from gpusim.results.run_files import begin_run, read_summary, whole_run, write_failure, write_run
 
 __all__ = [

@@ -13,7 +13,14 @@ from typing import Any
 from gpusim.engine.records import Result, Summary, SyncRecord
 from gpusim.results.settings import Settings, at_the_end, setting
 from gpusim.results.turning_points import rises
-from gpusim.text import decider_name, format_duration, format_moment, format_number, rate_unit
+from gpusim.text import (
+    count_noun,
+    decider_name,
+    format_duration,
+    format_moment,
+    format_number,
+    rate_unit,
+)
 from gpusim.units import format_bytes
 
 MOST_DONE = 6  # things done to it that are told one by one
@@ -43,6 +50,25 @@ def story(result: Result, config: Settings | None = None) -> list[str]:
         *_ending(result, config),
     ]
     return [line for line in lines if line]
+
+
+def facts(summary: Summary) -> list[str]:
+    """Return the main numbers of a run as short phrases, for a picture and its description."""
+    found = [f"attempt {summary.attempt}"] if summary.attempt > 1 else []
+    if summary.downtime_ms is not None:
+        found.append(f"downtime {format_duration(summary.downtime_ms / 1e3)}")
+    if summary.paused_s:
+        found.append(f"paused for {format_duration(summary.paused_s)}")
+    if summary.max_throttle_percent:
+        duration = format_duration(summary.time_at_max_throttle_s)
+        found.append(f"throttle up to {summary.max_throttle_percent} % (for {duration})")
+        found.append(f"guest CPU lost {format_number(summary.guest_cpu_lost_percent)} %")
+    else:
+        found.append("never throttled")
+    syncs = count_noun(summary.dirty_sync_count, "sync")
+    if summary.fallback_sync_count:
+        syncs += f", {summary.fallback_sync_count} from the fallback timer"
+    return [*found, syncs]
 
 
 def _beginning(result: Result, config: Settings | None) -> str:

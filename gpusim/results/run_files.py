@@ -25,7 +25,8 @@ from gpusim.files import remove_leftovers, whole_file, write_text
 from gpusim.results import timeline as grid
 from gpusim.results.guestperf import write_guestperf
 from gpusim.results.html.run_page import Introduction, write_report
-from gpusim.results.plots.run import draw_run, require_matplotlib
+from gpusim.results.plots.canvas import picture, require_matplotlib
+from gpusim.results.plots.run import draw_run
 from gpusim.results.settings import Settings, setting
 from gpusim.results.trace import write_trace
 from gpusim.version import __version__
@@ -105,7 +106,8 @@ def write_run(
         np.savez_compressed(file, allow_pickle=False, **columns)
     if plot:
         trigger_percent = setting(config, "migration.throttle_trigger_threshold")
-        draw_run(result, folder / PLOT, trigger_percent=trigger_percent)
+        with picture(folder / PLOT) as figure:
+            draw_run(figure, result, trigger_percent=trigger_percent)
         write_trace(result, columns, folder / TRACE)
         write_guestperf(result, config, folder / GUESTPERF)
         write_report(  # links to all of the others

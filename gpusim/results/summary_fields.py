@@ -286,6 +286,12 @@ PLACES = {
 }
 
 
+def join_labels(keys: Sequence[str]) -> str:
+    """Return the labels of fields in one phrase: "Total time and guest CPU lost"."""
+    first, *others = (SUMMARY_FIELDS[key].label for key in keys)
+    return join_words([first, *(label[:1].lower() + label[1:] for label in others)])
+
+
 def places(key: str) -> list[str]:
     """Return the files that show a field."""
     return [place for place, keys in PLACES.items() if key in keys]

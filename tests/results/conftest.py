@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from gpusim import Config, EvacuatedGuest, Evacuation, EvacuationSummary, LinkConfig
 from gpusim.engine.records import Event, Result, Summary, SyncRecord, TimelineSample
 
 PAGE = 4096
 MakeResult = Callable[..., Result]
+MakeEvacuation = Callable[..., Evacuation]
 
 
 @dataclass
@@ -194,3 +196,65 @@ def result(make_result: MakeResult) -> Result:
     assert made.summary.verdict == "converged"
     assert made.summary.fallback_sync_count
     return made
+
+
+@pytest.fixture
+def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
+    """A function that lets guests follow each other without the engine; they share nothing."""
+
+    def make(names: list[str], *, left: tuple[str, ...] = (), **summary: Any) -> Evacuation:
+        guests, now_s = [], 0.0
+        for name in names:
+            stalled = {"write_rate": 1e9, "max_syncs": 8} if name in left else {}
+            result = make_result(**{"link_rate": 1e8, "write_rate": 1.5e8, **stalled})
+            end_s = now_s + result.summary.total_time_s
+            link = LinkConfig(bandwidth=1e8, changes=[[1.5, 5e7]])
+            guests.append(
+                EvacuatedGuest(
+                    name=name,
+                    config=Config(link=link),
+                    vcpus=32,
+                    start_s=now_s,
+                    end_s=end_s,
+                    result=result,
+                )
+            )
+            now_s = end_s
+        keys: dict[str, Any] = {
+            "status": "ok",
+            "verdict": "not_converged" if left else "converged",
+            "reason": "what the engine says",
+            "total_time_s": now_s,
+            "downtime_ms": 120.5,
+            "dirty_sync_count": 10,
+            "fallback_sync_count": 1,
+            "max_throttle_percent": 50,
+            "longest_vcpu_stall_ms": 10.0,
+            "transferred_bytes": 10**9,
+            "link_used_percent": 99.0,
+            "guest_cpu_lost_s": 12.0,
+            "guest_cpu_lost_percent": 1.5,
+            "write_faults": 1000,
+            "guest_fault_s": 0.5,
+            "vm_bytes": 2**30 * len(names),
+            "guests": len(names),
+            "left_behind": list(left),
+            "at_a_time": 1,
+            "order": "as_listed",
+            "qemu_version": "qemu_9_2",
+            "tracking": "kvm_manual",
+            "backend": "numpy",
+            "backend_reason": "asked for by name",
+            "seed": 1,
+            "simulated_runs": len(names),
+            "wall_time_s": 0.5,
+            "bitmap_bytes": 1,
+            "gpusim_version": "0.0.0",
+        }
+        return Evacuation(
+            summary=EvacuationSummary(**{**keys, **summary}),
+            guests=guests,
+            link_bandwidth=[(0.0, 1e8)],
+        )
+
+    return make

@@ -12,7 +12,7 @@ from gpusim.results.sweeps.runs import Run, find_runs
 from studies.fallback_interval import AGAINST_NEVER, SWEEPS, interval, lines, main, memory, tables
 from studies.tables import with_tables
 from tests.cli.command import REPOSITORY
-from tests.results.plots.test_pictures import assert_is_picture
+from tests.results.plots.drawn import figure_of, png_size
 from tests.results.sweep_folders import write
 
 DOCUMENT = REPOSITORY / "docs/study.md"
@@ -50,8 +50,9 @@ def test_a_figure(runs: dict[str, list[Run]], tmp_path: Path) -> None:
     axis = XAxis(label="s", places={"1": 1.0, "5": 5.0, NEVER: None})
     columns = {"paced": lines(groups, memory, interval)}
     missing = Quantity(key="no_such_key", label="missing")
-    draw_study(tmp_path / "study.png", "Title", ["fact"], columns, (*AGAINST_NEVER, missing), axis)
-    assert_is_picture(tmp_path / "study.png")
+    quantities = (*AGAINST_NEVER, missing)
+    with figure_of(draw_study, "Title", ["fact"], columns, quantities, axis) as figure:
+        assert [panel.get_ylabel() for panel in figure.axes] == [q.label for q in AGAINST_NEVER]
 
 
 def test_figures_are_those_of_the_document() -> None:
@@ -107,5 +108,5 @@ def test_a_small_study_from_beginning_to_end(tmp_path: Path) -> None:
     pictures = list((tmp_path / "figures").iterdir())
     assert {path.name for path in pictures} == FIGURES
     for path in pictures:
-        assert_is_picture(path)
+        assert png_size(path) == (1200, 900)
     assert "| 2 GiB | paced | eager |" in document.read_text()

@@ -11,7 +11,7 @@ from gpusim.formats.recording import load_recording
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
 from studies.validation_figures import Point, draw_errors, draw_replay, period_counts
-from tests.results.plots.test_pictures import assert_is_picture
+from tests.results.plots.drawn import png_size
 
 
 def test_errors_are_drawn_the_farthest_too(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_errors_are_drawn_the_farthest_too(tmp_path: Path) -> None:
     ]
     assert points[0].error_percent == pytest.approx(1.0)
     draw_errors(tmp_path / "errors.png", points)
-    assert_is_picture(tmp_path / "errors.png")
+    assert png_size(tmp_path / "errors.png") == (1200, 900)
 
 
 def test_a_replay_is_drawn_over_its_recording(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_replay_is_drawn_over_its_recording(tmp_path: Path) -> None:
     recording = load_recording(SHIPPED / "converges.qemu10.a.json.xz")
     result = simulate(replay_config(recording))
     draw_replay(tmp_path / "replay.png", recording, result)
-    assert_is_picture(tmp_path / "replay.png")
+    assert png_size(tmp_path / "replay.png") == (1200, 900)
     counts = [
         int(event.arguments.split()[-1])
         for event in recording.events

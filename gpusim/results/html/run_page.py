@@ -15,8 +15,7 @@ from gpusim.config.plugins import KINDS
 from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.files import write_text
 from gpusim.results.html.render import render
-from gpusim.results.narrative import story
-from gpusim.results.plots.run import facts
+from gpusim.results.narrative import facts, story
 from gpusim.results.settings import Settings, at_the_end
 from gpusim.results.verdicts import describe_outcome
 from gpusim.text import capitalized, decider_name, format_duration, format_number

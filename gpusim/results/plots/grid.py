@@ -1,20 +1,16 @@
-"""The heat map of two swept numbers: total time in each cell, or why there is none.
-
-Owns that picture alone. A cell whose runs did not converge is hatched and says so in words.
-"""
+"""The heat map of two swept numbers: each cell shows a total time, or why there is none."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpusim.errors import ResultsError
 from gpusim.results.plots import style
-from gpusim.results.plots.run import LOG_RATIO, headline, picture
-from gpusim.results.plots.sweep import even_ticks
+from gpusim.results.plots.canvas import LOG_RATIO, SEPARATOR, even_ticks, headline
+from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.sweeps.axes import Axes
 from gpusim.results.sweeps.config_values import Value, axis_label, describe_value, sort_values
 from gpusim.results.sweeps.ensembles import Ensemble
@@ -23,17 +19,18 @@ from gpusim.text import format_duration, format_number, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
+    from matplotlib.figure import Figure
 
-FEWEST = 3  # values along each side: less of them is better drawn as lines
-FILLED = 0.6  # of the cells: values that were sampled make no grid
+FEWEST = 3  # values along each side: with fewer, lines show more
+FILLED = 0.6  # of the cells: random samples make no grid
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # how many panels stand side by side
-MAX_WRITTEN = 12  # columns of all panels: more, and a cell is too narrow for words
+MAX_WRITTEN = 12  # columns of all panels: with more, a cell is too narrow for text
 NO_TIME = "#e4e6e9"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Two keys that were swept over a grid, and panels for the others."""
+    """Two keys that were swept over a grid, and panels for the other keys."""
 
     x: str
     y: str
@@ -42,7 +39,7 @@ class Grid:
 
 
 def find_grid(groups: Sequence[Ensemble], axes: Axes) -> Grid | None:
-    """The grid of the axis and the numeric series with most values; None where there is none."""
+    """Return the grid of the axis and the numeric series with most values; None: no grid."""
     if axes.x is None or not axes.is_numeric:
         return None
     values = {key: sort_values(g.value(key) for g in groups) for key in (axes.x, *axes.series)}
@@ -59,82 +56,78 @@ def find_grid(groups: Sequence[Ensemble], axes: Axes) -> Grid | None:
     return Grid(x=axes.x, y=y, panel_keys=rest, panels=panels)
 
 
-def draw_grid(groups: Sequence[Ensemble], grid: Grid, path: Path) -> str:
-    """Draw the median total time of each cell into `path`, a PNG of 1200 x 900 pixels.
+def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
+    """Draw the median total time of each cell.
 
     Returns:
-        What it shows, in words.
+        A sentence about what the picture shows, without a full stop.
 
     Raises:
-        ResultsError: matplotlib is not installed, or no run converged.
-        OSError: the file cannot be written.
+        ResultsError: no run converged.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm, Normalize
+
     times_s = [time_s for g in groups if (time_s := g.median("total_time_s")) is not None]
     if not times_s:
-        raise ResultsError("no run converged, so that a grid of total times would be empty")
+        raise ResultsError("no run converged, so a grid of total times would be empty")
     columns = _COLUMNS[len(grid.panels)]
-    rows = -(-len(grid.panels) // columns)
-    with picture(path) as figure:
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import LogNorm, Normalize
-
-        low, high = min(times_s), max(times_s)
-        logarithmic = high > LOG_RATIO * low > 0
-        norm = LogNorm(low, high) if logarithmic else Normalize(low if low < high else 0.0, high)
-        colours = ScalarMappable(norm, "cividis_r")
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        xs, ys = (sort_values(g.value(key) for g in groups) for key in (grid.x, grid.y))
-        for index, panel in enumerate(panels.flat):
-            if index >= len(grid.panels):
-                panel.set_axis_off()
-                continue
-            title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
-            chosen = {
-                (g.value(grid.x), g.value(grid.y)): g
-                for g in groups
-                if tuple(g.value(key).text for key in grid.panel_keys) == grid.panels[index]
-            }
-            written = len(xs) * columns <= MAX_WRITTEN
-            unit_s = None if logarithmic else time_unit(high)[1]
-            _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
-            _dress(panel, xs, ys, room=12 // columns)
-            panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
-            if index + columns >= len(grid.panels):
-                panel.set_xlabel(axis_label(grid.x))
-                panel.tick_params(labelbottom=True)
-            if index % columns == 0:
-                panel.set_ylabel(axis_label(grid.y))
-        titled = 0.03 if grid.panel_keys else 0.0
-        figure.subplots_adjust(
-            left=0.1, right=0.87, top=0.87 - titled, bottom=0.085, hspace=0.18, wspace=0.06
-        )
-        bar = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.085, 0.02, 0.785 - titled)))
-        unit, ticks = even_ticks(low, high)
-        if logarithmic:
-            unit, ticks = "", {tick: format_duration(tick) for tick in style.time_ticks(low, high)}
-        bar.set_ticks(list(ticks), labels=list(ticks.values()))
-        bar.ax.minorticks_off()
-        bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
-        bar.outline.set_visible(False)
-        headline(
-            figure,
-            f"Total time over {axis_label(grid.x)} and {axis_label(grid.y)}",
-            [_fact(groups)],
-        )
-    return (
-        f"Total time over {axis_label(grid.x)} and {axis_label(grid.y)}; hatched where the migration did not "
-        "converge"
+    low, high = min(times_s), max(times_s)
+    logarithmic = high > LOG_RATIO * low > 0
+    norm = LogNorm(low, high) if logarithmic else Normalize(low if low < high else 0.0, high)
+    colours = ScalarMappable(norm, "cividis_r")
+    panels = figure.subplots(
+        -(-len(grid.panels) // columns), columns, squeeze=False, sharex=True, sharey=True
     )
+    xs, ys = (sort_values(g.value(key) for g in groups) for key in (grid.x, grid.y))
+    for index, panel in enumerate(panels.flat):
+        if index >= len(grid.panels):
+            panel.set_axis_off()
+            continue
+        chosen = {
+            (g.value(grid.x), g.value(grid.y)): g
+            for g in groups
+            if tuple(g.value(key).text for key in grid.panel_keys) == grid.panels[index]
+        }
+        written = len(xs) * columns <= MAX_WRITTEN
+        unit_s = None if logarithmic else time_unit(high)[1]
+        _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
+        _dress(panel, xs, ys, room=12 // columns)
+        title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
+        panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
+        if index + columns >= len(grid.panels):
+            panel.set_xlabel(axis_label(grid.x))
+            panel.tick_params(labelbottom=True)
+        if index % columns == 0:
+            panel.set_ylabel(axis_label(grid.y))
+    titled = 0.03 if grid.panel_keys else 0.0
+    figure.subplots_adjust(
+        left=0.1, right=0.87, top=0.87 - titled, bottom=0.085, hspace=0.18, wspace=0.06
+    )
+    bar = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.085, 0.02, 0.785 - titled)))
+    unit, ticks = even_ticks(low, high)
+    if logarithmic:
+        unit, ticks = "", {tick: format_duration(tick) for tick in style.time_ticks(low, high)}
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    bar.ax.minorticks_off()
+    bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
+    bar.outline.set_visible(False)
+    title = f"{RUN_FIELDS['total_time_s'].label} over {axis_label(grid.x)} and {axis_label(grid.y)}"
+    headline(figure, title, [_facts(groups)])
+    return f"{title}, with a hatch for runs that did not converge"
 
 
-def _fact(groups: Sequence[Ensemble]) -> str:
+def _facts(groups: Sequence[Ensemble]) -> str:
     ends = {run.outcome for group in groups for run in group.runs if not run.converged}
-    seeds = max(len(group.runs) for group in groups)
-    facts = ["median over the seeds that converged, and how many did"] if seeds > 1 else []
+    facts = []
+    if max(len(group.runs) for group in groups) > 1:
+        facts.append("median of the seeds that converged")
     if ends:
         legend = [f"{o.label} ({o.short})" for code, o in OUTCOMES.items() if code in ends]
         facts.append(f"hatched: {', '.join(legend)}")
-    return "  \u00b7  ".join(facts) or "every run converged"
+    else:
+        facts.append("every run converged")
+    return SEPARATOR.join(facts)
 
 
 def _draw_cells(
@@ -168,7 +161,7 @@ def _draw_cells(
         ends = sorted({run.outcome for run in group.runs if not run.converged})
         if median_s is None:
             text = "/".join(OUTCOMES[end].short for end in ends)
-        else:  # in the unit of the bar, if that has one
+        else:  # In the unit of the colour bar, if it has one.
             text = format_number(median_s / unit_s) if unit_s else format_duration(median_s)
         if median_s is not None and some_stopped:
             text += f"\n{group.share}"
@@ -177,7 +170,7 @@ def _draw_cells(
 
 
 def _dress(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, room: int) -> None:
-    """Ticks at the values, of which there may be too many for the room."""
+    """Set ticks at the values, or at some of them if there is little room."""
     panel.set_xlim(-0.5, len(xs) - 0.5)
     panel.set_ylim(-0.5, len(ys) - 0.5)
     for axis, values, most in ((panel.xaxis, xs, room), (panel.yaxis, ys, 2 * room)):

@@ -1,8 +1,7 @@
-"""Total time against guest loss: what is bought with what, and which choices no other beats in both.
+"""The trade-off of total time and guest CPU time lost, and the runs that no other run beats in both.
 
-Owns the front and its picture. Only runs of one VM, workload and tracking compete with each other:
-a smaller VM is no choice of the operator's. The loss is vCPU time, since a share of a longer
-migration would be cheaper to have than the same share of a short one.
+Only runs of one VM, workload and tracking compete, because an operator does not choose these. The
+loss is vCPU time, since the same share of a longer migration is a larger loss.
 """
 
 from __future__ import annotations
@@ -10,39 +9,43 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpusim.errors import ResultsError
 from gpusim.results.plots import style
-from gpusim.results.plots.run import LOG_RATIO, headline, picture
-from gpusim.results.plots.sweep import MARKS, dress_time
+from gpusim.results.plots.canvas import (
+    LOG_RATIO,
+    SEPARATOR,
+    Place,
+    figure_legend,
+    headline,
+    place_label,
+    set_time_axis,
+)
+from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.axes import Axes
 from gpusim.results.sweeps.config_values import axis_label, describe_value, sort_values
 from gpusim.results.sweeps.ensembles import Ensemble, series_of
-from gpusim.text import format_duration
+from gpusim.text import format_duration, join_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
     from matplotlib.figure import Figure
 
-GIVEN = (
-    "vm.",
-    "workload.",
-    "tracking.",
-    "evacuation.guests",
-)  # what an operator finds, not what he sets
+GIVEN = ("vm.", "workload.", "tracking.", "evacuation.guests")  # An operator cannot set these.
+KEYS = ("total_time_s", "guest_cpu_lost_s")
 MAX_SCENARIOS = 12
 MAX_LABELS = 24
 LABEL_CHARACTERS = 46
 MARK = 5.0  # pixels from a mark's centre to its edge
+_PLACES = (((9, 7), "left"), ((-9, -14), "right"), ((9, -14), "left"), ((-9, 7), "right"))
 Point = tuple[float, float]  # total_time_s, guest_cpu_lost_s
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other beats in both coordinates, from left to right.
+    """Return the indices of the points that no other beats in both coordinates, from left to right.
 
-    A point is beaten by one that is no larger in either and smaller in one.
+    A point beats another if it is no larger in either coordinate and smaller in one.
     """
     best: list[int] = []
     lowest = float("inf")
@@ -54,15 +57,14 @@ def front(points: Sequence[Point]) -> list[int]:
     return best
 
 
-def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
-    """Draw the fronts of all scenarios into `path`, a PNG of 1200 x 900 pixels.
+def draw_pareto(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
+    """Draw the fronts of all scenarios.
 
     Returns:
-        What it shows, in words.
+        A sentence about what the picture shows, without a full stop.
 
     Raises:
-        ResultsError: there is no choice to draw, and why; or matplotlib is missing.
-        OSError: the file cannot be written.
+        ResultsError: there is no choice to draw, and why.
     """
     keys = [key for key in (axes.x, *axes.series) if key]
     given = [key for key in keys if key.startswith(GIVEN)]
@@ -71,7 +73,7 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         scenario: [] for scenario in series_of(groups, given)
     }
     for group in groups:
-        time_s, lost_s = group.median("total_time_s"), group.median("guest_cpu_lost_s")
+        time_s, lost_s = group.median(KEYS[0]), group.median(KEYS[1])
         if time_s is not None and lost_s is not None:
             scenario = tuple(group.value(key).text for key in given)
             scenarios[scenario].append((group, (time_s, lost_s)))
@@ -80,35 +82,28 @@ def draw_pareto(groups: Sequence[Ensemble], axes: Axes, path: Path) -> str:
         raise ResultsError("no two converged runs of one VM and workload differ in their settings")
     if len(scenarios) > MAX_SCENARIOS:
         raise ResultsError(f"{len(scenarios)} VMs and workloads are too many for one picture")
-    with picture(path) as figure:
-        panel = figure.add_subplot()
-        everything = [point for members in scenarios.values() for _, point in members]
-        for index, (scenario, members) in enumerate(scenarios.items()):
-            name = ", ".join(map(describe_value, given, scenario)) or "no other is better in both"
-            _draw_scenario(panel, members, index, len(scenarios), name)
-        panel.grid(axis="both")
-        dress_time(panel.xaxis, [t for t, _ in everything], name="Total time", from_zero=False)
-        dress_loss(panel, [lost_s for _, lost_s in everything])
-        if any(
-            len(members) > len(front([p for _, p in members])) for members in scenarios.values()
-        ):
-            panel.plot(
-                [], [], "o", ms=5, alpha=0.35, color=style.QUIET, label="another is better in both"
-            )
-        handles, labels = panel.get_legend_handles_labels()
-        columns = max(1, min(len(labels), 110 // (8 + max(map(len, labels)))))
-        figure.legend(
-            handles, labels, loc="upper left", bbox_to_anchor=(0.012, 0.903), ncols=columns
-        )
-        rows = -(-len(labels) // columns)
-        figure.subplots_adjust(left=0.085, right=0.955, top=0.87 - 0.026 * rows, bottom=0.085)
-        names = " and ".join(map(axis_label, chosen)) if len(chosen) < 3 else "the settings"
-        facts = "lower left is better"
-        if any(len(group.runs) > 1 for group in groups):
-            facts += "  \u00b7  each point a median over the seeds that converged"
-        headline(figure, f"Total time against guest loss, by {names}", [facts])
-        _draw_labels(figure, panel, list(scenarios.values()), chosen)
-    return "Total time against the vCPU time the guest loses; in full colour what no other beats in both"
+    panel = figure.add_subplot()
+    for index, (scenario, members) in enumerate(scenarios.items()):
+        name = ", ".join(map(describe_value, given, scenario)) or "no other run is better in both"
+        _draw_scenario(panel, members, index, len(scenarios), name)
+    points = [point for members in scenarios.values() for _, point in members]
+    panel.grid(visible=True, axis="both")
+    times_s, losses_s = zip(*points, strict=True)
+    set_time_axis(panel.xaxis, times_s, name=RUN_FIELDS[KEYS[0]].label, from_zero=False)
+    _dress_loss(panel, losses_s, RUN_FIELDS[KEYS[1]].label)
+    handles = panel.get_legend_handles_labels()[0]
+    if any(len(members) > len(front([p for _, p in members])) for members in scenarios.values()):
+        look: dict[str, Any] = {"ms": 5, "alpha": 0.35, "color": style.QUIET}
+        handles += panel.plot([], [], "o", label="another run is better in both", **look)
+    top = figure_legend(figure, handles, 1, width=110)
+    figure.subplots_adjust(left=0.085, right=0.955, top=top, bottom=0.085)
+    names = join_words([axis_label(key) for key in chosen]) if len(chosen) < 3 else "the settings"
+    facts = ["lower left is better"]
+    if any(len(group.runs) > 1 for group in groups):
+        facts.append("each point is a median over the seeds that converged")
+    headline(figure, f"{join_labels(KEYS)}, by {names}", [SEPARATOR.join(facts)])
+    _draw_labels(figure, panel, list(scenarios.values()), chosen)
+    return f"{join_labels(KEYS)}, in full colour if no other run is better in both"
 
 
 def _colour(index: int, count: int) -> Any:
@@ -124,7 +119,7 @@ def _draw_scenario(
 ) -> None:
     points = [point for _, point in members]
     best = front(points)
-    colour, mark = _colour(index, count), MARKS[index % len(MARKS)]
+    colour, mark = _colour(index, count), style.MARKS[index % len(style.MARKS)]
     rest = [point for i, point in enumerate(points) if i not in best]
     panel.plot(*_columns(rest), mark, ms=5, color=colour, alpha=0.35)
     panel.plot(
@@ -143,16 +138,15 @@ def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def dress_loss(panel: Panel, lost_s: Sequence[float]) -> None:
-    """The axis of vCPU time: linear, logarithmic where it spans decades, both where some is zero."""
+def _dress_loss(panel: Panel, lost_s: Sequence[float], name: str) -> None:
+    """Set the axis of vCPU time: linear, or logarithmic with a zero if the times span decades."""
     positive = [loss for loss in lost_s if loss > 0]
-    name = "Guest CPU lost, vCPU time"
     if not positive or max(positive) <= LOG_RATIO * min(positive):
-        dress_time(panel.yaxis, lost_s, name=name, from_zero=False)
+        set_time_axis(panel.yaxis, lost_s, name=name, from_zero=False)
         return
     low, high = min(positive), max(positive)
     if len(positive) == len(lost_s):
-        dress_time(panel.yaxis, lost_s, name=name)
+        set_time_axis(panel.yaxis, lost_s, name=name)
         return
     panel.set_yscale("symlog", linthresh=low)
     panel.set_ylim(-0.15 * low, 1.5 * high)
@@ -168,80 +162,35 @@ def _draw_labels(
     scenarios: list[list[tuple[Ensemble, Point]]],
     chosen: Sequence[str],
 ) -> None:
-    """Name the points, those of the fronts first, each where its words hide neither a point nor other words."""
+    """Label the points of the fronts first, then the others if one key is enough to name them."""
     figure.canvas.draw()
-    taken = [tuple(panel.transData.transform(p)) for members in scenarios for _, p in members]
-    boxes: list[Any] = []
-    for all_named in (False, True):  # what is on a front comes first
+    marks = [tuple(panel.transData.transform(p)) for members in scenarios for _, p in members]
+    taken: list[Any] = []
+    for on_front in (True, False) if len(chosen) == 1 else (True,):
         for members in scenarios:
             best = front([point for _, point in members])
-            alike: dict[tuple[int, ...], list[tuple[Ensemble, Point]]] = {}  # for the eye
+            alike: dict[tuple[int, ...], list[tuple[Ensemble, Point]]] = {}
             for index, (group, point) in enumerate(members):
-                if (index in best) != all_named:
+                if (index in best) == on_front:
                     pixels = tuple(round(at / MARK) for at in panel.transData.transform(point))
                     alike.setdefault(pixels, []).append((group, point))
             for same in alike.values():
-                if len(boxes) < MAX_LABELS and (len(chosen) == 1 or not all_named):
-                    words = _words([group for group, _ in same], chosen)
-                    _place(figure, panel, words, same[0][1], taken, boxes)
+                if len(taken) < MAX_LABELS:
+                    (x, y), text = same[0][1], _label([group for group, _ in same], chosen)
+                    here = min(marks, key=lambda t: math.dist(t, panel.transData.transform((x, y))))
+                    places = [Place(x=x, y=y, offset=by, side=side) for by, side in _PLACES]
+                    others = [mark for mark in marks if mark != here]
+                    place_label(panel, text, places, taken=taken, marks=others, leader=True)
 
 
-def _words(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
-    """The choices in a few short lines: "5 s or off", "initial throttle 20 or 40 %"."""
-    texts = [[v.text for v in sort_values(group.value(key) for group in groups)] for key in chosen]
-    said = [" or ".join(some if len(some) < 4 else [*some[:2], "..."]) for some in texts]
+def _label(groups: Sequence[Ensemble], chosen: Sequence[str]) -> str:
+    """Return the choices in a few short lines: "5 s or off", "initial throttle 20 or 40 %"."""
+    values = [[v.text for v in sort_values(group.value(key) for group in groups)] for key in chosen]
+    texts = [" or ".join(some if len(some) < 4 else [*some[:2], "..."]) for some in values]
     if len(chosen) == 1:
-        return said[0]
+        return texts[0]
     parts = (
         describe_value(key, text).replace(" ", "\u00a0")
-        for key, text in zip(chosen, said, strict=True)
+        for key, text in zip(chosen, texts, strict=True)
     )
     return textwrap.fill(", ".join(parts), LABEL_CHARACTERS, break_long_words=False)
-
-
-def _rounded(point: Point) -> Point:
-    """Points that no eye tells apart are one."""
-    time_s, lost_s = (float(f"{number:.3g}") for number in point)
-    return time_s, lost_s
-
-
-_PLACES = (((9, 7), "left"), ((-9, -14), "right"), ((9, -14), "left"), ((-9, 7), "right"))
-
-
-def _place(
-    figure: Figure, panel: Panel, text: str, point: Point, taken: list[Any], boxes: list[Any]
-) -> None:
-    from matplotlib.text import Text
-
-    here = tuple(min(taken, key=lambda t: math.dist(t, panel.transData.transform(point))))
-    for offset, side in _PLACES:
-        words = panel.annotate(
-            text,
-            point,
-            xytext=offset,
-            textcoords="offset points",
-            ha=side,
-            fontsize=9.5,
-            color=style.INK,
-            zorder=5,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style.GREY,
-                "lw": 0.7,
-                "shrinkA": 1,
-                "shrinkB": 5,
-            },
-        )
-        words.get_window_extent()  # which puts it in its place
-        box = Text.get_window_extent(words)  # of the words, without the line to their point
-        inside = panel.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1)
-        free = not any(box.overlaps(other) for other in boxes)
-        clear = not any(
-            box.x0 - MARK < x < box.x1 + MARK and box.y0 - MARK < y < box.y1 + MARK
-            for x, y in taken
-            if (x, y) != here
-        )
-        if inside and free and clear:
-            boxes.append(box)
-            return
-        words.remove()

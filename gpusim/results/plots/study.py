@@ -1,24 +1,23 @@
-"""Small multiples for docs/study.md: a column a workload, a row a quantity, a line a VM.
+"""The figures of the study in the docs: a column for each workload, a row for each quantity.
 
-Owns how they look; which runs a line joins is study.py's. Lines join medians of seeds, bands are their 5 to
-95 %; a place off the axis, such as "never", has marks and no line.
+A line joins medians of seeds, and a band is their 5 to 95 %. A value off the axis, such as "never",
+has marks and no line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpusim.results.plots import style
-from gpusim.results.plots.run import headline, picture
+from gpusim.results.plots.canvas import figure_legend, headline
 from gpusim.results.sweeps.ensembles import Ensemble
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
+    from matplotlib.figure import Figure
 
-MARKS = ("o", "s", "^", "D", "v", "P")
 NEVER = "never"
 
 
@@ -27,10 +26,10 @@ class Quantity:
     """A row of panels.
 
     Attributes:
-        key: of summary.json; where no run has it there is no row.
-        scale: what a run's number is divided by.
-        relative_to: a text of the x axis, by whose median a line is divided instead.
-        logarithmic: the axis is.
+        key: of summary.json. If no run has the key then there is no row.
+        scale: the divisor of each number.
+        relative_to: a text of the x axis. The line's median there is the divisor instead.
+        logarithmic: whether the axis is logarithmic.
     """
 
     key: str
@@ -45,7 +44,7 @@ class Line:
     """One line of a panel.
 
     Attributes:
-        points: a text of the x axis -> the runs there, alike in all but the seed.
+        points: text of the x axis -> runs there, which differ only in the seed.
     """
 
     name: str
@@ -54,10 +53,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class XAxis:
-    """Where texts stand: on a logarithmic axis, or beside each other if none is a number.
+    """The x axis: logarithmic, or with equal distances if no text is a number.
 
     Attributes:
-        places: text -> place, rising; None: it is no number, and stands at the right end.
+        places: text -> place, rising. None: the text is no number and is at the right end.
     """
 
     label: str
@@ -65,11 +64,11 @@ class XAxis:
 
     @property
     def numbers(self) -> list[float]:
-        """The places of those that are numbers."""
+        """Return the places of the texts that are numbers."""
         return [place for place in self.places.values() if place is not None]
 
     def at(self, text: str) -> float:
-        """Its place."""
+        """Return the place of a text."""
         place = self.places[text]
         if place is not None:
             return place
@@ -81,45 +80,34 @@ class XAxis:
 
 
 def draw_study(
-    path: Path,
+    figure: Figure,
     title: str,
     facts: list[str],
     columns: Mapping[str, Sequence[Line]],
     quantities: Sequence[Quantity],
     x: XAxis,
 ) -> None:
-    """Draw the panels into `path`, a PNG of 1200 x 900 pixels.
-
-    Raises:
-        ResultsError: matplotlib is missing.
-        OSError: the file cannot be written.
-    """
+    """Draw a column of panels for each of `columns` and a row for each quantity that runs have."""
     shown = [quantity for quantity in quantities if _anyone_has(quantity.key, columns)]
-    with picture(path) as figure:
-        panels = figure.subplots(len(shown), len(columns), sharex=True, sharey="row", squeeze=False)
-        for column, (name, lines) in enumerate(columns.items()):
-            for row, quantity in enumerate(shown):
-                panel = panels[row, column]
-                for index, line in enumerate(lines):
-                    _draw_line(panel, line, index, quantity, x)
-            panels[0, column].set_title(name, fontsize=11)
-            _dress(panels[-1, column], x)
-        for quantity, panel in zip(shown, panels[:, 0], strict=True):
-            panel.set_ylabel(quantity.label, fontsize=10)
-            if quantity.logarithmic:
-                panel.set_yscale("log")
-            else:
-                panel.set_ylim(0, panel.get_ylim()[1])  # of all columns, now that all is drawn
-        figure.supxlabel(x.label, y=0.015, fontsize=11, color=style.QUIET)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        below = 0.930 - style.ROW * len(facts)
-        figure.legend(
-            handles, labels, loc="upper left", bbox_to_anchor=(0.012, below), ncols=len(labels)
-        )
-        figure.subplots_adjust(
-            left=0.08, right=0.985, top=below - 0.075, bottom=0.085, hspace=0.12, wspace=0.08
-        )
-        headline(figure, title, facts)
+    panels = figure.subplots(len(shown), len(columns), sharex=True, sharey="row", squeeze=False)
+    for column, (name, lines) in enumerate(columns.items()):
+        for row, quantity in enumerate(shown):
+            for index, line in enumerate(lines):
+                _draw_line(panels[row, column], line, index, quantity, x)
+        panels[0, column].set_title(name, fontsize=11)
+        _dress(panels[-1, column], x)
+    for quantity, panel in zip(shown, panels[:, 0], strict=True):
+        panel.set_ylabel(quantity.label, fontsize=10)
+        if quantity.logarithmic:
+            panel.set_yscale("log")
+        else:
+            panel.set_ylim(0, panel.get_ylim()[1])  # All columns are drawn now.
+    figure.supxlabel(x.label, y=0.015, fontsize=11, color=style.QUIET)
+    below = figure_legend(figure, panels[0, 0].get_legend_handles_labels()[0], len(facts))
+    figure.subplots_adjust(
+        left=0.08, right=0.985, top=below - 0.019, bottom=0.085, hspace=0.12, wspace=0.08
+    )
+    headline(figure, title, facts)
 
 
 def _anyone_has(key: str, columns: Mapping[str, Sequence[Line]]) -> bool:
@@ -133,7 +121,7 @@ def _anyone_has(key: str, columns: Mapping[str, Sequence[Line]]) -> bool:
 
 
 def _draw_line(panel: Panel, line: Line, index: int, quantity: Quantity, x: XAxis) -> None:
-    colour, mark = style.RUN_COLOURS[index], MARKS[index]
+    colour, mark = style.RUN_COLOURS[index], style.MARKS[index]
     scale = quantity.scale
     if quantity.relative_to is not None:
         baseline = line.points.get(quantity.relative_to)
@@ -168,6 +156,6 @@ def _dress(panel: Panel, x: XAxis) -> None:
         panel.set_xscale("log")
     else:
         panel.set_xlim(-0.6, len(texts) - 0.4)
-        texts = [text.replace(" ", "\n") for text in texts]  # or neighbours would meet
+        texts = [text.replace(" ", "\n") for text in texts]  # Neighbours would overlap on one line.
     panel.set_xticks([x.at(text) for text in x.places], texts, fontsize=9)
     panel.set_xticks([], minor=True)

@@ -1,7 +1,7 @@
-"""How the pictures look: colours, fonts and the ticks of their axes.
+"""Colours, marks, fonts and time ticks of the pictures. This module does not need matplotlib.
 
-Owns no data and needs no matplotlib. The colours are Okabe and Ito's, told apart by colour-blind
-readers and in grey; whatever they distinguish is also told by a line style, a mark or a word.
+The colours are Okabe and Ito's, which colour-blind readers can distinguish. A line style, a mark or
+a word always repeats what a colour says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ ORANGE = "#d55e00"
 GREEN = "#009e73"
 GREY = "#9aa0a6"
 RUN_COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#56b4e9", "#e69f00")
+MARKS = ("o", "s", "^", "D", "v", "P")
 RUN_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 
 RC: dict[Any, Any] = {
@@ -44,7 +45,7 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
-    "agg.path.chunksize": 20_000,  # a long path overflows the rasteriser's cells
+    "agg.path.chunksize": 20_000,  # A long path overflows the rasteriser's cells.
 }
 
 _TIME_TICKS_S = (
@@ -58,7 +59,7 @@ ROW = 0.0245  # a line of text below it
 
 
 def time_ticks(low_s: float, high_s: float, most: int = 8) -> list[float]:
-    """Round times between two, for a logarithmic axis: 1 s, 10 s, 1 min, 10 min, 1 h."""
+    """Return round times between two, for a logarithmic axis: 1 s, 10 s, 1 min, 10 min, 1 h."""
     inside = [tick for tick in _TIME_TICKS_S if low_s <= tick <= high_s]
     step = -(-len(inside) // most) or 1
     return inside[::step]

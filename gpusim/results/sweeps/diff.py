@@ -16,7 +16,7 @@ from typing import Any
 
 from gpusim.errors import ResultsError
 from gpusim.files import write_text
-from gpusim.results.plots import compare
+from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import CONFIG, SUMMARY
 from gpusim.results.summary_fields import MACHINE_KEYS, NUMBER_KEYS
 from gpusim.results.sweeps.axes import is_input, varying_keys
@@ -139,7 +139,7 @@ def _compare_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
     same = sum(one.summary.get(key) == other.summary.get(key) for key in NUMBER_KEYS)
     lines += ["", f"{same} of {len(NUMBER_KEYS)} numbers are the same", str(out / CSV)]
     try:
-        compare.draw([a.resolve(), b.resolve()], out / PICTURE)
+        write_comparison([a.resolve(), b.resolve()], out / PICTURE)
         lines.append(str(out / PICTURE))
     except ResultsError as error:
         lines.append(f"no picture: {error}")

@@ -1,0 +1,255 @@
+"""What all pictures share: the figure and its file, headline, legends, labels and time axes.
+
+A picture is drawn in two steps. `picture` opens an empty figure and saves it, and a function such
+as `draw_run` draws into the figure, so that a test can inspect what was drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpusim.errors import require
+from gpusim.files import whole_file
+from gpusim.results.plots import style
+from gpusim.text import format_duration, time_unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
+LINE_CHARACTERS = 145  # what fits on a line below the headline
+LOG_RATIO = 12.0  # values further apart than this share no linear axis
+SEPARATOR = "  \u00b7  "
+CLEARANCE = 5.0  # pixels between a label and a mark
+
+
+def require_matplotlib() -> None:
+    """Check that a picture can be drawn, before anything is computed or written.
+
+    Raises:
+        ResultsError: matplotlib is not installed.
+    """
+    require("matplotlib", "plot")
+
+
+@contextmanager
+def blank_figure() -> Iterator[Figure]:
+    """Open an empty figure of 1200 x 900 pixels in the style of the pictures.
+
+    Raises:
+        ResultsError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(style.RC):
+        figure = Figure(figsize=(style.WIDTH_IN, style.HEIGHT_IN), dpi=style.DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+@contextmanager
+def picture(path: Path) -> Iterator[Figure]:
+    """Open an empty figure and save it as a PNG when the block ends without an error.
+
+    Raises:
+        ResultsError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    with blank_figure() as figure:
+        yield figure
+        with whole_file(path) as file:
+            figure.savefig(file, format="png")
+
+
+def panels(figure: Figure, heights: tuple[float, ...], rows: int) -> list[Axes]:
+    """Return panels above each other with one time axis, below a headline and `rows` lines."""
+    axes = figure.subplots(
+        len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights, "hspace": 0.34}
+    )
+    top = style.PANELS_TOP - style.ROW * rows
+    figure.subplots_adjust(left=0.085, right=0.965, top=top, bottom=0.075)
+    return list(axes)
+
+
+def headline(figure: Figure, title: str, lines: list[str]) -> None:
+    """Write a bold title and the lines under it."""
+    figure.text(0.02, 0.972, title, fontsize=18, fontweight="bold", va="top")
+    figure.text(
+        0.02, 0.932, "\n".join(lines), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
+    )
+
+
+def legend(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> None:
+    """Put a panel's legend to the right of its title, where it hides no data."""
+    handles = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
+    if handles:
+        axes.legend(
+            handles=handles,
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.005),
+            ncols=columns,
+            borderaxespad=0.0,
+            borderpad=0.3,
+            handlelength=1.6,
+            columnspacing=1.6,
+        )
+
+
+def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int = 130) -> float:
+    """Put a legend below the headline and its lines.
+
+    Args:
+        figure: the figure.
+        handles: the lines and marks, with their labels.
+        rows: lines of text below the headline.
+        width: characters of a row of the legend.
+
+    Returns:
+        Where the panels may begin, as a share of the figure's height.
+    """
+    below = 0.930 - style.ROW * rows
+    if not handles:
+        return below - 0.02
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), width // (8 + longest)))
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.012, below),
+        ncols=columns,
+        columnspacing=2.0,
+        labelspacing=0.35,
+    )
+    return below - 0.03 - 0.026 * math.ceil(len(handles) / columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a label can stand.
+
+    Attributes:
+        x, y: of the point that it names, in the units of the axes.
+        offset: from the point, in typographic points.
+        side: the side of the text that is next to the point: "left" or "right".
+        background: colour behind the text; None: transparent.
+        vertical: vertical alignment of the text.
+    """
+
+    x: float
+    y: float
+    offset: tuple[float, float]
+    side: str
+    background: str | None = None
+    vertical: str = "baseline"
+
+
+def place_label(
+    panel: Axes,
+    text: str,
+    places: Sequence[Place],
+    *,
+    taken: list[Any],
+    marks: Sequence[tuple[float, float]] = (),
+    leader: bool = False,
+) -> bool:
+    """Write a label at the first place where it fits.
+
+    A label fits if it is inside the panel and covers no other label and no mark.
+
+    Args:
+        panel: limits, ticks and position must be final.
+        text: the label.
+        places: where it can stand, the best place first.
+        taken: boxes of earlier labels, in pixels. The box of this label is added.
+        marks: pixels that the label must not cover.
+        leader: draw a thin line from the label to its point.
+
+    Returns:
+        Whether the label was written.
+    """
+    from matplotlib.text import Text
+
+    arrow = {"arrowstyle": "-", "color": style.GREY, "lw": 0.7, "shrinkA": 1, "shrinkB": 5}
+    for place in places:
+        background = {"facecolor": place.background, "edgecolor": "none", "pad": 1.5}
+        label: Annotation = panel.annotate(
+            text,
+            (place.x, place.y),
+            xytext=place.offset,
+            textcoords="offset points",
+            ha=place.side,
+            va=place.vertical,
+            fontsize=9.5,
+            color=style.INK,
+            zorder=5,
+            bbox=background if place.background else None,
+            arrowprops=arrow if leader else None,
+        )
+        label.get_window_extent()  # This moves the text to its place.
+        box = Text.get_window_extent(label)  # The text alone, without the leader.
+        inside = panel.bbox.contains(box.x0, box.y0) and panel.bbox.contains(box.x1, box.y1)
+        if (
+            inside
+            and not any(box.overlaps(other) for other in taken)
+            and not box.padded(CLEARANCE).count_contains(list(marks))
+        ):
+            taken.append(box)
+            return True
+        label.remove()
+    return False
+
+
+def set_time_axis(
+    axis: Any, times_s: Sequence[float], *, name: str, from_zero: bool = True
+) -> None:
+    """Set limits, ticks and label of an axis of seconds, logarithmic if the times span decades.
+
+    Args:
+        axis: the xaxis or yaxis of a panel.
+        times_s: all times that the axis has to show.
+        name: of the quantity; the unit is added.
+        from_zero: begin a linear axis at zero.
+    """
+    low, high = min(times_s, default=0.0), max(times_s, default=1.0)
+    vertical = axis.axis_name == "y"
+    set_limits = axis.axes.set_ylim if vertical else axis.axes.set_xlim
+    if high > LOG_RATIO * low > 0:
+        (axis.axes.set_yscale if vertical else axis.axes.set_xscale)("log")
+        set_limits(low / 1.4, high * 1.4)
+        ticks = style.time_ticks(low / 1.4, high * 1.4)
+        axis.set_ticks(ticks, [format_duration(tick) for tick in ticks])
+        axis.set_ticks([], minor=True)
+        axis.set_label_text(f"{name}, log scale")
+        return
+    room = 0.15 * (high - low) or 0.1 * high or 1.0
+    bottom, top = (0.0, 1.1 * high or 1.0) if from_zero else (max(low - room, 0.0), high + room)
+    unit, even = even_ticks(bottom, top)
+    axis.set_ticks(list(even), list(even.values()))
+    set_limits(bottom, top)
+    axis.set_label_text(f"{name} ({unit})")
+
+
+def even_ticks(low_s: float, high_s: float) -> tuple[str, dict[float, str]]:
+    """Return the unit and the ticks, seconds -> text, of a linear axis between two times."""
+    from matplotlib.ticker import MaxNLocator
+
+    unit, unit_s = time_unit(high_s)
+    found = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low_s / unit_s, high_s / unit_s)
+    inside = [float(t) for t in found if low_s <= t * unit_s * (1 + 1e-9) and t * unit_s <= high_s]
+    return unit, {tick * unit_s: f"{tick:g}" for tick in inside}
+
+
+def set_percent_axis(panel: Axes) -> None:
+    """Set the vertical axis of a panel to 0 to 100 %."""
+    panel.set_ylim(0, 108)
+    panel.set_yticks([0, 25, 50, 75, 100])
+    panel.set_ylabel("%")
