@@ -1,4 +1,4 @@
-"""The study of docs/study.md by one command, `python -m studies.fallback_interval`: sweeps, figures and tables.
+"""The study of docs/studies/fallback-interval.md by one command, `python -m studies.fallback_interval`: sweeps, figures and tables.
 
 A sweep computes only what is missing, so that a second call draws alone. What is typed behind the command
 is for every sweep: `python -m studies.fallback_interval seed=1` is a study of one seed.
@@ -54,7 +54,7 @@ NOT_CONVERGED = "no"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing of the study, draw its figures, and put its tables into the document."""
-    parser = parser_of("studies.fallback_interval", __doc__, "docs/study.md")
+    parser = parser_of("studies.fallback_interval", __doc__, "docs/studies/fallback-interval.md")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     options = parser.parse_args(arguments)
     runs = runs_of(SWEEPS, options.runs, options.overrides)

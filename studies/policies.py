@@ -1,4 +1,4 @@
-"""The tables of docs/policies.md by one command, `python -m studies.policies`: two sweeps.
+"""The tables of docs/studies/policies.md by one command, `python -m studies.policies`: two sweeps.
 
 As in study.py, a sweep computes only what is missing, and what is typed behind the command is for both.
 """
@@ -32,7 +32,9 @@ TIMEOUT = "migration.manager.args.progress_timeout_s"  # the last one outlasts e
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing of the two sweeps, and put their tables into the document."""
-    options = parser_of("studies.policies", __doc__, "docs/policies.md").parse_args(arguments)
+    options = parser_of("studies.policies", __doc__, "docs/studies/policies.md").parse_args(
+        arguments
+    )
     runs = runs_of(SWEEPS, options.runs, options.overrides)
     text = options.document.read_text()
     options.document.write_text(with_tables(text, tables(runs)))

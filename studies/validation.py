@@ -1,7 +1,7 @@
-"""docs/validation.md by one command, `python -m studies.validation`: its tables and figures.
+"""`python -m studies.validation` computes the tables and figures of docs/validation/ and README.md.
 
-The words of the document are written by hand and stay; what stands between two comments that name a table
-is computed anew, in README.md too. `--check` writes nothing and says what would change.
+It replaces only what stands between two comments that name a table. `--check` writes nothing and prints what
+would change.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studies.validation",
-        description="Compute the tables and figures of docs/validation.md, and README.md's figures.",
+        description=__doc__,
     )
     parser.add_argument(
         "tables",
@@ -86,7 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table changed")
     parser.add_argument(
-        "--documents", nargs="+", type=Path, default=[Path("docs/validation.md"), Path("README.md")]
+        "--documents",
+        nargs="+",
+        type=Path,
+        default=[*sorted(Path("docs/validation").glob("*.md")), Path("README.md")],
     )
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     return parser
@@ -281,13 +284,13 @@ def headline() -> list[str]:
     )
     median, ninth = (found[f"{name}_abs_total_time_error_percent"] for name in ("median", "p90"))
     return [
-        f"Given the writes that really happened, half of {found['completed']} total times of CPU-bound guests "
-        f"are within {median:.2f} %",
-        f"of QEMU's, nine in ten within {ninth:.2f} %, and {100 * found['max_throttle_equal_share']:.0f} % "
-        "have the same highest throttle. Predicted from the guest's write rate",
-        f"before the migration, half are within {guessed['median_abs_total_time_error_percent']:.0f} %, nine in "
-        f"ten within {guessed['p90_abs_total_time_error_percent']:.0f} %: on these hosts QEMU's own repeats",
-        "differ by as much.",
+        f"- **Replays.** Given the recorded writes, the median error of {found['completed']} total times is "
+        f"{median:.2f} %. Nine in ten are within {ninth:.2f} %.",
+        f"  {100 * found['max_throttle_equal_share']:.0f} % have the same highest throttle as QEMU 7.2 and 10.0.",
+        f"- **Predictions of recordings.** Given the guest's write rate before the migration, the median error is "
+        f"{guessed['median_abs_total_time_error_percent']:.0f} %.",
+        f"  Nine in ten are within {guessed['p90_abs_total_time_error_percent']:.0f} %. QEMU's own repeats on "
+        "these hosts differ by as much.",
     ]
 
 
@@ -295,11 +298,10 @@ def published_headline() -> list[str]:
     """What README.md says of published measurements."""
     found = report.summary(outcomes())["measured"]
     return [
-        f"Of {found['judged_total_times']} published total times of real migrations, the median error is "
-        f"**{found['median_abs_error_percent']:.1f} %**",
-        f"(largest {found['largest_abs_error_percent']:.0f} %); {len(found['fitted'])} numbers that were not "
-        "published are fitted, each on a row that is",
-        f"not counted. The best published predictor: {report.BEST_PUBLISHED}.",
+        f"- **Published measurements.** The median error of {found['judged_total_times']} published total times is "
+        f"{found['median_abs_error_percent']:.1f} %, the largest {found['largest_abs_error_percent']:.0f} %.",
+        f"  {len(found['fitted'])} unpublished numbers are fitted, each on a row that does not count. The best "
+        f"published predictor reaches {report.BEST_PUBLISHED}.",
     ]
 
 
@@ -307,15 +309,12 @@ def profiles_headline() -> list[str]:
     """What README.md says of predictions from a profile."""
     found, kvm = profiled.figures(from_profiles()), profiled.figures(from_kvm_profiles())
     return [
-        f"Predicted from calc-dirty-rate alone and then really made, {found['within_band']} of "
-        f"{found['completed']} migrations took a time",
-        f"within the 5 to 95 % band; its middle was off by {found['median_abs_error_percent']:.1f} % in the median "
-        f"(largest {found['largest_abs_error_percent']:.0f} %),",
-        f"and the verdict was right in {found['verdict_right']} of {found['migrations']}. That is TCG; under KVM, "
-        "within a virtual machine,",
-        f"{kvm['within_band']} of {kvm['completed']} were within a band that is a quarter as wide, the middle was off by "
-        f"{kvm['median_abs_error_percent']:.1f} % (largest {kvm['largest_abs_error_percent']:.0f} %), and",
-        f"{kvm['verdict_right']} of {kvm['migrations']} verdicts were right.",
+        f"- **Predictions from calc-dirty-rate alone.** Under TCG {found['within_band']} of {found['completed']} "
+        "migrations took a time within the 5 to 95 % band.",
+        f"  The median error is {found['median_abs_error_percent']:.1f} %, and {found['verdict_right']} of "
+        f"{found['migrations']} verdicts are right. Under nested KVM {kvm['within_band']} of {kvm['completed']} are within",
+        f"  a band a quarter as wide. The median error is {kvm['median_abs_error_percent']:.1f} %, and "
+        f"{kvm['verdict_right']} of {kvm['migrations']} verdicts are right.",
     ]
 
 

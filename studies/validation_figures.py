@@ -1,4 +1,4 @@
-"""The figures of docs/validation.md: measured against simulated, and a replay over its recording.
+"""The figures of docs/validation/: measured against simulated, and a replay over its recording.
 
 Owns how they look; what was measured and simulated is the caller's.
 """

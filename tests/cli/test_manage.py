@@ -1,4 +1,4 @@
-"""Does docs/manage.md say what its experiments do?"""
+"""Do the documents about schedules and attempts say what their experiments do?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from gpusim import simulate
 from tests.cli.command import REPOSITORY, composed
 
-DOCUMENT = REPOSITORY / "docs/manage.md"
+DOCUMENT = REPOSITORY / "docs/how-to/change-a-running-migration.md"
+TIMER = REPOSITORY / "docs/explanation/fallback-timer.md"
 
 
 def test_the_zombie_aborts_v3_and_spares_what_was_merged() -> None:
@@ -44,14 +45,14 @@ def test_table_of_second_migrations() -> None:
             f"| `{version}` | {first} s | {again} s | {throttled.pop()} "
             f"| {min(totals):.1f} to {max(totals):.1f} |"
         )
-    text = DOCUMENT.read_text()
+    text = TIMER.read_text()
     assert not [row for row in rows if row not in text], rows
 
 
 def test_suspended_by_libvirt() -> None:
     summary = simulate(composed("experiment=virsh_timeout")).summary
     text = " ".join(DOCUMENT.read_text().split())
-    assert f"it is out after {summary.total_time_s:.0f} s" in text
+    assert f"the VM is at the destination after {summary.total_time_s:.0f} s" in text
     assert f"QEMU reports {summary.downtime_ms:.0f} ms of downtime" in text
-    assert f"has stood still for {summary.paused_s:.0f} s" in text
+    assert f"stood still for {summary.paused_s:.0f} s" in text
     assert re.search(r"suspended after 20 min", text)

@@ -1,4 +1,4 @@
-"""Does the command take rules of one's own, as docs/policies.md tells?"""
+"""Does the command take rules of one's own, as docs/how-to/write-a-rule.md tells?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import MigrationConfig
 from tests.cli.command import REPOSITORY, composed, gpusim
 
-DOCUMENT = (REPOSITORY / "docs/policies.md").read_text()
+DOCUMENT = (REPOSITORY / "docs/how-to/write-a-rule.md").read_text()
 SMALL = ("vm=small_16gib", "workload=uniform", "plot=false")
 
 

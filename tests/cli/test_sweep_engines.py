@@ -106,7 +106,7 @@ def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> No
 def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
     """For joblib, which hands out none. The variable is set around the task, by Hydra."""
     visible = "+hydra.job.env_set.CUDA_VISIBLE_DEVICES=${gpusim_gpu:2}"
-    assert visible.replace("=$", "='$") in (REPOSITORY / "docs/sweeps.md").read_text()
+    assert visible.replace("=$", "='$") in (REPOSITORY / "docs/how-to/run-a-sweep.md").read_text()
     watch = (
         "import gpusim.cli.job, os\n"
         "simulate = gpusim.cli.job.simulate\n"

@@ -17,18 +17,19 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import gpusim as package
-from gpusim import Config, Summary
+from gpusim import Config
 from gpusim.bench import bench
 from gpusim.cli import collect, predict, record, validate
 from gpusim.config.scenario import resolve
 from gpusim.record.scenarios import load_scenario, names
+from studies import prose, reference
 from tests.cli.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
 from tests.cli.engines import need_engine_of
 
 DOCUMENTS = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
-    *sorted(REPOSITORY.glob("docs/*.md")),
+    *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -164,7 +165,7 @@ def swept(tmp_path: Path, name: str) -> dict[str, dict]:
 
 
 def check_table_of_the_size_of_vms(runs: dict[str, dict]) -> None:
-    for size, *shown in rows_of("docs/sweeps.md", "## From which size of VM"):
+    for size, *shown in rows_of("docs/how-to/run-a-sweep.md", "## An example: from which size"):
         name = "fallback_sync_interval={},memory=" + size.replace(" ", "")
         timer, none = runs[name.format("5s")], runs[name.format("never")]
         saved = 1 - timer["total_time_s"] / none["total_time_s"]
@@ -180,7 +181,7 @@ def check_table_of_the_size_of_vms(runs: dict[str, dict]) -> None:
 @pytest.mark.slow
 def test_table_of_evacuations_is_what_its_sweep_computes(tmp_path) -> None:
     runs = swept(tmp_path, "evacuate")
-    for orders, *shown in rows_of("docs/evacuate.md", "## What the sweep says"):
+    for orders, *shown in rows_of("docs/how-to/empty-a-host.md", "## An example"):
         for order in re.findall(r"\w+", orders):
             for number, cell in zip((1, 2, 3, 4, 8), shown, strict=True):
                 run = runs[f"at_a_time={number},order={order}"]
@@ -189,7 +190,7 @@ def test_table_of_evacuations_is_what_its_sweep_computes(tmp_path) -> None:
 
 def test_host_of_ones_own_is_used_as_the_document_tells(tmp_path) -> None:
     """Its file, word for word, where the document says."""
-    text = (REPOSITORY / "docs/evacuate.md").read_text()
+    text = (REPOSITORY / "docs/how-to/empty-a-host.md").read_text()
     (example,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     path = tmp_path / "mine/experiment/myhost.yaml"
     path.parent.mkdir(parents=True)
@@ -218,14 +219,14 @@ def test_the_commands_for_a_gpu_can_be_parsed() -> None:
     gpu = [
         line for line in lines if line.startswith("GPUSIM_REQUIRE_GPU=1 python -m pytest -m gpu")
     ]
-    measured = [line.split("gpusim.bench.bench")[1] for line in gpu if "gpusim.bench.bench" in line]
+    measured = [line.split("gpusim.bench")[1] for line in gpu if "gpusim.bench" in line]
     assert len(gpu) == 2
     for arguments in measured:
         assert bench._parser().parse_args(shlex.split(arguments)).backend == ["cupy"]
     assert measured
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/sweeps.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/run-a-sweep.md"])
 def test_example_of_a_document(name: str) -> None:
     text = (REPOSITORY / name).read_text().replace("```", "\n")
     example = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
@@ -241,37 +242,75 @@ def test_package_examples() -> None:
         assert doctest.testmod(module).failed == 0
 
 
-def test_readme_names_every_summary_key() -> None:
-    table = (REPOSITORY / "README.md").read_text().split("### summary.json")[1]
-    assert {field.name for field in fields(Summary)} <= set(re.findall(r"`(\w+)`", table))
+def test_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 120
 
 
-def test_readme_names_every_option_and_key() -> None:
-    text = (REPOSITORY / "README.md").read_text().split("## What can be set")[1]
-    named = set(re.findall(r"`([\w.]+)`", text))
-    config = Config()
+def test_documents_are_easy_to_read() -> None:
+    """Sentence lengths and semicolons, as studies/prose.py counts them."""
+    texts = [path.read_text() for path in DOCUMENTS]
+    lengths = [length for text in texts for length in prose.sentence_lengths(text)]
+    assert not prose.exceeds(lengths, sum(prose.prose(text).count(";") for text in texts))
+
+
+def test_long_sentences_and_semicolons_are_noticed() -> None:
+    assert prose.sentence_lengths("One two. Three `a b` four (five)!\n\n- six") == [2, 4, 1]
+    assert prose.prose("a; b `c; d` |\n\n| x; y |\n").count(";") == 1
+    assert prose.exceeds([18] * 20, 0)
+    assert prose.exceeds([10] * 8 + [40] * 2, 0)
+    assert prose.exceeds([10], 1)
+    assert not prose.exceeds([10] * 10, 0)
+
+
+def test_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert reference.main(["--check"]) == 0
+
+
+def test_reference_describes_every_key_and_preset() -> None:
+    text = (REPOSITORY / "docs/reference/configuration.md").read_text()
+    for group in ("vm", "workload", "link", "migration", "tracking", "backend", "limit"):
+        for one in fields(getattr(Config(), group)):
+            assert f"| `{group}.{one.name}` |" in text
+    presets = (REPOSITORY / "docs/reference/presets.md").read_text()
     for path in CONF.glob("*/*.yaml"):
-        if path.parent.name != "record":  # gpusim-record's, which docs/record.md names
-            assert {path.parent.name, path.stem} <= named
-    for group in ("vm", "workload", "link", "migration", "tracking", "backend"):
-        keys = {field.name for field in fields(getattr(config, group))}
-        assert keys - {"pattern"} <= named
+        assert f"| `{path.stem}` |" in presets
+
+
+def test_links_of_documents_lead_somewhere() -> None:
+    """Files and headings, README.md's included; mkdocs build --strict proves those of docs/ again."""
+    for path in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if link.startswith("https://"):
+                continue
+            file, _, heading = link.partition("#")
+            target = path.parent / file if file else path
+            assert target.exists(), f"{path}: {link}"
+            if heading:
+                assert heading in anchors(target.read_text()), f"{path}: {link}"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of the headings of a Markdown document, as GitHub and mkdocs make them."""
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
 def test_record_document_names_every_scenario() -> None:
-    table = [row[0] for row in rows_of("docs/record.md", "## Scenarios")]
+    table = [row[0] for row in rows_of("docs/how-to/record-a-real-qemu.md", "## Scenarios")]
     assert table == list(names())
 
 
 def test_first_sentence_says_what_is_simulated() -> None:
-    first = (REPOSITORY / "README.md").read_text().split("\n\n")[1].split(". ")[0]
+    first = (REPOSITORY / "README.md").read_text().split("\n\n")[1].splitlines()[0]
     assert "simulates QEMU live migration" in first
     assert "does not simulate GPUs" in first
 
 
 def test_table_of_sweeps_says_what_they_are() -> None:
-    """Each file's question and its number of runs, as docs/sweeps.md has them."""
-    table = (REPOSITORY / "docs/sweeps.md").read_text()
+    """Each file's question and its number of runs, as docs/how-to/run-a-sweep.md has them."""
+    table = (REPOSITORY / "docs/how-to/run-a-sweep.md").read_text()
     for path in sorted(CONF.glob("sweep/*.yaml")):
         settings = yaml.safe_load(path.read_text())["hydra"]
         question = settings["callbacks"]["report"]["question"]

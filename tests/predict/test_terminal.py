@@ -22,7 +22,7 @@ from gpusim.predict.terminal import WIDTH, lines
 from gpusim.text import Message, format_duration
 from tests.predict import predictions
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "predict.md"
+DOCUMENTED = Path(__file__).parents[2] / "docs/how-to/predict-a-migration.md"
 
 
 def rows(prediction: Prediction) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from gpusim.cli.validate import main
 from gpusim.published import report, tables
 from gpusim.published.rows import Outcome, Run
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/validation/published.md"
 A_RUN = Run(
     converged=True,
     total_s=100.0,

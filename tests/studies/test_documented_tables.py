@@ -1,4 +1,4 @@
-"""The tables of docs/validation.md and README.md are what the command computes today."""
+"""The tables of docs/validation/ and README.md are what the command computes today."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from studies.tables import places, with_tables
 from studies.validation import TABLES, _changed, from_kvm_profiles, from_profiles, main, outcomes
 from tests.cli.command import REPOSITORY
 
-DOCUMENTS = [REPOSITORY / "docs" / "validation.md", REPOSITORY / "README.md"]
+DOCUMENTS = [*sorted(REPOSITORY.glob("docs/validation/*.md")), REPOSITORY / "README.md"]
 QUICK = ("replay_figures", "replay", "awake")  # the others take more than some seconds
 # Predictions from a profile hang on the last bit of a fit, and so on the versions of numpy and scipy: they are
 # held to what is claimed of them.

@@ -15,7 +15,7 @@ from tests.cli.command import REPOSITORY
 from tests.results.plots.drawn import figure_of, png_size
 from tests.results.sweep_folders import write
 
-DOCUMENT = REPOSITORY / "docs/study.md"
+DOCUMENT = REPOSITORY / "docs/studies/fallback-interval.md"
 FIGURES = {f"study_{name}.png" for name in ("lazy", "eager", "costs_lazy", "costs_eager", "rules", "4tib")}  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_a_figure(runs: dict[str, list[Run]], tmp_path: Path) -> None:
 
 def test_figures_are_those_of_the_document() -> None:
     text = DOCUMENT.read_text()
-    assert all(f"(figures/{name})" in text for name in FIGURES)
+    assert all(f"(../figures/{name})" in text for name in FIGURES)
 
 
 def test_tables(runs: dict[str, list[Run]]) -> None:

@@ -1,4 +1,4 @@
-"""Are the tables of docs/policies.md what its two sweeps computed?"""
+"""Are the tables of docs/studies/policies.md what its two sweeps computed?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.command import REPOSITORY, composed
 from tests.docs.test_documents import rows_of
 from tests.results.sweep_folders import write
 
-DOCUMENT = REPOSITORY / "docs/policies.md"
+DOCUMENT = REPOSITORY / "docs/studies/policies.md"
 GUEST = {"vm.memory": "1TiB", "workload.page_writes_per_s": 8e6}
 
 
