@@ -24,7 +24,7 @@ from gpusim.config.compose import composed_config
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Result
-from gpusim.explore.parallel import spread
+from gpusim.explore.workers import map_with_bar
 from gpusim.formats.quantities import Quantities, measured, simulated
 from gpusim.formats.recording import Recording, load_recording
 from gpusim.published import report, tables
@@ -240,7 +240,7 @@ def wrong_rules() -> list[str]:
     """Would a replay notice a rule that is wrong?"""
     recordings = [r for r in load_recordings([SHIPPED]) if r.guest and r.guest.kind == "cpu_bound"]
     configs = [_ruled(r, rules) for rules in WRONG_RULES.values() for r in recordings]
-    found = spread(_quantities, configs)
+    found = map_with_bar(_quantities, configs)
     groups: dict[str, Sequence[Case]] = {"QEMU's": recorded(SHIPPED, "replay")}
     for name in WRONG_RULES:
         groups[name] = [
@@ -426,7 +426,7 @@ def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
         [f"{percent} %", f"{writes} M", version.removeprefix("qemu_").replace("_", ".")]
         for percent, writes, version in cases
     ]
-    return tuple(zip(names, spread(simulate, configs), strict=True))
+    return tuple(zip(names, map_with_bar(simulate, configs), strict=True))
 
 
 def rows_of_the_10tb_case() -> list[str]:

@@ -1,16 +1,15 @@
-"""What dry runs foretell beside what the runs then take: `gpusim-bench --dry-run`.
+"""What dry runs predict, and what the runs then take: `gpusim-bench --dry-run`.
 
-Each side is a process of its own, as for somebody who types it: what is loaded and touched for the
-first time is part of both. Rows are Markdown, for docs/performance.md.
+Each side runs in its own process, as when a user types it. Both sides include the time to load
+code and to touch memory for the first time. The rows are Markdown for docs/performance.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import NamedTuple
 
+from gpusim.explore.workers import processes
 from gpusim.text import format_number
 
 CASES = (
@@ -32,37 +31,45 @@ CASES = (
     "vm=huge_24tib link=100gbit migration.multifd_channels=8",
 )
 HEADER = (
-    "| overrides | backend | looks, dry / real | simulated, s, dry / real | wall, s, dry / real | ratio |\n"
+    "| overrides | backend | draws, dry / real | simulated, s, dry / real | wall, s, dry / real | ratio |\n"
     "|---|---|---|---|---|---|"
 )
 
 
 class Side(NamedTuple):
-    """What a run takes, or shall take; not whole: more than that."""
+    """What a run takes, or what a dry run predicts.
 
-    looks: int
+    Attributes:
+        draws: how often writes are drawn.
+        simulated_s: simulated time.
+        wall_s: wall time.
+        is_complete: False if the dry run did not see the end. The numbers are then lower bounds.
+    """
+
+    draws: int
     simulated_s: float
     wall_s: float
-    whole: bool = True
+    is_complete: bool = True
 
 
 def main(backends: Sequence[str], cases: Iterable[str] = CASES) -> None:
     """Measure and print the table.
 
     Args:
-        cases: overrides of gpusim, separated by blanks.
+        backends: names of backends.
+        cases: overrides of gpusim, separated by spaces.
     """
     print(HEADER, flush=True)
     for case in cases:
         for backend in backends:
             overrides = [*case.split(), f"backend={backend}", "plot=false"]
-            dry, real = (_alone(side, overrides) for side in (_dry, _real))
+            dry, real = (_in_process(side, overrides) for side in (_dry, _real))
             print(_row(case, backend, dry, real), flush=True)
 
 
-def _alone(side: Callable[[list[str]], Side], overrides: list[str]) -> Side:
-    """In a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+def _in_process(side: Callable[[list[str]], Side], overrides: list[str]) -> Side:
+    """Run one side in a new process."""
+    with processes(1) as pool:
         return pool.submit(side, overrides).result()
 
 
@@ -86,13 +93,13 @@ def _real(overrides: list[str]) -> Side:
 
 
 def _row(case: str, backend: str, dry: Side, real: Side) -> str:
-    more = "" if dry.whole else "> "
+    more = "" if dry.is_complete else "> "
     cells = [
         case or "(none)",
         backend,
-        f"{more}{dry.looks} / {real.looks}",
+        f"{more}{dry.draws} / {real.draws}",
         f"{more}{dry.simulated_s:.0f} / {real.simulated_s:.0f}",
         f"{more}{format_number(dry.wall_s)} / {format_number(real.wall_s)}",
-        f"{dry.wall_s / real.wall_s:.2f}" if dry.whole else "-",
+        f"{dry.wall_s / real.wall_s:.2f}" if dry.is_complete else "-",
     ]
     return f"| {' | '.join(cells)} |"

@@ -1,8 +1,7 @@
-"""What a point of a sweep costs beside the migration itself: `gpusim-bench --sweep POINTS`.
+"""What a point of a sweep costs besides the migration itself: `gpusim-bench --sweep POINTS`.
 
-The same small points by a naive loop (simulate, write, nothing else), in the sweeper of one process,
-and on Hydra's own launcher, all in one call; each engine's start is measured apart, by a sweep of one
-point.
+The same small points run three ways: in a plain loop that only simulates and writes, in the
+sweeper `batch`, and on Hydra's own launcher. A sweep of one point measures the start of an engine.
 """
 
 from __future__ import annotations
@@ -22,37 +21,39 @@ ENGINES = {
     "hydra/sweeper=batch, 2 processes": ["hydra/sweeper=batch", "hydra.sweeper.workers=2"],
     "Hydra's basic launcher": [],
 }
-FEW = 20  # Hydra's launcher is given one point of so many: it is that slow
-HEADER = (
-    f"{'engine':<34} {'points':>6} {'s':>8} {'ms a point':>11} {'points a s':>11} {'x loop':>7}"
-)
+FEW = 20  # Hydra's launcher gets one point out of this many, because it is slow
+HEADER = f"{'engine':<34} {'points':>6} {'s':>8} {'ms/point':>11} {'points/s':>11} {'x loop':>7}"
 
 
 def main(points: int, backend: str) -> None:
-    """Measure and print the table; what the points are is experiment=tiny.
+    """Measure and print the table. Every point is experiment=tiny with another seed.
 
     Args:
-        points: of the sweep, at least FEW.
-        backend: all points on the same one.
+        points: number of points of the sweep.
+        backend: of all points.
     """
     print(HEADER)
     with TemporaryDirectory() as folder:
-        _loop(1, backend, Path(folder))  # what a process needs once is not a point's cost
+        _loop(
+            1, backend, Path(folder)
+        )  # a process's first run loads code, which is no cost of a point
         start = time.perf_counter()
         _loop(points, backend, Path(folder))
-        naive_s = (time.perf_counter() - start) / points
-        _line("naive loop: simulate, write", points, naive_s * points, naive_s)
+        plain_s = (time.perf_counter() - start) / points
+        _line("plain loop: simulate, write", points, plain_s * points, plain_s)
     for name, overrides in ENGINES.items():
         count = points if overrides else max(points // FEW, 2)
         start_s, all_s = (_sweep(n, backend, overrides) for n in (1, count))
-        _line(name, count - 1, all_s - start_s, naive_s)  # less the start, and less its one point
+        _line(
+            name, count - 1, all_s - start_s, plain_s
+        )  # without the start and the one point in it
 
 
-def _line(name: str, points: int, spent_s: float, naive_s: float) -> None:
+def _line(name: str, points: int, spent_s: float, plain_s: float) -> None:
     each_s = spent_s / points
     print(
         f"{name:<34} {points:>6} {spent_s:>8.2f} {1e3 * each_s:>11.2f} {1 / each_s:>11.1f} "
-        f"{each_s / naive_s:>7.1f}",
+        f"{each_s / plain_s:>7.1f}",
         flush=True,
     )
 
@@ -73,7 +74,7 @@ def _loop(points: int, backend: str, folder: Path) -> None:
 
 
 def _sweep(points: int, backend: str, overrides: list[str]) -> float:
-    """Seconds of the whole command."""
+    """Return the seconds of the whole command."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "from gpusim.cli.app import main; main()", "-m"]
         command += ["experiment=tiny", f"seed=range(0,{points})", f"backend={backend}"]

@@ -36,7 +36,7 @@ from gpusim.engine.records import (
 from gpusim.errors import ConfigError, is_installed
 from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import plan, sending
-from gpusim.explore.workers import in_turn
+from gpusim.explore.workers import map_in_order
 from gpusim.files import alone_in
 from gpusim.results import (
     begin_run,
@@ -117,7 +117,7 @@ def attempt_many(
     Yields:
         what `attempt` returns, in order.
     """
-    return in_turn(_attempt_one, points, workers, _lost)
+    return map_in_order(_attempt_one, points, workers, _lost)
 
 
 def _attempt_one(point: tuple[Config | ConfigError, Path]) -> float | list[float] | None:

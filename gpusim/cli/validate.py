@@ -20,7 +20,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
 from gpusim.errors import ConfigError
-from gpusim.explore.parallel import spread
+from gpusim.explore.workers import map_with_bar
 from gpusim.files import can_be_written, write_text
 from gpusim.formats.quantities import Quantities, measured, simulated
 from gpusim.formats.recording import RecordingError
@@ -178,7 +178,7 @@ def plan(
 
 def run(cases: Sequence[Case], tasks: Sequence[Task]) -> None:
     """Make the runs, in parallel processes where there is more than one core, and file them."""
-    for (place, mode, _), result in zip(tasks, spread(_simulate, tasks), strict=True):
+    for (place, mode, _), result in zip(tasks, map_with_bar(_simulate, tasks), strict=True):
         cases[place].runs.setdefault(mode, []).append(result)
 
 

@@ -16,7 +16,7 @@ from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig
 from gpusim.engine.attempts import simulate
-from gpusim.explore.workers import in_turn
+from gpusim.explore.workers import map_in_order
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
@@ -74,7 +74,7 @@ def predicted(
     scenario = resolve(configs[0])  # an error that all share, before processes are started
     choose_backend(scenario)
     until_s = math.inf if wall_s is None else time.monotonic() + wall_s
-    outcomes = in_turn(_simulated, configs, workers, _lost)
+    outcomes = map_in_order(_simulated, configs, workers, _lost)
     found = tuple(told(_in_time(_whole(outcomes), until_s)))
     return Prediction(
         profile=profile,

@@ -17,7 +17,7 @@ from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
-from gpusim.explore.parallel import spread
+from gpusim.explore.workers import map_with_bar
 from gpusim.published.tables import FittedValue, Row, Table
 
 WITHIN = 0.05  # of a row: what `holds` allows a fitted number; no table here tells less apart
@@ -107,7 +107,7 @@ def simulated(tables: Sequence[Table]) -> list[Outcome]:
     wanted = [config for _, _, own in rows for config in own]
     for config in wanted:
         choose_backend(resolve(config))
-    found = spread(run, wanted)
+    found = map_with_bar(run, wanted)
     return [
         Outcome(table=table, row=row, runs=tuple(next(found) for _ in own))
         for table, row, own in rows
@@ -143,7 +143,7 @@ def fitted(table: Table, value: FittedValue) -> tuple[float, list[float]]:
     tried = [
         replace(row, run=f"{row.run} {value.key}={candidate:.10g}") for candidate in candidates
     ]
-    runs = spread(run, [config for one in tried for config in configs(one)])
+    runs = map_with_bar(run, [config for one in tried for config in configs(one)])
     misses, holding = {}, []
     for candidate in map(float, candidates):
         own = [next(runs) for _ in range(row.seeds)]

@@ -9,7 +9,9 @@ import pytest
 
 from gpusim.bench import dry_run as bench_dry_run
 from gpusim.bench import sweep as bench_sweep
-from gpusim.bench.bench import MEANS, main, run_config
+from gpusim.bench.cli import main
+from gpusim.bench.primitives import MEANS
+from gpusim.bench.whole_run import run_config
 from gpusim.config.scenario import resolve
 from gpusim.pages.backends import BACKENDS, obstacle
 from tests.cli.command import composed
@@ -30,12 +32,12 @@ def test_rows_of_every_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["pages"] == 2**19
         assert 0 < row["least_ms"] <= row["median_ms"] <= row["most_ms"]
         if "whole run" in row["what"]:
-            assert set(row["split_s"]) == {"start", "paint", "look_host", "take", "rest"}
+            assert set(row["split_s"]) == {"start", "paint", "draw_host", "take", "rest"}
             assert sum(row["split_s"].values()) <= row["most_ms"] / 1e3 * 1.001
         else:
             assert row["times_memcpy"] > 0
-    looks = [row for row in found["rows"] if row["what"].startswith("look, ")]
-    assert len(looks) == len(MEANS) * len(there)
+    draws = [row for row in found["rows"] if row["what"].startswith("draw, ")]
+    assert len(draws) == len(MEANS) * len(there)
 
 
 def test_takes_are_measured_where_they_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,9 +64,9 @@ def test_the_run_is_the_documented_case() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--pages", "2^50"], "a whole number of pages, or 2^N, from 2^18 to 2^38"),
-        (["--pages", "many"], "a whole number of pages, or 2^N, from 2^18 to 2^38"),
-        (["--repeats", "0"], "a whole number from 1 to 1000"),
+        (["--pages", "2^50"], "must be a whole number of pages, or 2^N, from 2^18 to 2^38"),
+        (["--pages", "many"], "must be a whole number of pages, or 2^N, from 2^18 to 2^38"),
+        (["--repeats", "0"], "must be a whole number from 1 to 1000"),
         (["--backend", "opencl"], "invalid choice"),
         (["--pages", "2^38"], "error: --pages 274877906944: needs"),
         ([*SMALL, "--json", "nowhere/x.json"], "error: --json nowhere/x.json: cannot be written"),
@@ -90,10 +92,10 @@ def test_a_backend_that_is_not_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "gpusim.bench.bench.obstacle", lambda name: "no driver" if name == "cupy" else None
+        "gpusim.bench.cli.obstacle", lambda name: "no driver" if name == "cupy" else None
     )
     assert main([*SMALL, "--backend", "cupy"]) == 2
-    assert capsys.readouterr().err == "error: --backend cupy: cannot be used here: no driver\n"
+    assert capsys.readouterr().err == "error: --backend cupy: is not available here: no driver\n"
 
 
 def test_interrupted(
@@ -102,7 +104,7 @@ def test_interrupted(
     def measured(*_arguments: object, **_keywords: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpusim.bench.bench.measured", measured)
+    monkeypatch.setattr("gpusim.bench.primitives.measure", measured)
     assert main([*SMALL, "--json", str(tmp_path / "bench.json")]) == 130
     assert capsys.readouterr().err.endswith("error: interrupted\n")
     assert list(tmp_path.iterdir()) == []
@@ -111,8 +113,8 @@ def test_interrupted(
 @pytest.mark.slow
 def test_sweep_is_measured_against_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--backend", "numpy", "--sweep", "2"]) == 0
-    _, naive, *engines = capsys.readouterr().out.splitlines()
-    assert naive.split()[-1] == "1.0"
+    _, plain, *engines = capsys.readouterr().out.splitlines()
+    assert plain.split()[-1] == "1.0"
     assert [line.split("  ")[0] for line in engines] == list(bench_sweep.ENGINES)
 
 
@@ -125,7 +127,7 @@ def test_a_dry_run_is_measured_beside_its_run(capsys: pytest.CaptureFixture[str]
 
 
 def test_what_a_dry_run_did_not_see_the_end_of_is_no_ratio() -> None:
-    dry, real = (bench_dry_run.Side(9, 8.0, 7.0, whole) for whole in (False, True))
+    dry, real = (bench_dry_run.Side(9, 8.0, 7.0, complete) for complete in (False, True))
     assert bench_dry_run._row("", "numba", dry, real) == (
         "| (none) | numba | > 9 / 9 | > 8 / 8 | > 7 / 7 | - |"
     )

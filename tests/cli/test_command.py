@@ -18,11 +18,11 @@ PICTURES = {"plot.png", "report.html", "trace.json.gz", "guestperf.json"}
 
 
 def raising(error: str) -> str:
-    """Statements after which simulate raises."""
+    """Return statements after which every simulation raises."""
     return (
         "import gpusim.cli.job\n"
-        f"def simulate(config, observe=None): raise {error}\n"
-        "gpusim.cli.job.simulate = simulate"
+        f"def raising(*_, **__): raise {error}\n"
+        "gpusim.cli.job.simulate_scenario = raising"
     )
 
 

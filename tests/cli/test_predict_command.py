@@ -25,7 +25,9 @@ ANSWER = ("--members", "2", "--no-advice")
 def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A small VM's profile, in a folder of its own that is the current one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ensemble, "in_turn", lambda function, configs, *_: map(function, configs))
+    monkeypatch.setattr(
+        ensemble, "map_in_order", lambda function, configs, *_: map(function, configs)
+    )
     found = exact_profile(uniform_pages(2000, 500), 64 * MIB).document()
     Path("vm.json").write_text(json.dumps(found))
     yield "vm.json"

@@ -109,11 +109,11 @@ def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
     assert visible.replace("=$", "='$") in (REPOSITORY / "docs/how-to/run-a-sweep.md").read_text()
     watch = (
         "import gpusim.cli.job, os\n"
-        "simulate = gpusim.cli.job.simulate\n"
-        "def watched(config, observe=None):\n"
-        "    print('GPU', config.seed, os.environ['CUDA_VISIBLE_DEVICES'])\n"
-        "    return simulate(config, observe=observe)\n"
-        "gpusim.cli.job.simulate = watched"
+        "simulate = gpusim.cli.job.simulate_scenario\n"
+        "def watched(scenario, backend, observe=None):\n"
+        "    print('GPU', scenario.seed, os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        "    return simulate(scenario, backend, observe=observe)\n"
+        "gpusim.cli.job.simulate_scenario = watched"
     )
     sweep = ["-m", "experiment=tiny", "seed=10,11,12", "backend=numpy", visible]
     done = gpusim(*sweep, cwd=tmp_path, before=watch)

@@ -14,18 +14,18 @@ import pytest
 
 from gpusim import BackendConfig, Config, LinkConfig, VmConfig, WriterConfig
 from gpusim.cli.job import attempt_many
-from gpusim.explore.workers import in_turn
+from gpusim.explore.workers import map_in_order
 from gpusim.results import write_failure
 from tests.cli.command import MAIN, gpusim
 
 SWEEP = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
 RAISES = """
 import gpusim.cli.job
-simulate = gpusim.cli.job.simulate
-def some_raise(config, observe=None):
-    if config.seed in {seeds}: raise {error}
-    return simulate(config, observe=observe)
-gpusim.cli.job.simulate = some_raise
+simulate = gpusim.cli.job.simulate_scenario
+def some_raise(scenario, backend, observe=None):
+    if scenario.seed in {seeds}: raise {error}
+    return simulate(scenario, backend, observe=observe)
+gpusim.cli.job.simulate_scenario = some_raise
 """
 
 
@@ -195,7 +195,7 @@ def kills_itself(config_and_folder):
 @pytest.mark.slow
 def test_worker_that_is_killed_does_not_stop_the_others(tmp_path) -> None:
     points = [(None, Path(str(number))) for number in range(10)]
-    outcomes = list(in_turn(kills_itself, points, 2, lambda point, _: f"lost {point[1]}"))
+    outcomes = list(map_in_order(kills_itself, points, 2, lambda point, _: f"lost {point[1]}"))
     assert outcomes == ["0", "1", "2", "lost 3", "4", "5", "6", "lost 7", "8", "9"]
 
 

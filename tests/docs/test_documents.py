@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import gpusim as package
 from gpusim import Config
-from gpusim.bench import bench
+from gpusim.bench import cli as bench
 from gpusim.cli import collect, predict, record, validate
 from gpusim.config.scenario import resolve
 from gpusim.record.scenarios import load_scenario, names

@@ -28,8 +28,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_engine_and_the_benchmark_import() -> None:
     done = python(
-        "import gpusim, gpusim.bench.bench, gpusim.pages.pages, gpusim.pages.cupy_kernels\n"
-        "sys.exit(gpusim.bench.bench.main(['--backend', 'numpy', '--pages', '2^18', '--repeats', '1']))"
+        "import gpusim, gpusim.bench.cli, gpusim.pages.pages, gpusim.pages.cupy_kernels\n"
+        "sys.exit(gpusim.bench.cli.main(['--backend', 'numpy', '--pages', '2^18', '--repeats', '1']))"
     )
     assert done.returncode == 0, done.stderr
     assert "whole run" in done.stdout

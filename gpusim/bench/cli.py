@@ -1,0 +1,198 @@
+"""The command `gpusim-bench`: its options, and the table of what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpusim.bench import dry_run, primitives, sweep, whole_run
+from gpusim.bench.primitives import Row
+from gpusim.files import can_be_written, write_text
+from gpusim.layout import CHUNK_PAGES
+from gpusim.pages.backends import BACKENDS, device_name, obstacle, too_big
+from gpusim.version import __version__
+
+DEFAULT_PAGES = (2**26, 2**30, 2**33)
+EXIT_INPUT, EXIT_INTERRUPTED = 2, 130
+HEADER = (
+    f"{'backend':<7} {'pages':>11}  {'what':<27} {'median ms':>10} {'least':>9} {'most':>9} "
+    f"{'x memcpy':>9} {'floor':>7}"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 2 for bad input, 130 if interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except _InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+class _InputError(Exception):
+    """An option that cannot be used here."""
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = _backends(options.backend)
+    if options.sweep is not None:
+        sweep.main(options.sweep, names[0])
+        return 0
+    if options.dry_run:
+        dry_run.main(names)
+        return 0
+    plan = _plan(names, options.pages)
+    if options.json is not None and not can_be_written(options.json):
+        hint = "cannot be written. Name a file in a writable folder"
+        raise _InputError(f"--json {options.json}: {hint}")
+    machine = _describe_machine(names, options.threads)
+    print("\n".join(f"{name}: {value}" for name, value in machine.items()), end="\n\n")
+    print(HEADER)
+    rows = []
+    for name, pages in plan:
+        for row in primitives.measure(name, pages, options.threads, options.repeats):
+            rows.append(row)
+            print(_row_text(row), flush=True)
+        if options.runs:
+            rows.append(whole_run.measure(name, pages, options.threads, options.repeats))
+            print(_row_text(rows[-1]), flush=True)
+    if options.json is not None:
+        found = {"machine": machine, "rows": [asdict(row) for row in rows]}
+        write_text(options.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return 0
+
+
+def _backends(wanted: list[str] | None) -> list[str]:
+    available = [name for name in BACKENDS if obstacle(name) is None]
+    for name in wanted or []:
+        if name not in available:
+            raise _InputError(f"--backend {name}: is not available here: {obstacle(name)}")
+    return wanted or available
+
+
+def _plan(names: Sequence[str], wanted: list[int] | None) -> list[tuple[str, int]]:
+    """Return each backend and size that fits memory. A size that the user asks for must fit."""
+    plan = []
+    for name in names:
+        for pages in wanted or DEFAULT_PAGES:
+            reason = too_big(name, primitives.count_bytes(pages))
+            if reason is None:
+                plan.append((name, pages))
+            elif wanted:
+                raise _InputError(f"--pages {pages}: {reason}. Use fewer pages")
+            else:
+                print(f"{name}, {pages} pages: left out, {reason}", file=sys.stderr)
+    return plan
+
+
+def _row_text(row: Row) -> str:
+    times, floor = (
+        "" if value is None else f"{value:.4g}"
+        for value in (row.times_memcpy, row.floor_times_memcpy)
+    )
+    line = (
+        f"{row.backend:<7} {row.pages:>11}  {row.what:<27} {row.median_ms:>10.4g} "
+        f"{row.least_ms:>9.4g} {row.most_ms:>9.4g} {times:>9} {floor:>7}"
+    )
+    if row.split_s:
+        line += "  of it " + ", ".join(f"{part} {s:.3g} s" for part, s in row.split_s.items())
+    return line
+
+
+def _describe_machine(names: Sequence[str], threads: int) -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((n.split(":", 1)[1].strip() for n in lines if n.startswith("model name")), "unknown")
+    machine: dict[str, Any] = {
+        "gpusim": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cpu": f"{cpu}, {len(os.sched_getaffinity(0))} cores",
+        "threads": threads,
+    }
+    for name in names:
+        if name != "numpy":
+            machine[name] = importlib.import_module(name).__version__
+    if "cupy" in names:
+        machine["gpu"] = device_name("cupy")
+    return machine
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpusim-bench",
+        description="Measure the primitives, draws and a whole run on each backend, in multiples "
+        "of memcpy.",
+    )
+    parser.add_argument("--version", action="version", version=f"gpusim-bench {__version__}")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="repeat it for more. Default: all that are available",
+    )
+    default = ", ".join(f"2^{pages.bit_length() - 1}" for pages in DEFAULT_PAGES)
+    parser.add_argument(
+        "--pages",
+        type=_pages,
+        action="append",
+        metavar="N",
+        help="pages of the VM: a number or 2^N. Repeat it for more. "
+        f"Default: {default}, those that fit memory",
+    )
+    parser.add_argument("--threads", type=_count, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--repeats", type=_count, default=7, metavar="N", help="default: 7")
+    parser.add_argument(
+        "--runs", action=argparse.BooleanOptionalAction, default=True, help="measure whole runs too"
+    )
+    parser.add_argument(
+        "--sweep",
+        type=_points,
+        metavar="POINTS",
+        help="measure only the cost of a point of a sweep besides its migration. "
+        "2000 points take a minute",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="measure only what dry runs predict and what the runs then take. It takes ten minutes",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to this file too")
+    return parser
+
+
+def _pages(text: str) -> int:
+    power = text.removeprefix("2^")
+    pages = 2 ** int(power) if power != text and power.isdecimal() and len(power) < 3 else text
+    if not str(pages).isdecimal() or not CHUNK_PAGES <= int(pages) <= 2**38:
+        allowed = "must be a whole number of pages, or 2^N, from 2^18 to 2^38"
+        raise argparse.ArgumentTypeError(f"{text}: {allowed}")
+    return int(pages)
+
+
+def _points(text: str) -> int:
+    return _whole(text, 2, 10**6)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 1000)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    if not (text.isdecimal() and low <= int(text) <= high):
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {low} to {high}")
+    return int(text)
