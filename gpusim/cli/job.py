@@ -26,6 +26,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.evacuation import Host
+from gpusim.engine.reasons import TEXTS_WITH_VERDICT
 from gpusim.engine.records import (
     EvacuationProgress,
     EvacuationSummary,
@@ -187,8 +188,8 @@ def run(
     if not quiet:
         log.info(f"backend {summary.backend} ({summary.backend_reason})")
         verdict = (summary.verdict or summary.status).replace("_", " ")
-        stated = summary.reason.startswith(verdict)
-        log.info(summary.reason if stated else f"{verdict}: {summary.reason}")
+        names_verdict = summary.reason_code in TEXTS_WITH_VERDICT
+        log.info(summary.reason if names_verdict else f"{verdict}: {summary.reason}")
         log.info(headline)
         print(folder)
     return _objective(config.objective, vars(summary))
@@ -216,8 +217,8 @@ def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[
             log.info(f"attempt {number} of {len(attempts)}: {attempt.result.summary.reason}")
         if len(attempts) > 1:
             log.info(f"attempt {summary.attempt} of {len(attempts)}, whose results these are:")
-        for action in result.never_came:
-            log.warning(f"never done, as the migration had ended: {action}")
+        for action in result.actions_not_done:
+            log.warning(f"not done before the migration ended: {action.text}")
     settings = asdict(attempts[summary.attempt - 1].config)
     write_run(
         result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity

@@ -5,6 +5,8 @@ What an attempt leaves in the process (`gpusim.qemu.process.Process`) changes th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 from gpusim.config.backend import Backend, choose_backend
@@ -12,20 +14,21 @@ from gpusim.config.checks import reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.engine.migration import Migration
+from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import Attempt, Event, Observer, Result
 from gpusim.qemu.process import Process
+from gpusim.text import Message
 from gpusim.units import NS_PER_S
 
 AFTERWARDS_NS = 60 * NS_PER_S  # how long to watch the process after the last attempt
 
 
-def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = False) -> Result:
+def simulate(config: Config, *, observe: Observer | None = None) -> Result:
     """Simulate one live migration, or the attempts of one QEMU process until one converges.
 
     Args:
         config: what to simulate.
         observe: is called with the progress, at most once per simulated second.
-        ticked: run every throttle slice as a timer of its own; same result, for tests.
 
     Returns:
         The summary, syncs, events and timeline samples of the last attempt, and the attempts before
@@ -38,15 +41,11 @@ def simulate(config: Config, *, observe: Observer | None = None, ticked: bool = 
     if config.evacuation is not None:
         reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
     scenario = resolve(config)
-    return simulate_scenario(scenario, choose_backend(scenario), observe=observe, ticked=ticked)
+    return simulate_scenario(scenario, choose_backend(scenario), observe=observe)
 
 
 def simulate_scenario(
-    scenario: Scenario,
-    backend: Backend,
-    *,
-    observe: Observer | None = None,
-    ticked: bool = False,
+    scenario: Scenario, backend: Backend, *, observe: Observer | None = None
 ) -> Result:
     """Simulate a checked scenario and its earlier attempts, as `simulate` does.
 
@@ -54,18 +53,23 @@ def simulate_scenario(
         scenario: the last attempt.
         backend: where the bitmaps of every attempt live.
         observe: see `simulate`.
-        ticked: see `simulate`.
 
     Raises:
         MemoryError: the bitmaps do not fit into memory.
     """
+    return run_attempts(
+        scenario, lambda own, process: Migration(own, backend, process=process, observe=observe)
+    )
+
+
+def run_attempts(
+    scenario: Scenario, make_migration: Callable[[Scenario, Process], Migration]
+) -> Result:
+    """Run a scenario and its earlier attempts, each as a migration that `make_migration` makes."""
     process, before = Process(), list[Attempt]()
     for number, own in enumerate(scenario.attempts, start=1):
-        migration = Migration(own, backend, observe, ticked, process)
-        try:
+        with closing(make_migration(own, process)) as migration:
             result = migration.run()
-        finally:
-            migration.pages.close()
         later = scenario.attempts[number:]
         idle_ns, following = (later[0].after_ns, later[0]) if later else (AFTERWARDS_NS, own)
         auto_converge = following.migration.auto_converge and not own.resets_capabilities
@@ -79,7 +83,7 @@ def simulate_scenario(
 
 def _leave_idle(migration: Migration, result: Result, idle_ns: int, auto_converge: bool) -> Result:
     """Let the process live on without a migration. A sync timer that is still armed may abort it."""
-    process, rule = migration.process, migration.sync_timer_rule
+    process, rule = migration.state.process, migration.fallback_timer.rule
     if result.summary.verdict != "cancelled":
         rule.stop()
         process.sync_timer_left_ns = None
@@ -87,11 +91,15 @@ def _leave_idle(migration: Migration, result: Result, idle_ns: int, auto_converg
     aborts_ns = process.idle(rule, idle_ns, auto_converge)
     if aborts_ns is None:
         return result
-    at_s, later_s = (migration.clock.now_ns + aborts_ns) / NS_PER_S, aborts_ns / NS_PER_S
-    reason = (
-        f"{result.summary.reason}; {later_s:.1f} s later QEMU aborted, and the VM was lost: its sync "
-        "timer, left armed, asked for a sync without a migration (assert(ram_state))"
+    later_s = aborts_ns / NS_PER_S
+    reason = Message(
+        "aborted_by_leftover_timer", {"cancelled": migration.reason, "later_s": later_s}
     )
-    events = [*result.events, Event(time_s=at_s, event="abort", arguments={})]
-    summary = replace(result.summary, verdict="aborted", reason=reason)
-    return replace(result, summary=summary, events=events)
+    at_s = (migration.state.clock.now_ns + aborts_ns) / NS_PER_S
+    return replace(
+        result,
+        summary=replace(
+            result.summary, verdict="aborted", reason=reason_text(reason), reason_code=reason.code
+        ),
+        events=[*result.events, Event(time_s=at_s, event="abort", arguments={})],
+    )

@@ -14,6 +14,7 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from gpusim.config.checks import SLOWEST, check_whole, reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config, EvacuationConfig, GuestConfig
 from gpusim.engine.migration import Migration
+from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import (
     EvacuatedGuest,
     Evacuation,
@@ -37,7 +39,8 @@ from gpusim.errors import ConfigError
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.sender.link import Link
-from gpusim.units import NS_PER_S, format_bytes
+from gpusim.text import Message
+from gpusim.units import NS_PER_S
 from gpusim.version import __version__
 
 MOST_GUESTS = 1000
@@ -68,6 +71,7 @@ class Vm:
     end_ns: int | None = None
     link: Link | None = None
     result: Result | None = None
+    reason: Message | None = None
     known_to_ns: int = 0
     ends: bool = False
     runs: int = 0
@@ -229,12 +233,10 @@ class Host:
         if vm.scenario.wall_limit_ns is not None:
             spent_ns = time.monotonic_ns() - self._started
             scenario = replace(scenario, wall_limit_ns=vm.scenario.wall_limit_ns - spent_ns)
-        migration = Migration(scenario, vm.backend, None, ticked=False)
-        try:
+        with closing(Migration(scenario, vm.backend)) as migration:
             vm.link, vm.result = link, migration.run()
-        finally:
-            migration.pages.close()
-        vm.known_to_ns = vm.start_ns + migration.clock.now_ns
+        vm.reason = migration.reason
+        vm.known_to_ns = vm.start_ns + migration.state.clock.now_ns
         vm.ends = vm.result.summary.verdict != "time_limit" or limit_ns == longest_ns
         vm.runs += 1
         return vm.ends
@@ -273,10 +275,12 @@ class Host:
         sent = sum(summary.transferred_bytes for summary in summaries)
         there = self._capacity_bytes(total_ns)
         one = self.vms[0].scenario
+        reason = self._reason(status, left, total_ns / NS_PER_S)
         summary = EvacuationSummary(
             status=status,
             verdict=verdict,
-            reason=self._reason(status, guests, left, total_ns / NS_PER_S),
+            reason=reason_text(reason),
+            reason_code=reason.code,
             total_time_s=total_ns / NS_PER_S,
             downtime_ms=max(
                 (s.downtime_ms for s in summaries if s.downtime_ms is not None), default=None
@@ -316,20 +320,25 @@ class Host:
         spans = zip(self._pace, ends, strict=True)
         return sum(pace * max(0, min(end, until_ns) - at) / NS_PER_S for (at, pace), end in spans)
 
-    def _reason(
-        self, status: Status, guests: list[EvacuatedGuest], left: list[str], total_s: float
-    ) -> str:
+    def _reason(self, status: Status, left: list[str], total_s: float) -> Message:
+        guests = len(self.vms)
         if status == "incomplete":
-            out = len(self.vms) - len(left)
-            return f"the wall-clock limit was reached with {out} of {len(self.vms)} guests out: no verdict"
+            return Message("guests_at_wall_limit", {"out": guests - len(left), "guests": guests})
         if not left:
-            size = format_bytes(sum(vm.vm_bytes for vm in self.vms))
-            return f"all {len(guests)} guests, {size}, are out after {total_s:.1f} s, {self.at_a_time} at a time, {self.order}"
-        first = next(guest for guest in guests if guest.name == left[0])
-        others = f", and so {'does' if len(left) == 2 else 'do'} {', '.join(left[1:])}" * (
-            len(left) > 1
+            return Message(
+                "all_guests_out",
+                {
+                    "guests": guests,
+                    "vm_bytes": sum(vm.vm_bytes for vm in self.vms),
+                    "time_s": total_s,
+                    "at_a_time": self.at_a_time,
+                    "order": self.order,
+                },
+            )
+        first = next(vm for vm in self.vms if vm.name == left[0])
+        return Message(
+            "guest_left_behind", {"guest": first.name, "others": left[1:], "reason": first.reason}
         )
-        return f"{first.name} stays behind: {first.result.summary.reason}{others}"
 
 
 def _at(steps: STEPS, at_ns: int) -> float:

@@ -31,8 +31,8 @@ def expected_run(
         The summary of the run, and the kernels with the chunks that they kept.
     """
     limited = replace(scenario, wall_limit_ns=wall_limit_ns)
-    migration = Migration(limited, EXPECTED, None, ticked=False)
-    expected = migration.pages.kernels
+    migration = Migration(limited, EXPECTED)
+    expected = migration.state.pages.kernels
     assert isinstance(expected, ExpectedKernels)
     expected.sample_chunks = sample_chunks
     return migration.run().summary, expected

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from gpusim.config.schedule import Action
     from gpusim.config.schema import Config
 
 SyncKind: TypeAlias = Literal["setup", "exact", "fallback", "final"]
@@ -90,6 +91,7 @@ class Summary:
     status: Status
     verdict: Verdict | None  # None only when status is incomplete
     reason: str
+    reason_code: str
     total_time_s: float
     downtime_ms: float | None
     first_pass_s: float | None
@@ -167,7 +169,7 @@ class Result:
 
     Attributes:
         before: the attempts before this one.
-        never_came: actions of the schedule that had not been done when it ended, as the user said them.
+        actions_not_done: actions of the schedule that had not been done when the migration ended.
         pass_ends_s: when the sender had come round the bitmap, each time: pass n ends at the n-th, and
             the last pass at the end of the run.
     """
@@ -178,7 +180,7 @@ class Result:
     samples: list[TimelineSample] = field(default_factory=list)
     pass_ends_s: list[float] = field(default_factory=list)
     before: list[Attempt] = field(default_factory=list)
-    never_came: list[str] = field(default_factory=list)
+    actions_not_done: list[Action] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +210,7 @@ class EvacuationSummary:
     status: Status
     verdict: Verdict | None  # None only when status is incomplete
     reason: str
+    reason_code: str
     total_time_s: float
     downtime_ms: float | None
     dirty_sync_count: int

@@ -93,6 +93,8 @@ _RUN: Sequence[SummaryField] = (
     SummaryField("verdict", "text", "Verdict",
         "How the migration ended. Null if the run has no verdict."),
     SummaryField("reason", "text", "Reason", "The reason of the verdict, as a sentence."),
+    SummaryField("reason_code", "text", "Reason code",
+        "The reason of the verdict as a stable code, such as throttle_at_maximum."),
     SummaryField("total_time_s", "s", "Total time",
         "Time from the migrate command until the migration completed or was stopped."),
     SummaryField("downtime_ms", "ms", "Downtime",
@@ -179,6 +181,7 @@ _EVACUATION: Sequence[SummaryField] = (
         "converged if every guest left the host, else not_converged, cancelled or time_limit. "
         "Null if the run has no verdict."),
     RUN_FIELDS["reason"],
+    RUN_FIELDS["reason_code"],
     _of_evacuation("total_time_s", "Time until the last guest left the host or was given up."),
     _of_evacuation("downtime_ms", "The longest downtime of any guest. Null if no guest stopped."),
     _of_evacuation("dirty_sync_count", "Number of dirty bitmap syncs of all guests."),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gpusim import AttemptConfig, Config, Result, TrackingConfig, WriterConfig, simulate
 from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
 from tests.engine.scenarios import config
+from tests.engine.ticked import simulate_ticked
 
 DEEDS = st.sampled_from([
     {"do": "pause"}, {"do": "resume"}, {"do": "cancel"}, {"set": {"max_bandwidth": 70_000_000}},
@@ -70,7 +71,7 @@ def test_records_agree(made: Config) -> None:
     found = simulate(made)
     for result in (*(attempt.result for attempt in found.before), found):
         assert_sound(result)
-    ticked = simulate(made, ticked=True)
+    ticked = simulate_ticked(made)
     assert (ticked.events, ticked.syncs) == (found.events, found.syncs)
 
 

@@ -54,9 +54,7 @@ def test_two_equal_halves_are_one_pace(tracking: object) -> None:
     assert (halves.syncs, halves.events) == (constant.syncs, constant.events)
     scenario = resolve(whole)
     kept = replace(scenario.link, changes=((30 * 10**9, 1.5e8), (60 * 10**9, 1.5e8)))
-    migration = Migration(
-        replace(scenario, link=kept), choose_backend(scenario), None, ticked=False
-    )
+    migration = Migration(replace(scenario, link=kept), choose_backend(scenario))
     assert decisions(migration.run()) == decisions(constant)
 
 
@@ -87,7 +85,7 @@ def test_the_rest_is_sent_by_the_pace_of_its_time() -> None:
 def test_a_dry_run_expects_the_change() -> None:
     whole = idle("200MB/s", [[3, "1GB/s"]])
     drawn = simulate(whole).summary.total_time_s
-    migration = Migration(resolve(whole), EXPECTED, None, ticked=False)
+    migration = Migration(resolve(whole), EXPECTED)
     assert migration.run().summary.total_time_s == pytest.approx(drawn, rel=1e-6)
 
 

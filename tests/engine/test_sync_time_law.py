@@ -27,14 +27,14 @@ def windows_below_the_link(sync_ms: float) -> list[float]:
         ]
     )
     scenario = resolve(config)
-    migration = Migration(scenario, choose_backend(scenario), None, False)
-    found, threshold = [], migration.sender._threshold
+    migration = Migration(scenario, choose_backend(scenario))
+    found, threshold = [], migration.state.sender._threshold
 
     def watched(bandwidth: float) -> int:
         found.append(bandwidth / 1e9)
         return threshold(bandwidth)
 
-    migration.sender._threshold = watched
+    migration.state.sender._threshold = watched
     migration.run()
     return [sample for sample in found if sample < 0.999 * LINK_GB_PER_S]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gpusim import Config, TrackingConfig, WriterConfig, simulate
 from tests.engine.scenarios import config
+from tests.engine.ticked import simulate_ticked
 
 PACES = st.sampled_from([
     {"pace": "cpu_bound", "page_writes_per_s": 2e4},
@@ -70,7 +71,7 @@ def migrations(draw: st.DrawFn) -> Config:
 @settings(max_examples=60, deadline=None)
 @given(migrations())
 def test_ticks_and_closed_form_give_the_same_run(config: Config) -> None:
-    closed, ticked = simulate(config), simulate(config, ticked=True)
+    closed, ticked = simulate(config), simulate_ticked(config)
     assert ticked.events == closed.events
     assert ticked.syncs == closed.syncs
     assert ticked.summary.longest_vcpu_stall_ms == closed.summary.longest_vcpu_stall_ms

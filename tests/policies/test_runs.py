@@ -31,6 +31,7 @@ from gpusim.results.sweeps.axes import varying_keys
 from gpusim.results.sweeps.config_values import axis_label, value_of
 from gpusim.results.sweeps.runs import Run, _flat
 from tests.engine.scenarios import config, throttle_steps
+from tests.engine.ticked import simulate_ticked
 from tests.policies.test_plug_ins import HERE, with_policies
 from tests.policies.user_rules import Onlooker, Restless, Watcher
 
@@ -66,7 +67,7 @@ def test_ticks_and_closed_form_give_the_same_run(name: str, tracking: str) -> No
     costly = TrackingConfig(mode=tracking, listeners_ms=70, misaligned_ms=30)
     base = with_policies(busy(tracking=costly, fallback_sync_interval="1s"), **RULES[name])
     closed, seen = simulate(base), Watcher.seen
-    ticked = simulate(base, ticked=True)
+    ticked = simulate_ticked(base)
     assert ticked.syncs == closed.syncs
     assert ticked.events == closed.events
     assert ticked.samples[-1] == closed.samples[-1]
@@ -188,7 +189,7 @@ def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:TooMuch"))
     with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be a whole number, 1 ms or"):
         simulate(with_policies(busy(), sync_timer_rule=f"{HERE}:Restless"))
-    with pytest.raises(ValueError, match=r"Silent\.look answered None: must be Orders"):
+    with pytest.raises(ValueError, match=r"Silent\.look returned None: must be Orders"):
         simulate(with_policies(busy(), manager=f"{HERE}:Silent"))
     with pytest.raises(LookupError, match="no idea what to do"):
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:Raises"))

@@ -1,0 +1,206 @@
+"""The fallback sync's timer on the clock, and the sync that a tick forces, step by step.
+
+The rule (gpusim.qemu.sync_timer) says if a tick syncs. The tick runs in the main loop: it starts the
+sync, merges the log when the sender's burst has ended, and ends the sync when the vCPUs answered.
+
+Source: migration/cpu-throttle.c:cpu_throttle_dirty_sync_timer_tick [9.2 to 10.1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpusim.engine.clock import Priority
+from gpusim.engine.recorder import Recorder
+from gpusim.engine.state import MigrationState
+from gpusim.engine.syncs import SyncInProgress, Syncs
+from gpusim.qemu.rules import checked_tick_ns
+from gpusim.units import NEVER_NS, NS_PER_MS
+
+
+class FallbackTimer:
+    """The fallback timer of one migration.
+
+    Args:
+        state: of the migration.
+        recorder: records the decision to sync.
+        syncs: does the parts of a sync.
+        after_tick: is called when a tick has ended.
+
+    Attributes:
+        rule: if a tick syncs, and when the next tick comes.
+        sync: the fallback sync in progress. The main loop is busy with it.
+    """
+
+    def __init__(
+        self,
+        state: MigrationState,
+        recorder: Recorder,
+        syncs: Syncs,
+        after_tick: Callable[[], None],
+    ) -> None:
+        self._state, self._recorder, self._syncs = state, recorder, syncs
+        self._after_tick = after_tick
+        interval_ns = state.parameters.fallback_sync_interval_ns
+        self.rule = state.scenario.rules.sync_timer(interval_ns or 0, state.process.sync_timer)
+        state.process.sync_timer = self.rule.state
+        self._exists = interval_ns is not None
+        self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
+        self.sync: SyncInProgress | None = None
+        self._next_step = state.clock.timer(
+            self._run_step, priority=Priority.SYNC_TIMER, freezes=False
+        )
+
+    def start(self) -> None:
+        """Start with the migration. A timer that an earlier migration left armed goes on."""
+        if not self._exists:
+            return
+        left_ns = self._state.process.sync_timer_left_ns
+        if left_ns is not None:
+            self._timer.arm(left_ns)
+        if not self.rule.starts_with_period:
+            self._arm_first_tick(0)
+
+    def after_period(self, now_ns: int) -> None:
+        """Start at the first closed period, if the rule says so."""
+        if self._exists and self.rule.starts_with_period:
+            self._arm_first_tick(now_ns)
+
+    def stop(self) -> None:
+        """Disarm the timer."""
+        self.rule.stop()
+        self._timer.cancel()
+
+    def cancel(self) -> None:
+        """Stop because the migration is cancelled, and leave a timer that is still armed behind.
+
+        Some versions stop without the big lock, so a tick in progress arms the timer again.
+        """
+        if not self.rule.stops_under_lock:
+            self.stop()
+        self.wait_until_idle()
+        if self.rule.stops_under_lock:
+            self.stop()
+        at_ns = self._timer.at_ns
+        left_ns = None if at_ns is None else at_ns - self._state.clock.now_ns
+        self._state.process.sync_timer_left_ns = left_ns
+
+    def next_sync_ns(self) -> int:
+        """Return the first time at which the timer may sync or go on with a sync.
+
+        A tick that would not sync now will not sync later either: a sync before the tick only
+        changes the count. So the sender need not stop for such a tick.
+        """
+        tick_ns = self._timer.at_ns
+        if self.sync is not None:
+            return NEVER_NS if self._next_step.at_ns is None else self._next_step.at_ns
+        if tick_ns is None or not self._state.clock.vm_runs:
+            return NEVER_NS
+        if not self._state.scenario.rules.foresees_ticks:
+            return tick_ns
+        if self._state.accounting.dirty_sync_count < self.rule.syncs_from_count:
+            return NEVER_NS
+        return tick_ns if self._wants_sync(tick_ns) else self._tick_after_ns(tick_ns)
+
+    @property
+    def waits_for_burst(self) -> bool:
+        """Whether a sync waits until the sender's burst ends."""
+        return self.sync is not None and self.sync.waits_for_burst
+
+    def go_on_after_burst(self) -> None:
+        """Merge the log, if a sync waits for the sender and its burst has ended."""
+        if self.waits_for_burst and not self._state.sender.in_burst:
+            self._merge()
+
+    def wait_until_idle(self) -> None:
+        """Let the migration thread wait for the big lock until a sync in progress has ended."""
+        clock = self._state.clock
+        from_ns = clock.now_ns
+        while self.sync is not None:
+            if self.sync.waits_for_burst:
+                self._merge()
+            else:
+                assert self._next_step.at_ns is not None
+                clock.run_to(self._next_step.at_ns)
+        self._syncs.stall_sender(from_ns, clock.now_ns)
+
+    def _arm_first_tick(self, now_ns: int) -> None:
+        if self._state.parameters.auto_converge and self.rule.start():
+            self._timer.arm(now_ns + checked_tick_ns(self.rule))
+
+    def _tick(self) -> None:
+        """Start a sync if it is time for one."""
+        now_ns = self._state.clock.now_ns
+        if self._syncs.big_lock_free_ns > now_ns:  # the migration thread syncs
+            self._timer.arm(self._syncs.big_lock_free_ns)
+            return
+        if self.rule.needs_auto_converge and not self._state.parameters.auto_converge:
+            return
+        if not self._wants_sync(now_ns):
+            self._end_tick()
+            return
+        self._recorder.record_event("cpu_throttle_dirty_sync")
+        self.sync = self._syncs.begin("fallback")
+        self._run_step_at(now_ns + self._state.scenario.tracking.log_sync_ns)
+
+    def _run_step_at(self, at_ns: int) -> None:
+        """Run the next step of the sync at a time, or at once if it is due."""
+        if at_ns > self._state.clock.now_ns:
+            self._next_step.arm(at_ns)
+        else:
+            self._run_step()
+
+    def _run_step(self) -> None:
+        assert self.sync is not None
+        if self.sync.is_merged:
+            self._end_sync()
+        else:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Merge the log that was read, unless the sender holds the bitmap's mutex.
+
+        Only the merge stalls the sender. It sends while the log is read and while vCPUs answer.
+        """
+        state, sync = self._state, self.sync
+        assert sync is not None
+        # A thread that is to end sends no more, so a cancelled migration holds no mutex.
+        in_burst = state.sender.in_burst and not state.is_cancelled
+        sync.waits_for_burst = in_burst and state.scenario.tracking.waits_for_burst
+        if sync.waits_for_burst:
+            return
+        now_ns = state.clock.now_ns
+        self._syncs.merge(sync)
+        merged_ns = now_ns + state.scenario.tracking.merge_ns
+        self._syncs.stall_sender(now_ns, merged_ns)
+        end_ns = merged_ns + sync.protect_ns
+        if state.scenario.tracking.waits_for_vcpus:
+            end_ns = max(end_ns, self._syncs.vcpus_answer_ns(sync.start_ns))
+        self._run_step_at(end_ns)
+
+    def _end_sync(self) -> None:
+        assert self.sync is not None
+        self._syncs.end(self.sync, self._state.clock.now_ns)
+        self.sync = None
+        self._end_tick()
+
+    def _end_tick(self) -> None:
+        """Arm the next tick."""
+        self.rule.after_tick(self._state.accounting.dirty_sync_count)
+        self._timer.arm(self._tick_after_ns(self._state.clock.now_ns))
+        self._after_tick()
+
+    def _wants_sync(self, at_ns: int) -> bool:
+        """Return whether a tick at a time syncs, if no other sync comes before."""
+        accounting = self._state.accounting
+        period_ns = accounting.period_ms(at_ns // NS_PER_MS) * NS_PER_MS
+        return self.rule.wants_sync(accounting.dirty_sync_count, period_ns)
+
+    def _tick_after_ns(self, tick_ns: int) -> int:
+        """Return when the tick after one at `tick_ns` comes.
+
+        The main loop re-arms the timer once a sync lets it, from the whole millisecond.
+        """
+        woken_ns = max(tick_ns, self._syncs.big_lock_free_ns)
+        since_ms_ns = self._state.clock.vm_ns(woken_ns) % NS_PER_MS
+        return woken_ns - since_ms_ns + checked_tick_ns(self.rule)

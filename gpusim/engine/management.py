@@ -1,0 +1,192 @@
+"""Management beside QEMU: the actions of a schedule, and a user's manager that polls and orders.
+
+Management talks to QEMU's main loop, which answers only when no sync holds the big lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+from gpusim.config.schedule import Action, parse_orders
+from gpusim.engine.clock import Priority, Timer
+from gpusim.engine.recorder import Recorder
+from gpusim.engine.state import MigrationState
+from gpusim.engine.syncs import Syncs
+from gpusim.errors import ConfigError
+from gpusim.qemu.rules import Orders, Shown
+from gpusim.text import Message
+from gpusim.units import NEVER_NS, NS_PER_MS
+
+
+class Management:
+    """The schedule and the manager of one migration.
+
+    Args:
+        state: of the migration.
+        recorder: records each action.
+        syncs: know how long the big lock is held.
+        main_loop_is_busy: says if the main loop runs a fallback sync.
+
+    Attributes:
+        cancelled_by: why it was cancelled, if it was.
+    """
+
+    def __init__(
+        self,
+        state: MigrationState,
+        recorder: Recorder,
+        syncs: Syncs,
+        main_loop_is_busy: Callable[[], bool],
+    ) -> None:
+        self._state, self._recorder, self._syncs = state, recorder, syncs
+        self._main_loop_is_busy = main_loop_is_busy
+        self._at_sync = deque(a for a in state.scenario.actions if a.at_sync is not None)
+        self._waiting: list[Callable[[], None]] = []  # until a fallback sync has ended
+        self._timers: list[Timer] = []
+        self._done: list[Action] = []
+        self.cancelled_by = Message("cancelled_by_schedule")
+        self._manager = state.scenario.manager() if state.scenario.manager else None
+        self._poll_timer = self._make_timer(self._poll_in_time)
+        self._next_poll_ns = NEVER_NS  # when the manager asked to poll
+
+    @property
+    def actions_not_done(self) -> list[Action]:
+        """Actions of the schedule that have not been done."""
+        return [a for a in self._state.scenario.actions if a not in self._done]
+
+    @property
+    def may_still_act(self) -> bool:
+        """Whether an action or a poll is still to come."""
+        return self.next_ns() < NEVER_NS or bool(self._at_sync or self._waiting)
+
+    def start(self) -> None:
+        """Set a timer for each action that the schedule has at a time."""
+        for action in self._state.scenario.actions:
+            if action.at_ns is not None:
+                self._call_at(partial(self._do, action), action.at_ns)
+
+    def stop(self) -> None:
+        """Do nothing from now on."""
+        for timer in (*self._timers, self._poll_timer):
+            timer.cancel()
+
+    def next_ns(self) -> int:
+        """Return when the next action or poll is due."""
+        timers = (*self._timers, self._poll_timer)
+        return min((t.at_ns for t in timers if t.at_ns is not None), default=NEVER_NS)
+
+    def do_actions_of_sync(self, end_ns: int) -> None:
+        """Do what the schedule has at the sync that ends."""
+        count = self._state.accounting.dirty_sync_count
+        while self._at_sync and (self._at_sync[0].at_sync or 0) <= count:
+            self._call_at(partial(self._do, self._at_sync.popleft()), end_ns)
+
+    def poll_after_sync(self, end_ns: int) -> None:
+        """Let the manager poll at the end of a sync, when QEMU sends MIGRATION_PASS."""
+        if self._manager is not None:
+            self._call_at(partial(self._poll, "sync"), end_ns)
+
+    def go_on_after_tick(self) -> None:
+        """Do what waited until the fallback sync ended."""
+        for call in self._waiting:
+            self._call_at(call, self._state.clock.now_ns)
+        self._waiting.clear()
+
+    def _call_at(self, call: Callable[[], None], at_ns: int) -> None:
+        self._timers = [timer for timer in self._timers if timer.at_ns is not None]
+        self._timers.append(self._make_timer(call))
+        self._timers[-1].arm(at_ns)
+
+    def _make_timer(self, call: Callable[[], None]) -> Timer:
+        call_when_free = partial(self._call_when_free, call)
+        return self._state.clock.timer(call_when_free, priority=Priority.MANAGEMENT, freezes=False)
+
+    def _call_when_free(self, call: Callable[[], None]) -> None:
+        """Call once the main loop is free."""
+        if self._state.is_cancelled:
+            return
+        if self._main_loop_is_busy():
+            self._waiting.append(call)
+        elif self._syncs.big_lock_free_ns > self._state.clock.now_ns:
+            self._call_at(call, self._syncs.big_lock_free_ns)
+        else:
+            call()
+
+    def _do(self, action: Action) -> None:
+        """Do one action."""
+        clock = self._state.clock
+        self._done.append(action)
+        self._recorder.sample()
+        if action.do == "set":
+            self._set_parameters(action)
+        elif action.do == "cancel":
+            self._state.is_cancelled = True
+            self._recorder.record_event("qmp_enter_migrate_cancel")
+            self._recorder.record_event("migrate_set_state", new_state="cancelling")
+        elif action.do == "pause" and clock.vm_runs:
+            clock.stop_vm()
+            self._recorder.record_event("vm_state_notify", running=0, reason="paused")
+        elif action.do == "resume" and not clock.vm_runs:
+            clock.start_vm()
+            self._recorder.record_event("vm_state_notify", running=1, reason="running")
+        self._recorder.sample()
+
+    def _set_parameters(self, action: Action) -> None:
+        state = self._state
+        state.settings = replace(state.settings, **action.settings)
+        state.parameters = replace(state.parameters, **action.changes)
+        state.throttle.parameters = state.parameters
+        if "max_bandwidth" in action.changes:
+            state.sender.limit_bandwidth(state.parameters.max_bandwidth)
+        self._recorder.record_event("qmp_enter_migrate_set_parameters", **action.settings)
+
+    def _poll_in_time(self) -> None:
+        """Poll at the time that the manager asked for, unless an earlier poll changed that time."""
+        if self._next_poll_ns <= self._state.clock.now_ns:
+            self._poll("time")
+
+    def _poll(self, why: Literal["sync", "time"]) -> None:
+        """Show the manager what QEMU shows, and do what it orders."""
+        assert self._manager is not None
+        state, now_ns = self._state, self._state.clock.now_ns
+        orders = self._manager.look(self._show(why))
+        name = type(self._manager).__name__
+        if not isinstance(orders, Orders):
+            raise ValueError(f"{name}.look returned {orders!r}: must be Orders")
+        try:
+            for action in parse_orders(orders, now_ns, state.settings):
+                self._do(action)
+        except ConfigError as error:
+            raise ValueError(f"{name} ordered {error}") from None
+        if orders.do == "cancel":
+            data = {"manager": name, "why": orders.why}
+            self.cancelled_by = Message("cancelled_by_manager", data)
+        self._poll_timer.cancel()
+        self._next_poll_ns = NEVER_NS
+        if orders.again_ns is not None and not state.is_cancelled:
+            if not isinstance(orders.again_ns, int) or orders.again_ns <= now_ns:
+                again = f"again_ns = {orders.again_ns!r} at {now_ns} ns"
+                raise ValueError(f"{name} ordered {again}: must be a whole number, and later")
+            self._next_poll_ns = max(orders.again_ns, now_ns + NS_PER_MS)
+            self._poll_timer.arm(self._next_poll_ns)
+
+    def _show(self, why: Literal["sync", "time"]) -> Shown:
+        """Return what query-migrate shows now."""
+        state = self._state
+        return Shown(
+            why=why,
+            time_ns=state.clock.now_ns,
+            dirty_sync_count=state.accounting.dirty_sync_count,
+            remaining_bytes=state.pending_bytes,
+            total_bytes=state.vm_bytes,
+            transferred_bytes=state.sender.counters.transferred_bytes,
+            dirty_pages_rate=self._syncs.dirty_pages_rate,
+            bandwidth_bytes_per_s=state.sender.bandwidth,
+            cpu_throttle_percentage=state.run_time.percent,
+            downtime_limit_ms=state.parameters.downtime_limit_ms,
+            vm_runs=state.clock.vm_runs,
+        )

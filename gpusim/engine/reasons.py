@@ -1,0 +1,116 @@
+"""Why a run ended: one code and its data for each reason, and the sentence made of them.
+
+Code elsewhere compares codes. Only this module writes the text, and nothing reads it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gpusim.text import Message, count_noun, join_words
+from gpusim.units import format_bytes
+
+
+def reason_text(reason: Message) -> str:
+    """Return a reason as a clause for people: lower case, without a full stop.
+
+    Raises:
+        KeyError: the code is not a reason, or data is missing.
+    """
+    return _TEXTS[reason.code](reason.data)
+
+
+def _converged(data: Mapping[str, Any]) -> str:
+    percent = data["throttle_percent"]
+    text = (
+        f"converged after {data['time_s']:.1f} s in {count_noun(data['passes'], 'pass', 'passes')}, "
+        f"{f'at a throttle of {percent} %' if percent else 'with no throttle'}, "
+        f"with a downtime of {data['downtime_ms']:.0f} ms (limit {data['downtime_limit_ms']} ms)"
+    )
+    pause_s = data["pause_s"]
+    return f"{text}, after a pause of {pause_s:.1f} s" if pause_s else text
+
+
+def _stalled(data: Mapping[str, Any]) -> str:
+    return (
+        f"over {data['over_s']} s and {data['over_passes']} passes the remaining memory fell by "
+        f"less than {data['less_than_percent']} %, to {format_bytes(data['smallest_bytes'])} at "
+        f"best, and {format_bytes(data['threshold_bytes'])} fit the downtime limit"
+    )
+
+
+def _throttle_at_maximum(data: Mapping[str, Any]) -> str:
+    return f"the throttle is at its maximum of {data['throttle_percent']} %: {_stalled(data)}"
+
+
+def _no_throttle_to_raise(data: Mapping[str, Any]) -> str:
+    return f"there is no throttle to raise: {_stalled(data)}"
+
+
+def _simulated_limit(data: Mapping[str, Any]) -> str:
+    return (
+        f"still migrating after {data['time_s']:g} s of simulated time, with "
+        f"{format_bytes(data['remaining_bytes'])} remaining at a throttle of "
+        f"{data['throttle_percent']} % (raise limit.simulated to continue)"
+    )
+
+
+def _wall_limit(data: Mapping[str, Any]) -> str:
+    return "the wall-clock limit was reached, so there is no verdict"
+
+
+def _cancelled_by_schedule(data: Mapping[str, Any]) -> str:
+    return f"cancelled after {data['time_s']:.1f} s"
+
+
+def _cancelled_by_manager(data: Mapping[str, Any]) -> str:
+    why = f": {data['why']}" if data["why"] else ""
+    return f"{_cancelled_by_schedule(data)} by {data['manager']}{why}"
+
+
+def _aborted_by_leftover_timer(data: Mapping[str, Any]) -> str:
+    return (
+        f"{reason_text(data['cancelled'])}, then QEMU aborted {data['later_s']:.1f} s later and the "
+        "VM was lost: the sync timer was still armed and asked for a sync without a migration "
+        "(assert(ram_state))"
+    )
+
+
+def _all_guests_out(data: Mapping[str, Any]) -> str:
+    return (
+        f"all {data['guests']} guests, {format_bytes(data['vm_bytes'])}, are out after "
+        f"{data['time_s']:.1f} s, {data['at_a_time']} at a time, {data['order']}"
+    )
+
+
+def _guest_left_behind(data: Mapping[str, Any]) -> str:
+    names = [data["guest"], *data["others"]]
+    stays = "stays" if len(names) == 1 else "stay"
+    whose = "" if len(names) == 1 else f"{data['guest']} "
+    return f"{join_words(names)} {stays} behind: {whose}{reason_text(data['reason'])}"
+
+
+def _guests_at_wall_limit(data: Mapping[str, Any]) -> str:
+    return (
+        f"the wall-clock limit was reached with {data['out']} of {data['guests']} guests out, "
+        "so there is no verdict"
+    )
+
+
+_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "converged": _converged,
+    "throttle_at_maximum": _throttle_at_maximum,
+    "no_throttle_to_raise": _no_throttle_to_raise,
+    "simulated_limit": _simulated_limit,
+    "wall_limit": _wall_limit,
+    "cancelled_by_schedule": _cancelled_by_schedule,
+    "cancelled_by_manager": _cancelled_by_manager,
+    "aborted_by_leftover_timer": _aborted_by_leftover_timer,
+    "all_guests_out": _all_guests_out,
+    "guest_left_behind": _guest_left_behind,
+    "guests_at_wall_limit": _guests_at_wall_limit,
+}
+REASON_CODES = tuple(_TEXTS)
+# The text of these codes starts with the verdict, so that a headline need not repeat it.
+TEXTS_WITH_VERDICT = ("converged", "cancelled_by_schedule", "cancelled_by_manager")

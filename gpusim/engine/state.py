@@ -1,0 +1,90 @@
+"""The simulated parts of one migration, which its loop, syncs, recorder and management share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from gpusim.config.backend import Backend
+from gpusim.config.scenario import Scenario
+from gpusim.engine.clock import Clock
+from gpusim.guest.guest import Guest
+from gpusim.guest.run_time import RunTime
+from gpusim.pages.pages import Pages
+from gpusim.qemu.process import Process
+from gpusim.qemu.switchover import threshold_size
+from gpusim.qemu.sync import SyncAccounting
+from gpusim.sender.sender import Sender
+from gpusim.units import NEVER_NS
+
+MakeRunTime = Callable[[Clock], RunTime]
+
+
+class MigrationState:
+    """The parts of one migration, made from a checked scenario.
+
+    The guest and its throttle live on the VM's clock, which stands still while the VM is paused.
+    Everything else lives on the host's clock.
+
+    Args:
+        scenario: what to simulate.
+        backend: where the bitmaps live.
+        process: the QEMU process, with what earlier migrations left in it.
+        make_run_time: makes the vCPUs' run time. Tests pass one that ticks slice by slice.
+
+    Attributes:
+        started_ns: the wall clock when the run started.
+        parameters: the migration parameters that hold now, as numbers.
+        settings: the same as the user wrote them. Management may change both during the run.
+        is_cancelled: management cancelled the migration, and the thread has yet to notice.
+        vm_stopped_ns: when the switchover stopped the VM.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        backend: Backend,
+        process: Process,
+        make_run_time: MakeRunTime,
+    ) -> None:
+        self.started_ns = time.monotonic_ns()
+        self.scenario, self.backend, self.process = scenario, backend, process
+        self.parameters, self.settings = scenario.parameters, scenario.migration
+        self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
+        self.clock = Clock()
+        self.run_time = make_run_time(self.clock)
+        self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
+        self.guest = Guest(
+            scenario.layout, scenario.writers, self.run_time, scenario.tracking.protection
+        )
+        self.pages = Pages(
+            scenario.layout,
+            zero_first=scenario.zero_first,
+            zero_last=scenario.zero_last,
+            lazy=scenario.tracking.lazy,
+            initially_set=scenario.tracking.initially_set,
+            seed=scenario.seed,
+            backend=backend.name,
+            threads=backend.threads,
+        )
+        self.accounting = SyncAccounting(scenario.page_bytes, scenario.layout.pages)
+        self.throttle = scenario.rules.throttle(self.parameters)
+        self.switchover = scenario.rules.switchover()
+        self.sender = Sender(
+            scenario.link,
+            max_bandwidth=self.parameters.max_bandwidth,
+            page_bytes=scenario.page_bytes,
+            counts_flushed_bytes=scenario.rules.counts_flushed_bytes,
+            threshold=lambda bandwidth: threshold_size(bandwidth, self.parameters),
+            acts=self.switchover.acts,
+        )
+
+    @property
+    def pending_bytes(self) -> int:
+        """Guest memory that is dirty in the bitmap."""
+        return self.pages.pending * self.scenario.page_bytes
+
+    @property
+    def vm_bytes(self) -> int:
+        """Guest memory in total."""
+        return self.scenario.layout.pages * self.scenario.page_bytes

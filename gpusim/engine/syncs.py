@@ -1,0 +1,286 @@
+"""The dirty syncs of a migration: what each draws and costs, whom it stalls, and its decision.
+
+Two actors sync. The migration thread does a whole sync at once (`Syncs.run`). The fallback timer
+(fallback_timer.py) does one in steps, while the sender goes on.
+
+Source: migration/ram.c:migration_bitmap_sync, ramblock_sync_dirty_bitmap [7.2 to 10.1].
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpusim.engine.recorder import Recorder
+from gpusim.engine.records import SyncKind, SyncRecord
+from gpusim.engine.state import MigrationState
+from gpusim.layout import IntArray
+from gpusim.qemu.sync import Period, Sync
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
+
+
+@dataclass(kw_only=True)
+class SyncInProgress:
+    """A sync from its start to its end.
+
+    Attributes:
+        start_ns: when it started.
+        waits_for_burst: it has read the log and waits until the sender's burst ends.
+        is_merged: the guest's writes are in the bitmap. The attributes below are set from then on.
+        protect_ns: the time it takes to write-protect the pages that were written.
+        newly_dirty_pages: pages that were clean in the bitmap before.
+        pending_pages: dirty pages in the bitmap afterwards.
+        cursor_page, pass_number: where the sender was.
+    """
+
+    kind: SyncKind
+    start_ns: int
+    waits_for_burst: bool = False
+    is_merged: bool = False
+    protect_ns: int = 0
+    newly_dirty_pages: int = 0
+    pending_pages: int = 0
+    cursor_page: int = 0
+    pass_number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedSync:
+    """A sync that has ended.
+
+    Attributes:
+        period: the period that it closed, if it closed one.
+        pending_pages: dirty pages in the bitmap when it merged.
+    """
+
+    kind: SyncKind
+    start_ns: int
+    end_ns: int
+    pending_pages: int
+    period: Period | None
+
+
+class WriteLog:
+    """The guest's writes since the last draw, and the chunks that were cleared since."""
+
+    def __init__(self, state: MigrationState) -> None:
+        self._state = state
+        self._drawn_to_ns = 0
+        self._cleared_at_ns: IntArray = np.full(state.scenario.layout.chunks, -1, np.int64)
+
+    def note_clears(self, clears: list[tuple[IntArray, IntArray]]) -> None:
+        """Remember when remote clears protected chunks anew: int64 [n] chunks and int64 [n] ns."""
+        for chunks, times_ns in clears:
+            self._cleared_at_ns[chunks] = times_ns
+
+    def draw_writes(self) -> int:
+        """Draw the writes since the last draw into the bitmap, and return the newly dirty pages."""
+        state, since_ns = self._state, self._drawn_to_ns
+        guest, pages, vm_ns = state.guest, state.pages, state.clock.vm_ns
+        self._drawn_to_ns = now_ns = state.clock.now_ns
+        self.settle(now_ns)
+        if not state.scenario.tracking.lazy:
+            return pages.sync(guest.writes(vm_ns(since_ns), vm_ns(now_ns)))
+        cleared = self._cleared_at_ns >= 0
+        split_ns = np.where(cleared, np.minimum(self._cleared_at_ns, now_ns), since_ns)
+        split_ns = state.clock.vm_times_ns(split_ns)
+        self._cleared_at_ns[:] = -1
+        return pages.sync(
+            guest.writes(split_ns, vm_ns(now_ns)),
+            before_clear=guest.writes(vm_ns(since_ns), split_ns),
+        )
+
+    def settle(self, now_ns: int) -> None:
+        """Count the guest's first writes up to a time, which needs the times of the clears."""
+        clock = self._state.clock
+        self._state.guest.settle(clock.vm_ns(now_ns), clock.vm_times_ns(self._cleared_at_ns))
+
+
+class Syncs:
+    """Runs the syncs of one migration.
+
+    Args:
+        state: of the migration.
+        recorder: records each sync.
+        after_sync: is called at the end of each sync.
+
+    Attributes:
+        writes: what the next sync draws.
+        big_lock_free_ns: a sync holds the big lock until then.
+        dirty_pages_rate: of the last closed period, pages per second; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        state: MigrationState,
+        recorder: Recorder,
+        after_sync: Callable[[EndedSync], None],
+    ) -> None:
+        self._state, self._recorder, self._after_sync = state, recorder, after_sync
+        self.writes = WriteLog(state)
+        self.big_lock_free_ns = 0
+        self.dirty_pages_rate = 0
+        self._stalled_to_ns = 0  # the sender's stalls are counted up to here
+
+    def run(self, kind: SyncKind) -> None:
+        """Run a whole sync of the migration thread, which holds the big lock and waits for it."""
+        scenario, start_ns = self._state.scenario, self._state.clock.now_ns
+        sync = self.begin(kind)
+        self.merge(sync)
+        end_ns = (
+            start_ns + scenario.tracking.log_sync_ns + sync.protect_ns + scenario.tracking.merge_ns
+        )
+        if scenario.tracking.waits_for_vcpus and kind != "final":
+            end_ns = max(end_ns, self.vcpus_answer_ns(start_ns))
+        if kind == "final":
+            self._state.sender.stall(start_ns, end_ns)  # counts as downtime, not as a stall
+        else:
+            self.stall_sender(start_ns, end_ns)
+        self.end(sync, end_ns)
+
+    def begin(self, kind: SyncKind) -> SyncInProgress:
+        """Start a sync now."""
+        now_ns = self._state.clock.now_ns
+        self._state.accounting.begin(now_ns // NS_PER_MS)
+        self._recorder.record_event("migration_bitmap_sync_start")
+        return SyncInProgress(kind=kind, start_ns=now_ns)
+
+    def merge(self, sync: SyncInProgress) -> None:
+        """Bring the guest's writes into the bitmap."""
+        self._recorder.sample()
+        state, scenario, faults = self._state, self._state.scenario, self._state.guest.faults
+        if sync.kind == "setup":  # every page is dirty already
+            sync.protect_ns = scenario.tracking.start_ns
+        else:
+            faults_before = faults.count
+            sync.newly_dirty_pages = self.writes.draw_writes()
+            # Each written page faulted exactly once, and the sync protects these pages again.
+            sync.protect_ns = round(
+                (faults.count - faults_before) * scenario.tracking.sync_protect_ns
+            )
+        sync.is_merged = True
+        sync.pending_pages, sync.cursor_page = state.pages.pending, state.pages.cursor_page
+        sync.pass_number = state.pages.wraps + 1
+
+    def end(self, sync: SyncInProgress, end_ns: int) -> None:
+        """End a sync: account for it, and let the throttle decide."""
+        self.big_lock_free_ns = end_ns
+        accounting = self._state.accounting
+        dirty_pages = accounting.num_dirty_pages_period + sync.newly_dirty_pages
+        period = accounting.end(
+            end_ns // NS_PER_MS,
+            sync.newly_dirty_pages,
+            self._state.sender.flushed_bytes,
+            sync.pending_pages,
+        )
+        self._recorder.record_event(
+            "migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=dirty_pages
+        )
+        self._decide_throttle(sync, period, end_ns)
+        self._recorder.syncs.append(self._make_record(sync, period, end_ns))
+        self._recorder.sample()
+        if sync.kind != "final":  # the VM is stopped at the final sync
+            self._count_main_loop_stall(sync.start_ns, end_ns)
+        self._after_sync(
+            EndedSync(
+                kind=sync.kind,
+                start_ns=sync.start_ns,
+                end_ns=end_ns,
+                pending_pages=sync.pending_pages,
+                period=period,
+            )
+        )
+
+    def stall_sender(self, from_ns: int, until_ns: int) -> None:
+        """Hold the sender up, and count the part of that in which it was not held up already."""
+        if until_ns > from_ns:
+            self._state.sender.stall(from_ns, until_ns)
+            counted_to_ns = min(until_ns, self._state.scenario.simulated_limit_ns)
+            stall_ns = max(0, counted_to_ns - max(from_ns, self._stalled_to_ns))
+            self._recorder.stalls.sender_ns += stall_ns
+            self._stalled_to_ns = max(self._stalled_to_ns, counted_to_ns)
+
+    def vcpus_answer_ns(self, t_ns: int) -> int:
+        """Return when every vCPU has answered a request made at `t_ns`.
+
+        A vCPU that the throttle put to sleep answers when it wakes. A paused one answers at once.
+        """
+        if not self._state.clock.vm_runs:
+            return t_ns
+        sleeps_ns = self._state.scenario.tracking.recorded_sleeps_ns
+        if sleeps_ns and t_ns < sleeps_ns[-1][1]:
+            place = bisect.bisect_right(sleeps_ns, (t_ns, NEVER_NS)) - 1
+            return max(t_ns, sleeps_ns[place][1]) if place >= 0 else t_ns
+        vm_ns = self._state.clock.vm_ns(t_ns)
+        return t_ns + self._state.run_time.wakes_at_ns(vm_ns) - vm_ns
+
+    def _decide_throttle(self, sync: SyncInProgress, period: Period | None, end_ns: int) -> None:
+        """Raise the throttle if the rule says so.
+
+        A throttle that the final sync sets is traced but has no effect: the VM has stopped.
+        """
+        state, recorder, throttle = self._state, self._recorder, self._state.throttle
+        page_bytes = state.scenario.page_bytes
+        triggered = throttle.on_sync(
+            Sync(
+                kind=sync.kind,
+                time_ns=end_ns,
+                dirty_sync_count=state.accounting.dirty_sync_count,
+                newly_dirty_bytes=sync.newly_dirty_pages * page_bytes,
+                remaining_bytes=sync.pending_pages * page_bytes,
+            )
+        )
+        if period is not None:
+            self.dirty_pages_rate = period.dirty_pages_rate
+            triggered |= throttle.on_period(period)
+        if not triggered:
+            return
+        percent = throttle.percent
+        if not isinstance(percent, int) or not 1 <= percent <= 99:
+            name = type(throttle).__name__
+            raise ValueError(f"{name}.percent = {percent!r}: must be a whole number from 1 to 99")
+        recorder.record_event("migration_throttle", at_ns=end_ns)
+        recorder.record_event("cpu_throttle_set", at_ns=end_ns, percent=percent)
+        if sync.kind != "final" and percent != state.run_time.percent:
+            state.run_time.throttle(state.clock.vm_ns(end_ns), percent)
+            recorder.throttle_steps.append((end_ns, percent))
+
+    def _count_main_loop_stall(self, start_ns: int, end_ns: int) -> None:
+        """Count how long a sync kept the big lock from the main loop and from vCPUs.
+
+        Each vCPU needs the big lock at random times. It runs until it first does, then stands still.
+        """
+        scenario, stalls = self._state.scenario, self._recorder.stalls
+        held_ns = max(0, min(end_ns, scenario.simulated_limit_ns) - start_ns)
+        stalls.main_loop_ns += held_ns
+        stalls.longest_main_loop_ns = max(stalls.longest_main_loop_ns, held_ns)
+        exits_per_s, held_s = scenario.config.vm.big_lock_exits_per_s, held_ns / NS_PER_S
+        if exits_per_s:
+            runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
+            stalls.vcpu_s += scenario.vcpus * (held_s - runs_s)
+
+    def _make_record(self, sync: SyncInProgress, period: Period | None, end_ns: int) -> SyncRecord:
+        state = self._state
+        return SyncRecord(
+            dirty_sync_count=state.accounting.dirty_sync_count,
+            kind=sync.kind,
+            time_s=sync.start_ns / NS_PER_S,
+            duration_ms=(end_ns - sync.start_ns) / NS_PER_MS,
+            newly_dirty_pages=sync.newly_dirty_pages,
+            remaining_bytes=sync.pending_pages * state.scenario.page_bytes,
+            transferred_bytes=state.sender.flushed_bytes,
+            threshold_bytes=state.sender.threshold_bytes,
+            bandwidth_bytes_per_s=state.sender.bandwidth,
+            cursor_page=sync.cursor_page,
+            pass_number=sync.pass_number,
+            cpu_throttle_percentage=state.run_time.percent,
+            dirty_rate_high_cnt=state.throttle.dirty_rate_high_cnt,
+            period_ms=period.length_ms if period else None,
+            bytes_dirty_period=period.dirty_bytes if period else None,
+            bytes_xfer_period=period.xfer_bytes if period else None,
+            dirty_pages_rate=period.dirty_pages_rate if period else None,
+        )
