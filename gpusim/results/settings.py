@@ -5,7 +5,8 @@ So that results need no Config, and a folder's config.json serves as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from gpusim.engine.records import Event
@@ -26,3 +27,19 @@ def at_the_end(events: Iterable[Event], settings: Settings | None, name: str) ->
         if event.event == "qmp_enter_migrate_set_parameters":
             value = event.arguments.get(name, value)
     return value
+
+
+def flat_settings(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and their values. Lists and empty mappings become JSON.
+
+    A policy has the name of its class as its value, and a key for each argument.
+    """
+    for key, value in settings.items():
+        if isinstance(value, dict) and value.keys() == {"target", "args"}:  # a policy
+            yield f"{prefix}{key}", value["target"]
+            yield from flat_settings(value["args"], f"{prefix}{key}.args.")
+        elif isinstance(value, dict) and value:
+            yield from flat_settings(value, f"{prefix}{key}.")
+        else:
+            plain = not isinstance(value, dict | list)
+            yield f"{prefix}{key}", value if plain else json.dumps(value, ensure_ascii=False)

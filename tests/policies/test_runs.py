@@ -27,9 +27,10 @@ from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import plan
 from gpusim.qemu.process import Process
 from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
+from gpusim.results.settings import flat_settings
 from gpusim.results.sweeps.axes import varying_keys
 from gpusim.results.sweeps.config_values import axis_label, value_of
-from gpusim.results.sweeps.runs import Run, _flat
+from gpusim.results.sweeps.runs import Run
 from tests.engine.scenarios import config, throttle_steps
 from tests.engine.ticked import simulate_ticked
 from tests.policies.test_plug_ins import HERE, with_policies
@@ -240,7 +241,7 @@ def test_a_policy_is_its_class_where_runs_are_compared() -> None:
     """One column of a sweep's table, and one a argument; in figures the class's name alone."""
     configs = [asdict(busy()), asdict(with_policies(busy(), **RULES["throttle"]))]
     runs = [
-        Run(name=str(n), folder=Path(), config=dict(_flat(c)), summary={})
+        Run(name=str(n), folder=Path(), config=dict(flat_settings(c)), summary={})
         for n, c in enumerate(configs)
     ]
     keys = ["migration.throttle_rule", "migration.throttle_rule.args.percent_at_once"]

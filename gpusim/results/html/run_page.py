@@ -6,7 +6,8 @@ template. narrative.py writes the sentences about the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.files import write_text
 from gpusim.results.html.render import render
 from gpusim.results.narrative import facts, story
-from gpusim.results.settings import Settings, at_the_end
+from gpusim.results.settings import Settings, at_the_end, flat_settings
+from gpusim.results.summary_fields import SUMMARY_FIELDS
 from gpusim.results.verdicts import describe_outcome
-from gpusim.text import capitalized, decider_name, format_duration, format_number
+from gpusim.text import capitalized, count_noun, decider_name, format_number
 from gpusim.units import format_bytes
 
 SIBLINGS = {
@@ -54,6 +56,27 @@ MAIN_SETTINGS = (
     "migration.fallback_sync_interval",
     *POLICIES,
     "tracking.mode",
+)
+KEY_FIGURES = (
+    "total_time_s",
+    "downtime_ms",
+    "paused_s",
+    "first_pass_s",
+    "dirty_sync_count",
+    "max_throttle_percent",
+    "guest_cpu_lost_percent",
+    "write_faults",
+    "longest_vcpu_stall_ms",
+    "sync_stall_s",
+    "main_loop_stall_s",
+    "transferred_bytes",
+    "remaining_bytes",
+)
+CHANGE_FIGURES = (
+    "total_time_s",
+    "downtime_ms",
+    "max_throttle_percent",
+    "guest_cpu_lost_percent",
 )
 MEANINGS = {  # of a change to a key
     "migration.auto_converge": "QEMU may throttle the guest",
@@ -136,7 +159,7 @@ def report_page(
         name: [_change(one) for one in alternatives or () if one.outcome == name and not converged]
         for name in ("converges", "does_not", "not_tried")
     }
-    settings = dict(_flat(config or {}))
+    settings = {k: _short(v) for k, v in flat_settings(config or {}) if v not in (None, "{}")}
     return render(
         "report.html",
         title=f"{heading} \u00b7 {vm} \u00b7 gpusim",
@@ -149,6 +172,7 @@ def report_page(
         picture_text=f"{PICTURE} {outcome}: {', '.join(facts(summary))}.",
         narrative=story(result, config),
         alternatives=None if converged else alternatives,
+        change_labels=[SUMMARY_FIELDS[key].label for key in CHANGE_FIGURES],
         helpful=by_outcome["converges"],
         insufficient=by_outcome["does_not"],
         untried=by_outcome["not_tried"],
@@ -164,12 +188,7 @@ def report_page(
 
 
 def _change(one: Alternative) -> dict[str, Any]:
-    cells = (
-        format_duration(one.total_time_s or 0.0),
-        format_duration((one.downtime_ms or 0.0) / 1e3),
-        f"{one.max_throttle_percent} %",
-        f"{format_number(one.guest_cpu_lost_percent or 0.0)} %",
-    )
+    cells = [SUMMARY_FIELDS[key].format(getattr(one, key)) for key in CHANGE_FIGURES]
     return {
         "key": one.key,
         "value": one.value,
@@ -180,65 +199,33 @@ def _change(one: Alternative) -> dict[str, Any]:
 
 
 def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str]]:
+    """Return label and text of the most important numbers, with a detail behind some of them."""
     summary = result.summary
     limit_ms = at_the_end(result.events, config, "downtime_limit")
-    limit = "" if limit_ms is None else f" (limit {limit_ms} ms)"
-    downtime = "none: QEMU did not stop the VM"
-    if summary.downtime_ms is not None:
-        downtime = format_duration(summary.downtime_ms / 1e3)
-    rows = [
-        ("Total time", format_duration(summary.total_time_s)),
-        ("Downtime", f"{downtime}{limit}"),
-    ]
-    if summary.paused_s:
-        rows.append(("Paused", format_duration(summary.paused_s)))
-    longest_stall = format_duration(summary.longest_main_loop_stall_ms / 1e3)
+    passes = count_noun(len(result.pass_ends_s) + 1, "pass", "passes")
     times_vm = format_number(summary.transferred_bytes / summary.vm_bytes)
+    details = {
+        "downtime_ms": "" if limit_ms is None else f" (limit {limit_ms} ms)",
+        "dirty_sync_count": f", {summary.fallback_sync_count or 'none'} by the fallback timer",
+        "first_pass_s": f" ({passes} in total)",
+        "write_faults": f", which took {_text(summary, 'guest_fault_s')}",
+        "main_loop_stall_s": f" (longest stall {_text(summary, 'longest_main_loop_stall_ms')})",
+        "transferred_bytes": f", {times_vm} times the VM memory",
+    }
+    if summary.max_throttle_percent:
+        at_maximum = _text(summary, "time_at_max_throttle_s")
+        details["max_throttle_percent"] = f", for {at_maximum}"
     return [
-        *rows,
-        ("Passes over memory", str(len(result.pass_ends_s) + 1)),
-        ("Syncs", _syncs(summary)),
-        ("Highest throttle", _throttle(summary)),
-        ("Guest CPU lost", f"{format_number(summary.guest_cpu_lost_percent)} %"),
-        ("First writes to protected pages", _first_writes(summary)),
-        ("Longest vCPU sleep", format_duration(summary.longest_vcpu_stall_ms / 1e3)),
-        ("Sender stalled by syncs", format_duration(summary.sync_stall_s)),
-        (
-            "Main loop stalled by syncs",
-            f"{format_duration(summary.main_loop_stall_s)} (longest stall {longest_stall})",
-        ),
-        ("Sent", f"{format_bytes(summary.transferred_bytes)}, {times_vm} times the VM memory"),
-        ("Left to send at the end", format_bytes(summary.remaining_bytes)),
+        (SUMMARY_FIELDS[key].label, _text(summary, key) + details.get(key, ""))
+        for key in KEY_FIGURES
+        if key != "paused_s" or summary.paused_s
     ]
 
 
-def _syncs(summary: Summary) -> str:
-    return (
-        f"{summary.dirty_sync_count}, {summary.fallback_sync_count or 'none'} by the fallback timer"
-    )
-
-
-def _first_writes(summary: Summary) -> str:
-    cost = f"{format_number(summary.guest_fault_s)} vCPU s" if summary.guest_fault_s else "no time"
-    return f"{summary.write_faults:,}, which took {cost}"
-
-
-def _throttle(summary: Summary) -> str:
-    if not summary.max_throttle_percent:
-        return "never throttled"
-    at_maximum = format_duration(summary.time_at_max_throttle_s)
-    return f"{summary.max_throttle_percent} %, for {at_maximum}"
-
-
-def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted keys and their values as text, without keys that are null."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            yield prefix + name, _short(value)
+def _text(summary: Summary, key: str) -> str:
+    return SUMMARY_FIELDS[key].format(getattr(summary, key))
 
 
 def _short(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ..."

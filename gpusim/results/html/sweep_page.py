@@ -134,8 +134,17 @@ def _versions(runs: Sequence[Run]) -> list[str]:
     return sorted(known, key=natural)
 
 
-def _statistics(page: SweepPage) -> tuple[list[str], list[list[str]]] | None:
-    """Return the headings and rows of the statistics. None if no group has two seeds."""
+@dataclass(frozen=True, kw_only=True)
+class _Statistics:
+    """The table of statistics. Its first columns are `settings` config keys."""
+
+    settings: int
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def _statistics(page: SweepPage) -> _Statistics | None:
+    """Return the statistics over seeds. None if no group has two seeds."""
     if all(len(group.runs) < 2 for group in page.groups):
         return None
     keys = [key for key in page.keys if key != SEED]
@@ -145,7 +154,7 @@ def _statistics(page: SweepPage) -> tuple[list[str], list[list[str]]] | None:
     for group in page.groups:
         spreads = [_spread(group.quantiles(field.key), field.column_scale) for field in fields]
         rows.append([*group.series(keys), group.share, *spreads])
-    return headings, rows
+    return _Statistics(settings=len(keys), headings=headings, rows=rows)
 
 
 def _spread(quantiles: tuple[float, float, float] | None, scale: float) -> str:

@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 from gpusim.engine.records import Verdict
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
+from gpusim.results.settings import flat_settings
 from gpusim.results.summary_fields import NUMBER_KEYS
 from gpusim.text import Message
 
@@ -167,7 +168,7 @@ def _read_folder(folder: Path, names: set[str], base: Path, found: FoundRuns) ->
         config: dict[str, Any] = {}
         if CONFIG in names:
             config = _read_object(folder / CONFIG, found, f"{name}/{CONFIG}") or {}
-        run = Run(name=name, folder=folder, summary=summary, config=dict(_flat(config)))
+        run = Run(name=name, folder=folder, summary=summary, config=dict(flat_settings(config)))
         found.runs.append(run)
         return True
     if _BEGUN & names:
@@ -208,18 +209,6 @@ def _read_object(path: Path, found: FoundRuns, name: str) -> dict[str, Any] | No
         found.skip(name, "not_an_object")
         return None
     return content
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value.keys() == {"target", "args"}:  # a policy
-            yield f"{prefix}{key}", value["target"]
-            yield from _flat(value["args"], f"{prefix}{key}.args.")
-        elif isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            plain = not isinstance(value, dict | list)
-            yield f"{prefix}{key}", value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _name(folder: Path, base: Path) -> str:

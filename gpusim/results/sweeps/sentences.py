@@ -83,7 +83,7 @@ def _with(data: Mapping[str, Any]) -> str:
 
 
 def _settings(settings: Settings) -> str:
-    return ", ".join(describe_value(key, text) for key, text in settings)
+    return join_words([describe_value(key, text) for key, text in settings])
 
 
 def _limit(begin: str, limit: str) -> Callable[[Mapping[str, Any]], str]:
