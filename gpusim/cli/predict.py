@@ -1,7 +1,7 @@
-"""gpusim-predict: will this VM migrate, how long will it take, what will its guest feel, what should be set?
+"""gpusim-predict: predict the migration of a VM from its dirty rate, and advise on its settings.
 
-It reads the command line, calls what measures, predicts and advises, writes whole files and turns every
-error into a line.
+It reads the command line, calls the modules that measure, predict and advise, writes whole files and
+turns every error into one line.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from gpusim.monitor.signals import ended_by_signals, interruptible
+from gpusim.version import __version__
 
 if TYPE_CHECKING:
     from gpusim.explore.goal_search import BetterSettings
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from gpusim.predict.prediction import Prediction
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
-HINTS = r"\n\s*full_key:|\nTo append to your config|\nConfig search path:"  # behind what is wrong
+# Hydra adds hints on its own command line after the error itself.
+HINTS = r"\n\s*full_key:|\nTo append to your config|\nConfig search path:"
 GOALS = ("fastest", "least-loss")
-# A whole answer shall take less than a minute on two cores: so long for the ensemble, where --members does not
-# ask for so many, and for all of the advice.
-MEMBERS_WALL_S, ADVICE_WALL_S = 28.0, 20.0
-GOAL_WALL_S = 20.0  # the same for a goal
+# A whole answer takes less than a minute on two cores: wall time for the members (unless --members is
+# given), for all advice and for a goal.
+MEMBERS_WALL_S, ADVICE_WALL_S, GOAL_WALL_S = 28.0, 20.0, 20.0
 T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 1 (no answer), 2 (bad input), 128 + signal."""
+    """Run the command. Return its exit code: 0, 1 (failed), 2 (wrong input) or 128 + signal."""
     return interruptible(lambda: _run(_parsed(arguments)), whole_process=arguments is None)
 
 
@@ -44,74 +45,68 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpusim-predict",
-        description="Predict the live migration of a VM from its dirty rate, and advise.",
+        description="Predict the live migration of a VM from its dirty rate, and advise on settings.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
-        "words",
+        "arguments",
         nargs="*",
         metavar="PROFILE | KEY=VALUE",
-        help="a profile, JSON or YAML, or a recording of an earlier migration (gpusim-record --qmp); "
-        "keys of the host as gpusim takes them: link=25gbit, migration.downtime_limit=500",
+        help="PROFILE: a profile (JSON or YAML), or a recording of an earlier migration from "
+        "gpusim-record. KEY=VALUE: a setting of the host, as gpusim takes it, such as link=25gbit "
+        "or migration.downtime_limit=500",
     )
-    _add_measuring(parser.add_argument_group("measure first"))
+    _add_measuring(parser.add_argument_group("measure a profile first"))
     _add_answer(parser.add_argument_group("the answer"))
     return parser
 
 
 def _add_measuring(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--measure",
-        action="store_true",
-        help="a running VM's dirty rate, by QEMU's calc-dirty-rate",
-    )
-    group.add_argument("--qmp", metavar="SOCKET", help="the VM's monitor, which nobody else uses")
-    group.add_argument(
+    add = group.add_argument
+    add("--measure", action="store_true", help="measure a running VM with QEMU's calc-dirty-rate")
+    add("--qmp", metavar="SOCKET", help="the VM's monitor. No other program may use it meanwhile")
+    add(
         "--mode",
         choices=("page-sampling", "dirty-bitmap", "dirty-ring"),
-        help="default: page-sampling, which costs the guest nothing",
+        help="how QEMU measures. Default: page-sampling, which does not slow the guest",
     )
-    group.add_argument("--quick", action="store_true", help="periods of up to 10 s instead of 60 s")
-    group.add_argument(
-        "--save", type=Path, metavar="FILE", help="where the profile is kept; default: profile.json"
-    )
-    group.add_argument(
+    add("--quick", action="store_true", help="measure up to 10 s instead of up to 60 s")
+    add("--save", type=Path, metavar="FILE", help="file of the profile. Default: profile.json")
+    add(
         "--domstats",
         type=Path,
         metavar="FILE",
-        help="instead: a log of virsh domstats --dirtyrate after each of several domdirtyrate-calc",
+        help="instead of --measure: a log of virsh domstats --dirtyrate, printed after each of "
+        "several virsh domdirtyrate-calc",
     )
-    group.add_argument(
-        "--memory",
-        metavar="SIZE",
-        help="with --domstats: the VM's; default: as virsh dominfo says in the same log",
-    )
-    group.add_argument("--vcpus", type=int, metavar="N", help="the same")
+    source = "with --domstats. Default: from virsh dominfo in the same log"
+    add("--memory", metavar="SIZE", help=f"memory of the VM, {source}")
+    add("--vcpus", type=int, metavar="N", help=f"vCPUs of the VM, {source}")
 
 
 def _add_answer(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--goal",
         choices=GOALS,
-        help="look for better throttle settings: least time, or least guest loss",
+        help="search for better throttle settings: least total time, or least guest CPU lost",
     )
-    group.add_argument(
-        "--deadline", metavar="TIME", help='with --goal: total time, such as "20min"'
+    add("--deadline", metavar="TIME", help='with --goal: the longest total time, such as "20min"')
+    add("--no-advice", action="store_true", help="predict only")
+    add("--members", type=int, metavar="N", help="number of migrations to simulate. Default: 32")
+    add("--seed", type=int, default=1, metavar="N", help="of all random draws. Default: 1")
+    add("--json", type=Path, metavar="FILE", help="write the answer as JSON. - is standard output")
+    add(
+        "--report",
+        type=Path,
+        metavar="FOLDER",
+        help="write a page with the prediction and the median migration",
     )
-    group.add_argument("--no-advice", action="store_true", help="predict only")
-    group.add_argument(
-        "--members", type=int, metavar="N", help="migrations to simulate; default: 32"
-    )
-    group.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of all that is drawn; default: 1"
-    )
-    group.add_argument(
-        "--json", type=Path, metavar="FILE", help="the answer for programs; - is stdout"
-    )
-    group.add_argument(
-        "--report", type=Path, metavar="FOLDER", help="the middle run, with a page on top"
-    )
-    group.add_argument(
-        "--experiment", type=Path, metavar="FILE", help="the fitted VM as an experiment for gpusim"
+    add(
+        "--experiment",
+        type=Path,
+        metavar="FILE",
+        help="write the fitted VM as an experiment for gpusim",
     )
 
 
@@ -134,34 +129,34 @@ def _run(options: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {_in_a_line(error)}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return EXIT_INPUT
     except (LiveError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except (MemoryError, BrokenExecutor):
-        print(
-            "error: out of memory, or a process was killed, as it is when memory runs out",
-            file=sys.stderr,
-        )
+        message = "out of memory, or the system killed a process for lack of memory"
+        print(f"error: {message}", file=sys.stderr)
         return EXIT_FAILED
 
 
-def _in_a_line(error: BaseException) -> str:
-    """What Hydra and OmegaConf say of a key, without their hints for other commands, and why."""
-    said = " ".join(re.split(HINTS, str(error))[0].split())
-    cause = error.__cause__
-    why = "" if cause is None else " ".join(re.split(HINTS, str(cause))[0].split())
-    return said if not why or why in said else f"{said.rstrip('.')}: {why}"
+def _one_line(error: BaseException) -> str:
+    """Return an error of Hydra or OmegaConf and its cause, without hints for other commands."""
+    texts = [
+        " ".join(re.split(HINTS, str(one))[0].split())
+        for one in (error, error.__cause__)
+        if one is not None
+    ]
+    return texts[0] if texts[-1] in texts[0] else ": ".join(texts)
 
 
-def _aside(options: argparse.Namespace) -> TextIO:
-    """Where words go that are not the answer: not between a program and its JSON."""
+def _messages_to(options: argparse.Namespace) -> TextIO:
+    """Return the stream for messages, which must not mix with JSON on standard output."""
     return sys.stderr if str(options.json) == "-" else sys.stdout
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what does not go together, before anything is started."""
+    """Check the options and their combination before any work starts."""
     from gpusim.config.checks import check_range, check_whole, parse_duration_ns, parse_size, reject
     from gpusim.errors import require
     from gpusim.files import can_be_written
@@ -169,23 +164,25 @@ def _check(options: argparse.Namespace) -> None:
     from gpusim.predict.settings import check
     from gpusim.record.files import check_folder
 
-    files = [one for one in options.words if "=" not in one or Path(one).is_file()]
-    options.overrides = [one for one in options.words if one not in files]
+    files = [one for one in options.arguments if "=" not in one or Path(one).is_file()]
+    options.overrides = [one for one in options.arguments if one not in files]
     options.profile = files[0] if files else None
     if len(files) > 1:
-        reject("PROFILE", ", ".join(files), "name one; what is changed is written as KEY=VALUE")
+        reject("PROFILE", ", ".join(files), "name one profile. Write a setting as KEY=VALUE")
     sources = [options.profile, "--measure" * options.measure, options.domstats]
     if sum(map(bool, sources)) != 1:
         given = ", ".join(str(one) for one in sources if one) or "none"
-        reject("PROFILE", given, "name one profile, or --measure --qmp SOCKET, or --domstats FILE")
+        reject(
+            "PROFILE", given, "name one profile, or add --measure --qmp SOCKET, or --domstats FILE"
+        )
     if options.measure and not options.qmp:
-        reject("--qmp", "none", "--measure needs the VM's monitor: --qmp SOCKET")
-    for option, wanted in (
+        reject("--qmp", "none", "--measure needs the VM's monitor. Add --qmp SOCKET")
+    for option, needed in (
         ("qmp", "measure"), ("mode", "measure"), ("quick", "measure"), ("save", "measure"),
         ("memory", "domstats"), ("vcpus", "domstats"), ("deadline", "goal"),
     ):  # fmt: skip
-        if getattr(options, option) and not getattr(options, wanted):
-            reject(f"--{option}", getattr(options, option), f"goes with --{wanted}")
+        if getattr(options, option) and not getattr(options, needed):
+            reject(f"--{option}", getattr(options, option), f"needs --{needed}")
     if options.memory:
         parse_size("--memory", options.memory)
     if options.vcpus is not None:
@@ -197,18 +194,18 @@ def _check(options: argparse.Namespace) -> None:
         parse_duration_ns("--deadline", options.deadline)
     options.save = options.save or Path("profile.json")
     if options.measure and options.save.exists():
-        reject("--save", options.save, "is there already; name another file, or predict from it")
+        reject("--save", options.save, "exists. Name another file, or predict from this one")
     for key, path in (
         ("save", options.save),
         ("json", options.json),
         ("experiment", options.experiment),
     ):
         if path is not None and str(path) != "-" and not can_be_written(path):
-            reject(f"--{key}", path, "cannot be written; expected a file in a folder that is there")
+            reject(f"--{key}", path, "cannot be written. Name a file in an existing folder")
     if options.report:
         check_folder(options.report)
         if options.report.is_dir() and any(options.report.iterdir()):
-            reject("--report", options.report, "is not empty; name another folder, or a new one")
+            reject("--report", options.report, "is not empty. Name an empty or a new folder")
         require("matplotlib", "plot", "--report: ")
     require("scipy", "predict", "fitting a guest: ")
     if options.goal:
@@ -242,13 +239,13 @@ async def _measured(options: argparse.Namespace) -> Profile:
     async with Monitor(options.qmp) as monitor:
         vm = await looked_at(monitor)
         plan = planned(vm, options.mode or "page-sampling", quick=options.quick)
-        print("\n".join(announced(vm, plan)), file=_aside(options), flush=True)
+        print("\n".join(announced(vm, plan)), file=_messages_to(options), flush=True)
         with line() as tell:
             profile = await measured(monitor, vm, plan, tell)
     write_text(options.save, json.dumps(profile.document(), indent=1, allow_nan=False) + "\n")
     print(
         f"{options.save}: {len(profile.measurements)} measurements\n",
-        file=_aside(options),
+        file=_messages_to(options),
         flush=True,
     )
     check_plausible(options.save, profile)
@@ -257,11 +254,11 @@ async def _measured(options: argparse.Namespace) -> Profile:
 
 def _answer(options: argparse.Namespace, profile: Profile) -> int:
     from gpusim.files import write_text
-    from gpusim.predict import terminal
     from gpusim.predict.document import document
     from gpusim.predict.ensemble import MEMBERS, predicted
     from gpusim.predict.experiment import experiment_yaml
     from gpusim.predict.settings import host_of
+    from gpusim.predict.terminal import prediction_lines
 
     host = host_of(profile, options.overrides)
     count = options.members or MEMBERS
@@ -271,22 +268,22 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         members=count,
         seed=options.seed,
         wall_s=None if options.members else MEMBERS_WALL_S,
-        told=lambda found: _barred(found, count),
+        told=lambda members: _with_progress_bar(members, count),
     )
     advice, better = _advised(options, prediction)
-    found = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
+    numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
-        print(found, end="")
+        print(numbers, end="")
     else:
-        print(terminal.lines(prediction, advice, better))
+        print(prediction_lines(prediction, advice, better))
         if options.json:
-            write_text(options.json, found)
+            write_text(options.json, numbers)
     if options.experiment:
         write_text(options.experiment, experiment_yaml(prediction, options.experiment))
     if options.report:
         from gpusim.predict.report import write_report
 
-        print(write_report(prediction, advice, better, options.report), file=_aside(options))
+        print(write_report(prediction, advice, better, options.report), file=_messages_to(options))
     return 0
 
 
@@ -314,10 +311,10 @@ def _advised(
     )
 
 
-def _barred(found: Iterator[T], count: int) -> Iterator[T]:
+def _with_progress_bar(members: Iterator[T], count: int) -> Iterator[T]:
     from tqdm import tqdm
 
-    yield from tqdm(found, total=count, unit="run", desc="simulating", disable=None, leave=False)
+    yield from tqdm(members, total=count, unit="run", desc="simulating", disable=None, leave=False)
 
 
 if __name__ == "__main__":

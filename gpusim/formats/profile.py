@@ -1,6 +1,6 @@
 """The profile of a VM: measurements of its dirty rate before a migration, in one small file.
 
-Owns the file format (docs/predict.md describes it for people who type one) and the checks of its
+Owns the file format (docs/how-to/predict-a-migration.md describes it for people who type one) and the checks of its
 values. It does not measure and does not fit a guest.
 """
 

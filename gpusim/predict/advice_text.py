@@ -1,38 +1,32 @@
-"""What advice says, in sentences and cells: for the terminal's page and the report's alike.
+"""Advice in sentences, cells and commands, for the terminal and the page.
 
-Owns the words; what to try is advise.py's, and what a setting is called elsewhere commands.py's.
+Owns the text. gpusim/explore decides what to try, commands.py knows the tools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import yaml
 
 from gpusim.config.schema import Config
-from gpusim.engine.records import Alternative, Summary
-from gpusim.explore.changes import set_key
+from gpusim.engine.records import Summary
+from gpusim.explore.changes import set_key, value_text
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit, Name
-from gpusim.predict import prediction_text
-from gpusim.predict.commands import Words, in_words
+from gpusim.predict.commands import HMP, ToolCommands, tool_commands
+from gpusim.predict.messages import outcome_text, text_of, time_and_throttle
 from gpusim.predict.prediction import Prediction
-from gpusim.text import format_duration
+from gpusim.predict.prediction_text import QUANTITIES, bandwidth
+from gpusim.results.summary_fields import RUN_FIELDS
+from gpusim.text import Message, format_duration, join_words
 
-NAMES: dict[
-    Name, tuple[str, str, str]
-] = {  # of a limit: as it is told, its unit, and what is beyond the last value that was tried
-    "bandwidth": ("Smallest bandwidth", "", "or less"),
-    "dirty_rate": ("Largest dirty rate", "", "or more"),
-    "downtime_limit": ("Smallest downtime limit", " ms", "or less"),
-    "max_cpu_throttle": ("Lowest throttle limit that suffices", " %", ""),
-}
-LIMITS = ("All others as they are", "now", "middle guest", "heavy guest")  # head of their table
+MEDIAN_GUEST, P95_GUEST = "median guest", "95th-percentile guest"
+LIMITS_HEAD = ("Change only this setting", "now", MEDIAN_GUEST, P95_GUEST)
 GOALS = {"fastest": "Fastest", "least_loss": "Least guest loss"}
-SURPRISES = ("cannot set", "Nova raises", "completion_timeout is", "maxDowntimeMs")
-SETTABLE = (  # by whoever migrates; not another QEMU, nor a rule that is in none
+SETTABLE = (  # with a running VM. Another QEMU version or rule needs another program
     "link.bandwidth",
     "migration.auto_converge",
     "migration.downtime_limit",
@@ -40,55 +34,112 @@ SETTABLE = (  # by whoever migrates; not another QEMU, nor a rule that is in non
     "migration.max_cpu_throttle",
     "migration.multifd_channels",
 )
-SET_BY = ("libvirt", "OpenStack Nova", "KubeVirt")
-NO_TIMEOUTS = "The tools' words have no timeouts: predict once more with these settings, and they are those of all guests."
-FOOTNOTE = "* Time was up: values nearer to the limit were not tried."
+MANAGERS = ("libvirt", "OpenStack Nova", "KubeVirt")
 
 
-def limit_rows(advice: Advice) -> list[tuple[str, str, str, str]]:
-    """How far each setting may go: as it is now, for the middle guest, and for the heavy one."""
-    typical = {limit.name: limit for limit in advice.median_guest.limits}
-    heavy = {limit.name: limit for limit in advice.p95_guest.limits}
-    rows = []
-    for name, (told, unit, _) in NAMES.items():
-        known = typical.get(name) or heavy.get(name)
-        if known is not None:
-            now = prediction_text.bandwidth(known.now) if name == "bandwidth" else known.now + unit
-            middle, most = typical.get(name), heavy.get(name)
-            rows.append((told, now, _cell(middle), _cell(most)))
-    return rows
+class LimitText(NamedTuple):
+    """How a limit is shown: its name in a table and in a sentence, its unit, and an open end."""
+
+    label: str
+    margin: str
+    unit: str
+    open_end: str
 
 
-def _cell(limit: Limit | None) -> str:
+LIMITS: dict[Name, LimitText] = {
+    "bandwidth": LimitText("Smallest bandwidth", "a bandwidth of", "", "or less"),
+    "dirty_rate": LimitText("Largest dirty rate", "a dirty rate of", "", "or more"),
+    "downtime_limit": LimitText("Smallest downtime limit", "a downtime limit of", " ms", "or less"),
+    "max_cpu_throttle": LimitText(
+        "Lowest sufficient throttle limit", "a throttle limit of", " %", ""
+    ),
+}
+
+
+class Cell(NamedTuple):
+    """A cell of the table of limits: a value, and the outcome with it."""
+
+    value: str
+    outcome: str = ""
+
+
+class LimitRow(NamedTuple):
+    """How far one setting may go: as it is now, for the median and the 95th-percentile guest."""
+
+    label: str
+    now: str
+    median: Cell
+    p95: Cell
+
+
+def limit_rows(advice: Advice) -> list[LimitRow]:
+    """Return a row for each limit that one of the guests has."""
+    median = {limit.name: limit for limit in advice.median_guest.limits}
+    p95 = {limit.name: limit for limit in advice.p95_guest.limits}
+    found = []
+    for name, text in LIMITS.items():
+        limit = median.get(name) or p95.get(name)
+        if limit is not None:
+            now = bandwidth(limit.now) if name == "bandwidth" else limit.now + text.unit
+            found.append(LimitRow(text.label, now, _cell(median.get(name)), _cell(p95.get(name))))
+    return found
+
+
+def _cell(limit: Limit | None) -> Cell:
+    """Return a limit as a cell. An asterisk marks a limit that gpusim had no time to finish."""
     if limit is None:
-        return ""
-    _, unit, beyond = NAMES[limit.name]
+        return Cell("")
+    text = LIMITS[limit.name]
     if limit.found is None:
-        return "none" if limit.finished else "not found yet *"
-    found = limit.found + unit
-    if limit.first_failing is None and beyond:
-        found += f" {beyond}"
-    if limit.finished:
-        return f"{found} ({outcome(limit.outcome)})" if limit.outcome else found
-    if limit.first_failing is None:
-        return f"{found} *"
-    ends = [limit.first_failing, limit.found]
-    if limit.name == "dirty_rate":  # the only one whose larger values are harder
-        ends.reverse()
-    return f"{' to '.join(ends)}{unit} *"
+        return Cell("none" if limit.finished else "not found yet *")
+    if limit.first_failing is not None and not limit.finished:
+        ends = [limit.first_failing, limit.found]
+        if limit.name == "dirty_rate":  # its larger values are the harder ones
+            ends.reverse()
+        return Cell(f"{' to '.join(ends)}{text.unit} *")
+    value = limit.found + text.unit
+    if limit.first_failing is None and text.open_end:
+        value = f"{value} {text.open_end}"
+    if not limit.finished:
+        return Cell(f"{value} *")
+    return Cell(value, outcome_text(limit.outcome) if limit.outcome else "")
 
 
-def notes(advice: Advice) -> list[str]:
-    """What the table of limits leaves unsaid."""
-    said = []
+def margin(advice: Advice) -> str:
+    """Return how much harder the migration may become for the 95th-percentile guest.
+
+    Returns:
+        "" if that guest does not converge, or was not simulated.
+    """
+    guest = advice.p95_guest
+    if guest.now is None or guest.now.verdict != "converged":
+        return ""
+    parts = [
+        "no throttle"
+        if limit.name == "max_cpu_throttle" and limit.found == "0"
+        else f"{LIMITS[limit.name].margin} {limit.found}{LIMITS[limit.name].unit}"
+        for limit in guest.limits
+        if limit.found is not None and limit.found != limit.now and not limit.also
+    ]
+    unchanged = "No setting has to change."
+    if not parts:
+        return unchanged
+    margin = f"Margin: the {P95_GUEST} still converges with {join_words(parts, 'or')}."
+    return f"{margin} {unchanged}"
+
+
+def limit_notes(advice: Advice) -> list[Message]:
+    """Return what the table of limits does not show."""
+    found = []
     for limit in (*advice.median_guest.limits, *advice.p95_guest.limits):
-        _, unit, _ = NAMES[limit.name]
+        unit = LIMITS[limit.name].unit
         if limit.also:
-            why = ": fewer threads do not send so fast" if limit.name == "bandwidth" else ""
-            said.append(f"{limit.found}{unit} wants {limit.also}{why}.")
+            code = "channels_needed" if limit.name == "bandwidth" else "setting_needed"
+            found.append(Message(code, {"value": f"{limit.found}{unit}", "also": limit.also}))
         if limit.exceptions:
-            those = ", ".join(value + unit for value in limit.exceptions)
-            said.append(f"{limit.first_failing}{unit} does not converge, though {those} does.")
+            others = tuple(value + unit for value in limit.exceptions)
+            data = {"value": f"{limit.first_failing}{unit}", "others": others}
+            found.append(Message("limit_has_exceptions", data))
     guests = (advice.median_guest, advice.p95_guest)
     untried = [
         f"{one.key}={one.value}"
@@ -97,227 +148,232 @@ def notes(advice: Advice) -> list[str]:
         if one.outcome == "not_tried"
     ]
     if untried:
-        said.append(f"Time was up before {_listed(list(dict.fromkeys(untried)))} had been tried.")
+        found.append(Message("changes_untried", {"changes": tuple(dict.fromkeys(untried))}))
     if not all(limit.finished for guest in guests for limit in guest.limits):
-        said.append(FOOTNOTE)
+        found.append(Message("values_untried"))
     if any(guest.now is None for guest in guests):
-        said.append("Time was up before the guests' migrations had been simulated.")
-    return list(dict.fromkeys(said))
+        found.append(Message("guests_untried"))
+    found += fallback_sync_notes(advice.median_guest.fallback_sync)
+    return [one for place, one in enumerate(found) if one not in found[:place]]
 
 
-class WayOut(NamedTuple):
-    """A change that makes it converge.
+def fallback_sync_notes(sync: FallbackSync | None) -> list[Message]:
+    """Return the effect of QEMU's fallback sync, if both runs are known."""
+    if sync is None or sync.with_it is None or sync.without_it is None:
+        return []
+    shown = ("verdict", "total_time_s", "max_throttle_percent", "guest_cpu_lost_percent")
+    if all(getattr(sync.with_it, key) == getattr(sync.without_it, key) for key in shown):
+        return [Message("fallback_sync_without_effect", {"with_it": sync.with_it})]
+    change = "as it is set" if sync.is_on else f"{sync.key}={sync.value}"
+    data = {"change": change, "with_it": sync.with_it, "without_it": sync.without_it}
+    return [Message("fallback_sync_effect", data)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayOut:
+    """A change with which a migration converges that does not converge now.
 
     Attributes:
-        said: the change, and what it comes to.
-        lines: what sets it at QEMU's monitor (HMP); none where no parameter does.
-        tools: which of the tools can set it; empty where there is nothing to set.
+        change: the overrides for gpusim, or the change in words if there is no key.
+        outcome: how the migration then ends.
+        lines: commands of QEMU's monitor (HMP). Empty: no parameter makes the change.
+        settable, not_settable: managers that can and cannot make the change. Both empty: there is
+            no parameter to set.
     """
 
-    said: str
-    lines: tuple[str, ...]
-    tools: str
+    change: str
+    outcome: str
+    lines: tuple[str, ...] = ()
+    settable: tuple[str, ...] = ()
+    not_settable: tuple[str, ...] = ()
+
+    @property
+    def managers(self) -> str:
+        """A sentence about the managers, or "" if there is no parameter to set."""
+        if not self.settable:
+            names = join_words(self.not_settable, "or")
+            return f"None of {names} can set it." if names else ""
+        cannot = f" {join_words(self.not_settable)} cannot." if self.not_settable else ""
+        return f"{join_words(self.settable)} can set it.{cannot}"
 
 
 class WaysOut(NamedTuple):
-    """All that were found, and for whom."""
+    """The changes that were found, and the guest for which they are sufficient.
 
-    head: str
+    Attributes:
+        guest: MEDIAN_GUEST, P95_GUEST, or "" if no change was found.
+        found: each is sufficient without the others.
+    """
+
+    guest: str
     found: tuple[WayOut, ...]
+
+    @property
+    def heading(self) -> str:
+        """A line above the changes."""
+        if not self.found:
+            return "No single change that gpusim tried makes the migration converge."
+        return f"One of these changes makes it converge for the {self.guest}:"
 
 
 def ways_out(prediction: Prediction, advice: Advice) -> WaysOut | None:
-    """What would make it converge; None where the heavy guest does as it is, or nothing was tried."""
-    if advice.p95_guest.now is None or advice.p95_guest.now.verdict == "converged":
+    """Return the changes that make the migration converge.
+
+    Returns:
+        None if the 95th-percentile guest converges already, or was not simulated.
+    """
+    now = advice.p95_guest.now
+    if now is None or now.verdict == "converged":
         return None
     memory_bytes = prediction.profile.memory_bytes
-    for guest, name, member in (
-        (advice.p95_guest, "heavy", prediction.p95_member),
-        (advice.median_guest, "middle", prediction.median_member),
+    for name, guest, member in (
+        (P95_GUEST, advice.p95_guest, prediction.p95_member),
+        (MEDIAN_GUEST, advice.median_guest, prediction.median_member),
     ):
-        found = [
-            WayOut(said, *_set_by(member.config, changes, memory_bytes))
-            for said, changes in _ways_out(guest)
-        ]
+        found = tuple(_ways_out(guest, member.config, memory_bytes))
         if found:
-            head = f"What would make it converge, for the {name} guest, each alone:"
-            return WaysOut(head, tuple(found))
-    return WaysOut("No single change that was tried makes it converge.", ())
+            return WaysOut(name, found)
+    return WaysOut("", ())
 
 
-def _ways_out(guest: GuestAdvice) -> Iterator[tuple[str, Sequence[str]]]:
-    """Changes with which a guest that does not converge does, what it then comes to, and their keys."""
+def _ways_out(guest: GuestAdvice, config: Config, memory_bytes: int) -> Iterator[WayOut]:
     if guest.now is None or guest.now.verdict == "converged":
         return
     helpful = [one for one in guest.alternatives if one.outcome == "converges"]
     alone = [f"{one.key}={one.value}" for one in helpful]
     for limit in guest.limits:
-        # A limit that works because of what is set with it is that way once more.
-        if limit.outcome is not None and limit.also not in alone:
-            change = f"{limit.key}={limit.found}" if limit.key else f"a dirty rate of {limit.found}"
-            also = f" with {limit.also}" if limit.also else ""
-            keys = [f"{limit.key}={limit.found}", limit.also] if limit.key else []
-            yield f"{change}{also} ({outcome(limit.outcome)})", [key for key in keys if key]
+        # If `also` is sufficient alone, then the limit repeats that change.
+        if limit.outcome is None or limit.also in alone:
+            continue
+        if limit.key is None:
+            yield WayOut(
+                change=f"a dirty rate of {limit.found}", outcome=outcome_text(limit.outcome)
+            )
+            continue
+        changes = [f"{limit.key}={limit.found}", *([limit.also] if limit.also else [])]
+        yield _way_out(changes, outcome_text(limit.outcome), config, memory_bytes)
     for change, one in zip(alone, helpful, strict=True):
-        yield f"{change} ({_of(one)})", [change]
+        outcome = time_and_throttle(one.total_time_s or 0.0, one.max_throttle_percent or 0)
+        yield _way_out([change], outcome, config, memory_bytes)
 
 
-def _set_by(
-    config: Config, changes: Sequence[str], memory_bytes: int
-) -> tuple[tuple[str, ...], str]:
-    """HMP's lines that changes to a config alter, and in which tools' words they alter anything."""
+def _way_out(changes: Sequence[str], outcome: str, config: Config, memory_bytes: int) -> WayOut:
+    """Return changes, given as overrides, with the commands that they alter."""
+    text = " with ".join(changes)
     changed = config
     for key, _, value in (change.partition("=") for change in changes):
         if key not in SETTABLE:
-            return (), ""
-        if key.startswith("migration."):
+            return WayOut(change=text, outcome=outcome)
+        if key != "link.bandwidth":
             changed = set_key(changed, key, yaml.safe_load(value))
-    before, after = (in_words(one, memory_bytes, None) for one in (config, changed))
-    lines = tuple(
-        line for line in after["QEMU, HMP"].lines if line not in before["QEMU, HMP"].lines
-    )
+    before, after = (tool_commands(one, memory_bytes, None) for one in (config, changed))
+    lines = tuple(line for line in after[HMP].lines if line not in before[HMP].lines)
     if not lines:
-        return (), ""
-    able = [tool for tool in SET_BY if after[tool].lines != before[tool].lines]
-    unable = [tool for tool in SET_BY if tool not in able]
-    told = [f"{_listed(able)} can set it"] if able else []
-    told += [f"{_listed(unable)} cannot"] if able and unable else []
-    return lines, "; ".join(told or [f"none of {_listed(SET_BY)} can set it"])
+        return WayOut(change=text, outcome=outcome)
+    settable = tuple(tool for tool in MANAGERS if after[tool].lines != before[tool].lines)
+    return WayOut(
+        change=text,
+        outcome=outcome,
+        lines=lines,
+        settable=settable,
+        not_settable=tuple(tool for tool in MANAGERS if tool not in settable),
+    )
 
 
-def _listed(names: Sequence[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+def better_rows(prediction: Prediction, better: BetterSettings) -> list[tuple[str, str, str]]:
+    """Return the better settings and their results beside the present ones, with a head.
 
-
-def surprises(words: Words) -> list[str]:
-    """Of a tool's notes those without which its lines mislead."""
-    return [note for note in words.notes if any(part in note for part in SURPRISES)]
-
-
-def _of(change: Alternative) -> str:
-    return _told(change.total_time_s or 0.0, change.max_throttle_percent or 0)
-
-
-def outcome(summary: Summary) -> str:
-    """What a migration comes to, in a few words."""
-    if summary.verdict == "time_limit":  # it might have, later
-        return f"not over within {format_duration(summary.total_time_s)}"
-    if summary.verdict != "converged":
-        return "does not converge"
-    return _told(summary.total_time_s, summary.max_throttle_percent)
-
-
-def _told(total_s: float, throttle: int) -> str:
-    return f"{format_duration(total_s)}, {f'throttle {throttle} %' if throttle else 'no throttle'}"
-
-
-def fallback_sync(found: FallbackSync | None) -> str:
-    """What the fallback sync brings, in a sentence; empty where it is not asked for or not known."""
-    if found is None or found.with_it is None or found.without_it is None:
-        return ""
-    sides = [_side(side) for side in (found.with_it, found.without_it)]
-    there = "as it is" if found.is_on else f"{found.key}={found.value}"
-    if sides[0] == sides[1]:
-        return f"QEMU's fallback sync changes nothing here: {sides[0]}, with it and without."
-    return f"With QEMU's fallback sync ({there}): {sides[0]}; without it: {sides[1]}."
-
-
-def _side(summary: Summary) -> str:
-    lost = f", guest CPU lost {prediction_text.percent(summary.guest_cpu_lost_percent)}"
-    return outcome(summary) + (lost if summary.verdict == "converged" else "")
-
-
-def better_rows(prediction: Prediction, found: BetterSettings) -> list[tuple[str, str, str]]:
-    """What serves the goal better, beside what is set, head first; none where nothing does."""
-    if found.outcome is None or found.now is None:
+    Returns:
+        An empty list if no better settings were found.
+    """
+    if better.outcome is None or better.now is None:
         return []
-    within = "" if found.deadline_s is None else f" within {format_duration(found.deadline_s)}"
-    rows = [(f"{GOALS[found.goal]}{within}", "as set", "better")]
+    deadline_s = better.deadline_s
+    within = "" if deadline_s is None else f" within {format_duration(deadline_s)}"
+    found = [(f"{GOALS[better.goal]}{within}", "now", "better")]
     migration = prediction.median_member.config.migration
-    for key, value in found.settings.items():
-        rows.append((key, _plain(getattr(migration, key)), _plain(value)))
-    for name, field, told in prediction_text.QUANTITIES:
-        now, then = (_cell_of(side, field, told) for side in (found.now, found.outcome))
-        rows.append((name, now, then))
-    return rows
+    for key, value in better.settings.items():
+        found.append((key, value_text(getattr(migration, key)), value_text(value)))
+    for key in QUANTITIES:
+        field = RUN_FIELDS[key]
+        now, then = (field.format(getattr(one, key)) for one in (better.now, better.outcome))
+        found.append((field.label, now, then))
+    return found
 
 
-def _cell_of(summary: Summary, field: str, told: Callable[[float], str]) -> str:
-    value = getattr(summary, field)
-    return "none" if value is None else told(value)
+def better_guest(better: BetterSettings) -> str:
+    """Return the name of the guest that the search used."""
+    return P95_GUEST if better.for_p95_guest else MEDIAN_GUEST
 
 
-def better_notes(found: BetterSettings) -> list[str]:
-    """How much it brings, and how long it was looked for."""
-    if found.now is None:
-        return ["Time was up before the migration had been simulated as it is set."]
-    guest = "heavy guest" if found.for_p95_guest else "middle guest"
-    if found.outcome is None:
-        said = _nothing_better(found)
-    elif found.gain is None:
-        late = "" if found.deadline_s is None else ", or not in time"
-        said = (
-            f"As it is set it does not converge{late}. Best of {found.runs} runs, of the {guest}."
-        )
+def better_notes(better: BetterSettings) -> list[Message]:
+    """Return what the search for better settings found, and how complete it was."""
+    if better.now is None:
+        return [Message("goal_unknown")]
+    found = list(_goal_result(better, better.now))
+    if not better.finished:
+        found.append(Message("goal_unfinished"))
+    if better.p95_outcome is not None and better.p95_now is not None:
+        deadline_s, then = better.deadline_s, better.p95_outcome
+        is_late = deadline_s is not None and then.total_time_s > deadline_s
+        fails = then.verdict != "converged" or is_late
+        code = "goal_fails_p95_guest" if fails else "goal_for_p95_guest"
+        found.append(Message(code, {"outcome": then, "now": better.p95_now}))
+    if better.settings:
+        found.append(Message("goal_without_timeouts"))
+    return found
+
+
+def _goal_result(better: BetterSettings, now: Summary) -> Iterator[Message]:
+    deadline_s = better.deadline_s
+    data: dict[str, Any] = {"guest": better_guest(better), "runs": better.runs}
+    if deadline_s is not None:
+        data["deadline_s"] = deadline_s
+    if better.outcome is not None:
+        if better.gain is not None:
+            data["gain_percent"] = 100 * better.gain
+            data["quantity"] = "total time" if better.goal == "fastest" else "CPU loss"
+            yield Message("goal_gain", data)
+        else:
+            yield Message(
+                "goal_makes_converge" if deadline_s is None else "goal_keeps_deadline", data
+            )
+    elif deadline_s is None and now.verdict != "converged":
+        yield Message("goal_never_converges", data)
+    elif deadline_s is None or (now.verdict == "converged" and now.total_time_s <= deadline_s):
+        yield Message("goal_nothing_better", data)
     else:
-        of_what = "total time" if found.goal == "fastest" else "guest's loss"
-        said = (
-            f"{prediction_text.percent(100 * found.gain)} less of the {of_what}, of the {guest}. "
-            f"Best of {found.runs} runs."
-        )
-    return [
-        said if found.finished else f"{said} Time was up before all had been tried.",
-        *_of_the_heavy(found),
-        *([NO_TIMEOUTS] if found.settings else []),
-    ]
+        yield Message("goal_misses_deadline", {**data, "now": now})
+        if now.first_pass_s is not None and now.first_pass_s >= deadline_s:
+            yield Message("goal_first_pass_too_long", {"first_pass_s": now.first_pass_s})
 
 
-def _nothing_better(found: BetterSettings) -> str:
-    """A goal that is served as it is, or a deadline that nothing keeps."""
-    assert found.now is not None
-    deadline_s, now = found.deadline_s, found.now
-    if deadline_s is None and now.verdict != "converged":
-        return f"None of {found.runs} settings makes it converge."
-    if deadline_s is None or (now.verdict == "converged" and now.total_time_s <= deadline_s):
-        within = "" if deadline_s is None else f" within {format_duration(deadline_s)}"
-        return f"{GOALS[found.goal]}{within}: nothing better than what is set in {found.runs} runs."
-    first = ""
-    if now.first_pass_s is not None and now.first_pass_s >= deadline_s:
-        first = f": the first pass alone, which no throttle shortens, takes {format_duration(now.first_pass_s)}"
-    return f"None of {found.runs} settings is over within {format_duration(deadline_s)}{first}. As set: {outcome(now)}."
+def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[str, ToolCommands]:
+    """Return the commands of each tool for the present settings, or for better ones if found.
 
-
-def _of_the_heavy(found: BetterSettings) -> Iterator[str]:
-    """What the settings come to for a guest that they were not looked for with."""
-    if found.p95_outcome is None or found.p95_now is None:
-        return
-    late = found.deadline_s is not None and found.p95_outcome.total_time_s > found.deadline_s
-    sides = f"{_side(found.p95_outcome)}; as set, {_side(found.p95_now)}."
-    if found.p95_outcome.verdict != "converged" or late:
-        yield f"Not for the heavy guest{', for which it takes too long' * late}: {sides}"
-    else:
-        yield f"The heavy guest with it: {sides}"
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def words(prediction: Prediction, found: BetterSettings | None) -> dict[str, Words]:
-    """The settings in the words of the tools; the better ones where there are, without timeouts then.
-
-    None of settings with which it does not converge. Timeouts are for nineteen in twenty: there is none where
-    more do not converge, nor of better settings, as a search for them knows one guest alone.
+    There are none for settings with which the migration does not converge. Timeouts cover 19 of 20
+    migrations. They are left out if more than one in 20 does not converge, and for better settings,
+    because the search for them knows one guest only.
     """
     config, memory_bytes = prediction.median_member.config, prediction.profile.memory_bytes
-    if found is not None and found.settings:
-        changes: dict[str, Any] = dict(found.settings)
+    if better is not None and better.settings:
+        changes: dict[str, Any] = dict(better.settings)
         config = replace(config, migration=replace(config.migration, **changes))
-        return in_words(config, memory_bytes, None)
+        return tool_commands(config, memory_bytes, None)
     total = prediction.band("total_time_s")
     if not prediction.converges or total is None:
         return {}
-    heavy = prediction.p95_member  # where some do not converge, the band is of the others alone
-    high_s = max(total.high, heavy.summary.total_time_s) if heavy.converges else None
-    return in_words(config, memory_bytes, high_s)
+    p95 = prediction.p95_member  # the band covers only the members that converge
+    high_s = max(total.high, p95.summary.total_time_s) if p95.converges else None
+    return tool_commands(config, memory_bytes, high_s)
+
+
+def commands_heading(better: BetterSettings | None) -> str:
+    """Return the heading above the commands."""
+    which = "better settings" if better is not None and better.settings else "present settings"
+    return f"Commands for the {which}"
+
+
+def texts_of(messages: Sequence[Message]) -> list[str]:
+    """Return messages as sentences."""
+    return [text_of(one) for one in messages]

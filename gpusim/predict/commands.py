@@ -1,10 +1,10 @@
-"""The settings of a migration in the words of the tools that people set them in.
+"""The settings of a migration as commands and files of QEMU, libvirt, OpenStack Nova and KubeVirt.
 
-Owns names, units, rounding and what a tool cannot set. It decides nothing: values are a config's, times a
-prediction's. Sources, beside QEMU's own: libvirt's docs/manpages/virsh.rst (0151db88c2); OpenStack Nova's
-nova/conf/libvirt.py (009ffe4127) and nova/virt/libvirt/migration.py (060445aa2f); KubeVirt's
-pkg/virt-config/virt-config.go (00182f1eea), pkg/virt-launcher/virtwrap/live-migration-source.go (007bfea9ff)
-and staging/src/kubevirt.io/api/migrations/v1alpha1/types.go.
+Owns each tool's names, units and rounding, and notes what it cannot set. It decides nothing.
+Sources besides QEMU's: libvirt's docs/manpages/virsh.rst (0151db88c2). OpenStack Nova's
+nova/conf/libvirt.py (009ffe4127) and nova/virt/libvirt/migration.py (060445aa2f). KubeVirt's
+pkg/virt-config/virt-config.go (00182f1eea), staging/src/kubevirt.io/api/migrations/v1alpha1/types.go
+and pkg/virt-launcher/virtwrap/live-migration-source.go (007bfea9ff).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from gpusim.config.migration import parse_parameters
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.qemu.versions import VERSIONS
+from gpusim.text import Message
 
 MIB, GIB, GB = 2**20, 2**30, 10**9
-LEAST_RAM = 2**27  # sizes of RAM are multiples of it, and video memory and ROMs together are less
-NOVAS_LEAST_GIB = (
-    2  # live_migration_completion_timeout and _downtime_delay: of a smaller VM as well
-)
-NOVAS_LEAST_STEPS, NOVAS_LEAST_DELAY_S, NOVAS_LEAST_DOWNTIME_MS = 3, 3, 100
-# "Should usually be larger than downtime delay * downtime steps" (live_migration_completion_timeout's help).
-NOVAS_LEAST_TIMEOUT = NOVAS_LEAST_DELAY_S * NOVAS_LEAST_STEPS + 1
-KUBEVIRTS_CHANNELS = 8  # pkg/virt-handler/migration-source.go:configureParallelMigrationThreads
-THROTTLE = (  # as QEMU and as our config name them
+RAM_STEP = 2**27  # bytes. RAM is a multiple of it; video memory and ROMs together are smaller
+NOVA_LEAST_GIB = 2  # live_migration_completion_timeout and _downtime_delay count at least 2 GiB
+NOVA_STEPS, NOVA_DELAY_S, NOVA_LEAST_DOWNTIME_MS = 3, 3, 100  # the smallest that Nova accepts
+# live_migration_completion_timeout "should usually be larger than downtime delay * downtime steps".
+NOVA_LEAST_TIMEOUT = NOVA_DELAY_S * NOVA_STEPS + 1
+KUBEVIRT_CHANNELS = 8  # pkg/virt-handler/migration-source.go:configureParallelMigrationThreads
+QMP, HMP = "QEMU, QMP", "QEMU, HMP"
+THROTTLE = (  # (QEMU's name, config key)
     ("throttle-trigger-threshold", "throttle_trigger_threshold"),
     ("cpu-throttle-initial", "cpu_throttle_initial"),
     ("cpu-throttle-increment", "cpu_throttle_increment"),
@@ -39,37 +39,35 @@ THROTTLE = (  # as QEMU and as our config name them
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
-    """What to write for one tool.
+class ToolCommands:
+    """The settings for one tool.
 
     Attributes:
-        lines: to be typed, or put into a file, as they are; DOMAIN and DESTURI are the user's.
-        notes: what is rounded, what the tool cannot set, what else it touches.
+        lines: to type or to put into a file. The user replaces DOMAIN and DESTURI.
+        notes: what the tool rounds, cannot set or changes besides. messages.py has the text.
     """
 
     lines: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Message, ...]
 
 
-def in_words(
-    config: Config,
-    memory_bytes: int,
-    total_high_s: float | None,
-) -> dict[str, Words]:
-    """The settings of a config, tool by tool.
+def tool_commands(
+    config: Config, memory_bytes: int, total_high_s: float | None
+) -> dict[str, ToolCommands]:
+    """Return the commands of each tool that set the settings of a config.
 
     Args:
-        memory_bytes: of the VM; timeouts are said a GiB.
-        total_high_s: what nineteen in twenty migrations take at most, from which timeouts are rounded up;
-            None: they do not converge, so no timeout is right.
+        config: the migration.
+        memory_bytes: of the VM. Nova and KubeVirt count timeouts per GiB.
+        total_high_s: 95th percentile of the total time in seconds, from which timeouts are rounded
+            up; None: set no timeout.
     """
-    limit_ms = config.migration.downtime_limit
     return {
-        "QEMU, QMP": _qmp(config.migration, limit_ms),
-        "QEMU, HMP": _hmp(config.migration, limit_ms),
-        "libvirt": _libvirt(config.migration, limit_ms, total_high_s),
-        "OpenStack Nova": _nova(config, limit_ms, memory_bytes, total_high_s),
-        "KubeVirt": _kubevirt(config.migration, limit_ms, memory_bytes, total_high_s),
+        QMP: _qmp(config.migration),
+        HMP: _hmp(config.migration),
+        "libvirt": _libvirt(config.migration, total_high_s),
+        "OpenStack Nova": _nova(config, memory_bytes, total_high_s),
+        "KubeVirt": _kubevirt(config.migration, memory_bytes, total_high_s),
     }
 
 
@@ -80,15 +78,15 @@ def _capabilities(migration: MigrationConfig) -> dict[str, bool]:
     return found
 
 
-def _parameters(migration: MigrationConfig, limit_ms: int) -> dict[str, int | bool]:
-    """Under QEMU's names: bytes a second, ms and percent; those that its version has.
+def _parameters(migration: MigrationConfig) -> dict[str, int | bool]:
+    """Return the parameters of the version, with QEMU's names and units (bytes/s, ms, percent).
 
     Source: qapi/migration.json:MigrationParameters.
     """
     numbers, lacks = parse_parameters(migration), VERSIONS[migration.version].lacks
     found: dict[str, int | bool] = {
         "max-bandwidth": numbers.max_bandwidth,
-        "downtime-limit": limit_ms,
+        "downtime-limit": migration.downtime_limit,
     }
     if "avail_switchover_bandwidth" not in lacks:
         found["avail-switchover-bandwidth"] = numbers.avail_switchover_bandwidth
@@ -99,54 +97,48 @@ def _parameters(migration: MigrationConfig, limit_ms: int) -> dict[str, int | bo
     return found
 
 
-def _qmp(migration: MigrationConfig, limit_ms: int) -> Words:
-    """On the source; multifd on the destination as well."""
+def _qmp(migration: MigrationConfig) -> ToolCommands:
     capabilities = [
         {"capability": name, "state": state} for name, state in _capabilities(migration).items()
     ]
     commands = (
         ("migrate-set-capabilities", {"capabilities": capabilities}),
-        ("migrate-set-parameters", _parameters(migration, limit_ms)),
+        ("migrate-set-parameters", _parameters(migration)),
     )
-    lines = [json.dumps({"execute": name, "arguments": said}) for name, said in commands]
-    return Words(lines=tuple(lines), notes=tuple(_notes_of_qemu(migration)))
+    lines = [json.dumps({"execute": name, "arguments": values}) for name, values in commands]
+    return ToolCommands(lines=tuple(lines), notes=tuple(_notes_on_qemu(migration)))
 
 
-def _hmp(migration: MigrationConfig, limit_ms: int) -> Words:
-    """The same; bandwidths need their unit there, since a bare number counts MiB/s.
+def _hmp(migration: MigrationConfig) -> ToolCommands:
+    """Return the commands of the human monitor, which takes a bare bandwidth as MiB/s.
 
     Source: migration/migration-hmp-cmds.c:hmp_migrate_set_parameter.
     """
     lines = [
-        f"migrate_set_capability {name} {_on(state)}"
+        f"migrate_set_capability {name} {_on_off(state)}"
         for name, state in _capabilities(migration).items()
     ]
-    for name, value in _parameters(migration, limit_ms).items():
+    for name, value in _parameters(migration).items():
         unit = "B" if name.endswith("bandwidth") else ""
-        said = _on(value) if isinstance(value, bool) else f"{value}{unit}"
-        lines.append(f"migrate_set_parameter {name} {said}")
-    return Words(lines=tuple(lines), notes=tuple(_notes_of_qemu(migration)))
+        lines.append(f"migrate_set_parameter {name} {_on_off(value)}{unit}")
+    return ToolCommands(lines=tuple(lines), notes=tuple(_notes_on_qemu(migration)))
 
 
-def _on(state: bool) -> str:
-    return "on" if state else "off"
+def _on_off(value: Any) -> str:
+    return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
-def _notes_of_qemu(migration: MigrationConfig) -> Iterator[str]:
+def _notes_on_qemu(migration: MigrationConfig) -> Iterator[Message]:
     if migration.multifd_channels:
-        yield "multifd and multifd-channels have to be set on the destination too"
+        yield Message("multifd_on_destination")
     if "max_cpu_throttle" in VERSIONS[migration.version].lacks:
-        yield (
-            "QEMU 2.6 calls them x-cpu-throttle-initial and x-cpu-throttle-increment, and has "
-            "migrate_set_speed and migrate_set_downtime (seconds) for the other two"
-        )
-    interval = migration.fallback_sync_interval
-    if interval is not None:
-        yield f"no parameter sets the fallback sync's interval ({interval} here)"
+        yield Message("qemu_2_6_names")
+    if migration.fallback_sync_interval is not None:
+        yield Message("fallback_interval_fixed", {"interval": migration.fallback_sync_interval})
 
 
-def _libvirt(migration: MigrationConfig, limit_ms: int, total_high_s: float | None) -> Words:
-    """Source: virsh.rst, migrate and migrate-setmaxdowntime; bandwidths are whole MiB/s."""
+def _libvirt(migration: MigrationConfig, total_high_s: float | None) -> ToolCommands:
+    """Source: virsh.rst, migrate and migrate-setmaxdowntime. Bandwidths are whole MiB/s."""
     numbers = parse_parameters(migration)
     options, notes = ["--live"], []
     if migration.auto_converge:
@@ -154,103 +146,96 @@ def _libvirt(migration: MigrationConfig, limit_ms: int, total_high_s: float | No
         options += [f"--auto-converge-increment {migration.cpu_throttle_increment}"]
     if numbers.max_bandwidth:
         options.append(f"--bandwidth {_mib(numbers.max_bandwidth)}")
-        notes += _rounded(numbers.max_bandwidth)
+        notes += _rounding(numbers.max_bandwidth)
     if migration.multifd_channels:
         options += ["--parallel", f"--parallel-connections {migration.multifd_channels}"]
     if numbers.avail_switchover_bandwidth:
         switchover = _mib(numbers.avail_switchover_bandwidth)
         options.append(f"--available-switchover-bandwidth {switchover}")
-        notes.append("--available-switchover-bandwidth: since libvirt 11.1")
-    lines = [
-        f"virsh migrate-setmaxdowntime DOMAIN {limit_ms}",
-        f"virsh migrate {' '.join(options)} DOMAIN DESTURI",
-    ]
+        notes.append(Message("switchover_version"))
     if numbers.max_bandwidth:
-        notes.append(
-            f"while it runs: virsh migrate-setspeed DOMAIN {_mib(numbers.max_bandwidth)} (MiB/s)"
-        )
+        notes.append(Message("virsh_setspeed", {"mib": _mib(numbers.max_bandwidth)}))
     if total_high_s is not None:
-        notes.append(
-            f"with --timeout {math.ceil(total_high_s)} --timeout-suspend a migration that takes longer than "
-            "nineteen in twenty is ended by suspending the VM"
-        )
+        notes.append(Message("virsh_timeout", {"seconds": math.ceil(total_high_s)}))
     settable = ("cpu_throttle_initial", "cpu_throttle_increment")
-    notes += _left_out(migration, "virsh", settable, "virsh qemu-monitor-command does, unsupported")
-    return Words(lines=tuple(lines), notes=tuple(notes))
+    notes += _not_settable(migration, "virsh_cannot_set", "virsh", settable)
+    lines = (
+        f"virsh migrate-setmaxdowntime DOMAIN {migration.downtime_limit}",
+        f"virsh migrate {' '.join(options)} DOMAIN DESTURI",
+    )
+    return ToolCommands(lines=lines, notes=tuple(notes))
 
 
-def _nova(config: Config, limit_ms: int, memory_bytes: int, total_high_s: float | None) -> Words:
-    """nova.conf of the source's compute service.
+def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> ToolCommands:
+    """Return nova.conf of the compute service on the source.
 
-    Source: nova/conf/libvirt.py; live_migration_parallel_connections is new in 33.0.0 (2026.1).
+    Source: nova/conf/libvirt.py. live_migration_parallel_connections is new in 33.0.0 (2026.1).
     """
     migration, numbers = config.migration, parse_parameters(config.migration)
-    gib = max(NOVAS_LEAST_GIB, _ram(memory_bytes) / GIB)
-    downtime_ms, step = _novas_downtime(config, limit_ms, gib)
-    delay_s = int(NOVAS_LEAST_DELAY_S * gib)
+    gib = max(NOVA_LEAST_GIB, _ram(memory_bytes) / GIB)
+    downtime_ms, step = _nova_downtime(config, gib)
+    delay_s = int(NOVA_DELAY_S * gib)
     lines = [
         "[libvirt]",
         f"live_migration_permit_auto_converge = {str(migration.auto_converge).lower()}",
         f"live_migration_bandwidth = {_mib(numbers.max_bandwidth)}",
         f"live_migration_downtime = {downtime_ms}",
-        f"live_migration_downtime_steps = {NOVAS_LEAST_STEPS}",
-        f"live_migration_downtime_delay = {NOVAS_LEAST_DELAY_S}",
+        f"live_migration_downtime_steps = {NOVA_STEPS}",
+        f"live_migration_downtime_delay = {NOVA_DELAY_S}",
     ]
-    notes = [
-        f"Nova raises the limit step by step: {limit_ms} ms are allowed after {step * delay_s} s, and "
-        f"{downtime_ms} ms after {NOVAS_LEAST_STEPS * delay_s} s, if it is not over by then",
-        *_rounded(numbers.max_bandwidth),
-    ]
+    rise = {
+        "limit_ms": migration.downtime_limit,
+        "limit_after_seconds": step * delay_s,
+        "most_ms": downtime_ms,
+        "most_after_seconds": NOVA_STEPS * delay_s,
+    }
+    notes = [Message("nova_raises_downtime", rise), *_rounding(numbers.max_bandwidth)]
     if total_high_s is not None:
-        timeout = max(NOVAS_LEAST_TIMEOUT, math.ceil(total_high_s / gib))
+        timeout = max(NOVA_LEAST_TIMEOUT, math.ceil(total_high_s / gib))
         lines += [
             f"live_migration_completion_timeout = {timeout}",
             "live_migration_timeout_action = abort",
         ]
-        notes.append(
-            f"completion_timeout is seconds a GiB, rounded up and longer than all of Nova's steps: "
-            f"{int(timeout * gib)} s for this VM. It counts for every VM of the host, so leave a higher one as it "
-            "is (default 800)"
-        )
+        notes.append(Message("nova_timeout", {"seconds": int(timeout * gib)}))
     if migration.multifd_channels > 1:
         lines.append(f"live_migration_parallel_connections = {migration.multifd_channels}")
-        notes.append("live_migration_parallel_connections: since Nova 33 (2026.1)")
+        notes.append(Message("nova_parallel_version"))
     if migration.auto_converge:
-        notes.append("auto-converge is only used where post-copy is not permitted or not available")
-    notes += _left_out(migration, "Nova", ())
-    return Words(lines=tuple(lines), notes=tuple(notes))
+        notes.append(Message("nova_auto_converge"))
+    notes += _not_settable(migration, "cannot_set", "Nova")
+    return ToolCommands(lines=tuple(lines), notes=tuple(notes))
 
 
 def _ram(memory_bytes: int) -> int:
-    """What a flavour or a VM's spec calls its memory: no video memory, no ROM."""
-    return memory_bytes // LEAST_RAM * LEAST_RAM or memory_bytes
+    """Return the memory of a flavour or a VM's spec, in bytes: no video memory and no ROMs."""
+    return memory_bytes // RAM_STEP * RAM_STEP or memory_bytes
 
 
-def _novas_downtime(config: Config, limit_ms: int, gib: float) -> tuple[int, int]:
-    """live_migration_downtime such that the limit is reached before the first pass ends, and by which step.
+def _nova_downtime(config: Config, gib: float) -> tuple[int, int]:
+    """Return live_migration_downtime in ms, and the step of Nova that reaches the config's limit.
 
-    Of a large VM a single one of Nova's steps takes longer than the whole migration, so that it is the first
-    limit that counts: then it has to be the one that is needed. Nova goes on raising it.
+    Nova must reach the limit before the first pass ends. For a large VM one step takes longer than
+    the whole migration. Then the first step has to be the limit, and Nova raises it further.
     """
-    step = NOVAS_LEAST_STEPS
-    while step and int(NOVAS_LEAST_DELAY_S * gib) * step > _first_pass_s(config):
+    limit_ms, step = config.migration.downtime_limit, NOVA_STEPS
+    while step and int(NOVA_DELAY_S * gib) * step > _first_pass_s(config):
         step -= 1
-    downtime_ms = max(NOVAS_LEAST_DOWNTIME_MS, limit_ms)
-    while _novas_step_ms(downtime_ms, step) < limit_ms:
+    downtime_ms = max(NOVA_LEAST_DOWNTIME_MS, limit_ms)
+    while _nova_step_ms(downtime_ms, step) < limit_ms:
         downtime_ms += 1
-    while step and _novas_step_ms(downtime_ms, step - 1) >= limit_ms:
-        step -= 1  # 100 ms are more than was asked for
+    while step and _nova_step_ms(downtime_ms, step - 1) >= limit_ms:
+        step -= 1  # the least of 100 ms is more than the limit
     return downtime_ms, step
 
 
-def _novas_step_ms(downtime_ms: int, step: int) -> int:
+def _nova_step_ms(downtime_ms: int, step: int) -> int:
     """Source: nova/virt/libvirt/migration.py:downtime_steps."""
-    base = downtime_ms / NOVAS_LEAST_STEPS
-    return int(base + (downtime_ms - base) / NOVAS_LEAST_STEPS * step)
+    base = downtime_ms / NOVA_STEPS
+    return int(base + (downtime_ms - base) / NOVA_STEPS * step)
 
 
 def _first_pass_s(config: Config) -> float:
-    """How long what is not zero takes at least: before that no limit is asked for."""
+    """Return the shortest time to send what is not zero. QEMU needs no downtime limit before."""
     scenario = resolve(config)
     zero_pages = int((scenario.zero_last - scenario.zero_first).sum())
     limit, link = scenario.parameters.max_bandwidth or math.inf, scenario.link
@@ -259,12 +244,12 @@ def _first_pass_s(config: Config) -> float:
 
 
 def _kubevirt(
-    migration: MigrationConfig, limit_ms: int, memory_bytes: int, total_high_s: float | None
-) -> Words:
-    """A MigrationPolicy; the same keys in spec.configuration.migrations count for the whole cluster.
+    migration: MigrationConfig, memory_bytes: int, total_high_s: float | None
+) -> ToolCommands:
+    """Return a MigrationPolicy. spec.configuration.migrations has the same keys for all VMs.
 
-    Its timeout counts GB of 10^9 bytes, rounded up, whatever its name says (getVMIMigrationDataSize); said
-    for GiB it is never too short.
+    completionTimeoutPerGiB counts GB of 10^9 bytes, rounded up (getVMIMigrationDataSize). A value
+    computed for GiB is never too short.
     """
     numbers = parse_parameters(migration)
     lines = [
@@ -276,60 +261,46 @@ def _kubevirt(
         f"  allowAutoConverge: {str(migration.auto_converge).lower()}",
         f"  bandwidthPerMigration: {_mib(numbers.max_bandwidth)}Mi",
     ]
-    notes = [
-        "of VMs that bear the label migration: predicted",
-        *_rounded(numbers.max_bandwidth),
-    ]
+    notes = [Message("kubevirt_label"), *_rounding(numbers.max_bandwidth)]
     if total_high_s is not None:
-        timeout = max(1, math.ceil(total_high_s / (_ram(memory_bytes) / GIB)))
+        ram_bytes = _ram(memory_bytes)
+        timeout = max(1, math.ceil(total_high_s / (ram_bytes / GIB)))
         lines.append(f"  completionTimeoutPerGiB: {timeout}")
-        notes.append(
-            "completionTimeoutPerGiB is rounded up (default 150): "
-            f"{timeout * math.ceil(_ram(memory_bytes) / GB)} s for this VM, as KubeVirt counts GB of 10^9 bytes"
-        )
-    notes.append(
-        "progressTimeout (150 s) is set in spec.configuration.migrations alone; policy=kubevirt_stall simulates it"
-    )
-    if limit_ms != MigrationConfig().downtime_limit:
-        notes.append(
-            f"{limit_ms} ms of downtime: maxDowntimeMs, in releases that have the feature gate "
-            "MigrationStallDetection; in others QEMU's 300 ms count"
-        )
-    if migration.multifd_channels != KUBEVIRTS_CHANNELS:
-        notes.append(
-            f"KubeVirt sends over {KUBEVIRTS_CHANNELS} multifd channels, and over none where the VM's CPU is "
-            f"limited; {migration.multifd_channels} were simulated"
-        )
-    notes += _left_out(migration, "KubeVirt", ())
-    return Words(lines=tuple(lines), notes=tuple(notes))
+        seconds = timeout * math.ceil(ram_bytes / GB)
+        notes.append(Message("kubevirt_timeout", {"seconds": seconds}))
+    notes.append(Message("kubevirt_progress_timeout"))
+    if migration.downtime_limit != MigrationConfig().downtime_limit:
+        notes.append(Message("kubevirt_downtime", {"limit_ms": migration.downtime_limit}))
+    if migration.multifd_channels != KUBEVIRT_CHANNELS:
+        channels = {"used": KUBEVIRT_CHANNELS, "simulated": migration.multifd_channels}
+        notes.append(Message("kubevirt_channels", channels))
+    notes += _not_settable(migration, "cannot_set", "KubeVirt")
+    return ToolCommands(lines=tuple(lines), notes=tuple(notes))
 
 
-def _left_out(
-    migration: MigrationConfig, tool: str, settable: Iterable[str], way_out: str = ""
-) -> Iterator[str]:
-    """What a tool cannot set, where that makes a difference."""
+def _not_settable(
+    migration: MigrationConfig, code: str, tool: str, settable: Iterable[str] = ()
+) -> Iterator[Message]:
+    """Note the throttle settings that a tool cannot set, if they differ from QEMU's defaults."""
     if not migration.auto_converge:
         return
     defaults, lacks = MigrationConfig(), VERSIONS[migration.version].lacks
-    differ = [
-        f"{name} ({_value(getattr(migration, key))} here, QEMU's default {_value(getattr(defaults, key))})"
+    settings = {
+        name: (_on_off(getattr(migration, key)), _on_off(getattr(defaults, key)))
         for name, key in THROTTLE
         if key not in (*settable, *lacks) and getattr(migration, key) != getattr(defaults, key)
-    ]
-    if differ:
-        yield f"{tool} cannot set {', '.join(differ)}" + (f"; {way_out}" if way_out else "")
-
-
-def _value(value: Any) -> str:
-    return _on(value) if isinstance(value, bool) else str(value)
+    }
+    if settings:
+        yield Message(code, {"tool": tool, "settings": settings})
 
 
 def _mib(bytes_per_s: int) -> int:
-    """Whole MiB/s, no more than what is asked for; 0 is no limit, and so never what a limit becomes."""
+    """Return whole MiB/s, rounded down. A limit never becomes 0, which means no limit."""
     return max(1, bytes_per_s // MIB) if bytes_per_s else 0
 
 
-def _rounded(bytes_per_s: int) -> list[str]:
+def _rounding(bytes_per_s: int) -> list[Message]:
     if not bytes_per_s % MIB:
         return []
-    return [f"{bytes_per_s / MIB:.2f} MiB/s of bandwidth are rounded to {_mib(bytes_per_s)}"]
+    rounded = {"mib": bytes_per_s / MIB, "rounded": _mib(bytes_per_s)}
+    return [Message("bandwidth_rounded", rounded)]

@@ -1,4 +1,4 @@
-"""A prediction as JSON: the keys of `--json` and of prediction.json, which docs/predict.md describes."""
+"""A prediction as JSON: the keys of `--json` and of prediction.json. docs/how-to/predict-a-migration.md describes them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from gpusim.explore.setting_limits import Advice
 from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict import advice_text, prediction_text
+from gpusim.predict.commands import ToolCommands
+from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.version import __version__
 
 FORMAT = 1
-BANDS = (  # fields of Summary, under their own names
+BANDS = (  # fields of Summary, with the same keys
     "total_time_s",
     "first_pass_s",
     "downtime_ms",
@@ -36,30 +38,42 @@ BANDS = (  # fields of Summary, under their own names
 def document(
     prediction: Prediction, advice: Advice | None = None, better: BetterSettings | None = None
 ) -> dict[str, Any]:
-    """The same for programs: docs/predict.md tells each key. JSON knows it: no NaN, no infinity."""
+    """Return a prediction as plain values for JSON. A number that is not finite becomes None."""
     fit, profile = prediction.fit, prediction.profile
+    commands = advice_text.commands_for(prediction, better)
     found: dict[str, Any] = {
         "prediction": FORMAT,
         "gpusim_version": __version__,
         "converges": prediction.converges,
         "probability": prediction.probability,
-        "verdict": prediction_text.verdict(prediction),
+        "code": prediction_text.verdict_code(prediction),
+        "verdict": [*prediction_text.answer(prediction), *prediction_text.reasons(prediction)],
         "members": [_member(one) for one in prediction.members],
         **{name: prediction.band(name) for name in BANDS},
         "throttle": prediction.throttle_steps(),
         "vm": _vm(profile),
-        "guest": _fitted(fit, profile),
+        "guest": _guest(fit, profile),
         "doubts_and_assumptions": [
             *prediction_text.warnings(prediction),
             *prediction_text.assumptions(prediction),
         ],
+        "warnings": fit.warnings,
+        "assumptions": prediction.assumptions,
         "config": prediction.median_member.config,
-        "in_words": advice_text.words(prediction, better),
+        "in_words": {tool: _commands(one) for tool, one in commands.items()},
         "advice": advice,
         "better": better,
     }
     plain: dict[str, Any] = _plain(found)
     return plain
+
+
+def _commands(commands: ToolCommands) -> dict[str, Any]:
+    return {
+        "lines": commands.lines,
+        "notes": [text_of(one) for one in commands.notes],
+        "codes": [one.code for one in commands.notes],
+    }
 
 
 def _member(member: Member) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def _vm(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _fitted(fit: Fit, profile: Profile) -> dict[str, Any]:
+def _guest(fit: Fit, profile: Profile) -> dict[str, Any]:
     return {
         "writers": [
             {
@@ -102,7 +116,7 @@ def _fitted(fit: Fit, profile: Profile) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Data classes as mappings, arrays as lists; what is no finite number as null, as JSON has it."""
+    """Return data classes as mappings and arrays as lists. JSON has no NaN and no infinity."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             field.metadata.get("json", field.name): _plain(getattr(value, field.name))

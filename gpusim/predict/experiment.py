@@ -1,7 +1,6 @@
 """A predicted migration as a Hydra experiment: `gpusim --config-dir FOLDER experiment=NAME`.
 
-Owns the translation of a Config back into the keys that make it: those that differ from the default
-run. What they mean is config.py's.
+Owns the translation of a Config into the keys that differ from the default run.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from gpusim.results.run_files import EXPERIMENT
 
 HEAD = """\
 # @package _global_
-# {where}gpusim --config-dir {folder} experiment={name}
-# {told}
+# {save}gpusim --config-dir {folder} experiment={name}
+# {subject}: the median of {members} simulated migrations
 defaults:
   - override /workload: base_{pattern}
 
@@ -30,31 +29,36 @@ defaults:
 
 
 def experiment_yaml(prediction: Prediction, path: Path | None = None) -> str:
-    """The middle member's migration as the text of `FOLDER/experiment/NAME.yaml`.
+    """Return the median migration as the text of `FOLDER/experiment/NAME.yaml`.
 
-    Composing it gives its config, with pictures; any key may be given another value, or swept over.
+    Composing the experiment gives the config of the median migration with `plot` on.
 
     Args:
-        prediction: whose middle member it is.
-        path: of the file, which its first comment names; None: `mine/experiment/fitted.yaml`.
+        prediction: the prediction.
+        path: of the file. Its first comment names it. None: `mine/experiment/fitted.yaml`.
     """
     config = prediction.median_member.config
-    path, where = path or Path("mine", EXPERIMENT), ""
-    if path.parent.name != "experiment":  # where Hydra would not find it
+    path, save = path or Path("mine", EXPERIMENT), ""
+    if path.parent.name != "experiment":  # Hydra finds experiments only in such a folder
         path = Path("mine", "experiment", path.name)
-        where = f"As {path}: "
+        save = f"Save as {path}: "
     pattern = next(name for name, kind in PATTERNS.items() if type(config.workload) is kind)
     base = composed_config([f"workload=base_{pattern}"])
     keys = _differing(asdict(config), asdict(base))
-    keys.pop("plot", None)  # members have none, as nobody would look at them
-    told = f"{prediction_text.subject(prediction)}: the middle one of {len(prediction.members)} simulated"
-    folder = shlex.quote(str(path.parent.parent))
-    text = HEAD.format(where=where, folder=folder, name=path.stem, told=told, pattern=pattern)
+    keys.pop("plot", None)  # it is off in members only, because nobody sees their pictures
+    text = HEAD.format(
+        save=save,
+        folder=shlex.quote(str(path.parent.parent)),
+        name=path.stem,
+        subject=prediction_text.subject(prediction),
+        members=len(prediction.members),
+        pattern=pattern,
+    )
     return text + (OmegaConf.to_yaml(OmegaConf.create(keys)) if keys else "")
 
 
 def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """The keys of `ours`, however deep, whose values are other than in `theirs`."""
+    """Return the keys of `ours`, at any depth, that have another value in `theirs`."""
     found = {}
     for key, value in ours.items():
         other = theirs.get(key)

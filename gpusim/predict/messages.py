@@ -1,43 +1,42 @@
-"""The text of each message code of a prediction: warnings, assumptions, notes on the commands."""
+"""The text of each message code of a prediction: warnings, assumptions, advice and notes on tools."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from gpusim.text import Message, count_noun, join_words
+from gpusim.engine.records import Summary
+from gpusim.results.summary_fields import RUN_FIELDS
+from gpusim.text import Message, count_noun, format_duration, format_number, join_words
 from gpusim.units import format_bytes
 
 TEXTS: Mapping[str, str] = {
-    # Warnings about the profile
+    # Warnings about the profile: gpusim/fit/profile_warnings.py
     "measurements_noisy": (
-        "The measurements are noisy: no mixture of writers explains them (chi-square "
-        "{chi_square:.0f} for {measurements} measurements). The measurement over {worst_s:g} s is "
-        "farthest off, by {off_percent:+.0f} % or {off_deviations:.1f} standard deviations. "
-        "Measure again."
+        "No mixture of writers explains the measurements (chi-square {chi_square:.0f} for "
+        "{measurements}). The one over {worst_s} is off by {off_percent}. Measure again."
     ),
     "speed_unsteady": (
-        "The guest's speed differs by about {drift_percent:.0f} % between measurements. Measure "
-        "the guest with the load that it will have during the migration."
+        "The guest's speed differs by {drift_percent} between measurements. Measure it under the "
+        "load that it will have during the migration."
     ),
     "curve_falls": (
-        "The curve falls: {early_bytes} are dirty after {early_s:g} s, but {late_bytes} after "
-        "{late_s:g} s. The guest changed between the measurements."
+        "{early_bytes} were dirty after {early_s} and only {late_bytes} after {late_s}. The guest "
+        "changed between the measurements. Measure again."
     ),
     "curve_grows": (
-        "Dirty memory still grows by {growth_bytes_per_s} per second after {longest_s:g} s, the "
-        "longest period. The prediction covers every size up to {most_bytes}, all memory that is "
-        "not zero. Longer periods show more."
+        "Dirty memory still grows by {growth_bytes_per_s} at the end of the longest period, "
+        "{longest_s}. The prediction covers all sizes up to {most_bytes}. Measure longer periods."
     ),
     "few_dirty_samples": (
-        "At most {dirty:.0f} of {sampled:.0f} sampled pages were dirty, too few for a rate. Sample "
-        "more pages per GiB, up to 16384, or measure longer."
+        "At most {dirty:.0f} of {sampled:.0f} sampled pages were dirty, which is too few for a "
+        "rate. Sample more pages per GiB (up to 16384), or measure longer periods."
     ),
     "dirty_ring_recounts": (
-        "dirty-ring counts a page again each time QEMU empties the ring, every second or sooner. "
-        "It cannot tell rarely written pages from often written pages. page-sampling can."
+        "dirty-ring counts a page again each time QEMU empties the ring. Pages written often look "
+        "like pages written once per second. Measure with page-sampling to tell them apart."
     ),
-    # Assumptions about the host
+    # Assumptions about the host: settings.py
     "link_assumed": (
         "The link carries 10 Gbit/s. To change it, add link=25gbit or link.bandwidth=40Gbit/s."
     ),
@@ -52,16 +51,16 @@ TEXTS: Mapping[str, str] = {
         "add tracking=dirty_ring."
     ),
     "not_simulated": "gpusim does not simulate {features}, which this VM uses.",
-    "unknown_names": "gpusim does not know {names} and ignores it.",
+    "unknown_names": "gpusim ignores these unknown names: {names}.",
     "only_ram_downtime": (
         "The downtime covers RAM only. To add the time for device state, add "
         "link.non_ram_downtime_ms=20."
     ),
+    # Assumptions about the guest and the runs: ensemble.py
     "threads_limit_link": (
         "{threads} can send {threads_gbit_per_s:.3g} Gbit/s of the link's "
         "{link_gbit_per_s:.3g} Gbit/s. To use more, raise migration.multifd_channels."
     ),
-    # Assumptions about the guest
     "fewer_members": (
         "gpusim simulated {members} of {wanted} migrations, because time was up. To simulate all, "
         "add --members {wanted}."
@@ -75,32 +74,155 @@ TEXTS: Mapping[str, str] = {
         "All vCPUs are always busy, because the profile has no utilisation. A throttle then slows "
         "all writes."
     ),
-    "vcpus_idle": (
-        "The vCPUs idle {idle_percent:.0f} % of the time. After a throttle they catch up."
-    ),
+    "vcpus_idle": "The vCPUs idle {idle_percent} of the time. After a throttle they catch up.",
     "tcg_speed": (
         "Under TCG the guest shares the host's cores with the migration. It writes {low:.2f} to "
         "{high:.2f} times as fast as measured."
     ),
     "speed_from_repeats": (
-        "The guest's speed varies by {drift_percent:.0f} %, as it did between repeated measurements."
+        "The guest's speed varies by {drift_percent}, as it did between repeated measurements."
     ),
-    "speed_assumed": (
-        "The guest's speed varies by {drift_percent:.0f} %. No measurement was repeated."
+    "speed_assumed": "The guest's speed varies by {drift_percent}. No measurement was repeated.",
+    # Notes on the limits of settings: advice_text.py
+    "channels_needed": "{value} needs {also}, because fewer threads cannot send that fast.",
+    "setting_needed": "{value} needs {also}.",
+    "limit_has_exceptions": "With {value} the migration does not converge, but with {others} it does.",
+    "changes_untried": "Time was up before gpusim tried {changes}.",
+    "values_untried": "* Time was up before gpusim tried all values.",
+    "guests_untried": "Time was up before gpusim simulated the guests.",
+    "fallback_sync_without_effect": "QEMU's fallback sync has no effect here: {with_it}.",
+    "fallback_sync_effect": (
+        "With QEMU's fallback sync ({change}): {with_it}. Without it: {without_it}."
+    ),
+    # Better settings for a goal: advice_text.py
+    "goal_unknown": "Time was up before gpusim simulated the present settings.",
+    "goal_gain": "The {quantity} of the {guest} falls by {gain_percent}. Best of {runs} runs.",
+    "goal_makes_converge": (
+        "With the present settings the {guest} does not converge. Best of {runs} runs."
+    ),
+    "goal_keeps_deadline": (
+        "With the present settings the {guest} does not converge within {deadline_s}. Best of "
+        "{runs} runs."
+    ),
+    "goal_never_converges": "None of {runs} settings makes the {guest} converge.",
+    "goal_nothing_better": "None of {runs} settings is better than the present ones.",
+    "goal_misses_deadline": (
+        "With none of {runs} settings does the {guest} converge within {deadline_s}. Present "
+        "settings: {now}."
+    ),
+    "goal_first_pass_too_long": (
+        "The first pass alone takes {first_pass_s}, and no throttle shortens it."
+    ),
+    "goal_unfinished": "Time was up before gpusim tried all settings.",
+    "goal_for_p95_guest": "95th-percentile guest: {outcome}. Present settings: {now}.",
+    "goal_fails_p95_guest": (
+        "The better settings are not sufficient for the 95th-percentile guest: {outcome}. Present "
+        "settings: {now}."
+    ),
+    "goal_without_timeouts": (
+        "The commands below set no timeouts. To get timeouts, predict again with these settings."
+    ),
+    # Notes on the commands of tools: commands.py
+    "multifd_on_destination": "Set multifd and multifd-channels on the destination too.",
+    "qemu_2_6_names": (
+        "In QEMU 2.6 the throttle parameters are x-cpu-throttle-initial and "
+        "x-cpu-throttle-increment. migrate_set_speed and migrate_set_downtime (in seconds) set the "
+        "other two."
+    ),
+    "fallback_interval_fixed": (
+        "No parameter of QEMU sets the interval of the fallback sync ({interval} was simulated)."
+    ),
+    "bandwidth_rounded": "The bandwidth of {mib:.2f} MiB/s is rounded to {rounded} MiB/s.",
+    "switchover_version": "--available-switchover-bandwidth needs libvirt 11.1 or newer.",
+    "virsh_setspeed": (
+        "To change the bandwidth during the migration: virsh migrate-setspeed DOMAIN {mib} (MiB/s)."
+    ),
+    "virsh_timeout": (
+        "--timeout {seconds} --timeout-suspend suspends the VM if the migration takes longer than "
+        "19 of 20 migrations do."
+    ),
+    "cannot_set": "{tool} cannot set {settings}.",
+    "virsh_cannot_set": (
+        "virsh cannot set {settings}. virsh qemu-monitor-command can, but libvirt does not "
+        "support it."
+    ),
+    "nova_raises_downtime": (
+        "Nova raises the downtime limit in steps: to {limit_ms} ms after {limit_after_seconds} s, "
+        "and to {most_ms} ms after {most_after_seconds} s."
+    ),
+    "nova_timeout": (
+        "live_migration_completion_timeout is in seconds per GiB: {seconds} s for this VM. It "
+        "applies to all VMs of the host, so keep a higher value (default 800)."
+    ),
+    "nova_parallel_version": "live_migration_parallel_connections needs Nova 33 (2026.1) or newer.",
+    "nova_auto_converge": (
+        "Nova uses auto-converge only if post-copy is not permitted or not available."
+    ),
+    "kubevirt_label": "The policy applies to VMs with the label migration: predicted.",
+    "kubevirt_timeout": (
+        "completionTimeoutPerGiB is rounded up (default 150). KubeVirt counts GB of 10^9 bytes: "
+        "{seconds} s for this VM."
+    ),
+    "kubevirt_progress_timeout": (
+        "Only spec.configuration.migrations sets progressTimeout (150 s). To simulate it, add "
+        "policy=kubevirt_stall."
+    ),
+    "kubevirt_downtime": (
+        "To allow {limit_ms} ms of downtime, set maxDowntimeMs. It needs a release with the feature "
+        "gate MigrationStallDetection. Other releases allow 300 ms."
+    ),
+    "kubevirt_channels": (
+        "KubeVirt uses {used} multifd channels, or none if the VM's CPU is limited. The simulation "
+        "used {simulated}."
     ),
 }
 
 
 def text_of(message: Message) -> str:
-    """Return a message as one or two sentences."""
-    data = {name: _value_text(name, value) for name, value in message.data.items()}
+    """Return a message as sentences. The suffix of a key of its data tells the unit."""
+    data = {key: _shown(key, value) for key, value in message.data.items()}
     if message.code == "threads_limit_link":
         channels = message.data["channels"]
         data["threads"] = count_noun(channels, "multifd channel") if channels else "One thread"
     return TEXTS[message.code].format_map(data)
 
 
-def _value_text(name: str, value: Any) -> Any:
+def _shown(key: str, value: Any) -> Any:
+    if isinstance(value, Summary):
+        return outcome_with_loss(value)
     if isinstance(value, tuple):
         return join_words(value)
-    return format_bytes(value) if name.endswith(("_bytes", "_bytes_per_s")) else value
+    if isinstance(value, Mapping):  # of settings: (value, QEMU's default)
+        return join_words(
+            [f"{name} ({one} here, QEMU's default {other})" for name, (one, other) in value.items()]
+        )
+    if key.endswith("_bytes_per_s"):
+        return f"{format_bytes(value)}/s"
+    if key.endswith("_bytes"):
+        return format_bytes(value)
+    if key.endswith("_percent"):
+        return f"{format_number(value)} %"
+    return format_duration(value) if key.endswith("_s") and "_per_" not in key else value
+
+
+def outcome_text(summary: Summary) -> str:
+    """Return how a migration ends: "90 s, throttle 50 %", or that it does not converge."""
+    if summary.verdict == "time_limit":
+        return f"does not end within {format_duration(summary.total_time_s)}"
+    if summary.verdict != "converged":
+        return "does not converge"
+    return time_and_throttle(summary.total_time_s, summary.max_throttle_percent)
+
+
+def outcome_with_loss(summary: Summary) -> str:
+    """Return how a migration ends, with the CPU time that the guest loses."""
+    if summary.verdict != "converged":
+        return outcome_text(summary)
+    loss = RUN_FIELDS["guest_cpu_lost_percent"].format(summary.guest_cpu_lost_percent)
+    return f"{outcome_text(summary)}, guest CPU lost {loss}"
+
+
+def time_and_throttle(total_s: float, throttle_percent: int) -> str:
+    """Return "90 s, throttle 50 %" or "90 s, no throttle"."""
+    throttle = f"throttle {throttle_percent} %" if throttle_percent else "no throttle"
+    return f"{format_duration(total_s)}, {throttle}"

@@ -1,6 +1,6 @@
-"""prediction.png: an ensemble of migrations in one picture, and the guest that it was made from.
+"""prediction.png: an ensemble of migrations in one picture, and the guest that was measured.
 
-Owns the picture alone. It draws what the prediction and a few of its members' timelines say.
+Owns the picture. The numbers come from the prediction and from the timelines of a few members.
 """
 
 from __future__ import annotations
@@ -17,40 +17,39 @@ from gpusim.engine.records import Result
 from gpusim.fit.estimates import Fit
 from gpusim.fit.evidence import Evidence, Mixture, evidence_of
 from gpusim.predict import prediction_text
-from gpusim.predict.prediction import Prediction
+from gpusim.predict.prediction import HIGH, LOW, Prediction
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture
 from gpusim.results.timeline import FloatArray
-from gpusim.text import SIZES, format_duration, size_unit, time_unit
+from gpusim.text import format_duration, size_unit, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTHS, HEIGHTS = (1.75, 1.0), (1.25, 1.0)
-FAINTEST, STRONGEST = (
-    0.12,
-    0.45,
-)  # shade of a throttle step that hardly any, and all members come to
-LONG_FIRST_PASS, BEFORE = 0.6, 0.06  # of what there is to show; of what is shown
-LEAST_AFTER = 0.01  # of all the time: what comes after the first pass of an idle VM is not worth it
-FEW_SYNCS = 60  # more of them are drawn thinner
-MOST_SYNCS = 80  # more passes would be a solid band: what the syncs left is drawn, in BINS groups
-BINS = 150
-LEAST_BAND = 0.004  # of the width: a narrower band is not seen
+FAINTEST, STRONGEST = 0.12, 0.45  # opacity of a throttle step that few and that all members reach
+LONG_FIRST_PASS = 0.6  # share of the total time, from which the first pass is cut off
+BEFORE = 0.06  # share of the shown time, before the end of a first pass that is cut off
+LEAST_AFTER = 0.01  # share of the total time. After the first pass an idle VM has less
+FEW_SYNCS = 60  # more syncs get a thinner line
+MOST_SYNCS = 80  # more passes become a solid band, so the memory after each sync is drawn instead
+BINS = 150  # groups of syncs
+LEAST_BAND = 0.004  # share of the width. A narrower band is invisible
 CURVE_POINTS = 200
 NINE_IN_TEN = 1.645  # standard deviations to either side
 MOST_BINS, MOST_TICKS = 24, 5
+MOST_REASON_ROWS = 3
 
 
 def draw_prediction(
-    prediction: Prediction, middle: Result, edges: Sequence[Result], path: Path
+    prediction: Prediction, median: Result, edges: Sequence[Result], path: Path
 ) -> None:
-    """Draw an ensemble into `path`, a PNG of 1200 x 900 pixels.
+    """Draw a prediction into a PNG of 1200 x 900 pixels.
 
     Args:
         prediction: to draw.
-        middle: the run of its middle member.
-        edges: runs of the members at the lower and the upper end of the band; or none.
+        median: the run of its median member.
+        edges: the runs of the members at both ends of the band. May be empty.
         path: of the picture.
 
     Raises:
@@ -60,72 +59,79 @@ def draw_prediction(
     with picture(path) as figure:
         grid = {"width_ratios": WIDTHS, "height_ratios": HEIGHTS, "hspace": 0.3, "wspace": 0.2}
         ((remaining, curve), (throttle, totals)) = figure.subplots(2, 2, gridspec_kw=grid)
-        said = prediction_text.verdict(prediction)[1:]
-        title, _, loss = prediction_text.title(prediction).partition("; ")
-        lines = ["; ".join(one for one in (prediction_text.subject(prediction), loss) if one)]
-        if doubtful := prediction_text.doubtful(prediction):
-            lines.insert(0, doubtful.capitalize())
-        lines += [row for one in said for row in textwrap.wrap(one, LINE_CHARACTERS)][:3]
+        texts = (
+            prediction_text.unreliable(prediction),
+            f"{prediction_text.subject(prediction)}.",
+            prediction_text.large_loss(prediction),
+        )
+        lines = [" ".join(filter(None, texts))]
+        lines += [
+            row
+            for one in prediction_text.reasons(prediction)
+            for row in textwrap.wrap(one, LINE_CHARACTERS)
+        ][:MOST_REASON_ROWS]
         top = style.PANELS_TOP - style.ROW * len(lines)
         figure.subplots_adjust(left=0.07, right=0.975, top=top, bottom=0.075)
         throttle.sharex(remaining)
-        since_s, until_s = _span_s(prediction, middle, edges)
+        since_s, until_s = _span_s(prediction, median, edges)
         unit, unit_s = time_unit(until_s)
-        _draw_remaining(remaining, middle, edges, since_s, unit_s)
+        size = _draw_remaining(remaining, median, edges, since_s, unit_s)
         if not prediction.converges:
-            _draw_threshold(remaining, middle)
+            _draw_threshold(remaining, median, size)
         legend(remaining, 4)
         _draw_throttle(throttle, prediction, unit_s, until_s - since_s)
         throttle.set_xlim(since_s / unit_s, until_s / unit_s)
         throttle.set_xlabel(f"Time since the migrate command ({unit})")
         _draw_curve(curve, prediction)
         _draw_totals(totals, prediction)
-        headline(figure, title, lines)
+        headline(figure, prediction_text.title(prediction), lines)
 
 
-def _span_s(prediction: Prediction, middle: Result, edges: Sequence[Result]) -> tuple[float, float]:
-    """What is shown: all of it, or what comes after a first pass that would leave no room for the rest."""
-    ends_s = [run.summary.total_time_s for run in (middle, *edges)]
+def _span_s(prediction: Prediction, median: Result, edges: Sequence[Result]) -> tuple[float, float]:
+    """Return the shown times: all, or those after a first pass that would hide the rest."""
+    ends_s = [run.summary.total_time_s for run in (median, *edges)]
     ends_s += [step.time_s.high for step in prediction.throttle_steps()]
     until_s = max(*ends_s, 1e-3)
-    first_s = middle.pass_ends_s[0] if middle.pass_ends_s else 0.0
+    first_s = median.pass_ends_s[0] if median.pass_ends_s else 0.0
     rest_s = until_s - first_s
     hides_rest = first_s > LONG_FIRST_PASS * until_s or not prediction.converges
-    zoomed = hides_rest and rest_s > LEAST_AFTER * until_s
-    return (first_s - BEFORE * rest_s if zoomed else 0.0), until_s
+    is_cut = hides_rest and rest_s > LEAST_AFTER * until_s
+    return (first_s - BEFORE * rest_s if is_cut else 0.0), until_s
 
 
 def _draw_remaining(
-    axes: Axes, middle: Result, edges: Sequence[Result], since_s: float, unit_s: float
-) -> None:
-    shown = [k for run in (middle, *edges) for k in run.samples if k.time_s >= since_s]
+    axes: Axes, median: Result, edges: Sequence[Result], since_s: float, unit_s: float
+) -> float:
+    """Draw the memory left to send, and return the bytes of the axis' unit."""
+    shown = [one for run in (median, *edges) for one in run.samples if one.time_s >= since_s]
     largest = max((sample.remaining_bytes for sample in shown), default=1)
     unit, unit_bytes = size_unit(largest)
-    many = min(len(run.syncs) for run in (middle, *edges)) > MOST_SYNCS
-    width = 2.2 if len(middle.syncs) < FEW_SYNCS else 1.2
-    looks: list[tuple[dict[str, Any], str]] = [
-        ({"color": style.BLUE, "lw": width, "zorder": 3}, "middle"),
-        ({"color": style.QUIET, "lw": 1.3, "ls": "--"}, "5 %"),
-        ({"color": style.QUIET, "lw": 1.3, "ls": ":"}, "95 %"),
+    many = min(len(run.syncs) for run in (median, *edges)) > MOST_SYNCS
+    width = 2.2 if len(median.syncs) < FEW_SYNCS else 1.2
+    styles: list[tuple[dict[str, Any], str]] = [
+        ({"color": style.BLUE, "lw": width, "zorder": 3}, "median"),
+        ({"color": style.QUIET, "lw": 1.3, "ls": "--"}, f"{LOW} %"),
+        ({"color": style.QUIET, "lw": 1.3, "ls": ":"}, f"{HIGH} %"),
     ]
-    for result, (look, name) in zip((middle, *edges), looks, strict=False):
+    for result, (line, name) in zip((median, *edges), styles, strict=False):
         if many:
             times, left, most = _at_syncs(result, since_s)
-            if result is middle:
+            if result is median:
                 shade: dict[str, Any] = {"color": style.BLUE, "alpha": 0.2, "lw": 0}
                 axes.fill_between(times / unit_s, left / unit_bytes, most / unit_bytes, **shade)
         else:
             times = np.array([sample.time_s for sample in result.samples])
             left = np.array([sample.remaining_bytes for sample in result.samples])
-        axes.plot(times / unit_s, left / unit_bytes, label=name, **look)
+        axes.plot(times / unit_s, left / unit_bytes, label=name, **line)
     axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
     axes.set_ylabel(unit)
-    told = " after each sync" if many else " from pass 2 on" if since_s else ""
-    axes.set_title(f"Left{told or ' to send'}")
+    when = " after each sync" if many else " from pass 2 on" if since_s else ""
+    axes.set_title(f"Left to send{when}")
+    return unit_bytes
 
 
 def _at_syncs(result: Result, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Times, and the least and the most that syncs about them left; each sync where they are few."""
+    """Return times and the least and most bytes left. Many syncs are grouped into BINS."""
     shown = [sync for sync in result.syncs if sync.time_s >= since_s] or result.syncs[-1:]
     syncs = np.array([(sync.time_s, sync.remaining_bytes) for sync in shown])
     groups = np.array_split(syncs, min(len(syncs), BINS))
@@ -133,31 +139,29 @@ def _at_syncs(result: Result, since_s: float) -> tuple[FloatArray, FloatArray, F
     return found[:, 0], found[:, 1], found[:, 2]
 
 
-def _draw_threshold(axes: Axes, middle: Result) -> None:
-    """What the remaining has to come under, which the headline tells: bandwidth times downtime limit."""
-    known = [sync.threshold_bytes for sync in middle.syncs if sync.threshold_bytes > 0]
-    if not known:
-        return
-    unit = dict(SIZES)[axes.get_ylabel()]
-    look: dict[str, Any] = {"color": style.GREEN, "lw": 2, "ls": "--", "zorder": 4}
-    axes.axhline(known[-1] / unit, label="limit", clip_on=False, **look)
+def _draw_threshold(axes: Axes, median: Result, unit_bytes: float) -> None:
+    """Draw the last limit that the remaining memory must fall below: bandwidth x downtime limit."""
+    known = [sync.threshold_bytes for sync in median.syncs if sync.threshold_bytes > 0]
+    if known:
+        line: dict[str, Any] = {"color": style.GREEN, "lw": 2, "ls": "--", "zorder": 4}
+        axes.axhline(known[-1] / unit_bytes, label="limit", clip_on=False, **line)
 
 
 def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: float) -> None:
-    """The middle member's steps as a line; the band of each step as a bar as high as the step."""
-    axes.set_title("Throttle: when each step comes")
+    """Draw the median member's steps as a line, and the band of each step as a bar."""
+    axes.set_title("Throttle steps")
     axes.set_ylim(0, 108)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.set_ylabel("%")
     steps = prediction.throttle_steps()
     if not steps:
-        axes.text(0.5, 0.5, "never throttled", **_in_the_middle(axes))
+        axes.text(0.5, 0.5, "never throttled", **_centred(axes))
         return
-    below, label = 0, "5 to 95 %"
+    below, label = 0, prediction_text.BAND
     for step in steps:
         low, high = step.time_s.low / unit_s, step.time_s.high / unit_s
         least = LEAST_BAND * shown_s / unit_s
-        seen = high - low > least
+        is_visible = high - low > least
         shade = FAINTEST + (STRONGEST - FAINTEST) * step.share
         axes.barh(
             (below + step.percent) / 2,
@@ -167,9 +171,9 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: f
             color=style.ORANGE,
             alpha=shade,
             lw=0,
-            label=label if seen else None,
+            label=label if is_visible else None,
         )
-        below, label = step.percent, "" if seen else label
+        below, label = step.percent, "" if is_visible else label
     times_s = [0.0, *prediction.median_member.throttle_s.values()]
     percents = [0, *prediction.median_member.throttle_s]
     end_s = max(prediction.median_member.summary.total_time_s, times_s[-1])
@@ -178,17 +182,17 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: f
         [*percents, percents[-1]],
         where="post",
         color=style.ORANGE,
-        label="middle",
+        label="median",
     )
     legend(axes, 2)
 
 
-def _in_the_middle(axes: Axes) -> dict[str, Any]:
+def _centred(axes: Axes) -> dict[str, Any]:
     return {"transform": axes.transAxes, "ha": "center", "va": "center", "color": style.QUIET}
 
 
 def _draw_totals(axes: Axes, prediction: Prediction) -> None:
-    """How the total times of the members with the prediction's verdict lie."""
+    """Draw a histogram of the total times of the members with the prediction's verdict."""
     from matplotlib.ticker import MaxNLocator
 
     times_s = [member.summary.total_time_s for member in prediction.agreeing()]
@@ -199,7 +203,7 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     band = prediction.band("total_time_s")
     assert band is not None  # every run has one
     low, high = band.low / unit_s, band.high / unit_s
-    axes.axvspan(low, high, color=style.BLUE, alpha=0.12, lw=0, label="5 to 95 %")
+    axes.axvspan(low, high, color=style.BLUE, alpha=0.12, lw=0, label=prediction_text.BAND)
     counts, *_ = axes.hist(times, bins=edges.tolist(), color=style.BLUE, rwidth=0.92)
     axes.axvline(band.middle / unit_s, color=style.INK, lw=1.6, ls="--", label="median")
     axes.set_xlim(edges[0], edges[-1])
@@ -209,21 +213,21 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     axes.ticklabel_format(axis="x", useOffset=False)
     count = len(prediction.members)
-    alike = "" if len(times) == count else f", {len(times)} of {count}"
-    axes.set_xlabel(f"{'Total time' if prediction.converges else 'Given up after'} ({unit}){alike}")
-    axes.set_title("Total times" if prediction.converges else "Given up")
+    share = "" if len(times) == count else f", {len(times)} of {count}"
+    axes.set_xlabel(f"{'Total time' if prediction.converges else 'Gave up after'} ({unit}){share}")
+    axes.set_title("Total times" if prediction.converges else "Times at which it gave up")
     legend(axes, 2)
 
 
 def _draw_curve(axes: Axes, prediction: Prediction) -> None:
-    """What became dirty in each time that was measured, and what the fitted guest dirties."""
+    """Draw the memory dirtied in each measured period, and that of the fitted guest."""
     profile, fit = prediction.profile, prediction.fit
-    axes.set_title("Dirtied while it was measured")
+    axes.set_title("Dirtied during a measurement")
     if not profile.measurements:
-        axes.text(0.5, 0.5, "nothing measured", **_in_the_middle(axes))
+        axes.text(0.5, 0.5, "nothing was measured", **_centred(axes))
         return
     if not fit.writers:
-        axes.text(0.5, 0.5, "no page changed", **_in_the_middle(axes))
+        axes.text(0.5, 0.5, "no page changed", **_centred(axes))
         axes.set_xticks([])
         axes.set_yticks([])
         return
@@ -232,7 +236,7 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
     deviations = np.sqrt(
         seen.sampling_variance(expected) + seen.width**2 / 12 + (fit.drift * slope) ** 2
     )
-    nothing = np.isinf(seen.low)  # a rate of 0: from nothing to what its rounding hides
+    nothing = np.isinf(seen.low)  # a rate of 0 hides up to its rounding
     found = np.where(nothing, 0.0, seen.middle)
     upper = NINE_IN_TEN * deviations + np.where(nothing, seen.middle, 0.0)
     seconds = np.geomspace(seen.seconds.min() / 1.3, seen.seconds.max() * 1.3, CURVE_POINTS)
@@ -262,7 +266,7 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
 
 
 def _counted(fit: Fit, seen: Evidence) -> tuple[FloatArray, FloatArray]:
-    """Pages that the measurements find of the fitted guest, and what a change of its speed adds."""
+    """Return the pages that measurements of the fitted guest count, and their slope with speed."""
     writers = Mixture(
         pages=np.array([writer.pages for writer in fit.writers]),
         rates=np.array([writer.rate for writer in fit.writers]),

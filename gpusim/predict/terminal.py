@@ -1,130 +1,128 @@
-"""A prediction on the terminal, and as JSON.
-
-Owns the layout of the page and the keys of the document; the words are prediction_text.py's.
-"""
+"""A prediction on the terminal. Owns the layout. The text comes from the *_text modules."""
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice
 from gpusim.predict import advice_text, prediction_text
-from gpusim.predict.commands import Words
+from gpusim.predict.advice_text import LimitRow
+from gpusim.predict.commands import QMP, ToolCommands
+from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
+from gpusim.text import text_table
 
 WIDTH = 100  # columns
 INDENT = "  "
-GAP = 3  # columns between those of a table
-BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|[kKMGT]?i?B)(?![A-Za-z]))")
-UNBROKEN = "\u00a0"
-NOTED_IN = "--report, --json"
-WARNINGS = "Warnings about the profile: read them before you trust the prediction"
+ESSENTIAL_NOTES = (  # without them the commands mislead. --report and --json have all notes
+    "cannot_set",
+    "virsh_cannot_set",
+    "nova_raises_downtime",
+    "nova_timeout",
+    "kubevirt_downtime",
+)
 
 
-def lines(
+def prediction_lines(
     prediction: Prediction, advice: Advice | None = None, better: BetterSettings | None = None
 ) -> str:
-    """The page: at most 100 columns, for an operator."""
+    """Return a prediction as text for a terminal of WIDTH columns, without a final line feed.
+
+    The first lines answer whether the migration converges, with which margin, and what to change.
+
+    Args:
+        prediction: to show.
+        advice: limits of the settings, if known.
+        better: better settings for a goal, if searched.
+    """
     parts = [
         [prediction_text.subject(prediction)],
-        [row for one in prediction_text.verdict(prediction) for row in _wrapped(one, "")],
-        _bullets(WARNINGS, prediction_text.warnings(prediction)),
-        _ways_out(prediction, advice) if advice is not None else [],
+        _wrapped(prediction_text.answer(prediction), ""),
+        [] if advice is None else _margin(prediction, advice),
+        _bulleted("Warnings about the profile:", prediction_text.warnings(prediction)),
+        _wrapped(prediction_text.reasons(prediction), ""),
         _expected(prediction),
         _throttle(prediction),
         _guest(prediction),
-        _limits(advice) if advice is not None else [],
-        _better(prediction, better) if better is not None else [],
-        _bullets("Assumed", prediction_text.assumptions(prediction)),
-        _words(advice_text.words(prediction, better), better),
+        [] if advice is None else _limits(advice),
+        [] if better is None else _better(prediction, better),
+        _bulleted("Assumptions:", prediction_text.assumptions(prediction)),
+        _commands(advice_text.commands_for(prediction, better), better),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _ways_out(prediction: Prediction, advice: Advice) -> list[str]:
+def _margin(prediction: Prediction, advice: Advice) -> list[str]:
     ways = advice_text.ways_out(prediction, advice)
     if ways is None:
-        return []
-    rows = _wrapped(ways.head, "")
+        margin = advice_text.margin(advice)
+        return _wrapped([margin], "") if margin else []
+    rows = _wrapped([ways.heading], "")
     for way in ways.found:
-        rows += _wrapped(way.said, INDENT, mark="- ")
-        rows += [row for line in way.lines for row in _wrapped(line, INDENT * 3)]
-        rows += _wrapped(way.tools, INDENT * 2)
+        rows += _wrapped([f"{way.change} ({way.outcome})"], INDENT, mark="- ")
+        rows += [INDENT * 3 + line for line in way.lines]
+        rows += _wrapped([way.managers], INDENT * 2) if way.managers else []
     return rows
 
 
 def _expected(prediction: Prediction) -> list[str]:
-    head = ("Expected", "middle", prediction_text.BAND)
-    found = _table([head, *prediction_text.rows(prediction)])
-    found += _wrapped(f"Over {prediction_text.whose(prediction)}.")
-    where = prediction_text.where_the_time_goes(prediction)
-    return [*found, *(_wrapped(f"The middle one's time: {where}.") if where else [])]
+    head = ("Expected", "median", prediction_text.BAND)
+    texts = [prediction_text.band_members(prediction), prediction_text.time_parts(prediction)]
+    return [*_table([head, *prediction_text.rows(prediction)]), *_wrapped(filter(None, texts))]
 
 
 def _throttle(prediction: Prediction) -> list[str]:
     steps = prediction_text.throttle_rows(prediction)
     if not steps:
-        return ["Throttle: never."]
-    head = ("Throttle", "migrations", "first set at", prediction_text.BAND)
-    return _table([head, *((percent, many, row.middle, row.band) for percent, many, row in steps)])
+        return ["QEMU never throttles the guest."]
+    return _table([("Throttle", "migrations", "first set at", prediction_text.BAND), *steps])
 
 
 def _guest(prediction: Prediction) -> list[str]:
-    fit = prediction.fit
-    writers = prediction_text.writer_rows(fit, prediction.profile.page_bytes)
-    found = _table([("The guest writes", "", "", ""), *writers])
-    if not writers:
-        found = [prediction_text.UNSEEN]
-    said = prediction_text.measured(prediction.profile, fit)
-    return [*found, *(row for one in said for row in _wrapped(one))]
+    fit, profile = prediction.fit, prediction.profile
+    writers = prediction_text.writer_rows(fit, profile.page_bytes)
+    head = ("The guest writes", "pages", "rate", "interval")
+    table = _table([head, *writers]) if writers else [prediction_text.IDLE]
+    return [*table, *_wrapped(prediction_text.measured(profile, fit))]
 
 
 def _limits(advice: Advice) -> list[str]:
-    rows = advice_text.limit_rows(advice)
-    in_two = [line for row in rows for line in _in_two(row)]
-    found = _table([advice_text.LIMITS, *in_two]) if rows else []
-    said = [
-        *advice_text.notes(advice),
-        advice_text.fallback_sync(advice.median_guest.fallback_sync),
-    ]
-    return [*found, *(row for one in said for row in _wrapped(one))]
+    rows = [line for row in advice_text.limit_rows(advice) for line in _two_lines(row)]
+    table = _table([advice_text.LIMITS_HEAD, *rows]) if rows else []
+    return [*table, *_wrapped(map(text_of, advice_text.limit_notes(advice)))]
 
 
-def _in_two(row: Sequence[str]) -> list[list[str]]:
-    """What each cell has in brackets on a line of its own: side by side they are too wide."""
-    cells = [cell.partition(" (") for cell in row]
-    below = [inside.removesuffix(")") for _, _, inside in cells]
-    return [[cell for cell, _, _ in cells], *([below] if any(below) else [])]
+def _two_lines(row: LimitRow) -> list[tuple[str, ...]]:
+    """Put the outcomes on a second line, because side by side they are too wide."""
+    lines = [(row.label, row.now, row.median.value, row.p95.value)]
+    outcomes = (row.median.outcome, row.p95.outcome)
+    return [*lines, ("", "", *outcomes)] if any(outcomes) else [*lines]
 
 
 def _better(prediction: Prediction, better: BetterSettings) -> list[str]:
     rows = advice_text.better_rows(prediction, better)
-    said = [row for one in advice_text.better_notes(better) for row in _wrapped(one)]
-    return [*(_table(rows) if rows else []), *said]
+    texts = map(text_of, advice_text.better_notes(better))
+    return [*(_table(rows) if rows else []), *_wrapped(texts)]
 
 
-def _words(tools: Mapping[str, Words], better: BetterSettings | None) -> list[str]:
-    """What to type or to put into a file; QEMU's once, in the way that fits a terminal."""
+def _commands(tools: Mapping[str, ToolCommands], better: BetterSettings | None) -> list[str]:
+    """Return what to type or to put into a file. HMP stands for QMP, because it is shorter."""
     rows = []
-    for tool, words in tools.items():
-        if tool != "QEMU, QMP":
-            rows += [f"{INDENT}# {tool}", *(row for line in words.lines for row in _command(line))]
-            for note in advice_text.surprises(words):
-                rows += [f"{INDENT}# {row}" for row in _wrapped(note, "", width=WIDTH - 4)]
+    for tool, commands in tools.items():
+        if tool != QMP:
+            rows += [f"{INDENT}# {tool}", *(row for line in commands.lines for row in _shell(line))]
+            notes = [text_of(one) for one in commands.notes if one.code in ESSENTIAL_NOTES]
+            rows += _wrapped(notes, f"{INDENT}# ")
     if not rows:
         return []
-    which = "The better settings in" if better is not None and better.settings else "In"
-    return [
-        f"{which} the words of the tools; all that they round and cannot set: {NOTED_IN}",
-        *rows,
-    ]
+    heading = advice_text.commands_heading(better)
+    return [f"{heading} (--report and --json list rounding and unsupported settings):", *rows]
 
 
-def _command(line: str) -> list[str]:
-    """A line that a shell, or nobody, takes in pieces."""
+def _shell(line: str) -> list[str]:
+    """Return a command on rows that a shell reads as one line."""
     if len(INDENT + line) <= WIDTH:
         return [INDENT + line]
     first, *rest = textwrap.wrap(line, WIDTH - len(INDENT) * 3, break_on_hyphens=False)
@@ -132,38 +130,28 @@ def _command(line: str) -> list[str]:
     return [*(f"{row} \\" for row in rows[:-1]), rows[-1]]
 
 
-def _bullets(title: str, said: Sequence[str]) -> list[str]:
-    if not said:
-        return []
-    return [title, *(row for one in said for row in _wrapped(one, INDENT, mark="- "))]
+def _bulleted(heading: str, texts: Sequence[str]) -> list[str]:
+    return [heading, *_wrapped(texts, INDENT, mark="- ")] if texts else []
 
 
-def _wrapped(text: str, indent: str = INDENT, mark: str = "", width: int = WIDTH) -> list[str]:
-    """A sentence on as many rows as it takes; names, and a number and its unit, are not broken."""
-    rows = textwrap.wrap(
-        BEFORE_UNIT.sub(UNBROKEN, text),
-        width,
-        initial_indent=indent + mark,
-        subsequent_indent=indent + " " * len(mark),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [row.replace(UNBROKEN, " ") for row in rows]
+def _wrapped(texts: Iterable[str], indent: str = INDENT, mark: str = "") -> list[str]:
+    """Return each text on as many rows as it needs, without breaking names."""
+    return [
+        row
+        for text in texts
+        for row in textwrap.wrap(
+            text,
+            WIDTH,
+            initial_indent=indent + mark,
+            subsequent_indent=indent + " " * len(mark),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows below their head, columns aligned at the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Return rows whose columns are aligned left, with the rows after the head indented."""
     head, *body = rows
-    cells = [(f"{head[0]:<{widths[0] + len(INDENT)}}", *head[1:])]
-    cells += [(f"{INDENT}{row[0]:<{widths[0]}}", *row[1:]) for row in body]
-    return [
-        (
-            first
-            + " " * GAP
-            + (" " * GAP).join(
-                f"{cell:<{width}}" for cell, width in zip(rest, widths[1:], strict=True)
-            )
-        ).rstrip()
-        for first, *rest in cells
-    ]
+    indented = [head, *((INDENT + row[0], *row[1:]) for row in body)]
+    return text_table(indented, left_columns=range(len(head))).splitlines()

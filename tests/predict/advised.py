@@ -1,4 +1,4 @@
-"""Advice as advise.py hands it out, made up."""
+"""Advice for tests, without a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def limit(name: Any, found: str | None, now: str, **fields: Any) -> Limit:
         "value": None if found is None else 1.0,
         "also": "",
         "outcome": None if found is None else CONVERGES,
-        "first_failing": "a little further",
+        "first_failing": "130",
         "finished": True,
     }
     return Limit(name=name, found=found, now=now, **(known | fields))
@@ -45,7 +45,7 @@ def converging(**fields: Any) -> GuestAdvice:
     return GuestAdvice(**(known | fields))
 
 
-def stuck(**fields: Any) -> GuestAdvice:
+def stalled(**fields: Any) -> GuestAdvice:
     known: dict[str, Any] = {
         "now": DOES_NOT,
         "limits": (

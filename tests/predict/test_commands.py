@@ -1,4 +1,4 @@
-"""What is to be typed can be parsed, and says in the tool's own unit what the config says."""
+"""Can each tool parse its commands, and do they have the config's values in the tool's units?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from gpusim import Config, LinkConfig, MigrationConfig, TrackingConfig, VmConfig, WriterConfig
-from gpusim.predict.commands import Words, in_words
+from gpusim.predict.commands import HMP, QMP, ToolCommands, tool_commands
+from gpusim.text import Message
 
 MIB, GIB = 2**20, 2**30
 
@@ -28,8 +29,20 @@ def made(memory: str = "64GiB", bandwidth: str = "10Gbit/s", **migration: Any) -
     )
 
 
-def words(config: Config, gib: float = 64, high_s: float | None = 333.3) -> dict[str, Words]:
-    return in_words(config, round(gib * GIB), high_s)
+def commands(
+    config: Config, gib: float = 64, high_s: float | None = 333.3
+) -> dict[str, ToolCommands]:
+    return tool_commands(config, round(gib * GIB), high_s)
+
+
+def note(of: ToolCommands, code: str) -> Message | None:
+    return next((one for one in of.notes if one.code == code), None)
+
+
+def names(of: ToolCommands, code: str) -> list[str]:
+    """The settings that a tool cannot set."""
+    found = note(of, code)
+    return [] if found is None else list(found.data["settings"])
 
 
 SET = {
@@ -56,7 +69,7 @@ PARAMETERS = {
 
 
 def test_qmp_is_json_in_bytes_ms_and_percent() -> None:
-    capabilities, parameters = map(json.loads, words(made(**SET))["QEMU, QMP"].lines)
+    capabilities, parameters = map(json.loads, commands(made(**SET))[QMP].lines)
     assert capabilities == {
         "execute": "migrate-set-capabilities",
         "arguments": {
@@ -69,14 +82,14 @@ def test_qmp_is_json_in_bytes_ms_and_percent() -> None:
     assert parameters == {"execute": "migrate-set-parameters", "arguments": PARAMETERS}
 
 
-def test_hmp_says_the_same() -> None:
-    """A bare number would be MiB/s there."""
-    said = [shlex.split(line) for line in words(made(**SET))["QEMU, HMP"].lines]
-    assert [one[1:] for one in said if one[0] == "migrate_set_capability"] == [
+def test_hmp_has_the_same_values() -> None:
+    """HMP takes a bare bandwidth as MiB/s."""
+    lines = [shlex.split(line) for line in commands(made(**SET))[HMP].lines]
+    assert [one[1:] for one in lines if one[0] == "migrate_set_capability"] == [
         ["auto-converge", "on"],
         ["multifd", "on"],
     ]
-    parameters = {one[1]: one[2] for one in said if one[0] == "migrate_set_parameter"}
+    parameters = {one[1]: one[2] for one in lines if one[0] == "migrate_set_parameter"}
     assert parameters.pop("max-bandwidth") == f"{512 * MIB}B"
     assert parameters.pop("avail-switchover-bandwidth") == "0B"
     assert parameters.pop("cpu-throttle-tailslow") == "on"
@@ -87,9 +100,9 @@ def test_hmp_says_the_same() -> None:
     }
 
 
-def test_only_what_a_version_has_is_set() -> None:
+def test_a_version_gets_only_its_parameters() -> None:
     old = made(version="qemu_2_6")
-    older = words(replace(old, tracking=TrackingConfig(mode="kvm_legacy")))["QEMU, QMP"]
+    older = commands(replace(old, tracking=TrackingConfig(mode="kvm_legacy")))[QMP]
     capabilities, parameters = map(json.loads, older.lines)
     assert parameters["arguments"] == {
         "max-bandwidth": 0,
@@ -99,14 +112,14 @@ def test_only_what_a_version_has_is_set() -> None:
     }
     names = [one["capability"] for one in capabilities["arguments"]["capabilities"]]
     assert names == ["auto-converge"]
-    assert any("x-cpu-throttle-initial" in note for note in older.notes)
-    off = json.loads(words(made(auto_converge=False))["QEMU, QMP"].lines[1])
+    assert note(older, "qemu_2_6_names")
+    off = json.loads(commands(made(auto_converge=False))[QMP].lines[1])
     assert "cpu-throttle-initial" not in off["arguments"]
 
 
-def test_virsh_takes_mib_and_ms() -> None:
-    said = words(made(**SET))["libvirt"]
-    downtime, migrate = map(shlex.split, said.lines)
+def test_virsh_has_mib_and_ms() -> None:
+    found = commands(made(**SET))["libvirt"]
+    downtime, migrate = map(shlex.split, found.lines)
     assert downtime == ["virsh", "migrate-setmaxdowntime", "DOMAIN", "450"]
     assert migrate[:3] == ["virsh", "migrate", "--live"]
     assert migrate[-2:] == ["DOMAIN", "DESTURI"]
@@ -116,46 +129,47 @@ def test_virsh_takes_mib_and_ms() -> None:
     assert options["--auto-converge-increment"] == "15"
     assert options["--parallel-connections"] == "4"
     assert {"--auto-converge", "--parallel"} <= set(migrate)
-    assert any("--timeout 334 " in note for note in said.notes)
-    cannot = next(note for note in said.notes if "cannot set" in note)
-    for name in ("throttle-trigger-threshold", "cpu-throttle-tailslow", "max-cpu-throttle"):
-        assert name in cannot
-    assert "cpu-throttle-initial" not in cannot
+    assert note(found, "virsh_timeout") == Message("virsh_timeout", {"seconds": 334})
+    assert names(found, "virsh_cannot_set") == [
+        "throttle-trigger-threshold",
+        "cpu-throttle-tailslow",
+        "max-cpu-throttle",
+    ]
 
 
-def test_a_plain_migration_needs_few_words() -> None:
-    said = words(made(auto_converge=False), high_s=None)["libvirt"]
-    assert said.lines[1] == "virsh migrate --live DOMAIN DESTURI"
-    assert said.notes == ()
+def test_a_plain_migration_needs_no_options() -> None:
+    found = commands(made(auto_converge=False), high_s=None)["libvirt"]
+    assert found.lines[1] == "virsh migrate --live DOMAIN DESTURI"
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(
     ("rate", "mib"), [("1Gbit/s", 119), ("1Mbit/s", 1), ("0", 0), ("128MiB/s", 128)]
 )
 def test_a_bandwidth_is_rounded_down_but_never_to_no_limit(rate: str, mib: int) -> None:
-    said = words(made(max_bandwidth=rate))
-    assert f"live_migration_bandwidth = {mib}" in said["OpenStack Nova"].lines
-    assert f"  bandwidthPerMigration: {mib}Mi" in said["KubeVirt"].lines
-    rounded = rate in ("1Gbit/s", "1Mbit/s")
-    assert any("rounded to" in note for note in said["KubeVirt"].notes) == rounded
+    found = commands(made(max_bandwidth=rate))
+    assert f"live_migration_bandwidth = {mib}" in found["OpenStack Nova"].lines
+    assert f"  bandwidthPerMigration: {mib}Mi" in found["KubeVirt"].lines
+    is_rounded = rate in ("1Gbit/s", "1Mbit/s")
+    assert (note(found["KubeVirt"], "bandwidth_rounded") is not None) == is_rounded
 
 
 def test_a_timeout_counts_ram_alone() -> None:
-    """query-migrate's total, and so a profile's memory, has video memory and ROMs; a flavour has not."""
+    """A profile's memory includes video memory and ROMs. A flavour's memory does not."""
     for gib in (2 + 17 / 1024, 64 + 17 / 1024):
-        plain, more = words(made(), round(gib)), words(made(), gib)
+        plain, more = commands(made(), round(gib)), commands(made(), gib)
         for tool in ("OpenStack Nova", "KubeVirt"):
             assert more[tool] == plain[tool]
 
 
-def novas(said: Words) -> dict[str, str]:
+def nova_options(found: ToolCommands) -> dict[str, str]:
     parser = configparser.ConfigParser()
-    parser.read_string("\n".join(said.lines))
+    parser.read_string("\n".join(found.lines))
     return dict(parser["libvirt"])
 
 
-def novas_ladder(options: dict[str, str], gib: float) -> list[tuple[int, int]]:
-    """(s, ms), as nova/virt/libvirt/migration.py:downtime_steps works them out."""
+def nova_steps(options: dict[str, str], gib: float) -> list[tuple[int, int]]:
+    """Return (s, ms) of each step, as nova/virt/libvirt/migration.py:downtime_steps does."""
     top, steps = (
         int(options["live_migration_downtime"]),
         int(options["live_migration_downtime_steps"]),
@@ -171,69 +185,70 @@ def novas_ladder(options: dict[str, str], gib: float) -> list[tuple[int, int]]:
     ("memory", "gib", "bandwidth"),
     [("1TiB", 1024, "10Gbit/s"), ("64GiB", 64, "1Gbit/s"), ("4GiB", 4, "500Mbit/s")],
 )
-def test_novas_ladder_reaches_the_limit_before_it_is_asked_for(
+def test_nova_steps_reaches_the_limit_before_it_is_asked_for(
     memory: str, gib: float, bandwidth: str, limit_ms: int
 ) -> None:
-    """The first pass: 879 s, 550 s and 69 s, in which the steps are 3072 s, 192 s and 12 s apart."""
+    """The first passes last 879 s, 550 s and 69 s. The steps are 3072 s, 192 s and 12 s apart."""
     config = made(memory, bandwidth, downtime_limit=limit_ms)
-    options = novas(words(config, gib)["OpenStack Nova"])
+    options = nova_options(commands(config, gib)["OpenStack Nova"])
     assert int(options["live_migration_downtime_steps"]) >= 3
     assert int(options["live_migration_downtime_delay"]) >= 3
     assert int(options["live_migration_downtime"]) >= 100
     first_pass_s = gib * GIB / (float(bandwidth[:-6]) * {"G": 1.25e8, "M": 1.25e5}[bandwidth[-6]])
-    in_time = [ms for s, ms in novas_ladder(options, gib) if s <= first_pass_s]
+    in_time = [ms for s, ms in nova_steps(options, gib) if s <= first_pass_s]
     assert in_time[-1] >= limit_ms
-    # No more than it takes: a ms less at the top would not reach it.
+    # It is the smallest: with 1 ms less at the top, Nova would not reach the limit.
     less = options | {"live_migration_downtime": str(int(options["live_migration_downtime"]) - 1)}
     if int(options["live_migration_downtime"]) > 100:
-        assert max(ms for s, ms in novas_ladder(less, gib) if s <= first_pass_s) < limit_ms
+        assert max(ms for s, ms in nova_steps(less, gib) if s <= first_pass_s) < limit_ms
 
 
 @pytest.mark.parametrize("high_s", [0.4, 60.0, 333.3, 5000.0, 90_000.0])
 @pytest.mark.parametrize("gib", [0.25, 1, 2, 63.75, 1024])
-def test_timeouts_leave_what_nineteen_in_twenty_take(gib: float, high_s: float) -> None:
-    """Nova counts 2 GiB at least; KubeVirt GB, rounded up (ScaledValue(resource.Giga))."""
-    said = words(made(memory=f"{round(gib * 1024)}MiB"), gib, high_s)
-    a_gib = int(novas(said["OpenStack Nova"])["live_migration_completion_timeout"])
+def test_timeouts_are_long_enough_for_19_of_20_migrations(gib: float, high_s: float) -> None:
+    """Nova counts at least 2 GiB. KubeVirt counts GB, rounded up (ScaledValue(resource.Giga))."""
+    found = commands(made(memory=f"{round(gib * 1024)}MiB"), gib, high_s)
+    a_gib = int(nova_options(found["OpenStack Nova"])["live_migration_completion_timeout"])
     assert int(a_gib * max(2, gib)) >= math.floor(high_s)
-    longer_than_the_steps = 3 * 3 + 1  # as its help asks for
+    longer_than_the_steps = 3 * 3 + 1  # as its help recommends
     assert a_gib >= longer_than_the_steps
     assert a_gib == longer_than_the_steps or (a_gib - 1) * max(2, gib) < high_s
-    policy = yaml.safe_load("\n".join(said["KubeVirt"].lines))
+    policy = yaml.safe_load("\n".join(found["KubeVirt"].lines))
     a_gb = policy["spec"]["completionTimeoutPerGiB"]
     assert a_gb * math.ceil(gib * GIB / 1e9) >= high_s
     assert isinstance(a_gb, int)
     assert (a_gb - 1) * gib < high_s
 
 
-def test_kubevirts_policy() -> None:
-    said = words(made(**SET))["KubeVirt"]
-    policy = yaml.safe_load("\n".join(said.lines))
+def test_kubevirt_policy() -> None:
+    found = commands(made(**SET))["KubeVirt"]
+    policy = yaml.safe_load("\n".join(found.lines))
     assert policy["apiVersion"] == "migrations.kubevirt.io/v1alpha1"
     assert policy["kind"] == "MigrationPolicy"
     assert policy["spec"]["allowAutoConverge"] is True
     assert policy["spec"]["bandwidthPerMigration"] == "512Mi"
     assert set(policy["spec"]["selectors"]) == {"virtualMachineInstanceSelector"}
-    notes = "\n".join(said.notes)
-    for name in ("cpu-throttle-initial (30", "throttle-trigger-threshold (40", "progressTimeout"):
-        assert name in notes
-    assert "maxDowntimeMs" in notes
-    assert "8 multifd channels" in notes
-    plain = words(made(multifd_channels=8), high_s=None)["KubeVirt"]
+    settings = names(found, "cannot_set")
+    assert {"cpu-throttle-initial", "throttle-trigger-threshold"} <= set(settings)
+    assert note(found, "kubevirt_progress_timeout")
+    assert note(found, "kubevirt_downtime") == Message("kubevirt_downtime", {"limit_ms": 450})
+    channels = note(found, "kubevirt_channels")
+    assert channels is not None and channels.data == {"used": 8, "simulated": 4}
+    plain = commands(made(multifd_channels=8), high_s=None)["KubeVirt"]
     assert "completionTimeoutPerGiB" not in "\n".join(plain.lines)
-    assert len(plain.notes) == 2
+    assert [one.code for one in plain.notes] == ["kubevirt_label", "kubevirt_progress_timeout"]
 
 
-def test_novas_options_and_what_it_cannot_set() -> None:
-    said = words(made(**SET))["OpenStack Nova"]
-    options = novas(said)
+def test_nova_options_and_settings_it_does_not_have() -> None:
+    found = commands(made(**SET))["OpenStack Nova"]
+    options = nova_options(found)
     assert options["live_migration_permit_auto_converge"] == "true"
     assert options["live_migration_parallel_connections"] == "4"
     assert options["live_migration_timeout_action"] == "abort"
-    assert "cannot set throttle-trigger-threshold (40 here, QEMU's default 50)" in "\n".join(
-        said.notes
-    )
-    off = novas(words(made(auto_converge=False), high_s=None)["OpenStack Nova"])
+    cannot = note(found, "cannot_set")
+    assert cannot is not None and cannot.data["tool"] == "Nova"
+    assert cannot.data["settings"]["throttle-trigger-threshold"] == ("40", "50")
+    off = nova_options(commands(made(auto_converge=False), high_s=None)["OpenStack Nova"])
     assert off["live_migration_permit_auto_converge"] == "false"
     assert "live_migration_completion_timeout" not in off
     assert "live_migration_parallel_connections" not in off

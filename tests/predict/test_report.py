@@ -1,4 +1,4 @@
-"""Is a prediction's folder the run of its middle member, whole, and does its page say what was predicted?"""
+"""Is the folder of a report the whole run of the median migration, and does its page show the prediction?"""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.predict.report import foreword_of, write_report
+from gpusim.predict.report import introduction_of, write_report
 from gpusim.results import begin_run, read_summary, whole_run
 from gpusim.results.html.run_page import report_page
 from gpusim.text import Message
-from tests.predict import predictions
+from tests.predict import advised, predictions
 from tests.results.html.strict_page import Page
 from tests.results.runs import RUNS
 
@@ -34,7 +34,7 @@ def idle() -> Prediction:
     return predictions.prediction(fit=predictions.fit(writers=()), members=(member,) * 3)
 
 
-WHOLE = {  # each is a run, two pictures and more: a second
+WHOLE = {  # one second each: a run and two pictures
     "mixed": lambda: predictions.prediction(13, 20),
     "idle": idle,
 }
@@ -68,9 +68,9 @@ def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
     assert {"prediction.json", "prediction.png", "experiment/fitted.yaml"} <= set(hrefs)
     assert all((folder / href).is_file() for href in hrefs)
     assert not page.all("script")
-    words = " ".join("".join(page.text).split())
-    assert words.count(prediction_text.title(prediction)) >= 2  # the title, the heading
-    assert words.index(prediction_text.verdict(prediction)[0]) < words.index("Key figures")
+    text = " ".join("".join(page.text).split())
+    assert text.count(prediction_text.title(prediction)) >= 2  # of the page and its heading
+    assert text.index(prediction_text.answer(prediction)[0]) < text.index("Key figures")
     again, summary = simulate(config).summary, read_summary(folder)
     assert (summary["seed"], summary["total_time_s"]) == (again.seed, again.total_time_s)
 
@@ -83,20 +83,20 @@ def test_every_prediction_can_be_drawn(name: str, tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_somebody_else_wrote_is_text_not_markup() -> None:
+def test_text_from_a_profile_is_not_markup() -> None:
     evil = "<script>alert('x')</script>\"&"
     odd = predictions.prediction(
         profile=predictions.profile(source=evil),
         assumptions=(Message("profile_note", {"note": evil}),),
     )
     page = Page(
-        report_page(RUNS["converged"](), None, None, b"", [], foreword_of(odd, None, None, b""))
+        report_page(RUNS["converged"](), None, None, b"", [], introduction_of(odd, None, None, b""))
     )
     assert not page.all("script")
     assert "".join(page.text).count(evil) >= 2
 
 
-def test_neither_a_full_disk_nor_a_plain_run_leaves_a_prediction_behind(
+def test_a_full_disk_and_a_plain_run_leave_no_prediction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_report(predictions.prediction(), None, None, tmp_path)
@@ -111,7 +111,7 @@ def test_neither_a_full_disk_nor_a_plain_run_leaves_a_prediction_behind(
         patched.setattr(os, "replace", full_disk)
         write_report(predictions.prediction(), None, None, tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
-    (tmp_path / "prediction.json").write_text("of an earlier time")
+    (tmp_path / "prediction.json").write_text("of an earlier run")
     begin_run(predictions.config(), tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
 
@@ -139,8 +139,17 @@ CONFIGS = {
 }  # fmt: skip
 
 
+def test_the_page_shows_advice_and_better_settings() -> None:
+    html = introduction_of(
+        predictions.prediction(), advised.advice(advised.stalled()), advised.better(), b""
+    ).html
+    assert '<th scope="row">cpu_throttle_initial</th><td>20</td><td>50</td>' in html
+    assert "<td>14Gbit/s (90 s, throttle 50 %)</td>" in html
+    assert "migrate_set_parameter multifd-channels 2" in html
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_experiment_composes_to_the_middle_members_config(name: str, tmp_path: Path) -> None:
+def test_the_experiment_composes_to_the_config_of_the_median(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     member = Member(config=config, summary=predictions.summary(), throttle_s={})
     path = tmp_path / "experiment" / "mine.yaml"
@@ -152,7 +161,7 @@ def test_the_experiment_composes_to_the_middle_members_config(name: str, tmp_pat
     assert (faster.link.bandwidth, faster.seed) == ("25Gbit/s", 99)
 
 
-def test_the_experiment_says_how_it_is_run() -> None:
+def test_the_experiment_shows_its_command() -> None:
     text = experiment_yaml(predictions.prediction(), Path("a folder/experiment/web.yaml"))
     assert text.splitlines()[:2] == [
         "# @package _global_",
@@ -160,4 +169,6 @@ def test_the_experiment_says_how_it_is_run() -> None:
     ]
     assert "--config-dir mine experiment=fitted" in experiment_yaml(predictions.prediction())
     elsewhere = experiment_yaml(predictions.prediction(), Path("/tmp/web.yaml")).splitlines()[1]
-    assert elsewhere == ("# As mine/experiment/web.yaml: gpusim --config-dir mine experiment=web")
+    assert elsewhere == (
+        "# Save as mine/experiment/web.yaml: gpusim --config-dir mine experiment=web"
+    )
