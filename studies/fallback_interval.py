@@ -1,7 +1,7 @@
-"""The study of docs/studies/fallback-interval.md by one command, `python -m studies.fallback_interval`: sweeps, figures and tables.
+"""`python -m studies.fallback_interval` makes docs/studies/fallback-interval.md: sweeps, figures, tables.
 
-A sweep computes only what is missing, so that a second call draws alone. What is typed behind the command
-is for every sweep: `python -m studies.fallback_interval seed=1` is a study of one seed.
+A sweep computes only what is missing, so running the command again only redraws the figures. Overrides
+after the command apply to every sweep: `seed=1` makes a study of one seed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ NOT_CONVERGED = "no"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing of the study, draw its figures, and put its tables into the document."""
+    """Run what is missing of the study, draw its figures and write its tables into the document."""
     parser = parser_of("studies.fallback_interval", __doc__, "docs/studies/fallback-interval.md")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     options = parser.parse_args(arguments)
@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parser_of(module: str, description: str | None, document: str) -> argparse.ArgumentParser:
-    """What can be typed behind a study's command."""
+    """Return the parser of a study's command."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("overrides", nargs="*", help="of every sweep, such as seed=1")
+    parser.add_argument("overrides", nargs="*", help="overrides for every sweep, such as seed=1")
     parser.add_argument("--runs", type=Path, default=Path("outputs/multirun"))
     parser.add_argument("--document", type=Path, default=Path(document))
     return parser
@@ -76,7 +76,7 @@ def parser_of(module: str, description: str | None, document: str) -> argparse.A
 def runs_of(
     sweeps: Iterable[str], folder: Path, overrides: Sequence[str]
 ) -> dict[str, Sequence[Run]]:
-    """The runs of each sweep, of which those that are missing are computed first."""
+    """Return the runs of each sweep, after computing the missing ones."""
     found: dict[str, Sequence[Run]] = {}
     for sweep in sweeps:
         command = [
@@ -92,30 +92,29 @@ def runs_of(
 
 
 def interval(group: Ensemble) -> str:
-    """The fallback sync's interval, as the axes have it."""
+    """Return the fallback sync's interval in seconds, as the axes show it."""
     seconds = group.value(FALLBACK).number
     return NEVER if seconds is None else f"{seconds:g}"
 
 
 def memory(group: Ensemble) -> str:
-    """The VM's size."""
     return group.value("vm.memory").text
 
 
 def rule(group: Ensemble) -> str:
-    """Which QEMU, or what would be if."""
+    """Return the version or the what-if rule."""
     return group.value("migration.version").text.removeprefix("what if ")
 
 
 def variant(group: Ensemble) -> str:
-    """What an operator can choose: no auto-converge, or the one of QEMU 9.1 or of 9.2."""
+    """Return what an operator can choose: no auto-converge, QEMU 9.1 or QEMU 9.2."""
     if group.runs[0].config[AUTO_CONVERGE] is False:
         return "off"
     return "QEMU 9.1" if interval(group) == NEVER else "QEMU 9.2"
 
 
 def writes(group: Ensemble) -> str:
-    """Millions of page writes a second."""
+    """Return millions of page writes per second."""
     return f"{(group.value(BUSY).number or 0.0) / 1e6:g}"
 
 
@@ -124,7 +123,7 @@ def lines(
     name: Callable[[Ensemble], str],
     place: Callable[[Ensemble], str],
 ) -> list[Line]:
-    """A line a name, in the order of the groups."""
+    """Return one line per name, in the order of the groups."""
     found: dict[str, dict[str, Ensemble]] = {}
     for group in groups:
         found.setdefault(name(group), {})[place(group)] = group
@@ -132,12 +131,12 @@ def lines(
 
 
 def having(runs: Iterable[Run], key: str, value: object) -> list[Ensemble]:
-    """The ensembles of the runs with that value."""
+    """Return the ensembles of the runs with that value."""
     return ensembles(run for run in runs if run.config.get(key) == value)
 
 
 def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
-    """All figures of the study."""
+    """Draw all figures of the study."""
     intervals = XAxis(
         label="interval of the fallback sync (s), log scale",
         places={**{f"{seconds}": float(seconds) for seconds in INTERVALS_S}, NEVER: None},
@@ -171,18 +170,18 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
                 LOST,
                 DOWNTIME,
             ),
-            XAxis(label="rules of QEMU, and what would be if", places=dict.fromkeys(rules)),
+            XAxis(label="QEMU versions and what-if rules", places=dict.fromkeys(rules)),
         )
     busy = dict.fromkeys(writes(group) for group in ensembles(runs[OPERATOR]))
     with picture(folder / "study_4tib.png") as figure:
         draw_study(
             figure,
             "Auto-converge for a VM of 4 TiB",
-            ["a fifth of RAM is written; lazy tracking, 100 Gbit/s; a cross did not converge"],
+            ["a fifth of RAM is written, lazy tracking, 100 Gbit/s, a cross did not converge"],
             {"uniform": sorted(lines(ensembles(runs[OPERATOR]), variant, writes), key=_name)},
             (TIME, LOST, DOWNTIME),
             XAxis(
-                label="million page writes a second, log scale",
+                label="million page writes per second, log scale",
                 places={text: float(text) for text in busy},
             ),
         )
@@ -190,7 +189,7 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
 
 def _conditions(runs: Mapping[str, Sequence[Run]]) -> str:
     seeds = len({run.config["seed"] for run in runs[RULES]})
-    return f"100 Gbit/s; {f'medians and 5 to 95 % of {seeds} seeds' if seeds > 1 else 'one seed'}"
+    return f"100 Gbit/s, {f'medians and 5 to 95 % of {seeds} seeds' if seeds > 1 else 'one seed'}"
 
 
 def _name(line: Line) -> str:
@@ -198,7 +197,7 @@ def _name(line: Line) -> str:
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
-    """Name of a table -> its lines: medians of the seeds."""
+    """Return the lines of each table by its name, as medians over seeds."""
     return {
         "intervals": _interval_table(runs),
         "costs": _cost_table(runs),
@@ -209,7 +208,7 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
 
 
 def time_and_loss(group: Ensemble | None, decimals: int = 0) -> str:
-    """Total time and guest CPU lost; how many converged, if not all did."""
+    """Return total time and guest CPU lost, and how many converged if not all did."""
     if group is None:
         return "-"
     time_s, lost = group.median(TIME.key), group.median(LOST.key)
@@ -232,7 +231,7 @@ def _interval_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Of the uniform guest."""
+    """Return the costs for the uniform guest."""
     head = ["RAM", "tracking", "interval", *(q.label.replace("\n", " ") for q in COSTS)]
     rows = []
     for mode, called in TRACKING.items():
@@ -258,7 +257,7 @@ def _rule_table(runs: Sequence[Run]) -> list[str]:
 
 def _operator_table(runs: Sequence[Run]) -> list[str]:
     names = ("off", "QEMU 9.1", "QEMU 9.2")
-    head = ["million page writes a second", *(f"auto-converge: {n}" for n in names)]
+    head = ["million page writes per second", *(f"auto-converge: {n}" for n in names)]
     rows = []
     for line in lines(ensembles(runs), writes, variant):
         rows.append([line.name, *(time_and_loss(line.points.get(n)) for n in names)])
@@ -266,7 +265,7 @@ def _operator_table(runs: Sequence[Run]) -> list[str]:
 
 
 def _widest_band(runs: Sequence[Run]) -> str:
-    """How far the 5 and 95 % of the seeds lie from their median, at most, and where."""
+    """Return the largest distance of the 5th or 95th percentile over seeds from the median."""
     widest, where = 0.0, "-"
     for group in ensembles(runs):
         quantiles = group.quantiles(TIME.key)

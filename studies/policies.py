@@ -1,6 +1,6 @@
-"""The tables of docs/studies/policies.md by one command, `python -m studies.policies`: two sweeps.
+"""`python -m studies.policies` runs two sweeps and writes the tables of docs/studies/policies.md.
 
-As in study.py, a sweep computes only what is missing, and what is typed behind the command is for both.
+A sweep computes only what is missing. Overrides after the command apply to both sweeps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TIMEOUT = "migration.manager.args.progress_timeout_s"  # the last one outlasts e
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing of the two sweeps, and put their tables into the document."""
+    """Run what is missing of the sweeps and write their tables into the document."""
     options = parser_of("studies.policies", __doc__, "docs/studies/policies.md").parse_args(
         arguments
     )
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
-    """Name of a table -> its lines."""
+    """Return the lines of each table by its name."""
     return {
         "responsive": _responsive_table(runs[RESPONSIVE]),
         "cancelled": _cancelled_table(ensembles(runs[STALL])),
@@ -50,7 +50,7 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
 
 
 def _responsive_table(runs: Sequence[Run]) -> list[str]:
-    """Medians of the seeds, and how far those lie apart at most."""
+    """Return medians over seeds and the largest difference between seeds."""
     throttles = list(_by(ensembles(runs), _throttle))
     rows = [
         [guest, line.name, *(time_and_loss(line.points.get(name), 1) for name in throttles)]
@@ -62,7 +62,7 @@ def _responsive_table(runs: Sequence[Run]) -> list[str]:
 
 
 def _throttle(group: Ensemble) -> str:
-    """Which QEMU, and whose throttle rule it has."""
+    """Return the version and whether it has its own throttle rule."""
     own = group.value("migration.throttle_rule").text == "none"
     return f"{rule(group)}, {'its own' if own else 'responsive'}"
 
@@ -73,13 +73,13 @@ def _apart_s(group: Ensemble) -> float:
 
 
 def _cancelled_table(groups: Sequence[Ensemble]) -> list[str]:
-    """How many the detector cancels, and how many converge where it never speaks."""
-    *timeouts, silent = _by(groups, _timeout).items()
+    """Return how many the detector cancels, and how many converge if it never cancels."""
+    *timeouts, never = _by(groups, _timeout).items()
     rows = [
         [name, *(_share("cancelled", _by(of, rule)[name]) for _, of in timeouts)]
         for name in _by(groups, rule)
     ]
-    line = f"Where the detector never speaks, {_share('converged', silent[1])} converge."
+    line = f"If the detector never cancels, {_share('converged', never[1])} converge."
     return [*table(["cancelled", *dict(timeouts)], rows), "", line]
 
 
@@ -89,8 +89,8 @@ def _share(outcome: str, groups: Iterable[Ensemble]) -> str:
 
 
 def _safe_table(runs: Sequence[Run]) -> list[str]:
-    """The smallest timeout from which on nothing is cancelled."""
-    head, rows = ["guest", "million page writes a second"], []
+    """Return the smallest timeout from which on nothing is cancelled."""
+    head, rows = ["guest", "million page writes per second"], []
     places = list(_by(ensembles(runs), _place))
     for pattern, guest in GUESTS.items():
         for rate, groups in _by(having(runs, PATTERN, pattern), writes).items():
@@ -104,10 +104,10 @@ def _place(group: Ensemble) -> str:
 
 
 def _safe(groups: Iterable[Ensemble]) -> str:
-    """Of groups in the order of their timeouts, under all seeds."""
-    *spoken, _ = groups
-    safe = list(takewhile(_is_spared, reversed(spoken)))
-    return _timeout(safe[-1]) if safe else f"above {_timeout(spoken[-1])}"
+    """Return that timeout for groups in the order of their timeouts, over all seeds."""
+    *timeouts, _ = groups
+    safe = list(takewhile(_is_spared, reversed(timeouts)))
+    return _timeout(safe[-1]) if safe else f"above {_timeout(timeouts[-1])}"
 
 
 def _is_spared(group: Ensemble) -> bool:
@@ -119,7 +119,7 @@ def _timeout(group: Ensemble) -> str:
 
 
 def _by(groups: Iterable[Ensemble], name: Callable[[Ensemble], str]) -> dict[str, list[Ensemble]]:
-    """Those of each name, in the order of the groups."""
+    """Return the groups of each name, in order."""
     found: dict[str, list[Ensemble]] = {}
     for group in groups:
         found.setdefault(name(group), []).append(group)

@@ -1,7 +1,7 @@
-"""The shipped recordings as an attached recorder would have made them: what not knowing the guest costs.
+"""What a replay loses without the guest's counter: the tables of docs/validation/unknown-guests.md.
 
-Each is replayed from its counter, from the syncs of QEMU's trace, and from query-migrate's samples
-alone; the errors stand side by side.
+It replays each shipped recording from the counter, from the syncs of QEMU's trace, and from
+query-migrate's samples alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SOURCES = ("counter", "trace", "samples")
 
 
 def stripped(document: dict[str, Any], *, trace: bool) -> dict[str, Any]:
-    """A recording without its guest and its counter, and without QEMU's trace if not `trace`."""
+    """Return a recording without guest and counter, and without QEMU's trace unless `trace` is set."""
     scenario = {key: held for key, held in document["scenario"].items() if key != "guest"}
     samples = [
         {key: held for key, held in row.items() if key != "writes"} for row in document["samples"]
@@ -33,7 +33,7 @@ def stripped(document: dict[str, Any], *, trace: bool) -> dict[str, Any]:
 
 
 def replayed(paths: Sequence[Path] = ()) -> dict[str, list[Case]]:
-    """Source -> the recordings, replayed from it and measured with all that is known."""
+    """Return each source with all recordings, replayed from that source."""
     cases: dict[str, list[Case]] = {source: [] for source in SOURCES}
     for path in paths or find_recordings(SHIPPED):
         whole = load_recording(path)
@@ -49,7 +49,7 @@ def replayed(paths: Sequence[Path] = ()) -> dict[str, list[Case]]:
 
 
 def summary_rows(cases: dict[str, list[Case]]) -> list[str]:
-    """A table row a source: the figures over all recordings."""
+    """Return a table with one row per source: the figures over all recordings."""
     rows = []
     for source, found in cases.items():
         figures = replay_figures(found)
@@ -76,16 +76,16 @@ def summary_rows(cases: dict[str, list[Case]]) -> list[str]:
 
 
 def case_rows(cases: dict[str, list[Case]]) -> list[str]:
-    """A table row a recording: errors of the total time, syncs and throttle by each source."""
+    """Return a table with one row per recording: error, syncs and throttle by each source."""
     rows = []
     for same in zip(*cases.values(), strict=True):
-        told = same[0].measured
+        real = same[0].measured
         cells = [
-            f"{_seconds(told.total_time_s)}, {told.dirty_sync_count}, {told.max_throttle_percent} %"
+            f"{_seconds(real.total_time_s)}, {real.dirty_sync_count}, {real.max_throttle_percent} %"
         ]
         for case in same:
             done = case.runs["replay"][0]
-            error = error_percent(told.total_time_s, done.total_time_s)
+            error = error_percent(real.total_time_s, done.total_time_s)
             shown = _seconds(done.total_time_s) if error is None else f"{error:+.2f} %"
             cells.append(f"{shown}, {done.dirty_sync_count}, {done.max_throttle_percent} %")
         rows.append([same[0].recording.case, *cells])

@@ -1,8 +1,4 @@
-"""Tables of the documents that a command writes: each stands between two comments that name it.
-
-Owns Markdown and where a table goes; what it says is the caller's. Used by study.py,
-policy_study.py and validation/document.py.
-"""
+"""Tables in Markdown documents. Each table stands between two comments that name it."""
 
 from __future__ import annotations
 
@@ -11,27 +7,27 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def row(cells: Iterable[str]) -> str:
-    """One line of a table."""
+    """Return one line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """The lines of a table."""
+    """Return the lines of a table."""
     return [row(head), "|" + "---|" * len(head), *map(row, rows)]
 
 
 def code(text: str) -> list[str]:
-    """The lines of a block that is shown as it is."""
+    """Return the lines of a block of code."""
     return ["```", *text.splitlines(), "```"]
 
 
 def places(text: str) -> list[str]:
-    """The names of the tables that a document has room for, in its order."""
+    """Return the names of the tables that a document has a place for, in order."""
     return re.findall(r"<!-- (?!end -->)(\w+) -->\n", text)
 
 
 def with_tables(text: str, tables: Mapping[str, Sequence[str]]) -> str:
-    """The document with its tables anew.
+    """Return the document with new tables.
 
     Args:
         tables: name -> lines.

@@ -54,7 +54,7 @@ AWAKE_PERCENT = (20, 30, 40, 50, 60)  # throttles with enough stretches for a me
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compute the tables and figures; returns the exit code: 1 if a check found a difference."""
+    """Compute the tables and figures. Return 1 if a check found a difference, else 0."""
     options = _parser().parse_args(arguments)
     names = options.tables or list(TABLES)
     changed = []
@@ -96,14 +96,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _changed(old: str, new: str) -> list[str]:
-    """The lines that go, and those that come."""
+    """Return the removed and the added lines."""
     compared = difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
     return [line for line in list(compared)[2:] if line[0] in "-+"]
 
 
 @cache
 def recorded(folder: Path, mode: Mode, seeds: int = 1) -> tuple[Case, ...]:
-    """All recordings of a folder, run once."""
+    """Return all recordings of a folder with their runs."""
     return tuple(run_all(load_recordings([folder]), mode, seeds))
 
 
@@ -113,21 +113,21 @@ def run_all(
     seeds: int,
     first_write_costs_ns: Mapping[str, float] | None = None,
 ) -> list[Case]:
-    """Each recording and what it was simulated as."""
+    """Run each recording and return it with its runs."""
     cases = [Case(recording=recording, measured=measured(recording)) for recording in recordings]
     run(cases, plan(cases, [mode], seeds, first_write_costs_ns))
     return cases
 
 
 def draw(folder: Path) -> None:
-    """All figures."""
+    """Draw all figures."""
     draw_errors(folder / "validation_errors.png", points())
     recording = load_recording(SHIPPED / f"{DRAWN}.json.xz")
     draw_replay(folder / "validation_replay.png", recording, simulate(replay_config(recording)))
 
 
 def points() -> list[Point]:
-    """Every total time that was measured and that judges, with what was simulated."""
+    """Return every measured total time that judges, with the simulated one."""
     groups: list[tuple[str, Path, Mode, int]] = [
         ("recordings, replayed", SHIPPED, "replay", 1),
         ("recordings, predicted", SHIPPED, "predict", SEEDS),
@@ -150,7 +150,7 @@ def points() -> list[Point]:
 
 
 def _median_s(case: Case, mode: Mode) -> float:
-    """Of all seeds; one that does not converge takes for ever."""
+    """Return the median over seeds. A run that does not converge counts as infinite."""
     return statistics.median(run.total_time_s or math.inf for run in case.runs[mode])
 
 
@@ -164,7 +164,7 @@ def _error(measured_s: float | None, simulated_s: float | None) -> str:
 
 
 def how_close() -> list[str]:
-    """How close the total times of each group are."""
+    """Return the errors of the total times of each group."""
     rows = []
     found = points()
     for group in dict.fromkeys(point.group for point in found):
@@ -178,7 +178,7 @@ def how_close() -> list[str]:
 
 
 def replay_rows(folder: Path) -> list[str]:
-    """A line a recording."""
+    """Return one row per recording."""
     rows = []
     for case in recorded(folder, "replay"):
         real, ours = case.measured, case.runs["replay"][0]
@@ -196,12 +196,12 @@ def replay_rows(folder: Path) -> list[str]:
 
 
 def figures_of(folder: Path, mode: Mode, seeds: int = 1) -> list[str]:
-    """The summary over a folder's recordings."""
+    """Return the summary over the recordings of a folder."""
     return code(summary_text(summary(recorded(folder, mode, seeds))))
 
 
 def repeats(folder: Path) -> list[str]:
-    """QEMU's own spread over repeats of a scenario, and that of the predictions beside it."""
+    """Return the spread of QEMU's own repeats of a scenario beside that of the predictions."""
     groups: dict[str, list[Case]] = {}
     for case in recorded(folder, "predict", SEEDS):
         groups.setdefault(case.recording.case.rsplit(".", maxsplit=1)[0], []).append(case)
@@ -237,7 +237,7 @@ WRONG_RULES: dict[str, dict[str, Any]] = {
 
 
 def wrong_rules() -> list[str]:
-    """Would a replay notice a rule that is wrong?"""
+    """Return what a replay shows under wrong rules."""
     recordings = [r for r in load_recordings([SHIPPED]) if r.guest and r.guest.kind == "cpu_bound"]
     configs = [_ruled(r, rules) for rules in WRONG_RULES.values() for r in recordings]
     found = map_with_bar(_quantities, configs)
@@ -264,7 +264,7 @@ def wrong_rules() -> list[str]:
 
 
 def _ruled(recording: Recording, rules: Mapping[str, Any]) -> Config:
-    """A replay under other rules; a downtime limit is so many times the recorded one."""
+    """Return a replay under other rules. A downtime limit is a multiple of the recorded one."""
     config = replay_config(recording)
     if "downtime_limit" in rules:
         rules = {"downtime_limit": rules["downtime_limit"] * config.migration.downtime_limit}
@@ -276,7 +276,7 @@ def _quantities(config: Config) -> Quantities:
 
 
 def headline() -> list[str]:
-    """What README.md says of recordings."""
+    """Return the lines of README.md about recordings."""
     cases = [*recorded(SHIPPED, "replay"), *recorded(RECORDER, "replay")]
     found = cpu_bound_figures(cases, "replay")
     guessed = cpu_bound_figures(
@@ -295,7 +295,7 @@ def headline() -> list[str]:
 
 
 def published_headline() -> list[str]:
-    """What README.md says of published measurements."""
+    """Return the lines of README.md about published measurements."""
     found = report.summary(outcomes())["measured"]
     return [
         f"- **Published measurements.** The median error of {found['judged_total_times']} published total times is "
@@ -306,7 +306,7 @@ def published_headline() -> list[str]:
 
 
 def profiles_headline() -> list[str]:
-    """What README.md says of predictions from a profile."""
+    """Return the lines of README.md about predictions from a profile."""
     found, kvm = profiled.figures(from_profiles()), profiled.figures(from_kvm_profiles())
     return [
         f"- **Predictions from calc-dirty-rate alone.** Under TCG {found['within_band']} of {found['completed']} "
@@ -318,7 +318,7 @@ def profiles_headline() -> list[str]:
     ]
 
 
-SHOWN = (  # figure of a prediction, and its scale to percent
+SHOWN = (  # a figure of a prediction and its scale to percent
     ("median_abs_total_time_error_percent", 1),
     ("p90_abs_total_time_error_percent", 1),
     ("within_3_percent_share", 100),
@@ -327,7 +327,7 @@ SHOWN = (  # figure of a prediction, and its scale to percent
 
 
 def first_write_rows() -> list[str]:
-    """The cost of a first write that fits each half of the scenarios best."""
+    """Return the cost of a first write that fits each half of the scenarios best."""
     recordings = load_recordings([SHIPPED])
     left, right = first_write.halves(recordings)
     rows = []
@@ -340,7 +340,7 @@ def first_write_rows() -> list[str]:
 
 
 def first_write_predictions() -> list[str]:
-    """What fits the counters of one half predicts the other: a cost, or a speed (the control)."""
+    """Return predictions of one half with the cost, or the speed, that fits the other half."""
     recordings = load_recordings([SHIPPED])
     costs_ns = first_write.cross_fitted(recordings)
     speeds = first_write.cross_fitted_speeds(recordings)
@@ -364,7 +364,7 @@ def first_write_predictions() -> list[str]:
 
 
 def awake_rows() -> list[str]:
-    """Writes a second awake, by the throttle, as a part of those before the first throttle."""
+    """Return the guest's speed while awake by throttle, relative to the speed before."""
     parts: dict[int, list[float]] = {}
     for case in recorded(SHIPPED, "replay"):
         guest = case.recording.guest
@@ -380,31 +380,31 @@ def awake_rows() -> list[str]:
 
 @cache
 def without_a_counter() -> dict[str, list[Case]]:
-    """The recordings replayed with and without the guest's counter."""
+    """Return the recordings replayed with and without the guest's counter."""
     return stripped.replayed()
 
 
 @cache
 def from_profiles() -> tuple[profiled.Judged, ...]:
-    """Recordings under TCG predicted from their profile alone."""
+    """Return recordings under TCG, predicted from their profile alone."""
     return tuple(profiled.judged([profiled.PROFILED]))
 
 
 @cache
 def from_kvm_profiles() -> tuple[profiled.Judged, ...]:
-    """Those under KVM."""
+    """Return recordings under KVM, predicted from their profile alone."""
     return tuple(profiled.judged([profiled.PROFILED_KVM]))
 
 
 @cache
 def outcomes() -> tuple[Outcome, ...]:
-    """All published tables, simulated."""
+    """Return all published tables, simulated."""
     return tuple(published_rows.simulated([tables.load(name) for name in tables.names()]))
 
 
 @cache
 def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
-    """The names of each run of the case the fallback sync was made for, and its result."""
+    """Return the name cells and the result of each run of the 10 TB case."""
     cases = [
         (percent, writes, version)
         for percent in (5, 25, 90)
@@ -430,7 +430,7 @@ def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
 
 
 def rows_of_the_10tb_case() -> list[str]:
-    """What became of each run."""
+    """Return one row per run of the 10 TB case."""
     rows = []
     for names, result in the_10tb_case():
         found = result.summary
@@ -449,7 +449,7 @@ def rows_of_the_10tb_case() -> list[str]:
 
 
 def steps_of_the_10tb_case() -> list[str]:
-    """When each step of the throttle was taken."""
+    """Return the time of each throttle step of the 10 TB case."""
     steps = (20, 30, 40, 50, 60, 70, 80, 90, 99)
     rows = []
     for names, result in the_10tb_case():

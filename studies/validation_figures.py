@@ -1,7 +1,4 @@
-"""The figures of docs/validation/: measured against simulated, and a replay over its recording.
-
-Owns how they look; what was measured and simulated is the caller's.
-"""
+"""The figures of docs/validation/: measured against simulated times, and a replay over its recording."""
 
 from __future__ import annotations
 
@@ -23,13 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BANDS_PERCENT = (5, 10)
-FARTHEST_PERCENT = 60.0  # errors beyond are drawn at the edge, as arrows
+FARTHEST_PERCENT = 60.0  # a larger error is an arrow at the edge
 MARKS = ("o", "s", "D", "^", "v")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A total time, measured and simulated (infinite: never); `group` is its line of the legend."""
+    """One total time, measured and simulated.
+
+    Attributes:
+        group: the entry of the legend.
+        measured_s, simulated_s: total times. An infinite one means that the migration never ends.
+    """
 
     group: str
     measured_s: float
@@ -37,7 +39,7 @@ class Point:
 
     @property
     def error_percent(self) -> float:
-        """Of the measured one."""
+        """Return the error as a share of the measured time."""
         return 100 * (self.simulated_s / self.measured_s - 1)
 
 
@@ -59,25 +61,25 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         )
         top = style.PANELS_TOP - style.ROW
         figure.subplots_adjust(left=0.085, right=0.965, top=top, bottom=0.085)
-        look: dict[str, Any]
+        appearance: dict[str, Any]
         for percent, shade in zip(BANDS_PERCENT, (0.18, 0.1), strict=True):
             below, above = (
                 [end * (1 + sign * percent / 100) for end in ends_s] for sign in (-1, 1)
             )
             label = f"within {percent} %"
-            look = {"color": style.BLUE, "alpha": shade, "lw": 0}
-            times.fill_between(ends_s, below, above, label=label, **look)
-            errors.axhspan(-percent, percent, **look)
+            appearance = {"color": style.BLUE, "alpha": shade, "lw": 0}
+            times.fill_between(ends_s, below, above, label=label, **appearance)
+            errors.axhspan(-percent, percent, **appearance)
         times.plot(ends_s, ends_s, color=style.QUIET, lw=0.8)
         errors.axhline(0, color=style.QUIET, lw=0.8)
         for index, group in enumerate(groups):
             of_group = [point for point in ended if point.group == group]
-            look = {"marker": MARKS[index], "color": style.RUN_COLOURS[index]}
-            look |= {"ls": "", "ms": 6, "mfc": "none", "mew": 1.5}
+            appearance = {"marker": MARKS[index], "color": style.RUN_COLOURS[index]}
+            appearance |= {"ls": "", "ms": 6, "mfc": "none", "mew": 1.5}
             label = f"{group} ({len(of_group)})"
             x = [point.measured_s for point in of_group]
-            times.plot(x, [point.simulated_s for point in of_group], label=label, **look)
-            _draw_deviations(errors, of_group, look)
+            times.plot(x, [point.simulated_s for point in of_group], label=label, **appearance)
+            _draw_deviations(errors, of_group, appearance)
         for panel in (times, errors):
             panel.set_xscale("log")
             panel.grid(axis="both")
@@ -94,17 +96,17 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         times.set_yticks(ticks_s, [format_duration(tick) for tick in ticks_s])
         times.set_yticks([], minor=True)
         times.legend(loc="upper left")
-        told = "every migration that judges; below, the errors of the same points"
+        subtitle = "Every migration that judges. Below: the errors of the same points."
         if len(ended) < len(points):
-            told += f"; {len(points) - len(ended)} of them, not drawn, never end in gpusim"
-        headline(figure, "Total times, measured and simulated", [told])
+            subtitle += f" {len(points) - len(ended)} more never end in gpusim."
+        headline(figure, "Total times, measured and simulated", [subtitle])
 
 
-def _draw_deviations(errors: Axes, points: Sequence[Point], look: dict[str, Any]) -> None:
-    """The errors; one off the axis is an arrow at its edge with its number."""
+def _draw_deviations(errors: Axes, points: Sequence[Point], appearance: dict[str, Any]) -> None:
+    """Draw the errors. An error outside the axis is an arrow at the edge with its number."""
     inside = [point for point in points if abs(point.error_percent) <= FARTHEST_PERCENT]
     x = [point.measured_s for point in inside]
-    errors.plot(x, [point.error_percent for point in inside], **look)
+    errors.plot(x, [point.error_percent for point in inside], **appearance)
     for point in points:
         if abs(point.error_percent) > FARTHEST_PERCENT:
             up = point.error_percent > 0
@@ -116,12 +118,12 @@ def _draw_deviations(errors: Axes, points: Sequence[Point], look: dict[str, Any]
                 ha="center",
                 va="center",
                 fontsize=9,
-                color=str(look["color"]),
+                color=str(appearance["color"]),
             )
 
 
 def draw_replay(path: Path, recording: Recording, result: Result) -> None:
-    """Draw a replay over its recording into a PNG: what remains, the throttle, and the syncs.
+    """Draw a replay over its recording into a PNG: remaining memory, throttle and syncs.
 
     Raises:
         ResultsError: matplotlib is missing.
@@ -137,12 +139,12 @@ def draw_replay(path: Path, recording: Recording, result: Result) -> None:
         writes.set_xlim(0, max(ends_s[-1], result.summary.total_time_s))
         real, ours = measured(recording), simulated(result)
         error = error_percent(real.total_time_s, ours.total_time_s)
-        told = [
+        parts = [
             f"QEMU {recording.qemu[0]}.{recording.qemu[1]}: {_outcome(real.total_time_s)}",
             f"gpusim: {_outcome(ours.total_time_s)}" + (f" ({error:+.2f} %)" if error else ""),
             "blue: recorded, orange: simulated",
         ]
-        headline(figure, f"{recording.case}, replayed", ["  \u00b7  ".join(told)])
+        headline(figure, f"{recording.case}, replayed", ["  \u00b7  ".join(parts)])
 
 
 def _outcome(total_time_s: float | None) -> str:
@@ -158,7 +160,7 @@ def _draw_remaining(axes: Axes, recording: Recording, result: Result) -> None:
     axes.plot(*zip(*known, strict=True), "o", color=style.BLUE, ms=3.2, label="QEMU, every 0.2 s")
     line = [(sample.time_s, sample.remaining_bytes / MIB) for sample in result.samples]
     axes.plot(*zip(*line, strict=True), color=style.ORANGE, lw=1.2, label="gpusim")
-    axes.set_title("Still to be sent (MiB)")
+    axes.set_title("Left to send (MiB)")
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper right")
 
@@ -177,7 +179,7 @@ def _draw_throttle(axes: Axes, recording: Recording, result: Result) -> None:
 
 
 def _draw_syncs(axes: Axes, recording: Recording, result: Result) -> None:
-    """When each sync happened, and how many pages its period had found dirty by then."""
+    """Draw each sync: its time and the newly dirty pages of its period so far."""
     real, ended = [], "migration_bitmap_sync_end"
     for event in recording.events:
         if event.name == ended:
@@ -185,12 +187,12 @@ def _draw_syncs(axes: Axes, recording: Recording, result: Result) -> None:
     axes.plot(*zip(*real, strict=True), "o", color=style.BLUE, ms=7, mfc="none", mew=1.6)
     ours = [(time_s, pages / 1e3) for time_s, pages in period_counts(result)]
     axes.plot(*zip(*ours, strict=True), "x", color=style.ORANGE, ms=6, mew=1.6)
-    axes.set_title("Each sync: pages found newly dirty in its period so far (thousand)")
+    axes.set_title("Each sync: newly dirty pages of its period so far (thousand)")
     axes.set_ylim(bottom=0)
 
 
 def period_counts(result: Result) -> list[tuple[float, int]]:
-    """(seconds, pages) of each sync as QEMU's trace event counts them: over the period so far."""
+    """Return (seconds, pages) of each sync, counted over the period so far as QEMU's trace event does."""
     found, so_far = [], 0
     for sync in result.syncs:
         so_far += sync.newly_dirty_pages
