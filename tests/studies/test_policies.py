@@ -50,7 +50,7 @@ def test_tables(runs: dict[str, list[Run]]) -> None:
         "| QEMU 9.1 | 1 of 2 | 0 of 2 | 0 of 2 |",
         "| QEMU 9.2 | 1 of 2 | 1 of 2 | 1 of 2 |",
         "",
-        "Where the detector never speaks, 4 of 4 converge.",
+        "If the detector never cancels, 4 of 4 converge.",
     ]
     assert found["safe"][2:] == ["| uniform | 8 | 20 s | above 40 s |"]
 
