@@ -1,55 +1,46 @@
-"""What happened in one migration, in at most ten sentences for a reader who does not know QEMU.
+"""One migration in at most ten short paragraphs, for a reader who does not know QEMU.
 
-Owns the wording, and which numbers of the records are worth telling; it decides nothing and knows no
-HTML. Rules it explains by what the records say of them, in QEMU's own terms where there are any.
+`find_steps` selects the facts from the records, as codes and data. `narrate` turns them into text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from gpusim.engine.records import Result, Summary, SyncRecord
-from gpusim.results.settings import Settings, at_the_end, setting
+from gpusim.engine.records import Result, Summary
+from gpusim.results.settings import Settings, final_setting, setting
 from gpusim.results.turning_points import rises
 from gpusim.text import (
+    Message,
+    capitalized,
     count_noun,
     decider_name,
     format_duration,
     format_moment,
     format_number,
+    join_words,
     rate_unit,
 )
 from gpusim.units import format_bytes
 
-MOST_DONE = 6  # things done to it that are told one by one
-FEW_PASSES = 6  # up to which each one's end is told
-PAGE_BYTES = 4096  # where no config says otherwise
-QEMUS_TRIGGER_PERCENT = 50  # migration/options.c: throttle_trigger_threshold
+MOST_ACTIONS = 6
+FEW_PASSES = 6  # With more passes, the text has only the shortest and the longest.
+PAGE_BYTES = 4096  # if there is no config
+QEMU_TRIGGER_PERCENT = 50  # migration/options.c: throttle_trigger_threshold
+SET_PARAMETERS, CANCEL = "qmp_enter_migrate_set_parameters", "qmp_enter_migrate_cancel"
+ACTIONS = (SET_PARAMETERS, "vm_state_notify", CANCEL)
 
 
-def story(result: Result, config: Settings | None = None) -> list[str]:
-    """The sentences, in the order in which things happened.
+def narrate(result: Result, config: Settings | None = None) -> list[str]:
+    """Return the paragraphs, in the order in which things happened.
 
     Args:
         result: the migration.
-        config: what was simulated, as nested dicts; None: what it says is left out.
+        config: what was simulated, as nested dicts; None: unknown, and not in the text.
     """
-    trigger = setting(config, "migration.throttle_trigger_threshold", QEMUS_TRIGGER_PERCENT)
-    lines = [
-        _beginning(result, config),
-        _first_pass(result, config),
-        _later_passes(result),
-        _first_rise(result, trigger, config),
-        _later_rises(result, config),
-        _fallback_syncs(result, config),
-        _management(result),
-        _guest(result.summary),
-        _wire(result.summary),
-        *_ending(result, config),
-    ]
-    return [line for line in lines if line]
+    return [_TEXTS[step.code](step.data) for step in find_steps(result, config)]
 
 
 def facts(summary: Summary) -> list[str]:
@@ -71,215 +62,320 @@ def facts(summary: Summary) -> list[str]:
     return [*found, syncs]
 
 
-def _beginning(result: Result, config: Settings | None) -> str:
+def find_steps(result: Result, config: Settings | None = None) -> list[Message]:
+    """Return what is worth telling about a migration, in the order of the text.
+
+    Args:
+        result: the migration.
+        config: as for `narrate`.
+    """
     summary = result.summary
-    before = ""
-    if result.before:
-        ends = ", ".join(attempt.result.summary.reason for attempt in result.before)
-        before = f"This is attempt {summary.attempt} in one QEMU process; before it: {ends}. "
-    link = setting(config, "link.bandwidth", "unlimited")
-    limit = setting(config, "migration.max_bandwidth", 0)
-    wire = "" if link == "unlimited" else f" over a link of {rate(link)}"
-    channels = setting(config, "migration.multifd_channels", 0)
-    wire += f" through {channels} multifd channel{'s' * (channels > 1)}" if channels else ""
-    wire += "" if limit in (0, "unlimited") else f" at no more than {rate(limit)}"
-    return (
-        f"{before}{decider_name(summary.qemu_version, summary.policies)} migrates a running VM of {format_bytes(summary.vm_bytes)}"
-        f"{wire}. It sends all memory once while the guest goes on writing, then what was written "
-        f"meanwhile, pass after pass; in a sync it asks which pages those are."
+    steps = [_start(result, config), _first_pass(result, config)]
+    if len(result.pass_ends_s) > 1:
+        data = {"ends_s": result.pass_ends_s, "total_time_s": summary.total_time_s}
+        steps.append(Message("later_passes", data))
+    steps += _throttle(result, config)
+    steps.append(_fallback_syncs(result, config))
+    if actions := [event for event in result.events if event.event in ACTIONS]:
+        steps.append(Message("actions", {"events": actions, "total_time_s": summary.total_time_s}))
+    if summary.max_throttle_percent or summary.guest_fault_s or summary.downtime_ms:
+        steps.append(Message("guest", {"summary": summary}))
+    steps.append(Message("sent", {"summary": summary}))
+    steps.append(_end(result, config))
+    return steps
+
+
+def _start(result: Result, config: Settings | None) -> Message:
+    summary = result.summary
+    return Message(
+        "start",
+        {
+            "attempt": summary.attempt,
+            "earlier_reasons": [attempt.result.summary.reason for attempt in result.before],
+            "decider": decider_name(summary.qemu_version, summary.policies),
+            "vm_bytes": summary.vm_bytes,
+            "link": setting(config, "link.bandwidth", "unlimited"),
+            "max_bandwidth": setting(config, "migration.max_bandwidth", 0),
+            "multifd_channels": setting(config, "migration.multifd_channels", 0),
+        },
     )
 
 
-def rate(value: Any) -> str:
-    """A rate as it was set, or with a unit where it was set without one."""
+def _first_pass(result: Result, config: Settings | None) -> Message:
+    if len(result.syncs) < 2 or result.summary.first_pass_s is None:
+        data: dict[str, Any] = {"total_time_s": result.summary.total_time_s}
+        return Message("first_pass_not_ended", data)
+    first = result.syncs[1]
+    page_bytes = setting(config, "vm.page_size", PAGE_BYTES)
+    data = {
+        "first_pass_s": result.summary.first_pass_s,
+        "newly_dirty_bytes": first.newly_dirty_pages * page_bytes,
+        "remaining_bytes": first.remaining_bytes,
+    }
+    return Message("first_pass", data)
+
+
+def _throttle(result: Result, config: Settings | None) -> list[Message]:
+    raised = rises(result)
+    rule = (setting(config, "migration.throttle_rule") or {}).get("target")
+    trigger = setting(config, "migration.throttle_trigger_threshold", QEMU_TRIGGER_PERCENT)
+    if not raised:
+        if setting(config, "migration.auto_converge", True) is False:
+            return [Message("auto_converge_off")]
+        if rule:
+            return [Message("rule_never_throttled", {"rule": rule})]
+        return [Message("never_throttled", {"trigger_percent": trigger})]
+    total_s = result.summary.total_time_s
+    first, second = raised[0]
+    data: dict[str, Any] = {
+        "time_s": second.time_s,
+        "total_time_s": total_s,
+        "percent": second.cpu_throttle_percentage,
+        "rule": rule,
+        "trigger_percent": trigger,
+        "periods": [sync for sync in (first, second) if sync is not None and sync.period_ms],
+    }
+    steps = [Message("throttle_start", data)]
+    if len(raised) > 1:
+        last = raised[-1][1]
+        data = {
+            "increases": len(raised) - 1,
+            "time_s": last.time_s,
+            "total_time_s": total_s,
+            "percent": last.cpu_throttle_percentage,
+            "duration_s": result.summary.time_at_max_throttle_s,
+            "rule": rule,
+        }
+        steps.append(Message("throttle_increases", data))
+    return steps
+
+
+def _fallback_syncs(result: Result, config: Settings | None) -> Message:
+    times_s = [sync.time_s for sync in result.syncs if sync.kind == "fallback"]
+    if not times_s:
+        is_off = setting(config, "migration.fallback_sync_interval") == "never"
+        return Message("fallback_timer_off" if is_off else "no_fallback_sync")
+    raised = rises(result)
+    kinds = [[sync and sync.kind for sync in rise] for rise in raised]
+    data = {
+        "times_s": times_s,
+        "total_time_s": result.summary.total_time_s,
+        "syncs": len(result.syncs),
+        "increases": len(raised),
+        "increases_at_fallback_syncs": sum(last == "fallback" for _, last in kinds),
+        # Both periods that led to an increase ended at a fallback sync.
+        "only_fallback_syncs": all({*kind} <= {"fallback", None} for kind in kinds),
+    }
+    return Message("fallback_syncs", data)
+
+
+def _end(result: Result, config: Settings | None) -> Message:
+    summary = result.summary
+    if summary.verdict != "converged":
+        stopped = summary.verdict in (None, "cancelled", "aborted")
+        return Message("stopped" if stopped else "no_success", {"reason": summary.reason})
+    last = next((sync for sync in reversed(result.syncs) if sync.kind != "final"), None)
+    data = {
+        "total_time_s": summary.total_time_s,
+        "downtime_limit_ms": final_setting(result.events, config, "downtime_limit"),
+        "threshold_bytes": last.threshold_bytes if last else 0,
+        "bandwidth_bytes_per_s": last.bandwidth_bytes_per_s if last else 0.0,
+        "downtime_ms": summary.downtime_ms,
+        "unlimited_link": setting(config, "link.bandwidth") == "unlimited",
+    }
+    return Message("converged", data)
+
+
+_Data = Mapping[str, Any]
+_TIMER = "QEMU has this timer since 9.2. It triggers a sync if no other sync happens for a while."
+
+
+def _rate(value: Any) -> str:
+    """Return a rate as the user typed it, or with a unit if it is a number."""
     if not isinstance(value, int | float):
         return str(value)
     unit, unit_rate = rate_unit(value)
     return f"{format_number(value / unit_rate)} {unit}"
 
 
-def _first_pass(result: Result, config: Settings | None) -> str:
-    if len(result.syncs) < 2 or result.summary.first_pass_s is None:
-        return f"The first pass had not ended after {format_duration(result.summary.total_time_s)}."
-    first = result.syncs[1]
-    dirtied = format_bytes(first.newly_dirty_pages * setting(config, "vm.page_size", PAGE_BYTES))
+def _start_text(data: _Data) -> str:
+    text = ""
+    if data["earlier_reasons"]:
+        text = f"This is attempt {data['attempt']} in one QEMU process. Earlier attempts ended: "
+        text += f"{'. '.join(data['earlier_reasons'])}. "
+    text += f"{data['decider']} migrates a running VM of {format_bytes(data['vm_bytes'])}"
+    if data["link"] != "unlimited":
+        text += f" over a link of {_rate(data['link'])}"
+    if data["multifd_channels"]:
+        text += f" through {count_noun(data['multifd_channels'], 'multifd channel')}"
+    if data["max_bandwidth"] not in (0, "unlimited"):
+        text += f" at no more than {_rate(data['max_bandwidth'])}"
     return (
-        f"The first pass took {format_duration(result.summary.first_pass_s)}; the sync at its end "
-        f"found {dirtied} written again, and {format_bytes(first.remaining_bytes)} left to send."
+        f"{text}. QEMU sends all memory once while the guest keeps writing. Then it sends the pages "
+        "that the guest wrote meanwhile, pass after pass. A sync finds out which pages these are."
     )
 
 
-def _later_passes(result: Result) -> str:
-    ends_s = result.pass_ends_s
-    if len(ends_s) < 2:
-        return ""
-    times = [format_moment(end_s, result.summary.total_time_s) for end_s in ends_s]
+def _first_pass_text(data: _Data) -> str:
+    return (
+        f"The first pass took {format_duration(data['first_pass_s'])}. The sync at its end found "
+        f"{format_bytes(data['newly_dirty_bytes'])} written again, which left "
+        f"{format_bytes(data['remaining_bytes'])} to send."
+    )
+
+
+def _later_passes_text(data: _Data) -> str:
+    ends_s = data["ends_s"]
+    times = [format_moment(end_s, data["total_time_s"]) for end_s in ends_s]
+    last = f"The run ended in pass {len(ends_s) + 1}."
+    if len(ends_s) == 2:
+        return f"Pass 2 ended at {times[1]}. {last}"
     if len(ends_s) <= FEW_PASSES:
-        ended = f"Pass 2 ended at {times[1]}"
-        if len(ends_s) > 2:
-            ended = f"Passes 2 to {len(ends_s)} ended at {_listed(times[1:])}"
-        return f"{ended}; in pass {len(ends_s) + 1} the run ended."
+        return f"Passes 2 to {len(ends_s)} ended at {join_words(times[1:])}. {last}"
     lengths_s = [end_s - start_s for start_s, end_s in pairwise(ends_s)]
     return (
-        f"Passes 2 to {len(ends_s)} ended between {times[1]} and {times[-1]}, "
-        f"the shortest after {format_duration(min(lengths_s))}, the longest after "
-        f"{format_duration(max(lengths_s))}; in pass {len(ends_s) + 1} the run ended."
+        f"Passes 2 to {len(ends_s)} ended between {times[1]} and {times[-1]}. The shortest took "
+        f"{format_duration(min(lengths_s))} and the longest {format_duration(max(lengths_s))}. {last}"
     )
 
 
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+def _never_throttled_text(data: _Data) -> str:
+    return (
+        "QEMU never throttled the guest. No two periods between syncs dirtied more than "
+        f"{data['trigger_percent']} % of the bytes that QEMU sent (throttle_trigger_threshold)."
+    )
 
 
-def _first_rise(result: Result, trigger: int, config: Settings | None) -> str:
-    raised = rises(result)
-    if not raised:
-        if setting(config, "migration.auto_converge", True) is False:
-            return "The guest was never slowed down: auto-converge is off."
-        if rule := setting(config, "migration.throttle_rule"):
-            return f"The guest was never slowed down: the rule {rule['target']} saw no reason."
+def _throttle_start_text(data: _Data) -> str:
+    at = format_moment(data["time_s"], data["total_time_s"])
+    if data["rule"]:
         return (
-            f"The guest was never slowed down: no two periods between syncs dirtied more than "
-            f"{trigger} % of what they sent, QEMU's throttle_trigger_threshold."
-        )
-    first, second = raised[0]
-    periods = [_period(sync) for sync in (first, second) if sync is not None and sync.period_ms]
-    at = format_moment(second.time_s, result.summary.total_time_s)
-    if rule := setting(config, "migration.throttle_rule"):
-        return (
-            f"At {at} the rule {rule['target']}, in the place of QEMU's, began to slow the guest down, by "
-            f"a throttle of {second.cpu_throttle_percentage} %."
+            f"At {at} the rule {data['rule']} started to throttle the guest by {data['percent']} %."
         )
     return (
-        f"At {at} QEMU began to slow the guest down, by a throttle of "
-        f"{second.cpu_throttle_percentage} %: for the second time a period had dirtied more than "
-        f"{trigger} % of what it sent, QEMU's throttle_trigger_threshold ({'; '.join(periods)})."
+        f"At {at} QEMU started to throttle the guest by {data['percent']} %. For the second time, a "
+        f"period had dirtied more than {data['trigger_percent']} % of the bytes that QEMU sent "
+        f"(throttle_trigger_threshold): {join_words([_period(s) for s in data['periods']])}."
     )
 
 
-def _period(sync: SyncRecord) -> str:
+def _period(sync: Any) -> str:
     dirty, sent = sync.bytes_dirty_period or 0, sync.bytes_xfer_period or 0
-    share = f", {format_number(100 * dirty / sent)} %" if sent else ""
-    seconds = format_duration((sync.period_ms or 0) / 1e3)
-    return f"{format_bytes(dirty)} dirtied, {format_bytes(sent)} sent in {seconds}{share}"
+    share = f" ({format_number(100 * dirty / sent)} %)" if sent else ""
+    duration = format_duration(sync.period_ms / 1e3)
+    return f"{format_bytes(dirty)} dirtied, {format_bytes(sent)} sent in {duration}{share}"
 
 
-def _later_rises(result: Result, config: Settings | None) -> str:
-    raised = rises(result)
-    if len(raised) < 2:
-        return ""
-    last = raised[-1][1]
-    at = format_moment(last.time_s, result.summary.total_time_s)
-    again = "once more" if len(raised) == 2 else f"{len(raised) - 1} more times"
-    own_rule = setting(config, "migration.throttle_rule")
-    reason = "" if own_rule else ", each time for two such periods"
+def _throttle_increases_text(data: _Data) -> str:
+    times = "once" if data["increases"] == 1 else f"{data['increases']} times"
+    reason = "" if data["rule"] else ", each time after two such periods"
     return (
-        f"The same happened {again}{reason}: the last step, at {at}, "
-        f"took the throttle to {last.cpu_throttle_percentage} %, where it stayed for "
-        f"{format_duration(result.summary.time_at_max_throttle_s)}."
+        f"The throttle increased {times} more{reason}. "
+        f"At {format_moment(data['time_s'], data['total_time_s'])} it reached {data['percent']} %, "
+        f"for {format_duration(data['duration_s'])}."
     )
 
 
-def _fallback_syncs(result: Result, config: Settings | None) -> str:
-    forced = [sync for sync in result.syncs if sync.kind == "fallback"]
-    if not forced:
-        return _no_fallback_sync(config)
-    total_s = result.summary.total_time_s
-    raised = rises(result)
-    theirs = sum(sync.kind == "fallback" for _, sync in raised)
-    alone = all(s is None or s.kind == "fallback" for rise in raised for s in rise)
-    if len(forced) == 1:
-        when = f"at {format_moment(forced[0].time_s, total_s)}"
+def _fallback_syncs_text(data: _Data) -> str:
+    times = [format_moment(time_s, data["total_time_s"]) for time_s in data["times_s"]]
+    when = f"at {times[0]}" if len(times) == 1 else f"between {times[0]} and {times[-1]}"
+    found, increases = data["increases_at_fallback_syncs"], data["increases"]
+    many = f"all {increases} throttle increases" if increases > 1 else "the throttle increase"
+    if not found:
+        effect = "No throttle increase happened at a fallback sync."
+    elif found < increases:
+        effect = f"{found} of the {increases} throttle increases happened at fallback syncs."
+    elif data["only_fallback_syncs"]:
+        effect = f"Fallback syncs triggered {many}."
     else:
-        first, last = (format_moment(forced[end].time_s, total_s) for end in (0, -1))
-        when = f"between {first} and {last}"
-    if not theirs:
-        led_to = "none changed the throttle"
-    elif theirs == len(raised):
-        steps = "step" if theirs == 1 else f"{theirs} steps"
-        led_to = f"the throttle's {steps} came {'of them alone' if alone else 'at them'}"
-    else:
-        led_to = f"{theirs} of the throttle's {len(raised)} steps came at them"
+        effect = f"{capitalized(many)} happened at fallback syncs."
     return (
-        f"{len(forced)} of the {len(result.syncs)} syncs {'was' if len(forced) == 1 else 'were'} added by the fallback timer, {when}, "
-        f"where no other had come for a while; {led_to}."
+        f"The fallback timer triggered {len(times)} of the {data['syncs']} syncs, {when}. {effect}"
     )
 
 
-def _no_fallback_sync(config: Settings | None) -> str:
-    timer = "which QEMU has since 9.2 and which looks where no other sync has come for a while"
-    if setting(config, "migration.fallback_sync_interval") == "never":
-        return f"The fallback timer, {timer}, was switched off."
-    return f"No sync was added by the fallback timer, {timer}."
+def _actions_text(data: _Data) -> str:
+    sentences = []
+    for event in data["events"]:
+        values = event.arguments
+        if event.event == SET_PARAMETERS:
+            done = join_words([f"{key} was set to {values[key]}" for key in values])
+        elif event.event == CANCEL:
+            done = "the migration was cancelled"
+        else:
+            done = f"the VM was {'resumed' if values['running'] else 'paused'}"
+        sentences.append(f"At {format_moment(event.time_s, data['total_time_s'])} {done}.")
+    if len(sentences) > MOST_ACTIONS:
+        left_out = len(sentences) - MOST_ACTIONS + 1
+        sentences[MOST_ACTIONS - 2 : -1] = [f"{left_out} more actions followed."]
+    return " ".join(sentences)
 
 
-def _management(result: Result) -> str:
-    """What was done to it while it ran."""
-    total_s = result.summary.total_time_s
-    done = []
-    for event in result.events:
-        at, said = format_moment(event.time_s, total_s), event.arguments
-        if event.event == "qmp_enter_migrate_set_parameters":
-            done.append(f"at {at} {', '.join(f'{key} was set to {said[key]}' for key in said)}")
-        elif event.event == "vm_state_notify":
-            done.append(f"at {at} the VM was {'resumed' if said['running'] else 'paused'}")
-        elif event.event == "qmp_enter_migrate_cancel":
-            done.append(f"at {at} it was cancelled")
-    if not done:
-        return ""
-    told = done if len(done) <= MOST_DONE else [*done[: MOST_DONE - 2], "and so on", done[-1]]
-    return f"{'; '.join(told)}."[:1].upper() + f"{'; '.join(told)}."[1:]
-
-
-def _guest(summary: Summary) -> str:
-    faults = ""
+def _guest_text(data: _Data) -> str:
+    summary: Summary = data["summary"]
+    sentences = []
+    if summary.max_throttle_percent:
+        sentences.append(
+            "Under the throttle the guest lost "
+            f"{format_number(summary.guest_cpu_lost_percent)} % of its CPU time "
+            f"({format_duration(summary.guest_cpu_lost_s)} of vCPU time). The longest sleep of a "
+            f"vCPU was {format_duration(summary.longest_vcpu_stall_ms / 1e3)}."
+        )
     if summary.guest_fault_s:
-        faults = (
-            f"First writes to {summary.write_faults:,} protected pages took it "
-            f"{format_number(summary.guest_fault_s)} vCPU seconds."
+        sentences.append(
+            f"First writes to {summary.write_faults:,} protected pages took "
+            f"{format_duration(summary.guest_fault_s)} of vCPU time."
         )
-    if not summary.max_throttle_percent:
-        lost_none = "So the guest lost no CPU time before it was stopped."
-        return faults or (lost_none if summary.downtime_ms else "")
-    throttled = (
-        f"Under the throttle the guest lost {format_number(summary.guest_cpu_lost_percent)} % of its "
-        f"CPU time ({format_number(summary.guest_cpu_lost_s)} vCPU seconds); the longest time that a "
-        f"vCPU slept was {format_duration(summary.longest_vcpu_stall_ms / 1e3)}."
-    )
-    return f"{throttled} {faults}".strip()
+    return " ".join(sentences) or "The guest lost no CPU time before QEMU stopped the VM."
 
 
-def _wire(summary: Summary) -> str:
-    times = summary.transferred_bytes / summary.vm_bytes
-    zero = f", {summary.zero_pages:,} pages as zero" if summary.zero_pages else ""
+def _sent_text(data: _Data) -> str:
+    summary: Summary = data["summary"]
+    times = format_number(summary.transferred_bytes / summary.vm_bytes)
+    zero = f" and {summary.zero_pages:,} zero pages" if summary.zero_pages else ""
     return (
-        f"{format_bytes(summary.transferred_bytes)} went over the wire, {format_number(times)} times "
-        f"the size of the VM: {summary.normal_pages:,} pages with content{zero}; "
-        f"{summary.resent_pages:,} of them had been sent before."
+        f"QEMU sent {format_bytes(summary.transferred_bytes)} over the link, {times} times the size "
+        f"of the VM: {summary.normal_pages:,} pages with content{zero}. "
+        f"It had sent {summary.resent_pages:,} of these pages before."
     )
 
 
-def _ending(result: Result, config: Settings | None) -> list[str]:
-    summary = result.summary
-    if summary.verdict != "converged":
-        stopped = summary.verdict in (None, "cancelled", "aborted")
-        ended = "Then it was stopped" if stopped else "It did not get there"
-        return [f"{ended}: {summary.reason.rstrip('.; ')}."]
-    last = next((s for s in reversed(result.syncs) if s.kind != "final"), None)
-    limit_ms = at_the_end(result.events, config, "downtime_limit")
-    allowed = "the downtime limit" if limit_ms is None else f"the downtime limit of {limit_ms} ms"
-    fits = ""
-    if last is not None and last.threshold_bytes:
-        fits = (
-            f" ({format_bytes(last.threshold_bytes)} at the {rate(last.bandwidth_bytes_per_s)} "
-            f"of the last window)"
-        )
-    downtime = ""
-    if summary.downtime_ms is not None:
-        downtime = f", which took {format_duration(summary.downtime_ms / 1e3)}"
-        if setting(config, "link.bandwidth") == "unlimited":
-            downtime += ", as the rest goes by no rate limit and the link is unlimited"
-    return [
-        f"It ended at {format_moment(summary.total_time_s, summary.total_time_s)}, as less was left "
-        f"than fits {allowed}{fits}: QEMU stopped the VM and sent the rest{downtime}."
-    ]
+def _converged_text(data: _Data) -> str:
+    limit_ms = data["downtime_limit_ms"]
+    limit = "the downtime limit" if limit_ms is None else f"the downtime limit of {limit_ms} ms"
+    if data["threshold_bytes"]:
+        limit += f" ({format_bytes(data['threshold_bytes'])} at "
+        limit += f"{_rate(data['bandwidth_bytes_per_s'])}, the bandwidth of the last window)"
+    text = (
+        f"The migration ended at {format_moment(data['total_time_s'], data['total_time_s'])}. Less "
+        f"memory was left than fits {limit}. QEMU stopped the VM and sent the rest"
+    )
+    if data["downtime_ms"] is None:
+        return f"{text}."
+    unlimited = " No rate limit slows the rest, and the link is unlimited."
+    duration = format_duration(data["downtime_ms"] / 1e3)
+    return f"{text}, which took {duration}.{unlimited if data['unlimited_link'] else ''}"
+
+
+_TEXTS: Mapping[str, Callable[[_Data], str]] = {
+    "start": _start_text,
+    "first_pass": _first_pass_text,
+    "first_pass_not_ended": lambda data: (
+        f"The first pass had not ended after {format_duration(data['total_time_s'])}."
+    ),
+    "later_passes": _later_passes_text,
+    "auto_converge_off": lambda _: "QEMU never throttled the guest, because auto-converge is off.",
+    "rule_never_throttled": lambda data: f"The rule {data['rule']} never throttled the guest.",
+    "never_throttled": _never_throttled_text,
+    "throttle_start": _throttle_start_text,
+    "throttle_increases": _throttle_increases_text,
+    "fallback_syncs": _fallback_syncs_text,
+    "no_fallback_sync": lambda _: f"The fallback timer triggered no sync. {_TIMER}",
+    "fallback_timer_off": lambda _: f"The fallback timer was off. {_TIMER}",
+    "actions": _actions_text,
+    "guest": _guest_text,
+    "sent": _sent_text,
+    "converged": _converged_text,
+    "stopped": lambda data: f"The run was stopped: {data['reason']}.",
+    "no_success": lambda data: f"The migration did not succeed: {data['reason']}.",
+}

@@ -1,7 +1,4 @@
-"""What was simulated, as pictures and reports are told it: a Config as nested dicts.
-
-So that results need no Config, and a folder's config.json serves as well.
-"""
+"""Reading the config of a run as nested dicts, from a Config or from config.json."""
 
 from __future__ import annotations
 
@@ -15,13 +12,13 @@ Settings: TypeAlias = Mapping[str, Any]  # dataclasses.asdict of a Config
 
 
 def setting(settings: Settings | None, key: str, otherwise: Any = None) -> Any:
-    """The value of a key such as "migration.version"; `otherwise` if it is not known."""
+    """Return the value of a key such as "migration.version", or `otherwise` if it is unknown."""
     group, name = key.split(".")
     return ((settings or {}).get(group) or {}).get(name, otherwise)
 
 
-def at_the_end(events: Iterable[Event], settings: Settings | None, name: str) -> Any:
-    """A parameter of `migration` as it was last set, by a schedule or from the start; None: not known."""
+def final_setting(events: Iterable[Event], settings: Settings | None, name: str) -> Any:
+    """Return a parameter of `migration` after all changes by a schedule or a manager; None: unknown."""
     value = setting(settings, f"migration.{name}")
     for event in events:
         if event.event == "qmp_enter_migrate_set_parameters":

@@ -142,7 +142,7 @@ class FakeMigration:
         return Summary(
             status="ok",
             verdict=verdict,
-            reason="What was left to send fell below what the link moves in 300 ms.",
+            reason="the remaining memory fell below the threshold",
             reason_code="converged",
             attempt=1,
             total_time_s=self.time_s,

@@ -26,7 +26,7 @@ def ended_at_once() -> Result:
 
 def incomplete() -> Result:
     made = fake(vm_bytes=TIB, working_set_bytes=0.25 * TIB, write_rate=3e9, link_rate=1.25e9)
-    reason = "the wall-clock limit was reached; " * 20
+    reason = "the wall-clock limit was reached, " * 20 + "no verdict"
     stopped = {"status": "incomplete", "verdict": None, "downtime_ms": None, "reason": reason}
     return replace(made, summary=replace(made.summary, **stopped))
 

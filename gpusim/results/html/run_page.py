@@ -16,8 +16,8 @@ from gpusim.config.plugins import KINDS
 from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.files import write_text
 from gpusim.results.html.render import render
-from gpusim.results.narrative import facts, story
-from gpusim.results.settings import Settings, at_the_end, flat_settings
+from gpusim.results.narrative import facts, narrate
+from gpusim.results.settings import Settings, final_setting, flat_settings
 from gpusim.results.summary_fields import SUMMARY_FIELDS
 from gpusim.results.verdicts import describe_outcome
 from gpusim.text import capitalized, count_noun, decider_name, format_number
@@ -170,7 +170,7 @@ def report_page(
         key_figures=_key_figures(result, config),
         picture=picture,
         picture_text=f"{PICTURE} {outcome}: {', '.join(facts(summary))}.",
-        narrative=story(result, config),
+        narrative=narrate(result, config),
         alternatives=None if converged else alternatives,
         change_labels=[SUMMARY_FIELDS[key].label for key in CHANGE_FIGURES],
         helpful=by_outcome["converges"],
@@ -201,7 +201,7 @@ def _change(one: Alternative) -> dict[str, Any]:
 def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str]]:
     """Return label and text of the most important numbers, with a detail behind some of them."""
     summary = result.summary
-    limit_ms = at_the_end(result.events, config, "downtime_limit")
+    limit_ms = final_setting(result.events, config, "downtime_limit")
     passes = count_noun(len(result.pass_ends_s) + 1, "pass", "passes")
     times_vm = format_number(summary.transferred_bytes / summary.vm_bytes)
     details = {
