@@ -161,7 +161,7 @@ def _check(options: argparse.Namespace) -> None:
     from gpusim.errors import require
     from gpusim.files import can_be_written
     from gpusim.predict.ensemble import FEWEST, MOST
-    from gpusim.predict.settings import check
+    from gpusim.predict.host_config import check_overrides
     from gpusim.record.files import check_folder
 
     files = [one for one in options.arguments if "=" not in one or Path(one).is_file()]
@@ -211,7 +211,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.goal:
         require("optuna", "predict", "--goal: ")
     if options.measure:
-        check(options.overrides)
+        check_overrides(options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> Profile:
@@ -255,20 +255,20 @@ async def _measured(options: argparse.Namespace) -> Profile:
 def _answer(options: argparse.Namespace, profile: Profile) -> int:
     from gpusim.files import write_text
     from gpusim.predict.document import document
-    from gpusim.predict.ensemble import MEMBERS, predicted
+    from gpusim.predict.ensemble import MEMBERS, predict
     from gpusim.predict.experiment import experiment_yaml
-    from gpusim.predict.settings import host_of
+    from gpusim.predict.host_config import host_config
     from gpusim.predict.terminal import prediction_lines
 
-    host = host_of(profile, options.overrides)
+    host = host_config(profile, options.overrides)
     count = options.members or MEMBERS
-    prediction = predicted(
+    prediction = predict(
         profile,
         host,
         members=count,
         seed=options.seed,
         wall_s=None if options.members else MEMBERS_WALL_S,
-        told=lambda members: _with_progress_bar(members, count),
+        progress=lambda members: _with_progress_bar(members, count),
     )
     advice, better = _advised(options, prediction)
     numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"

@@ -15,17 +15,19 @@ from time import monotonic
 from types import TracebackType
 from typing import TypeAlias
 
+from gpusim.config.backend import Backend
 from gpusim.config.scenario import resolve
-from gpusim.config.schema import BackendConfig, Config
-from gpusim.engine.attempts import simulate
+from gpusim.config.schema import Config
+from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.expected_run import expected_run
 from gpusim.engine.records import Summary
 from gpusim.errors import ConfigError
 from gpusim.explore.workers import processes
-from gpusim.units import NS_PER_S, parse_bytes
+from gpusim.units import NS_PER_S
 
 Outcome: TypeAlias = Summary | ConfigError | None
 
+NUMPY = Backend("numpy", reason="compiles and loads nothing", threads=1)
 SMALL_BYTES = 2**32  # up to this size real bitmaps take no longer than expected shares
 
 
@@ -33,7 +35,7 @@ def outcome(config: Config, until_s: float, small_bytes: float = SMALL_BYTES) ->
     """Simulate a config until it ends or time is up.
 
     Args:
-        config: the config of the run. Its backend is ignored.
+        config: the config of the run. Its backend and wall limit are ignored.
         until_s: a time of `monotonic`, which all processes of a machine share.
         small_bytes: a VM up to this size is simulated over bitmaps, a larger one over expected
             shares.
@@ -42,18 +44,17 @@ def outcome(config: Config, until_s: float, small_bytes: float = SMALL_BYTES) ->
         the summary of a run that ended, the error of a config that cannot be simulated, or None if
         time was up.
     """
-    left_s = until_s - monotonic()
-    if left_s <= 0:
+    left_ns = round((until_s - monotonic()) * NS_PER_S)
+    if left_ns <= 0:
         return None
-    config = replace(config, backend=BackendConfig(name="numpy"))  # compiles and loads nothing
     try:
-        if parse_bytes(config.vm.memory) > small_bytes:
-            summary, _ = expected_run(resolve(config), round(left_s * NS_PER_S))
-        else:
-            limit = replace(config.limit, wall=left_s)
-            summary = simulate(replace(config, limit=limit)).summary
+        scenario = resolve(config)
     except ConfigError as error:
         return error
+    if scenario.vm_bytes > small_bytes:
+        summary, _ = expected_run(scenario, left_ns)
+    else:
+        summary = simulate_scenario(replace(scenario, wall_limit_ns=left_ns), NUMPY).summary
     return summary if summary.status == "ok" else None
 
 

@@ -1,6 +1,7 @@
-"""Many migrations of one profile, each as it might be: what is not known is drawn, for each anew.
+"""Simulate many migrations of one profile. Each draws what the profile does not specify.
 
-Owns what is drawn and from which source. It knows no rule of QEMU's, and tells nobody anything.
+This module owns which quantities are drawn, and from which distributions. It knows no rule of QEMU
+and makes no text.
 """
 
 from __future__ import annotations
@@ -21,48 +22,50 @@ from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
+from gpusim.predict.host_config import HostConfig
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.predict.settings import Host
 from gpusim.sender.link import Link
 from gpusim.text import Message
 
 MEMBERS = 32
 FEWEST, MOST = 2, 10_000
-LEAST_IN_TIME = 12  # fewer make no band
-# Under TCG a migrating guest shares its host's cores with the migration, and its speed is not that before.
-# What decides is its speed once the first pass is over: the logarithm of its ratio to that before, awake, over
-# the 35 CPU-bound recordings of gpusim/validation/data (two cores), without those of gpusim-record, on which
-# predictions are judged. See docs/validation.md.
+FEWEST_IN_TIME = 12  # fewer members make no band
+# Under TCG a migrating guest shares the cores of its host with the migration, so its speed changes.
+# Mean and standard deviation of log(speed after the first pass / speed before, awake), from the 35
+# CPU-bound recordings of gpusim/validation/data (two cores). The recordings of gpusim-record are not
+# among them, because they judge the predictions. See docs/validation.md.
 TCG_SPEED_MEAN, TCG_SPEED_SD = -0.10, 0.26
-# How late the sender may wake from the sleep to the end of a 100 ms window: from Linux's timer slack to a
-# scheduler's tick. It moves the passes against the timer's grid.
+# How late the sender may wake at the end of a 100 ms window: between the timer slack of Linux and a
+# scheduler tick. The delay moves the passes against the grid of the timer.
 WAKEUP_US = (50.0, 1000.0)
-BUSY = 0.9  # of the time a vCPU runs: more is taken as always; clocks and idle loops take the rest
+BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
 
-def predicted(
+def predict(
     profile: Profile,
-    host: Host,
+    host: HostConfig,
     *,
     members: int = MEMBERS,
     seed: int = 1,
     workers: int = 0,
     wall_s: float | None = None,
-    told: Callable[[Iterator[Member]], Iterator[Member]] = iter,
+    progress: Callable[[Iterator[Member]], Iterator[Member]] = iter,
 ) -> Prediction:
-    """Simulate the migrations that a profile allows for.
+    """Simulate the migrations that a profile allows.
 
     Args:
-        host: of settings.host_of.
-        members: how many.
-        seed: of everything that is drawn: the same seed gives the same prediction.
-        workers: processes; 0: one a core.
-        wall_s: after which no more members are asked for, but for the first LEAST_IN_TIME; None: all.
-        told: is handed the members as they come, such as a bar.
+        profile: the measurements.
+        host: the settings of the migration.
+        members: how many migrations.
+        seed: of all draws. The same seed gives the same prediction.
+        workers: how many processes. 0: one per core.
+        wall_s: wall time. After that no more members are asked for, except for the first
+            FEWEST_IN_TIME. None: simulate all members.
+        progress: passes the members on as they come, and may show a bar.
 
     Raises:
-        ConfigError: the host's config cannot be simulated.
+        ConfigError: the config of the host cannot be simulated.
         ImportError: scipy is not installed.
     """
     fit = fit_writers(profile)
@@ -71,11 +74,11 @@ def predicted(
         member_config(profile, host.config, one, random.Random(f"{seed} {place}"), seed + place)
         for place, one in enumerate(fits)
     ]
-    scenario = resolve(configs[0])  # an error that all share, before processes are started
+    scenario = resolve(configs[0])  # raise an error that all members share before processes start
     choose_backend(scenario)
     until_s = math.inf if wall_s is None else time.monotonic() + wall_s
-    outcomes = map_in_order(_simulated, configs, workers, _lost)
-    found = tuple(told(_in_time(_whole(outcomes), until_s)))
+    outcomes = map_in_order(_simulate_member, configs, workers, lambda _, error: error)
+    found = tuple(progress(_in_time(_without_errors(outcomes), until_s)))
     return Prediction(
         profile=profile,
         fit=fit,
@@ -92,81 +95,69 @@ def predicted(
 def member_config(
     profile: Profile, host: Config, fit: Fit, draw: random.Random, seed: int
 ) -> Config:
-    """One migration as it might be."""
-    return _config(profile, host, fit.writers, _Drawn.drawn(profile, fit, draw), seed)
+    """Return the config of one member.
 
-
-class _Drawn:
-    """What is not known of one migration.
-
-    Attributes:
-        speed: of the guest, as a multiple of its speed while it was measured.
-        zero_share: of all pages.
-        wakeup_us: see WAKEUP_US.
-        random: draws where each writer's pages lie, and where in them a sequential one stands.
+    Args:
+        profile: the measurements.
+        host: the config without a guest.
+        fit: the guest of this member.
+        draw: draws what the fit does not tell.
+        seed: of the member's run.
     """
-
-    def __init__(
-        self, speed: float, zero_share: float, wakeup_us: float, draw: random.Random
-    ) -> None:
-        self.speed, self.zero_share, self.wakeup_us, self.random = (
-            speed,
-            zero_share,
-            wakeup_us,
-            draw,
-        )
-
-    @classmethod
-    def drawn(cls, profile: Profile, fit: Fit, draw: random.Random) -> _Drawn:
-        mean, sd = _speed(profile, fit)
-        zero = profile.zero_share
-        if (
-            0 < profile.zero_found < profile.zero_sampled
-        ):  # a share's posterior, before it all were alike
-            left = profile.zero_sampled - profile.zero_found
-            zero = draw.betavariate(profile.zero_found + 1, left + 1)
-        return cls(math.exp(draw.gauss(mean, sd)), zero, draw.uniform(*WAKEUP_US), draw)
+    zero_share = profile.zero_share
+    if 0 < profile.zero_found < profile.zero_sampled:  # draw from the posterior of an even prior
+        not_zero = profile.zero_sampled - profile.zero_found
+        zero_share = draw.betavariate(profile.zero_found + 1, not_zero + 1)
+    speed = math.exp(draw.gauss(*_speed(profile, fit)))
+    wakeup_us = draw.uniform(*WAKEUP_US)
+    zero_pages = min(round(zero_share * profile.pages), profile.pages - 1)
+    return replace(
+        host,
+        vm=replace(host.vm, zero_percent=100 * zero_pages / profile.pages),
+        link=replace(host.link, wakeup_latency_us=wakeup_us),
+        workload=_workload(profile, fit.writers, profile.pages - zero_pages, speed, draw),
+        seed=seed,
+    )
 
 
 def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:
-    """Mean and standard deviation of the logarithm of the guest's speed against that measured."""
+    """Return mean and standard deviation of log(speed / measured speed)."""
     if profile.accelerator == "tcg":
         return TCG_SPEED_MEAN, TCG_SPEED_SD
     return 0.0, fit.drift
 
 
-def _config(
-    profile: Profile, host: Config, writers: Sequence[WriterEstimate], drawn: _Drawn, seed: int
-) -> Config:
-    zero_pages = min(round(drawn.zero_share * profile.pages), profile.pages - 1)
-    return replace(
-        host,
-        vm=replace(host.vm, zero_percent=100 * zero_pages / profile.pages),
-        link=replace(host.link, wakeup_latency_us=drawn.wakeup_us),
-        workload=_workload(profile, writers, profile.pages - zero_pages, drawn),
-        seed=seed,
-    )
-
-
 def _workload(
-    profile: Profile, writers: Sequence[WriterEstimate], not_zero: int, drawn: _Drawn
+    profile: Profile,
+    writers: Sequence[WriterEstimate],
+    not_zero: int,
+    speed: float,
+    draw: random.Random,
 ) -> WorkloadConfig:
-    """The writers, in one piece each, in a random order with random gaps between them."""
+    """Return the writers, each in one piece, in random order with random gaps between them.
+
+    Args:
+        profile: the measurements.
+        writers: the writers of the fit.
+        not_zero: pages that are not zero.
+        speed: factor on the measured speed.
+        draw: draws order, gaps and where a sequential writer starts.
+    """
     if not writers:
         return WorkloadConfig()
     shrink = min(1.0, WRITTEN_AT_MOST * not_zero / sum(one.pages for one in writers))
     pages = [max(1, int(one.pages * shrink)) for one in writers]
     order = list(range(len(writers)))
-    drawn.random.shuffle(order)
-    # Gaps between all that is not zero; zero pages are the last that no writer covers.
+    draw.shuffle(order)
+    # The gaps hold the pages that are neither written nor zero. Zero pages come last.
     spare = max(0, not_zero - sum(pages))
-    cuts = sorted(drawn.random.randint(0, spare) for _ in order)
+    cuts = sorted(draw.randint(0, spare) for _ in order)
     keys: dict[str, Any] = {}
     before = 0
     for cut, place in zip(cuts, order, strict=True):
         keys[f"writer_{place + 1}"] = {
-            **_pace(profile, writers[place].page_writes_per_s * drawn.speed),
-            **_pattern(writers[place], pages[place], drawn.random),
+            **_pace(profile, writers[place].page_writes_per_s * speed),
+            **_pattern(writers[place], pages[place], draw),
             "start": (cut + before) * profile.page_bytes,
             "working_set": pages[place] * profile.page_bytes,
             "vcpus": _busy_vcpus(profile) / len(writers),
@@ -182,7 +173,7 @@ def _pattern(writer: WriterEstimate, pages: int, draw: random.Random) -> dict[st
 
 
 def _pace(profile: Profile, rate: float) -> dict[str, Any]:
-    """A guest whose vCPUs idle catches up what a throttle held up, as fast as its vCPUs go."""
+    """Return the pace. Idle vCPUs catch up after a throttle, as fast as they can."""
     busy = utilisation(profile)
     if busy is None or busy >= BUSY:
         return {"pace": "cpu_bound", "page_writes_per_s": rate}
@@ -191,7 +182,7 @@ def _pace(profile: Profile, rate: float) -> dict[str, Any]:
 
 
 def utilisation(profile: Profile) -> float | None:
-    """How busy the vCPUs are that do the work: each weighted by what it does; None: not known."""
+    """Return the mean utilisation of the vCPUs, weighted by their work. None: not measured."""
     if not profile.utilisation:
         return None
     total = sum(profile.utilisation)
@@ -199,12 +190,10 @@ def utilisation(profile: Profile) -> float | None:
 
 
 def _busy_vcpus(profile: Profile) -> float:
-    """vCPUs' worth of work; all of them where it is not known."""
-    return (
-        min(profile.vcpus, max(0.01, sum(profile.utilisation)))
-        if profile.utilisation
-        else profile.vcpus
-    )
+    """Return the sum of the utilisations. If none was measured, then all vCPUs are busy."""
+    if not profile.utilisation:
+        return profile.vcpus
+    return min(profile.vcpus, max(0.01, sum(profile.utilisation)))
 
 
 def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
@@ -231,7 +220,7 @@ def _fewer(found: int, wanted: int) -> Iterator[Message]:
 
 
 def _threads(link: Link) -> Iterator[Message]:
-    """Tell if the sending threads cannot fill the link."""
+    """Tell if the sending threads are slower than the link."""
     if link.threads_bandwidth < link.bandwidth and math.isfinite(link.bandwidth):
         data = {
             "channels": link.multifd.channels if link.multifd else 0,
@@ -241,7 +230,7 @@ def _threads(link: Link) -> Iterator[Message]:
         yield Message("threads_limit_link", data)
 
 
-def _simulated(config: Config) -> Member | Exception:
+def _simulate_member(config: Config) -> Member | Exception:
     try:
         result = simulate(config)
     except Exception as error:
@@ -255,19 +244,16 @@ def _simulated(config: Config) -> Member | Exception:
     )
 
 
-def _lost(_: Config, error: Exception) -> Member | Exception:
-    return error
-
-
 def _in_time(members: Iterator[Member], until_s: float) -> Iterator[Member]:
-    """The members that come before a time is up, and the first few in any case."""
+    """Yield the members until time is up, and the first few in any case."""
     for count, member in enumerate(members, 1):
         yield member
-        if count >= LEAST_IN_TIME and time.monotonic() > until_s:
+        if count >= FEWEST_IN_TIME and time.monotonic() > until_s:
             return
 
 
-def _whole(outcomes: Iterator[Member | Exception]) -> Iterator[Member]:
+def _without_errors(outcomes: Iterator[Member | Exception]) -> Iterator[Member]:
+    """Yield the members, and raise the first error."""
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome

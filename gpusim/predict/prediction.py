@@ -1,7 +1,4 @@
-"""What comes out of a prediction: bands over an ensemble of simulated migrations.
-
-Data alone: ensemble.py makes it, terminal.py and report.py show it.
-"""
+"""A prediction: simulated migrations, and bands over them. Data only."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.text import Message
 
-LOW, MIDDLE, HIGH = 5, 50, 95  # percent of the members that a band's edges lie above
+LOW, MIDDLE, HIGH = 5, 50, 95  # percent of the members below the edges of a band
 
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A quantity over members: nine times in ten it lies between `low` and `high`."""
+    """The 5th, 50th and 95th percentile of a quantity over members."""
 
     low: float
     middle: float
@@ -30,11 +27,14 @@ class Band:
 
 
 def band(values: Sequence[float]) -> Band:
-    """The band of one value or more, in which a further one lies nine times in ten: all there are if few.
+    """Return the band that contains nine of ten further values.
 
-    Of n values in order the one of rank p (n + 1) has a share p of all migrations below it, on average
-    (Weibull). numpy's own choice, 1 + p (n - 1), would hold 85 of 100 where n is 32. Of integers, such as a
-    throttle's percent, it is the nearest value that there is.
+    Uses Weibull's percentiles: of n sorted values, the one of rank p (n + 1) has on average a share
+    p of all migrations below it. NumPy's default rank, 1 + p (n - 1), would contain 85 of 100 for
+    n = 32. For integers, such as a throttle percentage, each edge is the nearest value.
+
+    Args:
+        values: one or more.
     """
     edges = [float(np.percentile(values, p, method="weibull")) for p in (LOW, MIDDLE, HIGH)]
     if all(isinstance(value, int) for value in values):
@@ -47,9 +47,10 @@ class Member:
     """One simulated migration.
 
     Attributes:
-        config: what was simulated.
-        summary: what came of it.
-        throttle_s: throttle percent -> when it was first set, s since the migrate command; in rising order.
+        config: the config of the run.
+        summary: the summary of the run.
+        throttle_s: throttle percentage -> when it was first set, s since the migrate command. The
+            percentages rise.
     """
 
     config: Config
@@ -63,7 +64,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class ThrottleStep:
-    """A step of the throttle: how many members come to it, and when."""
+    """A throttle percentage: the share of the members that reach it, and when they do."""
 
     percent: int
     share: float
@@ -72,13 +73,14 @@ class ThrottleStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What to expect of a migration.
+    """The expected migration of a VM.
 
     Attributes:
-        profile: of the VM.
-        fit: the guest that fits the profile best; each member has one of its own.
-        members: simulated, in the order of their seeds.
-        assumptions: what was not known and how it was taken; doubts about the profile are the fit's.
+        profile: the profile of the VM.
+        fit: the guest that fits the profile best. Each member has its own guest.
+        members: the simulated migrations, in the order of their seeds. At least one.
+        assumptions: what the profile and the user did not specify. `fit.warnings` holds the
+            warnings about the profile.
     """
 
     profile: Profile
@@ -88,39 +90,39 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """Share of the members that converge."""
+        """Return the share of the members that converge."""
         return sum(member.converges for member in self.members) / len(self.members)
 
     @property
     def converges(self) -> bool:
-        """The verdict: whether more than half do."""
+        """Return whether more than half of the members converge."""
         return self.probability > 0.5
 
     def agreeing(self) -> list[Member]:
-        """The members whose verdict is the prediction's, by total time: one or more."""
+        """Return the members with the verdict of the prediction, by total time. At least one."""
         agreeing = [one for one in self.members if one.converges == self.converges]
         return sorted(agreeing, key=lambda one: one.summary.total_time_s)
 
     def band(self, quantity: str) -> Band | None:
-        """Of a numeric field of Summary, over the agreeing members; None where most have none."""
+        """Return the band of a field of Summary over `agreeing`. None: half or more have no value."""
         values = [getattr(one.summary, quantity) for one in self.agreeing()]
         known = [value for value in values if value is not None]
         return band(known) if 2 * len(known) > len(values) else None
 
     @property
     def median_member(self) -> Member:
-        """The agreeing member of median total time: the run that a report shows."""
+        """Return the member of `agreeing` with the median total time. A report shows its run."""
         agreeing = self.agreeing()
         return agreeing[len(agreeing) // 2]
 
     @property
     def p95_member(self) -> Member:
-        """The member that nineteen in twenty are no harder than: those that do not converge are hardest."""
+        """Return the 95th-percentile member by total time. Members that do not converge come last."""
         ranked = sorted(self.members, key=lambda m: (not m.converges, m.summary.total_time_s))
         return ranked[math.ceil(len(ranked) * HIGH / 100) - 1]
 
     def throttle_steps(self) -> list[ThrottleStep]:
-        """Each percent that a member set, rising."""
+        """Return the percentages that members reach, rising."""
         percents = sorted({percent for one in self.members for percent in one.throttle_s})
         steps = []
         for percent in percents:

@@ -17,9 +17,9 @@ from typing import Any
 
 from gpusim.files import can_be_written, write_text
 from gpusim.formats.recording import Recording, RecordingError, find_recordings, load_recording
-from gpusim.predict.ensemble import MEMBERS, predicted
+from gpusim.predict.ensemble import MEMBERS, predict
+from gpusim.predict.host_config import host_config
 from gpusim.predict.prediction import Band, Prediction
-from gpusim.predict.settings import host_of
 from gpusim.validation.report import error_percent
 from gpusim.validation.shipped import SHIPPED
 
@@ -72,8 +72,8 @@ def judged(paths: Sequence[Path], members: int = MEMBERS) -> list[Judged]:
             raise RecordingError(
                 recording.case, "has no profile; expected one of gpusim-record --measure"
             )
-        host = host_of(recording.profile, WIRE)
-        prediction = predicted(recording.profile, host, members=members)
+        host = host_config(recording.profile, WIRE)
+        prediction = predict(recording.profile, host, members=members)
         found.append(Judged(recording=recording, prediction=prediction))
     return found
 

@@ -17,15 +17,15 @@ from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
 from gpusim.predict.ensemble import (
-    LEAST_IN_TIME,
+    FEWEST_IN_TIME,
     TCG_SPEED_MEAN,
     TCG_SPEED_SD,
     member_config,
-    predicted,
+    predict,
     utilisation,
 )
+from gpusim.predict.host_config import host_config
 from gpusim.predict.prediction import Prediction
-from gpusim.predict.settings import host_of
 from gpusim.text import Message
 from tests.formats.profiles import exact_profile, uniform_pages
 
@@ -41,12 +41,12 @@ def small(rate: float = 2000.0, **more: Any) -> Profile:
 
 
 def answer(profile: Profile, *overrides: str, members: int = 6, seed: int = 1) -> Prediction:
-    host = host_of(profile, [*SLOW_LINK, *overrides])
-    return predicted(profile, host, members=members, seed=seed, workers=1)
+    host = host_config(profile, [*SLOW_LINK, *overrides])
+    return predict(profile, host, members=members, seed=seed, workers=1)
 
 
 def configs(profile: Profile, count: int, fit: Fit | None = None) -> list[Any]:
-    host, fit = host_of(profile, SLOW_LINK).config, fit or fit_writers(profile)
+    host, fit = host_config(profile, SLOW_LINK).config, fit or fit_writers(profile)
     return [member_config(profile, host, fit, random.Random(n), n) for n in range(count)]
 
 
@@ -154,11 +154,11 @@ def test_a_config_that_cannot_be_is_refused_once() -> None:
 def test_where_time_is_up_there_are_fewer_members_and_it_is_said() -> None:
     """As many as are asked for at least, and the same ones as with time."""
     profile = small()
-    host = host_of(profile, SLOW_LINK)
-    found = predicted(profile, host, members=14, workers=1, wall_s=0.0)
-    assert len(found.members) == LEAST_IN_TIME
+    host = host_config(profile, SLOW_LINK)
+    found = predict(profile, host, members=14, workers=1, wall_s=0.0)
+    assert len(found.members) == FEWEST_IN_TIME
     assert found.assumptions[0] == Message("fewer_members", {"members": 12, "wanted": 14})
-    again = predicted(profile, host, members=14, workers=1)
+    again = predict(profile, host, members=14, workers=1)
     assert len(again.members) == 14
     times = [[one.summary.total_time_s for one in p.members[:12]] for p in (found, again)]
     assert times[0] == times[1]

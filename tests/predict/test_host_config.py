@@ -8,7 +8,7 @@ import pytest
 
 from gpusim.errors import ConfigError
 from gpusim.formats.profile import Profile
-from gpusim.predict.settings import PARAMETERS, host_of
+from gpusim.predict.host_config import PARAMETERS, host_config
 from gpusim.qemu.versions import nearest
 from gpusim.text import Message
 from tests.formats.profiles import exact_profile, uniform_pages
@@ -28,7 +28,7 @@ def test_parameters_are_those_of_the_vm() -> None:
         "downtime-limit": 77,
     }
     profile = profile_with(parameters=shown, capabilities=("auto-converge", "multifd"))
-    migration = host_of(profile).config.migration
+    migration = host_config(profile).config.migration
     for name, key in PARAMETERS.items():
         assert getattr(migration, key) == shown[name], name
     assert migration.version == "qemu_9_2"
@@ -38,24 +38,26 @@ def test_parameters_are_those_of_the_vm() -> None:
 
 def test_no_limit_as_libvirt_sets_it_is_none() -> None:
     profile = profile_with(parameters={"max-bandwidth": 9223372036853727232})
-    assert host_of(profile).config.migration.max_bandwidth == 0
+    assert host_config(profile).config.migration.max_bandwidth == 0
 
 
 def test_auto_converge_is_on_only_where_the_vm_has_it_on() -> None:
-    assert not host_of(profile_with(capabilities=())).config.migration.auto_converge
-    assert host_of(profile_with()).config.migration.auto_converge  # nothing is known
+    assert not host_config(profile_with(capabilities=())).config.migration.auto_converge
+    assert host_config(profile_with()).config.migration.auto_converge  # nothing is known
     typed = profile_with(parameters={"downtime-limit": 500})  # by somebody who says no more
-    assert host_of(typed).config.migration.auto_converge
+    assert host_config(typed).config.migration.auto_converge
 
 
 def test_capabilities_count_without_parameters() -> None:
-    migration = host_of(profile_with(capabilities=("multifd",))).config.migration
+    migration = host_config(profile_with(capabilities=("multifd",))).config.migration
     assert (migration.auto_converge, migration.multifd_channels) == (False, 2)
 
 
 def test_what_the_user_says_wins() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=("auto-converge",))
-    host = host_of(profile, ["link=25gbit", "migration=qemu_9_1", "migration.downtime_limit=500"])
+    host = host_config(
+        profile, ["link=25gbit", "migration=qemu_9_1", "migration.downtime_limit=500"]
+    )
     assert host.config.link.bandwidth == "25Gbit/s"
     assert (host.config.migration.version, host.config.migration.downtime_limit) == (
         "qemu_9_1",
@@ -68,7 +70,7 @@ def not_simulated(feature: str) -> Message:
 
 
 def test_the_vm_is_the_profile_s() -> None:
-    config = host_of(profile_with(blocks={"rom": GIB, "pc.ram": 63 * GIB})).config
+    config = host_config(profile_with(blocks={"rom": GIB, "pc.ram": 63 * GIB})).config
     assert (config.vm.memory, config.vm.vcpus) == (64 * GIB, 4)
     assert config.vm.blocks == [63 * GIB, GIB]  # the simulator's order
 
@@ -82,7 +84,7 @@ def test_the_vm_is_the_profile_s() -> None:
 )  # fmt: skip
 def test_what_no_profile_is_predicted_with(override: str) -> None:
     with pytest.raises(ConfigError):
-        host_of(profile_with(), [override])
+        host_config(profile_with(), [override])
 
 
 @pytest.mark.parametrize(
@@ -105,30 +107,32 @@ def test_what_no_profile_is_predicted_with(override: str) -> None:
     ],
 )
 def test_assumptions_have_codes(more: dict[str, Any], expected: Message) -> None:
-    assert expected in host_of(profile_with(**more)).assumptions
+    assert expected in host_config(profile_with(**more)).assumptions
 
 
 def test_multifd_of_a_qemu_that_is_simulated_as_an_older_one_is_no_error() -> None:
-    host = host_of(profile_with(capabilities=("multifd",), qemu=(4, 2, 0)))
+    host = host_config(profile_with(capabilities=("multifd",), qemu=(4, 2, 0)))
     assert host.config.migration.multifd_channels == 0
 
 
 @pytest.mark.parametrize("value", [[1], "a=}", None])
 def test_a_parameter_that_is_no_number_is_told_by_its_name(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"parameters\.downtime-limit = .*must be a number"):
-        host_of(profile_with(parameters={"downtime-limit": value}))
+        host_config(profile_with(parameters={"downtime-limit": value}))
 
 
 def test_what_else_query_migrate_parameters_lists_is_passed_over() -> None:
     """Some are lists, which no profile needs."""
-    host = host_of(profile_with(parameters={"block-bitmap-mapping": [], "downtime-limit": "300"}))
+    host = host_config(
+        profile_with(parameters={"block-bitmap-mapping": [], "downtime-limit": "300"})
+    )
     assert host.config.migration.downtime_limit == 300
 
 
 def test_what_is_said_is_not_assumed() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=())
     said = ["link=25gbit", "link.non_ram_downtime_ms=20", "tracking=dirty_ring"]
-    assert host_of(profile, said).assumptions == ()
+    assert host_config(profile, said).assumptions == ()
 
 
 @pytest.mark.parametrize(
@@ -146,5 +150,5 @@ def test_the_nearest_version(qemu: tuple[int, int], version: str) -> None:
 
 def test_an_old_qemu_tracks_as_it_can() -> None:
     """Manual protect came with 5.0."""
-    assert host_of(profile_with(qemu=(2, 12, 0))).config.tracking.mode == "kvm_legacy"
-    assert host_of(profile_with()).config.tracking.mode == "kvm_manual"
+    assert host_config(profile_with(qemu=(2, 12, 0))).config.tracking.mode == "kvm_legacy"
+    assert host_config(profile_with()).config.tracking.mode == "kvm_manual"

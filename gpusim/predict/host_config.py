@@ -1,6 +1,7 @@
-"""What a profile says of the host: its QEMU, its parameters and how writes are tracked, as overrides of gpusim's config.
+"""The config of a migration from a profile: QEMU's version, its parameters and how writes are tracked.
 
-What the user sets comes behind and wins. What a profile cannot tell is gpusim's default, and said.
+The user's overrides replace what the profile says. If the profile does not say it, then gpusim's
+default counts and becomes an assumption.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from gpusim.qemu.versions import VERSIONS, nearest
 from gpusim.text import Message, version_name
 
 LATEST = "qemu_10_1"
-# What no profile decides, or this program alone.
+# Groups that the profile decides, and groups that no prediction uses.
 FROM_PROFILE = ("vm", "workload")
 NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run", "hydra", "plot")
-NOT_FOR_ALL = {  # what would be lost, or leave members without a verdict, and what to do
-    "seed": "each simulated migration has its own; --seed N draws others",
-    "link.wakeup_latency_us": "is drawn for each simulated migration; leave it out",
-    "limit.wall": "leaves migrations without a verdict; leave it out, or name fewer --members",
+NOT_FOR_ALL = {  # key -> why not, and what to do instead
+    "seed": "each simulated migration has its own seed. To draw others, add --seed N",
+    "link.wakeup_latency_us": "each simulated migration draws its own. Remove it",
+    "limit.wall": "migrations that it stops have no verdict. Remove it, or set fewer --members",
 }
-SIZE = r"[\d.]+ ?[\w/]*"  # of a parameter that somebody typed
+SIZE = r"[\d.]+ ?[\w/]*"  # a parameter as a user types it
 PARAMETERS = {  # QEMU's name -> ours
     "max-bandwidth": "max_bandwidth",
     "downtime-limit": "downtime_limit",
@@ -40,32 +41,34 @@ PARAMETERS = {  # QEMU's name -> ours
 
 
 @dataclass(frozen=True, kw_only=True)
-class Host:
-    """A config of the host's, whose guest is to be filled in, and how it was taken.
+class HostConfig:
+    """The config of a migration without a guest.
 
     Attributes:
-        assumptions: what the profile does not tell, and how it was taken.
+        config: VM, link, migration and tracking. The workload is empty.
+        assumptions: what the profile does not say.
     """
 
     config: Config
     assumptions: tuple[Message, ...]
 
 
-def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
-    """The host of a profile, with what the user changes about it.
+def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
+    """Return the config of a profile's VM and host.
 
     Args:
+        profile: the profile.
         overrides: as gpusim takes them: "link=25gbit", "migration.downtime_limit=500".
 
     Raises:
-        ConfigError: a change that belongs to the profile or cannot be predicted, or a parameter of the profile's
-            that is no number.
+        ConfigError: the profile decides a key, no prediction uses it, or a parameter of the profile
+            is not a number.
         HydraException, OmegaConfBaseException: there is no such preset or key.
     """
-    from gpusim.config.compose import composed_config  # Hydra; --help can do without
+    from gpusim.config.compose import composed_config  # imports Hydra, which --help does not need
 
-    check(overrides)
-    config = composed_config([*_told(profile), *overrides])
+    check_overrides(overrides)
+    config = composed_config([*_profile_overrides(profile), *overrides])
     config.vm = VmConfig(
         memory=profile.memory_bytes,
         page_size=profile.page_bytes,
@@ -74,58 +77,53 @@ def host_of(profile: Profile, overrides: Sequence[str] = ()) -> Host:
     )
     config.workload = WorkloadConfig()
     config.plot = False
-    return Host(config=config, assumptions=tuple(_assumptions(profile, overrides, config)))
+    return HostConfig(config=config, assumptions=tuple(_assumptions(profile, overrides, config)))
 
 
-def check(overrides: Sequence[str]) -> None:
-    """Refuse what no profile can be predicted with, before one is measured.
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise an error for overrides that no prediction can use, before a profile is measured.
 
     Raises:
-        ConfigError, HydraException, OmegaConfBaseException: as `host_of`.
+        ConfigError, HydraException, OmegaConfBaseException: as `host_config`.
     """
     from gpusim.config.compose import composed_config
 
     for override in overrides:
-        _allow(override)
+        key, _, value = override.lstrip("+~").partition("=")
+        group = re.split("[./@]", key)[0]
+        if key in NOT_FOR_ALL:
+            raise ConfigError(key, value, NOT_FOR_ALL[key], "not_used")
+        if group in FROM_PROFILE:
+            hint = "the profile decides it. Change the profile, or use keys of link, migration, ..."
+            raise ConfigError(key, value, hint, "not_used")
+        if group in NOT_PREDICTED:
+            raise ConfigError(key, value, "no prediction uses it. Remove it", "not_used")
     composed_config(overrides)
 
 
-def _allow(override: str) -> None:
-    key, _, value = override.lstrip("+~").partition("=")
-    group = re.split("[./@]", key)[0]
-    if key in NOT_FOR_ALL:
-        raise ConfigError(key, value, NOT_FOR_ALL[key])
-    if group in FROM_PROFILE:
-        raise ConfigError(
-            key, value, "the profile says it; expected keys of link, migration, tracking, ..."
-        )
-    if group in NOT_PREDICTED:
-        raise ConfigError(key, value, "is not predicted from a profile; leave it out")
-
-
-def _told(profile: Profile) -> list[str]:
-    """Overrides for what the profile tells."""
+def _profile_overrides(profile: Profile) -> list[str]:
     version = LATEST if profile.qemu is None else nearest(profile.qemu)
-    told = [f"migration={version}", "link=10gbit"]
-    manual = "kvm_manual" in VERSIONS[version].tracking  # older ones have KVM's legacy way alone
-    kvm = "kvm_manual" if manual else "kvm_legacy"
-    told.append(f"tracking={'tcg' if profile.accelerator == 'tcg' else kvm}")
+    # Older versions have only KVM's legacy way.
+    kvm = "kvm_manual" if "kvm_manual" in VERSIONS[version].tracking else "kvm_legacy"
+    tracking = "tcg" if profile.accelerator == "tcg" else kvm
+    overrides = [f"migration={version}", "link=10gbit", f"tracking={tracking}"]
     if profile.capabilities is not None:
-        on = "auto-converge" in profile.capabilities
-        told.append(f"migration.auto_converge={str(on).lower()}")
+        auto_converge = "auto-converge" in profile.capabilities
+        overrides.append(f"migration.auto_converge={str(auto_converge).lower()}")
         if "multifd" in profile.capabilities and VERSIONS[version].has_multifd:
             channels = profile.parameters.get("multifd-channels", 2)
-            told.append(f"migration.multifd_channels={channels}")
+            overrides.append(f"migration.multifd_channels={channels}")
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:
             value = profile.parameters[name]
             if not (isinstance(value, bool | int | float) or re.fullmatch(SIZE, str(value))):
-                raise ConfigError(f"parameters.{name}", value, "must be a number, or a size")
+                hint = "must be a number, or a size such as 1GiB"
+                raise ConfigError(f"parameters.{name}", value, hint, "not_a_number")
             if name == "max-bandwidth" and isinstance(value, int):
                 value = rate_limit(value)
-            told.append(f"migration.{key}={str(value).lower()}")
-    return told
+            overrides.append(f"migration.{key}={str(value).lower()}")
+    return overrides
 
 
 def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> Iterator[Message]:
@@ -140,9 +138,9 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
         yield Message("auto_converge_assumed")
     if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in keys):
         yield Message("tracking_assumed", {"tracking": config.tracking.mode})
-    foreign = _foreign(profile)
-    if foreign:
-        yield Message("not_simulated", {"features": tuple(foreign)})
+    features = _not_simulated(profile)
+    if features:
+        yield Message("not_simulated", {"features": tuple(features)})
     unknown = names.unknown(profile.parameters, names.PARAMETERS)
     unknown += names.unknown(profile.capabilities or (), names.CAPABILITIES)
     if unknown:
@@ -151,14 +149,14 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
         yield Message("only_ram_downtime")
 
 
-def _foreign(profile: Profile) -> list[str]:
-    """What is on in a VM and not simulated."""
+def _not_simulated(profile: Profile) -> list[str]:
+    """Return the features that the VM uses and gpusim does not simulate."""
     on = set(profile.capabilities or ())
-    found = sorted(on.intersection(names.NOT_SIMULATED))
+    features = sorted(on.intersection(names.NOT_SIMULATED))
     if "multifd" in on:
-        packed = profile.parameters.get("multifd-compression", "none")
-        if packed != "none":
-            found.append(f"multifd-compression {packed}")
+        compression = profile.parameters.get("multifd-compression", "none")
+        if compression != "none":
+            features.append(f"multifd-compression {compression}")
         if profile.qemu and not VERSIONS[nearest(profile.qemu)].has_multifd:
-            found.append("multifd")  # 4.x is simulated as what came before it
-    return found
+            features.append("multifd")  # gpusim simulates 4.x as an older version
+    return features
