@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpusim.cli.validate import plan, run
-from gpusim.formats.quantities import measured
-from gpusim.formats.recording import find_recordings, load_recording, read_document, uncompressed
-from gpusim.validation.report import Case, error_percent, replay_figures
+from gpusim.formats.quantities import recorded_quantities
+from gpusim.formats.recording_file import find_recordings, load_recording, read_document, unpack
+from gpusim.validation.accuracy import Case, error_percent, replay_figures
+from gpusim.validation.runs import make_runs, plan_runs
 from gpusim.validation.shipped import SHIPPED
 from studies.tables import table
 
@@ -37,14 +37,14 @@ def replayed(paths: Sequence[Path] = ()) -> dict[str, list[Case]]:
     cases: dict[str, list[Case]] = {source: [] for source in SOURCES}
     for path in paths or find_recordings(SHIPPED):
         whole = load_recording(path)
-        document = json.loads(uncompressed(path))
+        document = json.loads(unpack(path))
         for source in SOURCES:
             recording = whole
             if source != "counter":
                 recording = read_document(stripped(document, trace=source == "trace"), whole.case)
-            cases[source].append(Case(recording=recording, measured=measured(whole)))
+            cases[source].append(Case(recording=recording, measured=recorded_quantities(whole)))
     for found in cases.values():
-        run(found, plan(found, ["replay"], seeds=1))
+        make_runs(found, plan_runs(found, ["replay"], seeds=1))
     return cases
 
 

@@ -19,29 +19,35 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.cli.validate import plan, run
 from gpusim.config.compose import composed_config
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Result
 from gpusim.explore.workers import map_with_bar
-from gpusim.formats.quantities import Quantities, measured, simulated
-from gpusim.formats.recording import Recording, load_recording
-from gpusim.published import report, tables
-from gpusim.published import rows as published_rows
-from gpusim.published.rows import Outcome
-from gpusim.validation import first_write, profiled
-from gpusim.validation.replay import replay_config
-from gpusim.validation.report import (
+from gpusim.formats.quantities import Quantities, recorded_quantities, simulated_quantities
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import load_recording
+from gpusim.published import accuracy, accuracy_text, tables
+from gpusim.published.outcomes import Outcome, simulate_tables
+from gpusim.validation import first_write
+from gpusim.validation import profile_accuracy as profiles
+from gpusim.validation.accuracy import (
     BAND_PERCENT,
     Case,
     Mode,
     cpu_bound_figures,
     error_percent,
     is_judged,
-    summary,
-    summary_text,
+    summarize,
 )
+from gpusim.validation.accuracy_text import (
+    PROFILE_HEAD,
+    describe_profile_figures,
+    describe_summary,
+    profile_cells,
+)
+from gpusim.validation.replay import replay_config
+from gpusim.validation.runs import make_runs, plan_runs
 from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
 from studies import stripped
 from studies.tables import code, places, table, with_tables
@@ -114,8 +120,11 @@ def run_all(
     first_write_costs_ns: Mapping[str, float] | None = None,
 ) -> list[Case]:
     """Run each recording and return it with its runs."""
-    cases = [Case(recording=recording, measured=measured(recording)) for recording in recordings]
-    run(cases, plan(cases, [mode], seeds, first_write_costs_ns))
+    cases = [
+        Case(recording=recording, measured=recorded_quantities(recording))
+        for recording in recordings
+    ]
+    make_runs(cases, plan_runs(cases, [mode], seeds, first_write_costs_ns))
     return cases
 
 
@@ -145,7 +154,7 @@ def points() -> list[Point]:
         if case.measured.total_time_s is not None and is_judged(case, mode)
     ] + [
         Point(group="published", measured_s=one.measured_s, simulated_s=one.simulated_s)
-        for one in report.judged(outcomes())
+        for one in accuracy.judged_total_times(outcomes())
     ]
 
 
@@ -197,7 +206,7 @@ def replay_rows(folder: Path) -> list[str]:
 
 def figures_of(folder: Path, mode: Mode, seeds: int = 1) -> list[str]:
     """Return the summary over the recordings of a folder."""
-    return code(summary_text(summary(recorded(folder, mode, seeds))))
+    return code(describe_summary(summarize(recorded(folder, mode, seeds))))
 
 
 def repeats(folder: Path) -> list[str]:
@@ -244,7 +253,7 @@ def wrong_rules() -> list[str]:
     groups: dict[str, Sequence[Case]] = {"QEMU's": recorded(SHIPPED, "replay")}
     for name in WRONG_RULES:
         groups[name] = [
-            Case(recording=r, measured=measured(r), runs={"replay": [next(found)]})
+            Case(recording=r, measured=recorded_quantities(r), runs={"replay": [next(found)]})
             for r in recordings
         ]
     rows = []
@@ -272,7 +281,7 @@ def _ruled(recording: Recording, rules: Mapping[str, Any]) -> Config:
 
 
 def _quantities(config: Config) -> Quantities:
-    return simulated(simulate(config))
+    return simulated_quantities(simulate(config))
 
 
 def headline() -> list[str]:
@@ -296,18 +305,21 @@ def headline() -> list[str]:
 
 def published_headline() -> list[str]:
     """Return the lines of README.md about published measurements."""
-    found = report.summary(outcomes())["measured"]
+    found = accuracy.summarize(outcomes())["measured"]
     return [
         f"- **Published measurements.** The median error of {found['judged_total_times']} published total times is "
         f"{found['median_abs_error_percent']:.1f} %, the largest {found['largest_abs_error_percent']:.0f} %.",
         f"  {len(found['fitted'])} unpublished numbers are fitted, each on a row that does not count. The best "
-        f"published predictor reaches {report.BEST_PUBLISHED}.",
+        f"published predictor reaches {accuracy_text.BEST_PUBLISHED}.",
     ]
 
 
 def profiles_headline() -> list[str]:
     """Return the lines of README.md about predictions from a profile."""
-    found, kvm = profiled.figures(from_profiles()), profiled.figures(from_kvm_profiles())
+    found, kvm = (
+        profiles.profile_figures(from_profiles()),
+        profiles.profile_figures(from_kvm_profiles()),
+    )
     return [
         f"- **Predictions from calc-dirty-rate alone.** Under TCG {found['within_band']} of {found['completed']} "
         "migrations took a time within the 5 to 95 % band.",
@@ -332,7 +344,7 @@ def first_write_rows() -> list[str]:
     left, right = first_write.halves(recordings)
     rows = []
     for name, half in (("left", left), ("right", right), ("all", left + right)):
-        stretches = [first_write.stretch(recording) for recording in half]
+        stretches = [first_write.find_stretch(recording) for recording in half]
         cost_ns = first_write.fit(stretches)
         errors = (100 * first_write.error(stretches, cost) for cost in (0, cost_ns))
         rows.append([name, str(len(half)), f"{cost_ns:.0f} ns", *(f"{e:.1f} %" for e in errors)])
@@ -342,8 +354,8 @@ def first_write_rows() -> list[str]:
 def first_write_predictions() -> list[str]:
     """Return predictions of one half with the cost, or the speed, that fits the other half."""
     recordings = load_recordings([SHIPPED])
-    costs_ns = first_write.cross_fitted(recordings)
-    speeds = first_write.cross_fitted_speeds(recordings)
+    costs_ns = first_write.fit_costs(recordings)
+    speeds = first_write.cross_fit_speeds(recordings)
     slower = [
         replace(r, page_writes_per_s_before=r.page_writes_per_s_before * speeds[r.case])
         for r in recordings
@@ -385,21 +397,21 @@ def without_a_counter() -> dict[str, list[Case]]:
 
 
 @cache
-def from_profiles() -> tuple[profiled.Judged, ...]:
+def from_profiles() -> tuple[profiles.ProfiledCase, ...]:
     """Return recordings under TCG, predicted from their profile alone."""
-    return tuple(profiled.judged([profiled.PROFILED]))
+    return tuple(profiles.predict_recordings([profiles.PROFILED]))
 
 
 @cache
-def from_kvm_profiles() -> tuple[profiled.Judged, ...]:
+def from_kvm_profiles() -> tuple[profiles.ProfiledCase, ...]:
     """Return recordings under KVM, predicted from their profile alone."""
-    return tuple(profiled.judged([profiled.PROFILED_KVM]))
+    return tuple(profiles.predict_recordings([profiles.PROFILED_KVM]))
 
 
 @cache
 def outcomes() -> tuple[Outcome, ...]:
     """Return all published tables, simulated."""
-    return tuple(published_rows.simulated([tables.load(name) for name in tables.names()]))
+    return tuple(simulate_tables([tables.load(name) for name in tables.names()]))
 
 
 @cache
@@ -477,13 +489,13 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "first_write": first_write_rows,
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,
-    "profiles": lambda: table(profiled.HEAD, map(profiled.cells, from_profiles())),
+    "profiles": lambda: table(PROFILE_HEAD, map(profile_cells, from_profiles())),
     "profiles_headline": profiles_headline,
-    "profiles_figures": lambda: code(profiled.summary(from_profiles())),
-    "profiles_kvm": lambda: table(profiled.HEAD, map(profiled.cells, from_kvm_profiles())),
-    "profiles_kvm_replay": lambda: figures_of(profiled.PROFILED_KVM, "replay"),
-    "profiles_kvm_figures": lambda: code(profiled.summary(from_kvm_profiles())),
-    "published": lambda: report.markdown(outcomes()).splitlines(),
+    "profiles_figures": lambda: code(describe_profile_figures(from_profiles())),
+    "profiles_kvm": lambda: table(PROFILE_HEAD, map(profile_cells, from_kvm_profiles())),
+    "profiles_kvm_replay": lambda: figures_of(profiles.PROFILED_KVM, "replay"),
+    "profiles_kvm_figures": lambda: code(describe_profile_figures(from_kvm_profiles())),
+    "published": lambda: accuracy_text.write_markdown(outcomes()).splitlines(),
     "published_headline": published_headline,
     "the_10tb_case": rows_of_the_10tb_case,
     "steps_of_the_10tb_case": steps_of_the_10tb_case,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpusim.engine.records import Result
-from gpusim.formats.quantities import measured, simulated, throttles
+from gpusim.formats.quantities import recorded_quantities, simulated_quantities, throttle_steps
 from gpusim.formats.recording import MIB, Recording
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import headline, panels, picture
 from gpusim.text import format_duration
-from gpusim.validation.report import error_percent
+from gpusim.validation.accuracy import error_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ def draw_replay(path: Path, recording: Recording, result: Result) -> None:
         writes.set_xlabel("Time since the migrate command (s)")
         ends_s = [sample.time_s for sample in recording.samples]
         writes.set_xlim(0, max(ends_s[-1], result.summary.total_time_s))
-        real, ours = measured(recording), simulated(result)
+        real, ours = recorded_quantities(recording), simulated_quantities(result)
         error = error_percent(real.total_time_s, ours.total_time_s)
         parts = [
             f"QEMU {recording.qemu[0]}.{recording.qemu[1]}: {_outcome(real.total_time_s)}",
@@ -167,7 +167,7 @@ def _draw_remaining(axes: Axes, recording: Recording, result: Result) -> None:
 
 def _draw_throttle(axes: Axes, recording: Recording, result: Result) -> None:
     end_s = recording.samples[-1].time_s
-    steps = [(0.0, 0), *throttles(recording)]
+    steps = [(0.0, 0), *throttle_steps(recording)]
     steps.append((end_s, steps[-1][1]))
     axes.step(
         *zip(*steps, strict=True), where="post", color=style.BLUE, lw=3.5, alpha=0.45, label="QEMU"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from gpusim.monitor.signals import ended_by_signals, interruptible
+from gpusim.monitor.signals import interruptible, run_until_signal
 from gpusim.version import __version__
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def _run(options: argparse.Namespace) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from gpusim.errors import ConfigError, ResultsError
+    from gpusim.formats.errors import RecordingError
     from gpusim.formats.profile import ProfileError
-    from gpusim.formats.recording import RecordingError
-    from gpusim.monitor.qmp import LiveError
-    from gpusim.record.files import CannotWriteError
+    from gpusim.monitor.errors import LiveError
+    from gpusim.record.messages import CannotWriteError
 
     try:
         _check(options)
@@ -216,7 +216,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _profile(options: argparse.Namespace) -> Profile:
     if options.measure:
-        return ended_by_signals(_measured(options))
+        return run_until_signal(_measured(options))
     if options.domstats:
         from gpusim.config.checks import parse_size
         from gpusim.formats.virsh import load_domstats
@@ -229,19 +229,20 @@ def _profile(options: argparse.Namespace) -> Profile:
 
 
 async def _measured(options: argparse.Namespace) -> Profile:
+    from gpusim.cli.progress import progress_line
     from gpusim.files import write_text
     from gpusim.formats.profile import check_plausible
-    from gpusim.monitor.dirty_rate import announced, looked_at, measured, planned
+    from gpusim.monitor.dirty_rate import inspect_vm, measure_dirty_rate, plan_measurements
+    from gpusim.monitor.plan_text import describe_plan
     from gpusim.monitor.qmp import Monitor, require_qmp
-    from gpusim.record.report import line
 
     require_qmp()
     async with Monitor(options.qmp) as monitor:
-        vm = await looked_at(monitor)
-        plan = planned(vm, options.mode or "page-sampling", quick=options.quick)
-        print("\n".join(announced(vm, plan)), file=_messages_to(options), flush=True)
-        with line() as tell:
-            profile = await measured(monitor, vm, plan, tell)
+        vm = await inspect_vm(monitor)
+        plan = plan_measurements(vm, options.mode or "page-sampling", quick=options.quick)
+        print("\n".join(describe_plan(vm, plan)), file=_messages_to(options), flush=True)
+        with progress_line() as progress:
+            profile = await measure_dirty_rate(monitor, vm, plan, progress)
     write_text(options.save, json.dumps(profile.document(), indent=1, allow_nan=False) + "\n")
     print(
         f"{options.save}: {len(profile.measurements)} measurements\n",

@@ -1,7 +1,7 @@
-"""gpusim-record: a live migration of a real QEMU, recorded into one file.
+"""gpusim-record: record a live migration of a real QEMU into one file.
 
-It reads the command line, calls what records, writes whole files and turns every error into a line.
-What is imported before the signals have their handlers is small, so that Ctrl-C always ends in a line.
+It reads the command line, calls the recorder, writes complete files and prints every error as one
+line. It imports little before the signal handlers are installed, so Ctrl-C always ends in one line.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpusim.monitor.signals import ended_by_signals, interruptible
+from gpusim.monitor.signals import interruptible, run_until_signal
+from gpusim.version import __version__
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
 QEMU = "qemu-system-x86_64"
 SAMPLING = "page-sampling"
-MOST_REPEATS = 26  # letters of a file's name
+NOT_ATTACHED = (
+    "works only with a QEMU that gpusim-record starts; leave it out with --qmp or --libvirt"
+)
+MOST_REPEATS = 26  # the letters at the end of a file's name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
-    return interruptible(lambda: _run(options_of(arguments)), whole_process=arguments is None)
+    """Run the command. Return its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
+    return interruptible(lambda: _run(parse_options(arguments)), whole_process=arguments is None)
 
 
-def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; options may stand before, between and behind the scenario's changes."""
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line. Options may stand before, between and after the scenario's changes."""
     return _parser().parse_intermixed_args(arguments)
 
 
@@ -35,62 +39,69 @@ def _parser() -> argparse.ArgumentParser:
         description="Record a live migration of a real QEMU, for gpusim-validate.",
     )
     parser.add_argument(
-        "scenario", nargs="?", metavar="SCENARIO", help="one of --list, or a .yaml file of your own"
+        "scenario",
+        nargs="?",
+        metavar="SCENARIO",
+        help="a name from --list, or a .yaml file of your own",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="of the scenario, such as guest.rate=20000",
+        help="changes of the scenario, such as guest.rate=20000",
     )
-    parser.add_argument("--list", action="store_true", help="list the scenarios and end")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
+    parser.add_argument("--qemu", metavar="BINARY", help=f"QEMU to start; default: {QEMU}")
     parser.add_argument(
-        "--qemu",
-        metavar="BINARY",
-        help=f"default: {QEMU}",
-    )
-    parser.add_argument(
-        "--repeats", type=_repeats, metavar="N", help="recordings to make; default: 1"
+        "--repeats", type=_repeats, metavar="N", help="number of recordings; default: 1"
     )
     parser.add_argument(
         "--measure",
         choices=("quick", "full"),
-        help="measure the dirty rate before, as gpusim-predict does: a profile in the recording",
+        help="before the migration, measure the dirty rate as gpusim-predict does, and keep the profile",
     )
     parser.add_argument(
         "--mode",
         choices=(SAMPLING, "dirty-bitmap"),
-        help="with --measure: of calc-dirty-rate; default: page-sampling",
+        help=f"with --measure: mode of calc-dirty-rate; default: {SAMPLING}",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("outputs/recordings"),
         metavar="FOLDER",
-        help="where NAME.qemuMAJOR.a.json.xz appears, or b, c, ...; default: outputs/recordings",
+        help="folder for NAME.qemuMAJOR.a.json.xz, or b, c, ...; default: outputs/recordings",
     )
-    others = parser.add_argument_group("a VM that runs anyway (docs/attach.md)")
+    others = parser.add_argument_group(
+        "record a VM that already runs (docs/how-to/watch-a-migration.md)"
+    )
     others.add_argument(
         "--qmp",
         metavar="SOCKET",
-        help="watch the VM behind this monitor: wait for a migration, or join one; only asks",
+        help="monitor of the VM: wait for a migration, or join one; sends only queries",
     )
     others.add_argument(
-        "--trace-log", type=Path, metavar="FILE", help="with --qmp: that QEMU traces into (-D)"
+        "--trace-log", type=Path, metavar="FILE", help="with --qmp: file that QEMU traces into (-D)"
     )
     others.add_argument(
         "--limit",
         type=_seconds,
         metavar="SECONDS",
-        help="with --qmp: of the migration to watch; default: to its end",
+        help="with --qmp: stop after so many seconds of the migration; default: at its end",
     )
     others.add_argument(
         "--libvirt", type=Path, metavar="FILE", help="convert a log of virsh domjobinfo"
     )
     others.add_argument(
-        "--events", type=Path, metavar="FILE", help="with --libvirt: of virsh qemu-monitor-event"
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="with --libvirt: log of virsh qemu-monitor-event",
     )
-    others.add_argument("--name", help="with --qmp and --libvirt: of the file; default: attached")
+    others.add_argument(
+        "--name", help="with --qmp and --libvirt: NAME of the file; default: attached"
+    )
     return parser
 
 
@@ -100,41 +111,42 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: seconds, above 0")
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0")
     return seconds
 
 
 def _repeats(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= MOST_REPEATS):
-        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {MOST_REPEATS}")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to {MOST_REPEATS}")
     return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
     from gpusim.errors import ConfigError
-    from gpusim.monitor.qmp import LiveError
-    from gpusim.record.files import CannotWriteError
+    from gpusim.formats.errors import VirshLogError
+    from gpusim.monitor.errors import LiveError
+    from gpusim.record.messages import CannotWriteError
 
     try:
         if options.list:
             return _list()
         _check_together(options)
         if options.qmp or options.libvirt:
-            return _watch(options)
-        return _record(options)
+            return _record_attached(options)
+        return _record_own(options)
     except (ConfigError, CannotWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
-    except LiveError as error:
+    except (LiveError, VirshLogError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
 
 
 def _list() -> int:
-    from gpusim.record.scenarios import names
+    from gpusim.record.scenarios import list_scenarios
+    from gpusim.text import text_table
 
-    for name, purpose in names().items():
-        print(f"{name:<18}{purpose}")
+    print(text_table(list_scenarios().items(), left_columns=(0, 1)))
     return 0
 
 
@@ -150,69 +162,71 @@ def _check_together(options: argparse.Namespace) -> None:
     ):
         given = getattr(options, option)
         if given is not None and not any(getattr(options, key) for key in wanted.split(" or ")):
-            means = " or ".join(f"--{key}" for key in wanted.split(" or "))
-            reject(f"--{option.replace('_', '-')}", given, f"goes with {means}")
+            owners = " or ".join(f"--{key}" for key in wanted.split(" or "))
+            reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
     if options.qmp and options.libvirt:
-        reject("--libvirt", options.libvirt, "converts logs, --qmp watches; name one of them")
+        reject(
+            "--libvirt", options.libvirt, "converts logs and --qmp watches a VM; give one of them"
+        )
     if not (options.qmp or options.libvirt):
         return
     for option in ("qemu", "repeats", "measure"):
         if getattr(options, option) is not None:
-            reject(f"--{option}", getattr(options, option), "is for a QEMU of ours; leave it out")
+            reject(f"--{option}", getattr(options, option), NOT_ATTACHED)
     if options.scenario:
-        reject(
-            "SCENARIO", options.scenario, "is for a QEMU of ours; leave it out for one that runs"
-        )
+        reject("SCENARIO", options.scenario, NOT_ATTACHED)
 
 
-def _watch(options: argparse.Namespace) -> int:
-    """Record a migration of somebody else's VM, as it happens or from virsh's logs."""
+def _record_attached(options: argparse.Namespace) -> int:
+    """Record a migration of another program's VM, as it happens or from virsh's logs."""
+    from gpusim.cli.progress import progress_line
+    from gpusim.formats.recording_from_virsh import convert
     from gpusim.monitor.qmp import require_qmp
     from gpusim.record.attached import attach
     from gpusim.record.files import check_folder, write_recording
-    from gpusim.record.libvirt import convert
-    from gpusim.record.report import line, seen
+    from gpusim.record.summary import summarize_attached
 
     check_folder(options.out)
     if options.libvirt:
         document = convert(options.libvirt, options.events)
     else:
         require_qmp()
-        print(f"watching {options.qmp}; Ctrl-C ends, and keeps what was seen", flush=True)
-        with line() as tell:
-            watching = attach(options.qmp, tell, options.trace_log, options.limit)
-            document = ended_by_signals(watching)
+        print(f"watching {options.qmp}; Ctrl-C stops and keeps the recording so far", flush=True)
+        with progress_line() as progress:
+            watching = attach(options.qmp, progress, options.trace_log, options.limit)
+            document = run_until_signal(watching)
     path = write_recording(document, options.out, options.name or "attached")
-    print(seen(document, path), flush=True)
+    print(summarize_attached(document, path), flush=True)
     return 0
 
 
-def _record(options: argparse.Namespace) -> int:
-    """Start a QEMU of our own for each repeat."""
+def _record_own(options: argparse.Namespace) -> int:
+    """Start a QEMU for each repeat, and record its migration."""
+    from gpusim.cli.progress import progress_line
     from gpusim.config.checks import reject
     from gpusim.monitor.qmp import require_qmp
     from gpusim.record.files import check_folder, write_recording
-    from gpusim.record.machine import program
-    from gpusim.record.report import line, summary
-    from gpusim.record.scenarios import load_scenario, names
+    from gpusim.record.machine import find_program
+    from gpusim.record.scenarios import list_scenarios, load_scenario
     from gpusim.record.session import record
+    from gpusim.record.summary import summarize_own
 
     if options.scenario is None:
-        reject("SCENARIO", "none", f"name one of {', '.join(names())}, or a .yaml file")
+        reject("SCENARIO", "none", f"give a .yaml file or one of {', '.join(list_scenarios())}")
     scenario = load_scenario(options.scenario, options.overrides)
     mode = options.mode or SAMPLING
     if mode != SAMPLING and scenario.accelerator == "tcg":
-        reject("--mode", mode, f"under TCG it counts nothing; expected {SAMPLING}")
+        reject("--mode", mode, f"counts nothing under TCG; expected {SAMPLING}")
     check_folder(options.out)
     require_qmp()
-    program(options.qemu or QEMU)
+    find_program(options.qemu or QEMU)
     for _ in range(options.repeats or 1):
         print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)
-        with line() as tell:
-            recording = record(scenario, options.qemu or QEMU, tell, options.measure, mode)
-            document = ended_by_signals(recording)
+        with progress_line() as progress:
+            recording = record(scenario, options.qemu or QEMU, progress, options.measure, mode)
+            document = run_until_signal(recording)
         path = write_recording(document, options.out, Path(options.scenario).stem)
-        print(summary(document, path), flush=True)
+        print(summarize_own(document, path), flush=True)
     return 0
 
 

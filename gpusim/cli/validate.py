@@ -1,7 +1,8 @@
-"""gpusim-validate: recordings of a real QEMU beside what gpusim makes of them.
+"""gpusim-validate: recordings of a real QEMU, profiles and published tables beside simulations.
 
-It reads the command line, checks every recording before the first run, spreads the runs over
-processes and prints; the arithmetic is report.py's.
+It reads the command line, checks all inputs before the first run, and prints tables. The
+sub-command `profiles` judges predictions from profiles alone, and `published` the tables of others.
+validation/ and published/ compute the numbers and make the text.
 """
 
 from __future__ import annotations
@@ -9,181 +10,186 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-from gpusim.cli import published
-from gpusim.config.backend import choose_backend
-from gpusim.config.scenario import resolve
-from gpusim.config.schema import Config
-from gpusim.engine.attempts import simulate
+from gpusim.config.checks import reject
 from gpusim.errors import ConfigError
-from gpusim.explore.workers import map_with_bar
 from gpusim.files import can_be_written, write_text
-from gpusim.formats.quantities import Quantities, measured, simulated
-from gpusim.formats.recording import RecordingError
-from gpusim.validation import profiled
-from gpusim.validation.first_write import cross_fitted, halves
-from gpusim.validation.replay import predict_config, replay_config
-from gpusim.validation.report import Case, Mode, rows, summary, summary_text, table
-from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.profile import ProfileError
+from gpusim.formats.quantities import recorded_quantities
+from gpusim.published.errors import TableError
+from gpusim.validation.accuracy import Case, Mode, list_rows, summarize
+from gpusim.validation.errors import ValidationError
+from gpusim.version import __version__
 
 DEFAULT_SEEDS = 20
-Task: TypeAlias = tuple[int, Mode, Config]  # place of the case, mode, what to run
-UNPREDICTABLE = "nobody counted what the guest wrote before the migration"
 MODES: dict[str, tuple[Mode, ...]] = {
     "replay": ("replay",),
     "predict": ("predict",),
     "both": ("replay", "predict"),
 }
+EXIT_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 for bad input."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["published"]:
-        return published.main(words[1:])
-    if words[:1] == ["profiles"]:
-        return profiled.main(words[1:])
-    options = _parser().parse_args(words)
+    """Run the command. Return its exit code: 0, or 2 for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {
+        "profiles": (_profiles_parser, _profiles),
+        "published": (_published_parser, _published),
+    }
+    parser, run = commands.get(given[0] if given else "", (_parser, _validate))
+    options = parser().parse_args(given[1:] if run is not _validate else given)
     try:
-        cases = [
-            Case(recording=recording, measured=measured(recording))
-            for recording in load_recordings(options.paths or [SHIPPED, RECORDER])
-        ]
-        _check_writable(options.json)
-        _check_predictable(cases, options.mode)
-        costs = _first_write_costs(cases) if options.first_write else {}
-        tasks = plan(cases, MODES[options.mode], options.seeds, costs)
-    except RecordingError as error:
+        if options.json is not None and not can_be_written(options.json):
+            reject(
+                "--json", options.json, "cannot be written; expected a file in an existing folder"
+            )
+        run(options)
+    except (ConfigError, RecordingError, ProfileError, ValidationError, TableError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    run(cases, tasks)
-    found_rows, found_summary = rows(cases), summary(cases)
-    if options.json is not None:
-        found = {"rows": found_rows, "summary": found_summary}
-        write_text(options.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    print(table(found_rows), end="\n\n")
-    unknown = [case.recording.case for case in cases if not case.recording.predictable]
-    if unknown and options.mode == "both":
-        print(f"replayed only, as {UNPREDICTABLE}: {', '.join(unknown)}\n")
-    for cost_ns in sorted(set(costs.values())):
-        names = ", ".join(case for case, cost in costs.items() if cost == cost_ns)
-        print(f"first write {cost_ns:.0f} ns, fitted on the others: {names}\n")
-    print(summary_text(found_summary))
+        return EXIT_INPUT
     return 0
 
 
-def _check_predictable(cases: Sequence[Case], mode: str) -> None:
-    for case in cases:
-        if mode == "predict" and not case.recording.predictable:
-            message = f"cannot be predicted: {UNPREDICTABLE}; expected --mode replay"
-            raise RecordingError(case.recording.case, message)
-
-
-def _first_write_costs(cases: Sequence[Case]) -> dict[str, float]:
-    recordings = [case.recording for case in cases]
-    if not all(halves(recordings)):
-        message = (
-            "takes two scenarios of known guests that are not paced: each gives the other its cost"
-        )
-        raise RecordingError("--first-write", message)
-    return cross_fitted(recordings)
-
-
-def _check_writable(path: Path | None) -> None:
-    if path is not None and not can_be_written(path):
-        raise RecordingError(path, "cannot be written; expected a file in a folder that exists")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gpusim-validate",
-        description="Simulate recorded migrations of a real QEMU; print measured beside simulated.",
-        epilog="gpusim-validate published [TABLE ...]: others' published measurements instead. "
-        "gpusim-validate profiles: predictions from calc-dirty-rate alone.",
+    parser = _new_parser(
+        "",
+        "Simulate recorded migrations of a real QEMU. Print measured beside simulated values.",
+        "gpusim-validate published [TABLE ...]: the same for published measurements of others. "
+        "gpusim-validate profiles [PATH ...]: predictions from calc-dirty-rate alone.",
     )
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        metavar="PATH",
-        help="recordings, or folders of them; default: the shipped ones",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write rows and summary to this file, too"
-    )
+    _add_paths(parser, "recordings, or folders of recordings; default: those that come with gpusim")
     parser.add_argument(
         "--mode",
         choices=MODES,
         default="both",
-        help="replay: recorded writes and wire; predict: what was known before; default: both",
+        help="replay: with the recorded writes and link; predict: with facts from before the "
+        "migration; default: both",
     )
     parser.add_argument(
         "--first-write",
         action="store_true",
-        help="predict with a cost of first writes, fitted on the other half of the scenarios",
+        help="predict with a cost of first writes, fitted to the other half of the scenarios",
     )
     parser.add_argument(
         "--seeds",
         type=_seeds,
         default=DEFAULT_SEEDS,
         metavar="N",
-        help=f"of each prediction; default: {DEFAULT_SEEDS}",
+        help=f"seeds for each prediction; default: {DEFAULT_SEEDS}",
     )
     return parser
 
 
+def _profiles_parser() -> argparse.ArgumentParser:
+    parser = _new_parser(
+        " profiles", "Predict recorded migrations from their profile alone. Print both total times."
+    )
+    _add_paths(
+        parser,
+        "recordings of gpusim-record --measure, or folders; default: those that come with gpusim",
+    )
+    return parser
+
+
+def _published_parser() -> argparse.ArgumentParser:
+    from gpusim.published.tables import list_files
+
+    parser = _new_parser(
+        " published", "Simulate migrations that others published. Print published beside simulated."
+    )
+    parser.add_argument(
+        "tables", nargs="*", metavar="TABLE", help=f"{', '.join(list_files())}; default: all"
+    )
+    return parser
+
+
+def _new_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"gpusim-validate{command}", description=description, epilog=epilog
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows and the summary to this file"
+    )
+    return parser
+
+
+def _add_paths(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help=text)
+
+
 def _seeds(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 10_000):
-        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to 10000")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to 10000")
     return int(text)
 
 
-def plan(
-    cases: Sequence[Case],
-    modes: Sequence[Mode],
-    seeds: int,
-    first_write_costs_ns: Mapping[str, float] | None = None,
-) -> list[Task]:
-    """Every run there is to make: one replay of a case, and a prediction of it for each seed.
+def _validate(options: argparse.Namespace) -> None:
+    from gpusim.validation import accuracy_text as text
+    from gpusim.validation.first_write import fit_costs
+    from gpusim.validation.runs import make_runs, plan_runs
+    from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
 
-    A recording of an unknown guest is replayed alone.
-
-    Args:
-        first_write_costs_ns: of the predictions, by case; 0 where it is not named.
-
-    Raises:
-        RecordingError: a recording that cannot be simulated.
-    """
-    tasks: list[Task] = []
-    for place, case in enumerate(cases):
-        for mode in modes:
-            if mode == "predict" and not case.recording.predictable:
-                continue
-            cost_ns = (first_write_costs_ns or {}).get(case.recording.case, 0.0)
-            predict = partial(predict_config, first_write_cost_ns=cost_ns)
-            build: Callable[..., Config] = replay_config if mode == "replay" else predict
-            try:
-                choose_backend(resolve(build(case.recording)))
-            except ConfigError as error:
-                message = f"cannot be simulated: {error}"
-                raise RecordingError(case.recording.case, message) from None
-            runs = 1 if mode == "replay" else seeds
-            tasks += [(place, mode, build(case.recording, seed)) for seed in range(1, runs + 1)]
-    return tasks
+    recordings = load_recordings(options.paths or [SHIPPED, RECORDER])
+    cases = [Case(recording=one, measured=recorded_quantities(one)) for one in recordings]
+    unpredictable = [case.recording.case for case in cases if not case.recording.predictable]
+    if unpredictable and options.mode == "predict":
+        raise ValidationError("not_predictable", case=unpredictable[0])
+    costs_ns = fit_costs(recordings) if options.first_write else {}
+    make_runs(cases, plan_runs(cases, MODES[options.mode], options.seeds, costs_ns))
+    rows, summary = list_rows(cases), summarize(cases)
+    parts = [text.rows_table(rows)]
+    if unpredictable and options.mode == "both":
+        parts.append(text.describe_unpredictable(unpredictable))
+    if costs_ns:
+        parts.append(text.describe_first_write_costs(costs_ns))
+    _finish(options, rows, summary, [*parts, text.describe_summary(summary)])
 
 
-def run(cases: Sequence[Case], tasks: Sequence[Task]) -> None:
-    """Make the runs, in parallel processes where there is more than one core, and file them."""
-    for (place, mode, _), result in zip(tasks, map_with_bar(_simulate, tasks), strict=True):
-        cases[place].runs.setdefault(mode, []).append(result)
+def _profiles(options: argparse.Namespace) -> None:
+    from gpusim.validation import accuracy_text as text
+    from gpusim.validation import profile_accuracy as profiles
+
+    paths = options.paths or [profiles.PROFILED, profiles.PROFILED_KVM]
+    cases = profiles.predict_recordings(paths)
+    rows = [dict(zip(text.PROFILE_HEAD, text.profile_cells(case), strict=True)) for case in cases]
+    groups = profiles.group_by_accelerator(cases)
+    summary = {name: profiles.profile_figures(group) for name, group in groups.items()}
+    lines = [
+        f"under {name.upper()}: {text.describe_profile_figures(group)}"
+        for name, group in groups.items()
+    ]
+    _finish(options, rows, summary, [text.profile_table(cases), "\n".join(lines)])
 
 
-def _simulate(task: Task) -> Quantities:
-    return simulated(simulate(task[2]))
+def _published(options: argparse.Namespace) -> None:
+    from gpusim.published import accuracy_text as text
+    from gpusim.published import tables
+    from gpusim.published.accuracy import summarize as summarize_outcomes
+    from gpusim.published.outcomes import simulate_tables
+
+    chosen = [tables.load(name) for name in dict.fromkeys(options.tables or tables.names())]
+    outcomes = simulate_tables(chosen)
+    rows, summary = text.list_rows(outcomes), summarize_outcomes(outcomes)
+    _finish(options, rows, summary, [text.describe_outcomes(outcomes)])
+
+
+def _finish(
+    options: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    parts: Sequence[str],
+) -> None:
+    """Write the file of --json, and print the parts of the text."""
+    if options.json is not None:
+        document = {"rows": rows, "summary": summary}
+        write_text(options.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    print("\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""A profile from an earlier migration: what its syncs found, where that tells of distinct pages.
+"""A profile from an earlier migration: the distinct pages that its syncs found.
 
-A recording that holds a profile gives that. It knows no fit.
+If the recording holds a profile that was measured before the migration, that profile is returned.
+This module does not know how a guest is fitted to a profile.
 """
 
 from __future__ import annotations
@@ -10,37 +11,39 @@ from pathlib import Path
 
 import numpy as np
 
-from gpusim.formats.profile import (
-    MIB,
-    Measurement,
-    Profile,
-    check_plausible,
-    load_profile,
-)
-from gpusim.formats.recording import (
-    READERS,
-    Recording,
-    RecordingError,
-    load_recording,
-    uncompressed,
-)
-from gpusim.formats.sync_record import PAGE_BYTES, Sync, syncs, zero_pages
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.profile import MIB, Measurement, Profile, check_plausible, load_profile
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import READERS, load_recording, unpack
+from gpusim.formats.sync_record import PAGE_BYTES, Sync, count_zero_pages, find_syncs
 
-# A page that waits to be sent counts nothing when it is written. At the end of a period so large a share may
-# wait of all pages that the guest writes, which are taken to be written as often as the others; and of those
-# found, as they may be just the hot ones.
+# A sync does not count a write to a page that already waits to be sent. A period is used only if few
+# pages wait at its end: at most WAITING of all pages that the guest writes, and at most
+# WAITING_OF_FOUND of the pages that the sync found, because the waiting pages may be the hot ones.
 WAITING, WAITING_OF_FOUND = 0.15, 0.5
 CHUNK_BYTES = 2**30  # of KVM's log; x-clear-bitmap-shift 18
-LEAST_S = 0.3  # how many pages were sent is known every 0.2 s
-LEAST_RUNNING = 0.05  # a guest that is held back more tells of its throttle's slices
+LEAST_S = 0.3  # samples say how many pages were sent only every 0.2 s
+LEAST_RUNNING = 0.05  # a guest that runs less shows the slices of its throttle
+LAZY_NOTE = (
+    "KVM's log is cleared chunk by chunk during a pass, and a page that was dirty before is watched only "
+    "from then on. Syncs find up to a fifth fewer pages if the guest writes a page about once a pass. "
+    "The first pass, which watches no page at its start, is left out"
+)
+THROTTLED_NOTE = (
+    "measured while a throttle held the vCPUs back, and assumed that they did nothing else. A guest that "
+    "catches up after a throttle is taken as busier than it is"
+)
 
 
 def load(path: Path) -> Profile:
-    """A profile from its file, or from a recording: what was measured before it, else what its syncs found.
+    """Return a profile from its file, or from a recording.
+
+    A recording gives the profile that was measured before its migration. Without one, it gives the
+    profile that its syncs found.
 
     Raises:
-        ProfileError: the profile is not usable.
-        RecordingError: the recording is damaged.
+        ProfileError: not a profile, or one that says too little of its VM.
+        RecordingError: a damaged recording.
     """
     if not _is_recording(path):
         return load_profile(path)
@@ -49,22 +52,23 @@ def load(path: Path) -> Profile:
 
 
 def _is_recording(path: Path) -> bool:
-    """By its name, and its content where a profile has that name, too."""
+    """Decide by the name, and by the content if a profile can have the same name."""
     if not path.name.endswith(tuple(READERS)) or not path.is_file():
         return False
     try:
-        return path.suffix != ".json" or b'"scenario"' in uncompressed(path)
+        return path.suffix != ".json" or b'"scenario"' in unpack(path)
     except RecordingError:
         return False
 
 
 def from_recording(recording: Recording) -> Profile:
-    """What the syncs of an earlier migration found, as measurements of distinct pages.
+    """Return the distinct pages that the syncs of an earlier migration found, as a profile.
 
-    A sync finds the pages that were written since the one before, but for those that wait to be sent
-    (migration/ram.c:migration_bitmap_sync counts what becomes dirty anew). Where few wait, as at the end of a
-    pass, that is the number of distinct pages of the time between; syncs at which many wait, such as fallback
-    syncs in the middle of a pass, begin a period but end none. Rates have fractions: nothing was rounded.
+    A sync finds the pages written since the sync before, except those that already waited to be
+    sent. At the end of a pass few pages wait, so the sync's count is the number of distinct pages
+    written in between. In the middle of a pass many pages wait. Such a sync, for example a fallback
+    sync, begins a period but ends none. Rates keep their fractions, unlike those of calc-dirty-rate.
+    Source: migration/ram.c:migration_bitmap_sync counts only pages that become dirty anew.
 
     Raises:
         ProfileError: too few such periods.
@@ -72,8 +76,8 @@ def from_recording(recording: Recording) -> Profile:
     path = f"{recording.case}, as a profile"
     lazy = recording.accelerator == "kvm" and recording.ram_bytes > CHUNK_BYTES
     end_s = min(recording.stop_s or np.inf, recording.total_time_s or np.inf)
-    found = [s for s in syncs(recording) if s.time_s < end_s]
-    at_end, others = zero_pages(recording)
+    found = [s for s in find_syncs(recording) if s.time_s < end_s]
+    at_end, others = count_zero_pages(recording)
     pages = -(-recording.ram_bytes // PAGE_BYTES)
     measurements = tuple(_periods(recording, found, pages, first=not lazy))
     profile = Profile(
@@ -97,7 +101,7 @@ def from_recording(recording: Recording) -> Profile:
 def _periods(
     recording: Recording, found: Sequence[Sync], pages: int, *, first: bool
 ) -> Iterator[Measurement]:
-    """From each sync to the next, where that tells of distinct pages."""
+    """Yield the periods from one sync to the next that count distinct pages."""
     written = max((sync.newly_dirty_pages for sync in found), default=0)
     newly, since_s = 0, 0.0
     for number, sync in enumerate(found):
@@ -118,7 +122,7 @@ def _periods(
 
 
 def _running(recording: Recording, since_s: float, until_s: float) -> float:
-    """Share of a time that the throttle let the vCPUs run."""
+    """Return the share of a time span in which the throttle let the vCPUs run."""
     times_s = np.array([0.0, *(sample.time_s for sample in recording.samples)])
     held = np.array([0, *(sample.cpu_throttle_percentage for sample in recording.samples)]) / 100
     edges = np.clip(np.append(times_s, np.inf), since_s, until_s)
@@ -127,13 +131,6 @@ def _running(recording: Recording, since_s: float, until_s: float) -> float:
 
 def _notes(lazy: bool, measurements: Sequence[Measurement]) -> Iterator[str]:
     if lazy:
-        yield (
-            "KVM's log is cleared chunk by chunk as a pass goes: what was dirty before is watched from then on "
-            "only, so that up to a fifth fewer pages are found where a page is written about once a pass; the "
-            "first pass, in which nothing is watched before, is left out"
-        )
+        yield LAZY_NOTE
     if any(one.running < 1 for one in measurements):
-        yield (
-            "measured while a throttle held the vCPUs back, as if they did nothing else: a guest that catches "
-            "up what it misses is taken as busier than it is"
-        )
+        yield THROTTLED_NOTE

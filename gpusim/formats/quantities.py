@@ -1,7 +1,7 @@
-"""The six quantities that a recording and a simulation are compared by, from either side.
+"""The six quantities by which a recording and a simulation are compared, from either side.
 
-Throttle figures are those up to the VM's stop: a throttle set by the final sync slows nobody, and
-does not count on either side.
+Throttle quantities count up to the VM's stop. The final sync can still set a throttle, but that
+throttle slows no guest, so neither side counts it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from gpusim.engine.records import Result
 from gpusim.formats.recording import Recording
 
-THROTTLED = "set guest CPU throttled by "
+THROTTLED = "set guest CPU throttled by "  # QEMU's arguments of the trace event cpu_throttle_set
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantities:
-    """What is judged. The fields' order is that of the rows.
+    """The compared quantities. The order of the fields is that of the table's rows.
 
     Attributes:
-        total_time_s: from "new state setup" to "new state completed"; None: it did not complete.
-        dirty_sync_count: all syncs, setup and final included.
-        first_throttle_s: None: never throttled.
-        transferred_bytes: when it completed, or at the limit.
+        total_time_s: from "new state setup" to "new state completed". None: it did not complete.
+        dirty_sync_count: all syncs, the setup's and the final one included.
+        max_throttle_percent: highest throttle, percent.
+        first_throttle_s: time of the first throttle. None: the guest was never throttled.
+        transferred_bytes: at completion, or at the limit.
+        converged: whether the migration completed.
     """
 
     total_time_s: float | None
@@ -33,18 +35,18 @@ class Quantities:
     converged: bool
 
 
-def measured(recording: Recording) -> Quantities:
-    """What QEMU did.
+def recorded_quantities(recording: Recording) -> Quantities:
+    """Return the quantities that QEMU had.
 
-    The total time is taken from the events where there are some. QEMU's own total-time agrees with them within a
-    millisecond, except where the migration thread had to wait for the big lock after completing (20
-    ms in increment-5.qemu7.a): it reads its clock only after that (migration/migration.c:
-    migration_iteration_finish, migration_calculate_complete).
+    The total time comes from the trace events if there are any. QEMU's own total-time differs by at
+    most a millisecond, with one exception: if the migration thread waits for the big lock after it
+    completed, QEMU reads its clock late (20 ms in increment-5.qemu7.a). Source:
+    migration/migration.c:migration_iteration_finish, migration_calculate_complete.
     """
-    steps = throttles(recording)
+    steps = throttle_steps(recording)
     return Quantities(
         total_time_s=recording.total_time_s,
-        dirty_sync_count=_sync_count(recording),
+        dirty_sync_count=_count_syncs(recording),
         max_throttle_percent=max((percent for _, percent in steps), default=0),
         first_throttle_s=steps[0][0] if steps else None,
         transferred_bytes=max(sample.transferred_bytes or 0 for sample in recording.samples),
@@ -52,20 +54,20 @@ def measured(recording: Recording) -> Quantities:
     )
 
 
-def _sync_count(recording: Recording) -> int:
-    """The trace's syncs; without one, query-migrate's count, or what QMP told behind its last answer."""
+def _count_syncs(recording: Recording) -> int:
+    """Count the trace's syncs. Without a trace, take query-migrate's count or QMP's last event."""
     if recording.events:
         return sum(event.name == "migration_bitmap_sync_start" for event in recording.events)
     sampled = max(sample.ram.dirty_sync_count for sample in recording.samples if sample.ram)
     return max([sampled, *recording.passes_s]) if recording.completed else sampled
 
 
-def throttles(recording: Recording) -> list[tuple[float, int]]:
-    """(seconds, percent) of every time QEMU set the throttle, up to the VM's stop.
+def throttle_steps(recording: Recording) -> list[tuple[float, int]]:
+    """Return (seconds, percent) of every throttle that QEMU set up to the VM's stop.
 
-    QEMU 7.2 has no cpu_throttle_set. There the n-th migration_throttle is the n-th step of the
-    ladder; with tailslow the steps depend on the dirty rate, and the samples say how far it came.
-    Without a trace the samples say it all, up to 0.2 s too late.
+    QEMU 7.2 has no trace event cpu_throttle_set. There the n-th migration_throttle is the n-th
+    increase by cpu-throttle-increment. With tailslow the increases depend on the dirty rate, so the
+    samples give the percentages. Without a trace the samples give all, up to 0.2 s late.
     """
     sampled = [
         (sample.time_s, sample.cpu_throttle_percentage)
@@ -76,26 +78,27 @@ def throttles(recording: Recording) -> list[tuple[float, int]]:
     if not recording.events:
         return sampled
     events = recording.until_stop()
-    told = [
+    traced = [
         (event.time_s, int(event.arguments.removeprefix(THROTTLED).rstrip("%")))
         for event in events
         if event.name == "cpu_throttle_set" and event.arguments.startswith(THROTTLED)
     ]
-    steps = [event.time_s for event in events if event.name == "migration_throttle"]
-    if told or not steps:
-        return told
-    if recording.parameters["cpu-throttle-tailslow"]:
-        return [(steps[0], int(recording.parameters["cpu-throttle-initial"])), *sampled]
+    increases_s = [event.time_s for event in events if event.name == "migration_throttle"]
+    if traced or not increases_s:
+        return traced
     initial = int(recording.parameters["cpu-throttle-initial"])
+    if recording.parameters["cpu-throttle-tailslow"]:
+        return [(increases_s[0], initial), *sampled]
     increment = int(recording.parameters["cpu-throttle-increment"])
     highest = int(recording.parameters["max-cpu-throttle"])
     return [
-        (time_s, min(initial + place * increment, highest)) for place, time_s in enumerate(steps)
+        (time_s, min(initial + place * increment, highest))
+        for place, time_s in enumerate(increases_s)
     ]
 
 
-def simulated(result: Result) -> Quantities:
-    """What gpusim did."""
+def simulated_quantities(result: Result) -> Quantities:
+    """Return the quantities that gpusim had."""
     throttled = [
         sync for sync in result.syncs if sync.kind != "final" and sync.cpu_throttle_percentage > 0
     ]

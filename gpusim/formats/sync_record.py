@@ -1,9 +1,9 @@
 """How many pages became newly dirty at each sync of a recording, and when.
 
-The number is exact whichever way a migration was watched, as QEMU's counters close: what is still to
-be sent, with what was sent so far, is all of RAM and what became dirty anew (migration/ram.c:
-migration_dirty_pages is raised by a sync and lowered by a page that is taken). Times are exact where
-QEMU's trace or QMP told of the syncs, and known between two samples of query-migrate otherwise.
+The page counts are exact however the migration was observed, because QEMU's counters balance:
+remaining pages + sent pages = all RAM + newly dirty pages. Source: migration/ram.c, where a sync
+raises migration_dirty_pages and each page that is taken lowers it. Times are exact if QEMU's trace
+or QMP reported the syncs. Otherwise each sync lies between two samples of query-migrate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGE_BYTES = 4096
 SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
 WINDOW_S = WINDOW_PS / PS_PER_S
 MBIT = 1e6
-PERIOD_S = 1.0  # a sync later than this since the last period's end closes it, and its count
+PERIOD_S = 1.0  # the first sync that ends so long after the last period's end closes the period
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,9 @@ class Sync:
     """One sync.
 
     Attributes:
-        newly_dirty_pages: clean in QEMU's bitmap before it, dirty behind it.
-        sent_pages: since the migration began.
+        time_s: when it ended, or where it is assumed between two samples.
+        newly_dirty_pages: pages that were clean in QEMU's bitmap before the sync and dirty after it.
+        sent_pages: pages sent since the migration began.
     """
 
     time_s: float
@@ -42,8 +43,8 @@ class Sync:
     sent_pages: float
 
 
-def syncs(recording: Recording) -> list[Sync]:
-    """The syncs behind the setup's: by QEMU's trace, by its events, or by the samples alone."""
+def find_syncs(recording: Recording) -> list[Sync]:
+    """Return all syncs but the setup's, from QEMU's trace, from its events, or from the samples."""
     if any(event.name == "migration_bitmap_sync_end" for event in recording.events):
         found = _traced(recording)
     else:
@@ -56,11 +57,12 @@ def syncs(recording: Recording) -> list[Sync]:
 
 
 def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[float]:
-    """Pages sent when syncs began.
+    """Yield the pages sent by each time.
 
-    With a rate limit QEMU sends a window's budget at once and sleeps for the rest of it, and it syncs when it
-    wakes, before it sends again (migration/migration.c:migration_rate_limit, then migration_iteration_run). So
-    pages between two samples went at the sync's windows; on a link that is slower than its limit, evenly.
+    With a rate limit QEMU sends a window's budget at once and sleeps for the rest of the window. It
+    syncs when it wakes, before it sends again. So the pages between two samples left in whole
+    windows. On a link slower than the limit they left evenly. Source:
+    migration/migration.c:migration_rate_limit, then migration_iteration_run.
     """
     known = [(s.time_s, s.ram.sent_pages, s.mbps) for s in recording.samples if s.ram is not None]
     known.insert(0, (0.0, 0, 0.0))
@@ -82,11 +84,11 @@ def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[floa
 
 
 def _traced(recording: Recording) -> list[tuple[float, int]]:
-    """(seconds, newly dirty pages) of each sync but the setup's.
+    """Return (seconds, newly dirty pages) of each sync but the setup's.
 
-    migration_bitmap_sync_end tells the count of the period so far. A sync that ends more than a second
-    after the last period did ends this one, and the count starts anew; the first one starts with the
-    first sync (migration/ram.c:migration_bitmap_sync).
+    The argument of migration_bitmap_sync_end is the count of the period so far. A sync that ends
+    more than a second after the end of the last period ends this period, and the count restarts.
+    The first period starts with the first sync. Source: migration/ram.c:migration_bitmap_sync.
     """
     found = []
     period_start_s, before = math.nan, 0
@@ -95,7 +97,7 @@ def _traced(recording: Recording) -> list[tuple[float, int]]:
             period_start_s = event.time_s
         if event.name == "migration_bitmap_sync_end":
             so_far = int(event.arguments.split()[-1])
-            # A period that ended on the edge of its second is seen by its count, which fell.
+            # The count falls if a period ended just at the edge of its second.
             found.append((event.time_s, so_far - (before if so_far >= before else 0)))
             before = so_far
             if event.time_s > period_start_s + PERIOD_S:
@@ -105,23 +107,30 @@ def _traced(recording: Recording) -> list[tuple[float, int]]:
 
 @dataclass(kw_only=True)
 class _Between:
-    """What the samples between two syncs say: from the first to the last of them."""
+    """The samples between two syncs.
+
+    Attributes:
+        dirty_sync_count: their number of syncs.
+        first_s: time of the first of these samples.
+        last_s: time of the last of these samples.
+        dirtied_pages: newly dirty pages since the start of the migration.
+    """
 
     dirty_sync_count: int
     first_s: float
     last_s: float
-    dirtied_pages: int  # anew, since the start
+    dirtied_pages: int
 
 
 def _sampled(recording: Recording) -> list[tuple[float, int]]:
-    """The same from samples, with QMP's times where it told them.
+    """Return the same from the samples, with QMP's times if QMP reported them.
 
-    What became dirty between two samples is shared among the syncs between them, by the time that
-    each had to collect it.
+    Syncs between two samples share the pages that became dirty between these samples, in proportion
+    to the time since the sync before.
     """
     found: list[tuple[float, int]] = []
     last_s = 0.0
-    for before, here in itertools.pairwise(_stretches(recording)):
+    for before, here in itertools.pairwise(_equal_runs(recording)):
         times_s = _times(recording, before, here)
         spans = np.diff([last_s, *times_s])
         shares = np.cumsum(spans) / max(spans.sum(), 1e-9)
@@ -132,11 +141,11 @@ def _sampled(recording: Recording) -> list[tuple[float, int]]:
     return found
 
 
-def _stretches(recording: Recording) -> list[_Between]:
-    """The stretches of samples in which the number of syncs stayed the same, from the setup's on.
+def _equal_runs(recording: Recording) -> list[_Between]:
+    """Return the runs of samples with an equal number of syncs, from the setup's sync on.
 
-    A sync is counted when it begins, and its pages when it ends: the last samples of a stretch know.
-    A sample is taken while the sender sends, so it may be off by the page under way.
+    QEMU counts a sync when it begins, and the sync's pages when it ends. So the last samples of a
+    run have the right count. A sample is taken while the sender sends, so it can be one page off.
     """
     total = recording.ram_bytes // PAGE_BYTES
     found = [_Between(dirty_sync_count=1, first_s=0.0, last_s=0.0, dirtied_pages=0)]
@@ -146,7 +155,7 @@ def _stretches(recording: Recording) -> list[_Between]:
             continue
         dirtied = ram.remaining_bytes // PAGE_BYTES + ram.sent_pages - total
         if ram.dirty_sync_count <= 1:
-            total, dirtied = total + dirtied, 0  # with small blocks that mem_mib leaves out
+            total, dirtied = total + dirtied, 0  # include the small ROM blocks, which mem_mib lacks
         if ram.dirty_sync_count > found[-1].dirty_sync_count:
             found.append(
                 _Between(
@@ -162,9 +171,9 @@ def _stretches(recording: Recording) -> list[_Between]:
 
 
 def _times(recording: Recording, before: _Between, here: _Between) -> list[float]:
-    """Times of the syncs between two stretches: those that QMP told, else evenly spread.
+    """Return the times of the syncs between two runs: from QMP, or else evenly spread.
 
-    The last one of a migration that completed is that of the VM's stop.
+    The last sync of a migration that completed is at the VM's stop.
     """
     numbers = range(before.dirty_sync_count + 1, here.dirty_sync_count + 1)
     if all(number in recording.passes_s for number in numbers):
@@ -176,11 +185,12 @@ def _times(recording: Recording, before: _Between, here: _Between) -> list[float
     return list((edges[1:] + edges[:-1]) / 2)
 
 
-def zero_pages(recording: Recording) -> tuple[int, int]:
-    """Zero pages of the first pass: those that lay at its end, and all others.
+def count_zero_pages(recording: Recording) -> tuple[int, int]:
+    """Return the zero pages of the first pass: those at its end, and all others.
 
-    Until as many pages are sent as there are, each was sent for the first time, in order. Those at the
-    end are what came behind the last samples between which half or more was not zero, and in them.
+    The first pass sends every page once, in order. It lasts until as many pages were sent as RAM has.
+    The zero pages at its end are those since the last two samples between which at least half of
+    the pages were not zero.
     """
     pages = recording.ram_bytes // PAGE_BYTES
     at_end = others = sent = zero = 0

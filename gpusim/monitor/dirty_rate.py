@@ -1,8 +1,8 @@
-"""A VM's dirty rate, measured by QEMU's own calc-dirty-rate, as a profile.
+"""Measure a VM's dirty rate with QEMU's own calc-dirty-rate, and return a profile.
 
-Owns which periods are measured, what that costs the guest, and what else the monitor tells of a VM. It
-sends queries and calc-dirty-rate alone, so that no setting of the VM changes; what QEMU has begun
-to measure it ends by itself, and nothing can end it sooner (migration/dirtyrate.c has no cancel).
+Owns the measured periods, and what the monitor says of a VM. It sends only queries and
+calc-dirty-rate, so it changes no setting of the VM. A measurement that has begun runs to its end in
+QEMU, because migration/dirtyrate.c has no cancel.
 """
 
 from __future__ import annotations
@@ -17,35 +17,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpusim.config.schema import TrackingConfig
-from gpusim.formats.profile import GIB, Measurement, Profile, pages_sampled
-from gpusim.monitor.qmp import LiveError, Monitor
-from gpusim.units import format_bytes
+from gpusim.formats.profile import GIB, Measurement, Profile
+from gpusim.monitor.errors import LiveError
+from gpusim.monitor.qmp import Monitor
 
-# Rounds of periods; repeats tell how fast the guest is on average, and how steady.
+# Rounds of periods. Repeats show the guest's mean rate and how steady it is.
 SHORT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 QUICK_S = (*SHORT_S, *SHORT_S, 5.0, 10.0, *SHORT_S, *SHORT_S, 5.0, 10.0, *SHORT_S)
-LONG_S = (20.0, 30.0, 60.0)  # not in a quick measuring
-MODES_SINCE = (6, 2)  # mode (migration.json:calc-dirty-rate), and sample-pages is of 6.1
+LONG_S = (20.0, 30.0, 60.0)  # not in a quick measurement
+MODES_SINCE = (6, 2)  # mode (migration.json:calc-dirty-rate), and sample-pages came with 6.1
 MILLISECONDS_SINCE = (8, 2)  # calc-time-unit (migration.json:calc-dirty-rate)
-SAMPLED_PAGES = 65536  # of a VM that is no larger than its most and least samples allow
-LEAST_SAMPLES, MOST_SAMPLES = 128, 16384  # a GiB: MIN_SAMPLE_PAGE_COUNT, MAX_SAMPLE_PAGE_COUNT
-LATE_S = 60.0  # beyond a period until its answer: hashing, or reading a big bitmap
-ZERO_PAGES = 1000  # looked at: a share of one half is known to 1.6 %
+SAMPLED_PAGES = 65536  # of a VM, if QEMU's limits of samples per GiB allow it
+LEAST_SAMPLES, MOST_SAMPLES = 128, 16384  # per GiB: MIN_SAMPLE_PAGE_COUNT, MAX_SAMPLE_PAGE_COUNT
+LATE_S = 60.0  # after a period until its answer: QEMU hashes pages, or reads a big bitmap
+ZERO_PAGES = 1000  # pages that are read: a share of one half is then known to 1.6 %
 PROC = Path("/proc")
 PAGE_BYTES = 4096  # a target page of x86, and of most others
 
-Telling = Callable[[str], None]
+Progress = Callable[[str], None]  # shows one line of progress
+NO_THREADS_NOTE = (
+    "the vCPUs' threads cannot be seen from this host: the vCPUs are assumed to be always busy"
+)
+NO_RANGES_NOTE = "this monitor does not say where RAM lies: no page is assumed to be zero"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vm:
-    """What the monitor tells of a VM, before anything is measured.
+    """A VM as its monitor describes it, before anything is measured.
 
     Attributes:
+        version: QEMU's major, minor and micro.
+        accelerator: kvm or tcg.
         blocks: name -> bytes of each RAM block.
-        ranges: (first, end) guest addresses of RAM that can be read; empty: not known.
+        ranges: (first, end) guest addresses of readable RAM. Empty: not known.
         threads: host thread of each vCPU.
+        parameters: query-migrate-parameters, under QEMU's names.
+        capabilities: those that are on.
     """
 
     version: tuple[int, int, int]
@@ -58,43 +65,47 @@ class Vm:
 
     @property
     def memory_bytes(self) -> int:
-        """RAM, all blocks together."""
+        """Return the size of RAM, all blocks together, in bytes."""
         return sum(self.blocks.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is going to be measured."""
+    """The measurements to make.
+
+    Attributes:
+        mode: of calc-dirty-rate.
+        sample_pages: sampled pages per GiB. None: this mode does not sample.
+        periods_s: in order, with repeats, seconds.
+        milliseconds: whether this QEMU measures periods shorter than a second.
+    """
 
     mode: str
-    sample_pages: int | None  # a GiB
-    periods_s: tuple[float, ...]  # in order, repeats among them
-    milliseconds: bool  # this QEMU knows shorter periods than a second
+    sample_pages: int | None
+    periods_s: tuple[float, ...]
+    milliseconds: bool
 
 
-async def looked_at(monitor: Monitor) -> Vm:
-    """What the monitor tells of the VM; nothing is started.
+async def inspect_vm(monitor: Monitor) -> Vm:
+    """Ask the monitor for the VM's properties. Nothing is started.
 
     Raises:
-        LiveError: somebody migrates or measures it just now, or it tells too little.
+        LiveError: the VM migrates, is measured or is stopped, or the monitor says too little.
     """
     status = (await monitor.ask("query-migrate")).get("status", "none")
     if status not in ("none", "completed", "failed", "cancelled"):
-        raise LiveError(
-            f"a migration is {status}: what the guest writes now is what its throttle lets it; "
-            "measure before or after"
-        )
+        raise LiveError("migration_runs", status=status)
     if (await monitor.ask("query-dirty-rate"))["status"] == "measuring":
-        raise LiveError("somebody else's calc-dirty-rate is running; try again when it has ended")
+        raise LiveError("measurement_runs")
     if not (await monitor.ask("query-status"))["running"]:
-        raise LiveError("the VM does not run, so it writes nothing; start it first (cont)")
+        raise LiveError("vm_stopped")
     vcpus = await monitor.ask("query-cpus-fast")
     capabilities = await monitor.ask("query-migrate-capabilities")
     return Vm(
         version=monitor.version,
         accelerator="kvm" if (await monitor.ask("query-kvm"))["enabled"] else "tcg",
-        blocks=_blocks(await _hmp(monitor, "info ramblock")),
-        ranges=tuple(_ranges(await _hmp(monitor, "info mtree -f"))),
+        blocks=_parse_blocks(await _hmp(monitor, "info ramblock")),
+        ranges=tuple(_parse_ranges(await _hmp(monitor, "info mtree -f"))),
         threads=tuple(vcpu["thread-id"] for vcpu in vcpus),
         parameters=await monitor.ask("query-migrate-parameters"),
         capabilities=tuple(sorted(row["capability"] for row in capabilities if row["state"])),
@@ -105,17 +116,23 @@ async def _hmp(monitor: Monitor, line: str) -> str:
     return str(await monitor.ask("human-monitor-command", {"command-line": line}))
 
 
-def _blocks(text: str) -> dict[str, int]:
-    """Used bytes of each RAM block, of "info ramblock" (system/physmem.c:ram_block_format)."""
+def _parse_blocks(text: str) -> dict[str, int]:
+    """Return the used bytes of each RAM block from "info ramblock".
+
+    Source: system/physmem.c:ram_block_format.
+    """
     rows = re.findall(r"^\s*(\S.*?)\s+\d+ [KMG]iB\s+0x\w+\s+(0x\w+)\s+0x\w+", text, re.MULTILINE)
     blocks = {name: int(used, 16) for name, used in rows}
     if not sum(blocks.values()):
-        raise LiveError(f'"info ramblock" tells no RAM; expected its table, got {text[:80]!r}')
+        raise LiveError("no_ram", answer=repr(text[:80]))
     return blocks
 
 
-def _ranges(text: str) -> Iterator[tuple[int, int]]:
-    """RAM in the guest's address space, of "info mtree -f" (system/memory.c:mtree_print_flatview)."""
+def _parse_ranges(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of RAM in the guest's address space from "info mtree -f".
+
+    Source: system/memory.c:mtree_print_flatview.
+    """
     for view in text.split("FlatView #"):
         if ' AS "memory", ' in view:
             for first, last in re.findall(
@@ -124,22 +141,16 @@ def _ranges(text: str) -> Iterator[tuple[int, int]]:
                 yield int(first, 16), int(last, 16) + 1
 
 
-def planned(vm: Vm, mode: str, *, quick: bool) -> Plan:
-    """What to measure of a VM.
+def plan_measurements(vm: Vm, mode: str, *, quick: bool) -> Plan:
+    """Return the measurements to make of a VM.
 
     Raises:
         LiveError: this VM cannot be measured in that mode.
     """
     if vm.accelerator == "tcg" and mode != "page-sampling":
-        raise LiveError(
-            f"--mode {mode}: under TCG it counts nothing, as QEMU logs no writes for it there; "
-            "expected page-sampling"
-        )
+        raise LiveError("mode_needs_kvm", mode=mode)
     if vm.version < MODES_SINCE:
-        raise LiveError(
-            f"QEMU {'.'.join(map(str, vm.version))}: its calc-dirty-rate takes no mode; expected 6.2 or newer, or a "
-            "recording of an earlier migration as a profile (gpusim-record --qmp)"
-        )
+        raise LiveError("no_modes", version=".".join(map(str, vm.version)))
     milliseconds = vm.version >= MILLISECONDS_SINCE
     periods = QUICK_S if quick else QUICK_S + LONG_S
     samples = None
@@ -154,75 +165,29 @@ def planned(vm: Vm, mode: str, *, quick: bool) -> Plan:
     )
 
 
-def announced(vm: Vm, plan: Plan) -> list[str]:
-    """What is going to happen, and what it costs the guest: to be said before it does."""
-    lengths = sorted(set(plan.periods_s))
-    periods = f"{len(plan.periods_s)}, of {' '.join(f'{one:g}' for one in lengths)} s"
-    version = ".".join(map(str, vm.version))
-    vcpus = f"{len(vm.threads)} vCPU{'s' * (len(vm.threads) > 1)}"
-    zero = f"{ZERO_PAGES} random pages are read through the monitor, to see how many are zero"
-    rows = {
-        "vm": f"{format_bytes(vm.memory_bytes)}, {vcpus}, QEMU {version}, {vm.accelerator}",
-        "periods": f"{periods}; {sum(plan.periods_s):.0f} s in all",
-        "mode": f"{plan.mode}: {_cost(vm, plan)}",
-        "zero pages": zero
-        if vm.ranges
-        else "not looked at: this monitor does not tell where RAM is",
-    }
-    return [f"{name:<12}{text}" for name, text in rows.items()]
-
-
-def _cost(vm: Vm, plan: Plan) -> str:
-    if plan.mode == "page-sampling":
-        pages = _sampled_pages(vm, plan)
-        return (
-            f"QEMU reads and hashes {pages} pages ({format_bytes(pages * PAGE_BYTES)}) at the begin and "
-            "at the end of each period, in a thread of its own; the guest is not slowed"
-        )
-    if plan.mode == "dirty-ring":
-        return (
-            "QEMU counts each vCPU's entries: every page costs the guest a fault at its first write, and "
-            "a vCPU waits while its full ring is emptied"
-        )
-    costs = TrackingConfig()
-    pages, gib = vm.memory_bytes // PAGE_BYTES, vm.memory_bytes / GIB
-    protect_s = pages * costs.protect_ns_per_page / 1e9
-    sync_s = gib * (costs.log_sync_ns_per_gib + costs.merge_ns_per_gib) / 1e9
-    return (
-        f"every period KVM write-protects {pages} pages (up to {protect_s:.2g} s, vCPUs wait for parts "
-        f"of it), each page's first write costs a fault (up to {costs.first_write_cost_ns:g} ns), and the log "
-        f"is read twice ({sync_s:.2g} s under QEMU's big lock); huge pages are split while it lasts"
-    )
-
-
-def _sampled_pages(vm: Vm, plan: Plan) -> int:
-    assert plan.sample_pages is not None
-    return pages_sampled(vm.blocks.values(), plan.sample_pages)
-
-
-async def measured(monitor: Monitor, vm: Vm, plan: Plan, tell: Telling) -> Profile:
-    """Measure as planned.
+async def measure_dirty_rate(monitor: Monitor, vm: Vm, plan: Plan, progress: Progress) -> Profile:
+    """Make the planned measurements.
 
     Args:
-        tell: takes a line before each period.
+        progress: shows a line before each period.
 
     Raises:
-        LiveError: QEMU refuses, with its reason, or its answer does not come.
+        LiveError: QEMU refuses, or does not answer in time.
     """
     notes: list[str] = []
-    tell("looking for zero pages")
-    sampled, zero = await _zero_pages(monitor, vm, notes)
+    progress("looking for zero pages")
+    sampled, zero = await _count_zero_pages(monitor, vm, notes)
     begin_s, busy_s = time.monotonic(), _busy_s(vm)
     measurements = []
     for number, seconds in enumerate(plan.periods_s, 1):
-        tell(f"measuring {seconds:g} s ({number} of {len(plan.periods_s)})")
+        progress(f"measuring {seconds:g} s ({number} of {len(plan.periods_s)})")
         at_s = time.monotonic() - begin_s
-        length_s, rate = await _rate(monitor, plan, seconds)
+        length_s, rate = await _measure_period(monitor, plan, seconds)
         measurements.append(Measurement(seconds=length_s, dirty_rate=rate, at_s=round(at_s, 3)))
     elapsed_s = time.monotonic() - begin_s
     utilisation = _utilisation(busy_s, _busy_s(vm), elapsed_s)
     if not utilisation:
-        notes.append("the vCPUs' threads are not to be seen from here: taken as always busy")
+        notes.append(NO_THREADS_NOTE)
     return Profile(
         source="gpusim-predict --measure",
         qemu=vm.version,
@@ -243,8 +208,8 @@ async def measured(monitor: Monitor, vm: Vm, plan: Plan, tell: Telling) -> Profi
     )
 
 
-async def _rate(monitor: Monitor, plan: Plan, seconds: float) -> tuple[float, float]:
-    """Seconds that were measured, and MiB dirtied in each of them."""
+async def _measure_period(monitor: Monitor, plan: Plan, seconds: float) -> tuple[float, float]:
+    """Measure one period. Return its length in seconds and the dirty rate in MiB/s."""
     unit = {"calc-time-unit": "millisecond"} if plan.milliseconds else {}
     length = round(seconds * 1000) if plan.milliseconds else round(seconds)
     arguments: dict[str, Any] = {"calc-time": length, "mode": plan.mode, **unit}
@@ -258,23 +223,21 @@ async def _rate(monitor: Monitor, plan: Plan, seconds: float) -> tuple[float, fl
         if answer["status"] == "measured":
             break
         if time.monotonic() > until_s:
-            raise LiveError(
-                f"calc-dirty-rate of {seconds:g} s has no result {LATE_S:.0f} s after its end"
-            )
+            raise LiveError("no_result", period_s=seconds, late_s=LATE_S)
         await asyncio.sleep(min(0.05, seconds / 10))
     if answer["mode"] != plan.mode or "dirty-rate" not in answer:
-        raise LiveError(f"somebody else measured meanwhile, in mode {answer['mode']}; try again")
-    if answer["dirty-rate"] < 0:  # as it is until a measurement has ended well
-        raise LiveError(f"calc-dirty-rate of {seconds:g} s failed in QEMU; no block is sampled?")
+        raise LiveError("other_measurement", mode=answer["mode"])
+    if answer["dirty-rate"] < 0:  # QEMU's value until a measurement succeeds
+        raise LiveError("no_rate", period_s=seconds)
     return answer["calc-time"] / (1000 if plan.milliseconds else 1), answer["dirty-rate"]
 
 
-async def _zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple[int, int]:
-    """Pages looked at, and those that are zero; read word by word as a debugger would."""
+async def _count_zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple[int, int]:
+    """Read random pages with the monitor's "xp". Return how many were read and how many are zero."""
     pages = [range(first // PAGE_BYTES, end // PAGE_BYTES) for first, end in vm.ranges]
     total = sum(map(len, pages))
     if not total:
-        notes.append("where RAM lies is not told by this monitor: zero pages are taken as none")
+        notes.append(NO_RANGES_NOTE)
         return 0, 0
     draw, zero = random.Random(), 0
     for _ in range(ZERO_PAGES):
@@ -286,22 +249,23 @@ async def _zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple[int, 
         text = await _hmp(monitor, f"xp /{PAGE_BYTES // 8}gx {run[number] * PAGE_BYTES:#x}")
         words = re.findall(r"0x([0-9a-f]{16})", text)
         if len(words) != PAGE_BYTES // 8:
-            raise LiveError(f'"xp" does not read memory: {text[:80]!r}')
+            raise LiveError("no_memory_dump", answer=repr(text[:80]))
         zero += not any(int(word, 16) for word in words)
     return ZERO_PAGES, zero
 
 
 def _busy_s(vm: Vm) -> dict[int, float]:
-    """Seconds that the vCPUs' threads ran or waited for a core; empty where they are on another host.
+    """Return the seconds in which each vCPU's thread ran or waited for a core.
 
-    A vCPU that waits while others have its host's cores is not idle: a throttle takes of its work all the same.
+    A vCPU that waits for a core is not idle: a throttle takes away work from it as well. The result
+    is empty if the threads are on another host.
     """
     found = {}
     for thread in set(vm.threads):
         folder = PROC / str(thread)
         try:
             name, _, after = (folder / "stat").read_text().rpartition(")")
-            if not re.search("qemu|CPU|kvm", name):  # a thread of this number, of somebody else
+            if not re.search("qemu|CPU|kvm", name):  # another program's thread of this number
                 return {}
             found[thread] = _scheduled_s(folder) or _ran_s(after.split())
         except OSError:
@@ -310,7 +274,10 @@ def _busy_s(vm: Vm) -> dict[int, float]:
 
 
 def _scheduled_s(folder: Path) -> float:
-    """On a core and in its queue, by the scheduler's clock; 0 where the kernel keeps none (sched-stats.rst)."""
+    """Return the seconds on a core and in its queue, or 0 if the kernel keeps no such statistics.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst.
+    """
     try:
         running_ns, waiting_ns, _ = (folder / "schedstat").read_text().split()
     except OSError:
@@ -319,14 +286,17 @@ def _scheduled_s(folder: Path) -> float:
 
 
 def _ran_s(fields: list[str]) -> float:
-    """On a core alone; fields from the third on, utime and stime are 14 and 15 (proc_pid_stat(5))."""
+    """Return the seconds on a core, from the fields of /proc/PID/stat from the third on.
+
+    Source: proc_pid_stat(5), where utime and stime are fields 14 and 15.
+    """
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _utilisation(
     before: dict[int, float], after: dict[int, float], elapsed_s: float
 ) -> tuple[float, ...]:
-    """Of each vCPU's thread, 0 to 1: the share of the time that it had work."""
+    """Return the share of the time in which each vCPU's thread had work, 0 to 1."""
     if before.keys() != after.keys():
         return ()
     return tuple(

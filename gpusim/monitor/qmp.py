@@ -1,7 +1,7 @@
-"""A connection to QEMU's monitor (QMP) on which nothing waits for ever.
+"""A connection to QEMU's monitor (QMP). Every wait has a timeout.
 
-Owns the protocol's errors, each made one line; it does not know what is asked, or why. The package
-qemu.qmp speaks the protocol; it is imported when a connection is made, as only recording needs it.
+Owns the errors of the protocol. It does not know which commands are sent, or why. The package
+qemu.qmp speaks the protocol. It is imported when a connection is made, because it is optional.
 """
 
 from __future__ import annotations
@@ -15,33 +15,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gpusim.errors import is_installed
+from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
 
 CONNECT_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 20.0  # QEMU's main loop may stand still while it syncs a big bitmap
+ANSWER_TIMEOUT_S = 20.0  # QEMU's main loop may stop while it syncs a big bitmap
 CLOSE_TIMEOUT_S = 2.0
-
-
-class LiveError(Exception):
-    """A recording that cannot go on; the message is one line for the user."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
-
-
-class NoAnswerError(LiveError):
-    """QEMU is there, and did not answer in time."""
-
-
-class MonitorClosedError(LiveError):
-    """QEMU hung up: it ended, or was killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QmpEvent:
-    """What QEMU told unasked; `time_s` is the wall clock's (QEMU stamps it)."""
+    """An event that QEMU sent. `time_s` is QEMU's own wall-clock stamp."""
 
     time_s: float
     name: str
@@ -49,23 +35,23 @@ class QmpEvent:
 
 
 def require_qmp() -> None:
-    """Check that qemu.qmp is there, before anything is started.
+    """Check that the package qemu.qmp is installed, before anything is started.
 
     Raises:
-        LiveError: it is not; says how to install it.
+        LiveError: it is not installed.
     """
     if not (is_installed("qemu") and is_installed("qemu.qmp")):
-        raise LiveError("qemu.qmp is missing: install gpusim's extra: pip install '.[qemu]'")
+        raise LiveError("no_qmp_package")
 
 
 class Monitor:
-    """One connection, made by `async with Monitor(address) as monitor:`.
+    """One connection: `async with Monitor(address) as monitor:`.
 
     Args:
-        address: path of a UNIX socket, host and port, or a socket that is connected already.
+        address: path of a UNIX socket, host and port, or a connected socket.
 
     Attributes:
-        events: what QEMU told unasked so far, oldest first.
+        events: the events that QEMU sent so far, oldest first.
         version: (major, minor, micro), once connected.
     """
 
@@ -81,28 +67,25 @@ class Monitor:
         return self
 
     async def connect(self) -> None:
-        """Connect and learn QEMU's version; what `async with` does.
+        """Connect and ask for QEMU's version, as `async with` does.
 
         Raises:
-            LiveError: no QMP server there, or none that answers.
+            LiveError: no QMP server listens there, or it does not answer.
         """
         require_qmp()
         from qemu.qmp import ConnectError, QMPClient
 
-        # It logs each failure besides raising it; a user is told once.
+        # qemu.qmp logs each failure and raises it, too. The user shall read it once.
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
         where = self._address if isinstance(self._address, str) else "QEMU's monitor"
         client = QMPClient("gpusim-record")
         try:
             await asyncio.wait_for(client.connect(self._address), CONNECT_TIMEOUT_S)
         except TimeoutError:
-            raise LiveError(
-                f"{where}: no greeting in {CONNECT_TIMEOUT_S:g} s; expected a QMP monitor that "
-                "nobody else is connected to (QEMU serves one client a socket)"
-            ) from None
+            raise LiveError("no_greeting", address=where, timeout_s=CONNECT_TIMEOUT_S) from None
         except ConnectError as error:
             reason = _reason(error.exc)
-            raise LiveError(f"{where}: cannot connect ({reason}); expected a QMP monitor") from None
+            raise LiveError("cannot_connect", address=where, reason=reason) from None
         self._client = client
         self._listening = asyncio.create_task(self._listen(client))
         try:
@@ -126,28 +109,28 @@ class Monitor:
         arguments: dict[str, Any] | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> Any:
-        """QEMU's answer to a command.
+        """Send a command and return QEMU's answer.
 
         Raises:
-            MonitorClosedError: QEMU is gone.
+            MonitorClosedError: QEMU closed the connection.
             NoAnswerError: QEMU did not answer in time.
-            LiveError: QEMU refused, with its reason.
+            LiveError: QEMU refused. The data hold QEMU's reason.
         """
         from qemu.qmp import ExecInterruptedError, ExecuteError, StateError
 
         if self._client is None:
-            raise MonitorClosedError(f"{command}: the connection to QEMU is closed")
+            raise MonitorClosedError("closed", command=command)
         try:
             return await asyncio.wait_for(self._client.execute(command, arguments), timeout_s)
         except TimeoutError:
-            raise NoAnswerError(f"{command}: QEMU did not answer in {timeout_s:g} s") from None
+            raise NoAnswerError("no_answer", command=command, timeout_s=timeout_s) from None
         except ExecuteError as error:
-            raise LiveError(f"{command}: QEMU refused: {error}") from None
+            raise LiveError("refused", command=command, reason=error) from None
         except (ExecInterruptedError, StateError, EOFError, OSError):
-            raise MonitorClosedError(f"{command}: QEMU closed the connection") from None
+            raise MonitorClosedError("closed", command=command) from None
 
     async def close(self) -> None:
-        """Hang up; QEMU goes on. May be called again."""
+        """Close the connection. QEMU goes on. A second call does nothing."""
         client, self._client = self._client, None
         listening, self._listening = self._listening, None
         if listening is not None:
@@ -155,7 +138,7 @@ class Monitor:
             with suppress(asyncio.CancelledError):
                 await listening
         if client is not None:
-            # Whatever ended the connection was told where it was noticed.
+            # The reason for the end was raised where it was noticed.
             with suppress(Exception):
                 await asyncio.wait_for(client.disconnect(), CLOSE_TIMEOUT_S)
 

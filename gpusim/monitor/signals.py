@@ -1,6 +1,7 @@
-"""Signals that ask a command to end: one line, nothing half-written, 128 + their number as exit code.
+"""Signals that end a command: one line of text, no partial file, and 128 + the signal as exit code.
 
-A command that talks to QEMU imports little before its handlers stand, so that Ctrl-C always ends in a line.
+A command that talks to QEMU imports little before its signal handlers are installed. So Ctrl-C
+always ends in one line.
 """
 
 from __future__ import annotations
@@ -24,32 +25,33 @@ class Interrupted(BaseException):
 
 
 def interruptible(command: Callable[[], int], *, whole_process: bool) -> int:
-    """Run a command so that signals end it in one line; returns its exit code, or 128 + the signal.
+    """Run a command that signals may end. Return its exit code, or 128 + the signal.
 
     Args:
-        whole_process: the process ends with the command, and Python's own end wants to be left alone.
+        whole_process: whether the process ends with the command. Python's own exit then ignores
+            further signals.
     """
-    kept = {
+    handlers = {
         number: signal.signal(number, _interrupt)
         for number in ENDING
-        if signal.getsignal(number) != signal.SIG_IGN  # nohup's wish
+        if signal.getsignal(number) != signal.SIG_IGN  # nohup asks for this
     }
     try:
         return command()
     except Interrupted as error:
-        _be_deaf()
+        _ignore_signals()
         name = signal.Signals(error.number).name
-        print(f"\nerror: {name}: stopped; what was not whole was not written", file=sys.stderr)
+        print(f"\nerror: {name}: stopped; no partial file was written", file=sys.stderr)
         return 128 + error.number
     finally:
         if whole_process:
-            _be_deaf()
+            _ignore_signals()
         else:
-            for number, handler in kept.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
-def _be_deaf() -> None:
+def _ignore_signals() -> None:
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -58,23 +60,23 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine; the first signal that asks to end cancels it, so that it cleans up.
+def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine. The first signal cancels it, so that it can clean up.
 
     Raises:
-        Interrupted: a signal did, and the work has ended.
+        Interrupted: a signal came, and the coroutine has ended.
     """
 
-    async def watched() -> T:
-        task, asked = asyncio.ensure_future(work), list[int]()
+    async def run() -> T:
+        task, received = asyncio.ensure_future(work), list[int]()
 
         def stop(number: int) -> None:
-            if not asked:  # a second one does not disturb the cleaning up
+            if not received:  # a second signal does not disturb the clean-up
                 task.cancel()
-            asked.append(number)
+            received.append(number)
 
         loop = asyncio.get_running_loop()
-        # A connection that was cut short leaves errors nobody waits for; the line about it is ours.
+        # A connection that was cut leaves errors that nobody awaits. The command reports the cut itself.
         loop.set_exception_handler(lambda loop, context: None)
         ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
         for number in ours:
@@ -82,10 +84,10 @@ def ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
         try:
             return await task
         except asyncio.CancelledError:
-            raise Interrupted(asked[0]) from None
+            raise Interrupted(received[0]) from None
         finally:
             for number in ours:
                 loop.remove_signal_handler(number)
                 signal.signal(number, _interrupt)
 
-    return asyncio.run(watched())
+    return asyncio.run(run())

@@ -1,1 +1,4 @@
-"""Others' published measurements and models, held against the simulator. Nothing above may import it."""
+"""Compare the simulator with measurements and models that others published.
+
+Only the command gpusim-validate, the studies and tests import this package.
+"""

@@ -1,9 +1,10 @@
-"""How many distinct pages a guest dirties in a time: a curve as measured, and the guest that it tells of.
+"""The distinct pages that a guest dirties in a time: a measured curve, and a guest fitted to it.
 
-QEMU's calc-dirty-rate samples pages and says how many of them changed after some times. A guest of pools,
-each of which writes its pages at random and evenly, dirties sum of W (1 - exp(-r t)) pages in t seconds, for
-W pages of which each is written r times a second. `fitted` finds such pools for a curve; it knows nothing
-of migrations. `predicted_total_s` is the other way to use a curve: the recursion that was published with it.
+QEMU's calc-dirty-rate samples pages and counts how many of them changed after some times. If a guest
+has pools of pages, and writes each pool evenly at random, it dirties sum of W (1 - exp(-r t)) pages in
+t seconds. Here W is the size of a pool and r the writes per second to each of its pages. `fit_pools`
+finds such pools for a curve. `predict_total_s` is the recursion that was published with a curve. This
+module does not simulate migrations.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from gpusim.fit.writers import non_negative_sizes
 
 FloatArray = NDArray[np.float64]
 
-GRID_POINTS = 400  # neighbours differ by 3 % in rate; what a sampled curve cannot tell apart
-REWEIGHTED = 20  # times: the weights are those of the fit itself, and have settled long before
+GRID_POINTS = 400  # neighbours differ by 3 % in rate, which a sampled curve cannot resolve
+REWEIGHTED = 20  # times; the weights come from the fit itself, and settle after a few
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Distinct pages dirtied, of a sample.
+    """Distinct dirtied pages of a sample.
 
     Attributes:
         pages: of the VM.
-        sampled: pages looked at; the whole VM's if they are as many.
-        zero: of the sampled, those that are zero and stay so.
-        seconds: [n], rising.
-        dirty: [n], of the sampled, those dirtied after each time.
+        sampled: pages in the sample. It may be all pages of the VM.
+        zero: sampled pages that are zero and stay zero.
+        seconds: [n] float64, rising.
+        dirty: [n] float64, sampled pages that were dirtied by each time.
     """
 
     pages: int
@@ -44,17 +45,17 @@ class Curve:
 
     @property
     def pages_a_sample(self) -> float:
-        """Pages of the VM that one sampled page stands for."""
+        """Return how many pages of the VM one sampled page stands for."""
         return self.pages / self.sampled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Pages that are written at random, all alike.
+    """Pages that the guest writes at random, all with equal probability.
 
     Attributes:
-        pages: how many.
-        rate_per_s: writes a second to each of them.
+        pages: size of the pool.
+        rate_per_s: writes per second to each of its pages.
     """
 
     pages: float
@@ -62,20 +63,21 @@ class Pool:
 
     @property
     def page_writes_per_s(self) -> float:
-        """Of the whole pool."""
+        """Return the page writes per second of the whole pool."""
         return self.pages * self.rate_per_s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The pools of a curve, hottest first, and how far they are from it.
+    """The pools of a curve, and their distance from it.
 
-    The size of a pool whose pages are written less than once in the longest time is not known well; what
-    it dirties is.
+    If the pages of a pool are written less than once in the longest time, only its number of dirtied
+    pages is known well, not its size.
 
     Attributes:
-        residuals: [n] measured less fitted, in standard deviations of the sampling. Where the times were
-            looked at in one sample they hang together: then their squares add up to less than n.
+        pools: hottest first.
+        residuals: [n] measured minus fitted, in standard deviations of the sampling. If all times
+            use one sample, the residuals are correlated, and their squares add up to less than n.
     """
 
     pools: tuple[Pool, ...]
@@ -83,30 +85,30 @@ class Fit:
 
     @property
     def chi_square(self) -> float:
-        """Sum of the squared residuals."""
+        """Return the sum of the squared residuals."""
         return float(np.sum(self.residuals**2))
 
 
 def distinct_pages(pools: Sequence[Pool], seconds: FloatArray) -> FloatArray:
-    """Pages that pools dirty in times from 0 on."""
+    """Return the distinct pages that pools dirty in times from 0 on, [n]."""
     found = np.zeros_like(seconds, dtype=np.float64)
     for pool in pools:
         found += pool.pages * -np.expm1(-pool.rate_per_s * seconds)
     return found
 
 
-def fitted(curve: Curve) -> Fit:
-    """The pools that fit a curve best, in the least squares of its sampling error.
+def fit_pools(curve: Curve) -> Fit:
+    """Fit pools to a curve by least squares, weighted with its sampling error.
 
-    Sizes of pools on a fine grid of rates are found by non-negative least squares, which leaves all but
-    a few of them empty; neighbours of the grid are one pool. A sample's count is binomial.
+    Non-negative least squares gives a pool size for each rate of a fine grid. Most sizes are 0.
+    Neighbours on the grid form one pool. The count of a sample is binomial.
 
     Raises:
         ImportError: scipy is not installed.
     """
     seconds, dirty = curve.seconds, curve.dirty
     rates = np.geomspace(SLOWEST / seconds[-1], FASTEST / seconds[0], GRID_POINTS)
-    reached = -np.expm1(-np.outer(seconds, rates))  # share of a pool that is dirty, [n, rates]
+    reached = -np.expm1(-np.outer(seconds, rates))  # dirty share of a pool, [n, rates]
     sizes = non_negative_sizes(
         reached,
         dirty,
@@ -120,7 +122,7 @@ def fitted(curve: Curve) -> Fit:
 
 
 def _deviations(curve: Curve, dirty: FloatArray) -> FloatArray:
-    """Standard deviations of counts in a sample, drawn without return; half a page at least."""
+    """Return the standard deviations of counts in a sample without replacement, at least half a page."""
     share = dirty / curve.sampled
     left = (curve.pages - curve.sampled) / max(curve.pages - 1, 1)
     variance = curve.sampled * share * (1 - share) * left
@@ -128,7 +130,7 @@ def _deviations(curve: Curve, dirty: FloatArray) -> FloatArray:
 
 
 def _merged(rates: FloatArray, pages: FloatArray) -> tuple[Pool, ...]:
-    """One pool for each run of neighbours that are not empty, of the same size and writes."""
+    """Return one pool for each run of non-empty neighbours, with their total size and writes."""
     filled = np.flatnonzero(pages > 0)
     runs = np.split(filled, np.flatnonzero(np.diff(filled) > 2) + 1) if len(filled) else []
     pools = [
@@ -141,8 +143,8 @@ def _merged(rates: FloatArray, pages: FloatArray) -> tuple[Pool, ...]:
     return tuple(sorted(pools, key=lambda pool: -pool.rate_per_s))
 
 
-def workload(pools: Sequence[Pool], page_bytes: int = 4096) -> MixConfig:
-    """Pools as a guest's writers, one behind the other from page 0 on, hottest first."""
+def build_workload(pools: Sequence[Pool], page_bytes: int = 4096) -> MixConfig:
+    """Return pools as the writers of a guest, placed from page 0 on in their order."""
     writers, start = {}, 0
     for number, pool in enumerate(pools, 1):
         pages = max(round(pool.pages), 1)
@@ -156,14 +158,21 @@ def workload(pools: Sequence[Pool], page_bytes: int = 4096) -> MixConfig:
     return MixConfig(writers=writers)
 
 
-def predicted_total_s(
+def predict_total_s(
     curve: Curve, bandwidth: float, downtime_s: float, page_bytes: int = 4096, header_bytes: int = 8
 ) -> float | None:
-    """Total time by Gudkov's recursion; None: it does not converge.
+    """Return the total time by Gudkov's recursion, or None if it does not converge.
 
-    A pass sends what was dirtied while the one before it was sent, read off the curve: linear between its
-    points, extrapolated at both ends, at most all pages that are not zero. A pass that takes no longer
-    than the downtime is the last. Zero pages are sent once, as headers.
+    A pass sends the pages that were dirtied during the pass before. Their number comes from the curve:
+    linear between its points, extrapolated at both ends, and at most all pages that are not zero. The
+    last pass is the first one that takes at most the downtime. Zero pages are sent once, as headers.
+
+    Args:
+        curve: the measured curve.
+        bandwidth: of the link, bytes per second.
+        downtime_s: the downtime limit, seconds.
+        page_bytes: size of a page.
+        header_bytes: sent per page in addition.
 
     Source: "migration time prediction using calc-dirty-rate", v2, 2023-04-27 (qemu-devel).
     """
@@ -178,12 +187,12 @@ def predicted_total_s(
             return total_s
         dirtied = _extrapolated(curve, pass_s) * curve.pages_a_sample
         before, left = left, min(max(dirtied, 0.0), not_zero) * page
-        if left >= before:  # what a pass leaves falls or rises for good: the curve never falls
+        if left >= before:  # the curve never falls, so the rest of the passes never falls again
             return None
 
 
 def _extrapolated(curve: Curve, seconds: float) -> float:
-    """Sampled pages dirty after a time, on the line through the two nearest points."""
+    """Return the sampled dirty pages after a time, on the line through the two nearest points."""
     after = int(np.clip(np.searchsorted(curve.seconds, seconds), 1, len(curve.seconds) - 1))
     (t0, t1), (d0, d1) = curve.seconds[after - 1 : after + 1], curve.dirty[after - 1 : after + 1]
     return float(d0 + (d1 - d0) * (seconds - t0) / (t1 - t0))

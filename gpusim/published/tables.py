@@ -1,7 +1,8 @@
-"""Published tables as data: what was measured where, what was not said, and the command of each row.
+"""Published tables as data: the measurements, the missing numbers, and the command of each row.
 
-One file a source under data/. A value that the source does not give, and that the simulator needs, is fitted
-on the first row of its table that it decides; that row then judges nothing. Loading a table checks it.
+Each source has one file under data/. If a source does not give a value that the simulator needs,
+the value is fitted on the first row of its table that it decides. That row then judges nothing.
+Loading a table checks it.
 """
 
 from __future__ import annotations
@@ -16,20 +17,17 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpusim.published.curve import Curve
+from gpusim.published.errors import TableError
 
 DATA = Path(__file__).parent / "data"
-KINDS = ("measured", "model")  # migrations of a real QEMU, or what somebody's formula says of one
+KINDS = ("measured", "model")  # migrations of a real QEMU, or results of another model
 FITTED_QUANTITIES = ("total_s", "first_pass_s")
-RUNS = "gpusim"  # what a row's command begins with
-
-
-class TableError(ValueError):
-    """A table that cannot be used: one line, file first."""
+COMMAND = "gpusim"  # a row's command begins with it
 
 
 @dataclass
 class Source:
-    """Where a table can be read: its author, title, date, and the list, document or message id."""
+    """The source of a table: author, title, date, and the list, document or message id."""
 
     author: str = MISSING
     title: str = MISSING
@@ -42,14 +40,17 @@ class FittedValue:
     """A number that the source does not give.
 
     Attributes:
-        what, unit: in words.
-        key: of the config; its value stands in the presets.
-        value: the candidate whose run comes nearest to the row.
-        row: name of the row it is fitted on.
+        what: the number, for people.
+        unit: of the number, for people.
+        key: of the config. The presets hold the value.
+        value: the candidate whose run is closest to the row.
+        row: name of the row on which it is fitted.
         quantity: of that row.
-        low, high, step: the candidates.
-        holds: lowest and highest candidate that keeps that row within 5 %, or within its repeats where
-            those are further apart.
+        low: lowest candidate.
+        high: highest candidate.
+        step: between two candidates.
+        holds: lowest and highest candidate that keep the row within 5 %, or within its repeats if
+            these differ by more.
     """
 
     what: str = MISSING
@@ -66,14 +67,21 @@ class FittedValue:
 
 @dataclass
 class Row:
-    """One published case: the command that simulates it, and what was published; lists hold repeats.
+    """One published case: its published values, and the command that simulates it.
 
     Attributes:
-        run: `gpusim ...`; empty: it is not simulated, and the table's `left_out` says why.
-        converges: false: it was published as never converging.
-        seeds: the command is run with seeds 1 to this, as many as there were repeats behind a mean.
-        not_judged: why this row tells nothing of the simulator, if it does not.
-        cell: row and column of the grid that the source prints, if it is one.
+        name: unique in its table.
+        run: `gpusim ...`. Empty: it is not simulated, and the table's `left_out` says why.
+        total_s: published total times of the repeats, seconds.
+        converges: whether the published migration converged.
+        first_pass_s: published lengths of the first pass, seconds.
+        downtime_ms: published downtimes, milliseconds.
+        syncs: published numbers of syncs.
+        max_throttle_percent: published highest throttles, percent.
+        sent_mib: published amounts of sent data, MiB.
+        seeds: number of seeds to run, as many as the repeats behind a published mean.
+        not_judged: why this row does not judge the simulator. Empty: it does.
+        cell: row and column in the source's grid, if the source prints a grid.
     """
 
     name: str = MISSING
@@ -91,13 +99,13 @@ class Row:
 
     @property
     def overrides(self) -> list[str]:
-        """Hydra's, of the command."""
+        """Return the Hydra overrides of the command."""
         return shlex.split(self.run)[1:]
 
 
 @dataclass
 class Sampled:
-    """A calc-dirty-rate curve as published: see curve.py."""
+    """A published calc-dirty-rate curve. curve.py explains the fields."""
 
     pages: int = 1
     sampled: int = 1
@@ -112,17 +120,19 @@ class Table:
 
     Attributes:
         name: of the file.
-        heading: of its section in docs/validation.md.
+        heading: of its section in the documentation.
         kind: measured or model.
-        what: what was done there, and how it was measured.
-        not_published: what one would have to know, and cannot.
-        readings: what is inferred, and what is read off charts.
+        source: where the table was published.
+        what: the experiment, and how it was measured.
+        not_published: facts that the simulation needs and the source does not give.
+        readings: what gpusim infers, and what is read off charts.
         fitted: the numbers that are not published.
-        rounded_up: total times are whole seconds, rounded up.
-        only_verdicts: the source says whether a migration converges, not when.
-        left_out: why nothing is simulated.
-        notes: what disagrees, and why; Markdown.
+        rounded_up: whether total times are whole seconds, rounded up.
+        only_verdicts: whether the source says only whether a migration converges.
+        left_out: why the table is not simulated.
+        notes: differences and their causes, Markdown.
         curve: an input of the rows.
+        rows: the published cases.
     """
 
     name: str = MISSING
@@ -141,19 +151,19 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
-        """By name."""
+        """Return the row of a name."""
         return next(row for row in self.rows if row.name == name)
 
     def judges(self, row: Row) -> bool:
-        """Whether a row says how good the simulator is: nothing was fitted on it, and it is the same case."""
+        """Return whether a row judges the simulator: it is the same case, and nothing was fitted on it."""
         return bool(row.run) and not row.not_judged and not self.fitted_on(row)
 
     def fitted_on(self, row: Row) -> list[FittedValue]:
-        """What was fitted on this row."""
+        """Return the values that were fitted on a row."""
         return [value for value in self.fitted if value.row == row.name]
 
     def sampled_curve(self) -> Curve:
-        """The curve as arrays."""
+        """Return the curve as arrays."""
         import numpy as np
 
         assert self.curve is not None
@@ -167,9 +177,10 @@ class Table:
 
 
 def names() -> list[str]:
-    """Of all tables, in the order in which they are told: measured ones first, those that judge most rows.
+    """Return the names of all tables in the order in which they are printed.
 
-    What is left out comes last.
+    Measured tables come before models, and tables with more judged rows before others. Tables that
+    are left out come last.
     """
 
     def place(name: str) -> tuple[bool, int, int, str]:
@@ -177,47 +188,49 @@ def names() -> list[str]:
         judged = sum(table.judges(row) for row in table.rows)
         return bool(table.left_out), KINDS.index(table.kind), -judged, name
 
-    return sorted((path.stem for path in DATA.glob("*.yaml")), key=place)
+    return sorted(list_files(), key=place)
+
+
+def list_files() -> list[str]:
+    """Return the names of all tables in alphabetical order, without loading them."""
+    return sorted(path.stem for path in DATA.glob("*.yaml"))
 
 
 @cache
 def load(name: str) -> Table:
-    """A table by its name.
+    """Return a table by its name.
 
     Raises:
-        TableError: there is none of that name, or its file is not a sound table.
+        TableError: there is no table of that name, or its file is not usable.
     """
     path = DATA / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(path.stem for path in DATA.glob("*.yaml")))
-        raise TableError(f"{name}: no such table; there are {known}")
+        raise TableError("no_such_table", table=name, known=", ".join(list_files()))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Table(name=name)), OmegaConf.load(path))
         table = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise TableError(f"{path.name}: {str(error).splitlines()[0]}") from None
+        raise TableError("wrong_key", table=path.name, reason=error) from None
     assert isinstance(table, Table)
-    for problem in _problems(table):
-        raise TableError(f"{path.name}: {problem}")
+    _check(table, path.name)
     return table
 
 
-def _problems(table: Table) -> list[str]:
-    """What is wrong with a table, in words."""
-    found = []
-    named = [row.name for row in table.rows]
+def _check(table: Table, file: str) -> None:
+    """Raise TableError for the first problem of a table."""
+    names_of_rows = [row.name for row in table.rows]
     if table.kind not in KINDS:
-        found.append(f"kind = {table.kind}: must be one of {', '.join(KINDS)}")
-    if not named or len(set(named)) != len(named):
-        found.append("rows: one or more, each with a name of its own")
+        raise TableError("wrong_kind", table=file, kind=table.kind, allowed=", ".join(KINDS))
+    if not names_of_rows or len(set(names_of_rows)) != len(names_of_rows):
+        raise TableError("wrong_names", table=file)
     for value in table.fitted:
-        if value.row not in named or value.quantity not in FITTED_QUANTITIES:
-            found.append(f"fitted {value.key}: on a quantity of a row of this table")
+        if value.row not in names_of_rows or value.quantity not in FITTED_QUANTITIES:
+            allowed = ", ".join(FITTED_QUANTITIES)
+            raise TableError("fitted_elsewhere", table=file, key=value.key, allowed=allowed)
     for row in table.rows:
-        if row.run and row.run.split()[0] != RUNS:
-            found.append(f"row {row.name}: its command is `{RUNS} ...`")
+        if row.run and row.run.split()[0] != COMMAND:
+            raise TableError("wrong_command", table=file, row=row.name, command=COMMAND)
         if not row.run and not table.left_out:
-            found.append(f"row {row.name}: a command, or the table says why it is left out")
+            raise TableError("no_command", table=file, row=row.name)
         if row.converges != bool(row.total_s) and not table.only_verdicts:
-            found.append(f"row {row.name}: total_s if it converges, and only then")
-    return found
+            raise TableError("total_time_or_never", table=file, row=row.name)

@@ -1,5 +1,5 @@
-"""A real QEMU: one live migration recorded, by starting QEMU or by watching one that runs.
+"""Record a live migration of a real QEMU: start a QEMU, or watch one that runs.
 
-Owns processes, sockets and clocks of the real world. The simulator does not import it, and it knows
-no rule of QEMU's; what it writes, validation/ reads.
+Owns the processes, sockets and clocks of a recording. The simulator does not import it, and it knows
+none of QEMU's rules. formats/ reads its files, and validation/ compares them with simulations.
 """

@@ -1,4 +1,4 @@
-"""Recordings as files: named, whole, and never over another."""
+"""Files of recordings: named after repeats, complete, and never written over another file."""
 
 from __future__ import annotations
 
@@ -10,44 +10,42 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.files import alone_in, whole_file
-
-
-class CannotWriteError(Exception):
-    """The file of a recording cannot appear where it was asked for; one line for the user."""
+from gpusim.record.messages import CannotWriteError
 
 
 def check_folder(folder: Path) -> None:
-    """Check before QEMU starts that a file can appear there; the folder itself is made later.
+    """Check before QEMU starts that files can be written to a folder. It may not exist yet.
 
     Raises:
-        CannotWriteError: it cannot.
+        CannotWriteError: they cannot.
     """
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise CannotWriteError(f"{folder}: cannot be written; expected a folder, or where one can be made")  # fmt: skip
+    parent = folder.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise CannotWriteError("no_folder", folder=folder)
 
 
 def write_recording(document: dict[str, Any], folder: Path, name: str) -> Path:
-    """Write a recording as the next repeat of its name.
+    """Write a recording as the next repeat of its name. Return its path.
 
     Raises:
-        CannotWriteError: disk full, no right, or all letters taken.
+        CannotWriteError: disk full, no permission, or all letters are taken.
     """
     stem = f"{name}.qemu{document['qemu']['major']}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):
-            path = free_path(folder, stem)
-            write_packed(document, path)
+            path = _free_path(folder, stem)
+            _write_packed(document, path)
     except OSError as error:
-        raise CannotWriteError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        reason = error.strerror or error
+        raise CannotWriteError("cannot_write", folder=folder, reason=reason) from None
     return path
 
 
-def write_packed(document: dict[str, Any], path: Path) -> None:
-    """Write a recording as JSON, packed with xz, whole or not at all.
+def _write_packed(document: dict[str, Any], path: Path) -> None:
+    """Write a recording as JSON, packed with xz. The file is complete or does not appear.
 
     Raises:
         OSError: it cannot be written.
@@ -57,14 +55,10 @@ def write_packed(document: dict[str, Any], path: Path) -> None:
         file.write(packed)
 
 
-def free_path(folder: Path, stem: str) -> Path:
-    """The first of STEM.a.json.xz, STEM.b.json.xz, ... that is not there.
-
-    Raises:
-        CannotWriteError: all are.
-    """
+def _free_path(folder: Path, stem: str) -> Path:
+    """Return the first of STEM.a.json.xz, STEM.b.json.xz, ... that does not exist."""
     for letter in string.ascii_lowercase:
         path = folder / f"{stem}.{letter}.json.xz"
         if not path.exists():
             return path
-    raise CannotWriteError(f"{folder}: {stem}.a to .z are there; expected a free letter, move some")
+    raise CannotWriteError("no_letter", folder=folder, stem=stem)

@@ -1,7 +1,7 @@
-"""Our guest: built from guest.c when it is needed, and the memory in which it counts its writes.
+"""The recorder's guest: built from guest.c when needed, and the memory that counts its writes.
 
-Owns its settings' names and where its counter lies. Compiler and linker write into memory alone, so
-nothing is left behind however the recorder ends.
+Owns the place of the guest's counter. Compiler and linker write only into memory, so no file is
+left behind, however the recorder ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpusim.monitor.qmp import LiveError
+from gpusim.record.messages import RecordError
 
 SOURCE = Path(__file__).with_name("guest.c")
 LAYOUT = Path(__file__).with_name("guest.ld")
 BUILD_TIMEOUT_S = 30
-COUNTER_ADDRESS = 0x200000  # guest.c's COUNTER; a page of memory that holds nothing else
+COUNTER_ADDRESS = 0x200000  # guest.c's COUNTER, in a page of its own
 COUNTER_BITS = 32
 MEMORY_BACKEND = "/memfd:memory-backend-memfd"  # as /proc names RAM of that backend
 FREESTANDING = ["-ffreestanding", "-fno-pic", "-fno-stack-protector", "-fcf-protection=none"]
@@ -31,21 +31,19 @@ READY = re.compile(r"READY (.*flat_per_s=(\d+).*)")
 
 
 @contextmanager
-def built_guest() -> Iterator[int]:
-    """A file in memory that holds the guest, for -kernel; its descriptor.
+def build_guest() -> Iterator[int]:
+    """Build the guest into a file in memory, for -kernel. Yield its descriptor.
 
     Raises:
-        LiveError: no compiler, or one that cannot build for 32 bits.
+        RecordError: no compiler, or one that cannot build for 32 bits.
     """
     for program in ("gcc", "ld"):
         if shutil.which(program) is None:
-            raise LiveError(
-                f"{program} is missing, which builds the guest: install gcc and binutils for x86"
-            )
+            raise RecordError("no_compiler", program=program)
     objects, guest = os.memfd_create("gpusim-guest.o"), os.memfd_create("gpusim-guest")
     try:
-        _tool(["gcc", *COMPILE, SOURCE, "-o", _path(objects)], objects)
-        _tool(["ld", *LINK, "-T", LAYOUT, "-o", _path(guest), _path(objects)], objects, guest)
+        _run_tool(["gcc", *COMPILE, SOURCE, "-o", _path(objects)], objects)
+        _run_tool(["ld", *LINK, "-T", LAYOUT, "-o", _path(guest), _path(objects)], objects, guest)
         yield guest
     finally:
         os.close(objects)
@@ -56,7 +54,7 @@ def _path(handle: int) -> str:
     return f"/proc/self/fd/{handle}"
 
 
-def _tool(command: list[str | Path], *handles: int) -> None:
+def _run_tool(command: list[str | Path], *handles: int) -> None:
     try:
         done = subprocess.run(
             command,
@@ -68,29 +66,30 @@ def _tool(command: list[str | Path], *handles: int) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LiveError(f"the guest cannot be built: {error}") from None
+        raise RecordError("cannot_build", reason=error) from None
     if done.returncode:
-        said = (done.stderr.strip() or f"{command[0]} failed").splitlines()[-1]
-        raise LiveError(f"the guest cannot be built: {said}; expected gcc and ld for x86, 32 bits")
+        last_line = (done.stderr.strip() or f"{command[0]} failed").splitlines()[-1]
+        raise RecordError("cannot_build", reason=last_line)
 
 
 def command_line(settings: Mapping[str, int]) -> str:
-    """The guest's settings, as guest.c reads them."""
+    """Return the guest's settings as guest.c reads them."""
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 class Counter:
     """The guest's page writes since boot, read from QEMU's memory while the guest runs.
 
-    Nothing asks QEMU for it: it is the same memory. 32 bits wrap round; whoever reads it more often
-    than once in 2^32 writes, half an hour at two million a second, does not see that.
+    QEMU is not asked, because the memory is shared. The guest counts in 32 bits, and `read` extends
+    the count. That works if it is called at least once in 2^32 writes, which take half an hour at two
+    million writes a second.
     """
 
     def __init__(self, qemu_pid: int) -> None:
         """Map the guest's counter.
 
         Raises:
-            LiveError: QEMU is gone, or has no memory of that kind.
+            RecordError: QEMU has ended, or has no memory of that kind.
         """
         folder = Path(f"/proc/{qemu_pid}/fd")
         try:
@@ -105,17 +104,17 @@ class Counter:
             finally:
                 os.close(handle)
         except (OSError, StopIteration, ValueError):
-            raise LiveError("the guest's memory cannot be seen; has QEMU ended?") from None
+            raise RecordError("no_guest_memory") from None
         self._words = memoryview(self._page).cast("I")
         self._total = self._words[0]
 
     def read(self) -> tuple[float, int]:
-        """Wall clock in seconds, and page writes since boot."""
+        """Return the wall clock in seconds, and the page writes since boot."""
         now, word = time.time(), self._words[0]
         self._total += (word - self._total) % 2**COUNTER_BITS
         return now, self._total
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Unmap the memory."""
         self._words.release()
         self._page.close()

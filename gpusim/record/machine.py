@@ -1,8 +1,8 @@
-"""A QEMU of ours: started with our guest, watched, and gone when the block ends, whatever happens.
+"""Start a QEMU with the recorder's guest, and end it when the block ends, whatever happens.
 
-Owns the process and everything it opens. Nothing of it has a name in the file system: the guest, its
-memory and the monitor are descriptors that QEMU inherits. The kernel kills QEMU when the recorder
-dies. It does not know what a recording is.
+Owns the process and all that it opens. No part of it has a name in the file system: QEMU inherits
+the guest, its memory and the monitor as descriptors. The kernel kills QEMU when the recorder dies.
+This module does not know what a recording is.
 """
 
 from __future__ import annotations
@@ -19,80 +19,84 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 
-from gpusim.monitor.qmp import LiveError, Monitor
-from gpusim.record.guest import Counter, built_guest
-from gpusim.record.trace_log import EVENTS, TraceLine, parsed
+from gpusim.monitor.errors import LiveError
+from gpusim.monitor.qmp import Monitor
+from gpusim.record.guest import Counter, build_guest
+from gpusim.record.messages import RecordError, qemu_line
+from gpusim.record.trace_log import EVENTS, TraceLine, parse_trace_line
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-END_TIMEOUT_S = 2.0  # before the next, harder way
+END_TIMEOUT_S = 2.0  # before the next, stronger way to end QEMU
 KEPT_LINES = 20
 
 
 @dataclass(kw_only=True)
-class Heard:
-    """What QEMU and the guest said so far.
+class Output:
+    """The lines that QEMU and the guest have printed.
 
     Attributes:
         serial: the guest's lines.
         trace: QEMU's trace events.
-        complaints: QEMU's other lines, the last few.
+        complaints: the last few of QEMU's other lines.
     """
 
     serial: list[str] = field(default_factory=list)
     trace: list[TraceLine] = field(default_factory=list)
     complaints: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
-    def log_line(self, line: str) -> None:
-        """File a line of QEMU's stderr."""
-        event = parsed(line, time.time())
+    def add_line(self, line: str) -> None:
+        """Add a line of QEMU's stderr."""
+        event = parse_trace_line(line, time.time())
         if event is not None:
             self.trace.append(event)
         elif line and "trace event" not in line:  # "warning: trace event ... does not exist"
             self.complaints.append(line)
 
     @property
-    def last_words(self) -> str:
-        """QEMU's last complaint, to end a sentence with."""
-        return f"; QEMU's last words: {self.complaints[-1]}" if self.complaints else ""
+    def qemu_line(self) -> str:
+        """Return QEMU's last complaint as the end of a sentence, or nothing."""
+        return qemu_line(list(self.complaints))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A running QEMU: its process, its monitor, its guest's counter, and what they said."""
+    """A running QEMU: its process, its monitor, its guest's counter, and their output."""
 
     process: asyncio.subprocess.Process
     monitor: Monitor
     counter: Counter
-    heard: Heard
-    listening: asyncio.Future[tuple[None, None]]  # ends with the pipes
+    output: Output
+    reading: asyncio.Future[tuple[None, None]]  # ends when the pipes close
 
     @property
     def runs(self) -> bool:
-        """Whether the process is there still."""
+        """Return whether the process still runs."""
         return self.process.returncode is None
 
 
-def program(name: str) -> str:
-    """Path of a QEMU.
+def find_program(name: str) -> str:
+    """Return the path of a QEMU.
 
     Raises:
-        LiveError: there is none of that name.
+        RecordError: there is no program of that name.
     """
     path = shutil.which(name)
     if path is None:
-        raise LiveError(
-            f"{name}: no such program; install Debian's qemu-system-x86, or name one with --qemu"
-        )
+        raise RecordError("no_program", name=name)
     return path
 
 
-def arguments(
+def qemu_arguments(
     kernel: int, monitor: int, mem_mib: int, settings: str, accelerator: str
 ) -> list[str]:
-    """QEMU's command line behind the program.
+    """Return QEMU's command line after the program.
 
     Args:
-        kernel, monitor: descriptors that QEMU inherits.
+        kernel: descriptor of the guest, which QEMU inherits.
+        monitor: descriptor of the monitor's socket, which QEMU inherits.
+        mem_mib: RAM, MiB.
+        settings: the guest's, as guest.command_line writes them.
+        accelerator: tcg or kvm.
     """
     line = f"-nodefaults -no-user-config -display none -no-reboot -smp 1 -accel {accelerator}"
     line += " -machine pc,memory-backend=pc.ram"
@@ -104,71 +108,75 @@ def arguments(
 
 
 @asynccontextmanager
-async def started(
+async def start_qemu(
     qemu: str, *, mem_mib: int, settings: str, accelerator: str
 ) -> AsyncIterator[Machine]:
-    """QEMU with our guest, from its monitor's greeting on; the guest may still boot.
+    """Start QEMU with the guest. Yield it when its monitor answers. The guest may still boot.
 
     Args:
-        qemu: the program; a wrapper has to exec it, or it outlives a recorder that is killed.
+        qemu: the program. A wrapper has to exec QEMU, or QEMU outlives a recorder that is killed.
+        mem_mib: RAM, MiB.
         settings: the guest's, as guest.command_line writes them.
+        accelerator: tcg or kvm.
 
     Raises:
-        LiveError: QEMU does not start, with its own reason; or the guest cannot be built.
+        RecordError: QEMU does not start, or the guest cannot be built.
     """
-    heard = Heard()
+    output = Output()
     async with AsyncExitStack() as stack:
         ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
-        kernel = stack.enter_context(built_guest())
-        command = arguments(kernel, theirs.fileno(), mem_mib, settings, accelerator)
+        kernel = stack.enter_context(build_guest())
+        command = qemu_arguments(kernel, theirs.fileno(), mem_mib, settings, accelerator)
         try:
             process = await asyncio.create_subprocess_exec(
-                program(qemu),
+                find_program(qemu),
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(kernel, theirs.fileno()),
-                start_new_session=True,  # Ctrl-C is the recorder's to act on
-                preexec_fn=_dies_with(os.getpid()),
+                start_new_session=True,  # Ctrl-C goes to the recorder alone
+                preexec_fn=_die_with(os.getpid()),
             )
         except OSError as error:
-            raise LiveError(f"{qemu}: cannot be started ({error.strerror})") from None
+            raise RecordError("cannot_start", name=qemu, reason=error.strerror) from None
         monitor = Monitor(ours)
-        theirs.close()  # so that QEMU's end is the only one, and its death is heard
-        listening = asyncio.gather(
-            _each_line(process.stdout, heard.serial.append),
-            _each_line(process.stderr, heard.log_line),
+        theirs.close()  # QEMU then holds the only copy, and its death closes the connection
+        reading = asyncio.gather(
+            _read_lines(process.stdout, output.serial.append),
+            _read_lines(process.stderr, output.add_line),
         )
-        stack.push_async_callback(_hear_out, listening)  # ends once QEMU has ended
+        stack.push_async_callback(_finish_reading, reading)  # ends once QEMU has ended
         stack.push_async_callback(_end, process, monitor)
         try:
             await monitor.connect()
             counter = stack.enter_context(closing(Counter(process.pid)))
         except LiveError as error:
             await _end(process, monitor)
-            await _hear_out(listening)
-            raise LiveError(f"QEMU does not start: {error}{heard.last_words}") from None
+            await _finish_reading(reading)
+            raise RecordError("does_not_start", reason=error, qemu_line=output.qemu_line) from None
         yield Machine(
-            process=process, monitor=monitor, counter=counter, heard=heard, listening=listening
+            process=process, monitor=monitor, counter=counter, output=output, reading=reading
         )
 
 
-async def how_it_ended(machine: Machine) -> str:
-    """Why QEMU is gone, in words; it has hung up."""
+async def find_end(machine: Machine) -> RecordError:
+    """Return why QEMU has ended, after it closed its monitor."""
     try:
         code = await asyncio.wait_for(machine.process.wait(), END_TIMEOUT_S)
     except TimeoutError:
-        return "QEMU hung up its monitor"
-    await _hear_out(machine.listening)
+        return RecordError("qemu_closed")
+    await _finish_reading(machine.reading)
     if any(event.data.get("reason") == "guest-reset" for event in machine.monitor.events):
-        return "the guest crashed and reset the machine"
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"QEMU {how}{machine.heard.last_words}"
+        return RecordError("guest_crashed")
+    line = machine.output.qemu_line
+    if code < 0:
+        return RecordError("qemu_killed", signal=-code, qemu_line=line)
+    return RecordError("qemu_ended", exit_code=code, qemu_line=line)
 
 
 async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
-    """Have QEMU quit; kill it where it does not."""
+    """Ask QEMU to quit. Kill it if it does not."""
     if process.returncode is None:
         with suppress(LiveError):
             await monitor.ask("quit", timeout_s=END_TIMEOUT_S)
@@ -182,31 +190,31 @@ async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
     await monitor.close()
 
 
-async def _hear_out(listening: asyncio.Future[tuple[None, None]]) -> None:
-    """Wait for the end of the pipes; a process that QEMU left behind may hold them open."""
+async def _finish_reading(reading: asyncio.Future[tuple[None, None]]) -> None:
+    """Wait for the end of the pipes. A process that QEMU left behind may hold them open."""
     task = asyncio.current_task()
     assert task is not None
     try:
         with suppress(TimeoutError):
-            await asyncio.wait_for(listening, END_TIMEOUT_S)
-    except asyncio.CancelledError:  # the listening's own; a signal's is obeyed
+            await asyncio.wait_for(reading, END_TIMEOUT_S)
+    except asyncio.CancelledError:  # of the reading itself is ignored, of a signal is passed on
         if task.cancelling():
             raise
 
 
-async def _each_line(stream: asyncio.StreamReader | None, take: Callable[[str], None]) -> None:
+async def _read_lines(stream: asyncio.StreamReader | None, take: Callable[[str], None]) -> None:
     assert stream is not None
     async for line in stream:
         take(line.decode(errors="replace").rstrip())
 
 
-def _dies_with(recorder: int) -> Callable[[], None]:
-    """Run in the child before QEMU: the kernel shall kill it when the recorder dies."""
+def _die_with(recorder: int) -> Callable[[], None]:
+    """Return a function for the child process: the kernel kills the child when the recorder dies."""
     prctl = ctypes.CDLL(None).prctl
 
     def prepare() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != recorder:  # it died before that was set
+        if os.getppid() != recorder:  # the recorder died before prctl took effect
             os._exit(1)
 
     return prepare

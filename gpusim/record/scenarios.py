@@ -1,7 +1,7 @@
-"""What a recording is made of: conf_record/NAME.yaml, checked before QEMU starts.
+"""The scenarios of gpusim-record: conf_record/NAME.yaml, checked before QEMU starts.
 
-Owns the data classes of a scenario, in the words of the recordings' format (QEMU's own for its
-capabilities and parameters). Whether this QEMU knows those, session.py asks it.
+Owns the data classes of a scenario. They use the names of the recordings' format, which are QEMU's
+own for capabilities and parameters. session.py asks QEMU whether it knows these names.
 """
 
 from __future__ import annotations
@@ -16,29 +16,32 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from gpusim.config.checks import check_range, check_whole, reject
 from gpusim.errors import ConfigError
-from gpusim.formats.recording import FOREIGN_CAPABILITIES, GUEST_STARTS_MIB, UNFILLED_END_MIB
+from gpusim.formats.recording import GUEST_STARTS_MIB, UNFILLED_END_MIB
+from gpusim.formats.recording_file import FOREIGN_CAPABILITIES
 
-MOST_MIB = 3072  # the pc machine puts more elsewhere, where 32 bits do not reach
+MOST_MIB = 3072  # the pc machine puts memory beyond at addresses that need more than 32 bits
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
-MOST_LOOPS = 10**7  # some 20 ms; a hundred times that at the highest throttle, and it writes still
-WAITING_CAPABILITIES = {"pause-before-switchover"}  # for a migrate-continue that nobody sends
+MOST_LOOPS = 10**7  # about 20 ms, and 2 s at the highest throttle, so the guest still writes
+WAITING_CAPABILITIES = {"pause-before-switchover"}  # waits for migrate-continue, which is not sent
 ACCELERATORS = ("tcg", "kvm")
 
 
 @dataclass(kw_only=True)
 class GuestSettings:
-    """How the guest writes; guest.c says it in C, gpusim/validation/data/README.md in words.
+    """The guest's write pattern. guest.c implements it.
 
     Attributes:
-        base, size: where the working set starts and how long it is, MiB.
-        mode: 0: page after page, round and round; 1: at random.
-        rate: page writes a second, by a busy loop measured at boot; 0: as fast as it goes.
-        delay: the busy loops between two writes themselves, instead of `rate`.
-        paced: 1: writes by the clock, and catches up what is late.
-        hot, hotpct: the first so many MiB get so many percent of the writes.
-        fill: MiB from 16 MiB on that are not zero; default: to 2 MiB before the end.
-        flat_ms: how long it writes flat out at boot, to be measured.
-        crash_after: page writes until it crashes on purpose, to try what a recorder does then; 0: never.
+        base: where the working set starts, MiB.
+        size: length of the working set, MiB.
+        mode: 0: page after page, round and round. 1: at random.
+        rate: page writes per second, by a busy loop that is measured at boot. 0: no loop.
+        delay: busy loops between two writes, instead of `rate`.
+        paced: 1: the guest writes by the clock, and catches up if it is late.
+        hot: the first so many MiB get `hotpct` of the writes.
+        hotpct: share of the writes that goes to `hot`, percent.
+        fill: MiB from 16 MiB on that are not zero. Default: up to 2 MiB before the end.
+        flat_ms: how long the guest writes at full speed at boot, to measure that speed.
+        crash_after: page writes until the guest crashes on purpose, for tests. 0: never.
     """
 
     base: int = 32
@@ -54,16 +57,16 @@ class GuestSettings:
     crash_after: int = 0
 
     def recorded(self) -> dict[str, int]:
-        """What a recording holds of it: the write pattern."""
-        own = ("flat_ms", "crash_after")
+        """Return the settings that a recording holds."""
+        boot_only = ("flat_ms", "crash_after")
         return {
             key: value
             for key, value in asdict(self).items()
-            if value is not None and key not in own
+            if value is not None and key not in boot_only
         }
 
-    def words(self) -> dict[str, int]:
-        """What guest.c reads."""
+    def boot_settings(self) -> dict[str, int]:
+        """Return the settings that guest.c reads."""
         return {**self.recorded(), "flat": self.flat_ms, "crash": self.crash_after}
 
 
@@ -72,13 +75,13 @@ class Scenario:
     """One migration to record.
 
     Attributes:
-        mem_mib: RAM.
+        mem_mib: RAM, MiB.
         limit_s: the migration is cancelled after so many seconds.
-        before_s: how long the guest's writes are counted before the migration.
+        before_s: for how long the guest's writes are counted before the migration, seconds.
         accelerator: tcg or kvm.
-        capabilities: to switch on, under QEMU's names.
+        capabilities: capabilities to switch on, under QEMU's names.
         parameters: of the migration, under QEMU's names.
-        guest: how it writes.
+        guest: its write pattern.
     """
 
     mem_mib: int = 1024
@@ -90,7 +93,7 @@ class Scenario:
     guest: GuestSettings = field(default_factory=GuestSettings)
 
     def recorded(self) -> dict[str, Any]:
-        """What a recording's `scenario` holds; repeats have the same."""
+        """Return the `scenario` of a recording. Repeats have equal scenarios."""
         return {
             "mem_mib": self.mem_mib,
             "guest": self.guest.recorded(),
@@ -100,38 +103,40 @@ class Scenario:
         }
 
 
-def shipped() -> Path:
-    """The folder of scenarios."""
-    from gpusim.config.compose import conf_folder  # with Hydra, which --help can do without
+def scenario_folder() -> Path:
+    """Return the folder of the scenarios that come with gpusim."""
+    from gpusim.config.compose import conf_folder  # imports Hydra, which --help does not need
 
     return conf_folder("conf_record")
 
 
-def names() -> dict[str, str]:
-    """Every scenario there is, with what its file says it is for."""
+def list_scenarios() -> dict[str, str]:
+    """Return the name of every scenario and its purpose, which is the second line of its file."""
+    folder = scenario_folder()
     return {
-        str(path.relative_to(shipped()).with_suffix("")): path.read_text()
+        str(path.relative_to(folder).with_suffix("")): path.read_text()
         .splitlines()[1]
         .removeprefix("# ")
-        for path in sorted(shipped().rglob("*.yaml"))
+        for path in sorted(folder.rglob("*.yaml"))
     }
 
 
 def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
-    """A scenario by its name, or from a file of one's own, with KEY=VALUE changes.
+    """Return a scenario by its name or from a user's file, with KEY=VALUE changes.
 
     Raises:
-        ConfigError: no such scenario or key, or a value that cannot be.
+        ConfigError: no such scenario or key, or a value that is not allowed.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped() / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else scenario_folder() / f"{name}.yaml"
     if not path.is_file():
-        reject("SCENARIO", name, f"not there; expected a .yaml file or one of {', '.join(names())}")
+        known = ", ".join(list_scenarios())
+        reject("SCENARIO", name, f"does not exist; expected a .yaml file or one of {known}")
     for text in overrides:
         if "=" not in text or text.startswith("="):
             reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
     try:
         layers = [(path.name, OmegaConf.load(path))]
-    except Exception as error:  # the YAML library's own, for which OmegaConf has no name
+    except Exception as error:  # errors of the YAML library, which OmegaConf does not wrap
         raise ConfigError("SCENARIO", name, f"cannot be read as YAML: {_line(error)}") from None
     for text in overrides:
         try:
@@ -154,16 +159,18 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def _config_error(where: str, error: Exception) -> ConfigError:
-    """An error of OmegaConf's, which knows the key or at least in which layer it stands."""
+    """Return an error of OmegaConf's with the key, or at least with the layer."""
     key = str(getattr(error, "full_key", None) or "")
     if isinstance(error, ConfigKeyError):
         kind = error.object_type
         known = ", ".join(kind.__dataclass_fields__) if is_dataclass(kind) else "none"
         return ConfigError(key, where, f"no such key; expected one of {known}")
     if isinstance(error, MissingMandatoryValue):
-        return ConfigError(key, "missing", f"{where} has to say it; see docs/record.md")
-    said = f"{_line(error)}; docs/record.md has the keys and what they hold"
-    return ConfigError(key or "scenario", where, said)
+        return ConfigError(
+            key, "missing", f"{where} has to set it; see docs/how-to/record-a-real-qemu.md"
+        )
+    reason = f"{_line(error)}; docs/how-to/record-a-real-qemu.md lists the keys and their values"
+    return ConfigError(key or "scenario", where, reason)
 
 
 def _line(error: Exception) -> str:
@@ -172,10 +179,10 @@ def _line(error: Exception) -> str:
 
 
 def check(scenario: Scenario) -> None:
-    """Refuse what cannot be recorded.
+    """Refuse a scenario that cannot be recorded.
 
     Raises:
-        ConfigError: names the key.
+        ConfigError: a value that is not allowed.
     """
     guest, end_mib = scenario.guest, scenario.mem_mib - UNFILLED_END_MIB
     check_whole("mem_mib", scenario.mem_mib, 32, MOST_MIB, " MiB")

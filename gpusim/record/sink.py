@@ -1,4 +1,4 @@
-"""Where the migration goes: a listener on this host that reads everything and keeps nothing."""
+"""The target of a recorded migration: a listener on this host that reads everything and keeps nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ JOIN_TIMEOUT_S = 2.0
 
 
 @contextmanager
-def sink() -> Iterator[str]:
-    """A URI for QEMU's migrate command; whoever connects is read until it ends or the block does."""
+def open_sink() -> Iterator[str]:
+    """Yield a URI for QEMU's migrate command. All connections to it are read until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connected: list[socket.socket] = []
         reader = threading.Thread(target=_read, args=(listener, connected), daemon=True)
@@ -22,7 +22,7 @@ def sink() -> Iterator[str]:
             yield f"tcp:127.0.0.1:{listener.getsockname()[1]}"
         finally:
             for end in (listener, *connected):
-                with suppress(OSError):  # a closed one cannot be shut down
+                with suppress(OSError):  # a closed socket cannot be shut down
                     end.shutdown(socket.SHUT_RDWR)
             reader.join(JOIN_TIMEOUT_S)
 

@@ -1,23 +1,24 @@
-"""A fine counter kept small: the knots of its bends."""
+"""Keep a fine counter small: replace it by the breakpoints of a piecewise linear function."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-Point = tuple[float, int]
-MOST_KNOTS = 9000  # some 35 kB of a packed file
-FINEST_S = 0.001  # of the guest's mean pace: finer than the counter is read
+Point = tuple[float, int]  # (seconds, writes)
+MOST_BREAKPOINTS = 9000  # about 35 kB of a packed file
+FINEST_S = 0.001  # of writes at the guest's mean rate; the counter itself is read every 2 ms
 COARSER = 1.5
 
 
-def knots(points: Sequence[Point], within: float) -> list[Point]:
-    """Points between which straight lines miss none of the others by more than `within`.
+def find_breakpoints(points: Sequence[Point], within: float) -> list[Point]:
+    """Return points whose connecting lines miss no other point by more than `within` writes.
 
-    One pass: the next point is a knot's last one before no line from the knot, through points that
-    were read, comes near enough to all that lie between.
+    It makes one pass. A segment ends at the last point for which some line from the segment's start
+    comes close enough to all points in between.
 
     Args:
         points: at rising times.
+        within: largest allowed distance, writes.
     """
     kept = list(points[:1])
     steepest, flattest = float("inf"), float("-inf")
@@ -33,12 +34,12 @@ def knots(points: Sequence[Point], within: float) -> list[Point]:
     return [*kept, points[-1]] if len(points) > 1 else kept
 
 
-def thinned(points: Sequence[Point]) -> tuple[list[Point], float]:
-    """At most MOST_KNOTS knots, as near to the counter as so many can be, and how near, in writes."""
+def thin_counter(points: Sequence[Point]) -> tuple[list[Point], float]:
+    """Return at most MOST_BREAKPOINTS breakpoints, and how far they may miss the counter, in writes."""
     if len(points) < 2:
         return list(points), 0.0
     (start_s, start), (end_s, end) = points[0], points[-1]
     within = max(1.0, FINEST_S * (end - start) / (end_s - start_s))
-    while len(found := knots(points, within)) > MOST_KNOTS:
+    while len(found := find_breakpoints(points, within)) > MOST_BREAKPOINTS:
         within *= COARSER
     return found, within

@@ -1,16 +1,17 @@
-"""QEMU's trace events as its log backend prints them."""
+"""Parse QEMU's trace events as its log backend prints them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# trace/simpletrace has another format; Debian's QEMU logs. `pid@seconds.micros:` stands there with
-# -msg timestamp=on (Source: QEMU scripts/tracetool/backend/log.py:generate_h, 7.2 and 10.0).
+# trace/simpletrace has another format. Debian's QEMU uses the log backend. A line starts with
+# `pid@seconds.micros:` if QEMU has -msg timestamp=on.
+# Source: QEMU scripts/tracetool/backend/log.py:generate_h, 7.2 and 10.0.
 LINE = re.compile(r"(?:\d+@(\d+\.\d+):)?([a-z][a-z0-9_]+)(?: (.*))?")
 
-# What a recording holds of them: state, syncs, the throttle, what decides about the end.
-# QEMU 7.2 has no cpu_throttle_set and no migrate_pending_exact; it warns and goes on.
+# A recording keeps these events: state, syncs, the throttle, and the decision to switch over.
+# QEMU 7.2 has no cpu_throttle_set and no migrate_pending_exact. It warns and goes on.
 EVENTS = (
     "migrate_set_state",
     "migration_thread_setup_complete",
@@ -26,18 +27,19 @@ EVENTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TraceLine:
-    """One event; `time_s` is the wall clock's."""
+    """One event. `time_s` is wall-clock time."""
 
     time_s: float
     name: str
     arguments: str
 
 
-def parsed(line: str, arrival_s: float) -> TraceLine | None:
-    """The event that a line tells, or None: QEMU's other words come on the same way.
+def parse_trace_line(line: str, arrival_s: float) -> TraceLine | None:
+    """Return the event of a line, or None, because QEMU prints other lines there as well.
 
     Args:
-        arrival_s: the event's time where the line bears none.
+        line: one line of QEMU's stderr or log.
+        arrival_s: the event's time if the line has none.
     """
     match = LINE.fullmatch(line.strip())
     if match is None or match[2] not in EVENTS:

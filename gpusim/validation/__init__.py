@@ -1,4 +1,5 @@
-"""A real QEMU against the simulator: recordings, replays of them, and predictions.
+"""Compare the simulator with a real QEMU: replay recordings, and predict them.
 
-Nothing above imports this package; it only calls `gpusim.simulate`, as any user would.
+It calls `gpusim.simulate` as any user would. Only the command gpusim-validate and the studies import
+this package.
 """

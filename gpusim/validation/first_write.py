@@ -1,9 +1,8 @@
-"""What the first write to a page after a sync cost the recorded guests, read off their own counters.
+"""Fit the cost of the first write to a page after a sync to the guests' own counters.
 
-A cost is fitted to the writes of the unthrottled part of recordings, given the write rate of the
-four seconds before the migration; total times take no part in it. A scenario's predictions get the
-cost that the other half of the scenarios gave, all repeats and versions of QEMU of a scenario being in
-the same half.
+The fit uses the writes before the first throttle, and the write rate of the four seconds before the
+migration. It does not use total times. The predictions of a scenario use the cost from the other half
+of the scenarios. All repeats and versions of QEMU of a scenario are in the same half.
 """
 
 from __future__ import annotations
@@ -15,69 +14,73 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gpusim.config.scenario import Scenario, resolve
-from gpusim.formats.quantities import throttles
+from gpusim.formats.quantities import throttle_steps
 from gpusim.formats.recording import Recording
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.units import NS_PER_S
-from gpusim.validation.replay import predict_config, running
+from gpusim.validation.errors import ValidationError
+from gpusim.validation.replay import predict_config, samples_before_stop
 
-HIGHEST_NS = 20_000.0  # of the costs tried: that of about twenty exits from KVM
-FIT_STEPS = 24  # of the search: to a thousandth of a microsecond
-LEAST_S = 2.0  # of a throttle, or its speed is that of a few slices
+HIGHEST_NS = 20_000.0  # the highest cost that is tried, as much as about twenty exits from KVM
+FIT_STEPS = 24  # of the search, which narrow it to about 0.2 ns
+LEAST_S = 2.0  # a shorter throttle lets the guest run only a few slices
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """The unthrottled part of a recording, from its first sample to its last.
+    """The part of a recording before the first throttle, from its first sample to its last.
 
     Attributes:
-        looks_ns: its syncs.
-        writes: that the guest counted.
+        scenario: the recorded guest and tracking.
+        since_ns: time of the first sample.
+        until_ns: time of the last sample.
+        syncs_ns: times of the syncs.
+        writes: the guest's counted writes.
     """
 
     scenario: Scenario
     since_ns: int
     until_ns: int
-    looks_ns: tuple[int, ...]
+    syncs_ns: tuple[int, ...]
     writes: int
 
     def expected_writes(self, cost_ns: float) -> float:
-        """What the guest would have written at the rate of before, with such a cost."""
+        """Return the writes that the guest makes at its earlier rate if a first write costs so much."""
         scenario = self.scenario
         protection = replace(scenario.tracking.protection, cost_ns=cost_ns)
         guest = Guest(scenario.layout, scenario.writers, RunTime(), protection)
-        for look_ns in (*self.looks_ns, self.until_ns):
-            guest.settle(look_ns, np.full(scenario.layout.chunks, -1))
+        for sync_ns in (*self.syncs_ns, self.until_ns):
+            guest.settle(sync_ns, np.full(scenario.layout.chunks, -1))
         ends = np.array([self.since_ns, self.until_ns])
         return float(np.diff(scenario.writers[0].writes(ends, guest.faults.clocks[0]))[0])
 
 
-def stretch(recording: Recording) -> Stretch:
-    """The unthrottled part of a recording."""
+def find_stretch(recording: Recording) -> Stretch:
+    """Return the part of a recording before the first throttle."""
     events = recording.until_stop()
     throttled_s = next((e.time_s for e in events if e.name == "migration_throttle"), math.inf)
-    samples = [sample for sample in running(recording) if sample.time_s <= throttled_s]
+    samples = [sample for sample in samples_before_stop(recording) if sample.time_s <= throttled_s]
     since_ns, until_ns = (round(samples[i].time_s * NS_PER_S) for i in (0, -1))
     syncs = [e.time_s for e in events if e.name == "migration_bitmap_sync_start"]
-    looks_ns = (round(time_s * NS_PER_S) for time_s in syncs)
+    syncs_ns = (round(time_s * NS_PER_S) for time_s in syncs)
     return Stretch(
         resolve(predict_config(recording)),
         since_ns,
         until_ns,
-        tuple(look_ns for look_ns in looks_ns if 0 < look_ns < until_ns),
+        tuple(sync_ns for sync_ns in syncs_ns if 0 < sync_ns < until_ns),
         (samples[-1].writes or 0) - (samples[0].writes or 0),
     )
 
 
 def error(stretches: Sequence[Stretch], cost_ns: float) -> float:
-    """Root mean square of ln(expected / counted writes)."""
+    """Return the root mean square of ln(expected writes / counted writes)."""
     logs = [math.log(s.expected_writes(cost_ns) / s.writes) for s in stretches]
     return math.sqrt(sum(log * log for log in logs) / len(logs))
 
 
 def fit(stretches: Sequence[Stretch]) -> float:
-    """The cost with the least error, ns; by golden section, as the error has one valley."""
+    """Return the cost with the least error, ns. The error has one minimum, so golden section finds it."""
     ratio = (math.sqrt(5) - 1) / 2
     low, high = 0.0, HIGHEST_NS
     inner = [high - ratio * (high - low), low + ratio * (high - low)]
@@ -95,27 +98,36 @@ def fit(stretches: Sequence[Stretch]) -> float:
 
 
 def halves(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
-    """The recordings by scenario, in alphabetical order one to the left and one to the right.
+    """Return two halves of the recordings, with alternate scenarios in alphabetical order.
 
-    A paced guest tells nothing: it does its work whatever its writes cost. Nor does an unknown one.
+    Paced and unknown guests are left out. A paced guest does its work whatever its writes cost.
     """
-    speaking = [r for r in recordings if r.guest is not None and r.guest.kind != "paced"]
-    names = sorted({_scenario(recording) for recording in speaking})
+    usable = [r for r in recordings if r.guest is not None and r.guest.kind != "paced"]
+    names = sorted({_scenario(recording) for recording in usable})
     left = set(names[::2])
     return (
-        [recording for recording in speaking if _scenario(recording) in left],
-        [recording for recording in speaking if _scenario(recording) not in left],
+        [recording for recording in usable if _scenario(recording) in left],
+        [recording for recording in usable if _scenario(recording) not in left],
     )
 
 
-def cross_fitted(recordings: Sequence[Recording]) -> dict[str, float]:
-    """Case -> the cost that the other half gave, ns."""
-    return _crossed(recordings, fit)
+def fit_costs(recordings: Sequence[Recording]) -> dict[str, float]:
+    """Return case -> the cost of a first write that fits the other half of the scenarios, ns.
+
+    Raises:
+        ValidationError: fewer than two scenarios can be used.
+    """
+    left, right = halves(recordings)
+    if not (left and right):
+        raise ValidationError(
+            "too_few_scenarios", scenarios=len({_scenario(r) for r in left + right})
+        )
+    return _cross_fit(recordings, fit)
 
 
-def cross_fitted_speeds(recordings: Sequence[Recording]) -> dict[str, float]:
-    """Case -> the guest's speed in the other half, as a part of the one before the migration."""
-    return _crossed(recordings, _speed)
+def cross_fit_speeds(recordings: Sequence[Recording]) -> dict[str, float]:
+    """Return case -> the guests' speed in the other half, relative to that before the migration."""
+    return _cross_fit(recordings, _speed)
 
 
 def _speed(stretches: Sequence[Stretch]) -> float:
@@ -123,11 +135,11 @@ def _speed(stretches: Sequence[Stretch]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def _crossed(
+def _cross_fit(
     recordings: Sequence[Recording], fitted: Callable[[Sequence[Stretch]], float]
 ) -> dict[str, float]:
     left, right = halves(recordings)
-    found = [fitted([stretch(recording) for recording in half]) for half in (left, right)]
+    found = [fitted([find_stretch(recording) for recording in half]) for half in (left, right)]
     in_left = {_scenario(recording) for recording in left}
     return {r.case: found[_scenario(r) in in_left] for r in recordings}
 
@@ -137,13 +149,16 @@ def _scenario(recording: Recording) -> str:
 
 
 def awake_speeds(recording: Recording) -> list[tuple[int, float]]:
-    """(percent, speed awake) of each throttle that lasted LEAST_S, in parts of that before the first.
+    """Return (percent, speed) of each throttle that lasted LEAST_S.
 
-    Empty where the guest was throttled too soon to have one before.
+    The speed is that of a running guest, relative to the speed before the first throttle. The result
+    is empty if the guest was throttled too early to measure that speed.
     """
-    counts = [(s.time_s, float(s.writes)) for s in running(recording) if s.writes is not None]
+    counts = [
+        (s.time_s, float(s.writes)) for s in samples_before_stop(recording) if s.writes is not None
+    ]
     times_s, counted = zip(*counts, strict=True)
-    steps = [(0.0, 0), *throttles(recording)]
+    steps = [(0.0, 0), *throttle_steps(recording)]
     ends_s = [*(at_s for at_s, _ in steps[1:]), times_s[-1]]
     run_time, speeds = RunTime(), []
     for (since_s, percent), until_s in zip(steps, ends_s, strict=True):

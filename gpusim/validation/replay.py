@@ -1,8 +1,8 @@
-"""A recording as a Config, in two modes: replayed, and predicted.
+"""Turn a recording into a Config: to replay it, or to predict it.
 
-A replay takes the guest's own write counter and the recorded pace of the wire, so that QEMU's
-decisions are what is judged; where nobody knows the guest, the writes that explain what QEMU counted
-(unseen_guest.py). A prediction takes only what was known before the migration.
+A replay takes the guest's recorded writes and the recorded rate of the link, so that only QEMU's
+decisions are judged. If the guest is unknown, it takes writes that explain QEMU's page counts
+(unseen_guest.py). A prediction takes only facts that were known before the migration.
 """
 
 from __future__ import annotations
@@ -39,40 +39,44 @@ from gpusim.formats.recording import (
     Sample,
 )
 from gpusim.qemu.versions import nearest
-from gpusim.validation import unseen_guest
+from gpusim.validation.unseen_guest import explain_writes
 
 PAGES_PER_MIB = 256
 
-# How fast a paced guest catches up under TCG on the recordings' machine: data/README.md gives a
-# range only, so a prediction takes its geometric mean.
+# How fast a paced guest catches up under TCG on the recordings' machine. data/README.md gives only a
+# range, so a prediction takes its geometric mean.
 CATCH_UP_PAGE_WRITES_PER_S = (1.3e6, 2.4e6)
 
-# Replay: where a run outlasts its record, the wire goes on as in the record's last seconds, and the
-# guest at the speed it had in them while it ran.
+# If a replay outlasts its record, the link goes on as in the record's last TAIL_S seconds. The guest
+# goes on at the speed that it had in these seconds while it ran.
 TAIL_S = 3.0
 BEYOND_LIMIT_S = 60.0
 
-# Replay, with a fine counter: a vCPU that writes slower than this share of its pace before the migration, for
-# so long, sleeps. The counter is read every 2 ms, and its knots miss it by a millisecond's writes.
+# In a replay with a fine counter, a vCPU sleeps if it writes slower than this share of its rate before
+# the migration, for at least this time. The counter is read every 2 ms, and its breakpoints miss it
+# by the writes of a millisecond.
 AWAKE_SHARE = 0.25
 SHORTEST_SLEEP_S = 0.005
 
-# A window that used its budget holds that and at most a flush more; QEMU prints whole milliseconds.
+# A full window holds its budget and at most one flush more. QEMU prints whole milliseconds.
 WINDOW_MS = 100
 FULL_WINDOW = 1.1
 ROUNDING_MS = 0.01
-STALLED_MS = 105  # a longer one is a stall, which the recorded bytes tell
+STALLED_MS = 105  # a longer window is a stall, which the recorded bytes already contain
 
 
-def replayed_from(recording: Recording) -> Literal["counter", "samples", "syncs"]:
-    """What says how much the guest writes when: its counter, fine or sampled, or what syncs found."""
+def replay_source(recording: Recording) -> Literal["counter", "samples", "syncs"]:
+    """Return the source of a replay's writes.
+
+    It is the guest's fine counter, the counter in the samples, or the page counts of the syncs.
+    """
     if recording.guest is None:
         return "syncs"
     return "counter" if recording.counter else "samples"
 
 
 def replay_config(recording: Recording, seed: int = 1) -> Config:
-    """The migration again, with the recorded writes and the recorded wire."""
+    """Return a Config with the recorded writes and the recorded link."""
     if recording.guest is None:
         config = _unseen(recording, seed)
     else:
@@ -89,9 +93,9 @@ def replay_config(recording: Recording, seed: int = 1) -> Config:
 
 
 def predict_config(recording: Recording, seed: int = 1, first_write_cost_ns: float = 0.0) -> Config:
-    """The migration as it could have been predicted.
+    """Return a Config of facts that were known before the migration.
 
-    Where a sequential writer stood when the migration began was not known, so the seed says.
+    The position of a sequential writer at the start was not known, so the seed draws it.
     """
     guest, before = recording.guest, recording.page_writes_per_s_before
     assert guest is not None and before is not None, "only a recording that is predictable"
@@ -109,19 +113,20 @@ def predict_config(recording: Recording, seed: int = 1, first_write_cost_ns: flo
 
 
 def _unseen(recording: Recording, seed: int) -> Config:
-    """Writes that explain the sync records, spread evenly over all memory that is not zero.
+    """Return a Config whose writes explain the page counts of the syncs.
 
-    Where zero pages lie matters little but at the end of the first pass, which they end early.
+    The writes are spread evenly over all memory that is not zero. The place of zero pages matters
+    only at the end of the first pass, which they shorten.
     """
     pages = recording.ram_bytes // sync_record.PAGE_BYTES
-    at_end, others = sync_record.zero_pages(recording)
+    at_end, others = sync_record.count_zero_pages(recording)
     written = range(min(others, pages - 1), max(pages - at_end, others + 1))
-    syncs = sync_record.syncs(recording)
+    syncs = sync_record.find_syncs(recording)
     lazy = recording.accelerator == "kvm"
-    explained = unseen_guest.writes(syncs, pages, written, lazy)
-    pairs = [[0.0, 0.0], *([s.time_s, done] for s, done in zip(syncs, explained, strict=True))]
-    if not syncs:  # it ended in its first pass, and nobody looked what was written
-        pairs.append([running(recording)[-1].time_s, 0.0])
+    writes = explain_writes(syncs, pages, written, lazy)
+    pairs = [[0.0, 0.0], *([s.time_s, done] for s, done in zip(syncs, writes, strict=True))]
+    if not syncs:  # it ended in its first pass, and no sync counted writes
+        pairs.append([samples_before_stop(recording)[-1].time_s, 0.0])
     writer = WriterConfig(
         working_set=len(written) * sync_record.PAGE_BYTES,
         start=written.start * sync_record.PAGE_BYTES,
@@ -133,8 +138,8 @@ def _unseen(recording: Recording, seed: int) -> Config:
 
 
 def _recorded_pace(recording: Recording, writes: list[list[float]]) -> dict[str, Any]:
-    """The keys of a writer that does what the record says, and goes on as at its end."""
-    awake = 1 - running(recording)[-1].cpu_throttle_percentage / 100
+    """Return the keys of a writer that follows the record, and then goes on as at its end."""
+    awake = 1 - samples_before_stop(recording)[-1].cpu_throttle_percentage / 100
     rate = _last_slope(writes) / awake
     return {"pace": "recorded", "recorded": writes, "page_writes_per_s": rate}
 
@@ -142,7 +147,7 @@ def _recorded_pace(recording: Recording, writes: list[list[float]]) -> dict[str,
 def _config(
     recording: Recording, writer: WriterConfig, zero_ranges: Sequence[Sequence[int]], seed: int
 ) -> Config:
-    """All that both modes share: no cost but the wire's, on one thread."""
+    """Return what both modes share. Only the link costs time, and the run uses one thread."""
     return Config(
         vm=VmConfig(
             memory=recording.ram_bytes,
@@ -166,7 +171,7 @@ def _config(
 
 
 def _migration(recording: Recording) -> MigrationConfig:
-    """QEMU's parameters, and the nearest version that is simulated."""
+    """Return QEMU's parameters, and the nearest simulated version."""
     parameters = recording.parameters
     return MigrationConfig(
         version=nearest(recording.qemu),
@@ -183,7 +188,7 @@ def _migration(recording: Recording) -> MigrationConfig:
 
 
 def _zero_ranges(recording: Recording, guest: RecordedGuest) -> list[list[int]]:
-    """What the guest's program leaves zero, in bytes: below itself and behind what it fills."""
+    """Return the ranges that the guest leaves zero, in bytes: below its program and after `fill`."""
     mem_mib, fill = recording.ram_bytes // MIB, guest.fill_mib
     end = mem_mib - UNFILLED_END_MIB if fill is None else GUEST_STARTS_MIB + fill
     ranges = [(0, GUEST_STARTS_MIB), (end, mem_mib)]
@@ -207,34 +212,34 @@ def _writer(guest: RecordedGuest, pace: dict[str, Any], first_write: int) -> Wri
     )
 
 
-def written(recording: Recording) -> list[tuple[float, int]]:
-    """(seconds, page writes since the guest's boot): the fine counter, or else the samples'."""
+def _counted_writes(recording: Recording) -> list[tuple[float, int]]:
+    """Return (seconds, page writes since the guest's boot) from the fine counter or the samples."""
     if recording.counter:
         return list(recording.counter)
     return [(s.time_s, s.writes) for s in recording.samples if s.writes is not None]
 
 
 def _writes_at_start(recording: Recording) -> float:
-    """The guest's counter when the migration began."""
-    counted = written(recording)
+    """Return the guest's counter at the start of the migration."""
+    counted = _counted_writes(recording)
     first_s, first = counted[0]
     if first_s <= 0:
         return float(np.interp(0.0, [t for t, _ in counted], [float(done) for _, done in counted]))
     return first - (recording.page_writes_per_s_before or 0.0) * first_s
 
 
-def running(recording: Recording) -> list[Sample]:
-    """The samples before QEMU stopped the VM."""
+def samples_before_stop(recording: Recording) -> list[Sample]:
+    """Return the samples before QEMU stopped the VM."""
     stop_s = math.inf if recording.stop_s is None else recording.stop_s
     return [sample for sample in recording.samples if sample.time_s < stop_s]
 
 
 def _recorded_writes(recording: Recording) -> list[list[float]]:
-    """[[seconds, page writes since the start], ...].
+    """Return [[seconds, page writes since the start], ...].
 
-    The VM is stopped when a migration completes, so its counter then is that of the stop.
+    The VM is stopped when a migration completes, so the last counter value is that of the stop.
     """
-    before, counted = _writes_at_start(recording), written(recording)
+    before, counted = _writes_at_start(recording), _counted_writes(recording)
     stop_s = math.inf if recording.stop_s is None else recording.stop_s
     pairs = [[0.0, 0.0]]
     pairs += [[time_s, writes - before] for time_s, writes in counted if 0 < time_s < stop_s]
@@ -245,7 +250,7 @@ def _recorded_writes(recording: Recording) -> list[list[float]]:
 
 
 def _recorded_sleeps(recording: Recording) -> list[list[float]]:
-    """When the fine counter stood still, as good as; the throttle's ticks drift, and a sync waits for them."""
+    """Return when the fine counter almost stopped. A sync waits for the throttle's ticks, which drift."""
     least = AWAKE_SHARE * (recording.page_writes_per_s_before or 0.0)
     sleeps: list[list[float]] = []
     for (since_s, before), (until_s, after) in itertools.pairwise(recording.counter):
@@ -259,9 +264,9 @@ def _recorded_sleeps(recording: Recording) -> list[list[float]]:
 
 
 def _recorded_link(recording: Recording) -> list[list[float]]:
-    """[[seconds, bytes on the wire], ...] while active: the final stage has no rate limit."""
+    """Return [[seconds, sent bytes], ...] while active. The final stage has no rate limit."""
     pairs = [[0.0, 0.0]]
-    for sample in running(recording):
+    for sample in samples_before_stop(recording):
         if sample.status == "active" and sample.transferred_bytes is not None:
             pairs.append([sample.time_s, float(sample.transferred_bytes)])
     rising = _rising(pairs)
@@ -271,12 +276,12 @@ def _recorded_link(recording: Recording) -> list[list[float]]:
 
 
 def _window_overrun_us(recording: Recording) -> float:
-    """How much longer than 100 ms the recorded windows were, on average.
+    """Return how much longer than 100 ms the recorded windows were on average, in microseconds.
 
-    QEMU's bandwidth sample is a window's bytes over its whole milliseconds. With a rate limit most
-    windows hold the same bytes, so the samples tell the lengths, whose fractions cancel in the mean.
+    QEMU's bandwidth sample is a window's bytes divided by its whole milliseconds. With a rate limit
+    most windows hold equal bytes, so the samples give the lengths. Their fractions cancel in the mean.
     """
-    samples = [sample.mbps for sample in running(recording) if sample.mbps > 0]
+    samples = [sample.mbps for sample in samples_before_stop(recording) if sample.mbps > 0]
     usual = statistics.mode(samples) if samples else 0.0
     limit_mbps = recording.parameters["max-bandwidth"] * 8 / 1e6
     if not limit_mbps < usual < limit_mbps * FULL_WINDOW:
@@ -291,7 +296,7 @@ def _window_overrun_us(recording: Recording) -> float:
 
 
 def _rising(pairs: list[list[float]]) -> list[list[float]]:
-    """The pairs at rising times, with totals that never fall."""
+    """Return the pairs at rising times, with totals that never fall."""
     rising = [pairs[0]]
     for time_s, total in pairs[1:]:
         if time_s > rising[-1][0]:
@@ -300,7 +305,7 @@ def _rising(pairs: list[list[float]]) -> list[list[float]]:
 
 
 def _last_slope(rising: list[list[float]]) -> float:
-    """A second's growth over the last TAIL_S seconds."""
+    """Return the growth per second over the last TAIL_S seconds."""
     end_s, end = rising[-1]
     since_s, since = next(
         pair for pair in reversed(rising[:-1]) if end_s - pair[0] >= TAIL_S or pair is rising[0]

@@ -1,10 +1,11 @@
-"""A guest that nobody watched, from what QEMU counted: page writes that explain its sync records.
+"""Find page writes of an unknown guest that explain QEMU's page counts.
 
-QEMU does not count writes. It counts the pages that are dirty at a sync and were clean before. So the
-bitmap is followed through the recording in expected shares, and for each sync the number of writes is
-found that makes the recorded number of pages newly dirty, spread evenly over all memory that is not
-zero. Where the writes really went is not recorded, and does not matter as long as syncs fall when
-they fell: each gives what it gave. Between them the writes go straight on.
+QEMU does not count writes. At each sync it counts the pages that became dirty. This module follows
+the bitmap through the recording in expected shares. For each sync it finds the number of writes that
+makes the recorded number of pages newly dirty. The writes are spread evenly over all memory that is
+not zero, and at a constant rate between two syncs. Their real places are not recorded. The places do
+not matter if the simulated syncs happen at the recorded times, because each then finds the recorded
+number of pages.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ import numpy as np
 from gpusim.formats.sync_record import Sync
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray
 
-CELLS = 4096  # pieces in which the bitmap is followed, at least
-MOST_WRITES = 16.0  # to a page between two syncs: then all but one in 9 million are written
-HALVINGS = 60  # of the search for the writes: to the last digit
+CELLS = 4096  # the bitmap is followed in at least so many pieces
+MOST_WRITES = 16.0  # per page between two syncs; then all pages but one in 9 million are written
+HALVINGS = 60  # of the bisection, which finds the writes to the last digit
 
 
-def writes(syncs: Sequence[Sync], pages: int, written: range, lazy: bool) -> list[float]:
-    """Page writes since the start by each sync.
+def explain_writes(syncs: Sequence[Sync], pages: int, written: range, lazy: bool) -> list[float]:
+    """Return the page writes since the start by each sync.
 
     Args:
+        syncs: with their page counts.
         pages: of the VM.
-        written: the pages that are not zero; all writes go there, evenly.
-        lazy: pages are protected anew when their chunk is sent (kvm_manual), else at the sync.
+        written: the pages that are not zero. All writes go there, evenly.
+        lazy: whether KVM protects a page again when its chunk is sent (kvm_manual). Otherwise it
+            does so at the sync.
     """
     bitmap = ExpectedBitmap(pages, written, lazy)
     total, sent, found = 0.0, 0.0, []
@@ -41,10 +44,11 @@ def writes(syncs: Sequence[Sync], pages: int, written: range, lazy: bool) -> lis
 
 
 class ExpectedBitmap:
-    """How many pages of each piece of memory are to be sent, and what KVM's log holds of them.
+    """Expected pages of each piece of memory, by their state in QEMU's bitmap and KVM's log.
 
-    Pages of a piece are of three kinds: to be sent and in the log of the last sync, to be sent and not
-    in it, clean and not in it. Those that were sent since keep their place in the log until the next.
+    A page is in one of three states: dirty and in the log of the last sync, dirty and not in this
+    log, or clean and not in this log. A page that was sent since then stays in the log until the next
+    sync.
     """
 
     def __init__(self, pages: int, written: range, lazy: bool) -> None:
@@ -62,18 +66,16 @@ class ExpectedBitmap:
         self._written = (edges[:-1] >= written.start) & (edges[1:] <= written.stop)
         self._lazy = lazy
         none = np.zeros_like(size)
-        # All pages are to be sent; a lazy tracker's log holds them all (INITIALLY_SET).
+        # At first all pages are dirty, and a lazy tracker's log holds all of them (INITIALLY_SET).
         self._logged, self._unlogged = (size, none) if lazy else (none, size)
         self._clean = none
         self._cursor = 0
         self._sent: FloatArray = none  # share of each piece's pages sent since the last sync
-        self._left: FloatArray = (
-            none  # share of the interval that is left when its chunk is cleared
-        )
+        self._left: FloatArray = none  # share of the interval after the piece's chunk is cleared
         self._cleared = np.zeros(len(size), np.bool_)
 
     def send(self, pages: float) -> None:
-        """Send so many pages from the cursor on; since the last sync nothing became dirty."""
+        """Send so many pages from the cursor on. No page became dirty in QEMU's bitmap meanwhile."""
         order = np.roll(np.arange(len(self._chunk)), -self._cursor)
         there = (self._logged + self._unlogged)[order]
         ends = np.cumsum(there)
@@ -92,7 +94,7 @@ class ExpectedBitmap:
         self._cursor = int(order[min(place, len(ends) - 1)])
 
     def sync(self, newly_dirty_pages: int) -> float:
-        """Find the writes to a page that make so many newly dirty, and let them."""
+        """Find the writes per page that make so many pages newly dirty, and apply these writes."""
         low, high = 0.0, MOST_WRITES
         for _ in range(HALVINGS):
             middle = (low + high) / 2
@@ -104,7 +106,7 @@ class ExpectedBitmap:
         return low
 
     def _hit(self, writes: float) -> tuple[FloatArray, FloatArray]:
-        """Shares of pages written in the interval, and behind their chunk's clear."""
+        """Return the shares of pages written in the interval, and after their chunk was cleared."""
         whole = np.where(self._written, -math.expm1(-writes), 0.0)
         behind = np.where(self._written, -np.expm1(-writes * self._left), 0.0)
         return whole, behind
@@ -117,8 +119,11 @@ class ExpectedBitmap:
         )
 
     def _merge(self, writes: float) -> None:
-        """What design.md's table of trackings says, in shares: a page in the log is cleared with its
-        chunk, and is found again if it is written behind that; any other if it is written at all."""
+        """Apply a sync in shares, as docs/explanation/model.md describes for each kind of tracking.
+
+        A page in the log is found again if it is written after its chunk was cleared. Every other
+        page is found if it is written at all.
+        """
         whole, behind = self._hit(writes)
         logged = np.where(self._cleared, behind, 1.0)
         kept_sent, kept_left = self._logged * self._sent, self._logged * (1 - self._sent)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpusim.cli import predict as cli
-from gpusim.monitor.qmp import LiveError
+from gpusim.monitor.errors import LiveError
 from gpusim.predict import ensemble
 from gpusim.predict.prediction import Member
 from gpusim.predict.prediction_text import ANSWERS
@@ -120,7 +120,7 @@ def test_a_signal_is_one_line(
     monkeypatch.setattr(cli, "_with_progress_bar", interrupted)
     assert cli.main([vm, *ANSWER, "--json", "answer.json"]) == 143
     shown = capsys.readouterr()
-    assert shown.err == "\nerror: SIGTERM: stopped; what was not whole was not written\n"
+    assert shown.err == "\nerror: SIGTERM: stopped; no partial file was written\n"
     assert (shown.out, os.listdir()) == ("", [vm])
 
 
@@ -147,7 +147,7 @@ def test_a_failed_measurement_leaves_no_file(
     vm: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(options: Any) -> Any:
-        raise LiveError("calc-dirty-rate: QEMU refused: busy")
+        raise LiveError("refused", command="calc-dirty-rate", reason="busy")
 
     monkeypatch.setattr(cli, "_measured", fails)
     assert cli.main(["--measure", "--qmp", "socket"]) == 1

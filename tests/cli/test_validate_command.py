@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from gpusim.cli import record
 from gpusim.cli.validate import main
-from gpusim.validation.report import error_percent
+from gpusim.validation.accuracy import error_percent
+from gpusim.validation.errors import ValidationError
 from gpusim.validation.shipped import SHIPPED
+from tests.golden import check_golden
 
 QUANTITIES = [
     "total_time_s",
@@ -90,7 +93,9 @@ def test_two_recordings_of_one_name_are_refused(
     original = SHIPPED / "converges.qemu10.a.json.xz"
     (tmp_path / original.name).write_bytes(original.read_bytes())
     assert main([str(original), str(tmp_path)]) == 2
-    assert "each name once" in capsys.readouterr().err
+    path = tmp_path / original.name
+    error = ValidationError("repeated_name", path=path, case="converges.qemu10.a")
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 @pytest.mark.parametrize(
@@ -113,5 +118,23 @@ def test_error_percent(
 
 def test_a_cost_of_first_writes_takes_two_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([shipped("converges.qemu10.a"), "--first-write"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --first-write: takes two scenarios")
+    error = ValidationError("too_few_scenarios", scenarios=1)
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize("command", ["gpusim-validate", "gpusim-record"])
+def test_help_is_the_golden_text(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    run = {"gpusim-validate": main, "gpusim-record": record.main}[command]
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    check_golden(f"{command}-help", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["profiles", "published"])
+def test_each_command_has_its_own_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: gpusim-validate {command} ")

@@ -21,7 +21,7 @@ from gpusim import Config
 from gpusim.bench import cli as bench
 from gpusim.cli import collect, predict, record, validate
 from gpusim.config.scenario import resolve
-from gpusim.record.scenarios import load_scenario, names
+from gpusim.record.scenarios import list_scenarios, load_scenario
 from studies import prose, reference
 from tests.cli.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
 from tests.cli.engines import need_engine_of
@@ -101,7 +101,7 @@ def test_validation_command_runs(command: str, slow: bool) -> None:
 def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
     """As far as its options and its scenario: tests/record records."""
     _, arguments = words(command)
-    options = record.options_of(arguments)
+    options = record.parse_options(arguments)
     if options.scenario is not None and not slow:
         load_scenario(options.scenario, options.overrides)
 
@@ -299,7 +299,7 @@ def anchors(text: str) -> set[str]:
 
 def test_record_document_names_every_scenario() -> None:
     table = [row[0] for row in rows_of("docs/how-to/record-a-real-qemu.md", "## Scenarios")]
-    assert table == list(names())
+    assert table == list(list_scenarios())
 
 
 def test_first_sentence_says_what_is_simulated() -> None:

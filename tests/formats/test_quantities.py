@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpusim.formats.quantities import Quantities, measured
-from gpusim.formats.recording import load_recording
+from gpusim.formats.quantities import Quantities, recorded_quantities
+from gpusim.formats.recording_file import load_recording
 from gpusim.validation.shipped import SHIPPED
 
 BY_HAND = {
@@ -60,13 +60,13 @@ BY_HAND = {
 @pytest.mark.parametrize("case", BY_HAND)
 def test_measured_quantities_are_those_of_the_trace(case: str) -> None:
     recording = load_recording(SHIPPED / f"{case}.json.xz")
-    assert measured(recording) == BY_HAND[case]
+    assert recorded_quantities(recording) == BY_HAND[case]
 
 
 def test_the_ladder_of_7_2_agrees_with_its_samples() -> None:
     """max-cpu-throttle 40 caps six events; the samples, which lag, saw no more."""
     recording = load_recording(SHIPPED / "max-40.qemu7.a.json.xz")
-    found = measured(recording)
+    found = recorded_quantities(recording)
     assert found.max_throttle_percent == 40
     assert max(sample.cpu_throttle_percentage for sample in recording.samples) == 40
     assert not found.converged

@@ -1,4 +1,4 @@
-"""Does measuring ask no more than it says, read what QEMU tells, and refuse what would tell nothing?"""
+"""Does a measurement send only its commands, parse QEMU's answers, and refuse a useless run?"""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ import pytest
 
 from gpusim.formats.profile import load_profile, profile_of
 from gpusim.monitor import dirty_rate as measure
-from gpusim.monitor.dirty_rate import Vm, announced, looked_at, measured, planned
-from gpusim.monitor.qmp import LiveError
+from gpusim.monitor.dirty_rate import (
+    NO_THREADS_NOTE,
+    Vm,
+    inspect_vm,
+    measure_dirty_rate,
+    plan_measurements,
+)
+from gpusim.monitor.errors import LiveError
+from gpusim.monitor.plan_text import describe_plan
 from gpusim.record.guest import command_line
-from gpusim.record.machine import started
+from gpusim.record.machine import start_qemu
+from tests.golden import check_golden
 from tests.monitor.fake_qmp import PARAMETERS
 from tests.record.qemus import every_qemu, need
 
@@ -48,7 +56,7 @@ NOT_ZERO = ZERO[:-1] + "1"
 
 
 class FakeMonitor:
-    """A monitor of a VM that dirties 100 MiB/s, up to 400 MiB; it remembers what it was asked."""
+    """A monitor of a VM that dirties 100 MiB/s, up to 400 MiB. It keeps the commands in `asked`."""
 
     def __init__(self, version: tuple[int, int, int] = (10, 0, 2), **answers: Any) -> None:
         self.version = version
@@ -113,7 +121,7 @@ def vm_of(**changes: Any) -> Vm:
 
 
 def test_what_the_monitor_tells() -> None:
-    vm = asyncio.run(looked_at(FakeMonitor()))  # type: ignore[arg-type]
+    vm = asyncio.run(inspect_vm(FakeMonitor()))  # type: ignore[arg-type]
     assert vm.blocks == {"pc.ram": GIB, "/objects/mem two": 2 * 2**20, "pc.bios": 2**18}
     assert vm.ranges == ((0, 0xC0000), (0x100000, GIB))
     assert (vm.accelerator, vm.capabilities) == ("tcg", ("auto-converge",))
@@ -123,9 +131,9 @@ def test_it_queries_and_measures_and_sets_nothing() -> None:
     monitor = FakeMonitor()
 
     async def run() -> Any:
-        vm = await looked_at(monitor)  # type: ignore[arg-type]
-        plan = planned(vm, "page-sampling", quick=False)
-        return plan, await measured(monitor, vm, plan, lambda _: None)  # type: ignore[arg-type]
+        vm = await inspect_vm(monitor)  # type: ignore[arg-type]
+        plan = plan_measurements(vm, "page-sampling", quick=False)
+        return plan, await measure_dirty_rate(monitor, vm, plan, lambda _: None)  # type: ignore[arg-type]
 
     plan, profile = asyncio.run(run())
     others = {command for command, _ in monitor.asked if not command.startswith("query-")}
@@ -137,14 +145,15 @@ def test_it_queries_and_measures_and_sets_nothing() -> None:
     assert profile.zero_sampled == 1000
     assert 400 < profile.zero_found < 600  # every other page of the fake is zero
     assert profile.utilisation == ()
-    assert any("always busy" in note for note in profile.notes)  # no such threads here
+    assert NO_THREADS_NOTE in profile.notes  # there are no such threads
     assert profile_of(Path("x"), profile.document()).document() == profile.document()
 
 
 @pytest.mark.parametrize("mode", ["dirty-bitmap", "dirty-ring"])
 def test_under_tcg_pages_are_sampled_or_nothing_is_counted(mode: str) -> None:
-    with pytest.raises(LiveError, match=f"--mode {mode}: under TCG it counts nothing"):
-        planned(vm_of(accelerator="tcg"), mode, quick=True)
+    with pytest.raises(LiveError) as caught:
+        plan_measurements(vm_of(accelerator="tcg"), mode, quick=True)
+    assert (caught.value.code, caught.value.data) == ("mode_needs_kvm", {"mode": mode})
 
 
 @pytest.mark.parametrize(
@@ -152,51 +161,56 @@ def test_under_tcg_pages_are_sampled_or_nothing_is_counted(mode: str) -> None:
     [(GIB // 4, 16384), (GIB, 16384), (4 * GIB, 16384), (64 * GIB, 1024), (10240 * GIB, 128)],
 )
 def test_small_guests_take_the_maximum_sample(memory: int, per_gib: int) -> None:
-    plan = planned(vm_of(blocks={"pc.ram": memory}), "page-sampling", quick=True)
+    plan = plan_measurements(vm_of(blocks={"pc.ram": memory}), "page-sampling", quick=True)
     assert plan.sample_pages == per_gib
 
 
 def test_before_8_2_periods_are_whole_seconds() -> None:
-    old = planned(vm_of(version=(8, 1, 3)), "dirty-bitmap", quick=False)
+    old = plan_measurements(vm_of(version=(8, 1, 3)), "dirty-bitmap", quick=False)
     assert not old.milliseconds
     assert all(one == int(one) for one in old.periods_s)
-    new = planned(vm_of(version=(8, 2, 0)), "dirty-bitmap", quick=False)
+    new = plan_measurements(vm_of(version=(8, 2, 0)), "dirty-bitmap", quick=False)
     assert min(new.periods_s) == 0.1
     assert max(new.periods_s) == 60
 
 
 def test_before_6_2_there_are_no_modes() -> None:
-    with pytest.raises(LiveError, match=r"QEMU 6\.1\.0: its calc-dirty-rate takes no mode"):
-        planned(vm_of(version=(6, 1, 0)), "page-sampling", quick=True)
+    with pytest.raises(LiveError) as caught:
+        plan_measurements(vm_of(version=(6, 1, 0)), "page-sampling", quick=True)
+    assert (caught.value.code, caught.value.data) == ("no_modes", {"version": "6.1.0"})
 
 
 def test_quick_is_under_a_minute_and_full_under_three() -> None:
-    quick, full = (planned(vm_of(), "dirty-bitmap", quick=one) for one in (True, False))
+    quick, full = (plan_measurements(vm_of(), "dirty-bitmap", quick=one) for one in (True, False))
     assert max(quick.periods_s) == 10
     assert sum(quick.periods_s) < 60
     assert sum(full.periods_s) < 180
 
 
-def test_the_cost_is_said_beforehand() -> None:
+def test_the_plan_names_its_cost() -> None:
     vm = vm_of(blocks={"pc.ram": 1024 * GIB})
-    bitmap = "\n".join(announced(vm, planned(vm, "dirty-bitmap", quick=True)))
-    assert "write-protects 268435456 pages (up to 3.6 s" in bitmap
-    sampling = "\n".join(announced(vm, planned(vm, "page-sampling", quick=True)))
-    assert "reads and hashes 131072 pages (512 MiB)" in sampling
-    assert "the guest is not slowed" in sampling
+    lines = [
+        line
+        for mode in ("page-sampling", "dirty-bitmap", "dirty-ring")
+        for line in describe_plan(vm, plan_measurements(vm, mode, quick=True))
+    ]
+    assert "131072" in lines[2]  # sampled pages
+    assert "268435456" in lines[6]  # write-protected pages
+    check_golden("measurement-plan", "\n".join(lines) + "\n")
 
 
 @pytest.mark.parametrize(
-    ("answers", "words"),
+    ("answers", "code"),
     [
-        ({"query-migrate": {"status": "active"}}, "a migration is active"),
-        ({"query-dirty-rate": {"status": "measuring"}}, "somebody else's calc-dirty-rate"),
-        ({"query-status": {"running": False}}, "the VM does not run"),
+        ({"query-migrate": {"status": "active"}}, "migration_runs"),
+        ({"query-dirty-rate": {"status": "measuring"}}, "measurement_runs"),
+        ({"query-status": {"running": False}}, "vm_stopped"),
     ],
 )
-def test_what_would_measure_something_else(answers: dict[str, Any], words: str) -> None:
-    with pytest.raises(LiveError, match=words):
-        asyncio.run(looked_at(FakeMonitor(**answers)))  # type: ignore[arg-type]
+def test_a_vm_that_cannot_be_measured_now_is_refused(answers: dict[str, Any], code: str) -> None:
+    with pytest.raises(LiveError) as caught:
+        asyncio.run(inspect_vm(FakeMonitor(**answers)))  # type: ignore[arg-type]
+    assert caught.value.code == code
 
 
 def test_a_measurement_that_failed_is_no_rate() -> None:
@@ -210,10 +224,10 @@ def test_a_measurement_that_failed_is_no_rate() -> None:
             return answer | {"dirty-rate": -1} if command == "query-dirty-rate" else answer
 
     vm = vm_of()
-    with pytest.raises(LiveError, match=r"calc-dirty-rate of 0\.1 s failed in QEMU"):
-        asyncio.run(
-            measured(Failing(), vm, planned(vm, "page-sampling", quick=True), lambda _: None)  # type: ignore[arg-type]
-        )
+    plan = plan_measurements(vm, "page-sampling", quick=True)
+    with pytest.raises(LiveError) as caught:
+        asyncio.run(measure_dirty_rate(Failing(), vm, plan, lambda _: None))  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.data) == ("no_rate", {"period_s": 0.1})
 
 
 @pytest.mark.parametrize(
@@ -252,12 +266,12 @@ def test_a_real_guest_is_measured(
     settings = command_line({"size": 64, "rate": 40_000, "fill": 100})
 
     async def run() -> Any:
-        async with started(qemu, mem_mib=256, settings=settings, accelerator="tcg") as machine:
-            while not any("READY" in line for line in machine.heard.serial):
+        async with start_qemu(qemu, mem_mib=256, settings=settings, accelerator="tcg") as machine:
+            while not any("READY" in line for line in machine.output.serial):
                 await asyncio.sleep(0.05)
-            vm = await looked_at(machine.monitor)
-            plan = planned(vm, "page-sampling", quick=True)
-            return await measured(machine.monitor, vm, plan, lambda _: None)
+            vm = await inspect_vm(machine.monitor)
+            plan = plan_measurements(vm, "page-sampling", quick=True)
+            return await measure_dirty_rate(machine.monitor, vm, plan, lambda _: None)
 
     profile = asyncio.run(run())
     longest = profile.measurements[-1]

@@ -1,4 +1,4 @@
-"""Is the published recursion read rightly, and do fitted pools tell of the guest that was sampled?"""
+"""Is the published recursion right, and do fitted pools describe the sampled guest?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 
 from gpusim.config.compose import composed_config
 from gpusim.published import tables
-from gpusim.published.curve import Curve, Pool, distinct_pages, fitted, predicted_total_s, workload
+from gpusim.published.curve import (
+    Curve,
+    Pool,
+    build_workload,
+    distinct_pages,
+    fit_pools,
+    predict_total_s,
+)
 from gpusim.published.tables import Row
 
 GUDKOV = tables.load("gudkov")
@@ -34,7 +41,7 @@ def test_recursion_gives_the_published_cell(row: Row) -> None:
     """Exactly: the table prints whole seconds, rounded up."""
     keys = dict(override.split("=") for override in row.overrides)
     unlimited = row.cell[1] == "unlimited"
-    total_s = predicted_total_s(
+    total_s = predict_total_s(
         GUDKOV.sampled_curve(),
         float(keys["link.bandwidth"]),
         math.inf if unlimited else float(keys["migration.downtime_limit"]) / 1000,
@@ -44,7 +51,7 @@ def test_recursion_gives_the_published_cell(row: Row) -> None:
 
 def test_pools_fit_the_published_curve_within_its_sampling_error() -> None:
     curve = GUDKOV.sampled_curve()
-    fit = fitted(curve)
+    fit = fit_pools(curve)
     assert len(fit.pools) == 3
     assert np.abs(fit.residuals).max() < 2  # of 22
     assert fit.chi_square < len(curve.seconds)
@@ -54,13 +61,15 @@ def test_pools_fit_the_published_curve_within_its_sampling_error() -> None:
 
 def test_preset_holds_the_fitted_pools() -> None:
     config = composed_config(["experiment=gudkov_10g"])
-    assert config.workload.writers == workload(fitted(GUDKOV.sampled_curve()).pools).writers
+    assert (
+        config.workload.writers == build_workload(fit_pools(GUDKOV.sampled_curve()).pools).writers
+    )
     assert config.vm.memory == GUDKOV.sampled_curve().pages * 4096
 
 
 def test_pools_are_found_again() -> None:
     """To within half a step of the grid of rates, where nothing was drawn."""
-    fit = fitted(sampled(TRUE, PAGES // 512))
+    fit = fit_pools(sampled(TRUE, PAGES // 512))
     assert np.abs(fit.residuals).max() < 0.1
     for found, true in zip(fit.pools, TRUE, strict=True):
         assert found.pages == pytest.approx(true.pages, rel=0.03)
@@ -70,7 +79,7 @@ def test_pools_are_found_again() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_drawn_curve_is_fitted_within_its_error_and_tells_the_truth(seed: int) -> None:
     """What pools promise between the points is right to within three times a single point's error."""
-    fit = fitted(sampled(TRUE, 2**14, seed))
+    fit = fit_pools(sampled(TRUE, 2**14, seed))
     assert fit.chi_square < 2 * len(SECONDS)
     between = np.geomspace(1, 30, 7)
     ours, true = distinct_pages(fit.pools, between), distinct_pages(TRUE, between)
@@ -83,17 +92,17 @@ def test_no_more_pages_are_written_than_are_not_zero() -> None:
     """A straight line would do with a pool of any size."""
     line = np.linspace(100, 1000, 10)
     curve = Curve(pages=8000, sampled=2000, zero=950, seconds=line / 100, dirty=line)
-    assert sum(pool.pages for pool in fitted(curve).pools) <= 4 * 1050 * 1.001
+    assert sum(pool.pages for pool in fit_pools(curve).pools) <= 4 * 1050 * 1.001
 
 
 def test_a_guest_that_writes_nothing_has_no_pools() -> None:
     still = Curve(pages=100, sampled=100, zero=0, seconds=SECONDS, dirty=np.zeros(22))
-    fit = fitted(still)
+    fit = fit_pools(still)
     assert fit.pools == ()
     assert fit.chi_square == 0
 
 
 def test_pools_become_writers_one_behind_the_other() -> None:
-    writers = workload(TRUE).writers
+    writers = build_workload(TRUE).writers
     assert writers["pool_1"]["page_writes_per_s"] == 2e5
     assert writers["pool_2"]["start"] == writers["pool_1"]["working_set"] == 1e5 * 4096

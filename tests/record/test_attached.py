@@ -1,4 +1,4 @@
-"""Does an attached recorder only ask, keep what there is, and say what is missing?"""
+"""Does an attached recorder send only queries, keep what it gets, and note what is missing?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gpusim.formats.recording import read_document
-from gpusim.monitor.qmp import LiveError
+from gpusim.formats.recording_file import read_document
 from gpusim.record import attached
+from gpusim.record.messages import RecordError, note
 from gpusim.validation.replay import replay_config
 from tests.monitor.fake_qmp import ACTIVE, COMPLETED, IDLE, event, qmp_server
 
@@ -74,10 +74,7 @@ def test_a_whole_migration_becomes_a_recording_that_can_be_replayed() -> None:
 def test_one_that_runs_already_is_joined_and_says_so() -> None:
     with qmp_server([*ACTIVE[4:], COMPLETED]) as (server, _):
         document = watch(server)
-    assert document["notes"] == [
-        "joined 1.0 s after the start: the syncs before, 1, and the throttle's way are only known in "
-        "sum, and are spread evenly"
-    ]
+    assert document["notes"] == [note("joined", late_s=1.0, syncs=1)]
     assert read_document(document, "joined").total_time_s == 2.7
 
 
@@ -95,14 +92,14 @@ def test_events_are_kept_and_their_absence_is_told() -> None:
         document = watch(server)
     assert [row[1:] for row in document["qmp_events"]] == [["MIGRATION_PASS", {"pass": 2}]]
     with qmp_server([IDLE, *ACTIVE, COMPLETED], events_on=False) as (server, _):
-        assert "capability events is off" in watch(server)["notes"][0]
+        assert watch(server)["notes"] == [note("events_off")]
 
 
 def test_when_qemu_quits_what_was_seen_stays() -> None:
     with qmp_server([IDLE, *ACTIVE], hang_up=True) as (server, _):
         document = watch(server)
     assert document["ended"] == "connection closed"
-    assert "completed or not" in document["notes"][0]
+    assert document["notes"] == [note("closed")]
     recording = read_document(document, "cut")
     assert not recording.completed
     assert recording.limit_s == pytest.approx(ACTIVE[-1]["total-time"] / 1000, abs=0.05)
@@ -114,7 +111,7 @@ def test_when_qemu_quits_behind_its_completion_it_completed() -> None:
 
     with qmp_server([IDLE, *ACTIVE], hang_up=True, told=told) as (server, _):
         document = watch(server)
-    assert "after it had completed" in document["notes"][0]
+    assert document["notes"] == [note("closed_after_end")]
     assert read_document(document, "quit").completed
 
 
@@ -161,19 +158,27 @@ def test_ctrl_c_before_the_begin_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "complaint"),
+    ("answers", "code", "data"),
     [
-        ([IDLE], "before a migration began"),
-        ([IDLE, *ACTIVE[:2]], "2 answers while the migration was active"),
-        ([IDLE, *ACTIVE, {"status": "failed", "error-desc": "no\nroute"}], "failed: no route"),
+        ([IDLE], "closed_before_start", {}),
+        ([IDLE, *ACTIVE[:2]], "too_few_answers", {"answers": 2}),
+        (
+            [IDLE, *ACTIVE, {"status": "failed", "error-desc": "no\nroute"}],
+            "migration_failed",
+            {"reason": "no\nroute"},
+        ),
     ],
 )
-def test_what_is_no_recording_is_one_line(answers: list[dict[str, Any]], complaint: str) -> None:
+def test_what_is_no_recording_is_one_line(
+    answers: list[dict[str, Any]], code: str, data: dict[str, Any]
+) -> None:
     with (
         qmp_server(answers, hang_up=True) as (server, _),
-        pytest.raises(LiveError, match=complaint) as caught,
+        pytest.raises(RecordError) as caught,
     ):
         watch(server)
+    assert caught.value.code == code
+    assert caught.value.data == caught.value.data | data
     assert "\n" not in str(caught.value)
 
 
@@ -205,7 +210,7 @@ def seen_start_s() -> float:
 
 async def _only_follow(server: socket.socket, seen: attached.Watched) -> None:
     async with attached.Monitor(server) as monitor:
-        await attached._begin(monitor, seen, lambda _: None)
+        await attached._wait_for_start(monitor, seen, lambda _: None)
         await attached._follow(monitor, seen, lambda _: None, None)
 
 
@@ -214,7 +219,7 @@ def test_qemus_trace_is_merged_by_the_clock(
 ) -> None:
     log = tmp_path / "qemu.log"
     began_s = [0.0]
-    begin = attached._begin
+    begin = attached._wait_for_start
 
     async def begun(*arguments: Any) -> None:
         await begin(*arguments)
@@ -222,7 +227,7 @@ def test_qemus_trace_is_merged_by_the_clock(
         log.write_text(trace(began_s[0]))
 
     log.touch()
-    monkeypatch.setattr(attached, "_begin", begun)
+    monkeypatch.setattr(attached, "_wait_for_start", begun)
     with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
         document = watch(server, trace_log=log)
     assert document["notes"] == []
@@ -237,9 +242,10 @@ def test_too_few_answers_are_one_line_with_a_trace_too(tmp_path: Path) -> None:
     quick = {"status": "setup", "total-time": 1}
     with (
         qmp_server([IDLE, quick, COMPLETED]) as (server, _),
-        pytest.raises(LiveError, match="0 answers while the migration was active"),
+        pytest.raises(RecordError) as caught,
     ):
         watch(server, trace_log=log)
+    assert (caught.value.code, caught.value.data["answers"]) == ("too_few_answers", 0)
 
 
 def test_when_qemu_quits_its_trace_says_that_it_completed(
@@ -247,16 +253,16 @@ def test_when_qemu_quits_its_trace_says_that_it_completed(
 ) -> None:
     log = tmp_path / "qemu.log"
     log.touch()
-    begin = attached._begin
+    begin = attached._wait_for_start
 
     async def begun(*arguments: Any) -> None:
         await begin(*arguments)
         log.write_text(trace(attached.time.time()))
 
-    monkeypatch.setattr(attached, "_begin", begun)
+    monkeypatch.setattr(attached, "_wait_for_start", begun)
     with qmp_server([IDLE, *ACTIVE], hang_up=True, events_on=False) as (server, _):
         document = watch(server, trace_log=log)
-    assert "after it had completed" in document["notes"][-1]
+    assert document["notes"][-1] == note("closed_after_end")
     assert "limit_s" not in document["scenario"]
     recording = read_document(document, "quit")
     assert recording.completed
@@ -267,7 +273,7 @@ def test_a_log_that_is_lost_meanwhile_costs_the_trace_alone(tmp_path: Path) -> N
     with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
         document = watch(server, trace_log=tmp_path)  # a folder: can be accessed, not read
     assert document["events"] == []
-    assert "cannot be read (Is a directory)" in document["notes"][0]
+    assert document["notes"] == [note("lost_trace_log", path=tmp_path, reason="Is a directory")]
 
 
 @pytest.mark.parametrize(
@@ -279,18 +285,20 @@ def test_a_log_without_this_migration_is_left_out(tmp_path: Path, content: str) 
     with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
         document = watch(server, trace_log=log)
     assert document["events"] == []
-    assert "holds no trace of this migration" in document["notes"][0]
+    assert document["notes"] == [note("no_trace", path=log)]
 
 
 def test_a_log_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
     with qmp_server([IDLE]) as (server, commands):
-        with pytest.raises(LiveError, match="expected the file that QEMU traces into"):
+        with pytest.raises(RecordError) as caught:
             watch(server, trace_log=tmp_path / "none")
+        assert caught.value.code == "unreadable_trace_log"
         assert commands == []
 
 
 def test_a_migration_too_short_to_be_seen_is_told() -> None:
-    """It came and went between two answers: no waiting for one that is over."""
+    """It started and ended between two answers, so the recorder does not wait for it."""
     gone = {**COMPLETED, "total-time": 32}
-    with qmp_server([IDLE, gone]) as (server, _), pytest.raises(LiveError, match="came and went"):
+    with qmp_server([IDLE, gone]) as (server, _), pytest.raises(RecordError) as caught:
         watch(server)
+    assert (caught.value.code, caught.value.data["status"]) == ("too_short", "completed")

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from gpusim.engine.attempts import simulate
-from gpusim.formats.quantities import measured, simulated
-from gpusim.formats.recording import read_document
+from gpusim.formats.quantities import recorded_quantities, simulated_quantities
+from gpusim.formats.recording_file import read_document
 from gpusim.monitor.qmp import Monitor
 from gpusim.record.attached import attach
-from gpusim.record.guest import READY, built_guest, command_line
-from gpusim.record.machine import program
+from gpusim.record.guest import READY, build_guest, command_line
+from gpusim.record.machine import find_program
 from gpusim.record.scenarios import GuestSettings
 from gpusim.record.session import set_capabilities, set_parameters
-from gpusim.record.sink import sink
+from gpusim.record.sink import open_sink
 from gpusim.record.trace_log import EVENTS
 from gpusim.validation.replay import replay_config
 from tests.record.qemus import every_qemu, need
@@ -43,14 +43,14 @@ async def running(qemu: str, folder: Path) -> AsyncIterator[tuple[str, str, Path
     line = f"-nodefaults -no-user-config -display none -accel tcg -machine pc -m {MEM_MIB}M"
     line += f" -serial file:{folder / SERIAL} -qmp unix:{ours},server=on,wait=off -qmp unix:{second},server=on,wait=off"
     line += f" -msg timestamp=on -D {log}" + "".join(f" -trace {name}" for name in EVENTS)
-    with built_guest() as kernel:
+    with build_guest() as kernel:
         process = await asyncio.create_subprocess_exec(
-            program(qemu),
+            find_program(qemu),
             *line.split(),
             "-kernel",
             f"/proc/self/fd/{kernel}",
             "-append",
-            command_line(GUEST.words()),
+            command_line(GUEST.boot_settings()),
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=(kernel,),
         )
@@ -75,7 +75,7 @@ async def watched(qemu: str, folder: Path) -> dict[str, Any]:
         async with asyncio.timeout(START_TIMEOUT_S):
             while not any(READY.fullmatch(line) for line in serial.read_text().splitlines()):
                 await asyncio.sleep(0.02)
-        with sink() as uri:
+        with open_sink() as uri:
             await driver.ask("migrate", {"uri": uri})
             return await asyncio.wait_for(task, 60)
 
@@ -90,7 +90,10 @@ def test_an_attached_recording_is_replayed(qemu: str, tmp_path: Path) -> None:
     assert document["events"]
     for events in (document["events"], []):
         recording = read_document(document | {"events": events}, "attached")
-        truth, again = measured(recording), simulated(simulate(replay_config(recording)))
+        truth, again = (
+            recorded_quantities(recording),
+            simulated_quantities(simulate(replay_config(recording))),
+        )
         assert truth.total_time_s is not None
         assert truth.dirty_sync_count >= 3, "nothing became dirty: a check of nothing"
         assert (again.max_throttle_percent, truth.max_throttle_percent) == (0, 0)

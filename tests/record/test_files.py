@@ -1,4 +1,4 @@
-"""Are recordings named after repeats, whole, and never written over each other?"""
+"""Are recordings named after repeats, complete, and never written over each other?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.record.files import CannotWriteError, check_folder, write_recording
+from gpusim.record.files import check_folder, write_recording
+from gpusim.record.messages import CannotWriteError
 
 DOCUMENT = {"qemu": {"major": 7}, "samples": []}
 
@@ -29,11 +30,13 @@ def test_repeats_get_the_next_letter(tmp_path: Path) -> None:
 def test_no_letter_left(tmp_path: Path) -> None:
     for letter in "abcdefghijklmnopqrstuvwxyz":
         (tmp_path / f"case.qemu7.{letter}.json.xz").touch()
-    with pytest.raises(CannotWriteError, match="expected a free letter"):
+    with pytest.raises(CannotWriteError) as caught:
         write_recording(DOCUMENT, tmp_path, "case")
+    assert (caught.value.code, caught.value.data["stem"]) == ("no_letter", "case.qemu7")
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWriteError, match="file/out: cannot be written"):
+    with pytest.raises(CannotWriteError) as caught:
         check_folder(tmp_path / "file" / "out")
+    assert caught.value.code == "no_folder"

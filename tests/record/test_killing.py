@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.formats.recording import load_recording
+from gpusim.formats.recording_file import load_recording
 from tests.record.qemus import QEMUS, need
 
 CASES, AT_ONCE = 50, 3

@@ -11,8 +11,8 @@ import pytest
 
 from gpusim.cli import record as cli
 from gpusim.engine.attempts import simulate
-from gpusim.formats.quantities import measured, simulated
-from gpusim.formats.recording import load_recording
+from gpusim.formats.quantities import recorded_quantities, simulated_quantities
+from gpusim.formats.recording_file import load_recording
 from gpusim.validation.replay import predict_config, replay_config
 from tests.record.qemus import every_qemu, need
 
@@ -33,7 +33,7 @@ def test_small_migration_is_replayed_and_predicted(qemu: str, tmp_path: Path) ->
     assert cli.main(["small", "--qemu", qemu, "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.iterdir()
     recording = load_recording(path)
-    truth = measured(recording)
+    truth = recorded_quantities(recording)
     assert truth.total_time_s is not None
     assert truth.max_throttle_percent >= 20, "nothing was throttled: a check of nothing"
 
@@ -45,10 +45,10 @@ def test_small_migration_is_replayed_and_predicted(qemu: str, tmp_path: Path) ->
         + recording.page_writes_per_s_before * recording.samples[0].time_s,
         rel=1e-3,
     )
-    replayed = simulated(simulate(config))
+    replayed = simulated_quantities(simulate(config))
     assert replayed.total_time_s == pytest.approx(truth.total_time_s, rel=REPLAY_PERCENT / 100)
     assert abs(replayed.max_throttle_percent - truth.max_throttle_percent) <= STEP_PERCENT
 
-    predicted = simulated(simulate(predict_config(recording)))
+    predicted = simulated_quantities(simulate(predict_config(recording)))
     assert predicted.total_time_s is not None
     assert 1 / PREDICT_FACTOR < predicted.total_time_s / truth.total_time_s < PREDICT_FACTOR

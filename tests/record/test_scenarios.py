@@ -1,4 +1,4 @@
-"""Is every scenario whole, and does a wrong one say what is wrong before QEMU starts?"""
+"""Does every scenario load, and is a wrong one refused before QEMU starts?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.cli.record import options_of
+from gpusim.cli.record import parse_options
 from gpusim.errors import ConfigError
-from gpusim.record.scenarios import Scenario, load_scenario, names, shipped
+from gpusim.record.scenarios import Scenario, list_scenarios, load_scenario, scenario_folder
 
-FILES = sorted(shipped().glob("*.yaml"))
+FILES = sorted(scenario_folder().glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -19,7 +19,7 @@ def test_scenario_loads_and_starts_with_its_command(path: Path) -> None:
     command, purpose, *_ = path.read_text().splitlines()
     program, *arguments = shlex.split(command.removeprefix("# "))
     assert program == "gpusim-record"
-    assert options_of(arguments).scenario == path.stem
+    assert parse_options(arguments).scenario == path.stem
     assert purpose.startswith("# ")
     assert isinstance(load_scenario(path.stem), Scenario)
 
@@ -43,40 +43,40 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "key", "value"),
     [
-        ("guest.rte=5", "guest.rte = guest.rte=5: no such key; expected one of base, size"),
-        ("gest.rate=5", "gest = gest.rate=5: no such key; expected one of mem_mib"),
-        ("guest.size=much", "guest.size = guest.size=much: "),
-        ("guest=5", "= guest=5: "),
-        ("guest.size=0", "guest.size = 0: must lie between 1 and 222 MiB"),
-        ("guest.size=400", "base + size end 2 MiB before mem_mib"),
-        ("guest.base=8", "guest.base = 8: must lie between 16"),
-        ("guest.mode=2", "guest.mode = 2: must lie between 0 and 1"),
-        ("guest.delay=10", "set one of guest.rate and guest.delay"),
-        ("guest.hot=8", "guest.hot = 8: goes with guest.hotpct"),
-        ("guest.rate=-1", "guest.rate = -1: must lie between 10"),
-        ("guest.paced=1 guest.rate=0", "guest.paced = 1: needs a guest.rate above 0"),
-        ("guest.fill=4000", "guest.fill = 4000: must lie between 1"),
-        ("mem_mib=8000", "mem_mib = 8000: must lie between 32 and 3072 MiB"),
-        ("limit_s=0", "limit_s = 0.0: must lie between 1"),
-        ("accelerator=xen", "accelerator = xen: must be one of tcg, kvm"),
-        ("capabilities=[multifd]", "capabilities = multifd: not simulated"),
-        ("downtime", "KEY=VALUE = downtime: write it as"),
-        ("guest.rate=[1", "KEY=VALUE = guest.rate=[1: is no YAML value: "),
+        ("guest.rte=5", "guest.rte", "guest.rte=5"),
+        ("gest.rate=5", "gest", "gest.rate=5"),
+        ("guest.size=much", "guest.size", "guest.size=much"),
+        ("guest=5", "scenario", "guest=5"),
+        ("guest.size=0", "guest.size", 0),
+        ("guest.size=400", "guest.size", 400),
+        ("guest.base=8", "guest.base", 8),
+        ("guest.mode=2", "guest.mode", 2),
+        ("guest.delay=10", "guest.rate", 14000),
+        ("guest.hot=8", "guest.hot", 8),
+        ("guest.rate=-1", "guest.rate", -1),
+        ("guest.paced=1 guest.rate=0", "guest.paced", 1),
+        ("guest.fill=4000", "guest.fill", 4000),
+        ("mem_mib=8000", "mem_mib", 8000),
+        ("limit_s=0", "limit_s", 0.0),
+        ("accelerator=xen", "accelerator", "xen"),
+        ("capabilities=[multifd]", "capabilities", "multifd"),
+        ("downtime", "KEY=VALUE", "downtime"),
+        ("guest.rate=[1", "KEY=VALUE", "guest.rate=[1"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(override: str, said: str) -> None:
+def test_a_wrong_override_is_refused_in_one_line(override: str, key: str, value: object) -> None:
     with pytest.raises(ConfigError) as error:
         load_scenario("small", override.split())
-    assert said in str(error.value)
+    assert (error.value.key, error.value.value) == (key, value)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_scenario_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"smal: not there; .* small, "):
+    with pytest.raises(ConfigError, match=r"SCENARIO = smal: .* small, "):
         load_scenario("smal")
-    assert "small" in names()
+    assert "small" in list_scenarios()
 
 
 def test_a_file_without_a_size(tmp_path: Path) -> None:

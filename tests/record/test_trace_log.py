@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpusim.record.trace_log import TraceLine, parsed
+from gpusim.record.trace_log import TraceLine, parse_trace_line
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ from gpusim.record.trace_log import TraceLine, parsed
     ],
 )
 def test_line(line: str, expected: TraceLine | None) -> None:
-    assert parsed(line, arrival_s=99.0) == expected
+    assert parse_trace_line(line, arrival_s=99.0) == expected

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.published import report
-from gpusim.validation.profiled import figures
+from gpusim.published.accuracy import is_close
+from gpusim.validation.profile_accuracy import profile_figures
 from studies.tables import places, with_tables
 from studies.validation import TABLES, _changed, from_kvm_profiles, from_profiles, main, outcomes
 from tests.cli.command import REPOSITORY
@@ -47,7 +47,7 @@ def test_all_tables_are_what_is_computed(capsys: pytest.CaptureFixture[str]) -> 
     for cell in cells:
         edge = cell.row.cell[0] == "5G" and cell.row.cell[1] in ("125 ms", "250 ms")
         if cell.converged and cell.row.converges and not edge:
-            assert report.close(cell), cell.row.name
+            assert is_close(cell), cell.row.name
     errors = {outcome.row.name: outcome.error_percent for outcome in outcomes()}
     assert abs(errors["raised from 150 ms"] or 99) < 15
     (fixed,) = (outcome for outcome in outcomes() if outcome.row.name == "fixed 300 ms")
@@ -58,7 +58,7 @@ def test_all_tables_are_what_is_computed(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.slow
 def test_predictions_from_a_profile_hold_what_is_claimed_of_them() -> None:
     """Verdicts right in all, the time in the band in eleven of twelve, the middle off by less than 10 %."""
-    found = figures(from_profiles())
+    found = profile_figures(from_profiles())
     assert (found["migrations"], found["completed"]) == (14, 12)
     assert found["verdict_right"] == 14
     assert found["within_band"] >= 11
@@ -67,7 +67,7 @@ def test_predictions_from_a_profile_hold_what_is_claimed_of_them() -> None:
 
 @pytest.mark.slow
 def test_predictions_from_a_profile_under_kvm_hold_what_is_claimed_of_them() -> None:
-    found = figures(from_kvm_profiles())
+    found = profile_figures(from_kvm_profiles())
     assert (found["migrations"], found["completed"]) == (12, 10)
     assert found["verdict_right"] == 12
     assert found["median_abs_error_percent"] < 5

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpusim import simulate
-from gpusim.formats.recording import load_recording
+from gpusim.formats.recording_file import load_recording
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
 from studies.validation_figures import Point, draw_errors, draw_replay, period_counts

@@ -1,4 +1,4 @@
-"""Is a fine counter taken instead of the samples', and a measured flat-out rate instead of a guess?"""
+"""Does a fine counter replace the samples', and a measured full-speed rate the guess?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pytest
 
 from gpusim.cli.validate import main
 from gpusim.config.schema import WriterConfig
-from gpusim.formats.recording import Recording, RecordingError, read_document, uncompressed
-from gpusim.validation.replay import predict_config, replay_config, replayed_from
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import read_document, unpack
+from gpusim.validation.replay import predict_config, replay_config, replay_source
 from gpusim.validation.shipped import SHIPPED, load_recordings
+from tests.golden import check_golden
 
 
 def fine(case: str, **more: Any) -> dict[str, Any]:
     """A shipped recording with a counter that runs straight from four seconds before to its end."""
-    held: dict[str, Any] = json.loads(uncompressed(SHIPPED / f"{case}.json.xz"))
+    held: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
     last = held["samples"][-1]
     counter = [[-4.0, 1000], [0.5, 5500], [0.5, 5500], [last["t"], 5500 + 100_000]]
     return held | {"counter": counter, "flat_out_writes_per_s": 1.5e6} | more
@@ -31,7 +34,7 @@ def writer(recording: Recording, predicted: bool = False) -> WriterConfig:
 
 def test_the_fine_counter_is_the_pace() -> None:
     recording = read_document(fine("paced-high.qemu10.a"), "fine")
-    assert replayed_from(recording) == "counter"
+    assert replay_source(recording) == "counter"
     pairs = writer(recording).recorded
     assert pairs is not None
     assert len(pairs) == 3
@@ -42,7 +45,7 @@ def test_the_fine_counter_is_the_pace() -> None:
 
 def test_without_one_the_samples_are() -> None:
     recording = read_document(fine("paced-high.qemu10.a", counter=[]), "coarse")
-    assert replayed_from(recording) == "samples"
+    assert replay_source(recording) == "samples"
     pairs = writer(recording).recorded
     assert pairs is not None
     assert len(pairs) > 100
@@ -57,20 +60,21 @@ def test_a_late_guest_catches_up_as_fast_as_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counter", "complaint"),
+    ("counter", "code", "key"),
     [
-        ([[0.1, 5], [0.2, 4]], r"counter\[1\]: the guest's write counter fell"),
-        ([[0.1, 5], [0.2]], r"counter\[1\] is \[0.2\]; expected \[seconds, writes\]"),
-        ([[float("nan"), 5]], r"counter\[0\]"),
-        (5, "the file has no proper 'counter'; expected a list"),  # type: ignore[list-item]
+        ([[0.1, 5], [0.2, 4]], "counter_fell", "counter[1]"),
+        ([[0.1, 5], [0.2]], "wrong_count", "counter[1]"),
+        ([[float("nan"), 5]], "wrong_count", "counter[0]"),
+        (5, "not_a_list", "counter"),  # type: ignore[list-item]
     ],
 )
-def test_a_damaged_counter_is_refused(counter: list[Any], complaint: str) -> None:
-    with pytest.raises(RecordingError, match=complaint):
+def test_a_damaged_counter_is_refused(counter: list[Any], code: str, key: str) -> None:
+    with pytest.raises(RecordingError) as caught:
         read_document(fine("converges.qemu10.a", counter=counter), "damaged")
+    assert (caught.value.code, caught.value.data["key"]) == (code, key)
 
 
-def test_which_replays_are_judged_is_told(
+def test_only_replays_with_a_fine_counter_are_judged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = fine("converges.qemu10.a")
@@ -79,9 +83,8 @@ def test_which_replays_are_judged_is_told(
     for name, counter in (("with", held["counter"]), ("without", [])):
         (tmp_path / f"{name}.json").write_text(json.dumps(held | {"counter": counter}))
     assert len(load_recordings([tmp_path])) == 2
-    assert main([str(tmp_path), "--mode", "replay"]) == 0
-    printed = capsys.readouterr().out
-    assert "replay, paced and full-speed guests with a fine counter\ncompleted in QEMU" in printed
-    assert printed.rstrip().endswith(
-        "replayed, not judged: bursts of these guests fall between the samples of their counter\nwithout"
-    )
+    out = tmp_path / "out.txt"
+    assert main([str(tmp_path), "--mode", "replay", "--json", str(out)]) == 0
+    replay = json.loads(out.read_text())["summary"]["replay"]
+    assert (replay["counter"]["completed"], replay["not_judged"]) == (1, ["without"])
+    check_golden("gpusim-validate-replay", capsys.readouterr().out)

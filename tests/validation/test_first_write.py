@@ -12,7 +12,7 @@ import yaml
 from gpusim.cli.validate import main
 from gpusim.formats.recording import Recording
 from gpusim.validation import first_write
-from gpusim.validation.replay import running
+from gpusim.validation.replay import samples_before_stop
 from gpusim.validation.shipped import SHIPPED, load_recordings
 
 ROOT = Path(__file__).parents[2]
@@ -26,14 +26,14 @@ def recordings() -> list[Recording]:
 def test_a_cost_that_is_there_is_found(recordings: list[Recording]) -> None:
     """In counters that a guest with such a cost would have left."""
     for case in ("full-speed-guest.qemu7.a", "seq-mid.qemu10.a", "hot-small.qemu10.b"):
-        real = first_write.stretch(next(r for r in recordings if r.case == case))
+        real = first_write.find_stretch(next(r for r in recordings if r.case == case))
         made = replace(real, writes=round(real.expected_writes(3000)))
         assert first_write.fit([made]) == pytest.approx(3000, abs=20)
         assert first_write.error([made], 3000) < 1e-5
 
 
 def test_no_cost_is_found_where_the_guest_was_faster(recordings: list[Recording]) -> None:
-    real = first_write.stretch(recordings[0])
+    real = first_write.find_stretch(recordings[0])
     assert first_write.fit([replace(real, writes=2 * real.writes)]) == 0
 
 
@@ -46,7 +46,7 @@ def test_a_scenario_is_judged_by_the_others(
     assert not names[0] & names[1]
     assert len(left) + len(right) == sum(r.guest.kind != "paced" for r in recordings)
     monkeypatch.setattr(first_write, "fit", len)  # of a half: its size
-    costs = first_write.cross_fitted(recordings)
+    costs = first_write.fit_costs(recordings)
     assert {costs[r.case] for r in left} == {len(right)}
     assert {costs[r.case] for r in right} == {len(left)}
     assert len(left) != len(right)
@@ -57,15 +57,17 @@ def test_the_command_says_what_it_fitted(capsys: pytest.CaptureFixture[str]) -> 
         str(SHIPPED / f"{case}.json.xz") for case in ("converges.qemu7.a", "hot-small.qemu7.a")
     ]
     assert main([*files, "--mode", "predict", "--seeds", "1", "--first-write"]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("first write")]
-    assert len(told) == 2
-    assert {line.split(": ")[1] for line in told} == {"converges.qemu7.a", "hot-small.qemu7.a"}
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("first write")
+    ]
+    assert len(lines) == 2
+    assert {line.split(": ")[1] for line in lines} == {"converges.qemu7.a", "hot-small.qemu7.a"}
 
 
 def test_the_preset_of_tcg_is_read_off_slices(recordings: list[Recording]) -> None:
     """At 99 % a guest without a loop fills slices of 10 ms a second with first writes."""
     recording = next(r for r in recordings if r.case == "full-speed-guest.qemu7.a")
-    samples = running(recording)
+    samples = samples_before_stop(recording)
     top = [sample.time_s for sample in samples if sample.cpu_throttle_percentage == 99]
     syncs = [e.time_s for e in recording.events if e.name == "migration_bitmap_sync_start"]
     edges = [top[0], *(time_s for time_s in syncs if top[0] < time_s < top[-1]), top[-1]]

@@ -1,7 +1,7 @@
-"""Given the recorded writes and the recorded wire, does gpusim decide as a real QEMU did?
+"""Does gpusim decide as a real QEMU did if it gets the recorded writes and the recorded link?
 
-Of the first set CPU-bound guests only: between two samples of its counter, 0.2 s apart, a replay cannot
-see the bursts of a paced guest. gpusim-record's counter is fine enough.
+Only CPU-bound guests of the first set are judged. Their counter is sampled every 0.2 s, and a replay
+misses the bursts of a paced guest in between. The counter of gpusim-record is fine enough.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gpusim.cli import validate as cli
-from gpusim.formats.quantities import measured
-from gpusim.validation.report import Case, cpu_bound_figures
-from gpusim.validation.shipped import RECORDER, SHIPPED
+from gpusim.formats.quantities import recorded_quantities
+from gpusim.validation.accuracy import Case, cpu_bound_figures
+from gpusim.validation.runs import make_runs, plan_runs
+from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
 
 MEDIAN_PERCENT = 0.6
 NINE_IN_TEN_PERCENT = 3.0
@@ -24,11 +24,11 @@ THROTTLE_EQUAL_SHARE = 0.8
 def figures() -> dict[str, Any]:
     """The summary of a replay of every shipped recording of a CPU-bound guest."""
     cases = [
-        Case(recording=recording, measured=measured(recording))
-        for recording in cli.load_recordings([SHIPPED])
+        Case(recording=recording, measured=recorded_quantities(recording))
+        for recording in load_recordings([SHIPPED])
         if recording.guest.kind == "cpu_bound"
     ]
-    cli.run(cases, cli.plan(cases, ["replay"], seeds=1))
+    make_runs(cases, plan_runs(cases, ["replay"], seeds=1))
     return cpu_bound_figures(cases, "replay")
 
 
@@ -53,8 +53,10 @@ def test_what_did_not_converge_is_simulated_not_to(figures: dict[str, Any]) -> N
 @pytest.fixture(scope="module")
 def recorded() -> list[Case]:
     """A replay of each recording of gpusim-record."""
-    cases = [Case(recording=r, measured=measured(r)) for r in cli.load_recordings([RECORDER])]
-    cli.run(cases, cli.plan(cases, ["replay"], seeds=1))
+    cases = [
+        Case(recording=r, measured=recorded_quantities(r)) for r in load_recordings([RECORDER])
+    ]
+    make_runs(cases, plan_runs(cases, ["replay"], seeds=1))
     return cases
 
 

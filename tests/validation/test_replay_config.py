@@ -10,7 +10,8 @@ import pytest
 
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, HotColdConfig, SequentialConfig, WriterConfig
-from gpusim.formats.recording import Recording, find_recordings, load_recording
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import find_recordings, load_recording
 from gpusim.validation.replay import predict_config, replay_config
 from gpusim.validation.shipped import SHIPPED
 

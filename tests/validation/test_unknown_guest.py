@@ -25,24 +25,22 @@ from gpusim.config.schema import (
 )
 from gpusim.engine.records import Result, TimelineSample
 from gpusim.formats import sync_record
-from gpusim.formats.quantities import measured
-from gpusim.formats.recording import (
-    Recording,
-    RecordingError,
-    load_recording,
-    read_document,
-    uncompressed,
-)
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.quantities import recorded_quantities
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import load_recording, read_document, unpack
+from gpusim.validation.errors import ValidationError
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
 from studies.stripped import replayed, stripped, summary_rows
+from tests.golden import check_golden
 
 MIB = 2**20
 PAGE = 4096
 
 
 def document(case: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(uncompressed(SHIPPED / f"{case}.json.xz"))
+    parsed: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
     return parsed
 
 
@@ -52,7 +50,9 @@ def unknown(case: str, *, trace: bool) -> Recording:
 
 @pytest.mark.parametrize("case", ["uniform-mid.qemu10.a", "hot-small.qemu7.a"])
 def test_samples_alone_tell_how_many_pages_became_dirty_as_the_trace_does(case: str) -> None:
-    traced, sampled = (sync_record.syncs(unknown(case, trace=trace)) for trace in (True, False))
+    traced, sampled = (
+        sync_record.find_syncs(unknown(case, trace=trace)) for trace in (True, False)
+    )
     assert len(sampled) == len(traced)
     total = sum(sync.newly_dirty_pages for sync in traced)
     assert abs(sum(sync.newly_dirty_pages for sync in sampled) - total) <= 0.002 * total
@@ -77,7 +77,7 @@ def test_pages_that_were_sent_before_a_sync_are_those_that_qemu_tells(case: str)
         if e.name == "migrate_pending_exact"
     }
     errors = []
-    for sync in sync_record.syncs(recording):
+    for sync in sync_record.find_syncs(recording):
         there += sync.newly_dirty_pages
         told = [pages for at_s, pages in left.items() if 0 <= at_s - sync.time_s < 0.01]
         errors += [abs(sync.sent_pages - (there - pages)) for pages in told]
@@ -90,7 +90,7 @@ def test_pages_that_were_sent_before_a_sync_are_those_that_qemu_tells(case: str)
 def test_without_a_limit_no_window_is_sent_at_once() -> None:
     recording = unknown("uniform-mid.qemu10.a", trace=True)
     none, high = (
-        sync_record.syncs(
+        sync_record.find_syncs(
             replace(recording, parameters={**recording.parameters, "max-bandwidth": limit})
         )
         for limit in (0, 10**15)
@@ -99,7 +99,7 @@ def test_without_a_limit_no_window_is_sent_at_once() -> None:
 
 
 def test_a_period_that_goes_on_is_not_counted_twice() -> None:
-    found = sync_record.syncs(unknown("uniform-mid.qemu10.a", trace=True))
+    found = sync_record.find_syncs(unknown("uniform-mid.qemu10.a", trace=True))
     # 30.273 s closes a period; the next three syncs tell 4990, 8879 and 10972 pages so far.
     assert [s.newly_dirty_pages for s in found if 30.5 < s.time_s < 30.9] == [4990, 3889, 2093]
 
@@ -120,7 +120,7 @@ def test_where_qmp_tells_of_syncs_their_times_are_exact() -> None:
     bare["qmp_events"] = [
         [time_s, "MIGRATION_PASS", {"pass": n}] for n, time_s in enumerate(passes, 1)
     ]
-    told = sync_record.syncs(read_document(bare, "told"))
+    told = sync_record.find_syncs(read_document(bare, "told"))
     assert [s.time_s for s in told] == pytest.approx(
         [time_s - 0.0003 for time_s in passes[1:]], abs=0.003
     )
@@ -129,8 +129,8 @@ def test_where_qmp_tells_of_syncs_their_times_are_exact() -> None:
 def test_what_qemu_did_is_measured_without_a_trace() -> None:
     for case in ("converges.qemu7.a", "uniform-mid.qemu10.a", "max-40.qemu10.a"):
         whole, bare = (
-            measured(load_recording(SHIPPED / f"{case}.json.xz")),
-            measured(unknown(case, trace=False)),
+            recorded_quantities(load_recording(SHIPPED / f"{case}.json.xz")),
+            recorded_quantities(unknown(case, trace=False)),
         )
         assert bare.converged == whole.converged
         assert bare.dirty_sync_count == whole.dirty_sync_count
@@ -142,7 +142,7 @@ def test_what_qemu_did_is_measured_without_a_trace() -> None:
 
 
 def test_zero_pages_behind_the_last_others_end_the_first_pass() -> None:
-    at_end, others = sync_record.zero_pages(unknown("zero-pages.qemu7.a", trace=False))
+    at_end, others = sync_record.count_zero_pages(unknown("zero-pages.qemu7.a", trace=False))
     assert at_end == pytest.approx(1520 * 256, rel=0.01)  # [528, 2048) MiB
     assert others == pytest.approx(16 * 256, abs=100)
 
@@ -275,16 +275,15 @@ def test_it_is_replayed_alone_and_a_prediction_is_refused(
 ) -> None:
     path = tmp_path / "attached.json"
     path.write_text(json.dumps(stripped(document("converges.qemu10.a"), trace=False)))
-    assert main([str(path)]) == 0
-    printed = capsys.readouterr().out
-    assert (
-        "replayed only, as nobody counted what the guest wrote before the migration: attached"
-        in printed
-    )
-    assert "replay, unknown guests, from what each sync found" in printed
-    assert "predict" not in printed
+    out = tmp_path / "out.txt"
+    assert main([str(path), "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert {row["mode"] for row in found["rows"]} == {"replay"}
+    assert found["summary"]["replay"]["syncs"]["completed"] == 1
+    check_golden("gpusim-validate-unknown-guest", capsys.readouterr().out)
     assert main([str(path), "--mode", "predict"]) == 2
-    assert "expected --mode replay" in capsys.readouterr().err
+    error = ValidationError("not_predictable", case="attached")
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_one_that_was_cut_counts_up_to_its_end() -> None:
@@ -296,7 +295,7 @@ def test_one_that_was_cut_counts_up_to_its_end() -> None:
     assert cut.limit_s == cut.samples[-1].time_s
     run = simulate(replay_config(cut)).summary
     assert run.verdict == "time_limit"
-    assert run.dirty_sync_count == measured(cut).dirty_sync_count
+    assert run.dirty_sync_count == recorded_quantities(cut).dirty_sync_count
 
 
 def test_one_that_began_late_still_knows_what_became_dirty() -> None:
@@ -304,7 +303,7 @@ def test_one_that_began_late_still_knows_what_became_dirty() -> None:
     pages = 262273  # of its RAM, small ROM blocks too
     held["samples"] = [row | {"total": pages * 4096} for row in held["samples"][100:]]
     late, whole = read_document(held, "late"), unknown("uniform-mid.qemu10.b", trace=False)
-    totals = [sum(s.newly_dirty_pages for s in sync_record.syncs(r)) for r in (late, whole)]
+    totals = [sum(s.newly_dirty_pages for s in sync_record.find_syncs(r)) for r in (late, whole)]
     assert totals[0] == pytest.approx(totals[1], abs=3)
     assert late.total_time_s == whole.total_time_s
 
@@ -313,8 +312,9 @@ def test_a_file_without_any_clock_of_qemus_is_refused() -> None:
     held = stripped(document("converges.qemu10.a"), trace=False)
     for row in held["samples"]:
         row.pop("total-time", None)
-    with pytest.raises(RecordingError, match="total-time"):
+    with pytest.raises(RecordingError) as caught:
         read_document(held, "clockless")
+    assert caught.value.code == "no_clock"
 
 
 def test_a_writer_covers_all_that_is_not_zero() -> None:
@@ -332,7 +332,7 @@ def test_one_that_ended_in_its_first_pass_is_replayed() -> None:
     del held["scenario"]["limit_s"]
     held["samples"] = [row for row in held["samples"] if row["t"] < 3]
     cut = read_document(held, "first pass")
-    assert sync_record.syncs(cut) == []
+    assert sync_record.find_syncs(cut) == []
     run = simulate(replay_config(cut)).summary
     assert (run.verdict, run.dirty_sync_count) == ("time_limit", 1)
 
@@ -342,7 +342,7 @@ def test_a_throttle_of_the_final_sync_does_not_count_without_a_trace_either() ->
     last = held["samples"][-1]
     stopped = last | {"t": last["t"] - 0.001, "status": "device", "cpu-throttle-percentage": 20}
     held["samples"].insert(-1, stopped)
-    assert measured(read_document(held, "late")).max_throttle_percent == 0
+    assert recorded_quantities(read_document(held, "late")).max_throttle_percent == 0
 
 
 def test_syncs_that_qmp_told_behind_the_last_answer_count_where_it_completed() -> None:
@@ -353,4 +353,4 @@ def test_syncs_that_qmp_told_behind_the_last_answer_count_where_it_completed() -
         [end_s, "MIGRATION_PASS", {"pass": 9}],
         [end_s, "MIGRATION", {"status": "completed"}],
     ]
-    assert measured(read_document(held, "quit")).dirty_sync_count == 9
+    assert recorded_quantities(read_document(held, "quit")).dirty_sync_count == 9

@@ -1,4 +1,4 @@
-"""Do the figures count what they may, and does the command print, write and refuse what it promises?"""
+"""Do the figures count only judged rows, and does the command print, write and refuse?"""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from gpusim.cli.validate import main
-from gpusim.published import report, tables
-from gpusim.published.rows import Outcome, Run
+from gpusim.published import tables
+from gpusim.published.accuracy import find_role, judged_total_times, summarize
+from gpusim.published.accuracy_text import describe_outcomes, write_markdown
+from gpusim.published.errors import TableError
+from gpusim.published.outcomes import Outcome, Run
+from tests.golden import check_golden
 
-DOCUMENT = Path(__file__).parents[2] / "docs/validation/published.md"
 A_RUN = Run(
     converged=True,
     total_s=100.0,
@@ -26,7 +29,7 @@ NEVER = replace(A_RUN, converged=False, downtime_ms=None)
 
 
 def outcomes(name: str, run: Run = A_RUN) -> list[Outcome]:
-    """A table whose rows all came out alike."""
+    """Return the outcomes of a table if every run gives the same values."""
     table = tables.load(name)
     return [
         Outcome(table=table, row=row, runs=(run,) * row.seeds if row.run else ())
@@ -35,13 +38,13 @@ def outcomes(name: str, run: Run = A_RUN) -> list[Outcome]:
 
 
 def test_only_judged_rows_count() -> None:
-    """Neither a row that something was fitted on, nor one of another algorithm, nor one left out."""
+    """A fitted row, a row of another algorithm and a row that is left out do not count."""
     found = outcomes("smartx") + outcomes("rk4n_2016") + outcomes("dirty_limit")
-    counted = report.judged(found)
+    counted = judged_total_times(found)
     assert len(counted) == 6 + 6
-    assert {row.source for row in counted} == {"smartx", "rk4n_2016"}
+    assert {row.table for row in counted} == {"smartx", "rk4n_2016"}
     assert counted[0] == ("v1 5000 MB, original", pytest.approx(592.32, abs=0.01), 100.0, "smartx")
-    figures = report.summary(found)["measured"]
+    figures = summarize(found)["measured"]
     assert figures["judged_total_times"] == 12
     errors = sorted(abs(100 * (100 / row.measured_s - 1)) for row in counted)
     assert figures["median_abs_error_percent"] == pytest.approx(sum(errors[5:7]) / 2)
@@ -49,17 +52,16 @@ def test_only_judged_rows_count() -> None:
 
 
 def test_models_are_a_group_of_their_own() -> None:
-    found = report.summary(outcomes("rk4n_2016") + outcomes("simgrid"))
+    found = summarize(outcomes("rk4n_2016") + outcomes("simgrid"))
     assert found["measured"]["judged_total_times"] == 6
     assert found["model"]["judged_total_times"] == 7
-    assert report.judged(outcomes("simgrid")) == []
+    assert judged_total_times(outcomes("simgrid")) == []
 
 
 def test_a_run_that_does_not_converge_is_the_worst_error() -> None:
-    found = report.summary(outcomes("rk4n_2016", NEVER))["measured"]
+    found = summarize(outcomes("rk4n_2016", NEVER))["measured"]
     assert (found["judged_total_times"], found["never_simulated_to_converge"]) == (6, 6)
     assert found["median_abs_error_percent"] is None  # infinite
-    assert "6 never end in gpusim" in report.text(outcomes("rk4n_2016", NEVER))
     assert (found["judged_verdicts"], found["verdicts_agreed_on"]) == (6, 0)
 
 
@@ -71,7 +73,7 @@ def test_total_times_are_rounded_up_where_the_source_rounds() -> None:
 @pytest.mark.parametrize("name", tables.names())
 def test_text_and_markdown_hold_every_row_and_what_was_given(name: str) -> None:
     found = outcomes(name)
-    printed, document = report.text(found), report.markdown(found)
+    printed, document = describe_outcomes(found), write_markdown(found)
     table = tables.load(name)
     for row in table.rows:
         assert row.name in printed
@@ -85,32 +87,36 @@ def test_text_and_markdown_hold_every_row_and_what_was_given(name: str) -> None:
     assert table.notes.strip() in document
 
 
+def test_each_row_has_a_role() -> None:
+    roles = {outcome.row.name: find_role(outcome) for outcome in outcomes("smartx")}
+    assert roles["v1 150 MB, original"].data == {"keys": ["link.zero_page_scan"]}
+    assert roles["v1 5000 MB, original"].code == "judged"
+    assert roles["v1 5000 MB, with sync, as merged"].code == "not_judged"
+    assert {find_role(outcome).code for outcome in outcomes("dirty_limit")} == {"not_simulated"}
+
+
 def test_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "published.json"
     assert main(["published", "rk4n_2016", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["rows"][0]["row"] == "2 workers, 20/10"
-    assert found["rows"][0]["role"].startswith("fitted: ")
+    assert found["rows"][0]["role"] == "fitted: workload.page_writes_per_s"
     assert found["summary"]["measured"]["judged_total_times"] == 6
-    printed = capsys.readouterr().out
-    assert "median |error| of 6 judged total times" in printed
-    assert "6-7 %" in printed
+    check_golden("gpusim-validate-published", capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["nothing"], "nothing: no such table; there are dirty_limit, gudkov, "),
-        (["rk4n_2016", "--json", "/nowhere/at/all.json"], "cannot be written"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["published", *arguments]) == 2
+def test_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published", "nothing"]) == 2
     printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert said in printed.err
-    assert printed.err.count("\n") == 1
+    known = ", ".join(tables.list_files())
+    error = TableError("no_such_table", table="nothing", known=known)
+    assert (printed.out, printed.err) == ("", f"error: {error}\n")
+
+
+def test_a_file_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/nowhere/at/all.json"
+    assert main(["published", "rk4n_2016", "--json", path]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.startswith(f"error: --json = {path}: ")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpusim.published import tables
-from gpusim.published.rows import configs, run
+from gpusim.published.outcomes import configs, simulate_row
 from gpusim.published.tables import Row
 
 
@@ -15,7 +15,7 @@ def error(row: Row, page_writes_per_s: float) -> float:
     """Of the total time, with that write rate."""
     command = f"{row.run} workload.page_writes_per_s={page_writes_per_s:g}"
     (config,) = configs(replace(row, run=command))
-    return run(config).total_s / row.total_s[0] - 1
+    return simulate_row(config).total_s / row.total_s[0] - 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Is a recording summed up in three lines, whether it completed or was cancelled?"""
+"""Does a recording have a summary of three lines, whether it completed or was cancelled?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.record.report import summary
+from gpusim.record.summary import summarize_own
 
 
 @pytest.mark.parametrize(
@@ -14,11 +14,11 @@ from gpusim.record.report import summary
     [
         (
             {"t": 9.9, "status": "completed", "total-time": 9500, "downtime": 24},
-            "completed after 9.5 s, downtime 24 ms, 1 syncs, throttle up to 30 %",
+            "completed after 9.5 s, downtime 24 ms, 1 sync, highest throttle 30 %",
         ),
         (
             {"t": 60.2, "status": "cancelled"},
-            "cancelled after 60.2 s, 1 syncs, throttle up to 30 %",
+            "cancelled after 60.2 s, 1 sync, highest throttle 30 %",
         ),
     ],
 )
@@ -31,8 +31,8 @@ def test_summary(last: dict, first_line: str, tmp_path: Path) -> None:
         "writes_per_s_before": 1000.4,
         "flat_out_writes_per_s": 2e6,
     }
-    assert summary(document, path).splitlines() == [
+    assert summarize_own(document, path).splitlines() == [
         first_line,
-        "guest: 1000 page writes/s before, 2000000 flat out",
+        "guest: 1000 page writes/s before the migration, 2000000 at full speed",
         f"{path}, 12 kB",
     ]

@@ -10,20 +10,26 @@ import pytest
 
 from gpusim import simulate
 from gpusim.formats import sync_record
-from gpusim.formats.quantities import measured
-from gpusim.formats.recording import Recording, read_document, uncompressed
-from gpusim.monitor.qmp import LiveError
-from gpusim.record.libvirt import convert
+from gpusim.formats.errors import VirshLogError
+from gpusim.formats.quantities import recorded_quantities
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import read_document, unpack
+from gpusim.formats.recording_from_virsh import (
+    NO_END_NOTE,
+    NO_SETUP_NOTE,
+    ROUNDED_NOTE,
+    convert,
+)
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
 from studies.stripped import stripped
-from tests.record.virsh import CASE, logs
+from tests.formats.virsh_logs import CASE, logs
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "libvirt"
 
 
 def document(case: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(uncompressed(SHIPPED / f"{case}.json.xz"))
+    parsed: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
     return parsed
 
 
@@ -34,7 +40,7 @@ def converted(folder: Path, held: dict[str, Any], **options: bool) -> dict[str, 
 
 
 def seen(recording: Recording) -> list[tuple[float, int]]:
-    return [(s.time_s, s.newly_dirty_pages) for s in sync_record.syncs(recording)]
+    return [(s.time_s, s.newly_dirty_pages) for s in sync_record.find_syncs(recording)]
 
 
 def test_the_example_is_one_of_our_recordings_in_virshs_form() -> None:
@@ -46,7 +52,10 @@ def test_the_example_tells_what_qemu_did() -> None:
     held = convert(EXAMPLE / "jobs.log", EXAMPLE / "events.log")
     assert held["notes"] == []
     recording = read_document(held, "example")
-    told, real = measured(recording), measured(read_document(document(CASE), CASE))
+    told, real = (
+        recorded_quantities(recording),
+        recorded_quantities(read_document(document(CASE), CASE)),
+    )
     assert told.total_time_s == pytest.approx(real.total_time_s, abs=0.002)
     assert told.dirty_sync_count == real.dirty_sync_count
     assert told.transferred_bytes == real.transferred_bytes
@@ -60,14 +69,14 @@ def test_syncs_are_those_of_the_trace(tmp_path: Path, raw: bool, stamped: bool) 
     """virsh's own stamp is of milliseconds; its words round pages from 1 GiB on."""
     held = document("uniform-mid.qemu10.a")
     held_back = converted(tmp_path, held, raw=raw, stamped=stamped)
-    assert any("rounds sizes" in note for note in held_back["notes"]) != raw
+    assert (ROUNDED_NOTE in held_back["notes"]) != raw
     ours = seen(read_document(held_back, "logs"))
     real = seen(read_document(stripped(held, trace=True), "trace"))
     assert len(ours) == len(real)
     for (time_s, pages), (real_s, real_pages) in list(zip(ours, real, strict=True))[:4]:
         assert time_s == pytest.approx(real_s, abs=0.002)
         assert pages == pytest.approx(real_pages, abs=3 if raw else 300)
-    throttle = measured(read_document(held_back, "logs")).max_throttle_percent
+    throttle = recorded_quantities(read_document(held_back, "logs")).max_throttle_percent
     assert throttle == 50
 
 
@@ -75,8 +84,7 @@ def test_without_events_the_start_is_libvirts_and_the_note_says_so(tmp_path: Pat
     held = document("uniform-mid.qemu10.a")
     (tmp_path / "jobs.log").write_text(logs(held)[0])
     held_back = convert(tmp_path / "jobs.log", None)
-    assert "the start is libvirt's" in held_back["notes"][0]
-    assert "ends with its last answer" in held_back["notes"][-1]
+    assert held_back["notes"] == [NO_SETUP_NOTE, NO_END_NOTE]
     recording = read_document(held_back, "jobs alone")
     assert not recording.completed
     # Its elapsed time counts the preparations.
@@ -104,32 +112,36 @@ def test_answers_of_an_attempt_before_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("damage", "code", "data"),
     [
-        (lambda text: "", "0 answers of domjobinfo"),
+        (lambda text: "", "too_few_answers", {"answers": 0}),
         (
             lambda text: text.replace("max-bandwidth", "bandwidth"),
-            "no answer to query-migrate-parameters",
+            "no_answer",
+            {"query": "query-migrate-parameters"},
         ),
-        (lambda text: text.replace('"qemu"', '"kemu"'), "no answer to query-version"),
-        (lambda text: text.replace("memory_iteration", "iteration"), "0 answers of domjobinfo"),
-        (lambda text: "\x00\xff" + text[:300], "0 answers of domjobinfo"),
-        (lambda text: '{"return": [1]}\n' + text[:300], "0 answers of domjobinfo"),
+        (lambda text: text.replace('"qemu"', '"kemu"'), "no_answer", {"query": "query-version"}),
+        (lambda text: text.replace("memory_iteration", "iteration"), "too_few_answers", {}),
+        (lambda text: "\x00\xff" + text[:300], "too_few_answers", {}),
+        (lambda text: '{"return": [1]}\n' + text[:300], "too_few_answers", {}),
     ],
 )
 def test_a_log_that_lacks_something_is_one_line(
-    tmp_path: Path, damage: Any, complaint: str
+    tmp_path: Path, damage: Any, code: str, data: dict[str, Any]
 ) -> None:
     jobs, _ = logs(document(CASE))
     (tmp_path / "jobs.log").write_text(damage(jobs))
-    with pytest.raises(LiveError, match=complaint) as caught:
+    with pytest.raises(VirshLogError) as caught:
         convert(tmp_path / "jobs.log", None)
+    assert caught.value.code == code
+    assert caught.value.data == caught.value.data | data
     assert "\n" not in str(caught.value)
 
 
 def test_a_log_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(LiveError, match="expected a log of virsh"):
+    with pytest.raises(VirshLogError) as caught:
         convert(tmp_path / "none.log", None)
+    assert caught.value.code == "unreadable"
 
 
 def test_an_event_that_was_cut_is_passed_over(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""What virsh printed during a migration, as a recording: for VMs whose monitor belongs to libvirt.
+"""A recording from two logs of virsh, for VMs whose monitor belongs to libvirt.
 
-Two logs, made as docs/attach.md says. One holds QEMU's answers to a few queries and, again and again, a
-time stamp and `virsh domjobinfo`; the other `virsh qemu-monitor-event`. Formats are those of libvirt's
-tools/virsh-domain.c: cmdDomjobinfo and virshEventQemuPrint, and the fields of its
-include/libvirt/libvirt-domain.h, which domjobinfo prints with --rawstats.
+docs/how-to/watch-a-migration.md says how to make the logs. The first log holds QEMU's answers to a few queries, and
+then time stamps and the output of `virsh domjobinfo` in turn. The second log is the output of
+`virsh qemu-monitor-event`. Source of the formats: libvirt's tools/virsh-domain.c:cmdDomjobinfo and
+virshEventQemuPrint, and include/libvirt/libvirt-domain.h for the fields of --rawstats.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gpusim.formats.recording import LEAST_SAMPLES, MIB
-from gpusim.monitor.qmp import LiveError
-from gpusim.record.session import TIME_DIGITS
+from gpusim.formats.errors import VirshLogError
+from gpusim.formats.recording import MIB
+from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 
 STAMP = re.compile(r"\d{9,}\.\d+")  # of `date +%s.%N`
 VALUE = re.compile(r"([A-Za-z_][\w /.]*):\s+(-?\d+(?:\.\d+)?)\s*([KMGTPE]?i?B)?(?:/s)?\b.*")
 JOB = re.compile(r"Job type:\s+(\w+)\s*")
-# With --timestamp virsh stamps the line itself, in UTC; without, QEMU's own stamp is in it.
+# With --timestamp virsh stamps the line itself, in UTC. Without it the line holds QEMU's own stamp.
 EVENT = re.compile(
     r"(?:(?P<clock>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)\+0000: )?event (?P<name>\w+)"
     r"(?: at (?P<stamp>\d+\.\d+))? for domain .*?: (?P<data>\{.*\}|<null>|\(null\))"
 )
 UNITS = {"B": 1} | {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTPE", 1)}
 
-# domjobinfo's words and its raw fields -> query-migrate's. libvirt copies them from there
-# (src/qemu/qemu_domainjob.c:qemuDomainMigrationJobDataToParams); its time elapsed is its own.
+# domjobinfo's labels and raw fields -> query-migrate's keys. libvirt copies the values from QEMU
+# (src/qemu/qemu_domainjob.c:qemuDomainMigrationJobDataToParams), but its time elapsed is its own.
 RAM = {
     "Memory processed": "transferred",
     "memory_processed": "transferred",
@@ -53,6 +53,14 @@ BANDWIDTH = ("Memory bandwidth", "memory_bps")
 THROTTLE = ("Auto converge throttle", "auto_converge_throttle")
 ELAPSED = ("Time elapsed", "time_elapsed")
 DOWNTIME = ("Total downtime", "downtime")
+NO_SETUP_NOTE = (
+    "no event MIGRATION with status setup: the start is libvirt's, which is earlier than QEMU's"
+)
+NO_END_NOTE = "no event MIGRATION with status completed: the recording ends with its last answer"
+ROUNDED_NOTE = (
+    "domjobinfo rounds sizes: page counts are known to 262 pages from 1 GiB on, and to 268435 pages "
+    "from 1 TiB on. domjobinfo --rawstats does not round"
+)
 RUNNING, COMPLETED = {"Bounded", "Unbounded", "1", "2"}, {"Completed", "3"}
 QUERIES = {
     "version": "query-version",
@@ -68,9 +76,9 @@ class JobLog:
     """The first log.
 
     Attributes:
-        answers: of QEMU's queries, by QUERIES' keys.
-        jobs: (seconds, what domjobinfo said), its values by the names it gave them.
-        rounded: sizes were printed with three digits behind the point.
+        answers: QEMU's answers, by the keys of QUERIES.
+        jobs: (seconds, values of one domjobinfo by their labels).
+        rounded: whether sizes were printed with three digits after the point.
     """
 
     answers: dict[str, Any] = field(default_factory=dict)
@@ -88,41 +96,37 @@ class LoggedEvent:
 
 
 def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
-    """The recording that two logs hold.
+    """Return the recording that two logs hold, as a document.
+
+    Args:
+        jobs: path of the first log.
+        events: path of the second log, if there is one.
 
     Raises:
-        LiveError: a log that cannot be read, or holds no migration; says what it lacks.
+        VirshLogError: a log cannot be read, or holds no migration.
     """
-    log = _job_log(jobs)
-    told = list(_events(events)) if events is not None else []
+    log = _read_job_log(jobs)
+    logged = list(_read_events(events)) if events is not None else []
     notes = []
     running = [
         (at, job)
         for at, job in log.jobs
         if job["job"] in RUNNING and all(key in _ram(job) for key in NEEDED)
     ]
-    told = _last_migration(told)
-    start_s = next((e.time_s for e in told if e.data.get("status") == "setup"), None)
+    logged = _last_migration(logged)
+    start_s = next((e.time_s for e in logged if e.data.get("status") == "setup"), None)
     if start_s is not None:
-        running = [(at, job) for at, job in running if at >= start_s]  # none of an attempt before
+        running = [(at, job) for at, job in running if at >= start_s]  # no earlier attempt
     if len(running) < LEAST_SAMPLES:
-        raise LiveError(
-            f"{jobs}: {len(running)} answers of domjobinfo while memory was sent; expected "
-            f"{LEAST_SAMPLES} or more, each behind a line of `date +%s.%N`"
-        )
+        raise VirshLogError("too_few_answers", path=jobs, answers=len(running), least=LEAST_SAMPLES)
     if start_s is None:
         at, job = running[0]
         start_s = at - _first(job, ELAPSED, 0.0) / 1000
-        notes.append(
-            "no event MIGRATION with status setup: the start is libvirt's, which is earlier than QEMU's"
-        )
+        notes.append(NO_SETUP_NOTE)
     if log.rounded:
-        notes.append(
-            "domjobinfo rounds sizes: from 1 GiB on pages are known to 262, from 1 TiB on to 268435; "
-            "domjobinfo --rawstats does not"
-        )
+        notes.append(ROUNDED_NOTE)
     samples = [_sample(job, at - start_s) for at, job in running]
-    end = _end(log, told, start_s, samples[-1])
+    end = _end(log, logged, start_s, samples[-1])
     scenario: dict[str, Any] = {
         "mem_mib": -(-samples[0]["total"] // MIB),
         "guest": None,
@@ -131,9 +135,7 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
     }
     if end is None:
         scenario["limit_s"] = samples[-1]["t"]
-        notes.append(
-            "no event MIGRATION with status completed: the recording ends with its last answer"
-        )
+        notes.append(NO_END_NOTE)
     version = _answer(jobs, log, "version")["qemu"]
     return {
         "scenario": scenario,
@@ -145,23 +147,23 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         "ended": "log ended" if end is None else "completed",
         "notes": notes,
         "events": [],
-        "qmp_events": [[round(e.time_s - start_s, TIME_DIGITS), e.name, e.data] for e in told],
+        "qmp_events": [[round(e.time_s - start_s, CLOCK_DIGITS), e.name, e.data] for e in logged],
         "samples": samples if end is None else [*samples, end],
     }
 
 
-def _job_log(path: Path) -> JobLog:
+def _read_job_log(path: Path) -> JobLog:
     log = JobLog()
-    stamps: list[float] = []  # since the last answer began: one behind it, one before the next
+    stamps: list[float] = []  # since the last answer began: one after it, one before the next
     for line in [*_lines(path), "Job type: end"]:
         if STAMP.fullmatch(line):
             stamps.append(float(line))
         elif line.startswith("{"):
-            _file_answer(log, line)
+            _add_answer(log, line)
         elif job := JOB.fullmatch(line):
             if log.jobs and (len(stamps) > 1 or job[1] == "end") and stamps:
-                asked_s, told = log.jobs[-1]
-                log.jobs[-1] = ((asked_s + stamps[0]) / 2, told)
+                asked_s, values = log.jobs[-1]
+                log.jobs[-1] = ((asked_s + stamps[0]) / 2, values)
             log.jobs.append((stamps[-1] if stamps else 0.0, {"job": job[1]}))
             stamps.clear()
         elif log.jobs and (value := VALUE.fullmatch(line)):
@@ -175,14 +177,12 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         text = path.read_text(errors="replace")
     except OSError as error:
-        raise LiveError(
-            f"{path}: cannot be read ({error.strerror}); expected a log of virsh"
-        ) from None
+        raise VirshLogError("unreadable", path=path, reason=error.strerror) from None
     return (line.strip() for line in text.splitlines())
 
 
-def _file_answer(log: JobLog, line: str) -> None:
-    """An answer tells by its content which query it is to."""
+def _add_answer(log: JobLog, line: str) -> None:
+    """Add an answer of QEMU's. Its content shows which query it answers."""
     try:
         answer = json.loads(line).get("return")
     except (ValueError, AttributeError):
@@ -197,10 +197,7 @@ def _file_answer(log: JobLog, line: str) -> None:
 
 def _answer(path: Path, log: JobLog, key: str) -> Any:
     if key not in log.answers:
-        raise LiveError(
-            f"{path}: no answer to {QUERIES[key]}; expected one of virsh qemu-monitor-command, as "
-            "docs/attach.md writes it"
-        )
+        raise VirshLogError("no_answer", path=path, query=QUERIES[key])
     return log.answers[key]
 
 
@@ -208,10 +205,10 @@ def _capabilities(path: Path, log: JobLog) -> list[str]:
     return sorted(row["capability"] for row in _answer(path, log, "capabilities") if row["state"])
 
 
-def _events(path: Path) -> Iterator[LoggedEvent]:
+def _read_events(path: Path) -> Iterator[LoggedEvent]:
     found = [match for line in _lines(path) if (match := EVENT.fullmatch(line))]
     if not found:
-        raise LiveError(f"{path}: no line of virsh qemu-monitor-event; expected its log")
+        raise VirshLogError("no_events", path=path)
     for match in found:
         if match["stamp"]:
             time_s = float(match["stamp"])
@@ -222,15 +219,15 @@ def _events(path: Path) -> Iterator[LoggedEvent]:
             continue
         try:
             data = json.loads(match["data"]) if match["data"].startswith("{") else {}
-        except ValueError:  # a line that was cut
+        except ValueError:  # a line that was cut off
             continue
         yield LoggedEvent(time_s=time_s, name=match["name"], data=data)
 
 
-def _last_migration(told: list[LoggedEvent]) -> list[LoggedEvent]:
-    """The events from the last migration's setup on; all if none is there."""
-    setups = [place for place, event in enumerate(told) if event.data.get("status") == "setup"]
-    return told[setups[-1] :] if setups else told
+def _last_migration(events: list[LoggedEvent]) -> list[LoggedEvent]:
+    """Return the events from the last migration's setup on, or all if there is no setup."""
+    setups = [place for place, event in enumerate(events) if event.data.get("status") == "setup"]
+    return events[setups[-1] :] if setups else events
 
 
 def _ram(job: Mapping[str, Any]) -> dict[str, int]:
@@ -242,9 +239,9 @@ def _first(job: Mapping[str, Any], names: tuple[str, ...], otherwise: float) -> 
 
 
 def _sample(job: Mapping[str, Any], t: float) -> dict[str, Any]:
-    """One answer of domjobinfo in query-migrate's words."""
+    """Return one answer of domjobinfo under query-migrate's keys."""
     found: dict[str, Any] = {
-        "t": round(t, TIME_DIGITS),
+        "t": round(t, CLOCK_DIGITS),
         "status": "active",
         "total-time": round(1000 * t),
         "mbps": _first(job, BANDWIDTH, 0.0) * 8 / 1e6,
@@ -255,22 +252,24 @@ def _sample(job: Mapping[str, Any], t: float) -> dict[str, Any]:
 
 
 def _end(
-    log: JobLog, told: list[LoggedEvent], start_s: float, last: Mapping[str, Any]
+    log: JobLog, events: list[LoggedEvent], start_s: float, last: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The sample of the completion: its times by QEMU's events, its sums by domjobinfo --completed."""
-    ends = [e.time_s for e in told if e.name == "MIGRATION" and e.data.get("status") == "completed"]
+    """Return the completed sample: times from QEMU's events, sums from domjobinfo --completed."""
+    ends = [
+        e.time_s for e in events if e.name == "MIGRATION" and e.data.get("status") == "completed"
+    ]
     if not ends:
         return None
-    stops = [e.time_s for e in told if e.name == "STOP" and e.time_s <= ends[-1]]
+    stops = [e.time_s for e in events if e.name == "STOP" and e.time_s <= ends[-1]]
     done = [job for _, job in log.jobs if job["job"] in COMPLETED]
     known = _ram(done[-1]) if done else {}
     downtime_ms = 1000 * (ends[-1] - stops[-1]) if stops else 0.0
     if done:
         downtime_ms = _first(done[-1], DOWNTIME, downtime_ms)
     t = ends[-1] - start_s
-    return {key: held for key, held in last.items() if key != "cpu-throttle-percentage"} | {
+    return {key: value for key, value in last.items() if key != "cpu-throttle-percentage"} | {
         **known,
-        "t": round(t, TIME_DIGITS),
+        "t": round(t, CLOCK_DIGITS),
         "status": "completed",
         "total-time": round(1000 * t),
         "downtime": round(downtime_ms),

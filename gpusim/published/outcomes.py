@@ -1,6 +1,7 @@
-"""Rows of published tables, simulated: the config of a row's command, its runs, and what came out.
+"""Simulate the rows of published tables: the config of a row's command, its runs, and their outcome.
 
-It judges nothing: report.py does. A fitted number is found here too, by trying all its candidates.
+accuracy.py compares the outcomes. This module also fits the numbers that a source does not give, by
+trying all candidates.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from gpusim.engine.attempts import simulate
 from gpusim.explore.workers import map_with_bar
 from gpusim.published.tables import FittedValue, Row, Table
 
-WITHIN = 0.05  # of a row: what `holds` allows a fitted number; no table here tells less apart
+WITHIN = 0.05  # share of a row's value that `holds` allows; no table here resolves less
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run of a row gave; quantities are named as a Row's."""
+    """The quantities of one run of a row, under the names of a Row's."""
 
     converged: bool
     total_s: float
@@ -41,7 +42,9 @@ class Outcome:
     """A row beside its runs.
 
     Attributes:
-        runs: one a seed; empty for a row that is not simulated.
+        table: the row's table.
+        row: the published case.
+        runs: one per seed. Empty for a row that is not simulated.
     """
 
     table: Table
@@ -50,22 +53,25 @@ class Outcome:
 
     @property
     def judged(self) -> bool:
-        """Whether it says how good the simulator is."""
+        """Return whether the row judges the simulator."""
         return self.table.judges(self.row)
 
     @property
     def converged(self) -> bool:
-        """Every run did."""
+        """Return whether every run converged."""
         return bool(self.runs) and all(run.converged for run in self.runs)
 
     @property
     def measured_s(self) -> float | None:
-        """Total time as published, the mean of its repeats."""
+        """Return the published total time, the mean of its repeats."""
         return mean(self.row.total_s) if self.row.total_s else None
 
     @property
     def simulated_s(self) -> float | None:
-        """Total time, the mean of the runs, rounded up where the source's are; None: did not converge."""
+        """Return the mean total time of the runs, or None if they did not converge.
+
+        It is rounded up if the source rounds up.
+        """
         if not self.converged:
             return None
         total_s = mean(run.total_s for run in self.runs)
@@ -73,20 +79,20 @@ class Outcome:
 
     @property
     def error_percent(self) -> float | None:
-        """Of the simulated total time; None unless there are two."""
+        """Return the error of the simulated total time, or None if one of the two is missing."""
         if self.measured_s is None or self.simulated_s is None:
             return None
         return 100 * (self.simulated_s / self.measured_s - 1)
 
     def means(self, quantity: str) -> tuple[float | None, float | None]:
-        """Published and simulated means of another quantity."""
+        """Return the published and the simulated mean of another quantity."""
         values = getattr(self.row, quantity)
         ours = [found for run in self.runs if (found := getattr(run, quantity)) is not None]
         return mean(values) if values else None, mean(ours) if ours else None
 
 
 def configs(row: Row) -> list[Config]:
-    """Of the row's command, one a seed.
+    """Return the configs of the row's command, one per seed.
 
     Raises:
         HydraException, OmegaConfBaseException, ConfigError: the command cannot be run.
@@ -97,25 +103,26 @@ def configs(row: Row) -> list[Config]:
     return [replace(config, seed=seed) for seed in range(1, row.seeds + 1)]
 
 
-def simulated(tables: Sequence[Table]) -> list[Outcome]:
-    """All rows of some tables, in order; their runs in parallel processes.
+def simulate_tables(tables: Sequence[Table]) -> list[Outcome]:
+    """Simulate all rows of some tables in parallel processes. Return the outcomes in order.
 
     Raises:
-        HydraException, OmegaConfBaseException, ConfigError: a command that cannot be run; before any is.
+        HydraException, OmegaConfBaseException, ConfigError: a command cannot be run. All commands
+            are checked before the first run.
     """
     rows = [(table, row, configs(row)) for table in tables for row in table.rows]
     wanted = [config for _, _, own in rows for config in own]
     for config in wanted:
         choose_backend(resolve(config))
-    found = map_with_bar(run, wanted)
+    found = map_with_bar(simulate_row, wanted)
     return [
         Outcome(table=table, row=row, runs=tuple(next(found) for _ in own))
         for table, row, own in rows
     ]
 
 
-def run(config: Config) -> Run:
-    """One run, in numbers that a Row has as well."""
+def simulate_row(config: Config) -> Run:
+    """Simulate one run of a row."""
     summary = simulate(config).summary
     return Run(
         converged=summary.verdict == "converged",
@@ -128,11 +135,11 @@ def run(config: Config) -> Run:
     )
 
 
-def fitted(table: Table, value: FittedValue) -> tuple[float, list[float]]:
-    """The candidate that comes nearest to its row, and those that hold it: lowest and highest.
+def fit_value(table: Table, value: FittedValue) -> tuple[float, list[float]]:
+    """Return the best candidate for a row, and the lowest and highest candidates that hold the row.
 
-    A candidate with which a run of the row does not converge is none. One holds the row if it lies within
-    5 % of it, or within its repeats where those are further apart.
+    A candidate is skipped if a run of the row does not converge with it. A candidate holds the row if
+    its mean lies within 5 % of the row, or within the row's repeats if these differ by more.
     """
     row = table.row(value.row)
     candidates = np.arange(value.low, value.high + value.step / 2, value.step)
@@ -143,7 +150,7 @@ def fitted(table: Table, value: FittedValue) -> tuple[float, list[float]]:
     tried = [
         replace(row, run=f"{row.run} {value.key}={candidate:.10g}") for candidate in candidates
     ]
-    runs = map_with_bar(run, [config for one in tried for config in configs(one)])
+    runs = map_with_bar(simulate_row, [config for one in tried for config in configs(one)])
     misses, holding = {}, []
     for candidate in map(float, candidates):
         own = [next(runs) for _ in range(row.seeds)]

@@ -1,7 +1,7 @@
-"""A recording as virsh would have printed it: the two logs that gpusim/record/libvirt.py reads.
+"""A recording as virsh would have printed it: the two logs that gpusim/formats/recording_from_virsh.py reads.
 
-docs/libvirt/ holds what `logs` makes of converges.qemu10.a: its numbers are a real QEMU's, its form is
-libvirt's by its source, and no libvirt was there.
+docs/libvirt/ holds the output of `logs` for converges.qemu10.a. The numbers are those of a real QEMU.
+The form follows libvirt's source. No libvirt was running.
 """
 
 from __future__ import annotations

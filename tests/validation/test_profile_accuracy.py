@@ -1,4 +1,4 @@
-"""Is a prediction from a profile judged by the recording it came with, and by nothing else of it?"""
+"""Is a prediction from a profile judged by the recorded migration alone?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from gpusim.cli import validate as cli
-from gpusim.formats.recording import find_recordings, load_recording
-from gpusim.validation import profiled
-from gpusim.validation.profiled import (
+from gpusim.formats.recording_file import find_recordings, load_recording
+from gpusim.validation import profile_accuracy
+from gpusim.validation.accuracy_text import describe_profile_figures, profile_cells
+from gpusim.validation.errors import ValidationError
+from gpusim.validation.profile_accuracy import (
     PROFILED,
     PROFILED_KVM,
-    Judged,
-    by_accelerator,
-    cells,
-    figures,
-    judged,
-    summary,
+    ProfiledCase,
+    group_by_accelerator,
+    predict_recordings,
+    profile_figures,
 )
 from gpusim.validation.shipped import RECORDER
 
@@ -30,13 +30,13 @@ SHORT = PROFILED / "long_downtime.qemu10.a.json.xz"
 
 
 @pytest.fixture(scope="module")
-def one() -> Judged:
-    (found,) = judged([SHORT], members=5)
+def one() -> ProfiledCase:
+    (found,) = predict_recordings([SHORT], members=5)
     return found
 
 
-def late(one: Judged, total_time_s: float | None) -> Judged:
-    """The same prediction beside another truth."""
+def late(one: ProfiledCase, total_time_s: float | None) -> ProfiledCase:
+    """Return the same prediction beside another total time."""
     return replace(one, recording=replace(one.recording, total_time_s=total_time_s))
 
 
@@ -59,39 +59,39 @@ def test_those_under_kvm_were_measured_in_both_modes() -> None:
     assert sum(one.completed for one in recordings) == 10
 
 
-def test_each_accelerator_is_judged_by_itself(one: Judged) -> None:
+def test_each_accelerator_is_judged_by_itself(one: ProfiledCase) -> None:
     kvm = replace(one, recording=replace(one.recording, accelerator="kvm"))
-    assert by_accelerator([one, kvm, one]) == {"tcg": [one, one], "kvm": [kvm]}
+    assert group_by_accelerator([one, kvm, one]) == {"tcg": [one, one], "kvm": [kvm]}
 
 
-def test_a_prediction_is_judged(one: Judged) -> None:
+def test_a_prediction_is_judged(one: ProfiledCase) -> None:
     band = one.band
     assert band is not None
-    assert one.right_verdict
-    assert late(one, band.middle).within
+    assert one.is_right
+    assert late(one, band.middle).is_within
     assert late(one, band.middle).error_percent == pytest.approx(0)
-    assert late(one, 2 * band.high).within is False
-    assert late(one, None).within is None  # QEMU did not converge, and there is no time
-    assert not late(one, None).right_verdict
+    assert late(one, 2 * band.high).is_within is False
+    assert late(one, None).is_within is None  # QEMU did not converge, and there is no time
+    assert not late(one, None).is_right
 
 
-def test_figures_count_what_rows_say(one: Judged) -> None:
+def test_figures_count_what_rows_say(one: ProfiledCase) -> None:
     band = one.band
     assert band is not None
     found = [late(one, band.middle), late(one, 2 * band.high), late(one, None)]
-    got = figures(found)
+    got = profile_figures(found)
     assert (got["migrations"], got["completed"]) == (3, 2)
     assert (got["verdict_right"], got["within_band"]) == (2, 1)
-    assert [cells(each)[4] for each in found] == ["yes", "no", "-"]
-    assert summary(found).startswith(
-        "verdict right in 2 of 3; total time within the band in 1 of 2"
-    )
+    assert [profile_cells(each)[4] for each in found] == ["yes", "no", "-"]
+    assert "2 of 3" in describe_profile_figures(found)
 
 
 def test_the_command_prints_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profiled, "judged", lambda paths: judged(paths, members=2))
+    monkeypatch.setattr(
+        profile_accuracy, "predict_recordings", lambda paths: predict_recordings(paths, members=2)
+    )
     path = tmp_path / "found.json"
     assert cli.main(["profiles", str(SHORT), "--json", str(path)]) == 0
     assert "long_downtime.qemu10.a" in capsys.readouterr().out
@@ -101,4 +101,5 @@ def test_the_command_prints_and_writes(
 def test_a_recording_without_a_profile_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     path = next(iter(find_recordings(RECORDER)))
     assert cli.main(["profiles", str(path)]) == 2
-    assert "has no profile; expected one of gpusim-record --measure" in capsys.readouterr().err
+    error = ValidationError("no_profile", case=load_recording(path).case)
+    assert capsys.readouterr().err == f"error: {error}\n"

@@ -1,0 +1,53 @@
+"""Errors of a live QEMU: codes, and the table of their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from gpusim.errors import CodedError
+
+
+class LiveError(CodedError):
+    """A running QEMU cannot be watched, measured or recorded."""
+
+    texts: ClassVar[Mapping[str, str]] = {
+        "no_qmp_package": "qemu.qmp is missing: install gpusim's extra: pip install '.[qemu]'",
+        "no_greeting": (
+            "{address}: no greeting in {timeout_s:g} s; expected a QMP monitor that nobody else uses "
+            "(QEMU serves one client per socket)"
+        ),
+        "cannot_connect": "{address}: cannot connect ({reason}); expected a QMP monitor",
+        "refused": "{command}: QEMU refused: {reason}",
+        "no_answer": "{command}: QEMU did not answer in {timeout_s:g} s",
+        "closed": "{command}: QEMU closed the connection",
+        "migration_runs": (
+            "a migration is {status}: its throttle decides how much the guest writes now; "
+            "measure before or after it"
+        ),
+        "measurement_runs": "another calc-dirty-rate is running; try again when it has ended",
+        "vm_stopped": "the VM does not run, so it writes nothing; start it first (cont)",
+        "no_ram": '"info ramblock" shows no RAM; expected its table, got {answer}',
+        "no_memory_dump": '"xp" does not show memory; expected its dump, got {answer}',
+        "mode_needs_kvm": (
+            "--mode {mode}: under TCG QEMU logs no writes for it and counts nothing; expected page-sampling"
+        ),
+        "no_modes": (
+            "QEMU {version}: its calc-dirty-rate takes no mode; expected QEMU 6.2 or newer, or a recording "
+            "of an earlier migration as a profile (gpusim-record --qmp)"
+        ),
+        "no_result": "calc-dirty-rate of {period_s:g} s has no result {late_s:.0f} s after its end",
+        "other_measurement": "another client measured in between, in mode {mode}; try again",
+        "no_rate": (
+            "calc-dirty-rate of {period_s:g} s failed in QEMU; perhaps no RAM block is large enough "
+            "to be sampled (128 KiB)"
+        ),
+    }
+
+
+class NoAnswerError(LiveError):
+    """QEMU runs, and did not answer in time."""
+
+
+class MonitorClosedError(LiveError):
+    """QEMU closed the connection: it ended, or was killed."""

@@ -1,0 +1,61 @@
+"""The lines that gpusim-record prints about a recording that it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.profile import ProfileError
+from gpusim.formats.quantities import recorded_quantities
+from gpusim.formats.recording_file import read_document
+from gpusim.text import count_noun
+
+
+def summarize_attached(document: dict[str, Any], path: Path) -> str:
+    """Return a recording of another program's VM in a few lines: its end, its notes, its file."""
+    last = document["samples"][-1]
+    syncs = max(row.get("dirty-sync-count", 0) for row in document["samples"])
+    return "\n".join(
+        (
+            f"{document['ended']} after {last['t']:.1f} s, {count_noun(syncs, 'sync')}, "
+            f"highest throttle {_sampled_throttle(document)} %",
+            *(f"note: {note}" for note in document["notes"]),
+            _describe_file(path),
+        )
+    )
+
+
+def summarize_own(document: dict[str, Any], path: Path) -> str:
+    """Return a recording of the recorder's own QEMU in three lines: its end, its guest, its file."""
+    last = document["samples"][-1]
+    syncs = sum(name == "migration_bitmap_sync_end" for _, name, _ in document["events"])
+    # A cancelled migration has no total time.
+    took_s = last["total-time"] / 1000 if "total-time" in last else last["t"]
+    ended = f"{last['status']} after {took_s:.1f} s"
+    if "downtime" in last:
+        ended += f", downtime {last['downtime']} ms"
+    return "\n".join(
+        (
+            f"{ended}, {count_noun(syncs, 'sync')}, highest throttle {_highest_throttle(document)} %",
+            f"guest: {document['writes_per_s_before']:.0f} page writes/s before the migration, "
+            f"{document['flat_out_writes_per_s']:.0f} at full speed",
+            _describe_file(path),
+        )
+    )
+
+
+def _describe_file(path: Path) -> str:
+    return f"{path}, {path.stat().st_size / 1000:.0f} kB"
+
+
+def _highest_throttle(document: dict[str, Any]) -> int:
+    """Return the highest throttle as gpusim-validate does, or the sampled one if it is too short."""
+    try:
+        return recorded_quantities(read_document(document, "recording")).max_throttle_percent
+    except (RecordingError, ProfileError):
+        return _sampled_throttle(document)
+
+
+def _sampled_throttle(document: dict[str, Any]) -> int:
+    return max(int(row.get("cpu-throttle-percentage", 0)) for row in document["samples"])

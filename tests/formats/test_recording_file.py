@@ -1,0 +1,157 @@
+"""Does every shipped recording load, and does every broken file raise the right error?"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.recording_file import find_recordings, load_recording
+from gpusim.validation.shipped import SHIPPED
+
+SHORT = SHIPPED / "converges.qemu10.a.json.xz"
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """The shortest recording, as parsed JSON."""
+    parsed: dict[str, Any] = json.loads(lzma.decompress(SHORT.read_bytes()))
+    return parsed
+
+
+@pytest.mark.parametrize("path", find_recordings(SHIPPED), ids=lambda path: path.name)
+def test_every_shipped_recording_loads(path: Path) -> None:
+    recording = load_recording(path)
+    assert path.name.startswith(recording.case)
+    times = [sample.time_s for sample in recording.samples]
+    assert times == sorted(set(times))
+    assert times[0] >= 0
+    assert recording.completed == (recording.samples[-1].status == "completed")
+
+
+def test_all_39_recordings_are_shipped() -> None:
+    assert len(find_recordings(SHIPPED)) == 39
+
+
+def test_plain_and_gzip_files_are_read_as_xz_is(tmp_path: Path) -> None:
+    raw = lzma.decompress(SHORT.read_bytes())
+    (tmp_path / "converges.qemu10.a.json").write_bytes(raw)
+    (tmp_path / "converges.qemu10.a.json.gz").write_bytes(gzip.compress(raw))
+    shipped = load_recording(SHORT)
+    assert [load_recording(path) for path in find_recordings(tmp_path)] == [shipped, shipped]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("a.json", b"", "not_json"),
+        ("a.json", b'{"scenario": {"mem_mib": 10', "not_json"),
+        ("a.json", b"\xff\xfe\x00", "not_json"),
+        ("a.json", b"[1, 2, 3]", "not_an_object"),
+        ("a.json", b'{"name": "gpusim", "version": 1}', "not_an_object"),
+        ("a.json.xz", b"", "damaged_compression"),
+        ("a.json.xz", SHORT.read_bytes()[:1000], "damaged_compression"),
+        ("a.json.xz", b"{}", "damaged_compression"),
+        ("a.json.gz", b"{}", "unreadable"),
+        ("a.json.gz", gzip.compress(b"{}" * 1000, mtime=0)[:-9], "damaged_compression"),
+        ("a.txt", b"{}", "wrong_suffix"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, code: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(RecordingError) as caught:
+        load_recording(path)
+    assert (caught.value.code, caught.value.data["path"]) == (code, path)
+    assert str(caught.value).count(str(path)) == 1
+    assert "\n" not in str(caught.value)
+
+
+def _drop(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def damage(document: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            document = document[key]
+        del document[keys[-1]]
+
+    return damage
+
+
+def _put(value: object, *keys: str | int) -> Callable[[Any], None]:
+    def damage(document: Any) -> None:
+        for key in keys[:-1]:
+            document = document[key]
+        document[keys[-1]] = value
+
+    return damage
+
+
+def _cut(document: Any) -> None:
+    """Lose the end in the trace and in the samples."""
+    document["events"].pop()
+    document["samples"].pop()
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "data"),
+    [
+        (_drop("writes_per_s_before"), "not_a_number", {"key": "writes_per_s_before"}),
+        (
+            _drop("parameters", "downtime-limit"),
+            "not_a_number",
+            {"key": "parameters.downtime-limit"},
+        ),
+        (_drop("scenario", "guest", "size"), "not_a_whole_number", {"key": "scenario.guest.size"}),
+        (
+            _put(0, "scenario", "guest", "size"),
+            "too_small",
+            {"key": "scenario.guest.size", "least": 1},
+        ),
+        (_put(7, "scenario", "guest", "mode"), "wrong_mode", {"value": 7}),
+        (_put(8, "scenario", "guest", "hot"), "half_hot", {"key": "scenario.guest"}),
+        (
+            _put(5000, "scenario", "guest", "size"),
+            "working_set_outside_memory",
+            {"end_mib": 5032, "mem_mib": 1024},
+        ),
+        (_put(["multifd"], "scenario", "capabilities"), "foreign_capabilities", {}),
+        (_put("xen", "accelerator"), "wrong_accelerator", {"value": "xen"}),
+        (_put([0.1, "no arguments"], "events", 3), "wrong_event", {"key": "events[3]"}),
+        (_put([], "events"), "no_start", {}),
+        (_put([], "samples"), "too_few_samples", {"samples": 0, "least": 3}),
+        (_put({"t": "late"}, "samples", 5), "not_a_number", {"key": "samples[5].t"}),
+        (_put(float("nan"), "samples", 5, "t"), "not_a_number", {"key": "samples[5].t"}),
+        (_put(0, "samples", 5, "writes"), "counter_fell", {"key": "samples[5].writes"}),
+        (_put([0.0, "migrate_set_state", "new state failed"], "events", 4), "failed", {}),
+        (_cut, "ends_early", {"limit_s": 200.0}),
+    ],
+)
+def test_a_foreign_or_damaged_document_is_refused(
+    tmp_path: Path,
+    document: dict[str, Any],
+    damage: Callable[[Any], Any],
+    code: str,
+    data: dict[str, Any],
+) -> None:
+    broken = copy.deepcopy(document)
+    damage(broken)
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps(broken))
+    with pytest.raises(RecordingError) as caught:
+        load_recording(path)
+    assert caught.value.code == code
+    assert caught.value.data == caught.value.data | data
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_without_recordings_is_refused(tmp_path: Path) -> None:
+    for path, code in ((tmp_path, "empty_folder"), (tmp_path / "nowhere", "no_such_path")):
+        with pytest.raises(RecordingError) as caught:
+            find_recordings(path)
+        assert caught.value.code == code
