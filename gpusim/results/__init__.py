@@ -1,7 +1,6 @@
-"""What a run leaves on disk, and what many runs say together: files, pictures, tables and pages.
+"""Results of one run or of many runs as files, pictures, tables and pages.
 
-Nothing here decides anything: results come in as records.Result and go out as files. matplotlib is
-imported only when a picture is drawn.
+This package reads engine records and computes no migration. It imports matplotlib only to draw.
 """
 
 from gpusim.errors import ResultsError

@@ -1,8 +1,7 @@
-"""guestperf.json: a run in the shape of the reports that QEMU's guestperf-plot reads.
+"""guestperf.json: a run in the format of the reports that QEMU's guestperf-plot reads.
 
-Owns the translation of records into that format: its keys, units and sampling. What a simulator
-cannot know has a neutral value, said where it is set; features that gpusim does not simulate are off,
-with the format's own defaults.
+Values that a simulator cannot know are neutral. Features that gpusim does not simulate are off, with
+the defaults of the format.
 
 Source: QEMU's tests/migration-stress/guestperf (until 9.2 tests/migration/guestperf): report.py,
 hardware.py, scenario.py, progress.py and timings.py for the keys, engine.py for their units.
@@ -23,11 +22,11 @@ from gpusim.results.settings import Settings, setting
 from gpusim.text import decider_name
 from gpusim.units import parse_bytes_per_s, parse_ns
 
-PAGE_BYTES = 4096  # where no config says otherwise
-GIB = 2**30  # the stress guest times how long it takes to write so much
+PAGE_BYTES = 4096  # if there is no config
+GIB = 2**30  # The stress guest measures how long it takes to write this amount.
 UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
 MOST_SAMPLES = 1000
-ALL_THREADS = 1  # the guest's writers together, and each vCPU: all are in phase, one stands for all
+ALL_THREADS = 1  # All vCPUs and writers are in phase, so one thread represents all.
 
 
 def write_guestperf(result: Result, config: Settings | None, path: Path) -> None:
@@ -41,11 +40,11 @@ def write_guestperf(result: Result, config: Settings | None, path: Path) -> None
 
 
 def guestperf_report(result: Result, config: Settings | None) -> dict[str, Any]:
-    """The report as nested dicts and lists; times are seconds since the migrate command.
+    """Return the report as nested dicts and lists. Times are seconds since the migrate command.
 
     Args:
         result: the migration.
-        config: what was simulated; None: what only it says is neutral.
+        config: what was simulated; None: unknown, with neutral values.
     """
     times_s, run_s = _run_time(result)
     vcpus = setting(config, "vm.vcpus", 1)
@@ -55,15 +54,15 @@ def guestperf_report(result: Result, config: Settings | None) -> dict[str, Any]:
         "scenario": _scenario(result, config),
         "progress_history": _progress_history(result, config),
         "guest_timings": _guest_timings(times_s, run_s, config),
-        # As if every vCPU worked whenever it may; the migration thread's own time is not known.
+        # Assumes that vCPUs never idle. The time of the migration thread is not known.
         "qemu_timings": _timings(times_s, [vcpus * value for value in cpu_ms]),
         "vcpu_timings": _timings(times_s, cpu_ms),
         "binary": f"gpusim {result.summary.gpusim_version}",
         "dst_host": "localhost",
-        "kernel": "",  # no guest is booted
+        "kernel": "",  # gpusim boots no guest
         "initrd": "",
         "transport": "tcp",
-        "sleep": 0,  # seconds of the guest's work before the migration
+        "sleep": 0,  # seconds between the start of the guest and the migration
     }
 
 
@@ -79,7 +78,7 @@ def _hardware(result: Result, vcpus: int) -> dict[str, Any]:
         "prealloc_pages": False,
         "huge_pages": False,
         "locked_pages": False,
-        "dirty_ring_size": 0,  # not modelled, with dirty_ring neither
+        "dirty_ring_size": 0,  # not modelled, even with tracking.mode=dirty_ring
     }
 
 
@@ -110,14 +109,14 @@ def _scenario(result: Result, config: Settings | None) -> dict[str, Any]:
 
 
 def _bandwidth_mib_per_s(config: Settings | None) -> int:
-    """max_bandwidth, or the link's where there is none."""
+    """Return the smaller of max_bandwidth and link bandwidth."""
     limit = parse_bytes_per_s(setting(config, "migration.max_bandwidth", 0)) or math.inf
     rate = min(limit, parse_bytes_per_s(setting(config, "link.bandwidth", "unlimited")))
     return UNLIMITED_MIB_PER_S if math.isinf(rate) else max(round(rate / 2**20), 1)
 
 
 def _progress_history(result: Result, config: Settings | None) -> list[dict[str, Any]]:
-    """One record a sync, as guestperf takes one whenever dirty-sync-count rises, and one at the end."""
+    """Return a record for each sync and one at the end, as guestperf polls dirty-sync-count."""
     summary = result.summary
     history = []
     rate = 0
@@ -150,7 +149,7 @@ def _progress(
             "transferred_bytes": sync.transferred_bytes,
             "remaining_bytes": sync.remaining_bytes,
             "total_bytes": result.summary.vm_bytes,
-            "duplicate_pages": 0,  # of which kind pages were is known at the end only
+            "duplicate_pages": 0,  # Kinds of pages are known only at the end.
             "skipped_pages": 0,
             "normal_pages": 0,
             "normal_bytes": 0,
@@ -159,7 +158,7 @@ def _progress(
             "iterations": sync.dirty_sync_count,
         },
         "now": time_s,
-        "duration": round(1e3 * time_s),  # ms, as all that follow
+        "duration": round(1e3 * time_s),  # ms, as are all times below
         "downtime": 0,
         "downtime_expected": round(1e3 * sync.remaining_bytes / bandwidth) if bandwidth else 0,
         "setup_time": 0,
@@ -170,12 +169,12 @@ def _progress(
 
 
 def _run_time(result: Result) -> tuple[list[float], list[float]]:
-    """Times about a second apart, and how long a vCPU has run by then."""
+    """Return times about a second apart, and the run time of a vCPU at each."""
     total_s = result.summary.total_time_s
     count = min(max(math.ceil(total_s), 1), MOST_SAMPLES) + 1
     times_s = np.linspace(0.0, total_s, count)
     samples = result.samples
-    run_s = np.interp(times_s, [k.time_s for k in samples], [k.guest_run_s for k in samples])
+    run_s = np.interp(times_s, [s.time_s for s in samples], [s.guest_run_s for s in samples])
     return np.round(times_s, 6).tolist(), np.round(run_s, 6).tolist()
 
 
@@ -189,10 +188,10 @@ def _timings(times_s: list[float], values: list[float]) -> list[dict[str, Any]]:
 def _guest_timings(
     times_s: list[float], run_s: list[float], config: Settings | None
 ) -> list[dict[str, Any]]:
-    """Milliseconds that the guest takes to write 1 GiB, page by page, at the speed it has just then.
+    """Return the milliseconds in which the guest writes 1 GiB, page by page, at its current speed.
 
-    Nothing is said of a second in which it stood still. The value is 0 where the speed is not that of
-    the vCPUs alone: several writers, paced ones, windows, device writes.
+    A second in which the guest stood still has no record. The value is 0 if the vCPUs alone do not
+    set the speed: several writers, paced writers, windows or device writes.
     """
     rate = _cpu_bound_page_writes_per_s(config)
     pages = GIB / setting(config, "vm.page_size", PAGE_BYTES)
@@ -205,12 +204,12 @@ def _guest_timings(
             slower = (until_s - since_s) / (after_s - before_s)
             value = round(at_full_speed_ms * slower, 3)
             records.append({"tid": ALL_THREADS, "timestamp": until_s, "value": value})
-    # guestperf-plot takes the first record of each list for granted.
+    # guestperf-plot reads the first record of each list, so each list needs one.
     return records or [{"tid": ALL_THREADS, "timestamp": times_s[-1], "value": 0.0}]
 
 
 def _cpu_bound_page_writes_per_s(config: Settings | None) -> float:
-    """Of a guest with one writer that works whenever its vCPUs do; 0 for any other."""
+    """Return the rate of a guest with one writer that runs whenever its vCPUs run, else 0."""
     workload = (config or {}).get("workload") or {}
     if workload.get("pace", "cpu_bound") != "cpu_bound" or workload.get("windows"):
         return 0.0

@@ -1,7 +1,7 @@
-"""The files of a run: config.json, summary.json, syncs.csv, events.jsonl, the timeline, the pictures.
+"""The files of a run: their names, their order and their text.
 
-Owns their names, their order and their text. syncs.csv and events.jsonl depend on config and seed
-alone, byte for byte. summary.json comes last: where it is, the run is whole.
+syncs.csv and events.jsonl depend only on config and seed, byte for byte. summary.json is written
+last, so a folder with summary.json holds a complete run.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ PLOT = "plot.png"
 TRACE = "trace.json.gz"
 GUESTPERF = "guestperf.json"
 REPORT = "report.html"
-PREDICTION = "prediction.json"  # of what the run is the middle one of
+PREDICTION = "prediction.json"  # The run is its middle member.
 PREDICTION_PNG = "prediction.png"
 EXPERIMENT = "experiment/fitted.yaml"
-ATTEMPTS = "attempts"  # a folder each, of those before the last
+ATTEMPTS = "attempts"  # a folder for each attempt before the last
 
 _NUMBERS = (CONFIG, SYNCS, EVENTS, TIMELINE_CSV, TIMELINE_NPZ)
 _PICTURES = (PLOT, TRACE, GUESTPERF, REPORT)
 _PREDICTION = (PREDICTION, PREDICTION_PNG, EXPERIMENT)
 
-# digits after the point: the engine counts in nanoseconds
+# Digits after the point. The engine counts in nanoseconds.
 _SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
 
 
 def begin_run(config: Config, folder: Path) -> None:
-    """Leave nothing of an earlier run that could be taken for this one's, and say what this one is.
+    """Remove the files of an earlier run and write config.json.
 
     Args:
-        config: of the run; config.json holds it, with every key.
-        folder: of the run; made if missing.
+        config: the config of the run; config.json holds every key.
+        folder: the folder of the run; made if missing.
 
     Raises:
         OSError: a file cannot be written or removed.
@@ -79,20 +79,21 @@ def write_run(
     run_hash: str = "",
     introduction: Introduction | None = None,
 ) -> None:
-    """Write everything a run leaves, summary.json last.
+    """Write the files of a run, summary.json last.
 
     Args:
         result: the migration.
-        folder: where to write; made if missing. What an earlier run left there is replaced.
-        plot: write the pictures of the run too: plot.png, trace.json.gz, guestperf.json, report.html.
+        folder: where to write; made if missing. Files of an earlier run are replaced.
+        plot: also write plot.png, trace.json.gz, guestperf.json and report.html.
         config: what was simulated, for the pictures: dataclasses.asdict of a Config.
-        alternatives: what would have made it converge, for report.html; None: nobody asked.
-        run_hash: of the run, gpusim.run_hash.
+        alternatives: changes that might make the migration converge, for report.html; None: not
+            searched.
+        run_hash: gpusim.run_hash of the run.
         introduction: the first part of report.html.
 
     Raises:
-        ResultsError: a plot is asked for and matplotlib is missing; nothing is written.
-        OSError: a file cannot be written; summary.json is then not there.
+        ResultsError: `plot` is set and matplotlib is missing; nothing is written.
+        OSError: a file cannot be written; then there is no summary.json.
     """
     if plot:
         require_matplotlib()
@@ -124,10 +125,15 @@ def write_run(
 def whole_run(
     folder: Path, run_hash: str, *, plot: bool, wanted: Sequence[str] | None = None
 ) -> dict[str, Any] | None:
-    """The summary of a run that is done and need not be computed again; None if there is none.
+    """Return the summary of a complete run, which need not be computed again, or None.
 
-    It has the same hash, was neither stopped nor failed, and all of its files are there and not
-    empty, the pictures too where they are wanted; or those files that are `wanted`.
+    The run must have ended with status ok and the same hash, and no file may be missing or empty.
+
+    Args:
+        folder: of the run.
+        run_hash: gpusim.run_hash of the run.
+        plot: whether the pictures must exist.
+        wanted: file names that must exist, in place of the files of a run.
     """
     try:
         summary = read_summary(folder)
@@ -142,9 +148,9 @@ def whole_run(
 
 
 def write_failure(error: BaseException, folder: Path, config: Config | None = None) -> None:
-    """Write the summary.json of a run that raised `error`, and its config.json if that is known.
+    """Write summary.json of a run that raised `error`, and config.json if the config is known.
 
-    What an earlier run left there is removed.
+    Files of an earlier run are removed.
 
     Raises:
         OSError: a file cannot be written.
@@ -165,20 +171,20 @@ def write_failure(error: BaseException, folder: Path, config: Config | None = No
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What summary.json of `folder` says; `status` is always there, the rest if it is not failed.
+    """Return the content of summary.json. `status` always exists, and a failed run has little else.
 
     Raises:
-        ResultsError: there is none, so the run did not finish, or it is not one of gpusim's.
+        ResultsError: there is no summary.json, so the run did not finish, or gpusim did not write it.
     """
     path = folder / SUMMARY
     try:
         summary = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ResultsError(f"{path}: not there, so this folder holds no finished run") from None
+        raise ResultsError(f"{path}: not found, so this folder holds no finished run") from None
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}") from error
     if not isinstance(summary, dict) or "status" not in summary:
-        raise ResultsError(f"{path}: not a summary of gpusim: it has no status")
+        raise ResultsError(f"{path}: not a summary of gpusim, because it has no status")
     return summary
 
 
@@ -194,7 +200,7 @@ def _write_config(folder: Path, config: Config) -> None:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write summary.json, which says that the folder is whole."""
+    """Write summary.json, which marks the folder as complete."""
     text = json.dumps(summary, indent=2, allow_nan=False, default=_plain, ensure_ascii=False)
     write_text(folder / SUMMARY, text + "\n")
 
@@ -235,12 +241,12 @@ def _event_line(event: Event) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinity: an argument without a bound ("unlimited") becomes null."""
+    """Return None for infinity, which JSON cannot hold: "unlimited" becomes null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> object:
-    """The Python number behind one of numpy's."""
+    """Return the Python number of a numpy number."""
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} has no place in a result: {value!r}")
+    raise TypeError(f"a result cannot hold a {type(value).__name__}: {value!r}")

@@ -1,7 +1,7 @@
 """State over time on a regular grid, resampled from the samples of a result.
 
-Owns the grid and the rule between two samples: bytes and vCPU run time are straight lines, throttle
-and sync count are steps, and of samples that share a time the last one holds from then on.
+Between two samples, bytes and vCPU run time are straight lines, and throttle and sync count are
+steps. If samples share a time then the last one holds from that time on.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Timeline: TypeAlias = dict[str, NDArray[Any]]
 FloatArray: TypeAlias = NDArray[np.float64]
 
 MAX_ROWS = 10_000
-MIN_ROWS = 101  # a run of a few milliseconds has a shape too
-STEP_S = 0.1  # QEMU's own window (BUFFER_DELAY): it decides nothing in between
+MIN_ROWS = 101  # also for a run of a few milliseconds
+STEP_S = 0.1  # QEMU's window (BUFFER_DELAY), within which QEMU decides nothing
 
-# digits after the point: nanoseconds where the engine counts in them
+# Digits after the point: nanoseconds for what the engine counts in nanoseconds.
 DECIMALS = {"time_s": 9, "guest_run_s": 9, "guest_speed_percent": 3}
 
 
 def timeline(result: Result) -> Timeline:
-    """Columns of timeline.csv and .npz, all of one length, at most MAX_ROWS.
+    """Return the columns of timeline.csv and .npz, all of one length, at most MAX_ROWS.
 
     Returns:
         time_s: float64, from 0 to total_time_s in equal steps.
@@ -35,7 +35,7 @@ def timeline(result: Result) -> Timeline:
         guest_run_s: float64, vCPU run time so far.
         guest_speed_percent: float64, its slope since the row before, in percent of wall time; the
             first row repeats the second.
-        dirty_pages_rate: int64, pages a second, of the last closed period; 0 before there is one.
+        dirty_pages_rate: int64, pages per second in the last closed period; 0 before it.
 
     Raises:
         ValueError: the result has no samples.
@@ -62,7 +62,7 @@ def timeline(result: Result) -> Timeline:
     return columns
 
 
-# column of a TimelineSample: is it a straight line between two samples, or a step?
+# Field of a TimelineSample -> whether it is a straight line between samples, else a step.
 _COLUMNS = {
     "remaining_bytes": True,
     "transferred_bytes": True,
@@ -79,17 +79,17 @@ def _grid(total_time_s: float) -> FloatArray:
     return np.linspace(0.0, total_time_s, rows)
 
 
-def _latest(knot_s: FloatArray, time_s: FloatArray) -> NDArray[np.intp]:
-    """Index of the last sample at or before each time; the first sample before it."""
-    return np.maximum(np.searchsorted(knot_s, time_s, side="right") - 1, 0)
+def _latest(sample_s: FloatArray, time_s: FloatArray) -> NDArray[np.intp]:
+    """Return the index of the last sample at or before each time, or of the first sample."""
+    return np.maximum(np.searchsorted(sample_s, time_s, side="right") - 1, 0)
 
 
 def _lines(
-    knot_s: FloatArray, values: NDArray[Any], time_s: FloatArray, latest: NDArray[np.intp]
+    sample_s: FloatArray, values: NDArray[Any], time_s: FloatArray, latest: NDArray[np.intp]
 ) -> FloatArray:
-    following = np.minimum(latest + 1, len(knot_s) - 1)
-    span_s = knot_s[following] - knot_s[latest]
-    since_s = np.maximum(time_s - knot_s[latest], 0.0)
+    following = np.minimum(latest + 1, len(sample_s) - 1)
+    span_s = sample_s[following] - sample_s[latest]
+    since_s = np.maximum(time_s - sample_s[latest], 0.0)
     share = np.divide(since_s, span_s, out=np.zeros_like(time_s), where=span_s > 0)
     rise = (values[following] - values[latest]).astype(np.float64)
     between: FloatArray = values[latest] + rise * np.minimum(share, 1.0)

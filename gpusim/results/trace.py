@@ -1,7 +1,7 @@
 """trace.json.gz: a migration on tracks, for https://ui.perfetto.dev or chrome://tracing.
 
-Owns the translation of records into the Trace Event Format's slices, counters and instants; times
-there are microseconds. The file is a function of the records alone, byte for byte.
+Records become slices, counters and instants of the Trace Event Format, with times in microseconds.
+The file depends only on the records, byte for byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRACKS = {
     STOPPED: "downtime",
     DECISIONS: "other decisions",
 }
-_OF_A_SYNC = {"migration_bitmap_sync_start", "migration_bitmap_sync_end"}  # slices tell them
+_SYNC_EVENTS = {"migration_bitmap_sync_start", "migration_bitmap_sync_end"}  # shown as slices
 
 
 def write_trace(result: Result, columns: Timeline, path: Path) -> None:
@@ -66,7 +66,7 @@ def write_trace(result: Result, columns: Timeline, path: Path) -> None:
 
 
 def trace_events(result: Result, columns: Timeline) -> list[TraceEvent]:
-    """The events: metadata first, the others in the order of time, outer slices before inner ones.
+    """Return metadata first, then all events by time, with outer slices before inner slices.
 
     Source: Trace Event Format (Google, 2016): phases M, X, C and i.
     """
@@ -79,9 +79,9 @@ def _names(result: Result) -> Iterator[TraceEvent]:
     name = f"migration, {decider_name(result.summary.qemu_version, result.summary.policies)}"
     yield {"ph": "M", "pid": PROCESS, "name": "process_name", "args": {"name": name}}
     for track, name in TRACKS.items():
-        of = {"ph": "M", "pid": PROCESS, "tid": track}
-        yield {**of, "name": "thread_name", "args": {"name": name}}
-        yield {**of, "name": "thread_sort_index", "args": {"sort_index": track}}
+        head = {"ph": "M", "pid": PROCESS, "tid": track}
+        yield {**head, "name": "thread_name", "args": {"name": name}}
+        yield {**head, "name": "thread_sort_index", "args": {"sort_index": track}}
 
 
 def _us(time_s: float) -> float:
@@ -151,7 +151,7 @@ def _counter(name: str, time_s: float, value: float) -> TraceEvent:
 
 
 def _counters(result: Result, columns: Timeline) -> Iterator[TraceEvent]:
-    """Four lines; one that moves in steps has an event a step."""
+    """Yield four counters. A counter that changes in steps has one event for each step."""
     for sample in result.samples:
         yield _counter("remaining bytes", sample.time_s, sample.remaining_bytes)
     throttle = [(sample.time_s, sample.cpu_throttle_percentage) for sample in result.samples]
@@ -159,7 +159,7 @@ def _counters(result: Result, columns: Timeline) -> Iterator[TraceEvent]:
     rates = [(s.time_s, s.dirty_pages_rate) for s in result.syncs if s.dirty_pages_rate is not None]
     yield from _steps("dirty pages rate (pages/s)", rates)
     times_s, speeds = columns["time_s"].tolist(), columns["guest_speed_percent"].tolist()
-    since_s = [0.0, *times_s[:-1]]  # a row's speed is that since the row before
+    since_s = [0.0, *times_s[:-1]]  # A row has the speed since the row before.
     rounded = [(time_s, round(speed, 1)) for time_s, speed in zip(since_s, speeds, strict=True)]
     yield from _steps("guest speed %", rounded[1:] or rounded)
 
@@ -174,10 +174,10 @@ def _steps(name: str, samples: list[tuple[float, Any]]) -> Iterator[TraceEvent]:
 
 def _instants(events: list[Event]) -> Iterator[TraceEvent]:
     for event in events:
-        if event.event not in _OF_A_SYNC:
+        if event.event not in _SYNC_EVENTS:
             yield {
                 "ph": "i",
-                "s": "t",  # as wide as its track
+                "s": "t",  # scope: one track
                 "pid": PROCESS,
                 "tid": DECISIONS,
                 "cat": TRACKS[DECISIONS],
@@ -188,6 +188,6 @@ def _instants(events: list[Event]) -> Iterator[TraceEvent]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows no infinity and none of numpy's numbers."""
+    """Return a value that JSON can hold: no numpy number, and null for infinity."""
     number = value.item() if hasattr(value, "item") else value
     return None if isinstance(number, float) and not math.isfinite(number) else number

@@ -1,7 +1,4 @@
-"""Where a migration took a turn, as the records say: where passes end, and which syncs slowed the guest.
-
-Shared by whoever tells or draws a run; it reads records and decides nothing.
-"""
+"""The turning points of a migration: ends of passes, throttle increases and the stop of the VM."""
 
 from __future__ import annotations
 
@@ -9,17 +6,20 @@ from gpusim.engine.records import Result, Summary, SyncRecord
 
 
 def pass_borders(result: Result) -> list[float]:
-    """Where passes begin and end, in seconds: one more than there are passes."""
+    """Return the times in seconds at which passes begin and end: one more than passes."""
     return [0.0, *result.pass_ends_s, result.summary.total_time_s]
 
 
 def rises(result: Result) -> list[tuple[SyncRecord | None, SyncRecord]]:
-    """The syncs that raised the throttle, each with the one that counted the first high period."""
+    """Return (first, second) of the two syncs behind each throttle increase.
+
+    The second sync raised the throttle. The first sync, if known, counted the first high period.
+    """
     found: list[tuple[SyncRecord | None, SyncRecord]] = []
     before = 0
     high: SyncRecord | None = None
     for sync in result.syncs:
-        if sync.kind == "final":  # the VM has stopped: it does not count
+        if sync.kind == "final":  # The VM has stopped, so the throttle has no effect.
             break
         if sync.cpu_throttle_percentage > before:
             found.append((high, sync))
@@ -32,5 +32,5 @@ def rises(result: Result) -> list[tuple[SyncRecord | None, SyncRecord]]:
 
 
 def stop_s(summary: Summary) -> float:
-    """When the VM was stopped; the end of the run if it was not."""
+    """Return when QEMU stopped the VM, or the end of the run if it did not."""
     return max(summary.total_time_s - (summary.downtime_ms or 0.0) / 1e3, 0.0)

@@ -196,7 +196,7 @@ def test_a_failure_without_a_message_is_its_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "not there"), ("{", "cannot be read"), ("[]", "no status"), ("{}", "no status")],
+    [(None, "not found"), ("{", "cannot be read"), ("[]", "no status"), ("{}", "no status")],
 )
 def test_a_folder_without_a_whole_run_is_one_line(
     text: str | None, message: str, tmp_path: Path

@@ -70,7 +70,7 @@ def picture(path: Path) -> Iterator[Figure]:
             figure.savefig(file, format="png")
 
 
-def panels(figure: Figure, heights: tuple[float, ...], rows: int) -> list[Axes]:
+def panels(figure: Figure, heights: tuple[float, ...], rows: float) -> list[Axes]:
     """Return panels above each other with one time axis, below a headline and `rows` lines."""
     axes = figure.subplots(
         len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights, "hspace": 0.34}

@@ -116,7 +116,7 @@ def draw_comparison(figure: Figure, runs: list[ComparedRun], skipped: list[str])
     facts = [_difference(*runs)] if len(runs) == 2 else []
     facts += [textwrap.shorten(f"not drawn: {line}", 140, placeholder=" ...") for line in skipped]
     facts = [fact for fact in facts if fact][:MAX_FACTS]
-    axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + len(runs))
+    axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + len(runs) + 0.4)
     _draw_runs(axes, runs, unit_s)
     axes[-1].set_xlabel(f"Time since the migrate command ({unit})")
     axes[-1].set_xlim(0, longest_s / unit_s)
