@@ -1,4 +1,4 @@
-"""Folders of sweeps as `gpusim -m` leaves them, written from plain numbers."""
+"""Writes folders of sweeps from plain numbers, in the layout of `gpusim -m`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim import Config, WriterConfig
+from gpusim.results.sweeps.runs import Run, find_runs
 from tests.results.conftest import FakeMigration
 
 SUMMARY = asdict(FakeMigration(working_set_bytes=0).run().summary)
@@ -16,7 +17,7 @@ CONFIG = asdict(Config(workload=WriterConfig(working_set_percent=10.0), plot=Fal
 
 
 def config_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole config with some dotted keys set."""
+    """Return a whole config with some dotted keys set."""
     config = json.loads(json.dumps(CONFIG))
     for key, value in values.items():
         *path, last = key.split(".")
@@ -35,7 +36,7 @@ def write(
     verdict: str = "converged",
     **summary: Any,
 ) -> Path:
-    """One run: `values` are dotted config keys; None: a run without config.json."""
+    """Write one run. `values` are dotted config keys. None: the run has no config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     if values is not None:
         (folder / "config.json").write_text(json.dumps(config_of(values)))
@@ -46,7 +47,7 @@ def write(
 
 
 def write_failed(folder: Path, values: Mapping[str, Any] | None = None) -> Path:
-    """One that raised an error."""
+    """Write a run that raised an error."""
     folder.mkdir(parents=True, exist_ok=True)
     if values is not None:
         (folder / "config.json").write_text(json.dumps(config_of(values)))
@@ -58,7 +59,7 @@ def write_failed(folder: Path, values: Mapping[str, Any] | None = None) -> Path:
 
 
 def write_grid(folder: Path, runs: int) -> None:
-    """A sweep of memory, bandwidth, timer and seeds with `runs` runs, a fifth of them stuck."""
+    """Write a sweep of memory, bandwidth, timer and seeds. A tenth of the runs does not converge."""
     for index in range(runs):
         seed, place = index % 20 + 1, index // 20
         memory, bandwidth, timer = 2 ** (6 + place % 5), 5 * (1 + place // 5 % 5), place // 25 % 4
@@ -70,12 +71,19 @@ def write_grid(folder: Path, runs: int) -> None:
             "migration.fallback_sync_interval": interval,
             "seed": seed,
         }
-        stuck = memory >= 512 and timer == 0
+        stalled = memory >= 512 and timer == 0
         write(
             folder / f"memory={memory}GiB,bandwidth={bandwidth}Gbitps,timer={timer},seed={seed}",
             values,
             total_time_s=memory * 8.6 / bandwidth * (1 + timer / 10 + seed / 200),
-            verdict="not_converged" if stuck else "converged",
+            verdict="not_converged" if stalled else "converged",
             guest_cpu_lost_s=memory * 2.0 / bandwidth * (1 + seed / 100),
             guest_cpu_lost_percent=10.0 + seed / 10,
         )
+
+
+def runs_of(folder: Path, *configs: dict[str, Any]) -> list[Run]:
+    """Write one run for each config and return the runs."""
+    for index, config in enumerate(configs):
+        write(folder / str(index), config)
+    return find_runs([folder]).runs

@@ -1,14 +1,14 @@
-"""A headless Chromium that opens the pages a run leaves, and what it logged while it did.
+"""A headless Chromium for the tests of the pages.
 
-Debian's `chromium` and `chromium-driver` are used; nothing is downloaded. Where they are missing the
-tests are skipped, unless GPUSIM_REQUIRE_BROWSER=1 says that they have to run.
+The tests use Debian's `chromium` and `chromium-driver` and download nothing. They are skipped if one
+of the two is missing. With GPUSIM_REQUIRE_BROWSER=1 they fail instead.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,23 +18,23 @@ REQUIRED = os.environ.get("GPUSIM_REQUIRE_BROWSER") == "1"
 
 
 def missing(what: str) -> NoReturn:
-    """Skip, or fail where a browser is required."""
+    """Skip the test, or fail if a browser is required."""
     if REQUIRED:
         pytest.fail(f"{what}, and GPUSIM_REQUIRE_BROWSER=1 asks for it", pytrace=False)
     pytest.skip(what)
 
 
 def program(*names: str) -> str:
-    """Path of the first of these programs that is installed."""
+    """Return the path of the first of these programs that is installed."""
     found = next((path for name in names if (path := shutil.which(name))), None)
     return found or missing(f"no {' or '.join(names)} is installed")
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A selenium WebDriver with a profile of its own, which the tests of a session share.
+    """A selenium WebDriver that all tests of a session share.
 
-    `browser.get_log("browser")` is the console since it was last asked.
+    `browser.get_log("browser")` returns the new messages on the console.
     """
     if REQUIRED:
         import selenium  # noqa: F401  # an ImportError is the failure that is asked for
@@ -60,3 +60,35 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+@pytest.fixture
+def set_width(browser: Any) -> Iterator[Callable[[int], None]]:
+    """A function that sets the width of the viewport. The width is reset after the test."""
+
+    def emulate(width: int) -> None:
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    yield emulate
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture
+def no_scripts(browser: Any) -> Iterator[None]:
+    """JavaScript is off during the test."""
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    yield
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Callable[[Path], None]:
+    """A function that opens a page. It fails if the browser writes anything to its console."""
+
+    def open_path(path: Path) -> None:
+        browser.get_log("browser")  # messages of earlier pages
+        browser.get(path.as_uri())
+        assert browser.get_log("browser") == []
+
+    return open_path

@@ -1,10 +1,10 @@
-"""Can a sweep's index.html be sorted, filtered and followed, with a mouse and without?"""
+"""Can a user sort, filter and follow index.html of a sweep, with and without a mouse?"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,11 +17,12 @@ from tests.results.sweep_folders import write, write_failed, write_grid
 FALLBACK = "migration.fallback_sync_interval"
 MEMORIES = {"64GiB": 30.0, "1TiB": 400.0, "512GiB": 1000.0, "10TB": 5.0}  # and their total times
 WIDTHS = (1280, 400)
+OpenPage = Callable[[Path], None]
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A collected sweep whose names a URL has to quote."""
+    """A collected sweep. Its names contain characters that a URL has to quote."""
     folder = tmp_path / "a sweep #1"
     for seed in (1, 2):
         for memory, time_s in MEMORIES.items():
@@ -33,32 +34,14 @@ def sweep(tmp_path: Path) -> Path:
     (
         write(folder / "reported", {"vm.memory": "2TiB"}, total_time_s=70.0) / "report.html"
     ).write_text("<!DOCTYPE html><title>The report</title>")
-    said = {"question": "Is <this> it?", "command": "gpusim -m", "x": "vm.memory"}
-    (folder / "sweep.json").write_text(json.dumps(said))
+    sweep = {"question": "Is <this> it?", "command": "gpusim -m", "x": "vm.memory"}
+    (folder / "sweep.json").write_text(json.dumps(sweep))
     assert main([str(folder)]) == 0
     return folder
 
 
-@pytest.fixture
-def width(browser: Any) -> Iterator[Any]:
-    """A function that sets the width of the viewport; it is given back afterwards."""
-
-    def set_width(pixels: int) -> None:
-        metrics = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    yield set_width
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def opened(browser: Any, folder: Path) -> None:
-    browser.get_log("browser")  # what an earlier page logged
-    browser.get((folder / "index.html").as_uri())
-    assert browser.get_log("browser") == []
-
-
 def column(browser: Any, heading: str) -> list[str]:
-    """The texts of a column, of the rows that are shown, from the top."""
+    """Return the texts of a column of the visible rows, from the top."""
     script = """
       const table = document.getElementById("table");
       const heads = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());
@@ -75,7 +58,7 @@ def button(browser: Any, heading: str) -> Any:
 
 
 def sorts(browser: Any) -> dict[str, str]:
-    """aria-sort of each column of the table of runs."""
+    """Return aria-sort of each column of the table of runs."""
     script = """
       const cells = [...document.getElementById("table").tHead.rows[0].cells];
       return Object.fromEntries(cells.map(c => [c.textContent, c.getAttribute("aria-sort")]));
@@ -84,8 +67,8 @@ def sorts(browser: Any) -> dict[str, str]:
     return found
 
 
-def test_a_click_sorts_by_number(browser: Any, sweep: Path) -> None:
-    opened(browser, sweep)
+def test_a_click_sorts_by_number(browser: Any, sweep: Path, open_page: OpenPage) -> None:
+    open_page(sweep / "index.html")
     assert set(sorts(browser).values()) == {"none"}
     button(browser, "VM memory").click()
     sizes = ["64 GiB"] * 2 + ["512 GiB"] * 2 + ["1 TiB"] * 2 + ["2 TiB"]
@@ -99,8 +82,10 @@ def test_a_click_sorts_by_number(browser: Any, sweep: Path) -> None:
     assert [name for name, order in sorts(browser).items() if order != "none"] == ["Run"]
 
 
-def test_enter_sorts_and_a_missing_number_comes_last_both_ways(browser: Any, sweep: Path) -> None:
-    opened(browser, sweep)
+def test_enter_sorts_and_a_missing_number_is_always_last(
+    browser: Any, sweep: Path, open_page: OpenPage
+) -> None:
+    open_page(sweep / "index.html")
     times = sorted(time_s + seed for time_s in MEMORIES.values() for seed in (1, 2))
     expected = sorted([*times, 70.0, 2000.0])
     for order in (expected, expected[::-1]):
@@ -112,8 +97,10 @@ def test_enter_sorts_and_a_missing_number_comes_last_both_ways(browser: Any, swe
     assert browser.switch_to.active_element.text.startswith("Total time")  # the focus stays
 
 
-def test_the_filters_show_what_fits_and_say_how_many(browser: Any, sweep: Path) -> None:
-    opened(browser, sweep)
+def test_the_filters_show_matching_rows_and_their_number(
+    browser: Any, sweep: Path, open_page: OpenPage
+) -> None:
+    open_page(sweep / "index.html")
     shown = browser.find_element("id", "shown")
     assert (shown.text, shown.get_attribute("aria-live")) == ("11 of 11 runs shown", "polite")
     browser.find_element("id", "filter").send_keys("1tib SEED=2")
@@ -130,27 +117,29 @@ def test_the_filters_show_what_fits_and_say_how_many(browser: Any, sweep: Path) 
 
 
 @pytest.mark.parametrize("moves", [False, True], ids=["in place", "moved"])
-def test_links_lead_to_the_runs(moves: bool, browser: Any, sweep: Path) -> None:
+def test_links_lead_to_the_runs(
+    moves: bool, browser: Any, sweep: Path, open_page: OpenPage
+) -> None:
     folder = Path(shutil.move(sweep, sweep.parent / "moved away")) if moves else sweep
-    opened(browser, folder)
+    open_page(folder / "index.html")
     browser.find_element("link text", "reported").click()
     assert browser.title == "The report"
-    opened(browser, folder)
+    open_page(folder / "index.html")
     browser.find_element("link text", "memory=10TB, seed=2").click()
     summary = json.loads(browser.find_element("tag name", "pre").text)
     assert summary["total_time_s"] == 7.0
-    opened(browser, folder)
+    open_page(folder / "index.html")
     targets = [link.get_property("pathname") for link in browser.find_elements("tag name", "a")]
     assert len(targets) > 11
     assert [target for target in targets if not Path(unquote(target)).is_file()] == []
 
 
 @pytest.mark.parametrize("pixels", WIDTHS)
-def test_the_page_does_not_scroll_sideways_and_the_table_can(
-    pixels: int, browser: Any, sweep: Path, width: Any
+def test_the_table_scrolls_sideways_and_the_page_does_not(
+    pixels: int, browser: Any, sweep: Path, open_page: OpenPage, set_width: Any
 ) -> None:
-    width(pixels)
-    opened(browser, sweep)
+    set_width(pixels)
+    open_page(sweep / "index.html")
     script = "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
     whole, seen = browser.execute_script(script)
     assert whole <= seen <= pixels
@@ -163,8 +152,8 @@ def test_the_page_does_not_scroll_sideways_and_the_table_can(
         assert browser.switch_to.active_element == region
 
 
-def test_everything_that_can_be_used_has_a_name(browser: Any, sweep: Path) -> None:
-    opened(browser, sweep)
+def test_every_control_has_a_name(browser: Any, sweep: Path, open_page: OpenPage) -> None:
+    open_page(sweep / "index.html")
     controls = browser.find_elements("css selector", "a, button, input, select, summary, img")
     assert len(controls) > 25
     assert [c.get_attribute("outerHTML")[:80] for c in controls if not c.accessible_name] == []
@@ -173,23 +162,22 @@ def test_everything_that_can_be_used_has_a_name(browser: Any, sweep: Path) -> No
     assert browser.find_element("tag name", "h1").text == "Is <this> it?"
 
 
-def test_without_scripts_the_table_is_there_and_no_dead_control(browser: Any, sweep: Path) -> None:
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        browser.get((sweep / "index.html").as_uri())
-        assert len(browser.find_elements("css selector", "#table tbody tr")) == 11
-        assert browser.find_elements("css selector", "#table button") == []
-        assert not browser.find_element("id", "filter").is_displayed()
-        assert browser.find_element("link text", "stalled").is_displayed()
-    finally:
-        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+@pytest.mark.usefixtures("no_scripts")
+def test_without_scripts_the_table_has_no_controls(browser: Any, sweep: Path) -> None:
+    browser.get((sweep / "index.html").as_uri())
+    assert len(browser.find_elements("css selector", "#table tbody tr")) == 11
+    assert browser.find_elements("css selector", "#table button") == []
+    assert not browser.find_element("id", "filter").is_displayed()
+    assert browser.find_element("link text", "stalled").is_displayed()
 
 
 @pytest.mark.slow
-def test_two_thousand_rows_sort_and_filter(browser: Any, tmp_path: Path) -> None:
+def test_two_thousand_rows_sort_and_filter(
+    browser: Any, tmp_path: Path, open_page: OpenPage
+) -> None:
     write_grid(tmp_path, 2000)
     assert main([str(tmp_path)]) == 0
-    opened(browser, tmp_path)
+    open_page(tmp_path / "index.html")
     button(browser, "Total time (s)").click()
     times = [float(text) for text in column(browser, "Total time (s)")]
     assert len(times) == 2000

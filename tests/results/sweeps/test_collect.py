@@ -7,7 +7,6 @@ import json
 import re
 import struct
 import sys
-from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,45 +16,14 @@ import pytest
 
 from gpusim.cli.collect import main
 from tests.golden import check_golden
+from tests.results.html.strict_page import Page
 from tests.results.sweep_folders import write, write_failed, write_grid
 
 FALLBACK = "migration.fallback_sync_interval"
-VOID = {"meta", "input", "img", "br", "link", "wbr"}
 
 
-class Page(HTMLParser):
-    """Text, links and images of a page. It fails if a tag is not closed correctly."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.words: list[str] = []
-        self.images: list[dict[str, str | None]] = []
-        self.ids: list[str] = []
-        self.feed(path.read_text("utf-8"))
-        self.close()
-        assert self.open == []
-        assert len(self.ids) == len(set(self.ids))
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        if found.get("id"):
-            self.ids.append(str(found["id"]))
-        if tag == "a" and found["href"]:
-            self.links.append(found["href"])
-        if tag == "img":
-            self.images.append(found)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.words.append(data)
+def page_in(folder: Path) -> Page:
+    return Page((folder / "index.html").read_text("utf-8"))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -72,7 +40,10 @@ def size_of(png: Path) -> tuple[int, int]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Three sizes with and without the timer, three seeds; one fails, one does not converge, one unfinished."""
+    """Three sizes with and without the timer, with three seeds.
+
+    One run failed, one did not converge, and one is unfinished.
+    """
     folder = tmp_path / "a sweep & more"
     cases = product(enumerate(("512GiB", "1TiB", "4TiB"), start=1), ("5s", "never"), (1, 2, 3))
     for (index, memory), timer, seed in cases:
@@ -82,17 +53,17 @@ def sweep(tmp_path: Path) -> Path:
         if (memory, timer, seed) == ("4TiB", "never", 3):
             write_failed(folder / name, values)
             continue
-        stuck = (memory, timer, seed) == ("4TiB", "never", 2)
+        stalled = (memory, timer, seed) == ("4TiB", "never", 2)
         write(
             folder / name,
             values,
             total_time_s=100.0 * index * late + seed,
-            verdict="not_converged" if stuck else "converged",
+            verdict="not_converged" if stalled else "converged",
             guest_cpu_lost_s=50.0 * index / late,
         )
     (folder / "seed=4" / ".hydra").mkdir(parents=True)
-    said = {"question": "Does <it> help?", "command": "gpusim -m 'a'", "x": "vm.memory"}
-    (folder / "sweep.json").write_text(json.dumps(said))
+    content = {"question": "Does <it> help?", "command": "gpusim -m 'a'", "x": "vm.memory"}
+    (folder / "sweep.json").write_text(json.dumps(content))
     return folder
 
 
@@ -139,7 +110,7 @@ def test_the_text_of_the_command(
     check_golden("gpusim-collect", "\n".join(lines))
 
 
-def test_runs_csv_has_the_swept_keys_the_numbers_and_the_end(sweep: Path) -> None:
+def test_runs_csv_has_the_swept_keys_the_numbers_and_the_outcome(sweep: Path) -> None:
     main([str(sweep)])
     found = rows(sweep / "runs.csv")
     header = list(found[0])
@@ -172,14 +143,14 @@ def test_statistics_csv_has_numpys_quantiles_of_the_converged_runs(sweep: Path) 
 
 def test_the_page_is_whole_and_escapes_its_text(sweep: Path) -> None:
     main([str(sweep)])
-    page = Page(sweep / "index.html")
-    assert "Does <it> help?" in page.text
-    assert "gpusim -m 'a'" in page.text
-    assert "MemoryError: <b>too large</b>" in page.text
+    page = page_in(sweep)
+    assert "Does <it> help?" in "".join(page.text)
+    assert "gpusim -m 'a'" in "".join(page.text)
+    assert "MemoryError: <b>too large</b>" in "".join(page.text)
     assert len([link for link in page.links if link.endswith("/summary.json")]) == 18
-    assert all(image["alt"] and str(image["src"]).startswith("data:") for image in page.images)
+    assert all(image["alt"] and str(image["src"]).startswith("data:") for image in page.all("img"))
     assert not re.search(r"https?://", (sweep / "index.html").read_text())
-    assert "1 of 3" in page.text
+    assert "1 of 3" in "".join(page.text)
 
 
 def test_a_second_call_writes_the_same_bytes_except_the_date(sweep: Path) -> None:
@@ -204,11 +175,11 @@ def test_files_of_an_earlier_call_do_not_stay(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.p*"))
 
 
-def test_links_lead_to_the_report_where_there_is_one(tmp_path: Path) -> None:
+def test_links_lead_to_an_existing_report(tmp_path: Path) -> None:
     write(tmp_path / "runs" / "a b#1?", {"seed": 1})
     (write(tmp_path / "runs" / "b", {"seed": 2}) / "report.html").write_text("")
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "new" / "out")]) == 0
-    links = Page(tmp_path / "new" / "out" / "index.html").links
+    links = page_in(tmp_path / "new" / "out").links
     assert "../../runs/a%20b%231%3F/summary.json" in links
     assert "../../runs/b/report.html" in links
     assert not (tmp_path / "runs" / "index.html").exists()
@@ -230,7 +201,7 @@ def test_a_run_without_its_config_is_a_row(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     found = rows(tmp_path / "runs.csv")
     assert [row[FALLBACK] for row in found] == ["null", "never", ""]
-    assert "5 s (default of QEMU 9.2)" in Page(tmp_path / "index.html").text
+    assert "5 s (default of QEMU 9.2)" in page_in(tmp_path).text
 
 
 def test_an_evacuation_is_a_row(tmp_path: Path) -> None:
@@ -254,7 +225,7 @@ def test_a_grid_of_two_numbers_is_a_heat_map(tmp_path: Path) -> None:
         write(tmp_path / f"{percent},{rate}", values, total_time_s=percent, verdict=verdict)
     assert main([str(tmp_path)]) == 0
     assert size_of(tmp_path / "grid.png") == (1200, 900)
-    assert "grid.png" in Page(tmp_path / "index.html").links
+    assert "grid.png" in page_in(tmp_path).links
     assert not (tmp_path / "pareto.png").exists()
 
 
@@ -303,7 +274,7 @@ def test_every_shape_of_a_sweep_can_be_drawn(shape: str, outcome: str, tmp_path:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_picture_leaves_a_point_outside(
+def test_the_axes_contain_every_point(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from matplotlib.figure import Figure
@@ -329,7 +300,7 @@ def test_no_picture_leaves_a_point_outside(
             assert all(low <= number <= high for number in known)
 
 
-def test_the_choices_of_a_front_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_points_of_a_front_have_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
     drawn: list[Figure] = []
@@ -376,7 +347,7 @@ def test_without_matplotlib_there_are_tables_and_a_page(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([str(sweep)]) == 0
     assert not (sweep / "sweep.png").exists()
-    assert Page(sweep / "index.html").images == []
+    assert page_in(sweep).all("img") == []
 
 
 def test_no_argument_at_all_is_an_error() -> None:
@@ -391,7 +362,7 @@ def test_two_thousand_runs_are_two_thousand_rows(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     assert len(rows(tmp_path / "runs.csv")) == 2000
     assert len(rows(tmp_path / "statistics.csv")) == 100
-    links = [link for link in Page(tmp_path / "index.html").links if link.endswith("summary.json")]
+    links = [link for link in page_in(tmp_path).links if link.endswith("summary.json")]
     assert len(links) == 2000
 
 
@@ -406,7 +377,7 @@ def test_an_interrupt_is_one_line(
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
-def test_a_place_below_a_file_is_refused_before_anything_is_made(
+def test_a_place_below_a_file_is_refused_before_anything_is_written(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Is every run found, once, and everything else named?"""
+"""Does the search find every run once, and report everything else?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_overlapping_folders_give_each_run_once(tmp_path: Path) -> None:
     assert names(tmp_path, tmp_path / "a", tmp_path / "a" / ".." / "a") == ["a/seed=1", "b/seed=1"]
 
 
-def test_an_evacuation_is_one_run_and_its_guests_are_none(tmp_path: Path) -> None:
+def test_an_evacuation_is_one_run(tmp_path: Path) -> None:
     guests = {"evacuation": {"guests": 2}}
     write(tmp_path / "evacuation", {}, kind="evacuation", downtime_ms=None, **guests)
     write(tmp_path / "evacuation" / "guests" / "db", {})
@@ -83,7 +83,7 @@ def test_a_damaged_config_is_reported_and_the_run_stays(text: str, tmp_path: Pat
     assert list(skipped(tmp_path)) == ["run/config.json"]
 
 
-def test_folders_without_runs_are_named_at_their_top(tmp_path: Path) -> None:
+def test_the_topmost_folder_without_runs_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "sweep" / "seed=1", {})
     (tmp_path / "notes" / "of" / "mine").mkdir(parents=True)
     (tmp_path / "sweep" / "seed=1" / ".hydra").mkdir()
@@ -95,14 +95,14 @@ def test_folders_without_runs_are_named_at_their_top(tmp_path: Path) -> None:
     }
 
 
-def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_reported_and_not_followed(tmp_path: Path) -> None:
     write(tmp_path / "seed=1", {})
     (tmp_path / "latest").symlink_to(tmp_path)
     assert names(tmp_path) == ["seed=1"]
     assert skipped(tmp_path) == {"latest": "link"}
 
 
-def test_what_the_sweep_says_is_read(tmp_path: Path) -> None:
+def test_sweep_json_is_read(tmp_path: Path) -> None:
     write(tmp_path / "seed=1", {})
     sweep = {"question": "Why?", "command": "gpusim -m", "x": None}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
