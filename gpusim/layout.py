@@ -1,9 +1,10 @@
-"""The page space: RAM blocks cut into chunks; what was written in it, what was taken from it.
+"""The page space of a VM, and the data that guest, pages and sender exchange.
 
-Guest, pages and sender share these words and nothing else. A page has a *slot*, its place in the bitmaps:
-blocks lie biggest first, as QEMU keeps them, and each starts on a chunk, so that no chunk holds two
-blocks. A chunk is 2^18 pages of one block, QEMU's unit of remote clearing at the default
-clear_bmap_shift (migration/ram.c, x-clear-bitmap-shift).
+Every page has a slot, which is its place in the bitmaps. Blocks lie largest first, as QEMU keeps
+them. Each block starts on a chunk, so that no chunk holds pages of two blocks. A chunk is 2^18 pages
+of one block, which is QEMU's unit of remote clears at the default clear_bmap_shift.
+
+Source: migration/ram.c, property x-clear-bitmap-shift [7.2 to 10.1].
 """
 
 from __future__ import annotations
@@ -26,14 +27,20 @@ CHUNK_WORDS = CHUNK_PAGES // WORD_PAGES
 
 
 class Layout:
-    """Where the pages of a VM lie.
+    """The RAM blocks and chunks of a VM.
+
+    Args:
+        blocks: pages of each RAM block, in any order.
 
     Attributes:
-        blocks: pages of each RAM block, biggest first (system/physmem.c:ram_block_add).
+        blocks: pages of each RAM block, largest first.
         pages: pages of the VM.
         chunks: number of chunks.
-        chunk_pages: int64 [chunks], pages in each chunk; CHUNK_PAGES but for the last of a block.
-        chunk_first: int64 [chunks], guest page at which each chunk starts.
+        chunk_pages: int64 [chunks], pages of each chunk. Only the last chunk of a block may have
+            fewer than CHUNK_PAGES.
+        chunk_first: int64 [chunks], first guest page of each chunk.
+
+    Source: system/physmem.c:ram_block_add [7.2 to 10.1].
     """
 
     def __init__(self, blocks: Sequence[int]) -> None:
@@ -53,10 +60,11 @@ class Layout:
         """Cut runs of guest pages at chunk borders.
 
         Args:
-            first, last: int64 [runs], each run is the guest pages first <= page < last.
+            first, last: int64 [runs]. Each run is the guest pages first <= page < last.
 
         Returns:
-            slot of each piece's first page, slot behind its last, index of the run it came from.
+            int64 [pieces]: slot of each piece's first page, slot behind its last page, and index of
+            its run.
         """
         keep = np.flatnonzero(last > first)
         first, last = first[keep], last[keep]
@@ -74,14 +82,14 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Writes:
-    """What was written in an interval: cells of random writes, and pages certainly written.
+    """The writes of an interval: cells of random writes, and pages that were certainly written.
 
     Attributes:
-        first, last: int64 [cells], slots of a cell's first page and behind its last; a cell lies
-            inside one chunk, and cells are in ascending order and do not overlap.
-        mean: float64 [cells], expected writes a page in the interval.
-        certain_first, certain_last: int64 [runs], slots of pages that were certainly written (a
-            sequential writer passed them); each run lies inside one chunk; any order.
+        first, last: int64 [cells], slot of a cell's first page and slot behind its last page. A cell
+            lies inside one chunk. Cells are ascending and do not overlap.
+        mean: float64 [cells], expected writes per page in the interval.
+        certain_first, certain_last: int64 [runs], slots of pages that a sequential writer passed.
+            Each run lies inside one chunk. Runs may come in any order.
     """
 
     first: IntArray
@@ -93,15 +101,15 @@ class Writes:
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """Pages taken to be sent.
+    """Pages that the sender has taken to send.
 
     Attributes:
-        normal, zero: how many.
-        cleared: int64 [n], chunks whose remote clear was due (lazy tracking), in the order of it.
-        normal_before, zero_before: int64 [n], pages taken before each of those clears.
-        protected: int64 [n], pages that each of them protected.
-        wrapped_after: normal and zero pages taken before the cursor came round to the first page;
-            None: it did not.
+        normal, zero: number of pages of each kind.
+        cleared: int64 [n], chunks whose remote clear was due, in the order of the clears.
+        normal_before, zero_before: int64 [n], pages taken before each clear.
+        protected: int64 [n], pages that each clear protected.
+        wrapped_after: normal and zero pages taken before the cursor wrapped to the first page. None
+            if the cursor did not wrap.
     """
 
     normal: int

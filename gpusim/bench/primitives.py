@@ -168,7 +168,7 @@ class _Bench:
 
     def cells(self, mean: float) -> Cells:
         """Return the cells of such writes."""
-        return cells_of(self.writes(mean), seed=1, look=1, step=0)
+        return cells_of(self.writes(mean), seed=1, draw=1, step=0)
 
     def time(
         self,

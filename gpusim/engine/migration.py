@@ -143,7 +143,7 @@ class Migration:
         if sync.kind != "setup":
             self._stall.after_sync(
                 sync.start_ns,
-                self.state.pages.wraps,
+                self.state.pages.cursor.wraps,
                 sync.pending_pages,
                 throttle_is_final=self.state.throttle.exhausted
                 and not self._management.may_still_act,
@@ -181,7 +181,7 @@ class Migration:
             "converged",
             {
                 "time_s": state.clock.now_ns / NS_PER_S,
-                "passes": state.pages.wraps + 1,
+                "passes": state.pages.cursor.wraps + 1,
                 "throttle_percent": state.run_time.percent,
                 "downtime_ms": downtime_ms,
                 "downtime_limit_ms": state.parameters.downtime_limit_ms,

@@ -163,8 +163,8 @@ class Syncs:
                 (faults.count - faults_before) * scenario.tracking.sync_protect_ns
             )
         sync.is_merged = True
-        sync.pending_pages, sync.cursor_page = state.pages.pending, state.pages.cursor_page
-        sync.pass_number = state.pages.wraps + 1
+        sync.pending_pages, sync.cursor_page = state.pages.pending, state.pages.cursor.guest_page
+        sync.pass_number = state.pages.cursor.wraps + 1
 
     def end(self, sync: SyncInProgress, end_ns: int) -> None:
         """End a sync: account for it, and let the throttle decide."""

@@ -1,1 +1,1 @@
-"""The pages: which are dirty, which are zero, in bitmaps of real size; how writes become bits."""
+"""The pages of a VM: full-size bitmaps of pending and zero pages, and how writes become bits."""

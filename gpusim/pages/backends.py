@@ -1,13 +1,14 @@
-"""Which devices there are: why one cannot be used here, which one `auto` takes, and its kernels.
+"""The backends: which of them can be used here, which one a run uses, and its kernels.
 
-Nothing falls back in silence: a backend asked for by name is used or refused, and `auto` says which
-it took and why not an earlier one.
+If the user names a backend that cannot be used, gpusim stops with an error. With `auto`, gpusim uses
+the first backend that can be used and reports why it did not use an earlier one.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
@@ -15,116 +16,159 @@ from pathlib import Path
 from gpusim.pages.primitives import Kernels
 from gpusim.units import format_bytes
 
-BACKENDS = ("cupy", "numba", "numpy")  # `auto` takes the first that can be used
-EXPECTED = "expected"  # no backend of a run: counts without bitmaps
-HOW_TO_GET = {  # as README.md says
+BACKENDS = ("cupy", "numba", "numpy")  # `auto` uses the first that can be used
+EXPECTED = "expected"  # counts without bitmaps, for a dry run only
+HOW_TO_INSTALL = {
     "cupy": "install gpusim's extra: pip install '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
     "numba": "install gpusim's extra: pip install '.[numba]'",
 }
-OTHER_HOST_BYTES = 200_000_000  # counts a chunk, cells, the interpreter
-OTHER_DEVICE_BYTES = 50_000_000  # cells and counts of a look, modules
+OTHER_HOST_BYTES = 200_000_000  # counts per chunk, cells, the interpreter
+OTHER_DEVICE_BYTES = 50_000_000  # cells and counts of a draw, modules
+LONGEST_ERROR = 150  # characters of a library's error message
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a backend cannot be used.
+
+    Attributes:
+        code: not_installed, two_wheels, import_failed, no_gpu, no_driver, compile_failed, gpu_busy
+            or too_big.
+        reason: one line without a full stop.
+        advice: what the user can do. Empty if there is no advice.
+    """
+
+    code: str
+    reason: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.advice}" if self.advice else self.reason
 
 
 class BackendError(RuntimeError):
-    """A backend cannot be used: one line.
+    """A backend cannot be used. The message has one line.
 
     Attributes:
-        too_big: it is the bitmaps that do not fit it.
+        obstacle: why.
     """
 
-    def __init__(self, message: str, *, too_big: bool) -> None:
-        self.too_big = too_big
-        super().__init__(message)
+    def __init__(self, obstacle: Obstacle) -> None:
+        self.obstacle = obstacle
+        super().__init__(str(obstacle))
+
+    @property
+    def too_big(self) -> bool:
+        """Whether the bitmaps do not fit the backend's memory."""
+        return self.obstacle.code == "too_big"
 
 
-class _NotNowError(Exception):
-    """A reason that may pass."""
+class _TemporaryError(Exception):
+    """An obstacle that may go away while the process runs."""
+
+    def __init__(self, obstacle: Obstacle) -> None:
+        self.obstacle = obstacle
+        super().__init__(str(obstacle))
 
 
-def obstacle(name: str) -> str | None:
-    """Why a backend cannot be used on this machine, in one line; None if it can."""
+def obstacle(name: str) -> Obstacle | None:
+    """Return why a backend cannot be used on this machine, or None if it can."""
     try:
-        return lasting_obstacle(name)
-    except _NotNowError as error:
-        return str(error)
+        return _lasting_obstacle(name)
+    except _TemporaryError as error:
+        return error.obstacle
 
 
 @cache
-def lasting_obstacle(name: str) -> str | None:
-    """The same, asked once a process.
+def _lasting_obstacle(name: str) -> Obstacle | None:
+    """The obstacle, checked once per process.
 
     Raises:
-        _NotNowError: a reason that may pass, and is asked for again.
+        _TemporaryError: a temporary obstacle, which the cache does not keep.
     """
     if name == "numpy":
         return None
-    if name == "cupy" and len(wheels := cupy_wheels()) > 1:
-        return f"{' and '.join(wheels)} are both installed and break each other; pip uninstall all of them, then {HOW_TO_GET[name]}"
+    if name == "cupy" and len(wheels := _cupy_wheels()) > 1:
+        return Obstacle(
+            "two_wheels",
+            f"{' and '.join(wheels)} are both installed and break each other",
+            f"pip uninstall all of them, then {HOW_TO_INSTALL[name]}",
+        )
     if util.find_spec(name) is None:
-        return f"{name} is not installed; {HOW_TO_GET[name]}"
+        return Obstacle("not_installed", f"{name} is not installed", HOW_TO_INSTALL[name])
     try:
         importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
-    except Exception as error:  # whatever a broken installation raises
-        way_out = HOW_TO_GET[name]
-        if "cannot cache" in str(error):  # numba finds no folder to keep compiled code in
-            way_out = "set NUMBA_CACHE_DIR to a folder that can be written"
-        return f"{name} cannot be imported ({_line(error)}); {way_out}"
+    except Exception as error:  # a broken installation may raise anything
+        advice = HOW_TO_INSTALL[name]
+        if "cannot cache" in str(error):  # numba finds no folder for compiled code
+            advice = "set NUMBA_CACHE_DIR to a folder that can be written"
+        return Obstacle("import_failed", f"{name} cannot be imported ({_one_line(error)})", advice)
     return _device_obstacle() if name == "cupy" else None
 
 
-def cupy_wheels() -> list[str]:
-    """The distributions installed that bring CuPy; there should be one at most."""
+def _cupy_wheels() -> list[str]:
+    """The installed distributions that contain CuPy. Two of them break each other."""
     names = {str(d.metadata["Name"]).lower() for d in metadata.distributions()}
     return sorted(n for n in names if n == "cupy" or n.startswith(("cupy-cuda", "cupy-rocm")))
 
 
 def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
-    """The backend to use for bitmaps of a size, and why.
+    """Return the backend to use, and why.
 
     Args:
-        name: of BACKENDS, or "auto".
+        name: one of BACKENDS, or "auto".
+        bitmap_bytes: size of all bitmaps.
 
     Raises:
-        BackendError: asked for by name, and not to be used here; or the bitmaps do not fit.
+        BackendError: the named backend cannot be used, or the bitmaps do not fit its memory.
     """
-    passed_over = []
+    found: Obstacle | None = None
+    passed_over: list[str] = []
     for candidate in BACKENDS if name == "auto" else (name,):
-        why = obstacle(candidate)
-        big = None if why else too_big(candidate, bitmap_bytes)
-        if why or big:
-            passed_over.append(f"not {candidate}: {str(why or big).split(';')[0]}")
-            continue
-        chosen = f"auto: {candidate}" if name == "auto" else "asked for by name"
-        return candidate, "; ".join([chosen, *passed_over])
-    raise BackendError(str(why or big), too_big=why is None)
+        found = obstacle(candidate) or too_big(candidate, bitmap_bytes)
+        if found is None:
+            chosen = f"auto: {candidate}" if name == "auto" else "chosen by name"
+            return candidate, ", ".join([chosen, *passed_over])
+        passed_over.append(f"not {candidate}: {found.reason}")
+    assert found is not None
+    raise BackendError(found)
 
 
-def too_big(name: str, bitmap_bytes: int) -> str | None:
-    """Why bitmaps of a size do not fit a backend's memory; None if they do."""
+def too_big(name: str, bitmap_bytes: int) -> Obstacle | None:
+    """Return why bitmaps do not fit a backend's memory, or None if they fit.
+
+    Args:
+        name: one of BACKENDS.
+        bitmap_bytes: size of all bitmaps.
+    """
     free = free_bytes(name)
-    if bitmap_bytes + other_bytes(name) <= free:
+    if bitmap_bytes + _other_bytes(name) <= free:
         return None
-    where = "on the GPU" if name == "cupy" else "of memory"
-    return (
-        f"needs {format_bytes(bitmap_bytes)} of bitmaps, and {format_bytes(free)} {where} is free"
-    )
+    memory = "GPU memory" if name == "cupy" else "memory"
+    reason = f"needs {format_bytes(bitmap_bytes)} of bitmaps but only {format_bytes(free)} of {memory} is free"
+    return Obstacle("too_big", reason)
 
 
 def largest_bytes(name: str, vm_bytes: int, bitmap_bytes: int) -> int:
-    """The largest VM whose bitmaps fit, by a VM's size and that of its bitmaps; whole GiB or TiB."""
-    room = max(0, free_bytes(name) - other_bytes(name))
-    largest = room * vm_bytes // bitmap_bytes
+    """Return the size of the largest VM whose bitmaps fit, in whole GiB or TiB.
+
+    Args:
+        name: one of BACKENDS.
+        vm_bytes, bitmap_bytes: size of a VM and of its bitmaps.
+    """
+    bitmaps_bytes = max(0, free_bytes(name) - _other_bytes(name))
+    largest = bitmaps_bytes * vm_bytes // bitmap_bytes
     unit = 2**40 if largest >= 10 * 2**40 else 2**30
     return largest // unit * unit
 
 
-def other_bytes(name: str) -> int:
-    """What a run needs besides its bitmaps, about."""
+def _other_bytes(name: str) -> int:
+    """About how much memory a run needs besides its bitmaps."""
     return OTHER_DEVICE_BYTES if name == "cupy" else OTHER_HOST_BYTES
 
 
 def free_bytes(name: str) -> int:
-    """Memory that a backend's bitmaps may still take."""
+    """Return the memory that is free for a backend's bitmaps."""
     if name != "cupy":
         return available_memory_bytes()
     import cupy
@@ -134,7 +178,10 @@ def free_bytes(name: str) -> int:
 
 
 def available_memory_bytes() -> int:
-    """Memory this process may still take: the machine's, or a control group's of its own if less."""
+    """Return the memory that this process may still use.
+
+    The machine or one of the process's control groups may set the limit.
+    """
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -144,7 +191,7 @@ def available_memory_bytes() -> int:
 
 
 def _control_groups_free(root: Path = Path("/")) -> list[int]:
-    """What each of the process's control groups leaves, version 2 or 1, from its own up to the root."""
+    """Free bytes of each control group of the process and of its parents, version 1 or 2."""
     own, files = root / "proc/self/cgroup", []
     for line in own.read_text().splitlines() if own.exists() else []:
         _, controllers, path = line.split(":", 2)
@@ -165,7 +212,7 @@ def _control_groups_free(root: Path = Path("/")) -> list[int]:
 
 
 def device_name(name: str) -> str:
-    """What a backend runs on, for people."""
+    """Return the name of the device of a backend, for people."""
     if name != "cupy":
         return f"CPU, {len(os.sched_getaffinity(0))} cores"
     import cupy
@@ -175,10 +222,17 @@ def device_name(name: str) -> str:
 
 
 def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int) -> Kernels:
-    """Bitmaps of so many chunks on a backend that can be used; "expected" has none, for a dry run.
+    """Allocate the bitmaps of a VM on a backend.
+
+    Args:
+        name: one of BACKENDS, or EXPECTED, which has no bitmaps.
+        chunks: number of chunks.
+        log, zero: whether the log and the zero bitmap exist.
+        threads: threads that share the chunks of a draw on a CPU.
 
     Raises:
-        MemoryError: they do not fit.
+        MemoryError: the bitmaps do not fit.
+        ValueError: there is no backend of that name.
     """
     if name == "cupy":
         from gpusim.pages.cupy_kernels import CupyDevice, CupyKernels
@@ -193,36 +247,51 @@ def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int)
 
         return ExpectedKernels(chunks, log=log, zero=zero)
     if name != "numpy":
-        raise ValueError(f"{name}: no backend")
+        raise ValueError(f"there is no backend {name!r}, only {', '.join(BACKENDS)}")
     from gpusim.pages.numpy_kernels import NumpyKernels
 
     return NumpyKernels(chunks, log=log, zero=zero, threads=threads)
 
 
-def _device_obstacle() -> str | None:
-    """Find a device, compile the kernels: what fails, and what helps."""
+def _device_obstacle() -> Obstacle | None:
+    """Find a device and compile the kernels.
+
+    Raises:
+        _TemporaryError: the device is busy or full.
+    """
     import cupy
 
     try:
         cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         if "NoDevice" in str(error):
-            return f"there is no GPU ({_line(error)}); check nvidia-smi and CUDA_VISIBLE_DEVICES"
-        return f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_line(error)}); install or update it, or take gpusim's extra cuda12, which older drivers can run"
+            return Obstacle(
+                "no_gpu",
+                f"there is no GPU ({_one_line(error)})",
+                "check nvidia-smi and CUDA_VISIBLE_DEVICES",
+            )
+        return Obstacle(
+            "no_driver",
+            f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_one_line(error)})",
+            "install or update the driver, or install gpusim's extra cuda12, which runs on older drivers",
+        )
     from gpusim.pages.cupy_kernels import CupyDevice
 
     try:
         CupyDevice().close()
     except (MemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
-        message = (
-            f"the GPU cannot be used now ({_line(error)}); see nvidia-smi for what else runs on it"
+        reason = f"the GPU cannot be used now ({_one_line(error)})"
+        busy = Obstacle("gpu_busy", reason, "nvidia-smi lists the processes on the GPU")
+        raise _TemporaryError(busy) from None
+    except Exception as error:  # CuPy loads NVRTC when it compiles, and may not find it
+        return Obstacle(
+            "compile_failed",
+            f"the kernels cannot be compiled ({_one_line(error)})",
+            f"to get NVRTC, {HOW_TO_INSTALL['cupy']}",
         )
-        raise _NotNowError(message) from None
-    except Exception as error:  # NVRTC is a library that CuPy loads, or does not, when it compiles
-        return f"the kernels cannot be compiled ({_line(error)}); NVRTC comes with: {HOW_TO_GET['cupy']}"
     return None
 
 
-def _line(error: BaseException, longest: int = 150) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= longest else text[:longest] + "..."
+    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."

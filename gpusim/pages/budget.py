@@ -1,4 +1,4 @@
-"""How many pages a budget lasts for: the stop rule of a take, the same on every device."""
+"""The stop rule of a take: how many pages its budgets last for. It is the same on every device."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ import numpy as np
 
 from gpusim.layout import IntArray
 
-FOR_EVER = 2**62
+ALL_PAGES = 2**62
 
 
 class Budget(NamedTuple):
-    """A limit, and what a normal and a zero page cost of it; pages are taken while it lasts."""
+    """A limit, the cost of a normal page and the cost of a zero page. All are integers."""
 
     limit: int
     normal: int
     zero: int
 
     def less(self, normal: int, zero: int) -> Budget:
-        """What is left after some pages."""
+        """Return what is left after some pages."""
         return self._replace(limit=self.limit - normal * self.normal - zero * self.zero)
 
 
 class ClearCost(NamedTuple):
-    """What a remote clear costs of the last budget of a take: it, and each page that it protects."""
+    """The cost of a remote clear, and of each page that it protects, to a take's last budget."""
 
     clear: int
     page: int
 
     def of(self, protected: IntArray) -> IntArray:
-        """The cost of clears that protect so many pages each."""
+        """Return the costs of clears, int64 [n].
+
+        Args:
+            protected: int64 [n], pages that each clear protects.
+        """
         return self.clear + self.page * protected
 
 
@@ -39,37 +43,39 @@ FREE = ClearCost(0, 0)
 
 
 def fitting(
-    normal: IntArray, zero: IntArray, budgets: Sequence[Budget], held: IntArray | None = None
+    normal: IntArray, zero: IntArray, budgets: Sequence[Budget], extra: IntArray | None = None
 ) -> int:
-    """How many of the running totals every budget lasts for.
+    """Return how many leading places every budget lasts for.
 
     Args:
-        normal, zero: int64 [n], n > 0, pages up to and including each place; neither falls.
-        held: int64 [n], what the last budget pays besides up to and including each place.
+        normal, zero: int64 [n], n > 0, running totals of pages at each place.
+        budgets: the budgets.
+        extra: int64 [n], running totals of other costs to the last budget.
     """
-    if held is not None:
+    if extra is not None:
         *others, last = budgets
         pages = _cost(normal, last.limit, last.normal) + _cost(zero, last.limit, last.zero)
-        fit = int(np.searchsorted(pages + held, last.limit, side="right"))
+        fit = int(np.searchsorted(pages + extra, last.limit, side="right"))
         return min(fit, fitting(normal, zero, others)) if others else fit
     if not zero[-1]:
-        return _alike(normal, [(b.limit, b.normal) for b in budgets])
+        return _fitting_alike(normal, [(b.limit, b.normal) for b in budgets])
     if not normal[-1]:
-        return _alike(zero, [(b.limit, b.zero) for b in budgets])
+        return _fitting_alike(zero, [(b.limit, b.zero) for b in budgets])
+    costs = [_cost(normal, b.limit, b.normal) + _cost(zero, b.limit, b.zero) for b in budgets]
     return min(
-        int(np.searchsorted(_cost(normal, b.limit, b.normal) + _cost(zero, b.limit, b.zero), b.limit, side="right"))
-        for b in budgets
-    )  # fmt: skip
+        int(np.searchsorted(cost, b.limit, side="right"))
+        for cost, b in zip(costs, budgets, strict=True)
+    )
 
 
-def _alike(pages: IntArray, limits: Sequence[tuple[int, int]]) -> int:
-    """`fitting` where all pages cost the same."""
-    most = min(limit // cost if cost else FOR_EVER if limit >= 0 else -1 for limit, cost in limits)
+def _fitting_alike(pages: IntArray, limits: Sequence[tuple[int, int]]) -> int:
+    """`fitting` if all pages cost the same."""
+    most = min(limit // cost if cost else ALL_PAGES if limit >= 0 else -1 for limit, cost in limits)
     return int(np.searchsorted(pages, most, side="right"))
 
 
 def _cost(pages: IntArray, limit: int, cost: int) -> IntArray:
-    """Cost of so many pages, cut off above the limit so that 64 bits hold it."""
+    """The cost of numbers of pages, capped above the limit so that it fits 64 bits."""
     if cost == 0:
         return np.zeros_like(pages)
     return np.minimum(pages, max(0, limit) // cost + 1) * cost

@@ -1,8 +1,8 @@
-"""The primitives on an NVIDIA GPU: packs a look for kernels/paint.cu and reads its counts back.
+"""The primitives on an NVIDIA GPU: the host part of kernels/paint.cu.
 
-The bitmaps stay on the device. A look sends its cells in one copy and brings its counts back in one,
-both through pinned memory; buffers grow to the largest look and are kept. CuPy is imported when the
-first device is opened, the kernels are compiled then and kept in CuPy's own cache.
+The bitmaps stay on the device. A draw uploads its cells in one copy and downloads its counts in one
+copy, both through pinned memory. Buffers grow to the largest draw and are reused. CuPy is imported
+and the kernels are compiled when the first device is opened. CuPy caches the compiled kernels.
 """
 
 from __future__ import annotations
@@ -21,40 +21,45 @@ from gpusim.pages.primitives import Counts, Op, Step
 
 SOURCE = Path(__file__).parent / "kernels" / "paint.cu"
 PAINT_THREADS, TAKE_THREADS = 512, 1024  # as in paint.cu
-INVERTED_BIT, COUNT_SHIFT = 8, 16  # of a cell's `how`, as in paint.cu
+INVERTED_BIT, COUNT_SHIFT = 8, 16  # of a cell's packed word, as in paint.cu
 NULL = 0
 
 
 class Device(Protocol):
-    """What the kernels need of a device: memory, copies and launches, in order."""
+    """A device: memory, copies and launches, executed in order."""
 
     def zeros(self, words: int) -> Any:
-        """A new array of uint64 on the device; MemoryError if it does not fit."""
+        """Allocate a zeroed array of uint64 on the device.
+
+        Raises:
+            MemoryError: the array does not fit.
+        """
 
     def clear(self, array: Any) -> None:
         """Set an array to zero."""
 
     def upload(self, words: U64Array) -> Any:
-        """Bring words to the device, where they stay until the next upload.
+        """Copy words to the device. They stay valid until the next upload.
 
-        There is one buffer on the way: a download comes before the next upload.
+        There is one pinned buffer, so a download must come before the next upload.
         """
 
     def download(self, array: Any) -> U64Array:
-        """Bring an array of words to the host, once all that was launched is done."""
+        """Copy an array of words to the host after all launched kernels have finished."""
 
     def launch(self, kernel: str, blocks: int, threads: int, *arguments: Any) -> None:
-        """Run a kernel; arguments are arrays of the device, np.int32, or NULL."""
+        """Run a kernel. Arguments are arrays of the device, np.int32 values or NULL."""
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
 
 
 class CupyDevice:
     """The current CUDA device.
 
     Raises:
-        Whatever CuPy does where driver, device or NVRTC are missing; backends.py explains it.
+        Exception: CuPy's error if the driver, the device or NVRTC is missing. backends.py turns it
+            into an Obstacle.
     """
 
     def __init__(self) -> None:
@@ -75,7 +80,7 @@ class CupyDevice:
     def upload(self, words: U64Array) -> Any:
         self._make_room(len(words))
         if len(words) > len(self._uploaded):
-            self._uploaded = None  # not both at once
+            self._uploaded = None  # free the old buffer before the new one is allocated
             self._uploaded = self.zeros(len(self._pinned))
         self._pinned[: len(words)] = words
         stream = self._cupy.cuda.get_current_stream()
@@ -100,7 +105,7 @@ class CupyDevice:
 
     def _make_room(self, words: int) -> None:
         if words > len(self._pinned):
-            self._cupy.cuda.get_current_stream().synchronize()  # it may still be read
+            self._cupy.cuda.get_current_stream().synchronize()  # a copy may still read the buffer
             self._pinned = self._host(words + words // 4)
 
     def _host(self, words: int) -> U64Array:
@@ -109,7 +114,7 @@ class CupyDevice:
 
 
 class CupyKernels:
-    """See primitives.Kernels; the bitmaps are arrays of the device."""
+    """See primitives.Kernels. The bitmaps are arrays of the device."""
 
     def __init__(self, chunks: int, *, log: bool, zero: bool, device: Device) -> None:
         self._device = device
@@ -121,22 +126,22 @@ class CupyKernels:
         self._taken: Any = device.zeros(3)
 
     def fill(self, bitmap: Any, first: IntArray, last: IntArray) -> None:
-        """Set the pages of runs; see primitives.Kernels. It is a merge of certain cells."""
+        """Set the pages of runs by a merge of certain cells, see primitives.Kernels."""
         step = Step(Op.MERGE, certain_cells(first, last), np.unique(first >> CHUNK_SHIFT))
         self._paint([step], bitmap, None)
 
     def paint(self, steps: Sequence[Step]) -> list[Counts]:
-        """Draw and merge the steps of one look, in order."""
+        """Draw and merge the steps of one draw, in order."""
         return self._paint(steps, self.dirty, self.zero)
 
     def clear_chunks(self, first: int, last: int) -> None:
-        """Nothing in chunks first <= chunk < last is to be sent any more."""
+        """Clear the pending pages of chunks first <= chunk < last."""
         self._device.clear(self._rows(self.dirty, first, last))
 
     def clear_in_chunk(
         self, chunk: int, page: int, budgets: Sequence[Budget]
     ) -> tuple[int, int, int]:
-        """Take pages to be sent from `page` on; see primitives.Kernels."""
+        """Take pending pages of a chunk, see primitives.Kernels."""
         limits = self._device.upload(np.array(budgets, np.uint64).ravel())
         own = [
             NULL if bitmap is None else self._rows(bitmap, chunk, chunk + 1)
@@ -150,11 +155,11 @@ class CupyKernels:
         return next_page, normal, zero
 
     def read(self, bitmap: Any, first: int, last: int) -> U64Array:
-        """The words of some chunks, copied to the host."""
+        """Return the words of chunks on the host, see primitives.Kernels."""
         return self._device.download(self._rows(bitmap, first, last)).reshape(-1, CHUNK_WORDS)
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Free the device's memory."""
         self.dirty = self.log = self.zero = self._counts = self._taken = None
         self._device.close()
 
@@ -162,7 +167,7 @@ class CupyKernels:
         return bitmap[first * CHUNK_WORDS : last * CHUNK_WORDS]
 
     def _paint(self, steps: Sequence[Step], dirty: Any, zero: Any) -> list[Counts]:
-        """Send all steps in one copy, launch one after the other, read all counts in one copy."""
+        """Upload all steps in one copy, launch each step, download all counts in one copy."""
         parts = [part for step in steps for part in _packed(step)]
         sent = self._device.upload(np.concatenate(parts))
         ends = np.cumsum([len(part) for part in parts]).tolist()
@@ -188,16 +193,20 @@ class CupyKernels:
 
 
 def _packed(step: Step) -> list[U64Array]:
-    """What paint.cu reads: number, first cell and the one behind, a chunk; first, last, how, key, a cell."""
+    """The arguments of the kernel `paint`, uint64 arrays.
+
+    Per chunk: its number, its first cell, the cell behind its last. Per cell: first slot, slot behind
+    the last, packed threshold, inversion and count, and the key.
+    """
     cells, chunks = step.cells, step.chunks
-    how = cells.threshold | cells.inverted.astype(np.int64) << INVERTED_BIT
-    how |= cells.count << COUNT_SHIFT
+    packed = cells.threshold | cells.inverted.astype(np.int64) << INVERTED_BIT
+    packed |= cells.count << COUNT_SHIFT
     columns: list[NDArray[Any]] = [
         chunks,
         *cells.of_chunks(chunks),
         cells.first,
         cells.last,
-        how,
+        packed,
         cells.key,
     ]
     return [column.astype(np.uint64) for column in columns]

@@ -1,15 +1,16 @@
-"""How a cell of random writes becomes integers: the only place where a float decides a random bit.
+"""How a cell of random writes becomes integers.
 
-A cell is a run of pages inside one chunk with one expected number of writes a page, `mean`. A page is
-written at least once with probability 1 - exp(-mean), independently of the others (Poisson
-splitting), so a cell may be drawn by any method with that law. Where most pages are written, those
-that are missed are drawn instead. The likelihood that is left is drawn in two ways:
+No other module lets a float decide a random bit. A cell is a run of pages inside one chunk with one
+expected number of writes per page, `mean`. A page is written at least once with probability
+1 - exp(-mean), independently of the other pages (Poisson splitting). Any method with that law may
+draw a cell. If most pages are written, gpusim draws the unwritten pages instead ("inverted"). Two
+methods share the probability:
 
-- bit planes: every page at once, with a probability of `threshold` / 256;
-- a residual: `count` writes, each on a page of its own choice, for the rest of the probability.
+- Bit planes mark every page with probability `threshold` / 256.
+- A residual of `count` writes marks one random page per write.
 
-A page stays unmarked with (1 - threshold/256) * exp(-residual) = exp(-mu): nothing is rounded.
-The devices see integers only and so agree to the bit.
+A page stays unmarked with probability (1 - threshold/256) * exp(-residual) = exp(-mu), without
+rounding. The devices see only integers and therefore agree to the bit.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, U64Array, Writes
 
-GOLDEN = 0x9E3779B97F4A7C15  # Weyl increment, and
-MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # finaliser of splitmix64 (Steele et al. 2014)
+# Weyl increment and finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+GOLDEN = 0x9E3779B97F4A7C15
+MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 LN2 = float(np.log(2.0))
-PLANES_FROM = 1 / 32  # below it the residual alone is cheaper than eight planes
+PLANES_FROM = 1 / 32  # below this mean the residual alone is cheaper than eight planes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,12 @@ class Cells:
     """Cells as integers, sorted by chunk.
 
     Attributes:
-        first, last: int64 [cells], slots of the first page and behind the last, inside one chunk.
-        threshold: int64 [cells], 0 to 255: probability of the planes in 256ths.
+        first, last: int64 [cells], slot of the first page and slot behind the last page. A cell
+            lies inside one chunk.
+        threshold: int64 [cells], 0 to 255, probability of the bit planes in 1/256.
         count: int64 [cells], writes of the residual.
-        key: uint64 [cells], of the cell's hashes; 0 for what a sequential writer passed.
-        inverted: bool [cells], what is drawn are the pages that were not written.
+        key: uint64 [cells], key of the cell's hashes. 0 for pages that were certainly written.
+        inverted: bool [cells], the draw marks the pages that were not written.
     """
 
     first: IntArray
@@ -47,7 +50,7 @@ class Cells:
     inverted: NDArray[np.bool_]
 
     def of_chunks(self, chunks: IntArray) -> tuple[IntArray, IntArray]:
-        """The first cell of each chunk, and the one behind its last."""
+        """Return the first cell of each chunk and the cell behind its last, int64 [n] each."""
         cell_chunk = self.first >> CHUNK_SHIFT
         return (
             np.searchsorted(cell_chunk, chunks, side="left"),
@@ -56,7 +59,11 @@ class Cells:
 
 
 def certain_cells(first: IntArray, last: IntArray) -> Cells:
-    """Cells of which every page was written: slots first <= page < last, int64 [n], by chunk."""
+    """Return cells of which every page was written.
+
+    Args:
+        first, last: int64 [n], slots first <= page < last, sorted by chunk.
+    """
     nothing = np.zeros(len(first), np.int64)
     return Cells(
         first=first,
@@ -69,7 +76,7 @@ def certain_cells(first: IntArray, last: IntArray) -> Cells:
 
 
 def mix_in_place(z: U64Array, work: U64Array) -> None:
-    """The finaliser of splitmix64, element by element; `work` is a buffer of the same shape."""
+    """Apply the finaliser of splitmix64 to each element. `work` is a buffer of the same shape."""
     for shift, factor in ((30, MIX1), (27, MIX2)):
         np.right_shift(z, np.uint64(shift), out=work)
         z ^= work
@@ -79,52 +86,60 @@ def mix_in_place(z: U64Array, work: U64Array) -> None:
 
 
 def mix(z: U64Array) -> U64Array:
-    """`mix_in_place` of a copy."""
+    """Return the finaliser of splitmix64 of each element."""
     mixed = z.copy()
     mix_in_place(mixed, np.empty_like(mixed))
     return mixed
 
 
-def cell_keys(seed: int, look: int, step: int, cells: int) -> U64Array:
-    """One key a cell: the hash of seed, look, step (0: merge, 1: clear the log) and cell number."""
+def cell_keys(seed: int, draw: int, step: int, cells: int) -> U64Array:
+    """Return a key for each cell, uint64 [cells].
+
+    Args:
+        seed: the run's seed.
+        draw: number of the draw.
+        step: 0 or 1, see `cells_of`.
+        cells: number of cells.
+    """
     with np.errstate(over="ignore"):
         key = np.zeros(1, np.uint64)
-        for part in (seed, look, step):
+        for part in (seed, draw, step):
             key = mix(key + np.uint64(part) + np.uint64(GOLDEN))
         return mix(key + (np.arange(1, cells + 1, dtype=np.uint64)) * np.uint64(GOLDEN))
 
 
 def integers_of(
-    mean: FloatArray, pages: IntArray, seed: int, look: int, step: int
+    mean: FloatArray, pages: IntArray, seed: int, draw: int, step: int
 ) -> tuple[IntArray, IntArray, NDArray[np.bool_]]:
-    """Threshold, residual count and inversion of cells.
+    """Return threshold, residual count and inversion of cells: int64, int64 and bool [cells].
 
     Args:
-        mean: float64 [cells], expected writes a page; infinity is a page certainly written.
-        pages: int64 [cells].
-        seed, look, step: key of the one Philox stream that draws all counts of this step.
+        mean: float64 [cells], expected writes per page. Infinity: the page is certainly written.
+        pages: int64 [cells], pages of each cell.
+        seed, draw, step: key of the Philox stream that draws all counts of this step.
     """
     inverted = mean > LN2
     with np.errstate(divide="ignore"):
         mu = np.where(inverted, -np.log1p(-np.exp(-mean)), mean)
     threshold = np.where(mu >= PLANES_FROM, np.floor(-256 * np.expm1(-mu)), 0.0)
     rest = np.maximum(0.0, mu + np.log1p(-threshold / 256))
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, 2 * look + step], np.uint64)))
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, 2 * draw + step], np.uint64)))
     return threshold.astype(np.int64), random.poisson(pages * rest), inverted
 
 
-def cells_of(writes: Writes, seed: int, look: int, step: int) -> Cells:
-    """Draw the integers of all writes of a look, and sort them by chunk.
+def cells_of(writes: Writes, seed: int, draw: int, step: int) -> Cells:
+    """Draw the integers of all writes of an interval, and sort them by chunk.
 
     Args:
-        seed: of the run.
-        look: number of the look.
-        step: 0: MERGE or MERGE_LOG, 1: CLEAR_LOG, so that the two of one look are independent.
+        writes: the writes.
+        seed: the run's seed.
+        draw: number of the draw.
+        step: 0 for MERGE and MERGE_LOG, 1 for CLEAR_LOG, so that both steps are independent.
     """
     threshold, count, inverted = integers_of(
-        writes.mean, writes.last - writes.first, seed, look, step
+        writes.mean, writes.last - writes.first, seed, draw, step
     )
-    keys = cell_keys(seed, look, step, len(writes.mean))
+    keys = cell_keys(seed, draw, step, len(writes.mean))
     some = writes.mean > 0
     certain = len(writes.certain_first)
     first = np.concatenate([writes.first[some], writes.certain_first])

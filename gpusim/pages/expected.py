@@ -1,9 +1,9 @@
-"""The primitives without bitmaps: how many pages of each kind to expect, for `dry_run`.
+"""The primitives without bitmaps, for `dry_run`: they expect numbers of pages instead of drawing.
 
-In place of bits every piece of memory that is written alike has shares: of its pages, so many are to
-be sent, in the log, zero. A cell writes each of its pages with one probability, so shares follow by
-multiplication; a piece is cut where the sender stands in it. Decisions then come out as
-they do over bitmaps, but for chance: looks are counted, and what they would draw is kept for timing.
+A piece is a run of pages that are written alike. Each piece has four shares of its pages: pending,
+pending and zero, clean and zero, in the log. A cell writes each of its pages with one probability, so
+a draw multiplies shares. A piece is cut at the sender's cursor. Apart from chance, decisions are
+those of a run with bitmaps. The kernels count draws and keep some of their steps for timing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import expand
 from gpusim.pages.primitives import Counts, Op, Step
 
-KEPT = 16  # looks kept for timing, spread over the run
-# Shares of a piece's pages: to be sent and not zero, to be sent and zero, zero and not to be sent, in
-# the log.
+KEPT = 16  # draws kept for timing, spread over the run
+# Shares of a piece's pages: pending with content, pending and zero, clean and zero, in the log.
 NORMAL, ZERO, CLEAN_ZERO, LOGGED = range(4)
-MOST_PIECES = 25_000  # up to which one is cut where the sender stands
+MOST_PIECES = 25_000  # with more pieces, none is cut at the cursor
 
 
 class ExpectedKernels:
-    """See primitives.Kernels; `read` has nothing to read.
+    """See primitives.Kernels. There are no bits to `read`.
+
+    Args:
+        chunks: number of chunks.
+        log, zero: whether the log and the zero bitmap exist.
 
     Attributes:
-        sample_chunks: so many chunks of a look are kept.
-        chunks_drawn: of each look, the chunks of each of its steps.
-        kept: samples of the steps of some looks, by the look's place in `chunks_drawn`; the first is
-            one of them. Their chunks are numbered from 0.
-        spent_s: seconds spent here, which a run over bitmaps would not.
+        sample_chunks: number of chunks of a draw to keep.
+        chunks_drawn: for each draw, the number of chunks of each of its steps.
+        kept: samples of the steps of some draws, by index in `chunks_drawn`. The first draw is kept.
+            Chunks of a sample are numbered from 0.
+        spent_s: seconds spent in this class, which a run with bitmaps does not spend.
     """
 
     def __init__(self, chunks: int, *, log: bool, zero: bool) -> None:
@@ -50,10 +53,10 @@ class ExpectedKernels:
         self.kept: dict[int, list[Step]] = {}
         self.spent_s = 0.0
         self._keep_every = 1
-        self._cursor_cut: int | None = None  # where the sender stands inside of a piece
+        self._cursor_cut: int | None = None  # the cursor's slot, if a piece was cut only for it
 
     def fill(self, bitmap: str, first: IntArray, last: IntArray) -> None:
-        """Set the pages of runs; the dirty ones before the zero ones."""
+        """Set the pages of runs, first those of the dirty bitmap, then those of the zero bitmap."""
         self._cut(np.concatenate([first, last]))
         pieces = self._pieces(first, last)
         if bitmap == self.log:
@@ -67,7 +70,7 @@ class ExpectedKernels:
         self._zero_pages = self._in_chunks(self._shares[ZERO])
 
     def paint(self, steps: Sequence[Step]) -> list[Counts]:
-        """Expect what the steps of one look change."""
+        """Return what the steps of one draw are expected to change."""
         start = time.perf_counter()
         self._keep(steps)
         counts = self._paint(steps)
@@ -86,20 +89,20 @@ class ExpectedKernels:
                 dirtied = np.zeros_like(written)
             elif step.op is Op.MERGE_LOG:
                 logged[:] = 1 - (1 - logged) * (1 - written)
-                # Where nothing was sent since the last sync, what was in the log is to be sent.
+                # In a chunk of which no page was sent since the last sync, logged pages are pending.
                 dirtied = np.where(cleared[self._chunk_of], logged, written)
             counts.append(self._change(step, dirtied, written))
         return counts
 
     def clear_chunks(self, first: int, last: int) -> None:
-        """Nothing in chunks first <= chunk < last is to be sent any more."""
+        """Clear the pending pages of chunks first <= chunk < last."""
         self._send(self._of_chunks(first, last), 1.0)
         self._normal_pages[first:last] = self._zero_pages[first:last] = 0
 
     def clear_in_chunk(
         self, chunk: int, page: int, budgets: Sequence[Budget]
     ) -> tuple[int, int, int]:
-        """Take pages in order while every budget lasts; see primitives.Kernels."""
+        """Take pending pages of a chunk, see primitives.Kernels."""
         start = time.perf_counter()
         taken = self._clear_in_chunk(chunk, page, budgets)
         self.spent_s += time.perf_counter() - start
@@ -123,11 +126,11 @@ class ExpectedKernels:
         taken_normal = min(there[0], int(normal[:piece].sum() + inside[0]))
         taken_zero = min(there[1], int(zero[:piece].sum() + inside[1]))
         if piece < len(pages) and not taken_normal + taken_zero:
-            # The next page is of one kind, and one of it may fit.
+            # The next page has one kind, and a page of that kind may fit.
             fits = [all(b.less(*one).limit >= 0 for b in budgets) for one in ((1, 0), (0, 1))]
             taken_normal = int(there[0] > 0 and fits[0])
             taken_zero = int(there[1] > 0 and fits[1] and not taken_normal)
-        # Parts were rounded down, so that a chunk may hold pages of which its shares know nothing any more.
+        # Parts are rounded down, so a chunk may hold pages that its shares do not contain any more.
         unknown = piece == len(pages) and not page and not taken_normal + taken_zero
         if unknown:
             taken_normal, taken_zero = _fitting(there, budgets)
@@ -142,7 +145,10 @@ class ExpectedKernels:
         return slot - start, taken_normal, taken_zero
 
     def _send_up_to(self, piece: int, slot: int, part: float) -> None:
-        """Send the front of a piece, and cut there, as long as pieces are few; forget the last such cut."""
+        """Send the front of a piece.
+
+        If there are few pieces, cut the piece behind its front and merge the last such cut.
+        """
         if len(self._borders) > MOST_PIECES:
             self._send(self._shares[:, piece : piece + 1], part)
             return
@@ -161,29 +167,33 @@ class ExpectedKernels:
 
     @staticmethod
     def _send(shares: FloatArray, part: float) -> None:
-        """A part of what is to be sent of some pieces has been."""
+        """Send a part of the pending pages of pieces."""
         shares[CLEAN_ZERO] += part * shares[ZERO]
         shares[[NORMAL, ZERO]] *= 1 - part
 
     def read(self, bitmap: str, first: int, last: int) -> U64Array:
-        """There are no bits."""
-        raise TypeError(f"{bitmap} is expected, not drawn")
+        """Raise an error, because there are no bits.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"the bitmap {bitmap!r} of a dry run has no bits")
 
     def close(self) -> None:
-        """Nothing is held that matters."""
+        """Do nothing, because there is no device memory."""
 
     def _keep(self, steps: Sequence[Step]) -> None:
-        """Note a look, and keep a sample of it if it is its turn."""
-        look = len(self.chunks_drawn)
+        """Count a draw, and keep a sample of every n-th draw."""
+        draw = len(self.chunks_drawn)
         self.chunks_drawn.append([len(step.chunks) for step in steps])
-        if look % self._keep_every == 0:
-            self.kept[look] = [_sample(step, self.sample_chunks) for step in steps]
+        if draw % self._keep_every == 0:
+            self.kept[draw] = [_sample(step, self.sample_chunks) for step in steps]
             if len(self.kept) > KEPT:
                 self._keep_every *= 2
                 self.kept = {i: s for i, s in self.kept.items() if i % self._keep_every == 0}
 
     def _change(self, step: Step, dirtied: FloatArray, written: FloatArray) -> Counts:
-        """Pages become dirty, or lose their zero content, with a probability each."""
+        """Make pages dirty, and let zero pages get content, each with its probability."""
         normal, zero, clean_zero, _logged = self._shares
         unzeroed = zero * written
         new = np.maximum(0.0, 1 - normal - zero) * dirtied
@@ -198,10 +208,10 @@ class ExpectedKernels:
         return Counts(new=new_pages[step.chunks], unzeroed=unzeroed_pages[step.chunks])
 
     def _written(self, step: Step) -> FloatArray:
-        """With which probability a step writes the pages of each piece."""
+        """The probability that a step writes the pages of each piece, float64 [pieces]."""
         cells = step.cells
         chosen = np.isin(cells.first >> CHUNK_SHIFT, step.chunks)
-        certain = chosen & (cells.key == 0)  # what a sequential writer passed
+        certain = chosen & (cells.key == 0)  # a sequential writer passed these pages
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
         self._cut(np.concatenate([first, last]))
@@ -211,7 +221,7 @@ class ExpectedKernels:
         written = np.zeros(len(self._borders) - 1)
         lengths = np.searchsorted(self._borders, last) - np.searchsorted(self._borders, first)
         written[self._pieces(first, last)] = np.repeat(likely, lengths)
-        if certain.any():  # a run of its own each look: spread over its chunk
+        if certain.any():  # every draw has other runs, so spread each over its chunk
             runs: FloatArray = np.zeros(self._chunks)
             lengths = cells.last[certain] - cells.first[certain]
             np.add.at(runs, cells.first[certain] >> CHUNK_SHIFT, lengths)
@@ -220,9 +230,9 @@ class ExpectedKernels:
         return written
 
     def _cut(self, borders: IntArray) -> None:
-        """Cut pieces so that all of these are borders."""
+        """Cut pieces at all of these slots."""
         if self._cursor_cut is not None and (borders == self._cursor_cut).any():
-            self._cursor_cut = None  # it stays
+            self._cursor_cut = None  # this cut is permanent now
         at = np.minimum(np.searchsorted(self._borders, borders), len(self._borders) - 1)
         new = borders[self._borders[at] != borders]
         if len(new):
@@ -232,7 +242,7 @@ class ExpectedKernels:
             self._chunk_of = cut[:-1] >> CHUNK_SHIFT
 
     def _pieces(self, first: IntArray, last: IntArray) -> IntArray:
-        """The pieces of runs that end at borders."""
+        """The indexes of the pieces of runs that end at borders."""
         low, high = np.searchsorted(self._borders, first), np.searchsorted(self._borders, last)
         return expand(low, high - low)
 
@@ -243,14 +253,14 @@ class ExpectedKernels:
         return self._shares[:, low:high]
 
     def _in_chunks(self, share: FloatArray) -> IntArray:
-        """Pages of a share of each piece, a chunk."""
+        """The pages of each chunk that a share per piece makes, int64 [chunks]."""
         of_chunk = np.searchsorted(self._borders, np.arange(self._chunks) << CHUNK_SHIFT)
         pages = share * np.diff(self._borders)
         return np.rint(np.add.reduceat(pages, of_chunk)).astype(np.int64)
 
 
 def _sample(step: Step, most: int) -> Step:
-    """Some chunks of a step, from its beginning, middle and end, renumbered from 0 on."""
+    """Some chunks from the beginning, middle and end of a step, renumbered from 0."""
     chunks, cells = step.chunks, step.cells
     if len(chunks) > most:
         part, middle = most // 3, len(chunks) // 2
@@ -272,14 +282,14 @@ def _sample(step: Step, most: int) -> Step:
 
 
 def _fitting(there: tuple[int, int], budgets: Sequence[Budget]) -> tuple[int, int]:
-    """Of so many normal and zero pages those that every budget lasts for."""
+    """How many of these normal and zero pages every budget lasts for, normal pages first."""
     normal = min([there[0], *(max(0, b.limit) // b.normal for b in budgets if b.normal)])
     left = [b.less(normal, 0) for b in budgets]
     return normal, min([there[1], *(max(0, b.limit) // b.zero for b in left if b.zero)])
 
 
 def _lasts(cost: FloatArray, limit: int) -> float:
-    """How many pieces of these costs a limit lasts for, the last one in part."""
+    """How many pieces of these costs a limit lasts for, including the part of the last piece."""
     running = np.cumsum(cost)
     whole = int(np.searchsorted(running, limit, side="right"))
     if whole == len(cost):

@@ -1,7 +1,7 @@
-"""The bitmaps in the CPU's memory, and all of the primitives but how a chunk is drawn and merged.
+"""The primitives that all CPU backends share: everything but drawing and merging a tile.
 
-numpy_kernels.py and numba_kernels.py differ in that alone. Where few pages of a chunk are written,
-they are set in the bitmap one by one, here for both.
+numpy_kernels.py and numba_kernels.py draw and merge tiles. If few pages of a chunk are written, this
+module sets their bits one by one instead.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
 from gpusim.pages.primitives import Counts, Op, Step
 
 ALL, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(1)
-THREADS_FROM = 64  # chunks below which starting threads costs more than it brings
-WRITES_TOGETHER = 1 << 13  # set one by one in one go: their hashes fit the second-level cache
+THREADS_FROM = 64  # with fewer chunks, starting threads costs more than it saves
+WRITES_TOGETHER = 1 << 13  # writes set in one call, so that their hashes fit the L2 cache
 
 
 class HostKernels(ABC):
-    """See primitives.Kernels; the bitmaps are numpy arrays.
+    """See primitives.Kernels. The bitmaps are numpy arrays.
 
     Args:
-        chunks: how many.
-        log, zero: whether there are those bitmaps.
-        threads: over chunks.
+        chunks: number of chunks.
+        log, zero: whether the log and the zero bitmap exist.
+        threads: threads that share the chunks of a draw.
     """
 
-    few: ClassVar[int]  # writes up to which setting them one by one costs less than a tile
+    few: ClassVar[int]  # up to this many writes per chunk, single bits cost less than a tile
 
     def __init__(self, chunks: int, *, log: bool, zero: bool, threads: int) -> None:
         shape = (chunks, CHUNK_WORDS)
@@ -46,29 +46,29 @@ class HostKernels(ABC):
     def _paint_tiles(
         self, op: Op, cells: Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
     ) -> Counts:
-        """Draw and merge whole chunks, `ranges` being the first cell of each and that behind."""
+        """Draw and merge whole chunks. `ranges` has each chunk's first cell and the one behind."""
 
     def fill(self, bitmap: U64Array, first: IntArray, last: IntArray) -> None:
-        """Set the pages of runs; each run, of slots first <= page < last, lies inside one chunk."""
+        """Set the pages of runs, see primitives.Kernels."""
         for low, high in zip(first.tolist(), last.tolist(), strict=True):
             chunk = low >> CHUNK_SHIFT
             _set_run(bitmap[chunk], low & (CHUNK_PAGES - 1), high - (chunk << CHUNK_SHIFT))
 
     def paint(self, steps: Sequence[Step]) -> list[Counts]:
-        """Draw and merge the steps of one look, in order."""
+        """Draw and merge the steps of one draw, in order."""
         return [self._paint(*step) for step in steps]
 
     def clear_chunks(self, first: int, last: int) -> None:
-        """Nothing in chunks first <= chunk < last is to be sent any more."""
+        """Clear the pending pages of chunks first <= chunk < last."""
         self.dirty[first:last] = 0
 
     def clear_in_chunk(
         self, chunk: int, page: int, budgets: Sequence[Budget]
     ) -> tuple[int, int, int]:
-        """Take pages to be sent from `page` on; see primitives.Kernels."""
+        """Take pending pages of a chunk, see primitives.Kernels."""
         start = page // 64
         words = self.dirty[chunk, start:]
-        behind = words[0] & ~(ALL << np.uint64(page % 64))  # the cursor
+        behind = words[0] & ~(ALL << np.uint64(page % 64))  # pending pages behind the cursor
         words[0] ^= behind
         zeros = None if self.zero is None else words & self.zero[chunk, start:]
         normal, zero = _running(
@@ -92,11 +92,11 @@ class HostKernels(ABC):
         return next_page, *taken
 
     def read(self, bitmap: U64Array, first: int, last: int) -> U64Array:
-        """The words of some chunks."""
+        """Return the words of chunks, see primitives.Kernels."""
         return bitmap[first:last]
 
     def close(self) -> None:
-        """Let the arrays go."""
+        """Free the arrays."""
         self.dirty, self.log, self.zero = np.zeros((0, CHUNK_WORDS), np.uint64), None, None
 
     def _paint(self, op: Op, cells: Cells, chunks: IntArray) -> Counts:
@@ -118,7 +118,7 @@ class HostKernels(ABC):
         return counts
 
     def _set(self, cells: Cells, chosen: IntArray, chunks: IntArray) -> Counts:
-        """Merge the writes of some cells one by one, without a tile; counts of their chunks."""
+        """Merge the writes of some cells one by one, without a tile. Return counts per chunk."""
         slots = np.sort(writes_of(cells, chosen))
         slots = slots[np.diff(slots, prepend=-1) > 0]
         word, bit = slots >> 6, ONE << (slots & 63).astype(np.uint64)
@@ -134,17 +134,17 @@ class HostKernels(ABC):
         return Counts(_sums((~was_dirty).astype(np.int64), low, high), _sums(unzeroed, low, high))
 
     def _share(self, chunks: int, items: int, work: Callable[[int, int], None]) -> None:
-        """Call work(first, last) for shares of the `items` that some chunks make, one a thread."""
+        """Call work(first, last) once per thread, for equal shares of the `items`."""
         if self._threads == 1 or chunks < THREADS_FROM:
             work(0, items)
             return
         borders = [items * i // self._threads for i in range(self._threads + 1)]
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(work, borders[:-1], borders[1:]))  # list: raise what a thread raised
+            list(pool.map(work, borders[:-1], borders[1:]))  # list() raises errors of the threads
 
 
 def writes_of(cells: Cells, chosen: IntArray) -> IntArray:
-    """Slots of the residual writes of some cells, one cell after the other."""
+    """Return the slots of the residual writes of some cells, cell by cell, int64."""
     counts = cells.count[chosen]
     hashes = expand(np.ones(len(chosen), np.int64), counts).view(np.uint64)
     hashes *= np.uint64(GOLDEN)
@@ -155,27 +155,32 @@ def writes_of(cells: Cells, chosen: IntArray) -> IntArray:
 
 
 def choices(hashes: U64Array, pages: IntArray | int) -> IntArray:
-    """The page that each write of the residual chooses, counted in a cell of so many; in place."""
+    """Return the page of each residual write, counted from the start of its cell, int64 [n].
+
+    Args:
+        hashes: uint64 [n]. The result overwrites them.
+        pages: pages of each write's cell.
+    """
     mix_in_place(hashes, np.empty_like(hashes))
     hashes >>= np.uint64(18)
     hashes *= np.asarray(pages).astype(np.uint64)
     hashes >>= np.uint64(46)
-    return hashes.view(np.int64)  # numpy is slow with unsigned indices
+    return hashes.view(np.int64)  # numpy is slow with unsigned indexes
 
 
 def expand(first: IntArray, counts: IntArray) -> IntArray:
-    """first[0], first[0] + 1, ... counts[0] of them, then those of the next."""
+    """Return first[0], first[0] + 1, ..., in all counts[0] numbers, then the same for the next."""
     ends = np.cumsum(counts)
     return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - ends + counts, counts)
 
 
 def split(some: IntArray, group: IntArray) -> list[IntArray]:
-    """Cut indices where the number of their group changes."""
+    """Cut an array wherever the group number of its elements changes."""
     return np.split(some, np.flatnonzero(np.diff(group)) + 1) if len(some) else []
 
 
 def _sums(values: IntArray, low: IntArray, high: IntArray) -> IntArray:
-    """Sums of values[low:high]."""
+    """The sum of values[low:high] for each pair."""
     running = np.concatenate([[0], np.cumsum(values)])
     return np.asarray(running[high] - running[low])
 
@@ -183,7 +188,7 @@ def _sums(values: IntArray, low: IntArray, high: IntArray) -> IntArray:
 def _running(
     dirty: NDArray[np.uint8], zeros: NDArray[np.uint8] | None
 ) -> tuple[IntArray, IntArray]:
-    """Running totals of normal and of zero pages, of counts of dirty and of dirty zero pages."""
+    """Running totals of normal and of zero pages, from counts of pending and pending zero pages."""
     normal = np.cumsum(dirty, dtype=np.int64)
     if zeros is None or not zeros.any():
         return normal, np.zeros_like(normal)
@@ -192,7 +197,7 @@ def _running(
 
 
 def _bits(word: U64Array) -> NDArray[np.uint8]:
-    """The 64 bits of a word [1], the lowest first."""
+    """The 64 bits of a word [1], lowest bit first."""
     return np.unpackbits(word.view(np.uint8), bitorder="little")
 
 

@@ -1,7 +1,7 @@
-"""The primitives on a CPU, compiled by numba: loops over the words of one chunk after another.
+"""The primitives on a CPU, compiled by numba: loops over the words of each chunk.
 
-Slices and unsigned words are not a matter of taste here: with them LLVM makes vectors of the loops.
-The compiled code is kept beside this file, or in the user's cache folder, for the next process.
+Slices and unsigned words let LLVM vectorise the loops. numba keeps the compiled code beside this
+file, or in the user's cache folder, for the next process.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import HostKernels
 from gpusim.pages.primitives import Counts, Op
 
-# Those of draw.py, layout.py and primitives.Op, written out, as a test makes sure: numba compiles them
-# in, and looks at this file alone to see whether the compiled code it has kept is out of date.
+# Copies of constants of draw.py, layout.py and primitives.Op, which a test compares. numba compiles
+# them in, and only a change of this file makes its cached code out of date.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 CHUNK_SHIFT, CHUNK_WORDS = 18, 4096
 CLEAR_LOG, MERGE_LOG = 1, 2
 
 ALL, ONE = np.uint64(2**64 - 1), np.uint64(1)
-HITS = 1024  # hashed in one loop, which is vectors, and set in another, which is not
+HITS = 1024  # writes hashed in one loop, which is vectorised, and set in another, which is not
 
 
 class NumbaKernels(HostKernels):
@@ -56,7 +56,7 @@ def _mix(z):
 
 @njit(inline="always")
 def _ones(x):
-    """Set bits of a word: LLVM knows these lines and makes one instruction of them."""
+    """Count the set bits of a word. LLVM recognises these lines and emits one instruction."""
     x = x - ((x >> uint64(1)) & uint64(0x5555555555555555))
     x = (x & uint64(0x3333333333333333)) + ((x >> uint64(2)) & uint64(0x3333333333333333))
     x = (x + (x >> uint64(4))) & uint64(0x0F0F0F0F0F0F0F0F)
@@ -65,11 +65,11 @@ def _ones(x):
 
 @njit(nogil=True, cache=True)
 def _planes(out, key, word0, threshold):
-    """Each bit set with probability threshold / 256, from the low plane up."""
+    """Set each bit with probability threshold / 256, from the lowest plane up."""
     out[:] = 0
     for plane in range(8):
         if threshold & ((2 << plane) - 1) == 0:
-            continue  # planes below the lowest bit do nothing
+            continue  # planes below the lowest set bit of the threshold have no effect
         start = key + uint64(plane * CHUNK_WORDS + word0 + 1) * GOLDEN
         if threshold >> plane & 1:
             for i in range(len(out)):
@@ -85,7 +85,7 @@ def _draw(tile, cell, hits, columns, c, base):
     firsts, lasts, thresholds, counts, keys, inverteds = columns
     first, last, inverted = firsts[c] - base, lasts[c] - base, inverteds[c]
     word0 = first >> 6
-    through = thresholds[c] > 0 or inverted  # else the writes go straight into the tile
+    through = thresholds[c] > 0 or inverted  # otherwise the writes go straight into the tile
     bits = (cell if through else tile)[word0 : (last + 63) >> 6]
     if thresholds[c]:
         _planes(bits, keys[c], word0, thresholds[c])

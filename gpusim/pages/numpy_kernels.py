@@ -1,8 +1,8 @@
 """The primitives on a CPU, in numpy.
 
-A chunk is drawn into a tile of 4096 words, then the tile is merged into the bitmaps. numpy's own cost
-a call is about that of 1000 words, so neighbouring chunks that are drawn alike are drawn and merged
-together.
+gpusim draws a chunk into a tile of 4096 words, then merges the tile into the bitmaps. The overhead of
+a numpy call equals the work on about 1000 words. So neighbouring chunks with equal cells are drawn
+and merged together.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
 from gpusim.pages.host_kernels import ALL, ONE, HostKernels, choices, expand, split, writes_of
 from gpusim.pages.primitives import Counts, Op
 
-BIT_BY_BIT = 1024  # writes of a cell up to which a map of its bytes costs more
-MANY_CELLS = 8  # of a chunk, above which they are drawn in one go
-TOGETHER = 8  # chunks drawn together: their tiles, hashes and work fit the second-level cache
+BIT_BY_BIT = 1024  # up to this many writes of a cell, single bits cost less than a byte map
+MANY_CELLS = 8  # with more cells in a chunk, they are drawn in one call
+TOGETHER = 8  # chunks drawn together, so that their tiles and hashes fit the L2 cache
 WEYL = np.arange(1, 9 * CHUNK_WORDS, dtype=np.uint64) * np.uint64(GOLDEN)
 
 
 class _Scratch(threading.local):
-    """Buffers of one thread: tiles, a cell, hashes and work, and a byte a page of a chunk."""
+    """Buffers of one thread: tiles, a cell, hashes, work, and one byte per page of a chunk."""
 
     def __init__(self) -> None:
         self.tiles, self.cell, self.hash, self.work = np.zeros(
@@ -53,7 +53,7 @@ class NumpyKernels(HostKernels):
         index = np.arange(len(chunks))
         groups = [
             (int(run[i]), int(run[min(i + TOGETHER, len(run)) - 1]) + 1)
-            for run in split(index, chunks - index)  # the same along neighbouring chunks
+            for run in split(index, chunks - index)  # constant along neighbouring chunks
             for i in range(0, len(run), TOGETHER)
         ]
 
@@ -67,7 +67,10 @@ class NumpyKernels(HostKernels):
         return counts
 
     def _draw(self, cells: Cells, low: IntArray, high: IntArray) -> U64Array:
-        """The tiles of neighbouring chunks, [n, 4096]. Valid until this thread draws the next."""
+        """Draw the tiles of neighbouring chunks, uint64 [n, 4096].
+
+        The tiles are valid until this thread draws again.
+        """
         tiles = self._scratch.tiles[: len(low)]
         tiles.fill(0)
         first, last = int(low[0]), int(high[-1])
@@ -89,7 +92,7 @@ class NumpyKernels(HostKernels):
         return tiles
 
     def _draw_alike(self, cells: Cells, first: int, last: int, out: U64Array) -> None:
-        """Draw cells that differ in key and count alone, each over a row of `out` [n, words]."""
+        """Draw cells that differ only in key and count, one per row of `out` [n, words]."""
         begin, threshold = int(cells.first[first]) & (CHUNK_PAGES - 1), int(cells.threshold[first])
         pages, inverted = int(cells.last[first] - cells.first[first]), bool(cells.inverted[first])
         word0 = begin // 64
@@ -115,7 +118,7 @@ class NumpyKernels(HostKernels):
             self._mark(row, pages_hit[part], inverted)
 
     def _mark(self, words: U64Array, hit: IntArray, inverted: bool) -> None:
-        """Set the bits of pages, or clear them if inverted."""
+        """Set the bits of pages, or clear the bits if inverted."""
         if len(hit) <= BIT_BY_BIT:
             word, bit = hit >> 6, ONE << (hit & 63).astype(np.uint64)
             if inverted:
@@ -133,7 +136,7 @@ class NumpyKernels(HostKernels):
             words |= marks
 
     def _draw_together(self, cells: Cells, chosen: IntArray, tile: U64Array) -> None:
-        """Draw many small cells into an empty tile: the same bits as one by one, in fewer steps."""
+        """Draw many small cells into an empty tile. The bits equal those of separate draws."""
         if not len(chosen):
             return
         first = cells.first[chosen] & (CHUNK_PAGES - 1)
@@ -149,7 +152,7 @@ class NumpyKernels(HostKernels):
                 one = (of_word >> plane & 1).astype(np.uint64) * ALL
                 bits = (bits & hashes) | (
                     (bits ^ hashes) & one
-                )  # one ? bits | hashes : bits & hashes
+                )  # `|` if the plane is set, else `&`
             tile[word] = bits
         tile[word] ^= np.repeat(inverted, words).astype(np.uint64) * ALL
         for of_inverted in (False, True):
@@ -157,14 +160,14 @@ class NumpyKernels(HostKernels):
             self._mark(tile, hit, of_inverted)
 
     def _planes(self, out: U64Array, keys: U64Array, word0: int, threshold: int) -> None:
-        """Each bit of `out` set with probability threshold / 256, from the low plane up."""
+        """Set each bit of `out` with probability threshold / 256, from the lowest plane up."""
         rows, words = out.shape
         hashes, work = (
             b.reshape(-1)[: rows * words].reshape(rows, words)
             for b in (self._scratch.hash, self._scratch.work)
         )
         out.fill(0)
-        lowest = (threshold & -threshold).bit_length() - 1  # planes below it do nothing
+        lowest = (threshold & -threshold).bit_length() - 1  # lower planes have no effect
         for plane in range(lowest, 8):
             first = plane * CHUNK_WORDS + word0
             np.add(WEYL[first : first + words], keys, out=hashes)
@@ -172,7 +175,7 @@ class NumpyKernels(HostKernels):
             (np.bitwise_or if threshold >> plane & 1 else np.bitwise_and)(out, hashes, out=out)
 
     def _merge(self, op: Op, tiles: U64Array, first: int) -> Counts:
-        """Merge tiles [n, 4096] into the chunks from `first` on."""
+        """Merge tiles, uint64 [n, 4096], into the chunks from `first` on."""
         chunks = slice(first, first + len(tiles))
         dirty, work = self.dirty[chunks], self._scratch.work[: len(tiles)]
         unzeroed = np.zeros(len(tiles), np.int64)
@@ -199,20 +202,20 @@ class NumpyKernels(HostKernels):
 
 
 def _weyl(count: int) -> U64Array:
-    """The multiples 1 to `count` of the Weyl increment."""
+    """The first `count` multiples of the Weyl increment."""
     if count <= len(WEYL):
         return WEYL[:count]
     return np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
 
 
 def _words(cells: Cells, i: int) -> tuple[int, int]:
-    """Words of its chunk that a cell touches: first, behind the last."""
+    """The first word of its chunk that a cell touches, and the word behind the last."""
     first = int(cells.first[i]) & (CHUNK_PAGES - 1)
     return first // 64, (first + int(cells.last[i] - cells.first[i]) + 63) // 64
 
 
 def _alike(cells: Cells, first: int, last: int) -> bool:
-    """Whether cells lie alike in their chunks and are drawn with one threshold."""
+    """Whether cells have the same place in their chunks and the same threshold."""
     some, chunk = slice(first, last), CHUNK_PAGES - 1
     begin, end = cells.first[some] & chunk, cells.last[some] & chunk
     columns: list[NDArray[Any]] = [begin, end, cells.threshold[some], cells.inverted[some]]
@@ -220,13 +223,13 @@ def _alike(cells: Cells, first: int, last: int) -> bool:
 
 
 def _word_aligned(cells: Cells, low: int, high: int) -> NDArray[np.bool_]:
-    """Which cells share no word with another one, runs of certain pages left out."""
+    """Which cells share no word with another cell. Certain cells are excluded."""
     drawn = (cells.threshold[low:high] > 0) | (cells.count[low:high] > 0)
     drawn |= ~cells.inverted[low:high]
     return np.asarray(drawn & ((cells.first[low:high] | cells.last[low:high]) % 64 == 0))
 
 
 def _count(words: U64Array) -> IntArray:
-    """Set bits of each row; 32 bits hold them, and are faster."""
+    """Set bits of each row. 32-bit sums are large enough and faster."""
     counts: NDArray[np.uint32] = np.bitwise_count(words).sum(axis=1, dtype=np.uint32)
     return counts.astype(np.int64)

@@ -1,7 +1,7 @@
-"""What every device does for the pages: four primitives over bitmaps of one bit a page.
+"""The primitives of every device: operations on bitmaps with one bit per page.
 
-Page p of a chunk is bit p % 64 of word p // 64. Kernels see integers only, so that every device
-gives the same bits and counts; they know no cursor, no counts a chunk and no time.
+Page p of a chunk is bit p % 64 of word p // 64. The primitives see only integers, so that every
+device gives the same bits and counts. They know no cursor, no counts per chunk and no time.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from gpusim.pages.draw import Cells
 
 
 class Op(enum.IntEnum):
-    """How a tile is merged. B are the pages to send, K is the log, Z the zero pages.
+    """How a tile of written pages is merged. B: pending pages, K: the log, Z: zero pages.
 
-    In each of them Z &= ~tile, and pages that lose their zero bit while they are to be sent are
-    counted.
+    Every operation also clears the tile from Z, and counts the pending pages that lose their zero
+    bit.
     """
 
-    MERGE = 0  # eager: new = tile & ~B, B |= tile
-    CLEAR_LOG = 1  # lazy, tile written before the chunk's clear: K = tile & ~K
-    MERGE_LOG = 2  # lazy, tile written after it: K |= tile, new = K & ~B, B |= K
+    MERGE = 0  # eager tracking: new = tile & ~B, B |= tile
+    CLEAR_LOG = 1  # lazy tracking, written before the chunk's clear: K = tile & ~K
+    MERGE_LOG = 2  # lazy tracking, written after the clear: K |= tile, new = K & ~B, B |= K
 
 
 class Step(NamedTuple):
-    """One drawing of a look.
+    """One merge of a draw.
 
     Attributes:
-        op: how it is merged.
-        cells: sorted by chunk; those of other chunks are passed over. None is empty. Of the cells
-            of one chunk, those that are drawn (a threshold, a count, or not inverted) do not
-            overlap; certain ones may overlap any.
-        chunks: int64 [n], ascending; a chunk without a cell gets an empty tile.
+        op: how the tiles are merged.
+        cells: cells sorted by chunk. Cells of other chunks are ignored. No cell is empty. In a
+            chunk, drawn cells do not overlap: those with a threshold, a count, or not inverted.
+            Certain cells may overlap any cell.
+        chunks: int64 [n], ascending. A chunk without a cell gets an empty tile.
     """
 
     op: Op
@@ -44,11 +44,11 @@ class Step(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a step changed, a chunk of it.
+    """What a step changed in each of its chunks.
 
     Attributes:
-        new: int64 [n], pages newly dirty (0 for CLEAR_LOG).
-        unzeroed: int64 [n], pages to send that were zero and are not any more.
+        new: int64 [n], newly dirty pages. 0 for CLEAR_LOG.
+        unzeroed: int64 [n], pending pages that were zero and now have content.
     """
 
     new: IntArray
@@ -56,12 +56,12 @@ class Counts(NamedTuple):
 
 
 class Kernels(Protocol):
-    """The bitmaps of a VM, of `chunks` chunks, on one device.
+    """The bitmaps of a VM on one device.
 
     Attributes:
         dirty: B, uint64 [chunks, 4096].
-        log: K, the same shape, lazy tracking only.
-        zero: Z, the same shape, if there are zero pages.
+        log: K, the same shape. None without lazy tracking.
+        zero: Z, the same shape. None if the VM has no zero pages.
     """
 
     dirty: Any
@@ -69,30 +69,37 @@ class Kernels(Protocol):
     zero: Any
 
     def fill(self, bitmap: Any, first: IntArray, last: IntArray) -> None:
-        """Set the pages of runs, slots first <= page < last, each inside one chunk, in order."""
+        """Set the pages of runs.
+
+        Args:
+            bitmap: one of the bitmaps.
+            first, last: int64 [runs], slots first <= page < last. Each run lies inside one chunk,
+                and runs are ascending.
+        """
 
     def paint(self, steps: Sequence[Step]) -> list[Counts]:
-        """Draw and merge the steps of one look, in order."""
+        """Draw and merge the steps of one draw, in order."""
 
     def clear_chunks(self, first: int, last: int) -> None:
-        """Nothing in chunks first <= chunk < last is to be sent any more."""
+        """Clear the pending pages of chunks first <= chunk < last."""
 
     def clear_in_chunk(
         self, chunk: int, page: int, budgets: Sequence[Budget]
     ) -> tuple[int, int, int]:
-        """Take pages to be sent from `page` on, in order, while every budget lasts.
+        """Take pending pages of a chunk in order while every budget lasts.
 
         Args:
-            page: where to begin, below CHUNK_PAGES.
-            budgets: of this chunk; one to four, costs a page at most 2^44.
+            chunk: the chunk.
+            page: the first page to take, below CHUNK_PAGES.
+            budgets: one to four budgets. A page costs at most 2^44.
 
         Returns:
-            the first page to be sent that was not taken, or CHUNK_PAGES if all were; normal pages
-            taken; zero pages taken.
+            The first pending page that was not taken, or CHUNK_PAGES if all were taken. The number
+            of normal pages and the number of zero pages taken.
         """
 
     def read(self, bitmap: Any, first: int, last: int) -> U64Array:
-        """Words of chunks first <= chunk < last on the host: uint64 [last - first, 4096]."""
+        """Return chunks first <= chunk < last on the host, uint64 [last - first, 4096]."""
 
     def close(self) -> None:
-        """Give the device's memory back; the kernels cannot be used any more."""
+        """Free the device's memory. The kernels cannot be used any more."""

@@ -9,13 +9,11 @@ from gpusim.layout import IntArray, Taken
 
 
 class SendablePages(Protocol):
-    """Everything that the sender sees of the pages.
+    """Everything that the sender sees of the pages."""
 
-    Attributes:
-        pending: pages to send.
-    """
-
-    pending: int
+    @property
+    def pending(self) -> int:
+        """Number of pages to send."""
 
     @property
     def at_end(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which backend is taken, and what is said where one cannot be: one line, with the way out."""
+"""Which backend does a run use, and what does gpusim report if a backend cannot be used?"""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from gpusim import BackendConfig, Config, ConfigError, VmConfig
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.pages import backends
-from gpusim.pages.backends import BackendError, choose, lasting_obstacle, make_kernels, obstacle
+from gpusim.pages.backends import BackendError, Obstacle, choose, make_kernels, obstacle
 
 GIB = 2**30
 
 
 @pytest.fixture(autouse=True)
-def _ask_anew() -> None:
-    lasting_obstacle.cache_clear()
+def _clear_cache() -> None:
+    backends._lasting_obstacle.cache_clear()
     yield
-    lasting_obstacle.cache_clear()
+    backends._lasting_obstacle.cache_clear()
 
 
-def there(monkeypatch: pytest.MonkeyPatch, **why: str | None) -> None:
-    """Pretend that backends can be used (None) or not."""
-    monkeypatch.setattr(backends, "obstacle", why.get)
+def pretend(monkeypatch: pytest.MonkeyPatch, **obstacles: Obstacle) -> None:
+    """Pretend that some backends cannot be used, and that the GPU has 1 GiB of free memory."""
+    monkeypatch.setattr(backends, "obstacle", obstacles.get)
     monkeypatch.setattr(backends, "free_bytes", lambda name: 100 * GIB if name != "cupy" else GIB)
 
 
@@ -36,11 +36,11 @@ class CudaError(Exception):
 
 
 def fake_cupy(monkeypatch: pytest.MonkeyPatch, count: Callable[[], int], **names: object) -> None:
-    """A CuPy that finds devices, or does not."""
+    """Install a fake CuPy whose `count` returns the number of devices."""
     runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CudaError)
     cuda = SimpleNamespace(runtime=runtime)
     monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(backends, "cupy_wheels", lambda: ["cupy-cuda13x"])
+    monkeypatch.setattr(backends, "_cupy_wheels", lambda: ["cupy-cuda13x"])
     module = SimpleNamespace(__version__="14.0", cuda=cuda, **names)
     monkeypatch.setitem(sys.modules, "cupy", module)
 
@@ -52,55 +52,54 @@ def raising(error: Exception) -> Callable[..., int]:
     return call
 
 
-def test_auto_takes_the_first_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    there(monkeypatch)
+def test_auto_uses_the_first_usable_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
     assert choose("auto", 1) == ("cupy", "auto: cupy")
-    there(monkeypatch, cupy="no driver")
-    assert choose("auto", 1) == ("numba", "auto: numba; not cupy: no driver")
-    there(monkeypatch, cupy="no driver; install it", numba="not installed; pip install it")
-    reason = "auto: numpy; not cupy: no driver; not numba: not installed"
+    cupy = Obstacle("no_driver", "no driver", "install it")
+    pretend(monkeypatch, cupy=cupy)
+    assert choose("auto", 1) == ("numba", "auto: numba, not cupy: no driver")
+    pretend(monkeypatch, cupy=cupy, numba=Obstacle("not_installed", "not installed", "get it"))
+    reason = "auto: numpy, not cupy: no driver, not numba: not installed"
     assert choose("auto", 1) == ("numpy", reason)
 
 
-def test_auto_passes_over_a_gpu_that_is_too_small_and_says_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    there(monkeypatch)
-    name, reason = choose("auto", 2 * GIB)
-    assert name == "numba"
-    assert reason == "auto: numba; not cupy: needs 2 GiB of bitmaps, and 1 GiB on the GPU is free"
+def test_auto_reports_that_a_gpu_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    too_big = backends.too_big("cupy", 2 * GIB)
+    assert too_big.code == "too_big"
+    assert choose("auto", 2 * GIB) == ("numba", f"auto: numba, not cupy: {too_big.reason}")
 
 
 @pytest.mark.parametrize("name", ["auto", "numpy", "numba", "cupy"])
-def test_bitmaps_that_fit_nowhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    there(monkeypatch)
-    with pytest.raises(BackendError, match=r"needs 1024 GiB|needs 1 TiB") as caught:
+def test_bitmaps_that_fit_no_backend(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    with pytest.raises(BackendError) as caught:
         choose(name, 1024 * GIB)
     assert caught.value.too_big
+    assert "1 TiB" in caught.value.obstacle.reason
 
 
 @pytest.mark.parametrize("name", ["cupy", "numba"])
-def test_a_backend_asked_for_by_name_never_falls_back(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there(monkeypatch, **{name: f"{name} is not installed; pip install it"})
+def test_a_named_backend_never_falls_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Obstacle("not_installed", f"{name} is missing", "pip install it")
+    pretend(monkeypatch, **{name: missing})
     with pytest.raises(ConfigError) as caught:
         choose_backend(resolve(Config(backend=BackendConfig(name=name))))
     assert (caught.value.key, caught.value.code) == ("backend.name", "backend_not_available")
-    assert f"{name} is not installed" in caught.value.message
+    assert str(missing) in caught.value.message
 
 
-def test_a_gpu_too_small_by_name_names_the_vm(monkeypatch: pytest.MonkeyPatch) -> None:
-    there(monkeypatch)
+def test_a_named_gpu_that_is_too_small_names_the_vm(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
     with pytest.raises(ConfigError) as caught:
         choose_backend(
             resolve(Config(vm=VmConfig(memory="24TiB"), backend=BackendConfig(name="cupy")))
         )
     assert (caught.value.key, caught.value.code) == ("vm.memory", "does_not_fit_memory")
-    assert "1 GiB on the GPU is free" in str(caught.value)
+    assert "1 GiB of GPU memory is free" in str(caught.value)
 
 
-def test_an_unknown_name_lists_those_there_are() -> None:
+def test_an_unknown_name_lists_the_backends() -> None:
     with pytest.raises(ConfigError, match="must be one of auto, cupy, numba, numpy"):
         resolve(Config(backend=BackendConfig(name="opencl")))
 
@@ -110,77 +109,75 @@ def test_not_installed_names_the_extra(
     name: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(backends, "cupy_wheels", list)
-    assert obstacle(name) is not None
-    assert f"{name} is not installed; install gpusim's extra: pip install '{extra}'" in str(
-        obstacle(name)
-    )
+    monkeypatch.setattr(backends, "_cupy_wheels", list)
+    found = obstacle(name)
+    assert found.code == "not_installed"
+    assert f"pip install '{extra}'" in found.advice
 
 
 def test_two_cupy_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy(monkeypatch, lambda: 1)
-    monkeypatch.setattr(backends, "cupy_wheels", lambda: ["cupy-cuda12x", "cupy-cuda13x"])
-    assert str(obstacle("cupy")).startswith(
-        "cupy-cuda12x and cupy-cuda13x are both installed and break each other; pip uninstall"
-    )
+    monkeypatch.setattr(backends, "_cupy_wheels", lambda: ["cupy-cuda12x", "cupy-cuda13x"])
+    found = obstacle("cupy")
+    assert found.code == "two_wheels"
+    assert "cupy-cuda12x and cupy-cuda13x" in found.reason
 
 
 def test_wheels_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["numpy", "cupy-cuda13x", "CuPy-CUDA12x", "cupyx-profiler", "fastrlock"]
     found = [SimpleNamespace(metadata={"Name": name}) for name in names]
     monkeypatch.setattr(backends.metadata, "distributions", lambda: found)
-    assert backends.cupy_wheels() == ["cupy-cuda12x", "cupy-cuda13x"]
+    assert backends._cupy_wheels() == ["cupy-cuda12x", "cupy-cuda13x"]
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy(monkeypatch, raising(CudaError("cudaErrorInsufficientDriver: too\nold")))
-    why = str(obstacle("cupy"))
-    assert why.startswith("no NVIDIA driver that CuPy 14.0 can use (CudaError: cudaErrorIns")
-    assert "install or update it, or take gpusim's extra cuda12" in why
-    assert "\n" not in why
+    found = obstacle("cupy")
+    assert found.code == "no_driver"
+    assert "CuPy 14.0" in found.reason
+    assert "cudaErrorInsufficientDriver: too old" in found.reason
+    assert "cuda12" in found.advice
 
 
 def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     none = CudaError("cudaErrorNoDevice: no CUDA-capable device is detected")
     fake_cupy(monkeypatch, raising(none))
-    assert str(obstacle("cupy")).startswith("there is no GPU (CudaError: cudaErrorNoDevice")
-    assert "CUDA_VISIBLE_DEVICES" in str(obstacle("cupy"))
+    found = obstacle("cupy")
+    assert found.code == "no_gpu"
+    assert "CUDA_VISIBLE_DEVICES" in found.advice
 
 
 def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open shared object file")
     fake_cupy(monkeypatch, lambda: 1, RawModule=raising(missing))
-    why = str(obstacle("cupy"))
-    assert why.startswith(
-        "the kernels cannot be compiled (RuntimeError: CuPy failed to load libnvrtc"
-    )
-    assert "NVRTC comes with: install gpusim's extra: pip install '.[cuda13]'" in why
+    found = obstacle("cupy")
+    assert found.code == "compile_failed"
+    assert "CuPy failed to load libnvrtc" in found.reason
+    assert "pip install '.[cuda13]'" in found.advice
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError("out of memory"), CudaError("cudaErrorDevicesUnavailable: busy")]
 )
-def test_a_gpu_that_is_full_is_asked_again(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be free when the next job of a sweep starts; other reasons last as long as a process."""
-    asked = []
+def test_a_full_gpu_is_checked_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU may be free when the next job of a sweep starts. Other obstacles stay in the cache."""
+    checks = []
 
-    def ask(**_keywords: object) -> None:
-        asked.append(1)
+    def check(**_keywords: object) -> None:
+        checks.append(1)
         raise error
 
-    fake_cupy(monkeypatch, lambda: 1, RawModule=ask)
+    fake_cupy(monkeypatch, lambda: 1, RawModule=check)
     for _ in range(2):
-        assert str(obstacle("cupy")).startswith("the GPU cannot be used now (")
-    assert len(asked) == 2
+        assert obstacle("cupy").code == "gpu_busy"
+    assert len(checks) == 2
 
 
 def test_no_folder_for_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("cannot cache function '_planes': no locator available")
     monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
     monkeypatch.setattr(backends.importlib, "import_module", raising(error))
-    assert str(obstacle("numba")).endswith("set NUMBA_CACHE_DIR to a folder that can be written")
+    assert "NUMBA_CACHE_DIR" in obstacle("numba").advice
 
 
 def test_no_kernels_of_an_unknown_name() -> None:
@@ -192,9 +189,10 @@ def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = ImportError("Numba needs NumPy 2.3 or less. Got NumPy 2.9. " + "x" * 500)
     monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
     monkeypatch.setattr(backends.importlib, "import_module", raising(broken))
-    why = str(obstacle("numba"))
-    assert why.startswith("numba cannot be imported (ImportError: Numba needs NumPy 2.3 or less.")
-    assert len(why) < 300
+    found = obstacle("numba")
+    assert found.code == "import_failed"
+    assert "Numba needs NumPy 2.3 or less." in found.reason
+    assert len(str(found)) < 300
 
 
 def test_numpy_can_always_be_used() -> None:
@@ -202,7 +200,7 @@ def test_numpy_can_always_be_used() -> None:
 
 
 def test_the_largest_vm_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    there(monkeypatch)
+    pretend(monkeypatch)
     with pytest.raises(ConfigError) as caught:
         choose_backend(
             resolve(Config(vm=VmConfig(memory="900TiB"), backend=BackendConfig(name="cupy")))
@@ -225,7 +223,7 @@ def test_the_largest_vm_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_control_group_limits_memory(
     line: str, folder: str, limit: str, used: str, tmp_path: Path
 ) -> None:
-    """Its own group, or one above it; version 2 and version 1."""
+    """The process's own group or a parent sets the limit, in version 2 and in version 1."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text(f"3:cpuset:/\n{line}\n")
     group = tmp_path / "sys/fs/cgroup" / folder

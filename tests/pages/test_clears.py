@@ -112,11 +112,11 @@ def test_a_take_that_does_not_wrap_stops_behind_the_last_page() -> None:
     pages = lazy_pages([])
     pages.take([(519, 1, 1)])
     pages.kernels.dirty[0, 0] = 3  # two pages at the beginning are dirty again
-    pages.normal[0], pages.pending = 2, 3
+    pages.counts.normal[0], pages.counts.total = 2, 3
     taken = pages.take([(10**9, 1, 1)], wraps=False)
-    assert (taken.normal, pages.pending, pages.at_end, pages.wraps) == (1, 2, True, 0)
+    assert (taken.normal, pages.pending, pages.at_end, pages.cursor.wraps) == (1, 2, True, 0)
     taken = pages.take([(10**9, 1, 1)], wraps=False)
-    assert (taken.normal, pages.pending, pages.wraps) == (2, 0, 1)
+    assert (taken.normal, pages.pending, pages.cursor.wraps) == (2, 0, 1)
     assert taken.wrapped_after == (0, 0)
 
 

@@ -81,7 +81,7 @@ def test_a_page_stays_clean_with_the_whole_probability(mean: float) -> None:
     """Over 4000 cells the counts are Poisson with the mean that makes threshold and residual exact."""
     cells, pages = 4000, 50_000
     threshold, count, inverted = integers_of(
-        np.full(cells, mean), np.full(cells, pages), seed=7, look=1, step=0
+        np.full(cells, mean), np.full(cells, pages), seed=7, draw=1, step=0
     )
     clean = -math.expm1(-mean) if inverted[0] else math.exp(-mean)
     residual = -math.log(clean) + math.log1p(-threshold[0] / 256)
@@ -132,7 +132,7 @@ def test_numpy_still_draws_these_poisson_values() -> None:
         np.array([0.001, 1 / 64, 0.03, 0.05, 0.36, 0.69, 5.0, 12.0]),
         np.full(8, CHUNK_PAGES),
         seed=42,
-        look=3,
+        draw=3,
         step=1,
     )
     assert count.tolist() == PINNED_POISSON

@@ -165,10 +165,10 @@ def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> Non
             ]  # fmt: skip
             new = pages.sync(writes[0], before_clear=writes[1] if lazy else None)
             assert 0 <= new <= layout.pages
-        assert (pages.normal >= 0).all()
-        assert (pages.zero >= 0).all()
-        assert (pages.normal + pages.zero <= layout.chunk_pages).all()
-        assert pages.pending == int((pages.normal + pages.zero).sum())
+        assert (pages.counts.normal >= 0).all()
+        assert (pages.counts.zero >= 0).all()
+        assert (pages.counts.normal + pages.counts.zero <= layout.chunk_pages).all()
+        assert pages.pending == int((pages.counts.normal + pages.counts.zero).sum())
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

@@ -114,13 +114,13 @@ class Both:
         pages, naive, layout = self.pages, self.naive, self.layout
         assert np.array_equal(bits_of(pages.kernels.dirty, layout), naive.dirty)
         for counts, bits in (
-            (pages.normal, naive.dirty & ~naive.zero),
-            (pages.zero, naive.dirty & naive.zero),
+            (pages.counts.normal, naive.dirty & ~naive.zero),
+            (pages.counts.zero, naive.dirty & naive.zero),
         ):
             expected = np.bincount(naive.chunk, weights=bits, minlength=layout.chunks)
             assert np.array_equal(counts, expected)
         assert pages.pending == naive.pending
-        assert (pages.cursor_page, pages.wraps) == (naive.cursor, naive.wraps)
+        assert (pages.cursor.guest_page, pages.cursor.wraps) == (naive.cursor, naive.wraps)
 
     def assert_same_log(self) -> None:
         """What is only equal after a sync: the log, and which pages are zero."""

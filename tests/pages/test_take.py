@@ -41,16 +41,16 @@ def pages_with(blocks: tuple[int, ...], dirty: set[int], zero: set[int], cursor:
         seed=0,
         threads=1,
     )
-    while cursor and pages.cursor_page < cursor:
+    while cursor and pages.cursor.guest_page < cursor:
         pages.take([(1, 1, 1)])
     pages.kernels.dirty[:] = 0
     slots, last, _ = layout.cut(*runs_of(np.array(sorted(dirty), dtype=np.int64)))
     pages.kernels.fill(pages.kernels.dirty, slots, last)
     chunks = slots // CHUNK_PAGES
     are_zero = np.isin(np.array(sorted(dirty), dtype=np.int64), list(zero))
-    pages.normal = np.bincount(chunks, ~are_zero, layout.chunks).astype(np.int64)
-    pages.zero = np.bincount(chunks, are_zero, layout.chunks).astype(np.int64)
-    pages.pending = len(dirty)
+    pages.counts.normal = np.bincount(chunks, ~are_zero, layout.chunks).astype(np.int64)
+    pages.counts.zero = np.bincount(chunks, are_zero, layout.chunks).astype(np.int64)
+    pages.counts.total = len(dirty)
     return pages
 
 
@@ -93,10 +93,10 @@ def test_take_is_the_loop_over_pages(state: tuple, many: list) -> None:
         assert pages.pending == len(order)
         sent += len(expected)
         if not order:
-            assert pages.wraps == (sent > ahead)
+            assert pages.cursor.wraps == (sent > ahead)
             break
-        assert pages.cursor_page == order[0]
-        assert pages.wraps == (sent >= ahead)
+        assert pages.cursor.guest_page == order[0]
+        assert pages.cursor.wraps == (sent >= ahead)
 
 
 @given(states(), st.data())
@@ -214,9 +214,9 @@ def test_a_search_that_finds_nothing_stops_at_the_end_of_its_block(
 ) -> None:
     """migration/ram.c:find_dirty_block gives up once round, in the block of the last page."""
     pages = drained((100, 50, 20), dirty, cursor)
-    assert (pages.cursor_page, pages.wraps) == (ends_at, wraps)
+    assert (pages.cursor.guest_page, pages.cursor.wraps) == (ends_at, wraps)
     taken = pages.take([(UNLIMITED, 1, 1)])
-    assert (taken.normal, pages.cursor_page, pages.wraps) == (0, ends_at, wraps)
+    assert (taken.normal, pages.cursor.guest_page, pages.cursor.wraps) == (0, ends_at, wraps)
 
 
 def test_after_that_the_next_block_comes_first() -> None:
@@ -227,7 +227,7 @@ def test_after_that_the_next_block_comes_first() -> None:
     )
     pages.take([(1, 1, 1)])
     assert to_send(pages) == [20]
-    assert pages.cursor_page == 20
+    assert pages.cursor.guest_page == 20
 
 
 def test_the_cursor_inside_a_chunk_of_a_drained_block_goes_to_its_end() -> None:
@@ -243,13 +243,13 @@ def test_the_cursor_inside_a_chunk_of_a_drained_block_goes_to_its_end() -> None:
         threads=1,
     )
     pages.take([(CHUNK_PAGES + 5, 1, 1)])
-    assert pages.cursor_page == CHUNK_PAGES + 5
+    assert pages.cursor.guest_page == CHUNK_PAGES + 5
     first, last, _ = pages._layout.cut(np.array([3]), np.array([4]))
     pages.sync(
         Writes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
     )
     pages.take([(UNLIMITED, 1, 1)])
-    assert (pages.pending, pages.cursor_page, pages.wraps) == (0, block, 1)
+    assert (pages.pending, pages.cursor.guest_page, pages.cursor.wraps) == (0, block, 1)
 
 
 def test_a_sync_does_not_move_the_cursor() -> None:
@@ -264,4 +264,4 @@ def test_a_sync_does_not_move_the_cursor() -> None:
         certain_last=everything + np.array([200, 50]),
     )
     assert pages.sync(writes) == 77
-    assert (pages.cursor_page, pages.wraps) == (77, 0)
+    assert (pages.cursor.guest_page, pages.cursor.wraps) == (77, 0)

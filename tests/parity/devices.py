@@ -28,14 +28,14 @@ NO_POOL = (
 
 
 def need(name: str) -> None:
-    """Skip a test whose backend is not there, or fail where it is required."""
-    why = obstacle(name)
-    if why is None:
+    """Skip a test whose backend cannot be used, or fail if the backend is required."""
+    found = obstacle(name)
+    if found is None:
         return
     variable = "GPUSIM_REQUIRE_GPU" if name == "cupy" else REQUIRED
     if os.environ.get(variable) == "1":
-        pytest.fail(f"{why}; and {variable}=1")
-    pytest.skip(why)
+        pytest.fail(f"{variable}=1, but {found}")
+    pytest.skip(str(found))
 
 
 def make(

@@ -143,7 +143,7 @@ def test_a_jump_over_real_pages_is_its_windows_one_by_one(
         for after_ns, share in [*looks, (5 * S, 0.0)]:
             now_ns += after_ns
             story += clears_of(sender.advance(now_ns, pages))
-            story += [seen(sender, pages), pages.cursor_page, pages.wraps]
+            story += [seen(sender, pages), pages.cursor.guest_page, pages.cursor.wraps]
             last = int(share * sum(blocks))
             if not pages.pending:
                 break

@@ -210,7 +210,7 @@ def test_many_small_steps_are_one_over_real_pages(
         )
         pages.start()
         story = tell(make_sender(link, max_bandwidth), pages, stalls, interruptions=stops)
-        stories.append((story, pages.cursor_page, pages.wraps))
+        stories.append((story, pages.cursor.guest_page, pages.cursor.wraps))
     assert stories[0] == stories[1]
 
 

@@ -157,8 +157,8 @@ def real_pages(blocks: list[int]) -> Pages:
 def dirty_again(pages: Pages, count: int) -> None:
     """The first pages of the VM, a multiple of 64."""
     pages.kernels.dirty[0, : count // 64] = ~np.uint64(0)  # type: ignore[attr-defined]
-    pages.normal[0] += count
-    pages.pending += count
+    pages.counts.normal[0] += count
+    pages.counts.total += count
 
 
 def test_as_the_cursor_comes_round_the_channels_sync() -> None:
@@ -174,7 +174,7 @@ def test_as_the_cursor_comes_round_the_channels_sync() -> None:
     assert sender.counters.transferred_bytes == packets * (HEADER + PAYLOAD) + sync_bytes
     page_ns = (PAGE + 10.5) / 1.25
     assert took_ns == pytest.approx(packets * PACKET * page_ns + PACKET * 190.0, abs=2)
-    assert pages.wraps == 1
+    assert pages.cursor.wraps == 1
 
 
 def test_a_burst_goes_on_as_the_cursor_comes_round() -> None:

@@ -1,9 +1,9 @@
-// The primitives on a GPU: paint, a block a chunk, and take, one block for one chunk.
+// The primitives on a GPU: paint uses one block per chunk, take uses one block for one chunk.
 //
-// A chunk is drawn into a tile in shared memory, 4096 words of 64 pages, then the tile is merged into
-// the bitmaps. Everything is an integer, every sum is exact and OR and AND commute, so that neither
-// the order of threads nor that of blocks can change a bit. The file includes nothing: NVRTC compiles
-// it without the toolkit's headers.
+// A block draws its chunk into a tile in shared memory, 4096 words of 64 pages. Then it merges the
+// tile into the bitmaps. All values are integers, all sums are exact, and OR and AND commute. So the
+// order of threads and blocks cannot change a bit. The file includes no header, because NVRTC
+// compiles it without those of the toolkit.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -15,7 +15,7 @@ typedef long long i64;
 #define WARP 32
 #define ALL (~0ull)
 
-// draw.py holds these too: the increment and the finaliser of splitmix64.
+// Increment and finaliser of splitmix64, as in draw.py.
 #define GOLDEN 0x9E3779B97F4A7C15ull
 #define MIX1 0xBF58476D1CE4E5B9ull
 #define MIX2 0x94D049BB133111EBull
@@ -25,13 +25,13 @@ typedef long long i64;
 #define CLEAR_LOG 1
 #define MERGE_LOG 2
 
-// A cell's `how`: the threshold in the low 8 bits, then whether it is inverted, its count from bit 16.
+// A cell's packed word: bits 0 to 7 threshold, bit 8 inverted, from bit 16 on the count.
 #define INVERTED 256
-#define CERTAIN INVERTED // inverted, nothing missed
+#define CERTAIN INVERTED // inverted, and no page is missed
 #define COUNT_SHIFT 16
 
-#define PAINT_THREADS 512 // with the tile of 32 KiB, as many blocks fit an SM as threads allow
-#define BATCH 4           // words a thread has on the way from memory at a time
+#define PAINT_THREADS 512 // with a tile of 32 KiB, threads and not memory limit the blocks per SM
+#define BATCH 4           // words that a thread loads at a time
 
 __device__ __forceinline__ u64 mix(u64 z) {
     z = (z ^ (z >> 30)) * MIX1;
@@ -39,18 +39,18 @@ __device__ __forceinline__ u64 mix(u64 z) {
     return z ^ (z >> 31);
 }
 
-// Each bit set with probability threshold / 256, from the low plane up.
+// Set each bit with probability threshold / 256, from the lowest plane up.
 __device__ __forceinline__ u64 planes(u64 key, int word, u32 threshold) {
     u64 bits = 0;
     for (int plane = 0; plane < 8; ++plane) {
-        if (!(threshold & ((2u << plane) - 1))) continue; // below the lowest bit they do nothing
+        if (!(threshold & ((2u << plane) - 1))) continue; // below the lowest set bit: no effect
         u64 hash = mix(key + (u64)(plane * CHUNK_WORDS + word + 1) * GOLDEN);
         bits = threshold >> plane & 1 ? bits | hash : bits & hash;
     }
     return bits;
 }
 
-// The bits of a word that lie in first <= page < last; the word holds at least one of them.
+// The bits of a word that lie in first <= page < last. The word holds at least one of them.
 __device__ __forceinline__ u64 inside(int word, int first, int last) {
     u64 mask = ALL;
     if (word == first / 64) mask &= ALL << (first % 64);
@@ -58,54 +58,54 @@ __device__ __forceinline__ u64 inside(int word, int first, int last) {
     return mask;
 }
 
-// In halves: shared memory has atomics of 32 bits, those of 64 are loops.
+// Shared memory has native atomics of 32 bits. Those of 64 bits are loops, so use two halves.
 __device__ __forceinline__ void or_word(u32 *halves, int word, u64 bits) {
     if ((u32)bits) atomicOr(&halves[2 * word], (u32)bits);
     if (bits >> 32) atomicOr(&halves[2 * word + 1], (u32)(bits >> 32));
 }
 
-// Draw the cells low <= c < high into `tile`; every thread of the block takes part.
+// Draw the cells low <= c < high into `tile`. All threads of the block must call it.
 __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *cell_first,
-                                     const i64 *cell_last, const u64 *cell_how, const u64 *cell_key) {
+                                     const i64 *cell_last, const u64 *cell_packed, const u64 *cell_key) {
     const int me = threadIdx.x;
     u32 *halves = (u32 *)tile;
     for (int word = me; word < CHUNK_WORDS; word += PAINT_THREADS) tile[word] = 0;
     __syncthreads();
-    // The whole block shares each of a few cells; of many, each warp has its own.
+    // If there are few cells, the whole block shares each cell. Otherwise each warp has its own cell.
     const int team = high - low < PAINT_THREADS / WARP ? PAINT_THREADS : WARP;
     const int lane = me % team, teams = PAINT_THREADS / team;
     for (i64 c = low + me / team; c < high; c += teams) {
-        const u64 how = cell_how[c];
-        const u32 threshold = how & 255;
-        if (how == CERTAIN || !(how & (INVERTED | 255))) continue;
+        const u64 packed = cell_packed[c];
+        const u32 threshold = packed & 255;
+        if (packed == CERTAIN || !(packed & (INVERTED | 255))) continue;
         const int first = cell_first[c] & (CHUNK_PAGES - 1);
         const int last = first + (int)(cell_last[c] - cell_first[c]);
         for (int word = first / 64 + lane; word < (last + 63) / 64; word += team) {
             const u64 bits = threshold ? planes(cell_key[c], word, threshold) : 0;
             const u64 mask = inside(word, first, last);
             if (mask == ALL)
-                tile[word] = how & INVERTED ? ~bits : bits;
-            else // another cell may end or begin here
-                or_word(halves, word, (how & INVERTED ? ~bits : bits) & mask);
+                tile[word] = packed & INVERTED ? ~bits : bits;
+            else // another cell may share this word
+                or_word(halves, word, (packed & INVERTED ? ~bits : bits) & mask);
         }
     }
     __syncthreads();
     for (i64 c = low + me / team; c < high; c += teams) {
-        const u64 how = cell_how[c], count = how >> COUNT_SHIFT;
+        const u64 packed = cell_packed[c], count = packed >> COUNT_SHIFT;
         const u64 start = cell_key[c] ^ MIX1, pages = cell_last[c] - cell_first[c];
         const u32 first = cell_first[c] & (CHUNK_PAGES - 1);
         for (u64 i = lane; i < count; i += team) {
             const u32 page = first + (u32)((mix(start + (i + 1) * GOLDEN) >> 18) * pages >> 46);
             const u32 bit = 1u << page % 32;
-            if (how & INVERTED)
+            if (packed & INVERTED)
                 atomicAnd(&halves[page / 32], ~bit);
             else
                 atomicOr(&halves[page / 32], bit);
         }
     }
     __syncthreads();
-    for (i64 c = low + me / team; c < high; c += teams) { // these may overlap the others
-        if (cell_how[c] != CERTAIN) continue;
+    for (i64 c = low + me / team; c < high; c += teams) { // certain cells may overlap any cell
+        if (cell_packed[c] != CERTAIN) continue;
         const int first = cell_first[c] & (CHUNK_PAGES - 1);
         const int last = first + (int)(cell_last[c] - cell_first[c]);
         for (int word = first / 64 + lane; word < (last + 63) / 64; word += team)
@@ -114,20 +114,20 @@ __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *ce
     __syncthreads();
 }
 
-// Draw and merge one chunk a block: chunk chunks[b] has the cells low[b] <= c < high[b].
-// log and zero may be null. Pages newly dirty go to fresh[b], pages to send that were zero to
-// unzeroed[b].
+// Draw and merge one chunk per block. Chunk chunks[b] has the cells low[b] <= c < high[b]. log and
+// zero may be null. fresh[b] receives the newly dirty pages, unzeroed[b] the pending pages that lost
+// their zero bit.
 extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
     paint(int op, const i64 *__restrict__ chunks, const i64 *__restrict__ low,
           const i64 *__restrict__ high, const i64 *__restrict__ cell_first,
-          const i64 *__restrict__ cell_last, const u64 *__restrict__ cell_how,
+          const i64 *__restrict__ cell_last, const u64 *__restrict__ cell_packed,
           const u64 *__restrict__ cell_key, u64 *dirty, u64 *log, u64 *zero, i64 *fresh,
           i64 *unzeroed) {
     __shared__ u64 tile[CHUNK_WORDS];
-    __shared__ u64 total; // of both counts, in its two halves
+    __shared__ u64 total; // fresh in the low half, unzeroed in the high half
     const int me = threadIdx.x;
     if (!me) total = 0;
-    draw(tile, low[blockIdx.x], high[blockIdx.x], cell_first, cell_last, cell_how, cell_key);
+    draw(tile, low[blockIdx.x], high[blockIdx.x], cell_first, cell_last, cell_packed, cell_key);
 
     const i64 row = chunks[blockIdx.x] * CHUNK_WORDS;
     dirty += row;
@@ -180,18 +180,19 @@ extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
 #define TAKE_THREADS 1024
 #define TAKE_WORDS (CHUNK_WORDS / TAKE_THREADS)
 
-// Whether each budget (limit, cost of a normal and of a zero page) lasts for so many pages.
+// Whether each budget (limit, cost of a normal page, cost of a zero page) lasts for these pages.
 __device__ __forceinline__ bool last_for(u64 normal, u64 zeros, const u64 *budgets, int n) {
     for (int i = 0; i < n; ++i)
         if (normal * budgets[3 * i + 1] + zeros * budgets[3 * i + 2] > budgets[3 * i]) return false;
     return true;
 }
 
-// Take pages to be sent, from `page` on, while n budgets last: dirty and zero are the chunk's words,
-// zero may be null. taken: the first page not taken or CHUNK_PAGES, normal pages, zero pages.
+// Take pending pages from `page` on while n budgets last. dirty and zero are the chunk's words, and
+// zero may be null. taken receives the first page not taken or CHUNK_PAGES, and the number of normal
+// and of zero pages taken.
 extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
     take(u64 *dirty, const u64 *zero, int page, const u64 *__restrict__ budgets, int n, i64 *taken) {
-    __shared__ u64 sums[2][TAKE_THREADS]; // normal pages in the low half, zero pages in the high
+    __shared__ u64 sums[2][TAKE_THREADS]; // normal pages in the low half, zero pages in the high half
     const int me = threadIdx.x;
     u64 word[TAKE_WORDS], zeros[TAKE_WORDS], own = 0;
 #pragma unroll
@@ -211,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
     }
     const u64 before = sums[from][me] - own;
     u64 normal = (u32)before, zero_pages = before >> 32;
-    if (!last_for(normal, zero_pages, budgets, n)) return; // an earlier thread has stopped
+    if (!last_for(normal, zero_pages, budgets, n)) return; // an earlier thread stops the take
     for (int j = 0; j < TAKE_WORDS; ++j) {
         if (!word[j]) continue;
         const int w = me * TAKE_WORDS + j;

@@ -1,0 +1,79 @@
+"""State per chunk: how many pages are pending, and which remote clears are due."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpusim.layout import IntArray
+
+
+class PendingPages:
+    """How many pages of each chunk are pending.
+
+    Attributes:
+        normal, zero: int64 [chunks], pending pages with and without content.
+        total: their sum, QEMU's migration_dirty_pages.
+    """
+
+    def __init__(self, normal: IntArray, zero: IntArray) -> None:
+        self.normal, self.zero = normal, zero
+        self.total = int(normal.sum() + zero.sum())
+
+    def of(self, chunks: slice | IntArray) -> IntArray:
+        """Return the pending pages of some chunks, int64 [n]."""
+        pages: IntArray = self.normal[chunks] + self.zero[chunks]
+        return pages
+
+    def run_after(self, chunk: int) -> tuple[bool, int]:
+        """Return whether the pages of a chunk are zero pages, and how many equal pages follow.
+
+        The pages of the chunk itself are not counted, because some may lie behind the cursor.
+        """
+        zero, normal = self.zero[chunk:], self.normal[chunk:]
+        if not len(zero) or (zero[0] and normal[0]):
+            return False, 0
+        is_zero = bool(zero[0])
+        other = np.flatnonzero(normal if is_zero else zero)
+        end = int(other[0]) if len(other) else len(zero)
+        return is_zero, int((zero if is_zero else normal)[1:end].sum())
+
+
+class RemoteClears:
+    """Lazy tracking: the chunks that KVM clears before their first page is sent.
+
+    Args:
+        chunks: number of chunks.
+        lazy: chunks are cleared at all.
+        protected_from_start: all pages were write-protected before the first sync, so that a
+            clear before that sync protects none.
+
+    Attributes:
+        due: bool [chunks], the chunks that are not cleared yet.
+
+    Source: migration/ram.c:migration_clear_memory_region_dirty_bitmap [7.2 to 10.1].
+    """
+
+    def __init__(self, chunks: int, *, lazy: bool, protected_from_start: bool) -> None:
+        self.due: NDArray[np.bool_] = np.zeros(chunks, np.bool_)
+        self._lazy, self._all_protected = lazy, protected_from_start
+
+    def start(self) -> None:
+        """Let the clears of all chunks become due."""
+        self.due[:] = self._lazy
+
+    def sync(self) -> None:
+        """Let the clears of all chunks become due again after a sync."""
+        self._all_protected = False
+        self.start()
+
+    def protected(self, pending: IntArray) -> IntArray:
+        """Return the pages that clears protect, int64 [n].
+
+        A clear protects the pages that the last sync found written. In the chunk in which the
+        cursor stood, the result counts a few pages more.
+
+        Args:
+            pending: int64 [n], pending pages of each chunk.
+        """
+        return np.zeros_like(pending) if self._all_protected else pending

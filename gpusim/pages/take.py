@@ -1,0 +1,163 @@
+"""One take: pages from the cursor on, in QEMU's order, while all budgets last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpusim.layout import CHUNK_PAGES, IntArray, Taken
+from gpusim.pages.budget import Budget, ClearCost, fitting
+from gpusim.pages.chunks import PendingPages, RemoteClears
+from gpusim.pages.cursor import Cursor
+from gpusim.pages.primitives import Kernels
+
+
+class Take:
+    """A take in progress. It moves the cursor, clears bits and counts pages.
+
+    Args:
+        pending, clears, cursor, kernels: the state of the pages.
+        budgets: the budgets of the take.
+        clear_cost: the cost of remote clears, which the last budget pays.
+
+    Attributes:
+        is_over: a budget is used up.
+        last_chunk: the last chunk of which a page was taken, or None.
+    """
+
+    def __init__(
+        self,
+        pending: PendingPages,
+        clears: RemoteClears,
+        cursor: Cursor,
+        kernels: Kernels,
+        *,
+        budgets: Sequence[Budget],
+        clear_cost: ClearCost,
+    ) -> None:
+        self._pending, self._clears, self._cursor, self._kernels = pending, clears, cursor, kernels
+        self._budgets, self._clear_cost = budgets, clear_cost
+        self._normal = self._zero = 0
+        self._paid_clears = 0
+        self.is_over = False
+        self.last_chunk: int | None = None
+        self._cleared: list[tuple[IntArray, ...]] = []
+        self._wrapped_after: tuple[int, int] | None = None
+
+    def wrap(self) -> None:
+        """Let the cursor wrap: a pass ends."""
+        self._cursor.wrap()
+        self._wrapped_after = self._normal, self._zero
+
+    def take_chunks(self, first: int, last: int) -> None:
+        """Take whole chunks while they fit the budgets, then the part of a chunk that fits."""
+        while not self.is_over and first < last:
+            first += self._take_whole_chunks(first, last)
+            self._cursor.move(first)
+            if first < last:
+                self.take_inside(first)
+                first += 1
+
+    def take_inside(self, chunk: int) -> None:
+        """Take pages from the cursor to the end of its chunk."""
+        if self.is_over:
+            return
+        if self._pending.normal[chunk] + self._pending.zero[chunk]:
+            left = self._left()
+            if left[-1].limit < 0:  # a clear cost more than the budget had
+                self.is_over = True
+                return
+            left[-1], is_one_page = self._after_clear(chunk, left[-1])
+            page, normal, zero = self._kernels.clear_in_chunk(chunk, self._cursor.page, left)
+            if normal + zero:
+                self._note_chunks(
+                    np.array([chunk]), np.array([self._normal]), np.array([self._zero])
+                )
+            self._pending.normal[chunk] -= normal
+            self._pending.zero[chunk] -= zero
+            self._count(normal, zero)
+            if page < CHUNK_PAGES:
+                self._cursor.page = page
+                self.is_over = not (is_one_page and normal + zero)
+                self.take_inside(chunk)
+                return
+        self._cursor.move(chunk + 1)
+
+    def result(self) -> Taken:
+        """Return what was taken."""
+        columns = [
+            np.concatenate([c[i] for c in self._cleared])
+            if self._cleared
+            else np.zeros(0, np.int64)
+            for i in range(4)
+        ]
+        return Taken(
+            normal=self._normal,
+            zero=self._zero,
+            cleared=columns[0],
+            normal_before=columns[1],
+            zero_before=columns[2],
+            protected=columns[3],
+            wrapped_after=self._wrapped_after,
+        )
+
+    def _take_whole_chunks(self, first: int, last: int) -> int:
+        """Take the chunks from `first` on that fit the budgets as a whole. Return how many."""
+        pending = self._pending
+        normal, zero = np.cumsum(pending.normal[first:last]), np.cumsum(pending.zero[first:last])
+        costs = None
+        if any(self._clear_cost):
+            costs = np.cumsum(self._clear_costs(slice(first, last)))
+        whole = fitting(normal, zero, self._left(), costs)
+        if not whole:
+            return 0
+        some = np.flatnonzero(pending.of(slice(first, first + whole)))
+        normal_before = self._normal + np.concatenate([[0], normal])[some]
+        zero_before = self._zero + np.concatenate([[0], zero])[some]
+        self._note_chunks(first + some, normal_before, zero_before)
+        self._kernels.clear_chunks(first, first + whole)
+        self._count(int(normal[whole - 1]), int(zero[whole - 1]))
+        pending.normal[first : first + whole] = 0
+        pending.zero[first : first + whole] = 0
+        return whole
+
+    def _left(self) -> list[Budget]:
+        left = [budget.less(self._normal, self._zero) for budget in self._budgets]
+        left[-1] = left[-1]._replace(limit=left[-1].limit - self._paid_clears)
+        return left
+
+    def _clear_costs(self, chunks: slice | IntArray) -> IntArray:
+        """The cost of the clears that are due in some chunks if all pending pages are taken."""
+        pages = self._pending.of(chunks)
+        costs = self._clear_cost.of(self._clears.protected(pages))
+        return np.where(self._clears.due[chunks] & (pages > 0), costs, 0)
+
+    def _after_clear(self, chunk: int, budget: Budget) -> tuple[Budget, bool]:
+        """The budget after a chunk's clear, and whether the clear uses it up.
+
+        Then one page is taken all the same, because a clear and the chunk's first page are one step.
+        """
+        cost = int(self._clear_costs(np.array([chunk]))[0])
+        if cost and budget.limit - cost < max(budget.normal, budget.zero):
+            return Budget(1, 1, 1), True
+        return budget._replace(limit=budget.limit - cost), False
+
+    def _count(self, normal: int, zero: int) -> None:
+        self._normal += normal
+        self._zero += zero
+        self._pending.total -= normal + zero
+
+    def _note_chunks(
+        self, chunks: IntArray, normal_before: IntArray, zero_before: IntArray
+    ) -> None:
+        """Note the clears that are due in chunks whose pages are taken now, in order."""
+        if len(chunks):
+            self.last_chunk = int(chunks[-1])
+        due = self._clears.due[chunks]
+        if due.any():
+            chunks = chunks[due]
+            protected = self._clears.protected(self._pending.of(chunks))
+            self._cleared.append((chunks, normal_before[due], zero_before[due], protected))
+            self._paid_clears += int(self._clear_cost.of(protected).sum())
+            self._clears.due[chunks] = False
