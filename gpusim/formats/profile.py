@@ -411,7 +411,7 @@ class _Keys:
     def _check_spelling(self, key: str, found: Iterable[str], known: Collection[str]) -> None:
         """Refuse a misspelt name, which would have no effect. A name of a newer QEMU may pass."""
         for name in found:
-            right = names.meant(name, known)
+            right = names.suggest_name(name, known)
             if right is not None:
                 data = {"key": key, "value": name, "right": right}
                 raise ProfileError("misspelt_name", path=self._path, **data)

@@ -1,6 +1,7 @@
-"""What whoever writes a rule needs, in one import; and rules of others' that were written that way.
+"""Everything that a rule of your own needs, in one import.
 
-docs/policies.md shows how; `gpusim.qemu.rules` says what each kind of rule is told and must answer.
+The modules of this package are rules of other projects. docs/policies.md shows how to write a rule.
+`gpusim.qemu.rules` is the contract of each kind of rule.
 """
 
 from gpusim.qemu.parameters import Parameters

@@ -1,11 +1,11 @@
-"""Cloud Hypervisor's auto-converge, as its fork by Cyberus Technology has it.
+"""Auto-converge of Cloud Hypervisor, as in the fork of Cyberus Technology.
 
-An iteration sends what one read of the dirty log found, to its last page, and only then reads it anew.
-Every second one the throttle rises, whatever was dirtied.
+An iteration sends all pages that one read of the dirty log has found. Then it reads the log again.
+The throttle rises at every second iteration, whatever the guest has dirtied.
 
 Source: github.com/cyberus-technology/cloud-hypervisor, commit 002a074582, vmm/src/lib.rs:
-can_increase_autoconverge_step, memory_copy_iterations and the constants AUTO_CONVERGE_...; its pull
-request 13 (2025-08-18) began with a delay of four iterations instead of two.
+can_increase_autoconverge_step, memory_copy_iterations and the constants AUTO_CONVERGE_... Its pull
+request 13 (2025-08-18) had a delay of four iterations instead of two.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from gpusim.qemu.throttle import ThrottleRule
 
 
 class IterationThrottle(ThrottleRule):
-    """A step at the start of iteration `delay`, and of every `every`-th after it, up to 99 %.
+    """Takes a step at the start of iteration `delay` and of every `every`-th iteration after it.
 
-    Iteration 0 sends all of RAM. QEMU's parameters of the throttle do not count; vCPUs sleep in QEMU's
-    slices, not in Cloud Hypervisor's of 500 ms. It raises the throttle before it reads the log, and the
-    simulation when the sync has ended: the difference is the sync's own time.
+    Iteration 0 sends all of RAM. The rule ignores QEMU's throttle parameters. The simulation differs
+    in two ways: vCPUs sleep in QEMU's slices instead of slices of 500 ms, and the throttle rises
+    after the sync instead of before.
 
     Args:
-        delay, every: iterations.
-        step, most: percent.
+        parameters: migration parameters.
+        delay: the first iteration with a step, 1 or more.
+        every: iterations from one step to the next, 1 or more.
+        step: percent per step, 1 or more.
+        most: the highest throttle, 1 to 99 percent.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -37,12 +43,15 @@ class IterationThrottle(ThrottleRule):
     ) -> None:
         super().__init__(parameters)
         if min(delay, every, step, most) < 1 or most > 99:
-            raise ValueError("delay, every and step are 1 or more, most is 1 to 99")
+            raise ValueError(
+                f"delay={delay}, every={every}, step={step}, most={most}: "
+                "delay, every and step must be 1 or more, and most 1 to 99"
+            )
         self._delay, self._every, self._step, self._most = delay, every, step, most
         self._iteration = 0
 
     def on_sync(self, sync: Sync) -> bool:
-        """Whether an iteration begins that takes a step."""
+        """Return whether an iteration begins that takes a step."""
         if sync.kind != "exact":
             return False
         self._iteration += 1
@@ -53,7 +62,7 @@ class IterationThrottle(ThrottleRule):
         return True
 
     def on_period(self, period: Period) -> bool:
-        """Nothing: it does not look at what was dirtied."""
+        """Return False, because the rule ignores periods."""
         return False
 
     @property
@@ -63,20 +72,20 @@ class IterationThrottle(ThrottleRule):
 
 
 class WholeIterations:
-    """The log is read when all that the last read found has been sent; then the rest may be small enough.
+    """Syncs only at the end of an iteration, and then compares the pending memory with the limit.
 
-    Cloud Hypervisor compares with the bandwidth of the iteration before, the simulation with that of the
-    last window of 100 ms: the same where the wire is steady.
+    Cloud Hypervisor uses the bandwidth of the iteration before. The simulation uses the bandwidth of
+    the last window of 100 ms. Both are equal on a link with constant bandwidth.
     """
 
     def wants_sync(self, estimate_bytes: int, threshold_bytes: int) -> bool:
-        """Whether everything has been sent."""
+        """Return whether everything has been sent."""
         return estimate_bytes == 0
 
     def ready(self, pending_bytes: int, threshold_bytes: int) -> bool:
-        """Whether what the log held fits the downtime limit."""
+        """Return whether the pending memory fits the downtime limit."""
         return pending_bytes <= threshold_bytes
 
     def acts(self, estimate_bytes: int, threshold_bytes: int) -> bool:
-        """Only at the end of an iteration."""
+        """Return whether the iteration has ended."""
         return estimate_bytes == 0

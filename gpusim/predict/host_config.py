@@ -141,8 +141,8 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
     features = _not_simulated(profile)
     if features:
         yield Message("not_simulated", {"features": tuple(features)})
-    unknown = names.unknown(profile.parameters, names.PARAMETERS)
-    unknown += names.unknown(profile.capabilities or (), names.CAPABILITIES)
+    unknown = names.find_unknown(profile.parameters, names.PARAMETERS)
+    unknown += names.find_unknown(profile.capabilities or (), names.CAPABILITIES)
     if unknown:
         yield Message("unknown_names", {"names": tuple(unknown)})
     if not config.link.non_ram_downtime_ms:

@@ -1,1 +1,1 @@
-"""What QEMU decides, as scalars and small state; every rule cites where QEMU has it."""
+"""QEMU's decisions as rules with small state. Every rule cites its place in QEMU."""

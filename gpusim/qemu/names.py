@@ -1,7 +1,7 @@
-"""The names of QEMU's migration parameters and capabilities, 2.6 to 10.1.
+"""Names of QEMU's migration parameters and capabilities, 2.6 to 10.1.
 
-Source: qapi/migration.json:MigrationParameter and MigrationCapability; those of 7.2 and 10.0 as
-query-migrate-parameters and query-migrate-capabilities of both list them.
+Source: qapi/migration.json:MigrationParameter and MigrationCapability. The names of 7.2 and 10.0 are
+those that query-migrate-parameters and query-migrate-capabilities list.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 
-ALIKE = 0.8  # difflib's ratio
+SIMILAR = 0.8  # difflib's ratio
 _PARAMETERS = """announce-initial announce-max announce-rounds announce-step avail-switchover-bandwidth
     block-bitmap-mapping block-incremental compress-level compress-threads compress-wait-thread
     cpr-exec-command cpu-throttle-increment cpu-throttle-initial cpu-throttle-tailslow decompress-threads
@@ -22,7 +22,8 @@ _CAPABILITIES = """auto-converge background-snapshot block compress dirty-bitmap
     late-block-activate mapped-ram multifd pause-before-switchover postcopy-blocktime postcopy-preempt
     postcopy-ram rdma-pin-all release-ram return-path switchover-ack validate-uuid x-colo
     x-ignore-shared x-multifd xbzrle zero-blocks zero-copy-send"""
-# What changes the bytes on the wire or how the guest is slowed, and is not simulated; multifd is, of some versions.
+# Capabilities that change the bytes on the link or the slow-down of the guest. gpusim simulates none
+# of them. It simulates multifd, but not in every version.
 _NOT_SIMULATED = """background-snapshot compress dirty-limit mapped-ram postcopy-ram x-colo x-ignore-shared
     xbzrle"""
 PARAMETERS = frozenset(_PARAMETERS.split())
@@ -30,14 +31,18 @@ CAPABILITIES = frozenset(_CAPABILITIES.split())
 NOT_SIMULATED = frozenset(_NOT_SIMULATED.split())
 
 
-def meant(name: str, known: Collection[str]) -> str | None:
-    """The known name that an unknown one was to be; None: it is known, or like none of them."""
+def suggest_name(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that is most similar to an unknown name.
+
+    Returns:
+        The name, or None if `name` is known or no known name is similar.
+    """
     if name in known:
         return None
     plain = name.lower().replace("_", "-")
-    return next(iter(get_close_matches(plain, known, n=1, cutoff=ALIKE)), None)
+    return next(iter(get_close_matches(plain, known, n=1, cutoff=SIMILAR)), None)
 
 
-def unknown(names: Collection[str], known: Collection[str]) -> list[str]:
-    """Those that are not known, sorted: of a newer QEMU, or mistyped."""
+def find_unknown(names: Collection[str], known: Collection[str]) -> list[str]:
+    """Return the unknown names, sorted. They are mistyped, or belong to a newer QEMU."""
     return sorted(set(names).difference(known))

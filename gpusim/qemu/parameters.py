@@ -1,4 +1,7 @@
-"""QEMU's migration parameters, as numbers (migration/options.c; defaults are config.py's)."""
+"""QEMU's migration parameters as numbers.
+
+Source: migration/options.c [7.2 to 10.1]. Defaults are in the config.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """One migration's parameters.
+    """The parameters of one migration.
 
     Attributes:
-        max_bandwidth, avail_switchover_bandwidth: bytes a second; 0: unlimited, as measured.
-        fallback_sync_interval_ns: None: there is no fallback sync. Not a parameter of QEMU's.
+        auto_converge: the capability auto-converge.
+        max_bandwidth: bytes per second. 0: unlimited.
+        downtime_limit_ms: the downtime limit.
+        avail_switchover_bandwidth: bytes per second. 0: QEMU uses the measured bandwidth.
+        throttle_trigger_threshold: percent of the sent bytes. A period that dirties more is high.
+        cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle: percent.
+        cpu_throttle_tailslow: take smaller steps if they are enough.
+        fallback_sync_interval_ns: interval of the fallback timer. None: there is no such timer. QEMU
+            has no parameter for it.
     """
 
     auto_converge: bool

@@ -1,24 +1,27 @@
-"""The QEMU process, which lives on when a migration fails or is cancelled, and what it then keeps."""
+"""The QEMU process: the state that stays when a migration fails or is cancelled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpusim.qemu.rules import SyncTimerPolicy, checked_tick_ns
+from gpusim.qemu.rules import SyncTimerPolicy, read_tick_ns
 from gpusim.qemu.sync_timer import SyncTimerState
 
 
 @dataclass
 class Process:
-    """Everything that one migration leaves to the next.
+    """The state that one migration leaves to the next.
 
     Attributes:
-        sync_timer: the fallback timer's static variables; None: no migration has been started.
-        sync_timer_left_ns: the timer was left armed and fires so much later; None: it was not.
-        dirty_sync_count: of the last migration, until the next begins (migration-stats.h).
-        throttle_thread_scheduled: of all vCPUs; left set, no vCPU is ever throttled again: the throttle
-            was stopped after a tick had set it and before the vCPUs could clear it
-            (cpu-throttle.c:cpu_throttle_thread returns early). Deduced from the source, not reported.
+        sync_timer: static variables of the fallback timer. None: no migration has started.
+        sync_timer_left_ns: time until the timer fires, if the migration left it armed. None: it is
+            not armed.
+        dirty_sync_count: count of the last migration, until the next one begins (migration-stats.h).
+        throttle_thread_scheduled: the flag of the same name of all vCPUs. If it stays set, then no
+            vCPU is ever throttled again. That happens if the throttle stops after a tick has set the
+            flag and before the vCPUs clear it. This is deduced from the source and not reported.
+
+    Source: migration/cpu-throttle.c:cpu_throttle_thread and cpu_throttle_timer_tick.
     """
 
     sync_timer: SyncTimerState | None = None
@@ -27,16 +30,18 @@ class Process:
     throttle_thread_scheduled: bool = False
 
     def idle(self, rule: SyncTimerPolicy, for_ns: int, auto_converge: bool) -> int | None:
-        """No migration runs for a while, but a timer that was left armed ticks on.
+        """Let time pass without a migration. A timer that was left armed goes on.
 
         Args:
-            rule: of the version.
-            for_ns: how long.
-            auto_converge: the capability, as set meanwhile.
+            rule: the fallback timer's rule.
+            for_ns: how long no migration runs.
+            auto_converge: the capability during that time.
 
         Returns:
-            When QEMU aborts, ns from now; None: it does not. A tick that syncs without a migration
-            meets `assert(ram_state)` in migration/ram.c:migration_bitmap_sync_precopy.
+            The time from now, in ns, at which QEMU aborts, or None if it does not abort. QEMU aborts
+            if a tick syncs without a migration.
+
+        Source: migration/ram.c:migration_bitmap_sync_precopy, assert(ram_state).
         """
         at_ns, self.sync_timer_left_ns = self.sync_timer_left_ns, None
         while at_ns is not None and at_ns <= for_ns:
@@ -45,7 +50,7 @@ class Process:
             if rule.wants_sync(self.dirty_sync_count, at_ns):
                 return at_ns
             rule.after_tick(self.dirty_sync_count)
-            at_ns += checked_tick_ns(rule)
+            at_ns += read_tick_ns(rule)
         if at_ns is not None:
             self.sync_timer_left_ns = at_ns - for_ns
         return None

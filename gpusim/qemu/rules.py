@@ -1,15 +1,16 @@
-"""What a rule must offer, whoever wrote it: QEMU's own beside this file, or a user's class.
+"""The contracts of rules: QEMU's own rules, and classes of the user.
 
-Three rules are QEMU's: when the throttle rises, when a timer forces a sync, when the VM is stopped. The
-fourth, a manager, stands beside QEMU as libvirt or KubeVirt do: it looks at what QEMU shows and sets
-parameters. docs/policies.md tells how to name a class of one's own in a config.
+Three rules are decisions of QEMU: when the throttle rises, when a timer forces a sync, and when the
+VM is stopped. The fourth rule, a manager, stands outside QEMU, as libvirt and KubeVirt do. It polls
+QEMU and sets parameters. docs/policies.md shows how to name a class of your own in a config.
 
-All of them live on simulated time, in whole nanoseconds or milliseconds. They may keep state, but must
-decide by what they are told alone: a rule that asks the wall clock, a file or chance gives another run
-each time. One is made for each migration, and one more, thrown away, to check its arguments.
+Rules live on simulated time in whole nanoseconds or milliseconds. They may keep state. They must
+decide only by their arguments, because a rule that reads the wall clock, a file or random numbers
+gives another run each time. gpusim makes one instance per migration. Before the run it makes one
+more instance to check the arguments.
 
-Times count from the migrate command on the host's clock, which goes on while the VM is paused; sizes are
-bytes of guest memory, headers not counted, but for what was sent, which is bytes on the wire.
+Times count from the migrate command on the host's clock, which also runs while the VM is paused.
+Sizes are bytes of guest memory without headers. Only transferred bytes count bytes on the link.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from gpusim.units import NS_PER_MS
 
 
 class ThrottlePolicy(Protocol):
-    """When the throttle rises, made as `Rule(parameters, **args)`.
+    """When the throttle rises. gpusim makes it as `Rule(parameters, **args)`.
 
-    `gpusim.qemu.throttle.ThrottleRule` is QEMU's, to be extended: it has all but `on_period`'s reasons.
+    You can extend QEMU's rule, `gpusim.qemu.throttle.ThrottleRule`. It has all members. A rule needs
+    the methods `on_sync` and `on_period`, the three attributes, and the property `exhausted`.
 
     Attributes:
-        parameters: migration parameters; replaced by others when they are set as it runs.
-        percent: the throttle, 1 to 99, once a method has returned True; read right behind it. The guest
-            feels it from the next tick of its slices on, 10 ms of running away at most.
-        dirty_rate_high_cnt: a column of syncs.csv; 0 where a rule has no such count.
+        parameters: migration parameters. gpusim replaces them if they are set during the migration.
+        percent: the throttle, 1 to 99. gpusim reads it after a method has returned True. The guest
+            feels it from the next tick of its slices on, at most 10 ms of running later.
+        dirty_rate_high_cnt: a column of syncs.csv. 0 if a rule has no such count.
     """
 
     parameters: Parameters
@@ -40,29 +42,38 @@ class ThrottlePolicy(Protocol):
     dirty_rate_high_cnt: int
 
     def on_sync(self, sync: Sync) -> bool:
-        """A sync has ended, of any kind. Whether `percent` is to be set. QEMU's own look at periods alone."""
+        """Return whether to set `percent`, after a sync of any kind. QEMU's rule returns False."""
 
     def on_period(self, period: Period) -> bool:
-        """A sync has closed a period, right behind its `on_sync`. Whether `percent` is to be set."""
+        """Return whether to set `percent`, after a sync that closed a period.
+
+        gpusim calls it directly after `on_sync`.
+        """
 
     @property
     def exhausted(self) -> bool:
-        """Whether it will not rise any more, so that a migration that gets nowhere may be given up."""
+        """Whether the throttle cannot rise any more.
+
+        gpusim reads it after each sync. Only if it is True may gpusim stop a migration that makes no
+        progress (`limit.stop_when_stuck`). A rule that always returns False is never stopped. If no
+        throttle will ever rise, for example without auto-converge, return True.
+        """
 
 
 class SyncTimerPolicy(Protocol):
-    """When a timer forces a sync, made as `Rule(interval_ns, state, **args)`.
+    """When a timer forces a sync. gpusim makes it as `Rule(interval_ns, state, **args)`.
 
-    `interval_ns` is migration.fallback_sync_interval; `state` what an earlier migration in the same QEMU
-    process left in its `state`, or None. `gpusim.qemu.sync_timer.SyncTimerRule` is QEMU's, to be extended:
-    most rules need no more than another `tick_ns` or `wants_sync`. The timer stands still while the VM is
-    paused, and is armed under auto-converge alone.
+    `interval_ns` is migration.fallback_sync_interval. `state` is the attribute `state` that an
+    earlier migration in the same QEMU process has left, or None. You can extend QEMU's rule,
+    `gpusim.qemu.sync_timer.SyncTimerRule`. Most rules only change `tick_ns` or `wants_sync`. The
+    timer does not run while the VM is paused. It is armed only with auto-converge.
 
     Attributes:
-        tick_ns: from the end of a tick to the next one, 1 ms or more; read after each.
-        state: what the next migration in the process is made with.
-        starts_with_period, stops_under_lock, needs_auto_converge: as SyncTimerRule has them.
-        syncs_from_count: no tick syncs below this dirty_sync_count; 2 spares the first pass.
+        tick_ns: time from the end of a tick to the next tick, an int of 1 ms or more. gpusim reads
+            it after each tick.
+        state: the state that the next migration in the process gets.
+        starts_with_period, stops_under_lock, needs_auto_converge: see SyncTimerRule.
+        syncs_from_count: no tick syncs below this dirty_sync_count. 2 excludes the first pass.
     """
 
     tick_ns: int
@@ -73,71 +84,77 @@ class SyncTimerPolicy(Protocol):
     syncs_from_count: int
 
     def start(self) -> bool:
-        """The migration starts. Whether the timer is to be armed, `tick_ns` from now."""
+        """Start with the migration. Return whether to arm the timer, `tick_ns` from now."""
 
     def stop(self) -> None:
-        """The migration has ended."""
+        """Stop after the migration has ended."""
 
     def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
-        """A tick: whether it forces a sync. Asked once a tick of a user's rule.
+        """Return whether a tick forces a sync. gpusim calls it once per tick of a user's rule.
 
         Args:
-            dirty_sync_count: syncs so far, the setup's among them: 1 in the first pass.
-            period_ns: how long the open period has lasted.
+            dirty_sync_count: number of syncs so far, including the setup's. 1 in the first pass.
+            period_ns: length of the open period.
         """
 
     def after_tick(self, dirty_sync_count: int) -> None:
-        """The tick is over; the count includes the sync it forced."""
+        """End a tick. The count includes the sync that the tick forced."""
 
 
-def checked_tick_ns(rule: SyncTimerPolicy) -> int:
-    """Its `tick_ns`, read after each tick.
+def read_tick_ns(rule: SyncTimerPolicy) -> int:
+    """Return a rule's `tick_ns` after checking it.
 
     Raises:
-        ValueError: it is no whole number of 1 ms or more; with less, time would stand still.
+        ValueError: it is not an int of 1 ms or more. Simulated time would not advance.
     """
     tick_ns = rule.tick_ns
     if not isinstance(tick_ns, int) or tick_ns < NS_PER_MS:
         name = type(rule).__name__
-        raise ValueError(f"{name}.tick_ns = {tick_ns!r}: must be a whole number, 1 ms or more")
+        raise ValueError(
+            f"{name}.tick_ns = {tick_ns!r}: must be an int of {NS_PER_MS} ns (1 ms) or more. "
+            f"Assign such a value in {name}, for example self.tick_ns = 5_000_000_000"
+        )
     return tick_ns
 
 
 class SwitchoverPolicy(Protocol):
-    """When the main loop asks the tracker for the truth, and when it stops the VM; made as `Rule(**args)`.
+    """When the main loop syncs, and when it stops the VM. gpusim makes it as `Rule(**args)`.
 
-    The threshold is what fits the downtime limit at the last window's bandwidth, 0 before the first has
-    closed. `gpusim.qemu.switchover.SwitchoverRule` is QEMU's, to be extended.
+    The threshold is the number of bytes that fit the downtime limit at the bandwidth of the last
+    window. It is 0 before the first window closes. You can extend QEMU's rule,
+    `gpusim.qemu.switchover.SwitchoverRule`.
 
-    None of the methods may change state: they are asked ahead of time, any number of times. And `acts`
-    must hold for all smaller estimates where it holds for one, as the sender looks for the first.
+    The methods must not change state, because gpusim calls them ahead of time and any number of
+    times. If `acts` is true for an estimate, then it must be true for all smaller estimates. The
+    sender searches for the first estimate that acts.
     """
 
     def wants_sync(self, estimate_bytes: int, threshold_bytes: int) -> bool:
-        """Whether to sync now, with so much left in the bitmap."""
+        """Return whether to sync now. The estimate is the pending memory in the bitmap."""
 
     def ready(self, pending_bytes: int, threshold_bytes: int) -> bool:
-        """Whether to stop the VM; asked at a turn that acts, after its sync if it wanted one."""
+        """Return whether to stop the VM. gpusim calls it at a turn that acts, after its sync."""
 
     def acts(self, estimate_bytes: int, threshold_bytes: int) -> bool:
-        """Whether a turn with this estimate does anything but send: it then syncs or may be ready."""
+        """Return whether a turn with this estimate may sync or stop the VM."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What query-migrate shows, and query-migrate-parameters, when a manager looks.
+    """What query-migrate and query-migrate-parameters show when a manager polls.
 
     Attributes:
-        why: sync: the event MIGRATION_PASS has come, which QEMU sends at the end of every sync, forced
-            ones included; time: the manager asked for it.
-        dirty_sync_count: syncs so far (libvirt's memory iteration).
-        remaining_bytes, total_bytes: of guest memory.
-        transferred_bytes: on the wire.
-        dirty_pages_rate: of the last period that closed, pages a second; 0 before the first has.
-        bandwidth_bytes_per_s: of the last window of 100 ms, 0 before the first has closed.
-        cpu_throttle_percentage: 0: none.
-        downtime_limit_ms: as it is set now.
-        vm_runs: False while it is paused.
+        why: "sync": the event MIGRATION_PASS has come, which QEMU sends at the end of every sync.
+            "time": the manager asked for this poll.
+        time_ns: time since the migrate command.
+        dirty_sync_count: number of syncs so far, libvirt's memory iteration.
+        remaining_bytes, total_bytes: bytes of guest memory.
+        transferred_bytes: bytes on the link.
+        dirty_pages_rate: pages per second in the last closed period. 0 before the first.
+        bandwidth_bytes_per_s: bandwidth of the last closed window of 100 ms. 0 before the first.
+        cpu_throttle_percentage: the throttle. 0: none.
+        downtime_limit_ms: the downtime limit.
+        vm_runs: False while the VM is paused.
     """
 
     why: Literal["sync", "time"]
@@ -155,15 +172,16 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """What a manager wants done, at once, in this order.
+    """The orders of a manager. gpusim executes them at once, in the order of the attributes.
 
     Attributes:
-        set: parameters under QEMU's names, as `schedule` sets them: {"downtime_limit": 600}.
-        do: pause, resume or cancel; None: nothing.
-        why: of a cancel, for people; the run's reason says it.
-        again_ns: when to look next besides the syncs, a millisecond from now or later (an earlier time is
-            taken as that); None: at syncs alone. One who may still act says when: a migration that gets
-            nowhere while nobody is waited for is given up (`limit.stop_when_stuck`).
+        set: parameters under QEMU's names, as in `schedule`: {"downtime_limit": 600}.
+        do: pause, resume or cancel. None: no action.
+        why: the reason of a cancel, for people. It becomes part of the run's reason.
+        again_ns: time of the next poll besides the syncs, at least 1 ms from now. An earlier time
+            counts as 1 ms from now. None: poll only at syncs. A manager that may still act must give
+            a time, because gpusim may stop a migration without progress that nobody waits for
+            (`limit.stop_when_stuck`).
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -173,15 +191,17 @@ class Orders:
 
 
 class Manager(Protocol):
-    """What libvirt, Nova or KubeVirt do while it migrates; made as `Rule(**args)`.
+    """What libvirt, Nova or KubeVirt do during a migration. gpusim makes it as `Rule(**args)`.
 
-    It costs what it asks for: a management that polls twice a second is simulated by one that says when
-    its next poll would find something to do.
+    Each poll costs simulation time. If a real manager polls twice a second, ask only for the next
+    poll that has something to do.
     """
 
     def look(self, shown: Shown) -> Orders:
-        """Called at the end of every sync, the setup's first and the last one's not, and when it asked for.
+        """Poll the migration and return orders.
 
-        The main loop answers no one while a sync holds the big lock: `shown.time_ns` may be later than
-        what was asked for. Each answer replaces the `again_ns` of the one before.
+        gpusim calls it at the end of every sync, including the setup's sync and except the last one,
+        and at the times that the manager asked for. The main loop answers no poll while a sync holds
+        the big lock, so `shown.time_ns` may be later than the time asked for. Each result replaces
+        the `again_ns` of the one before.
         """

@@ -1,6 +1,6 @@
-"""What a dirty sync adds up: the period of more than a second in which dirty and sent bytes count.
+"""The counts of dirty syncs: a period lasts more than a second and counts dirty and sent bytes.
 
-A sync that closes no period resets nothing: its counts go on into a later one.
+A sync that closes no period resets no count. Its counts belong to the period that a later sync closes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ PERIOD_MS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Sync:
-    """One sync that has ended, as rules are told it.
+    """One sync that has ended, as rules see it.
 
     Attributes:
-        kind: setup, exact (the main loop's own), fallback (the timer's) or final (the VM is stopped).
-        time_ns: when it ended, since the migrate command.
-        dirty_sync_count: syncs so far, this one among them.
-        newly_dirty_bytes: of pages that were clean before it.
-        remaining_bytes: still to be sent.
+        kind: "setup", "exact" (by the main loop), "fallback" (by the timer) or "final" (the VM is
+            stopped).
+        time_ns: time from the migrate command to its end.
+        dirty_sync_count: number of syncs so far, including this one.
+        newly_dirty_bytes: bytes of pages that were clean before it.
+        remaining_bytes: bytes that are still to be sent.
     """
 
     kind: str
@@ -34,13 +35,13 @@ class Period:
     """One closed period.
 
     Attributes:
-        length_ms: of real time; more than 1000.
-        dirty_bytes: of pages that became dirty in it (bytes_dirty_period).
-        xfer_bytes: transferred in it (bytes_xfer_period).
-        dirty_pages_rate: pages a second, truncated.
-        clean_bytes: of RAM, clean in the bitmap: the mean of the period's start, after the sync that
-            opened it, and of its end, before the sync that closed it. No rule of QEMU's asks for it.
-        ram_bytes: of the VM.
+        length_ms: length in real time, more than 1000.
+        dirty_bytes: bytes of pages that became dirty in the period (bytes_dirty_period).
+        xfer_bytes: bytes transferred in the period (bytes_xfer_period).
+        dirty_pages_rate: pages per second, truncated.
+        clean_bytes: clean bytes in the bitmap. It is the mean of two values: after the sync that
+            opened the period, and before the sync that closed it. QEMU's rules do not use it.
+        ram_bytes: bytes of RAM of the VM.
     """
 
     length_ms: int
@@ -52,10 +53,14 @@ class Period:
 
 
 class SyncAccounting:
-    """RAMState's period fields.
+    """The period fields of QEMU's RAMState.
+
+    Args:
+        page_bytes: bytes of a guest page.
+        ram_pages: pages of the VM.
 
     Attributes:
-        dirty_sync_count: syncs so far.
+        dirty_sync_count: number of syncs so far.
         num_dirty_pages_period: newly dirty pages since the last period closed.
 
     Source: migration/ram.c:migration_bitmap_sync, migration_update_rates [7.2 to 10.1].
@@ -66,45 +71,44 @@ class SyncAccounting:
         self.num_dirty_pages_period = 0
         self._page_bytes = page_bytes
         self._ram_pages = ram_pages
-        self._clean_pages = 0  # when the open period began: at first every page is dirty
+        self._clean_pages = 0  # at the start of the open period; at first every page is dirty
         self._time_last_bitmap_sync_ms: int | None = None
         self._bytes_xfer_prev = 0
 
     def begin(self, now_ms: int) -> None:
-        """A sync begins. The first one starts the first period before its own work."""
+        """Begin a sync. The first sync starts the first period before its own work."""
         self.dirty_sync_count += 1
         if self._time_last_bitmap_sync_ms is None:
             self._time_last_bitmap_sync_ms = now_ms
 
     def period_ms(self, now_ms: int) -> int:
-        """How long the open period has lasted."""
+        """Return the length of the open period."""
         assert self._time_last_bitmap_sync_ms is not None, "no sync has begun"
         return now_ms - self._time_last_bitmap_sync_ms
 
     def end(
         self, now_ms: int, newly_dirty_pages: int, transferred_bytes: int, pending_pages: int
     ) -> Period | None:
-        """A sync ends: the period it closes, if more than 1000 ms have passed since the last did.
+        """End a sync. Return the period that it closes, or None if that is not over 1000 ms long.
 
         Args:
-            now_ms: real time, after the sync's own work.
-            newly_dirty_pages: clean in the bitmap before and dirty now.
-            transferred_bytes: since the migration began, as far as flushed.
-            pending_pages: dirty in the bitmap now.
+            now_ms: real time after the sync's own work.
+            newly_dirty_pages: pages that were clean in the bitmap before the sync and are dirty now.
+            transferred_bytes: flushed bytes since the migration began.
+            pending_pages: dirty pages in the bitmap now.
         """
         self.num_dirty_pages_period += newly_dirty_pages
         length_ms = self.period_ms(now_ms)
         if length_ms <= PERIOD_MS:
             return None
         clean_pages = self._ram_pages - pending_pages
+        mean_clean_pages = (self._clean_pages + clean_pages + newly_dirty_pages) // 2
         period = Period(
             length_ms=length_ms,
             dirty_bytes=self.num_dirty_pages_period * self._page_bytes,
             xfer_bytes=transferred_bytes - self._bytes_xfer_prev,
             dirty_pages_rate=self.num_dirty_pages_period * 1000 // length_ms,
-            clean_bytes=(self._clean_pages + clean_pages + newly_dirty_pages)
-            // 2
-            * self._page_bytes,
+            clean_bytes=mean_clean_pages * self._page_bytes,
             ram_bytes=self._ram_pages * self._page_bytes,
         )
         self._clean_pages = clean_pages

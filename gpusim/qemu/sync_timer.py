@@ -1,7 +1,7 @@
-"""The fallback sync: a timer that makes sure of a sync where none has happened for a while.
+"""The fallback sync: a timer that forces a sync if there was none for a while.
 
-Each class is a version of the idea. What a version keeps in static variables lives on in the QEMU
-process, from one migration to the next: `SyncTimerState`.
+Each class is one version of it. A version's static variables stay in the QEMU process from one
+migration to the next, see `SyncTimerState`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 FALLBACK_SYNC_INTERVAL_NS = 5_000_000_000  # CPU_THROTTLE_DIRTY_SYNC_TIMESLICE_MS
 POLL_INTERVAL_NS = 1_000_000_000  # BG_RAM_SYNC_TIMER_INTERVAL_MS of v2
-FIRST_PASS_COUNT = 1  # dirty_sync_count after the setup's sync: the first pass still lasts
+FIRST_PASS_COUNT = 1  # dirty_sync_count in the first pass, after the setup's sync
 
 
 @dataclass
@@ -18,8 +18,8 @@ class SyncTimerState:
     """The timer's static variables.
 
     Attributes:
-        count_prev: dirty_sync_count as the last tick left it.
-        active: started and not stopped; a start is then no start.
+        count_prev: dirty_sync_count at the end of the last tick.
+        active: the timer has started and not stopped. Then another start has no effect.
     """
 
     count_prev: int
@@ -27,18 +27,27 @@ class SyncTimerState:
 
 
 class SyncTimerRule:
-    """As merged: started with the migration, its count reset at each start, stopped under the big lock.
+    """The timer as merged in QEMU 9.2.
+
+    It starts with the migration, each start resets its count, and it stops under the big lock.
+
+    Args:
+        interval_ns: time between two ticks.
+        state: the static variables that an earlier migration in the same process has left. A state
+            of another type counts as None.
 
     Attributes:
-        tick_ns: from the end of a tick to the next one.
+        tick_ns: time from the end of a tick to the next tick.
+        state: the static variables.
         first_count: `count_prev` when the process starts.
-        syncs_from_count: no tick syncs below this dirty_sync_count: 2 leaves out the first pass.
-        starts_with_period: started whenever a period closes, not with the migration.
-        stops_under_lock: a stop waits for a tick that is under way.
-        needs_auto_converge: a tick without the capability ends without arming the next.
+        syncs_from_count: no tick syncs below this dirty_sync_count. 2 excludes the first pass.
+        starts_with_period: the timer starts when a period closes, not with the migration.
+        stops_under_lock: a stop waits for a tick that is running.
+        needs_auto_converge: a tick without auto-converge ends and does not arm the next tick.
 
-    Source: migration/cpu-throttle.c:cpu_throttle_dirty_sync_timer, cpu_throttle_dirty_sync_timer_tick;
-    started in migration.c:migration_thread, stopped in migration_iteration_finish [9.2 to 10.1].
+    Source: migration/cpu-throttle.c:cpu_throttle_dirty_sync_timer and
+    cpu_throttle_dirty_sync_timer_tick, migration.c:migration_thread (start) and
+    migration_iteration_finish (stop) [9.2 to 10.1].
     """
 
     first_count = 0
@@ -49,12 +58,12 @@ class SyncTimerRule:
 
     def __init__(self, interval_ns: int, state: object = None) -> None:
         self.tick_ns = interval_ns
-        if not isinstance(state, SyncTimerState):  # none, or a rule of another kind's
+        if not isinstance(state, SyncTimerState):
             state = SyncTimerState(self.first_count)
         self.state = state
 
     def start(self) -> bool:
-        """Whether the timer is to be armed, an interval from now."""
+        """Start with the migration. Return whether to arm the timer, an interval from now."""
         if self.state.active:
             return False
         self.state.count_prev = 0
@@ -62,26 +71,29 @@ class SyncTimerRule:
         return True
 
     def stop(self) -> None:
-        """The timer is disarmed."""
+        """Stop after the migration has ended."""
         self.state.active = False
 
     def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
-        """Whether a tick forces a sync: never in the first pass, and only if none came since the last.
+        """Return whether a tick forces a sync.
+
+        It does so only after the first pass, and only if no sync has come since the last tick.
 
         Args:
-            period_ns: how long the open period has lasted; here it does not matter.
+            dirty_sync_count: number of syncs so far.
+            period_ns: length of the open period, which this rule ignores.
         """
         return (
             dirty_sync_count >= self.syncs_from_count and dirty_sync_count == self.state.count_prev
         )
 
     def after_tick(self, dirty_sync_count: int) -> None:
-        """The tick is over; the count includes the sync it forced."""
+        """End a tick. The count includes the sync that the tick forced."""
         self.state.count_prev = dirty_sync_count
 
 
 class SeedV4(SyncTimerRule):
-    """As posted in v4 of the series: the count of the last tick is never reset.
+    """The timer as posted in v4 of the series: a start does not reset the count of the last tick.
 
     Source: qemu-devel, 2024-10-17, "migration: Support periodic RAMBlock dirty sync", PATCH v4 5/6.
     """
@@ -92,10 +104,10 @@ class SeedV4(SyncTimerRule):
 
 
 class SeedV3(SeedV4):
-    """As posted in v3: started by the first closed period, with a count of 2 that survives.
+    """The timer as posted in v3: the first closed period starts it, with a count of 2 that stays.
 
-    A stop does not wait for a tick under way, which arms the timer again behind it; and a tick without
-    the capability leaves it active but not armed, so that it never starts again.
+    A stop does not wait for a running tick, and that tick arms the timer again. A tick without
+    auto-converge leaves the timer active but not armed, so that it never starts again.
 
     Source: qemu-devel, 2024-10-16, "migration: Support periodic ramblock dirty sync", PATCH v3 3/4,
     and its review.
@@ -108,10 +120,10 @@ class SeedV3(SeedV4):
 
 
 class SeedV2(SyncTimerRule):
-    """As posted in v2: looks every second, and syncs once the last period's end is over 5 s old.
+    """The timer as posted in v2: it ticks every second and syncs if the open period is over 5 s old.
 
-    The first pass is exempt as in the merged code. A sync that closes no period does not make the last
-    one any younger; it only keeps the next tick quiet.
+    It excludes the first pass, as the merged code does. A sync that closes no period only suppresses
+    the next tick's sync.
 
     Source: migration/ram.c:bg_ram_dirty_sync_timer_tick, in the mail
     f36590f6...1727630000.git.yong.huang@smartx.com ("PATCH v2 1/3", 2024-09-30).
@@ -122,5 +134,5 @@ class SeedV2(SyncTimerRule):
         self._interval_ns = interval_ns
 
     def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
-        """Whether this tick forces a sync: no sync since the last tick, and the period is long."""
+        """Return whether a tick forces a sync: none since the last tick, and the period is long."""
         return super().wants_sync(dirty_sync_count, period_ns) and period_ns > self._interval_ns

@@ -1,4 +1,4 @@
-"""Why the throttle rises: a high period is one that dirtied more than a share of what was sent."""
+"""When the throttle rises. A period is high if it dirties more than a share of the sent bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from gpusim.qemu.sync import Period, Sync
 
 
 class ThrottleRule:
-    """Auto-converge: every second high period, in a row or not, takes one step.
+    """Auto-converge: every second high period takes one step. They need not be consecutive.
+
+    Args:
+        parameters: migration parameters.
 
     Attributes:
-        parameters: may be replaced at any time.
-        high_periods: so many take a step.
+        parameters: migration parameters. They may be replaced at any time.
+        high_periods: number of high periods per step.
         dirty_rate_high_cnt: high periods since the last step.
-        percent: the throttle; it falls only where max_cpu_throttle is lowered meanwhile.
+        percent: the throttle. It falls only if max_cpu_throttle is lowered during the migration.
 
     Source: migration/ram.c:migration_trigger_throttle [7.2 to 10.1].
     """
@@ -26,11 +29,14 @@ class ThrottleRule:
         self.percent = 0
 
     def on_sync(self, sync: Sync) -> bool:
-        """Nothing: QEMU's throttle looks at periods."""
+        """Return False, because QEMU's throttle rises only at the end of a period."""
         return False
 
     def on_period(self, period: Period) -> bool:
-        """A period has closed. Whether it triggers (trace migration_throttle); `percent` is then new."""
+        """Return whether a period triggers the throttle, which sets `percent`.
+
+        QEMU then emits the trace event migration_throttle.
+        """
         dirty_bytes = self._dirty_bytes(period)
         threshold_bytes = period.xfer_bytes * self.parameters.throttle_trigger_threshold // 100
         alone = self._suffices_alone(period)
@@ -46,24 +52,24 @@ class ThrottleRule:
         return True
 
     def _dirty_bytes(self, period: Period) -> int:
-        """What is compared with the share of what was sent."""
+        """The bytes that QEMU compares with the share of the sent bytes."""
         return period.dirty_bytes
 
     def _suffices_alone(self, period: Period) -> bool:
-        """Whether this period, if high, takes a step without a second one."""
+        """Whether this period takes a step without a second high period, if it is high."""
         return False
 
     @property
     def exhausted(self) -> bool:
-        """Whether the throttle cannot rise any more."""
+        """Whether the throttle cannot rise any more, see rules.ThrottlePolicy."""
         return not self.parameters.auto_converge or self.percent >= self.parameters.max_cpu_throttle
 
 
 class EarlyThrottleRule(ThrottleRule):
-    """QEMU 2.6: every third high period takes a step, and only after a period that dirtied something.
+    """QEMU 2.6: every third high period takes a step, but only after a period with dirty pages.
 
-    It asks for the rate of the period before, which is 0 at the first: the end of the first pass never
-    counts. A share of one half is part of the code.
+    QEMU 2.6 reads the rate of the period before, which is 0 in the first period. So the end of the
+    first pass never counts. The share of 50 % is part of QEMU's code.
 
     Source: migration/ram.c:migration_bitmap_sync [2.6].
     """
@@ -75,7 +81,7 @@ class EarlyThrottleRule(ThrottleRule):
         self._dirty_pages_rate = 0
 
     def _dirty_bytes(self, period: Period) -> int:
-        """Nothing, where the period before had no rate: this one does not count then."""
+        """0 if the period before had a rate of 0, so that this period does not count."""
         rate_before, self._dirty_pages_rate = self._dirty_pages_rate, period.dirty_pages_rate
         return period.dirty_bytes if rate_before else 0
 
@@ -83,10 +89,16 @@ class EarlyThrottleRule(ThrottleRule):
 def next_percent(
     percent: int, dirty_bytes: int, threshold_bytes: int, parameters: Parameters
 ) -> int:
-    """The step after `percent`.
+    """Return the throttle after the next step.
 
-    With tailslow no larger than what would bring the dirty bytes down to the threshold, as QEMU
-    computes it: the share in double precision, then truncated.
+    With tailslow, a step is not larger than needed to bring the dirty bytes down to the threshold.
+    QEMU computes that share in double precision and truncates it.
+
+    Args:
+        percent: the throttle now. 0: none.
+        dirty_bytes: dirty bytes of the period.
+        threshold_bytes: dirty bytes above which a period is high.
+        parameters: migration parameters.
 
     Source: migration/ram.c:mig_throttle_guest_down [2.6 to 10.1; tailslow since 5.1].
     """

@@ -1,4 +1,4 @@
-"""QEMU's versions, each a composition of rules. No other module asks for a version."""
+"""QEMU's versions. Each is a composition of rules, and no other module tests for a version."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ TRACKING_MODES = ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg")
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """What one QEMU does.
+    """The behaviour of one QEMU version.
 
     Attributes:
-        throttle, sync_timer, switchover: make a migration's rules; rules.py says what those offer.
-        foresees_ticks: a tick that its timer's rule does not want now it will not want later, whatever
-            syncs come before; so nobody need stop to ask.
-        released: False: a patch that was posted, or what somebody might do.
-        fallback_sync_interval_ns: None: it has no fallback sync.
-        counts_flushed_bytes: the rate limit sees bytes when they are flushed, not when queued.
-        lacks: parameters that it does not have; they stay at gpusim's defaults.
-        tracking: the modes that it knows.
-        has_multifd: since 4.0.
+        throttle, sync_timer, switchover: make the rules of a migration, see rules.py.
+        foresees_ticks: if the timer's rule rejects a tick's sync now, then it rejects it later as
+            well, whatever syncs come before. The engine then need not stop at that tick.
+        released: False for a posted patch or a what-if rule.
+        fallback_sync_interval_ns: interval of the fallback sync, or None if there is none.
+        counts_flushed_bytes: the rate limit counts bytes when they are flushed, not when queued.
+        lacks: parameters that the version lacks. They keep gpusim's defaults.
+        tracking: the tracking modes that the version supports.
+        has_multifd: the version has multifd (since 4.0).
         channels_find_zero_pages: zero-page-detection=multifd, the default since 9.0 (commit
-            70c25c92e6); before, the migration thread finds them.
-        syncs_channels_every_section: as ram_save_iterate does before 8.1 and, with
-            multifd-flush-after-each-section, after; if not, as the cursor comes round (commit 294e5a4034).
-        clears_in_last_stage: a chunk is cleared before its first page once the VM has stopped, too;
-            10.1 skips it (ram.c:migration_bitmap_clear_dirty).
+            70c25c92e6). Before 9.0 the migration thread detects zero pages.
+        syncs_channels_every_section: multifd channels sync after every section, as
+            ram_save_iterate does before 8.1. Later versions sync when the cursor wraps (commit
+            294e5a4034), unless multifd-flush-after-each-section is set.
+        clears_in_last_stage: chunks are also cleared after the VM has stopped. 10.1 skips that
+            (ram.c:migration_bitmap_clear_dirty).
     """
 
     throttle: Callable[[Parameters], ThrottlePolicy] = ThrottleRule
@@ -66,7 +67,7 @@ class Version:
 _SWITCHOVER_BANDWIDTH = ("avail_switchover_bandwidth",)  # since 8.2
 _LATER_THROTTLE = ("throttle_trigger_threshold", "cpu_throttle_tailslow", "max_cpu_throttle")
 
-# Commit 52ac968ab2 added the fallback sync; 10.0 decides the same.
+# Commit 52ac968ab2 added the fallback sync. 10.0 makes the same decisions.
 _MERGED = Version(fallback_sync_interval_ns=FALLBACK_SYNC_INTERVAL_NS)
 
 VERSIONS = {
@@ -78,7 +79,7 @@ VERSIONS = {
         tracking=("kvm_legacy", "tcg"),  # manual protect since 5.0, the dirty ring since 6.1
         lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
     ),
-    # qemu-file.c counts rate_limit_used as it queues; 8.2 and later ask mig_stats after the flush.
+    # qemu-file.c counts rate_limit_used when it queues. 8.2 and later read mig_stats after the flush.
     "qemu_7_2": Version(
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
@@ -90,11 +91,11 @@ VERSIONS = {
     "qemu_9_2": _MERGED,
     # Commits 7aaa1fc072 (the comparison) and fd0377150d (no clear in the last stage).
     "qemu_10_1": replace(_MERGED, switchover=InclusiveSwitchoverRule, clears_in_last_stage=False),
-    # The series before it was merged, on the QEMU it was written for: 9.1 and its own timer.
+    # The posted versions of the series. They differ from 9.2 only in the timer.
     "seed_v2": replace(_MERGED, sync_timer=SeedV2, released=False),
     "seed_v3": replace(_MERGED, sync_timer=SeedV3, released=False),
     "seed_v4": replace(_MERGED, sync_timer=SeedV4, released=False),
-    # No QEMU's: see what_if.py.
+    # In no QEMU, see what_if.py.
     "what_if_first_pass": replace(_MERGED, sync_timer=FirstPassSyncTimerRule, released=False),
     "what_if_responsive": replace(_MERGED, throttle=ResponsiveThrottleRule, released=False),
     "what_if_over_clean": replace(_MERGED, throttle=OverCleanThrottleRule, released=False),
@@ -102,7 +103,9 @@ VERSIONS = {
 
 
 def nearest(qemu: tuple[int, ...]) -> str:
-    """The released version here that decides as a QEMU does; for one between two, the older.
+    """Return the name of the version in VERSIONS that decides as a QEMU release does.
+
+    For a release between two versions it is the older version.
 
     Args:
         qemu: (major, minor, ...).
@@ -114,6 +117,6 @@ def nearest(qemu: tuple[int, ...]) -> str:
         for major, minor in [name.removeprefix("qemu_").split("_")]
     }
     known[5, 0] = known[7, 2]  # the throttle's parameters came with 5.0 and 5.1
-    known[8, 2] = known[9, 1]  # and the rate limit counts as in 9.1
+    known[8, 2] = known[9, 1]  # the rate limit counts as in 9.1
     older = [version for version in known if version <= tuple(qemu[:2])]
     return known[max(older, default=min(known))]

@@ -1,6 +1,6 @@
-"""Rules that no QEMU has, for docs/study.md: what else could have been done about long passes.
+"""Rules that no QEMU has: alternatives to the fallback sync for long passes.
 
-They extend the rules as merged, so that a run under one of them differs from `qemu_9_2` in it alone.
+Each rule extends a merged rule, so that a run with it differs from `qemu_9_2` only in this rule.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from gpusim.qemu.throttle import ThrottleRule
 
 
 class FirstPassSyncTimerRule(SyncTimerRule):
-    """The first pass is not exempt: the timer may force a sync as soon as the setup's is over."""
+    """The timer may also force a sync in the first pass, after the setup's sync."""
 
     syncs_from_count = FIRST_PASS_COUNT
 
 
 class ResponsiveThrottleRule(ThrottleRule):
-    """A second criterion beside the two high periods: what is dirtied a byte sent does not fall.
+    """A second criterion besides two high periods: the dirty bytes per sent byte do not fall.
 
-    The ratio of a period is its dirty bytes in whole percent of what it sent. A period is rising if its
-    ratio exceeds the threshold and is not below that of the period before, which must not be 0. Every
-    second rising period takes a step if it is high, without waiting for a second high one.
+    The ratio of a period is its dirty bytes in whole percent of its sent bytes. A period is rising if
+    its ratio exceeds the threshold and is not below the ratio of the period before, which must not be
+    0. Every second rising period takes a step if it is high, without a second high period.
 
     Source: migration/ram.c:migration_dirty_ratio_high and migration_trigger_throttle, in the mail
     3a383e56...1727630000.git.yong.huang@smartx.com ("PATCH v2 3/3", 2024-09-30), the parameter
-    cpu-throttle-responsive; the series dropped it. Its count is a function's static there, and ours
-    starts anew with a migration.
+    cpu-throttle-responsive. The series dropped it. The mail keeps its count in a static variable.
+    Here the count restarts with each migration.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -52,10 +52,11 @@ class ResponsiveThrottleRule(ThrottleRule):
 
 
 class OverCleanThrottleRule(ThrottleRule):
-    """A period's dirty bytes are scaled up to a RAM that is all clean, as only clean pages can count.
+    """Scales a period's dirty bytes up to a VM without pending pages.
 
-    High is thus a period in which a larger share of the clean RAM was dirtied than the threshold's
-    percentage of the share of all RAM that was sent. Where nothing is pending it is QEMU's own rule.
+    Only clean pages can become dirty. A period is high if the dirtied share of the clean RAM exceeds
+    the threshold's percentage of the sent share of all RAM. If no page is pending, the rule equals
+    QEMU's own.
     """
 
     def _dirty_bytes(self, period: Period) -> int:

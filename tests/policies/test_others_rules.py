@@ -54,8 +54,9 @@ def test_the_ramp_follows_the_documents_timetable() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"steps": 1}, {"initial_ms": 0}, {"initial_ms": 2000}, {"cooldown_s": 0}]
 )
-def test_a_ramp_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"steps are 2 to 1000|1 <= initial_ms"):
+def test_a_ramp_names_the_argument_that_is_out_of_range(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} = {value}: must be "):
         DowntimeRamp(**wrong)
 
 
@@ -77,7 +78,7 @@ def test_a_stall_beyond_hope_is_cancelled_at_once() -> None:
     *calm, last = looks(StallDetector(), (0, 8000), (80, 510), (100, 900), (121, 500))
     assert {orders.do for orders in calm} == {None}
     assert last.do == "cancel"
-    assert last.why == "stalled, with 5000 ms of downtime where 1350 ms are possible"
+    assert "5000 ms" in last.why and "1350 ms" in last.why
 
 
 def test_it_waits_for_a_local_minimum() -> None:
@@ -119,12 +120,13 @@ def test_a_limit_below_qemus_holds_from_the_start() -> None:
 @pytest.mark.parametrize(
     ("rule", "args", "says"),
     [
-        (StallDetector, {"completion_s_per_gib": float("inf")}, "timeouts are above 0"),
-        (StallDetector, {"progress_timeout_s": float("nan")}, "timeouts are above 0"),
-        (StallDetector, {"max_downtime_ms": 900.5}, "max_downtime_ms is whole"),
-        (StallDetector, {"possible_factor": -1}, "factors and patience_decay are 0 or more"),
-        (DowntimeRamp, {"steps": 10**9}, "steps are 2 to 1000"),
-        (DowntimeRamp, {"ceiling_ms": 3_000_000}, "ceiling_ms <= 2000000"),
+        (StallDetector, {"completion_s_per_gib": float("inf")}, "completion_s_per_gib = inf"),
+        (StallDetector, {"progress_timeout_s": float("nan")}, "progress_timeout_s = nan"),
+        (StallDetector, {"max_downtime_ms": 900.5}, "max_downtime_ms = 900.5"),
+        (StallDetector, {"possible_factor": -1}, "possible_factor = -1"),
+        (DowntimeRamp, {"steps": 10**9}, "steps = 1000000000: must be 2 to 1000"),
+        (DowntimeRamp, {"initial_ms": 2000}, "initial_ms = 2000: must be 1 to ceiling_ms"),
+        (DowntimeRamp, {"ceiling_ms": 3_000_000}, "ceiling_ms = 3000000: must be at most 2000000"),
     ],
 )
 def test_arguments_that_a_run_would_fail_of_are_refused(

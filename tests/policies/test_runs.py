@@ -188,7 +188,7 @@ def test_an_order_that_cannot_be_done_fails_the_run(orders: Any, says: str) -> N
 def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
     with pytest.raises(ValueError, match=r"TooMuch\.percent = 120: must be a whole number from 1"):
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:TooMuch"))
-    with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be a whole number, 1 ms or"):
+    with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be an int"):
         simulate(with_policies(busy(), sync_timer_rule=f"{HERE}:Restless"))
     with pytest.raises(ValueError, match=r"Silent\.look returned None: must be Orders"):
         simulate(with_policies(busy(), manager=f"{HERE}:Silent"))
