@@ -21,7 +21,7 @@ from gpusim.predict.messages import outcome_text, text_of, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.text import Message, format_duration, join_words
+from gpusim.text import Message, format_duration, format_number, join_words
 
 MEDIAN_GUEST, P95_GUEST = "median guest", "95th-percentile guest"
 LIMITS_HEAD = ("Change only this setting", "now", MEDIAN_GUEST, P95_GUEST)
@@ -161,12 +161,19 @@ def fallback_sync_notes(sync: FallbackSync | None) -> list[Message]:
     """Return the effect of QEMU's fallback sync, if both runs are known."""
     if sync is None or sync.with_it is None or sync.without_it is None:
         return []
-    shown = ("verdict", "total_time_s", "max_throttle_percent", "guest_cpu_lost_percent")
-    if all(getattr(sync.with_it, key) == getattr(sync.without_it, key) for key in shown):
+    if _shown_numbers(sync.with_it) == _shown_numbers(sync.without_it):
         return [Message("fallback_sync_without_effect", {"with_it": sync.with_it})]
     change = "as it is set" if sync.is_on else f"{sync.key}={sync.value}"
     data = {"change": change, "with_it": sync.with_it, "without_it": sync.without_it}
     return [Message("fallback_sync_effect", data)]
+
+
+def _shown_numbers(summary: Summary) -> tuple[object, ...]:
+    """Return the numbers of an outcome, rounded as they are shown."""
+    if summary.verdict != "converged":
+        return (summary.verdict,)
+    numbers = (summary.total_time_s, summary.max_throttle_percent, summary.guest_cpu_lost_percent)
+    return tuple(format_number(number) for number in numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,8 +125,8 @@ def _draw_remaining(
         axes.plot(times / unit_s, left / unit_bytes, label=name, **line)
     axes.set_ylim(0, 1.06 * max(largest, 1) / unit_bytes)
     axes.set_ylabel(unit)
-    when = " after each sync" if many else " from pass 2 on" if since_s else ""
-    axes.set_title(f"Left to send{when}")
+    when = "after each sync" if many else "from pass 2 on" if since_s else "to send"
+    axes.set_title(f"Left {when}")
     return unit_bytes
 
 
@@ -215,7 +215,7 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     count = len(prediction.members)
     share = "" if len(times) == count else f", {len(times)} of {count}"
     axes.set_xlabel(f"{'Total time' if prediction.converges else 'Gave up after'} ({unit}){share}")
-    axes.set_title("Total times" if prediction.converges else "Times at which it gave up")
+    axes.set_title("Total times" if prediction.converges else "Gave up")
     legend(axes, 2)
 
 

@@ -17,7 +17,6 @@ from gpusim.engine.attempts import simulate
 from gpusim.predict import prediction_text
 from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
-from gpusim.predict.plot import draw_prediction
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.report import introduction_of, write_report
 from gpusim.results import begin_run, read_summary, whole_run
@@ -37,15 +36,6 @@ def idle() -> Prediction:
 WHOLE = {  # one second each: a run and two pictures
     "mixed": lambda: predictions.prediction(13, 20),
     "idle": idle,
-}
-DRAWN = {
-    "all": predictions.prediction,
-    "none": lambda: predictions.prediction(0, 20),
-    "one": lambda: predictions.prediction(1, 1),
-    "not_measured": lambda: predictions.prediction(profile=predictions.profile(measurements=())),
-    "never_throttled": lambda: predictions.prediction(
-        members=tuple(replace(one, throttle_s={}) for one in predictions.members(5, 5))
-    ),
 }
 
 
@@ -73,14 +63,6 @@ def test_a_whole_run_with_its_prediction(name: str, tmp_path: Path) -> None:
     assert text.index(prediction_text.answer(prediction)[0]) < text.index("Key figures")
     again, summary = simulate(config).summary, read_summary(folder)
     assert (summary["seed"], summary["total_time_s"]) == (again.seed, again.total_time_s)
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_every_prediction_can_be_drawn(name: str, tmp_path: Path) -> None:
-    prediction, path = DRAWN[name](), tmp_path / "prediction.png"
-    run = RUNS["converged" if prediction.converges else "not_converged"]()
-    draw_prediction(prediction, run, [run, run], path)
-    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_text_from_a_profile_is_not_markup() -> None:
