@@ -6,7 +6,6 @@ is wanted.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.expected_run import expected_run
 from gpusim.engine.records import Summary
 from gpusim.errors import ConfigError
-from gpusim.explore.workers import processes
+from gpusim.explore.workers import count_cores, processes
 from gpusim.units import NS_PER_S
 
 Outcome: TypeAlias = Summary | ConfigError | None
@@ -70,7 +69,7 @@ class RunPool:
     """
 
     def __init__(self, workers: int | None = None, small_bytes: float = SMALL_BYTES) -> None:
-        self._workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        self._workers = count_cores() if workers is None else workers
         self.at_a_time = max(1, self._workers)
         self._small_bytes = small_bytes
         self._executor: Executor | None = None

@@ -15,7 +15,8 @@ from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.explore.changes import set_key, value_text
 from gpusim.explore.goal_search import BetterSettings
-from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit, Name
+from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
+from gpusim.explore.setting_questions import Name
 from gpusim.predict.commands import HMP, ToolCommands, tool_commands
 from gpusim.predict.messages import outcome_text, text_of, time_and_throttle
 from gpusim.predict.prediction import Prediction

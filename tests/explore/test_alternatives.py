@@ -1,7 +1,7 @@
-"""Would it really have converged? Each change that is proposed, judged by a run over bitmaps.
+"""Each alternative, compared with a run over bitmaps.
 
-The foretelling runs over expected shares; here the same configs are run for real, on numpy, also
-with the step of the ladder below, which shall not do.
+The search runs over expected shares. The tests run the same configs over bitmaps, and also with the
+next smaller value, which must not converge.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from gpusim.explore.run_pool import Outcome, RunPool
 from gpusim.explore.value_search import ValueSearch, run_searches
 from gpusim.units import parse_bytes_per_s
 
-PLENTY_S = 60.0  # so that no slow machine decides
+PLENTY_S = 60.0  # enough for a slow machine
 
 
 def config(rate: float = 4e4, **migration: Any) -> Config:
-    """256 MiB at 1 Gbit/s, which is 30 500 pages a second; half of it is written."""
+    """Return a VM of 256 MiB at 1 Gbit/s (30,500 pages per second). It writes half of its memory."""
     return Config(
         vm=VmConfig(memory="256MiB", vcpus=2),
         workload=WriterConfig(working_set="128MiB", page_writes_per_s=rate),
@@ -60,19 +60,19 @@ def found(made: Config) -> dict[str, Alternative]:
 
 @cache
 def found_for(name: str) -> dict[str, Alternative]:
-    """The same of one of STALLED, looked for once."""
+    """Return `found` for one of STALLED. Search only once."""
     return found(STALLED[name])
 
 
 def as_set(change: Alternative) -> object:
-    """A value as the config takes it."""
+    """Return a value as the config takes it."""
     if change.value in ("true", "null"):
         return {"true": True, "null": None}[change.value]
     return int(change.value) if change.value.isdigit() else change.value
 
 
 def assert_true(made: Config, change: Alternative) -> None:
-    """It converges for real, about as foretold."""
+    """Assert that a run over bitmaps converges about as the alternative says."""
     real = simulate(set_key(made, change.key, as_set(change))).summary
     assert real.verdict == "converged", change
     assert real.total_time_s == pytest.approx(change.total_time_s, rel=0.15)
@@ -87,7 +87,7 @@ STALLED = {
 
 
 @pytest.mark.parametrize("name", STALLED)
-def test_what_is_said_to_converge_does_and_the_rest_does_not(name: str) -> None:
+def test_exactly_the_alternatives_that_converge_do_so_over_bitmaps(name: str) -> None:
     made = STALLED[name]
     changes = found(made)
     assert any(change.outcome == "converges" for change in changes.values())
@@ -100,7 +100,7 @@ def test_what_is_said_to_converge_does_and_the_rest_does_not(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_auto_converge_is_proposed_only_where_it_is_off() -> None:
+def test_auto_converge_is_proposed_only_if_it_is_off() -> None:
     assert found_for("no auto-converge")["migration.auto_converge"].outcome == "converges"
     others = found_for("a low ceiling")
     assert "migration.auto_converge" not in others
@@ -110,8 +110,8 @@ def test_auto_converge_is_proposed_only_where_it_is_off() -> None:
     assert found_for("the timer off")["migration.fallback_sync_interval"].value == "null"
 
 
-def test_the_smallest_step_of_the_link_is_given() -> None:
-    """3e5 page writes a second, unthrottled: the link has to carry them, which 5 Gbit/s do not."""
+def test_the_smallest_bandwidth_is_found() -> None:
+    """The link has to carry 3e5 page writes per second without a throttle. 5 Gbit/s do not."""
     made = config(3e5, auto_converge=False)
     change = found(made)["link.bandwidth"]
     rates = [factor * 1.25e8 for factor in LINK_FACTORS]
@@ -121,8 +121,8 @@ def test_the_smallest_step_of_the_link_is_given() -> None:
     assert verdict(set_key(made, "link.bandwidth", rates[place - 1])) != "converged"
 
 
-def test_the_smallest_step_of_the_downtime_limit_is_given() -> None:
-    """A saturating writer leaves its 128 MiB dirty: 1.08 s of the link, so 2 x 300 ms are too few."""
+def test_the_smallest_downtime_limit_is_found() -> None:
+    """The writer leaves its 128 MiB dirty, which take 1.08 s, so 2 x 300 ms are too short."""
     made = config(1e7, auto_converge=False, downtime_limit=300)
     change = found(made)["migration.downtime_limit"]
     limits = [factor * 300 for factor in DOWNTIME_FACTORS]
@@ -132,7 +132,7 @@ def test_the_smallest_step_of_the_downtime_limit_is_given() -> None:
     assert verdict(set_key(made, "migration.downtime_limit", limits[place - 1])) != "converged"
 
 
-def test_the_rate_limit_is_raised_where_it_binds_and_no_further_than_the_wire() -> None:
+def test_the_rate_limit_is_raised_up_to_the_bandwidth_of_the_link() -> None:
     made = config(4e5, auto_converge=False, max_bandwidth="512Mbit/s")
     changes = found(made)
     assert "link.bandwidth" not in changes
@@ -141,8 +141,8 @@ def test_the_rate_limit_is_raised_where_it_binds_and_no_further_than_the_wire() 
 
 
 @pytest.mark.slow
-def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
-    """6e5 page writes a second are 20 Gbit/s, which the wire has and a thread has not."""
+def test_channels_are_added_if_one_thread_is_slower_than_the_link() -> None:
+    """6e5 page writes per second need 20 Gbit/s. The link has them, one thread does not."""
     made = config(6e5, auto_converge=False, downtime_limit=10)
     made = replace(made, link=replace(made.link, bandwidth="40Gbit/s"))
     changes = found(made)
@@ -150,14 +150,14 @@ def test_channels_are_added_where_one_thread_is_slower_than_the_wire() -> None:
     assert_true(made, changes["migration.multifd_channels"])
 
 
-def test_without_time_nothing_is_claimed() -> None:
+def test_without_time_nothing_is_tried() -> None:
     changes = alternatives(
         STALLED["no auto-converge"], resolve(STALLED["no auto-converge"]), look_ahead_s=0.0
     )
     assert {change.outcome for change in changes} == {"not_tried"}
 
 
-def test_a_recorded_wire_is_as_fast_as_it_was() -> None:
+def test_a_recorded_link_has_no_bandwidth_to_raise() -> None:
     made = config(auto_converge=False)
     pace = [[float(second), 1.25e7 * second] for second in range(60)]
     recorded = replace(made, link=replace(made.link, recorded=pace))

@@ -1,4 +1,4 @@
-"""Whatever the bisection and wherever it begins: the first step that is enough, in a few tries."""
+"""From any start, the bisection finds the first step that is enough within a few tries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpusim.explore.bisection import Bisection
 
 
 def bisect(bisection: Bisection, first_enough: int) -> int:
-    """Try until nothing is asked for any more; returns the number of tries."""
+    """Try all steps that the bisection asks for, and return how many these were."""
     tries = 0
     while (step := bisection.next_step()) is not None:
         assert step not in bisection.tried
@@ -36,22 +36,22 @@ def test_it_finds_the_first_step_that_is_enough(data: st.DataObject) -> None:
     assert tries <= 2 * math.log2(steps) + 4
 
 
-def test_leaps_are_short_near_where_it_begins() -> None:
-    """Three steps beside the start: two tries find the bracket, two more halve it; one looks beyond."""
+def test_leaps_are_short_near_the_start() -> None:
+    """Two tries find the interval, two halve it, and one extra try follows."""
     assert bisect(Bisection(200, 100, 3), 102) == 4 + 1
     assert bisect(Bisection(200, 100, 3), 101) <= 4 + 1
     assert bisect(Bisection(200, 100), 102) >= 7
 
 
-def test_one_leap_beyond_is_tried_at_last() -> None:
-    """Steps 4 and up are enough, and so is step 1, although 3 is not."""
+def test_an_extra_step_is_tried_in_the_end() -> None:
+    """Step 1 is enough although step 3 is not."""
     bisection = Bisection(10, 6, 2)
     while (step := bisection.next_step()) is not None:
         bisection.record(step, step >= 4 or step == 1)
     assert (bisection.best, bisection.last_failing, bisection.exceptions) == (4, 3, [1])
 
 
-def test_what_is_enough_below_a_step_that_is_not_is_told() -> None:
+def test_a_step_before_a_failing_step_is_an_exception() -> None:
     bisection = Bisection(10, 2)
     for step, enough in ((2, True), (6, False), (9, True), (7, True)):
         bisection.record(step, enough)
@@ -60,7 +60,7 @@ def test_what_is_enough_below_a_step_that_is_not_is_told() -> None:
 
 
 @pytest.mark.parametrize("enough", [True, False])
-def test_a_try_that_does_not_end_ends_the_search_unfinished(enough: bool) -> None:
+def test_the_search_gives_up_if_a_try_does_not_end(enough: bool) -> None:
     bisection = Bisection(10, 5, 2)
     bisection.record(5, enough)
     step = bisection.next_step()

@@ -1,4 +1,4 @@
-"""Better throttle settings: found where they are known to be, the same each time, and not where there are none."""
+"""The goal search finds known optima, gives the same answer each time, and finds nothing if nothing gains."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from gpusim.explore.run_pool import RunPool
 
 pytest.importorskip("optuna", reason="the extra predict is not installed")
 
-PLENTY_S = 600.0  # so that no slow machine decides
+PLENTY_S = 600.0  # enough for a slow machine
 
 
 def guest(**migration: Any) -> Config:
-    """2 GiB on 1 Gbit/s, half of it written three times as fast as it is sent."""
+    """Return a VM of 2 GiB on 1 Gbit/s. It writes three times as fast as the link sends."""
     return Config(
         vm=VmConfig(memory="2GiB", vcpus=2),
         workload=WriterConfig(working_set="1GiB", page_writes_per_s=1e5),
@@ -49,13 +49,13 @@ def ran(made: Config) -> Summary:
 
 
 LIKE = ran(guest(cpu_throttle_initial=99))
-Law = Callable[
-    [MigrationConfig], tuple[float, float, bool]
-]  # total s, lost s, whether it converges
+Law = Callable[[MigrationConfig], tuple[float, float, bool]]  # total s, lost s, converges
 
 
-def by(monkeypatch: pytest.MonkeyPatch, law: Law, cost_s: float = 0.0) -> list[MigrationConfig]:
-    """Migrations by a law of ours, each of which takes so long by a clock of its own."""
+def replace_runs(
+    monkeypatch: pytest.MonkeyPatch, law: Law, cost_s: float = 0.0
+) -> list[MigrationConfig]:
+    """Replace runs by a law. Each takes `cost_s` of a simulated clock."""
     now, tried = [0.0], list[MigrationConfig]()
 
     def outcome(config: Config, until_s: float, small_bytes: float) -> Summary | None:
@@ -85,7 +85,7 @@ def searched(made: Config, *goal: Any, wall_s: float = PLENTY_S, **more: Any) ->
 
 
 def bowl(migration: MigrationConfig) -> tuple[float, float, bool]:
-    """100 s and 10 vCPU seconds at 35, 25 and 70; more around it."""
+    """Return 100 s and 10 vCPU seconds at (35, 25, 70), and more elsewhere."""
     far = (
         ((migration.cpu_throttle_initial - 35) / 50) ** 2
         + ((migration.cpu_throttle_increment - 25) / 50) ** 2
@@ -94,23 +94,23 @@ def bowl(migration: MigrationConfig) -> tuple[float, float, bool]:
     return 100 * (1 + far), 10 * (1 + far), True
 
 
-def test_the_bottom_of_a_bowl_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = by(monkeypatch, bowl)
+def test_the_minimum_of_a_bowl_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = replace_runs(monkeypatch, bowl)
     found = searched(guest(), "fastest")
     assert found.finished
     assert found.runs == len(tried)
     assert found.runs <= TRIALS + 4
     assert found.outcome is not None
-    assert found.outcome.total_time_s < 104  # as it is set: 134.2
+    assert found.outcome.total_time_s < 104  # with the present settings: 134.2
     assert found.now is not None
     assert found.gain == pytest.approx(1 - found.outcome.total_time_s / found.now.total_time_s)
     assert tried[0] == MigrationConfig()
 
 
-def test_the_same_answer_each_time_and_however_many_run_at_once(
+def test_the_answer_is_always_the_same_for_any_number_of_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    by(monkeypatch, bowl)
+    replace_runs(monkeypatch, bowl)
     first, again = searched(guest(), "least_loss"), searched(guest(), "least_loss")
     assert first == again
     with RunPool(0) as pool:
@@ -118,15 +118,15 @@ def test_the_same_answer_each_time_and_however_many_run_at_once(
         assert search_goal(guest(), "least_loss", wall_s=PLENTY_S, pool=pool) == first
 
 
-def test_what_is_found_is_tried_on_a_harder_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The law's heavy guest cannot stand what is best for the other."""
+def test_the_settings_are_tried_on_the_p95_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best settings of the median guest make the 95th-percentile guest fail."""
 
     def law(migration: MigrationConfig) -> tuple[float, float, bool]:
         total_s, lost_s, _ = bowl(migration)
         return total_s, lost_s, migration.downtime_limit != 77 or migration == hard.migration
 
     hard = guest(downtime_limit=77)
-    by(monkeypatch, law)
+    replace_runs(monkeypatch, law)
     found = searched(guest(), "fastest", p95_guest=hard)
     assert found.p95_now is not None
     assert found.p95_outcome is not None
@@ -134,14 +134,14 @@ def test_what_is_found_is_tried_on_a_harder_guest(monkeypatch: pytest.MonkeyPatc
     assert searched(guest(), "fastest").p95_outcome is None
 
 
-def test_a_deadline_is_kept_for_the_harder_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the heavy guest, which takes half as long again, so that fewer settings are in time."""
+def test_the_p95_guest_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 1.5 times as long, so fewer settings are in time."""
 
     def law(migration: MigrationConfig) -> tuple[float, float, bool]:
         longer = 1.5 if migration.downtime_limit == 77 else 1.0
         return longer * (200 - migration.cpu_throttle_initial), migration.cpu_throttle_initial, True
 
-    by(monkeypatch, law)
+    replace_runs(monkeypatch, law)
     hard = guest(downtime_limit=77)
     found = searched(guest(), "least_loss", 210.0, p95_guest=hard)
     assert found.for_p95_guest
@@ -150,32 +150,32 @@ def test_a_deadline_is_kept_for_the_harder_guest(monkeypatch: pytest.MonkeyPatch
     assert not searched(guest(), "least_loss", 210.0).for_p95_guest
 
 
-def test_a_setting_that_makes_no_difference_is_left_as_it_is(
+def test_a_setting_without_effect_is_not_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    by(monkeypatch, lambda m: (200 - m.cpu_throttle_initial, 10.0, True))
+    replace_runs(monkeypatch, lambda m: (200 - m.cpu_throttle_initial, 10.0, True))
     assert searched(guest(), "fastest").settings == {"cpu_throttle_initial": 99}
 
 
-def test_less_than_chance_makes_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    by(monkeypatch, lambda m: (100 - 0.015 * m.cpu_throttle_initial, 10.0, True))
+def test_a_gain_within_chance_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_runs(monkeypatch, lambda m: (100 - 0.015 * m.cpu_throttle_initial, 10.0, True))
     found = searched(guest(), "fastest")
     assert (found.settings, found.outcome, found.gain) == ({}, None, None)
     assert found.now is not None
     assert found.runs > 20
 
 
-def test_a_deadline_is_kept_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gentler the slower: 300 s at 1 %, 104 s at 99 %; by 150 s it takes 76 %."""
+def test_a_deadline_is_kept_at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lower throttle is slower: 300 s at 1 %, 104 s at 99 %. 150 s need 76 %."""
 
     def law(m: MigrationConfig) -> tuple[float, float, bool]:
         return 302 - 2 * m.cpu_throttle_initial, 1.0 * m.cpu_throttle_initial, True
 
-    by(monkeypatch, law)
+    replace_runs(monkeypatch, law)
     found = searched(guest(), "least_loss", 150.0)
     assert set(found.settings) == {"cpu_throttle_initial"}
     assert 76 < found.settings["cpu_throttle_initial"] < 84
-    assert found.gain is None  # as it is set, it is late: there is nothing to compare
+    assert found.gain is None  # the present settings are late, so there is no gain to report
     assert found.now is not None
     assert found.now.total_time_s == 262
     assert searched(guest(), "least_loss", 90.0).settings == {}
@@ -185,19 +185,23 @@ def test_a_deadline_is_kept_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -
     assert gentle.gain > 0.7
 
 
-def test_a_guest_that_does_not_converge_as_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    by(monkeypatch, lambda m: (100.0, 10.0, m.auto_converge and m.cpu_throttle_initial > 60))
+def test_a_guest_that_does_not_converge_with_the_present_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replace_runs(
+        monkeypatch, lambda m: (100.0, 10.0, m.auto_converge and m.cpu_throttle_initial > 60)
+    )
     found = searched(guest(), "fastest")
     assert found.settings["cpu_throttle_initial"] > 60
     assert found.gain is None
     off = searched(guest(auto_converge=False), "fastest")
     assert off.settings["auto_converge"] is True
-    by(monkeypatch, lambda m: (100.0, 10.0, False))
+    replace_runs(monkeypatch, lambda m: (100.0, 10.0, False))
     assert searched(guest(), "fastest").settings == {}
 
 
-def test_time_that_is_up_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = by(monkeypatch, bowl, cost_s=1.0)
+def test_the_search_ends_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = replace_runs(monkeypatch, bowl, cost_s=1.0)
     found = searched(guest(), "fastest", wall_s=10.5)
     assert not found.finished
     assert len(tried) == found.runs == 10
@@ -205,9 +209,9 @@ def test_time_that_is_up_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (nothing.now, nothing.settings, nothing.runs) == (None, {}, 0)
 
 
-def test_bounds_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No initial throttle above the highest; 2.6 has no threshold."""
-    tried = by(monkeypatch, bowl)
+def test_the_bounds_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The initial throttle stays below the limit, and QEMU 2.6 has no threshold."""
+    tried = replace_runs(monkeypatch, bowl)
     searched(guest(max_cpu_throttle=60), "fastest")
     assert max(one.cpu_throttle_initial for one in tried) == 60
     tried.clear()
@@ -216,7 +220,7 @@ def test_bounds_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None
     assert {one.throttle_trigger_threshold for one in tried} == {50}
 
 
-def test_optuna_says_nothing(
+def test_optuna_prints_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -224,28 +228,28 @@ def test_optuna_says_nothing(
     import optuna
 
     before = optuna.logging.get_verbosity()
-    by(monkeypatch, bowl)
+    replace_runs(monkeypatch, bowl)
     with caplog.at_level(logging.DEBUG):
         searched(guest(), "fastest", trials=8)
     assert capfd.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == before
 
 
-def test_without_optuna_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpusim.errors.is_installed", lambda package: package != "optuna")
     with pytest.raises(ResultsError, match=r"optuna is missing: .* pip install '\.\[predict\]'"):
         searched(guest(), "fastest")
 
 
-def test_an_error_of_the_config_is_told_as_ever() -> None:
+def test_a_wrong_config_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^migration\.downtime_limit = -1: "):
         searched(guest(downtime_limit=-1), "fastest")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["fastest", "least_loss"])
-def test_no_point_of_a_grid_is_better(goal: str) -> None:
-    """Real runs: what is found is as good as the best of 75 settings, and is what a run of it says."""
+def test_no_point_of_a_grid_is_much_better(goal: str) -> None:
+    """With real runs, the result is as good as the best of 75 settings."""
     found = searched(guest(), goal)
     assert found.outcome is not None
     real = ran(guest(**found.settings))

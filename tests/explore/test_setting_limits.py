@@ -1,6 +1,6 @@
-"""How far one may go: answers against what can be worked out, and against runs on both sides of them.
+"""Limits of settings, compared with formulas and with runs on both sides of each limit.
 
-VMs are small, so that what is asked is simulated over real bitmaps; time is faked where it decides.
+The VMs are small, so runs use real bitmaps. Tests about time use a simulated clock.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from gpusim import (
 from gpusim.engine.records import Summary
 from gpusim.explore import run_pool, setting_limits, value_search
 from gpusim.explore.run_pool import RunPool
-from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise, faster
+from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise
+from gpusim.explore.setting_questions import faster
 from gpusim.units import parse_bytes_per_s
 
-PLENTY_S = 600.0  # so that no slow machine decides
+PLENTY_S = 600.0  # enough for a slow machine
 FREE = TrackingConfig(
     mode="kvm_legacy",
     log_sync_ns_per_gib=0,
@@ -48,7 +49,7 @@ PAGES_A_SECOND = 1.25e8 / 4104  # of 1 Gbit/s
 
 
 def guest(rate: float, limit_s: float = 40, bandwidth: str = "1Gbit/s", **migration: Any) -> Config:
-    """128 MiB, half of it written at random, on 1 Gbit/s."""
+    """Return a VM of 128 MiB, half of it written at random, on a link of 1 Gbit/s."""
     return Config(
         vm=VmConfig(memory="128MiB", vcpus=2),
         workload=WriterConfig(working_set="64MiB", page_writes_per_s=rate),
@@ -66,10 +67,10 @@ def advice_for(median: Config, p95: Config | None = None, wall_s: float = PLENTY
 
 def advice_on(monkeypatch: pytest.MonkeyPatch, name: str, made: Config) -> GuestAdvice:
     """Ask one question alone, which is quick."""
-    questions = setting_limits._questions
+    questions = setting_limits.questions_of
     monkeypatch.setattr(
         setting_limits,
-        "_questions",
+        "questions_of",
         lambda *given: (one for one in questions(*given) if one.name == name),
     )
     return advice_for(made).median_guest
@@ -81,19 +82,19 @@ def limits_of(guest: GuestAdvice) -> dict[str, Limit]:
 
 @cache
 def unthrottled() -> GuestAdvice:
-    """Without auto-converge, at 0.8 page writes for each page the link sends."""
+    """Return the advice without auto-converge, at 0.8 page writes per page that the link sends."""
     found = advice_for(guest(0.8 * PAGES_A_SECOND, auto_converge=False, downtime_limit=100))
     return found.median_guest
 
 
 @cache
 def throttled() -> GuestAdvice:
-    """With auto-converge up to 30 %: it does not converge."""
+    """Return the advice with a throttle limit of 30 %. The guest does not converge."""
     return advice_for(guest(1e5, limit_s=300, max_cpu_throttle=30)).median_guest
 
 
 def set_to(made: Config, limit: Limit, text: str) -> Config:
-    """As a user would set it."""
+    """Set the value of a limit as a user does."""
     if limit.name == "dirty_rate":
         return replace(made, workload=faster(made.workload, float(text.removesuffix("x"))))
     assert limit.key is not None
@@ -112,12 +113,12 @@ def ran(made: Config) -> Summary:
 
 
 @pytest.mark.slow  # 10 s
-def test_a_random_guest_is_sustained_as_far_as_worked_out() -> None:
-    """W pages written r times a second, S sent a second, limit D, nothing throttled.
+def test_the_limits_of_a_random_guest_match_the_formula() -> None:
+    """W pages with r writes per second in total, S pages sent per second, downtime limit D, no throttle.
 
-    A pass ends with S D pages unsent, and d pages dirtied again: of n dirty after a sync (n - S D) / S
-    seconds pass, and d' = (r / W) (W - sent and clean...) is concave in them. So a pass leaves fewer than
-    it found, however few there are, where r (1 - S D / W) < S: S D are then left at last, and it is over.
+    A pass over n dirty pages ends with S D unsent pages, after (n - S D) / S seconds. The number of
+    pages dirtied meanwhile is concave in that time. So every pass leaves fewer pages than it found
+    if r (1 - S D / W) < S. Then at some point S D pages remain, and the migration completes.
     """
     limits, rate, limit_s = limits_of(unthrottled()), 0.8 * PAGES_A_SECOND, 0.1
     most_rate = PAGES_A_SECOND / (1 - PAGES_A_SECOND * limit_s / WORKING_SET)
@@ -132,7 +133,7 @@ def test_a_random_guest_is_sustained_as_far_as_worked_out() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["unthrottled", "throttled"])
-def test_runs_on_both_sides_of_each_answer_differ(which: str) -> None:
+def test_runs_on_both_sides_of_each_limit_differ(which: str) -> None:
     made, found = {
         "unthrottled": (
             guest(0.8 * PAGES_A_SECOND, auto_converge=False, downtime_limit=100),
@@ -155,7 +156,7 @@ def test_runs_on_both_sides_of_each_answer_differ(which: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_next_value_that_does_not_do_is_five_percent_away() -> None:
+def test_the_first_failing_value_is_five_percent_away() -> None:
     limit = limits_of(throttled())["bandwidth"]
     assert limit.first_failing is not None
     hard = 8 * parse_bytes_per_s(limit.first_failing)
@@ -163,7 +164,7 @@ def test_the_next_value_that_does_not_do_is_five_percent_away() -> None:
 
 
 @pytest.mark.slow
-def test_a_guest_that_does_not_converge_is_told_what_would_make_it() -> None:
+def test_a_guest_that_does_not_converge_gets_limits_with_which_it_does() -> None:
     found = throttled()
     assert found.now is not None
     assert found.now.verdict == "not_converged"
@@ -176,10 +177,10 @@ def test_a_guest_that_does_not_converge_is_told_what_would_make_it() -> None:
     assert found.finished
 
 
-def test_the_throttle_that_is_needed_is_a_step_of_the_throttle(
+def test_the_lowest_throttle_limit_is_a_step_of_the_throttle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A limit of 300 ms lets 69 000 writes a second through (see below): 30 % of 2e5, not 55 %."""
+    """With a downtime limit of 300 ms the link sustains 69,000 writes per second: 30 % of 2e5."""
     made = guest(2e5, limit_s=30, cpu_throttle_increment=25)  # 20, 45, 70, 95
     limit = limits_of(advice_on(monkeypatch, "max_cpu_throttle", made))["max_cpu_throttle"]
     assert (limit.found, limit.first_failing, limit.finished) == ("70", "45", True)
@@ -187,7 +188,7 @@ def test_the_throttle_that_is_needed_is_a_step_of_the_throttle(
     assert limit.outcome.max_throttle_percent == 70
 
 
-def test_auto_converge_is_proposed_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_converge_is_an_alternative_if_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     made = guest(1.25e5, limit_s=30, auto_converge=False)
     found = advice_on(monkeypatch, "max_cpu_throttle", made)
     assert [(way.key, way.value, way.outcome) for way in found.alternatives] == [
@@ -209,10 +210,10 @@ def test_a_calm_guest_needs_no_throttle() -> None:
     assert "dirty_rate" not in limits_of(idle)
 
 
-def test_no_throttle_at_all_is_the_run_without_auto_converge(
+def test_a_throttle_limit_of_zero_is_the_run_without_auto_converge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A second pass of 6 s has a fallback sync, and no throttle; without auto-converge it has neither."""
+    """A second pass of 6 s has a fallback sync and no throttle. Without auto-converge it has neither."""
     found = advice_on(
         monkeypatch,
         "max_cpu_throttle",
@@ -227,8 +228,8 @@ def test_no_throttle_at_all_is_the_run_without_auto_converge(
     assert limit.outcome.fallback_sync_count == 0
 
 
-def test_what_the_fallback_sync_brings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pass of 64 MiB takes 11 s on 50 Mbit/s, and fallback syncs come within it."""
+def test_the_effect_of_the_fallback_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over 64 MiB takes 11 s on 50 Mbit/s, so fallback syncs occur within it."""
     slow = guest(1e5, limit_s=900, bandwidth="50Mbit/s")
     there = advice_on(monkeypatch, "", slow).fallback_sync
     assert there is not None
@@ -252,7 +253,11 @@ def test_what_the_fallback_sync_brings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, converges: Any, cost_s: float = 1.0) -> list[Config]:
-    """Runs that cost a second each by a clock of their own; `converges` says what comes of a config."""
+    """Replace runs: each takes `cost_s` of a simulated clock, and `converges` decides its verdict.
+
+    Returns:
+        the configs of the runs so far.
+    """
     tried, now = list[Config](), [0.0]
 
     def outcome(config: Config, until_s: float, small_bytes: float) -> Summary | None:
@@ -275,8 +280,8 @@ def bandwidth(config: Config) -> float:
     return parse_bytes_per_s(config.link.bandwidth)
 
 
-def test_time_that_is_up_leaves_what_is_known_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 s: the guests as they are, and then less than one run for each question."""
+def test_limits_are_marked_as_unfinished_if_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 runs: the two guests as they are, then less than one run per question."""
     tried = counted(monkeypatch, lambda made: bandwidth(made) > 0.7e8)
     found = advice_for(guest(1e3), guest(2e3), wall_s=8.5)
     assert len(tried) <= 9
@@ -285,21 +290,21 @@ def test_time_that_is_up_leaves_what_is_known_marked(monkeypatch: pytest.MonkeyP
     limits = limits_of(found.median_guest)
     assert any(not limit.finished for limit in limits.values())
     for limit in limits.values():
-        assert limit.found is not None  # as it is, it converges
+        assert limit.found is not None  # the guest converges as it is
     more = advice_for(guest(1e3), guest(2e3), wall_s=1e6)
     assert more.median_guest.is_finished
     assert more.p95_guest.is_finished
 
 
-def test_without_time_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_time_there_is_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, lambda made: True)
     found = advice_for(guest(1e3), wall_s=0.0)
     assert found.median_guest == GuestAdvice(now=None)
     assert not found.median_guest.is_finished
 
 
-def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A harder guest, whose answers lie two steps beside: fewer runs."""
+def test_the_second_guest_starts_where_the_first_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of the second guest lie two values away, so it needs fewer runs."""
 
     def converges(made: Config) -> bool:
         assert isinstance(made.workload, WriterConfig)
@@ -320,10 +325,10 @@ def test_the_second_guest_begins_where_the_first_ended(monkeypatch: pytest.Monke
     assert len(of_bandwidth[2e3]) < len(of_bandwidth[1e3])
 
 
-def test_a_value_below_that_converges_all_the_same_is_told(
+def test_a_value_beyond_the_limit_that_converges_is_an_exception(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Limits below 160 ms do, 200 ms do not, from 240 on they do again: 240 it is, and 120 is an exception."""
+    """Limits up to 160 ms and from 240 ms converge. The limit is 240 ms, and 120 ms is an exception."""
 
     def converges(made: Config) -> bool:
         return not 160 < made.migration.downtime_limit < 240
@@ -338,10 +343,10 @@ def test_a_value_below_that_converges_all_the_same_is_told(
     assert 100 < int(exception) < 130
 
 
-def test_more_channels_go_with_a_bandwidth_that_a_thread_cannot_send(
+def test_a_bandwidth_beyond_one_thread_needs_more_channels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One thread sends 12.7 Gbit/s; 20 Gbit/s take two."""
+    """One thread sends 12.7 Gbit/s, so 20 Gbit/s need two."""
     counted(monkeypatch, lambda made: bandwidth(made) > 2.5e9 or made.migration.max_bandwidth != 0)
     made = guest(1e3, bandwidth="10Gbit/s")
     made = replace(made, link=LinkConfig(bandwidth="10Gbit/s"))
@@ -351,10 +356,10 @@ def test_more_channels_go_with_a_bandwidth_that_a_thread_cannot_send(
     assert limit.also == "migration.multifd_channels=2"
     fast = replace(made, link=LinkConfig(bandwidth="100Gbit/s"))
     limit = limits_of(advice_for(fast).median_guest)["bandwidth"]
-    assert limit.also == ""  # it converges as it is: less than a thread can send is asked for
+    assert limit.also == ""  # the guest converges with less than one thread can send
 
 
-def test_the_rate_limit_is_asked_for_where_it_binds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_limit_is_searched_if_it_binds(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, lambda made: parse_bytes_per_s(made.migration.max_bandwidth) > 1e8)
     made = guest(1e3, max_bandwidth="64MiB/s")
     limit = limits_of(advice_for(made).median_guest)["bandwidth"]
@@ -364,10 +369,10 @@ def test_the_rate_limit_is_asked_for_where_it_binds(monkeypatch: pytest.MonkeyPa
     counted(monkeypatch, lambda made: False)
     limit = limits_of(advice_for(made).median_guest)["bandwidth"]
     assert limit.found is None
-    assert limit.first_failing == "1Gbit/s"  # no more than the wire
+    assert limit.first_failing == "1Gbit/s"  # not above the bandwidth of the link
 
 
-def test_a_wire_that_was_recorded_or_changes_has_no_smallest_bandwidth(
+def test_a_recorded_or_changing_link_has_no_smallest_bandwidth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counted(monkeypatch, lambda made: True)
@@ -377,7 +382,7 @@ def test_a_wire_that_was_recorded_or_changes_has_no_smallest_bandwidth(
         assert "bandwidth" not in limits_of(advice_for(changed).median_guest)
 
 
-def test_a_policy_of_ones_own_is_proposed_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_a_users_rule_is_an_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, lambda made: False)
     rule = PolicyConfig(target="gpusim.qemu.what_if:ResponsiveThrottleRule")
     found = advice_for(guest(1e3, throttle_rule=rule)).median_guest
@@ -385,12 +390,12 @@ def test_a_policy_of_ones_own_is_proposed_to_be_left_out(monkeypatch: pytest.Mon
     assert "migration.throttle_rule" in {change.key for change in found.alternatives}
 
 
-def test_an_error_of_the_config_is_told_as_ever() -> None:
+def test_a_wrong_config_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^migration\.downtime_limit = -1: "):
         advice_for(guest(1e3, downtime_limit=-1))
 
 
-def test_a_guest_is_made_faster_whatever_its_writers_are() -> None:
+def test_every_kind_of_writer_is_made_faster() -> None:
     mapping = {"pattern": "uniform", "page_writes_per_s": 10.0, "catch_up_page_writes_per_s": 30.0}
     mix = MixConfig(writers={"a": mapping, "b": SequentialConfig(page_writes_per_s=100.0)})
     changed = faster(mix, 2.0)
@@ -405,16 +410,16 @@ def test_a_guest_is_made_faster_whatever_its_writers_are() -> None:
     assert faster(WorkloadConfig(), 2.0) == WorkloadConfig()
 
 
-def test_the_same_guests_get_the_same_answer() -> None:
+def test_the_same_guests_get_the_same_limits() -> None:
     made = guest(2e3, limit_s=20)
     first, again = (
         advice_for(made, guest(3e3, limit_s=20)),
         advice_for(made, guest(3e3, limit_s=20)),
     )
-    assert told(first) == told(again)
+    assert values_of(first) == values_of(again)
 
 
-def told(found: Advice) -> list[Any]:
+def values_of(found: Advice) -> list[Any]:
     return [
         (limit.name, limit.found, limit.first_failing, limit.finished)
         for one in (found.median_guest, found.p95_guest)
@@ -422,8 +427,8 @@ def told(found: Advice) -> list[Any]:
     ]
 
 
-@pytest.mark.slow  # processes start
-def test_processes_find_what_one_finds() -> None:
+@pytest.mark.slow  # starts processes
+def test_two_processes_find_the_same_as_one() -> None:
     made = guest(1e5, limit_s=300, max_cpu_throttle=30)
     with RunPool(2) as pool:
         found = advise(made, made, wall_s=PLENTY_S, pool=pool)
@@ -433,8 +438,8 @@ def test_processes_find_what_one_finds() -> None:
 
 
 @pytest.mark.slow
-def test_a_large_vm_is_asked_over_expected_shares() -> None:
-    """As large as 64 GiB, where bitmaps would take longer: the answers hold for real."""
+def test_the_limits_of_a_large_vm_hold_over_bitmaps() -> None:
+    """The search uses expected shares for 64 GiB, and a run over bitmaps confirms the limit."""
     made = Config(
         vm=VmConfig(memory="64GiB", vcpus=8),
         workload=WriterConfig(working_set="8GiB", page_writes_per_s=4e5),

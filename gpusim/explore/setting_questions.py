@@ -1,0 +1,249 @@
+"""The settings whose limits `setting_limits` searches, and the values of each, the hardest first.
+
+This module knows configs and scenarios. It runs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from gpusim.config.checks import LONGEST_COUNT
+from gpusim.config.plugins import policies_of
+from gpusim.config.scenario import Scenario, resolve
+from gpusim.config.schema import Config, MixConfig, WorkloadConfig, WriterConfig
+from gpusim.engine.records import Summary
+from gpusim.explore.bisection import Bisection
+from gpusim.explore.changes import (
+    CHANNELS,
+    HIGHEST_THROTTLE,
+    LONGEST_DOWNTIME_MS,
+    Change,
+    rate_text,
+    set_key,
+)
+from gpusim.explore.value_search import ValueSearch
+from gpusim.qemu.versions import VERSIONS
+from gpusim.units import NS_PER_S
+
+VALUES_PER_DECADE = 48  # values are 5 % apart
+STRIDE = 14  # values: the first leap is a factor of two
+STRIDE_FROM_LEADER = 3  # values: the first leap from the answer of the other guest
+LEAST_LINK, MOST_LINK = 0.25, 40.0  # times the bandwidth as it is set
+LEAST_RATE, MOST_RATE = 0.1, 10.0  # times the page writes per second of the guest
+LEAST_DOWNTIME_MS = 10
+
+Name: TypeAlias = Literal["bandwidth", "dirty_rate", "downtime_limit", "max_cpu_throttle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A setting and its values, the hardest first.
+
+    Attributes:
+        name: the name of the limit.
+        change: the values, as numbers.
+        now: the value as it is set, or one with the same outcome. It is one of the values.
+        now_text: the value as it is set, as a user types it.
+        known: values whose outcome is that of the config as it is.
+        stride: see `Bisection`.
+    """
+
+    name: Name
+    change: Change
+    now: float
+    now_text: str
+    known: tuple[float, ...] = ()
+    stride: int | None = STRIDE
+
+    def search(self, config: Config, now: Summary) -> ValueSearch:
+        """Return a search that starts at the value as it is set."""
+        place = self.change.values.index
+        search = ValueSearch(
+            change=self.change,
+            config=config,
+            bisection=Bisection(len(self.change.values), place(self.now), self.stride),
+            stride_from_leader=1 if self.stride is None else STRIDE_FROM_LEADER,
+        )
+        for value in self.known or (self.now,):
+            search.record(place(value), now)
+        return search
+
+
+def questions_of(scenario: Scenario, now: Summary) -> Iterator[Question]:
+    """Yield the questions for a guest, in the order of `Name`.
+
+    Args:
+        scenario: the migration with all settings as they are.
+        now: the summary of its run.
+    """
+    yield from _bandwidth(scenario)
+    yield from _dirty_rate(scenario)
+    yield from _downtime(scenario.config)
+    yield from _throttle(scenario.config, now)
+
+
+def _values_between(low: float, high: float, now: float) -> list[float]:
+    """Return rising values of three digits, 5 % apart, with both ends and the value as it is set."""
+    first, last = (VALUES_PER_DECADE * math.log10(end) for end in (low, high))
+    places = range(math.ceil(first), math.ceil(last))
+    inside = (10 ** (place / VALUES_PER_DECADE) for place in places)
+    return sorted({float(f"{value:.3g}") for value in (low, *inside, high)} | {now})
+
+
+def _bandwidth(scenario: Scenario) -> Iterator[Question]:
+    """Ask for the bandwidth of the link, or for the rate limit if that binds.
+
+    Adds threads if one thread would be slower than the value. If the threads are slower than the
+    link now, then the search starts at their speed. A recorded or changing link has no single
+    bandwidth, so there is no question.
+    """
+    config, link, limit = scenario.config, scenario.link, scenario.parameters.max_bandwidth
+    threads = _threads(scenario)
+    now = min(link.bandwidth, limit or math.inf, link.threads_bandwidth)
+    if link.recorded is not None or link.changes or math.isinf(now):
+        return
+    is_limited = 0 < limit < min(link.bandwidth, link.threads_bandwidth)
+    group, name = ("migration", "max_bandwidth") if is_limited else ("link", "bandwidth")
+    most = min(max(threads), link.bandwidth if is_limited else MOST_LINK * now)
+
+    def channels(bits: float) -> int:
+        return next((threads[rate] for rate in threads if rate >= bits / 8), max(threads.values()))
+
+    def apply(made: Config, bits: float) -> Config:
+        changed = set_key(made, f"{group}.{name}", bits / 8)
+        return set_key(changed, "migration.multifd_channels", channels(bits))
+
+    def also(bits: float) -> str:
+        needs_more = channels(bits) > config.migration.multifd_channels
+        return f"migration.multifd_channels={channels(bits)}" if needs_more else ""
+
+    values = _values_between(8 * LEAST_LINK * now, max(8 * most, 8 * now), 8 * now)
+    yield Question(
+        name="bandwidth",
+        change=Change(
+            f"{group}.{name}", tuple(values), apply, lambda bits: rate_text(bits / 8), also
+        ),
+        now=8 * now,
+        now_text=str(getattr(getattr(config, group), name)),
+    )
+
+
+def _threads(scenario: Scenario) -> dict[float, int]:
+    """Return bytes per second that the threads can send -> channels, rising from the present ones."""
+    now = scenario.migration.multifd_channels
+    rates = {scenario.link.threads_bandwidth: now}
+    if VERSIONS[scenario.version].has_multifd:
+        for channels in (count for count in CHANNELS if count > now):
+            changed = set_key(scenario.config, "migration.multifd_channels", channels)
+            rate = resolve(changed).link.threads_bandwidth
+            if rate > max(rates):
+                rates[rate] = channels
+    return rates
+
+
+def _dirty_rate(scenario: Scenario) -> Iterator[Question]:
+    """Ask for a factor on the speed of all writers. Recorded writers have no speed to change."""
+    writers = _writers(scenario.config.workload)
+    rates = [float(writer.get("page_writes_per_s", 0)) for writer in writers]
+    if any(writer.get("pace") == "recorded" for writer in writers) or not max(rates, default=0):
+        return
+    limit_s = scenario.simulated_limit_ns / NS_PER_S
+    fastest = max(float(writer.get("catch_up_page_writes_per_s") or 0) for writer in writers)
+    most = LONGEST_COUNT / limit_s / max(fastest, *rates)
+    factors = _values_between(LEAST_RATE, max(1.0, min(MOST_RATE, most)), 1.0)[::-1]
+    yield Question(
+        name="dirty_rate",
+        change=Change(
+            "",
+            tuple(factors),
+            lambda made, factor: replace(made, workload=faster(made.workload, factor)),
+            lambda factor: f"{factor:g}x",
+        ),
+        now=1.0,
+        now_text="1x",
+    )
+
+
+def _writers(workload: WorkloadConfig) -> list[Mapping[str, Any]]:
+    if isinstance(workload, MixConfig):
+        return [one if isinstance(one, Mapping) else vars(one) for one in workload.writers.values()]
+    return [vars(workload)] if isinstance(workload, WriterConfig) else []
+
+
+def faster(workload: WorkloadConfig, factor: float) -> WorkloadConfig:
+    """Return the workload with the speed of every writer multiplied by a factor."""
+    if isinstance(workload, MixConfig):
+        return replace(
+            workload, writers={name: _faster(one, factor) for name, one in workload.writers.items()}
+        )
+    return _faster(workload, factor) if isinstance(workload, WriterConfig) else workload
+
+
+def _faster(writer: Any, factor: float) -> Any:
+    keys = writer if isinstance(writer, Mapping) else vars(writer)
+    changed = {
+        name: factor * keys[name]
+        for name in ("page_writes_per_s", "catch_up_page_writes_per_s")
+        if keys.get(name) is not None
+    }
+    return {**writer, **changed} if isinstance(writer, Mapping) else replace(writer, **changed)
+
+
+def _downtime(config: Config) -> Iterator[Question]:
+    now = config.migration.downtime_limit
+    least, most = min(LEAST_DOWNTIME_MS, max(1, now)), max(LONGEST_DOWNTIME_MS, now)
+    limits = sorted({*(round(ms) for ms in _values_between(least, most, least)), now})
+    key = "migration.downtime_limit"
+    yield Question(
+        name="downtime_limit",
+        change=Change(
+            key,
+            tuple(map(float, limits)),
+            lambda made, ms: set_key(made, key, round(ms)),
+            lambda ms: f"{ms:.0f}",
+        ),
+        now=float(now),
+        now_text=str(now),
+    )
+
+
+def _throttle(config: Config, now: Summary) -> Iterator[Question]:
+    """Ask for the lowest throttle limit among the steps of the throttle. 0 is no auto-converge.
+
+    A run whose throttle stayed below a limit is the same run under any limit that the throttle did
+    not exceed. It is not the run without auto-converge, which has no fallback sync either.
+    """
+    migration = config.migration
+    if policies_of(migration):
+        return  # the user's rules decide what the limit means
+    limit = migration.max_cpu_throttle if migration.auto_converge else 0
+    steps = set(
+        range(migration.cpu_throttle_initial, HIGHEST_THROTTLE, migration.cpu_throttle_increment)
+    )
+    if "max_cpu_throttle" in VERSIONS[migration.version].lacks:
+        steps = set()
+    reached = {now.max_throttle_percent} if now.verdict == "converged" else set()
+    values = sorted({0, HIGHEST_THROTTLE, limit} | steps | reached)
+    same_run = {one for one in values for least in reached if max(least, 1) <= one <= limit}
+
+    def apply(made: Config, percent: float) -> Config:
+        made = set_key(made, "migration.auto_converge", percent > 0)
+        return set_key(made, "migration.max_cpu_throttle", round(percent)) if percent else made
+
+    yield Question(
+        name="max_cpu_throttle",
+        change=Change(
+            "migration.max_cpu_throttle",
+            tuple(map(float, values)),
+            apply,
+            lambda percent: f"{percent:.0f}",
+            lambda percent: "migration.auto_converge=true" if percent and not limit else "",
+        ),
+        now=float(limit),
+        now_text=str(limit),
+        known=tuple(map(float, {limit} | same_run)),
+        stride=None,
+    )
