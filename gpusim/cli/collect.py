@@ -1,4 +1,4 @@
-"""gpusim-collect: one page, two tables and a few figures of all runs under a folder, or a comparison.
+"""gpusim-collect: a page, tables and figures of all runs under a folder, or a comparison.
 
 This module reads the command line, checks the folders before it writes anything, and prints the
 result.
@@ -37,9 +37,10 @@ from gpusim.results.sweeps.tables import (
     write_csv,
     write_parquet,
 )
+from gpusim.version import __version__
 
 EXIT_INPUT, EXIT_INTERRUPTED = 2, 130
-MOST_PRINTED = 10  # skipped files; the page lists all of them
+MOST_PRINTED = 10  # skipped files. The page lists all of them.
 SWEEP_PLOT, GRID_PLOT, PARETO_PLOT = "sweep.png", "grid.png", "pareto.png"
 
 
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Collect all runs under the folders into runs.csv, statistics.csv, figures and "
         "one page, index.html. With --diff, compare two runs or two sweeps.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="DIR", help="the folder of a sweep or of a run"
     )
@@ -97,7 +99,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
         require_pyarrow()
     _check_folders(folders)
     if out is None and len(folders) > 1:
-        raise ResultsError("several folders need a place for the result: add --out FOLDER")
+        raise ResultsError("several folders need a place for the result. Add --out FOLDER")
     out = _checked_out(out or folders[0])
     found = find_runs(folders, out)
     if not found.runs:
@@ -135,9 +137,13 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
 
 def _diff(folders: Sequence[Path], out: Path, *, parquet: bool) -> str:
     if parquet:
-        raise ResultsError("--parquet: --diff does not write runs.parquet; use only one of the two")
+        raise ResultsError(
+            "--parquet: --diff does not write runs.parquet. Use only one of the two options"
+        )
     if len(folders) != 2:
-        raise ResultsError(f"--diff needs two folders, not {len(folders)}: --diff A B")
+        raise ResultsError(
+            f"--diff needs two folders, not {len(folders)}. Type gpusim-collect --diff A B"
+        )
     _check_folders(folders)
     return write_diff(folders[0], folders[1], _checked_out(out))
 
@@ -146,13 +152,13 @@ def _check_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
-            raise ResultsError(f"{folder} {problem}: name a folder that contains runs of gpusim")
+            raise ResultsError(f"{folder} {problem}. Name a folder that contains runs of gpusim")
 
 
 def _checked_out(out: Path) -> Path:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not can_be_written(existing / INDEX):
-        raise ResultsError(f"{out}: cannot be written to; name another folder with --out FOLDER")
+        raise ResultsError(f"{out}: cannot be written to. Name another folder with --out FOLDER")
     return out
 
 
@@ -160,7 +166,7 @@ def _no_runs(folders: Sequence[Path], found: FoundRuns) -> str:
     names = ", ".join(map(str, folders))
     first = [f" ({one.name}: {describe_skipped(one.reason)})" for one in found.skipped[:1]]
     return (
-        f"no finished run under {names}{''.join(first)}: name a folder with runs, or make some with "
+        f"no finished run under {names}{''.join(first)}. Name a folder with runs, or make some with "
         "gpusim -m ..."
     )
 

@@ -6,8 +6,12 @@ All text that a template receives is escaped. A name that a template does not re
 from __future__ import annotations
 
 import base64
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -20,6 +24,12 @@ def render(template: str, *folders: Path, **values: Any) -> str:
         folders: further folders with templates, searched before this package's own.
         values: the names that the template uses.
     """
+    return _environment(folders).get_template(template).render(**values)
+
+
+@cache
+def _environment(folders: tuple[Path, ...]) -> Environment:
+    """Return an environment, which keeps the compiled templates for the next page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -31,7 +41,7 @@ def render(template: str, *folders: Path, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["data_url"] = _data_url
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def _data_url(png: bytes) -> str:

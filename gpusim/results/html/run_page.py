@@ -89,7 +89,7 @@ MEANINGS = {  # of a change to a key
     **dict.fromkeys(POLICIES, "QEMU's own rule"),
     "migration.manager": "without the manager",
 }
-LONGEST_VALUE = 120  # characters of a setting; a recorded bandwidth has thousands
+LONGEST_VALUE = 120  # characters of a setting. A recorded bandwidth has thousands.
 PICTURE = (
     "Three panels over time. The first shows the memory left to send, with passes shaded and syncs "
     "as ticks. The second shows the throttle and the speed of the guest. The third compares the "

@@ -25,9 +25,9 @@ from gpusim.results.sweeps.sentences import describe_skipped
 from gpusim.text import count_noun, text_table
 
 CSV, PICTURE = "diff.csv", "diff.png"
-MOST_PRINTED = 40  # changed runs; diff.csv has all of them
+MOST_PRINTED = 40  # changed runs. diff.csv has all of them.
 MOST_NAMES = 5  # of runs that only one sweep has
-LONGEST_CELL = 28  # characters; longer values get a line each
+LONGEST_CELL = 28  # characters. Longer values get a line each.
 _MISSING = object()
 
 
@@ -72,7 +72,7 @@ def write_diff(a: Path, b: Path, out: Path) -> str:
     is_run = [(folder / SUMMARY).is_file() for folder in (a, b)]
     if is_run[0] != is_run[1]:
         run, other = (a, b) if is_run[0] else (b, a)
-        raise ResultsError(f"{run} is a run, but {other} is not: name two runs, or two sweeps")
+        raise ResultsError(f"{run} is a run, but {other} is not. Name two runs, or two sweeps")
     found = [find_runs([folder]) for folder in (a, b)]
     for folder, one in zip((a, b), found, strict=True):
         own = [run for run in one.runs if run.folder == folder.resolve()]
@@ -80,7 +80,7 @@ def write_diff(a: Path, b: Path, out: Path) -> str:
             reasons = [f"{skip.name}: {describe_skipped(skip.reason)}" for skip in one.skipped[:1]]
             reason = "".join(reasons) or "the folder is empty"
             raise ResultsError(
-                f"{folder}: no finished run to compare ({reason}); name a folder with runs"
+                f"{folder}: no finished run to compare ({reason}). Name a folder with runs"
             )
     if is_run[0]:
         runs = [
@@ -151,7 +151,7 @@ def _compare_sweeps(a: Path, b: Path, one: FoundRuns, other: FoundRuns, out: Pat
     common = [name for name in runs_a if name in runs_b]
     if not common:
         raise ResultsError(
-            f"no run of {a} has the name or the swept values of a run of {b}: name two runs, or two "
+            f"no run of {a} has the name or the swept values of a run of {b}. Name two runs, or two "
             "sweeps over the same values"
         )
     changed = {
