@@ -1,12 +1,12 @@
 """`hydra/sweeper=batch`: a sweep whose jobs share one process, for thousands of small points.
 
-Hydra composes each job's config anew, twice, and sets up logging and four files around it: a
-quarter of a second, where a small migration takes a few thousandths. Here a config is composed once
-for each choice of files, and single keys are then set in it, under the same types; all of that
-before the first job runs, so that a typo stops the sweep as it does in Hydra.
+Hydra composes each job's config twice, and sets up logging and four files for it. This takes a
+quarter of a second, and a small migration takes a few milliseconds. This sweeper composes a config
+once for each choice of files. Then it sets single keys in it, and OmegaConf checks their types.
+It does this before the first job runs, so a mistyped key stops the sweep as in Hydra.
 
-The file lies here because Hydra takes plugins from the package hydra_plugins alone. Every Hydra
-program of the environment imports it, so it imports gpusim only when it sweeps.
+Hydra finds plugins only in the package hydra_plugins, so the file lies here. Every Hydra program of
+the environment imports it. For this reason it imports gpusim only when it sweeps.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
     from gpusim.config.schema import Config
     from gpusim.errors import ConfigError
 
-_SETS_A_KEY = re.compile(r"seed=.*|[a-z_]+\.[\w.]+=.*", re.DOTALL)  # all else may choose a file
+_SETS_A_KEY = re.compile(
+    r"seed=.*|[a-z_]+\.[\w.]+=.*", re.DOTALL
+)  # any other override may choose a file
 
 
 class BatchSweeper(Sweeper):
-    """Runs all points of a grid in this process, or in a few.
+    """Runs all points of a grid in this process, or in several.
 
-    A job's folder holds the same files as any run's, but neither .hydra/ nor gpusim.log.
+    A job's folder holds the same files as other runs, but neither .hydra/ nor gpusim.log.
 
     Args:
-        workers: processes; 1: this one, 0: one a core.
-        params: override -> its values, as the basic sweeper has them.
+        workers: number of processes. 1 is this process, 0 is one process per core.
+        params: override -> its values, as for Hydra's basic sweeper.
     """
 
     def __init__(self, workers: int = 1, params: dict[str, str] | None = None) -> None:
@@ -49,9 +51,9 @@ class BatchSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what `sweep` needs; the jobs are not run through `task_function`."""
+        """Keep what `sweep` needs. The jobs do not run through `task_function`."""
         from gpusim import ConfigError
-        from gpusim.cli import job
+        from gpusim.cli import job, run_folder
         from gpusim.results.sweeps.runs import SWEEP
 
         self.loader, self.master = hydra_context.config_loader, config
@@ -59,33 +61,33 @@ class BatchSweeper(Sweeper):
             self._check()
         except ConfigError as error:
             folder = Path(config.hydra.sweep.dir).absolute()
-            fresh = folder.is_dir() and {path.name for path in folder.iterdir()} <= {SWEEP}
-            job.discard(folder, fresh)
+            is_new = folder.is_dir() and {path.name for path in folder.iterdir()} <= {SWEEP}
+            run_folder.discard(folder, is_new)
             job.stop(error, job.EXIT_CONFIG)
 
     def _check(self) -> None:
-        """Refuse what would be passed over: this sweeper is its own launcher."""
+        """Refuse settings that this sweeper would ignore, because it is its own launcher."""
         from gpusim import ConfigError
 
         settings = self.master.hydra
-        way_out = "hydra/sweeper=batch runs all jobs itself; take hydra/sweeper=basic"
+        hint = "hydra/sweeper=batch runs all jobs itself. Set hydra/sweeper=basic"
         if self.workers < 0:
-            allowed = "must be 1 or more, or 0 for one a core"
-            raise ConfigError("hydra.sweeper.workers", self.workers, allowed)
+            allowed = "must be 1 or more, or 0 for one per core"
+            raise ConfigError("hydra.sweeper.workers", self.workers, allowed, "out_of_range")
         if not settings.launcher._target_.endswith(".BasicLauncher"):
-            raise ConfigError("hydra.launcher", settings.launcher._target_, way_out)
+            raise ConfigError("hydra.launcher", settings.launcher._target_, hint, "not_supported")
         if settings.job.env_set:
-            raise ConfigError("hydra.job.env_set", settings.job.env_set, way_out)
+            raise ConfigError("hydra.job.env_set", settings.job.env_set, hint, "not_supported")
         subdir = OmegaConf.to_container(settings.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
         if "gpusim_job_name" not in subdir:
-            raise ConfigError("hydra.sweep.subdir", subdir, way_out)
+            raise ConfigError("hydra.sweep.subdir", subdir, hint, "not_supported")
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        """Run the grid of all values.
+        """Run the grid of all values and return the objectives.
 
         Raises:
-            HydraException: an override that does not compose; before any job runs.
-            SystemExit: interrupted, or jobs of a dry run cannot be run.
+            HydraException: an override does not compose. No job has run then.
+            SystemExit: the sweep was interrupted, or a job of a dry run failed.
         """
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -103,14 +105,14 @@ class BatchSweeper(Sweeper):
         OmegaConf.save(self.master, folder / "multirun.yaml")
         folders = [(folder / job_name(overrides, self.params)).absolute() for overrides in jobs]
         points = zip(configs, folders, strict=True)
-        running = job.attempt_many(points, workers=self.workers)
+        running = job.run_jobs(points, workers=self.workers)
         returned = list(tqdm(running, total=len(jobs), unit="run", disable=None))
         if self.master.dry_run and None in returned:
             sys.exit(EXIT_SOME_FAILED)
         return returned
 
     def _composed(self, jobs: Sequence[Sequence[str]]) -> Iterator[Config | ConfigError]:
-        """Each job's config, as Hydra would compose it, or why it cannot be simulated."""
+        """Yield each job's config as Hydra would compose it, or the error in its place."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.core.override_parser.overrides_parser import OverridesParser
 

@@ -77,11 +77,14 @@ def _dry(overrides: list[str]) -> Side:
     from gpusim.config.backend import choose_backend
     from gpusim.config.compose import composed_config
     from gpusim.config.scenario import resolve
-    from gpusim.explore.dry_run import expectation
+    from gpusim.explore.run_cost import estimate_run
 
     scenario = resolve(composed_config(overrides))
-    summary, wall_s, _ = expectation(scenario, choose_backend(scenario))
-    return Side(summary.simulated_looks, summary.total_time_s, wall_s, summary.status == "ok")
+    estimate = estimate_run(scenario, choose_backend(scenario))
+    summary = estimate.summary
+    return Side(
+        summary.simulated_looks, summary.total_time_s, estimate.wall_s, estimate.is_complete
+    )
 
 
 def _real(overrides: list[str]) -> Side:

@@ -1,7 +1,7 @@
-"""One run of the command: from a Config to files in a folder, or to the plan of a dry run.
+"""One run of the command: from a config to files in a folder, or to the plan of a dry run.
 
-Owns what happens around `simulate`: the progress bar, the log, what an error leads to, and which
-folder stays. It knows neither Hydra nor the rules of a migration.
+Owns what happens around a simulation: the log, the consequence of an error, and which folder
+stays. It knows neither Hydra nor the rules of a migration.
 """
 
 from __future__ import annotations
@@ -10,33 +10,26 @@ import logging
 import math
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tqdm import tqdm
-
+from gpusim.cli.run_folder import discard, holds_no_results
+from gpusim.cli.run_progress import evacuation_bar, migration_bar
+from gpusim.cli.run_text import attempt_lines, outcome_lines
 from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.evacuation import Host
-from gpusim.engine.reasons import TEXTS_WITH_VERDICT
-from gpusim.engine.records import (
-    EvacuationProgress,
-    EvacuationSummary,
-    Observer,
-    Progress,
-    Summary,
-)
+from gpusim.engine.records import EvacuationSummary, Summary
 from gpusim.errors import ConfigError, is_installed
 from gpusim.explore.alternatives import alternatives
-from gpusim.explore.dry_run import plan, sending
+from gpusim.explore.dry_run import make_plan
+from gpusim.explore.dry_run_text import plan_text
 from gpusim.explore.workers import map_in_order
 from gpusim.files import alone_in
 from gpusim.results import (
@@ -47,81 +40,78 @@ from gpusim.results import (
     write_failure,
     write_run,
 )
-from gpusim.units import format_bytes
 
 log = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT
-
-_HYDRAS_OWN = {".hydra", "gpusim.log"}
-_BAR = "{percentage:3.0f}% |{bar:20}| {desc} [{elapsed}]"
+Objective = float | list[float]
 
 
-def attempt(
+def run_job(
     make_config: Callable[[], Config], folder: Path, *, alone: bool, quiet: bool = False
-) -> float | list[float] | None:
-    """`run`, with every error turned into what a user of the command shall see.
+) -> Objective | None:
+    """Run one job, and turn every error into what the user of the command sees.
 
     Args:
         make_config: may raise ConfigError too.
-        folder: of the run; made already, and removed where nothing was written.
-        alone: not a job of a sweep. A job of a sweep that fails leaves a summary saying so, and
-            never raises SystemExit, which would end the jobs after it.
-        quiet: as `run` has it.
+        folder: of the run. It exists, and is removed if nothing was written.
+        alone: not a job of a sweep. A job of a sweep that fails leaves a summary that says so. It
+            never raises SystemExit for that, because this would end the jobs after it.
+        quiet: no progress bar, no log, nothing printed.
 
     Returns:
-        What `run` does, or None where a job of a sweep failed.
+        The objective, or None if a job of a sweep failed.
 
     Raises:
-        SystemExit: interrupted, a config that cannot be simulated, or out of memory.
-        Exception: any other error of a lone run, once its summary is written.
+        SystemExit: interrupted, or a lone run with a config error or out of memory.
+        Exception: any other error of a lone run, after its summary is written.
     """
-    fresh, config = holds_no_results(folder), None
+    is_new, config = holds_no_results(folder), None
     try:
-        os.utime(folder)  # a sweep's report tells by this which jobs are its own
+        os.utime(folder)  # a sweep's report recognises its own jobs by this time
         config = make_config()
-        return run(config, folder, again=alone, quiet=quiet)
+        return run_config(config, folder, again=alone, quiet=quiet)
     except KeyboardInterrupt:
-        discard(folder, fresh)
+        discard(folder, is_new)
         sweep = shlex.quote(os.path.relpath(folder.parent))
-        hint = "" if alone else f"; start it again with hydra.sweep.dir={sweep} to go on"
+        hint = "" if alone else f". Start it again with hydra.sweep.dir={sweep} to continue"
         stop(f"interrupted{hint}", EXIT_INTERRUPTED)
     except ConfigError as error:
         if alone:
-            discard(folder, fresh)
+            discard(folder, is_new)
             stop(error, EXIT_CONFIG)
         if config is not None and config.dry_run:
-            discard(folder, fresh)
+            discard(folder, is_new)
             print(f"error: {folder.name}: {error}", file=sys.stderr)
         else:
-            _record(error, folder, config)
+            _record_error(error, folder, config)
     except MemoryError as error:
-        _record(error, folder, config)
+        _record_error(error, folder, config)
         if alone:
             stop(f"out of memory ({error or 'no details'}): use a smaller VM", EXIT_FAILED)
     except Exception as error:
-        _record(error, folder, config)
+        _record_error(error, folder, config)
         if alone:
             raise
     return None
 
 
-def attempt_many(
+def run_jobs(
     points: Iterable[tuple[Config | ConfigError, Path]], *, workers: int = 1
-) -> Iterator[float | list[float] | None]:
-    """`attempt`, as of a sweep's jobs and quietly, for many.
+) -> Iterator[Objective | None]:
+    """Run the jobs of a sweep quietly, in this process or in several.
 
     Args:
-        points: each with a config, or why there is none, and a folder, which is made if missing.
-        workers: processes, as `simulate_many` has them.
+        points: of each job its config, or the error in its place, and its folder.
+        workers: number of processes, as for `simulate_many`.
 
     Yields:
-        what `attempt` returns, in order.
+        What `run_job` returns, in order.
     """
-    return map_in_order(_attempt_one, points, workers, _lost)
+    return map_in_order(_run_point, points, workers, _record_lost)
 
 
-def _attempt_one(point: tuple[Config | ConfigError, Path]) -> float | list[float] | None:
+def _run_point(point: tuple[Config | ConfigError, Path]) -> Objective | None:
     config, folder = point
 
     def make_config() -> Config:
@@ -130,24 +120,24 @@ def _attempt_one(point: tuple[Config | ConfigError, Path]) -> float | list[float
         return config
 
     folder.mkdir(parents=True, exist_ok=True)
-    return attempt(make_config, folder, alone=False, quiet=True)
+    return run_job(make_config, folder, alone=False, quiet=True)
 
 
-def _lost(point: tuple[Config | ConfigError, Path], _: Exception) -> None:
+def _record_lost(point: tuple[Config | ConfigError, Path], _: Exception) -> None:
     config, folder = point
-    error = ChildProcessError("its process was killed, as it is when memory runs out")
-    _record(error, folder, None if isinstance(config, ConfigError) else config)
+    error = ChildProcessError("its process was killed, which happens when memory runs out")
+    _record_error(error, folder, None if isinstance(config, ConfigError) else config)
 
 
-def _record(error: Exception, folder: Path, config: Config | None) -> None:
-    """Leave the error in the run's folder, unless the same run is there; a full disk may forbid it."""
-    if config is not None and _there(config, folder, run_hash(config), plot=False) is not None:
-        print(f"error: {folder.name}: {error}; what was there stays", file=sys.stderr)
+def _record_error(error: Exception, folder: Path, config: Config | None) -> None:
+    """Leave the error in the run's folder, unless the folder holds the same run already."""
+    if config is not None and _earlier_summary(config, folder, run_hash(config), plot=False):
+        print(f"error: {folder.name}: {error}. The earlier results stay", file=sys.stderr)
         return
     try:
         write_failure(error, folder, config)
-    except OSError as why:
-        print(f"error: {folder}: {error}; nor can that be written: {why}", file=sys.stderr)
+    except OSError as reason:  # the disk is full
+        print(f"error: {folder}: {error}. It cannot be written: {reason}", file=sys.stderr)
 
 
 def stop(message: object, code: int) -> NoReturn:
@@ -156,203 +146,105 @@ def stop(message: object, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def run(
+def run_config(
     config: Config, folder: Path, *, again: bool = True, quiet: bool = False
-) -> float | list[float]:
-    """Simulate and write the results; or, for a dry run, print the plan and leave nothing.
+) -> Objective:
+    """Simulate and write the results. A dry run prints its plan and leaves nothing.
 
     Args:
-        again: compute even what is there already, whole and with the same hash.
-        quiet: no progress bar, no log, nothing printed; one of many.
+        config: what to simulate.
+        folder: where to write.
+        again: simulate even if the folder holds the complete results of the same run.
+        quiet: no progress bar, no log, nothing printed.
 
     Returns:
-        The objective's numbers, one as a float; 0 for a dry run.
+        The objective's numbers, or a float if it is one number. A dry run returns 0.
 
     Raises:
-        ConfigError: before memory is taken or a file is written.
+        ConfigError: before gpusim takes memory or writes a file.
     """
-    check_wishes(config.objective, plot=config.plot, evacuates=config.evacuation is not None)
+    check_output_keys(config.objective, plot=config.plot, evacuates=config.evacuation is not None)
     if config.dry_run:
-        print(plan(config))
+        print(plan_text(make_plan(config)))
         discard(folder, holds_no_results(folder))
         return 0.0
     identity = run_hash(config)
-    migrate = _migrate if config.evacuation is None else _evacuate
+    run = _run_migration if config.evacuation is None else _run_evacuation
     with alone_in(folder):  # two jobs of a sweep may be the same run
-        there = None if again else _there(config, folder, identity, plot=config.plot)
-        if there is not None:
+        earlier = None if again else _earlier_summary(config, folder, identity, plot=config.plot)
+        if earlier is not None:
             if not quiet:
-                log.info(f"there already, of the same version and the same config: {folder}")
-            return _objective(config.objective, there)
-        summary, headline = migrate(config, folder, identity, quiet)
+                log.info(f"already computed with the same version and config: {folder}")
+            return _objective(config.objective, earlier)
+        summary = run(config, folder, identity, quiet)
     if not quiet:
-        log.info(f"backend {summary.backend} ({summary.backend_reason})")
-        verdict = (summary.verdict or summary.status).replace("_", " ")
-        names_verdict = summary.reason_code in TEXTS_WITH_VERDICT
-        log.info(summary.reason if names_verdict else f"{verdict}: {summary.reason}")
-        log.info(headline)
+        for line in outcome_lines(summary):
+            log.info(line)
         print(folder)
     return _objective(config.objective, vars(summary))
 
 
-def _migrate(config: Config, folder: Path, identity: str, quiet: bool) -> tuple[Summary, str]:
-    """Simulate one migration and write its results; its outcome, also in one line."""
+def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> Summary:
     scenario = resolve(config)
     backend = choose_backend(scenario)  # an error up to here leaves earlier results in place
     begin_run(config, folder)
-    with _progress_bar(quiet) as observe:
+    with migration_bar(quiet) as observe:
         result = simulate_scenario(scenario, backend, observe=observe)
-    tried = None
-    if config.plot and result.summary.verdict in ("not_converged", "time_limit"):
+    summary, helpful = result.summary, None
+    if config.plot and summary.verdict in ("not_converged", "time_limit"):
         try:
-            tried = alternatives(config, scenario)
-        except Exception:  # what has been simulated is worth more than what might have helped
-            log.exception("what would have made it converge could not be found out")
-    summary = result.summary
-    attempts = scenario.attempts
+            helpful = alternatives(config, scenario)
+        except Exception:  # the result is worth more than the search for a better one
+            log.exception("the search for changes that would make it converge failed")
     if not quiet:
-        if scenario.link.threads_bandwidth < scenario.link.bandwidth < math.inf:
-            log.info(f"sent by {sending(scenario.link)}")
-        for number, attempt in enumerate(result.before, start=1):
-            log.info(f"attempt {number} of {len(attempts)}: {attempt.result.summary.reason}")
-        if len(attempts) > 1:
-            log.info(f"attempt {summary.attempt} of {len(attempts)}, whose results these are:")
+        for line in attempt_lines(scenario, result):
+            log.info(line)
         for action in result.actions_not_done:
-            log.warning(f"not done before the migration ended: {action.text}")
-    settings = asdict(attempts[summary.attempt - 1].config)
+            log.warning(f"the migration ended before this action: {action.text}")
+    settings = asdict(scenario.attempts[summary.attempt - 1].config)
     write_run(
-        result, folder, plot=config.plot, config=settings, alternatives=tried, run_hash=identity
+        result, folder, plot=config.plot, config=settings, alternatives=helpful, run_hash=identity
     )
-    return summary, headline(summary)
+    return summary
 
 
-def _evacuate(
-    config: Config, folder: Path, identity: str, quiet: bool
-) -> tuple[EvacuationSummary, str]:
-    """The same of the evacuation of a host."""
-    host = Host(config)  # as resolve does above
+def _run_evacuation(config: Config, folder: Path, identity: str, quiet: bool) -> EvacuationSummary:
+    host = Host(config)  # a config error leaves earlier results in place
     begin_run(config, folder)
-    with tqdm(disable=quiet or None, bar_format=_BAR, miniters=0, total=100) as bar:
-
-        def observe(progress: EvacuationProgress) -> None:
-            done = f"{progress.ended} of {progress.guests} guests"
-            bar.set_description_str(f"{progress.time_s:.0f} s simulated, {done}", refresh=False)
-            bar.update(100 * progress.ended / progress.guests - bar.n)
-
+    with evacuation_bar(quiet) as observe:
         evacuation = host.evacuate(observe)
     write_evacuation(evacuation, folder, plot=config.plot, run_hash=identity)
-    summary = evacuation.summary
-    return summary, (
-        f"guest CPU lost {summary.guest_cpu_lost_s:.0f} vCPU s, throttle up to "
-        f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
-        f"{summary.simulated_runs} migrations simulated in {summary.wall_time_s:.1f} s"
-    )
+    return evacuation.summary
 
 
-def _there(config: Config, folder: Path, identity: str, *, plot: bool) -> dict[str, Any] | None:
-    """The summary of the same run, if it is there and whole."""
-    whole = whole_run if config.evacuation is None else whole_evacuation
-    return whole(folder, identity, plot=plot)
+def _earlier_summary(
+    config: Config, folder: Path, identity: str, *, plot: bool
+) -> dict[str, Any] | None:
+    """Return the summary of the same run if the folder holds its complete results."""
+    read = whole_run if config.evacuation is None else whole_evacuation
+    return read(folder, identity, plot=plot)
 
 
-def check_wishes(objective: list[str], *, plot: bool, evacuates: bool) -> None:
-    """Check what a run is asked to leave and to return, which has nothing to do with what it is.
+def check_output_keys(objective: list[str], *, plot: bool, evacuates: bool) -> None:
+    """Check `plot` and `objective`, which decide nothing about the migration.
 
     Raises:
         ConfigError: matplotlib is missing, or the objective is no number of the summary.
     """
     if plot and not is_installed("matplotlib"):
-        hint = "needs matplotlib; install gpusim's extra: pip install '.[plot]', or set plot=false"
-        raise ConfigError("plot", plot, hint)
+        hint = "needs matplotlib. Run pip install '.[plot]' in gpusim's folder, or set plot=false"
+        raise ConfigError("plot", plot, hint, "not_installed")
     summary = EvacuationSummary if evacuates else Summary
     numbers = [
         field.name for field in fields(summary) if str(field.type).startswith(("int", "float"))
     ]
     if not objective or set(objective) - set(numbers):
-        raise ConfigError("objective", objective, f"must be a list of {', '.join(numbers)}")
+        allowed = f"must be a list of {', '.join(numbers)}"
+        raise ConfigError("objective", objective, allowed, "unknown_choice")
 
 
-def _objective(objective: list[str], summary: Mapping[str, Any]) -> float | list[float]:
+def _objective(objective: list[str], summary: Mapping[str, Any]) -> Objective:
+    """Return the numbers. Each is infinite if the migration did not converge."""
     found = [summary[name] if summary["verdict"] == "converged" else None for name in objective]
     values = [math.inf if value is None else float(value) for value in found]
     return values[0] if len(values) == 1 else values
-
-
-def headline(summary: Summary) -> str:
-    """The result in one line."""
-    downtime = "" if summary.downtime_ms is None else f", downtime {summary.downtime_ms:.0f} ms"
-    return (
-        f"{summary.total_time_s:.1f} s{downtime}, {summary.dirty_sync_count} syncs "
-        f"({summary.fallback_sync_count} fallback), throttle up to "
-        f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
-        f"guest CPU lost {summary.guest_cpu_lost_percent:.1f} %, "
-        f"computed in {summary.wall_time_s:.1f} s"
-    )
-
-
-def holds_no_results(folder: Path) -> bool:
-    """Whether only Hydra has written here: the folder is this run's own."""
-    return folder != Path.cwd() and {path.name for path in folder.iterdir()} <= _HYDRAS_OWN
-
-
-def discard(folder: Path, fresh: bool) -> None:
-    """Remove the folder Hydra made, and what is empty of outputs/DATE above it.
-
-    Args:
-        folder: of the run.
-        fresh: it held no results when the run began; another one is left as it is.
-    """
-    if not fresh:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    outputs = Path.cwd() / "outputs"
-    for parent in folder.parents:
-        if not parent.is_relative_to(outputs) or any(parent.iterdir()):
-            return
-        parent.rmdir()
-
-
-class Completion:
-    """How far a migration is, in percent; it never goes back.
-
-    The first pass is the first half, by what is sent of it. The second half is how far the smallest
-    remaining after a sync has fallen since the first pass, as convergence means that it falls to
-    nothing; it stands still while the migration gets nowhere.
-    """
-
-    def __init__(self) -> None:
-        self.percent = 0.0
-        self._syncs = 0
-        self._at_first_bytes = 0
-
-    def to(self, progress: Progress) -> float:
-        """Percent gained since the last call."""
-        before = self.percent
-        left = 1.0
-        if progress.dirty_sync_count <= 1:  # QEMU counts the sync of the setup
-            left = 0.5 + 0.5 * progress.remaining_bytes / progress.total_bytes
-        elif progress.dirty_sync_count != self._syncs:
-            self._at_first_bytes = self._at_first_bytes or max(progress.remaining_bytes, 1)
-            left = 0.5 * progress.remaining_bytes / self._at_first_bytes
-        self._syncs = progress.dirty_sync_count
-        self.percent = max(before, 100 * (1 - left))
-        return self.percent - before
-
-
-@contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Observer]:
-    """A bar on a terminal, nothing elsewhere."""
-    advance = Completion()
-    with tqdm(disable=quiet or None, bar_format=_BAR, miniters=0, total=100) as bar:
-
-        def observe(progress: Progress) -> None:
-            state = (
-                f"{progress.time_s:.0f} s simulated, {format_bytes(progress.remaining_bytes)} "
-                f"left, throttle {progress.cpu_throttle_percentage} %, "
-                f"{progress.dirty_sync_count} syncs"
-            )
-            bar.set_description_str(state, refresh=False)
-            bar.update(advance.to(progress))
-
-        yield observe
-        bar.update(100 - advance.percent)  # the run is over, whatever its verdict

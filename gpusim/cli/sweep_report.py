@@ -1,7 +1,7 @@
 """A sweep as a whole: the name of each job's folder, and the report at its end.
 
-The report runs in the process that started the sweep and knows its jobs by their folders alone, so
-that it does not matter where they ran.
+The report runs in the process that started the sweep. It finds the jobs by their folders, so the
+jobs may run anywhere.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from gpusim.results import read_summary
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import SUMMARY
 from gpusim.results.sweeps.runs import SWEEP, natural
+from gpusim.results.verdicts import OUTCOMES, outcome_code
+from gpusim.text import count_noun
 
 EXIT_SOME_FAILED = 3
 
 _GROUPS = {"vm", "workload", "link", "migration", "tracking", "experiment"}
-_DECIDES_NOTHING = re.compile(r"sweep|backend(\..*)?|plot|dry_run|objective|limit\.wall")
+_NO_EFFECT = re.compile(r"sweep|backend(\..*)?|plot|dry_run|objective|limit\.wall")
 _LONGEST_NAME = 100
-_MTIME_SLACK_S = 1.0  # a file system's clock may lag behind the process's
-_MANY = 60  # runs, of which a report names only those that failed
+_MTIME_SLACK_S = 1.0  # the clock of a file system may lag behind
+_MANY = 60  # of more runs, a report lists only those that failed
 
 
 def job_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
-    """A folder's name made of a job's overrides: the same for the same job, whatever its number.
+    """Return a folder's name made of a job's overrides. The job's number does not change it.
 
-    What decides no result is left out, and so is what the sweep's file sets without sweeping it.
+    The name leaves out keys that change no result, and keys that the sweep's file sets to one value.
 
     Args:
-        overrides: of the job; of two for the same key the last one holds.
-        params: hydra.sweeper.params, what the sweep's file sets and sweeps.
+        overrides: of the job. The last override of a key counts.
+        params: hydra.sweeper.params, which the sweep's file sets.
 
     >>> job_name(["vm=huge_4tib", "workload.working_set_percent=25", "seed=1"])
     'seed=1,huge_4tib,working_set_percent=25'
@@ -57,43 +59,43 @@ def job_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) 
     parts = [
         value if key in _GROUPS else f"{_short_key(key)}={_short_value(value)}"
         for key, value in sorted(values.items())
-        if not _DECIDES_NOTHING.fullmatch(key) and fixed.get(key) != value
+        if not _NO_EFFECT.fullmatch(key) and fixed.get(key) != value
     ]
     wanted = ",".join(parts) or "job"
     name = re.sub(r"[^A-Za-z0-9._=,+-]", "_", wanted)[:_LONGEST_NAME]
     if name == wanted and not name.startswith("."):
         return name
-    digest = hashlib.sha256(wanted.encode()).hexdigest()[:8]  # two names may have become one
+    digest = hashlib.sha256(wanted.encode()).hexdigest()[:8]  # two different names may now be equal
     return f"{name.lstrip('.')},{digest}"
 
 
 def _short_key(key: str) -> str:
-    """The last part, of QEMU's throttle parameters without what they all begin with."""
+    """Return the last part of a key, without the prefix of QEMU's throttle parameters."""
     return re.sub(r"^(cpu_)?throttle_", "", key.rsplit(".", maxsplit=1)[-1])
 
 
 def _short_value(value: str) -> str:
-    """A value as people write it and as a folder can be called: 10Gbitps, 1000000."""
+    """Return a value that a folder's name can hold: 10Gbitps, 1000000."""
     return re.sub(r"\.0$", "", value).replace("bit/s", "bitps").replace("B/s", "Bps")
 
 
 def gpu_of(gpus: int, *, _root_: DictConfig) -> str:
-    """CUDA_VISIBLE_DEVICES of a job, for launchers that do not hand out GPUs: in turn."""
+    """Return CUDA_VISIBLE_DEVICES of a job, in turn, for launchers that do not assign GPUs."""
     return str(_root_.hydra.job.num % gpus)
 
 
-# At import: a launcher's worker imports this through the task, and resolves a job's folder itself.
+# At import, because a launcher's worker imports this module and resolves the job's folder itself.
 OmegaConf.register_new_resolver("gpusim_job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("gpusim_gpu", gpu_of, replace=True)
 
 
 class SweepReport(Callback):
-    """Prints what became of a sweep's jobs, draws its picture, and fails if a job failed.
+    """Prints the outcome of a sweep's jobs, draws its picture, and fails if a job failed.
 
     Args:
-        picture: file name, in the sweep's folder, of one picture of all jobs; null: none.
-        question: what the sweep answers; `gpusim-collect` puts it above its page.
-        x: the config key of its figures' axis; null: `gpusim-collect` finds one.
+        picture: name of a file in the sweep's folder for one picture of all jobs. null: none.
+        question: the question that the sweep answers. `gpusim-collect` shows it on its page.
+        x: the config key of the figures' x axis. null: `gpusim-collect` chooses one.
     """
 
     def __init__(
@@ -104,14 +106,14 @@ class SweepReport(Callback):
         self._failed_dry_runs = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say in the sweep's folder what it is for; it may hold jobs of earlier sweeps.
+        """Describe the sweep in its folder, which may hold jobs of earlier sweeps.
 
         Raises:
-            SystemExit: what all jobs are asked to leave cannot be had; code 2.
+            SystemExit: code 2 if `plot`, `objective` or the folder cannot be used.
         """
         evacuates = bool(config.evacuation.guests)
         try:
-            job.check_wishes(list(config.objective), plot=config.plot, evacuates=evacuates)
+            job.check_output_keys(list(config.objective), plot=config.plot, evacuates=evacuates)
             _check_direction(config)
         except ConfigError as error:
             job.stop(error, job.EXIT_CONFIG)
@@ -125,40 +127,40 @@ class SweepReport(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(sweep, indent=2) + "\n")
         except OSError as error:
-            hint = f"hydra.sweep.dir = {path.parent}: cannot be written ({error}); take another"
+            hint = f"hydra.sweep.dir = {path.parent}: cannot be written ({error}). Name another"
             job.stop(hint, job.EXIT_CONFIG)
-        self._since_s = path.stat().st_mtime  # by the clock of the file system that jobs write to
+        self._since_s = path.stat().st_mtime  # by the clock of the jobs' file system
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Count what cannot be run: a dry run leaves no folder that could tell."""
+        """Count the dry runs that failed, because a dry run leaves no folder."""
         self._failed_dry_runs += config.dry_run and job_return.return_value is None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report.
+        """Print the report, and draw the picture.
 
         Raises:
-            SystemExit: a job failed, or could not be run, or the picture could not be drawn; code 3.
+            SystemExit: code 3 if a job failed or the picture cannot be drawn.
         """
-        if config.dry_run:  # its jobs leave no folder
+        if config.dry_run:
             if self._failed_dry_runs:
                 sys.exit(EXIT_SOME_FAILED)
             return
         folder = Path(config.hydra.sweep.dir)
         summaries = {path: _summary(path) for path in self._jobs(folder)}
         self._print(folder, summaries)
-        fine = all(summary["status"] != "failed" for summary in summaries.values())
+        is_complete = all(summary["status"] != "failed" for summary in summaries.values())
         if self.picture:
             try:
                 write_comparison(list(summaries), folder / self.picture)
                 print(folder / self.picture)
             except ResultsError as error:
-                fine = False
+                is_complete = False
                 print(f"error: {error}", file=sys.stderr)
-        if not fine:
+        if not is_complete:
             sys.exit(EXIT_SOME_FAILED)
 
     def _jobs(self, folder: Path) -> list[Path]:
-        """Folders of this sweep's jobs: each was touched when its job began."""
+        """Return the folders of this sweep's jobs. Each job touches its folder when it starts."""
         folders = (path for path in folder.glob("[!.]*/") if path.is_dir())
         ours = [path for path in folders if path.stat().st_mtime >= self._since_s]
         return sorted(ours, key=lambda path: natural(path.name))
@@ -168,23 +170,23 @@ class SweepReport(Callback):
         for path, summary in summaries.items():
             if len(summaries) <= _MANY or summary["status"] == "failed":
                 print(f"{path.name:<{width}}  {_line(summary)}")
-        ends = Counter(str(s.get("verdict") or s["status"]) for s in summaries.values())
-        before = sum(_older(path / SUMMARY, self._since_s) for path in summaries)
-        there = f" ({before} of them from before)" if before else ""
-        counts = ", ".join(f"{n} {end.replace('_', ' ')}" for end, n in sorted(ends.items()))
-        if summaries:
-            runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
-            print(f"{runs}{there}: {counts}")
-            print(f"one page of them: gpusim-collect {shlex.quote(str(folder))}")
+        if not summaries:
+            return
+        codes = [outcome_code(s["status"], s.get("verdict")) for s in summaries.values()]
+        outcomes = [f"{n} {OUTCOMES[code].label}" for code, n in sorted(Counter(codes).items())]
+        earlier = sum(_older(path / SUMMARY, self._since_s) for path in summaries)
+        computed = f" ({earlier} computed earlier)" if earlier else ""
+        print(f"{count_noun(len(summaries), 'run')}{computed}: {', '.join(outcomes)}")
+        print(f"show them on one page: gpusim-collect {shlex.quote(str(folder))}")
 
 
 def _check_direction(config: DictConfig) -> None:
-    """A search takes each number of the objective its own way, or all of its trials are refused."""
+    """Check that a search has one direction for each number of the objective."""
     direction = config.hydra.sweeper.get("direction")
-    ways = [direction] if isinstance(direction, str) else direction
-    if ways is not None and len(ways) != len(config.objective):
-        allowed = f"must be as many as hydra.sweeper.direction = {ways}; set both"
-        raise ConfigError("objective", list(config.objective), allowed)
+    directions = [direction] if isinstance(direction, str) else direction
+    if directions is not None and len(directions) != len(config.objective):
+        allowed = f"must be as many numbers as hydra.sweeper.direction = {directions}. Set both"
+        raise ConfigError("objective", list(config.objective), allowed, "contradiction")
 
 
 def _older(path: Path, time_s: float) -> bool:
@@ -194,13 +196,13 @@ def _older(path: Path, time_s: float) -> bool:
 def _summary(folder: Path) -> dict[str, Any]:
     try:
         return read_summary(folder)
-    except ResultsError as error:  # its process was killed
+    except ResultsError as error:  # the job's process was killed
         return {"status": "failed", "error": str(error)}
 
 
 def _line(summary: dict[str, Any]) -> str:
     if summary["status"] == "failed":
-        return f"failed: {summary.get('error', 'no reason given')}"
+        return f"failed: {summary.get('error', 'no error was recorded')}"
     downtime_ms = summary["downtime_ms"]
     return (
         f"{summary['verdict'] or summary['status']:<14}{summary['total_time_s']:>10.1f} s  "

@@ -112,5 +112,3 @@ _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "guests_at_wall_limit": _guests_at_wall_limit,
 }
 REASON_CODES = tuple(_TEXTS)
-# The text of these codes starts with the verdict, so that a headline need not repeat it.
-TEXTS_WITH_VERDICT = ("converged", "cancelled_by_schedule", "cancelled_by_manager")

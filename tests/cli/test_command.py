@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpusim import Progress
-from gpusim.cli.job import Completion
+from gpusim.cli.run_progress import Completion
 from tests.cli.command import gpusim
 
 FILES = {"config.json", "summary.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz"}
@@ -109,7 +109,7 @@ def test_failing_job_does_not_stop_a_sweep(tmp_path) -> None:
     assert "converged" in report[1]
     assert "failed: ConfigError: workload.working_set_percent = 110" in report[2]
     assert report[3] == "3 runs: 2 converged, 1 failed"
-    assert report[4] == "one page of them: gpusim-collect outputs/multirun/mine"
+    assert report[4] == "show them on one page: gpusim-collect outputs/multirun/mine"
 
 
 def test_sweep_draws_one_picture(tmp_path) -> None:
@@ -135,10 +135,10 @@ def test_dry_sweep_says_what_cannot_be_run(tmp_path) -> None:
 
 
 def test_progress_never_goes_back() -> None:
-    advance = Completion()
+    completion = Completion()
     percents = []
     for syncs, remaining in [(1, 900), (1, 100), (2, 400), (2, 20), (3, 500), (4, 200), (5, 300)]:
-        advance.to(
+        completion.advance(
             Progress(
                 time_s=0.0,
                 remaining_bytes=remaining,
@@ -147,7 +147,7 @@ def test_progress_never_goes_back() -> None:
                 dirty_sync_count=syncs,
             )
         )
-        percents.append(round(advance.percent))
+        percents.append(round(completion.percent))
     assert percents == [5, 45, 50, 50, 50, 75, 75]
 
 

@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpusim import ConfigError, HotColdConfig, WorkloadConfig, ZipfConfig
 from gpusim.engine.evacuation import Host
-from gpusim.explore.dry_run import plan
+from gpusim.explore.dry_run import EvacuationPlan, make_plan
+from gpusim.explore.dry_run_text import plan_text
 from tests.cli.command import composed, gpusim
 
 SMALL = [  # the experiment's host, a few thousandths of its size
@@ -108,10 +109,11 @@ def test_what_cannot_be_simulated_is_one_line_and_leaves_nothing(tmp_path) -> No
 
 
 def test_a_dry_run_expects_the_whole_evacuation() -> None:
-    lines = plan(composed("experiment=evacuate", *SMALL))
-    assert f"as_listed: {', '.join(STARTED)}" in lines
-    assert "s simulated: converged" in lines
-    assert "simulated migrations" in lines
+    plan = make_plan(composed("experiment=evacuate", *SMALL))
+    assert isinstance(plan, EvacuationPlan)
+    assert list(plan.guests) == STARTED
+    assert plan.summary.verdict == "converged"
+    assert f"as_listed: {', '.join(STARTED)}" in plan_text(plan)
 
 
 def test_a_sweep_of_an_evacuation_is_reported_and_not_computed_twice(tmp_path) -> None:
@@ -122,7 +124,7 @@ def test_a_sweep_of_an_evacuation_is_reported_and_not_computed_twice(tmp_path) -
     assert [folder.name.split(",")[0] for folder in folders] == ["at_a_time=1", "at_a_time=2"]
     assert "2 runs: 2 converged" in done.stdout
     again = gpusim(*sweep, cwd=tmp_path)
-    assert "2 of them from before" in again.stdout
+    assert "2 computed earlier" in again.stdout
 
 
 def test_an_objective_is_a_number_of_an_evacuation(tmp_path) -> None:

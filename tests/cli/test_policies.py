@@ -77,7 +77,7 @@ def test_a_wrong_class_is_one_line_and_leaves_nothing(
     folder.mkdir()
     config = composed(*SMALL, "migration.manager.target=no_such_rules:Mine")
     with pytest.raises(SystemExit) as ended:
-        job.attempt(lambda: config, folder, alone=True)
+        job.run_job(lambda: config, folder, alone=True)
     told = capsys.readouterr().err
     assert ended.value.code == job.EXIT_CONFIG
     assert told.startswith(
@@ -97,7 +97,7 @@ def test_a_rule_that_raises_leaves_its_traceback(
     folder = tmp_path / "run"
     folder.mkdir()
     config = composed(*SMALL, "migration.throttle_rule.target=raising_rules:Mine")
-    assert job.attempt(lambda: config, folder, alone=False) is None
+    assert job.run_job(lambda: config, folder, alone=False) is None
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", "LookupError: no idea")
     assert "raising_rules.py" in summary["traceback"]

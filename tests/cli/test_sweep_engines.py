@@ -46,7 +46,7 @@ def test_launcher(overrides: list[str], tmp_path) -> None:
     }
     assert "3 runs: 2 converged, 1 failed" in done.stdout
     again = gpusim(*SWEEP[:2], "seed=1,2", SWEEP[3], *overrides, cwd=tmp_path, before=RAY)
-    assert "2 runs (2 of them from before): 2 converged" in again.stdout
+    assert "2 runs (2 computed earlier): 2 converged" in again.stdout
 
 
 @pytest.mark.parametrize(

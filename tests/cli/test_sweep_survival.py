@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpusim import BackendConfig, Config, LinkConfig, VmConfig, WriterConfig
-from gpusim.cli.job import attempt_many
+from gpusim.cli.job import run_jobs
 from gpusim.explore.workers import map_in_order
 from gpusim.results import write_failure
 from tests.cli.command import MAIN, gpusim
@@ -68,7 +68,7 @@ def test_sixty_points_of_which_five_raise(engine: str, tmp_path) -> None:
     assert done.stdout.count("failed: RuntimeError: boom") == 5
     first = computed(tmp_path)
     again = gpusim(*sweep, cwd=tmp_path)  # the cause is gone: only the five are computed
-    assert again.stdout.splitlines()[-2] == "60 runs (55 of them from before): 60 converged"
+    assert again.stdout.splitlines()[-2] == "60 runs (55 computed earlier): 60 converged"
     second = computed(tmp_path)
     assert {name for name in first if first[name] != second[name]} == {f"tiny,{n}" for n in failed}
 
@@ -78,7 +78,7 @@ def test_enlarged_sweep_computes_what_is_new(tmp_path) -> None:
     first = computed(tmp_path)
     done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
     second = computed(tmp_path)
-    assert done.stdout.splitlines()[-2] == "3 runs (2 of them from before): 3 converged"
+    assert done.stdout.splitlines()[-2] == "3 runs (2 computed earlier): 3 converged"
     assert {name: second[name] for name in first} == first
     assert len(second) == 3
 
@@ -86,7 +86,7 @@ def test_enlarged_sweep_computes_what_is_new(tmp_path) -> None:
 def test_report_is_about_this_sweep_alone(tmp_path) -> None:
     gpusim(*SWEEP, "seed=1,-2", cwd=tmp_path, code=3)
     done = gpusim(*SWEEP, "seed=1,3", cwd=tmp_path)
-    assert done.stdout.splitlines()[-2] == "2 runs (1 of them from before): 2 converged"
+    assert done.stdout.splitlines()[-2] == "2 runs (1 computed earlier): 2 converged"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_another_backend_is_the_same_run(tmp_path) -> None:
     pytest.importorskip("numba", reason="numba is not installed")
     gpusim(*SWEEP, "seed=1", "backend=numpy", cwd=tmp_path)
     done = gpusim(*SWEEP, "seed=1", "backend=numba", "backend.threads=2", cwd=tmp_path)
-    assert done.stdout.splitlines()[-2] == "1 run (1 of them from before): 1 converged"
+    assert done.stdout.splitlines()[-2] == "1 run (1 computed earlier): 1 converged"
 
 
 def test_incomplete_and_damaged_runs_are_done_again(tmp_path) -> None:
@@ -124,7 +124,7 @@ def test_incomplete_and_damaged_runs_are_done_again(tmp_path) -> None:
     (missing / "syncs.csv").unlink()
     (empty / "events.jsonl").write_text("")
     done = gpusim(*SWEEP, "seed=1,2,3,4,5", cwd=tmp_path)
-    assert done.stdout.splitlines()[-2] == "5 runs (1 of them from before): 5 converged"
+    assert done.stdout.splitlines()[-2] == "5 runs (1 computed earlier): 5 converged"
     assert computed(tmp_path)["tiny,seed=4"] == whole["tiny,seed=4"]
 
 
@@ -179,7 +179,7 @@ def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
         plot=False,
     )
     points = [(config, tmp_path / str(number // 4)) for number in range(40)]
-    returned = list(attempt_many(points, workers=4))
+    returned = list(run_jobs(points, workers=4))
     assert len(set(returned)) == 1
     assert None not in returned
     assert len(list(tmp_path.glob("*/summary.json"))) == 10
@@ -222,7 +222,7 @@ def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("error: interrupted; ")
+    assert errors.startswith("error: interrupted. ")
     assert errors.count("\n") == 1
     assert {summary["status"] for summary in summaries(tmp_path).values()} == {"ok"}
 
@@ -239,11 +239,11 @@ def test_interrupt_tells_how_to_go_on(tmp_path) -> None:
     interrupted = raising("KeyboardInterrupt", 3)
     done = gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path, before=interrupted, code=130)
     assert done.stderr.splitlines()[-1] == (
-        "error: interrupted; start it again with hydra.sweep.dir=out to go on"
+        "error: interrupted. Start it again with hydra.sweep.dir=out to continue"
     )
     assert set(summaries(tmp_path)) == {"seed=1", "seed=2"}
     done = gpusim(*SWEEP, "seed=1,2,3,4", cwd=tmp_path)
-    assert done.stdout.splitlines()[-2] == "4 runs (2 of them from before): 4 converged"
+    assert done.stdout.splitlines()[-2] == "4 runs (2 computed earlier): 4 converged"
 
 
 FULL_DISK = """
@@ -272,7 +272,7 @@ def test_full_disk_leaves_nothing_half_written(hit: str, recorded: bool, tmp_pat
         assert "nor can that be written" in done.stderr
     assert not list(tmp_path.rglob("*.tmp"))
     done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
-    assert done.stdout.splitlines()[-2] == "3 runs (2 of them from before): 3 converged"
+    assert done.stdout.splitlines()[-2] == "3 runs (2 computed earlier): 3 converged"
 
 
 def contents(tmp_path: Path) -> dict[str, bytes]:

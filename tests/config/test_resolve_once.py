@@ -10,12 +10,16 @@ import pytest
 
 from gpusim.cli import job
 from gpusim.config import scenario as scenario_module
+from gpusim.config.scenario import Scenario
 from gpusim.config.schema import (
     AttemptConfig,
     Config,
+    LinkConfig,
+    MigrationConfig,
     VmConfig,
     WriterConfig,
 )
+from gpusim.engine.migration import Migration
 
 
 @pytest.fixture
@@ -32,6 +36,20 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     return configs
 
 
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The config of every migration that was simulated, in order."""
+    configs: list[Config] = []
+    start = Migration.__init__
+
+    def watched(self: Migration, scenario: Scenario, *more: Any, **keys: Any) -> None:
+        configs.append(scenario.config)
+        start(self, scenario, *more, **keys)
+
+    monkeypatch.setattr(Migration, "__init__", watched)
+    return configs
+
+
 def small(**keys: Any) -> Config:
     writer = WriterConfig(working_set_percent=5, page_writes_per_s=1000)
     return Config(vm=VmConfig(memory="64MiB"), workload=writer, plot=False, **keys)
@@ -39,17 +57,31 @@ def small(**keys: Any) -> Config:
 
 def test_a_plain_run_resolves_once(resolved: list[Config], tmp_path: Path) -> None:
     config = small()
-    job.run(config, tmp_path, quiet=True)
+    job.run_config(config, tmp_path, quiet=True)
     assert resolved == [config]
 
 
 def test_a_dry_run_resolves_once(resolved: list[Config], tmp_path: Path) -> None:
     config = small(dry_run=True)
-    job.run(config, tmp_path, quiet=True)
+    job.run_config(config, tmp_path, quiet=True)
     assert resolved == [config]
 
 
 def test_each_attempt_is_resolved_once(resolved: list[Config], tmp_path: Path) -> None:
     cancelled = AttemptConfig(schedule=[{"at": "10ms", "do": "cancel"}])
-    job.run(small(attempts=[cancelled, AttemptConfig(after=1)]), tmp_path, quiet=True)
+    job.run_config(small(attempts=[cancelled, AttemptConfig(after=1)]), tmp_path, quiet=True)
     assert [config.seed for config in resolved] == [1, 2]
+
+
+def test_a_run_with_alternatives_resolves_each_simulated_config_once(
+    resolved: list[Config], simulated: list[Config], tmp_path: Path
+) -> None:
+    stalled = Config(
+        vm=VmConfig(memory="256MiB", vcpus=2),
+        workload=WriterConfig(working_set="128MiB", page_writes_per_s=2e5),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        migration=MigrationConfig(auto_converge=False),
+    )
+    job.run_config(stalled, tmp_path, quiet=True)
+    assert len(simulated) > 2
+    assert len(resolved) == len(simulated)

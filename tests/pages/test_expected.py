@@ -28,7 +28,9 @@ from gpusim import (
 )
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
-from gpusim.explore.dry_run import expectation, plan
+from gpusim.explore.dry_run import RunPlan, make_plan
+from gpusim.explore.dry_run_text import plan_text
+from gpusim.explore.run_cost import estimate_run
 from gpusim.layout import CHUNK_PAGES, Layout, Writes
 from gpusim.pages.budget import Budget
 from gpusim.pages.expected import NORMAL, ExpectedKernels
@@ -89,13 +91,14 @@ def test_looks_and_time_of_a_dry_run_are_those_of_a_run(
     config = migration(workload, mode, zero)
     run = simulate(config).summary
     scenario = resolve(config)
-    expected, wall_s, slow_s = expectation(scenario, choose_backend(scenario))
+    estimate = estimate_run(scenario, choose_backend(scenario))
+    expected = estimate.summary
     share = SEQUENTIAL_TIME_SHARE if workload == "sequential" else TIME_SHARE
     assert expected.verdict == run.verdict
     assert expected.total_time_s == pytest.approx(run.total_time_s, rel=share)
     allowed = max(LOOKS, LOOKS_SHARE * run.simulated_looks)
     assert abs(expected.simulated_looks - run.simulated_looks) <= allowed
-    assert 0 < wall_s <= slow_s
+    assert 0 < estimate.wall_s <= estimate.slow_memory_wall_s
 
 
 @pytest.mark.parametrize("workload", ["uniform", "hot_cold", "mix"])
@@ -104,7 +107,7 @@ def test_a_vm_of_few_chunks(workload: str) -> None:
     config = migration(workload, "kvm_manual", 0.0, memory_gib=12)
     run = simulate(config).summary
     scenario = resolve(config)
-    expected = expectation(scenario, choose_backend(scenario))[0]
+    expected = estimate_run(scenario, choose_backend(scenario)).summary
     assert expected.verdict == run.verdict
     assert expected.total_time_s == pytest.approx(run.total_time_s, rel=TIME_SHARE)
     allowed = max(LOOKS, LOOKS_SHARE * run.simulated_looks)
@@ -112,19 +115,24 @@ def test_a_vm_of_few_chunks(workload: str) -> None:
 
 
 def test_a_dry_run_gives_up_looking_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.explore.dry_run.LONGEST_NS", 1)
-    text = plan(migration("uniform", "kvm_legacy", 0.0))
+    monkeypatch.setattr("gpusim.explore.run_cost.LONGEST_NS", 1)
+    plan = make_plan(migration("uniform", "kvm_legacy", 0.0))
+    assert isinstance(plan, RunPlan)
+    assert not plan.estimate.is_complete
+    text = plan_text(plan)
     assert "more than" in text
     assert "converged" not in text
 
 
 def test_a_dry_run_says_what_a_24_tib_vm_needs() -> None:
     config = Config(vm=VmConfig(memory="24TiB"), link=LinkConfig(bandwidth="100Gbit/s"))
-    text = plan(replace(config, limit=replace(config.limit, simulated="600s")))
+    plan = make_plan(replace(config, limit=replace(config.limit, simulated="600s")))
+    assert isinstance(plan, RunPlan)
+    assert plan.estimate.summary.verdict == "time_limit"
+    assert plan.largest_vm_bytes > 0
+    text = plan_text(plan)
     assert "bitmaps      1.5 GiB: dirty 768 MiB, clear log 768 MiB" in text
-    assert "enough for a VM of up to" in text
-    assert "looks, 600 s simulated: time limit" in text
-    assert "wall time    about" in text
+    assert "draws, 600 s simulated: time limit" in text
 
 
 @st.composite

@@ -24,7 +24,8 @@ from gpusim import (
 )
 from gpusim.config.scenario import resolve
 from gpusim.explore.alternatives import alternatives
-from gpusim.explore.dry_run import plan
+from gpusim.explore.dry_run import make_plan
+from gpusim.explore.dry_run_text import plan_text
 from gpusim.qemu.process import Process
 from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
 from gpusim.results.settings import flat_settings
@@ -206,8 +207,8 @@ def test_the_responsive_throttle_as_a_class_is_the_version() -> None:
 
 
 def test_a_dry_run_names_the_rule() -> None:
-    told = plan(with_policies(busy(), manager=(f"{HERE}:Watcher", {"every_ms": 900})))
-    assert f"policies     manager {HERE}:Watcher(every_ms=900)\n" in told
+    plan = make_plan(with_policies(busy(), manager=(f"{HERE}:Watcher", {"every_ms": 900})))
+    assert f"policies     manager {HERE}:Watcher(every_ms=900)\n" in plan_text(plan)
 
 
 def test_what_would_have_helped_tries_qemus_own_rule() -> None:

@@ -1,0 +1,53 @@
+"""The lines that the command `gpusim` prints about a run that has ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from gpusim.config.scenario import Scenario
+from gpusim.engine.records import EvacuationSummary, Result, Summary
+from gpusim.explore.dry_run_text import sending_text
+from gpusim.results.verdicts import OUTCOMES, outcome_code
+from gpusim.units import format_bytes
+
+
+def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
+    """Yield how the link was fed, and how each attempt before the last ended."""
+    if scenario.link.threads_bandwidth < scenario.link.bandwidth < math.inf:
+        yield f"sent by {sending_text(scenario.link)}"
+    count = len(scenario.attempts)
+    for number, attempt in enumerate(result.before, start=1):
+        yield f"attempt {number} of {count}: {attempt.result.summary.reason}"
+    if count > 1:
+        yield f"the results are those of attempt {result.summary.attempt} of {count}"
+
+
+def outcome_lines(summary: Summary | EvacuationSummary) -> Iterator[str]:
+    """Yield the backend, the verdict, its reason and the main numbers."""
+    yield f"backend {summary.backend} ({summary.backend_reason})"
+    yield f"verdict: {OUTCOMES[outcome_code(summary.status, summary.verdict)].label}"
+    yield summary.reason
+    if isinstance(summary, Summary):
+        yield _migration_numbers(summary)
+    else:
+        yield _evacuation_numbers(summary)
+
+
+def _migration_numbers(summary: Summary) -> str:
+    downtime = "" if summary.downtime_ms is None else f", downtime {summary.downtime_ms:.0f} ms"
+    return (
+        f"{summary.total_time_s:.1f} s{downtime}, {summary.dirty_sync_count} syncs "
+        f"({summary.fallback_sync_count} fallback), throttle up to "
+        f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
+        f"guest CPU lost {summary.guest_cpu_lost_percent:.1f} %, "
+        f"computed in {summary.wall_time_s:.1f} s"
+    )
+
+
+def _evacuation_numbers(summary: EvacuationSummary) -> str:
+    return (
+        f"guest CPU lost {summary.guest_cpu_lost_s:.0f} vCPU s, throttle up to "
+        f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
+        f"{summary.simulated_runs} migrations simulated in {summary.wall_time_s:.1f} s"
+    )

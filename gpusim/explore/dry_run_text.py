@@ -1,0 +1,115 @@
+"""The plan of a dry run as text: one aligned line per fact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from gpusim.config.backend import Backend
+from gpusim.explore.dry_run import EvacuationPlan, RunPlan
+from gpusim.layout import CHUNK_PAGES
+from gpusim.pages.backends import device_name
+from gpusim.sender.link import Link
+from gpusim.text import count_noun, text_table
+from gpusim.units import NS_PER_S, format_bytes
+
+
+def plan_text(plan: RunPlan | EvacuationPlan) -> str:
+    """Return the lines of a plan."""
+    lines = _run_lines(plan) if isinstance(plan, RunPlan) else _evacuation_lines(plan)
+    return text_table(list(lines.items()), left_columns=(0, 1))
+
+
+def sending_text(link: Link) -> str:
+    """Return how many threads send, and whether they limit the link."""
+    channels = link.multifd.channels if link.multifd else 0
+    threads = count_noun(channels, "multifd channel") if channels else "one thread"
+    if link.threads_bandwidth >= link.bandwidth or link.recorded is not None:
+        return threads
+    text = f"{threads}: {_gigabits(link.threads_bandwidth)} Gbit/s at most"
+    if math.isfinite(link.bandwidth):
+        text += f" of the link's {_gigabits(link.bandwidth)}. See migration.multifd_channels"
+    return text
+
+
+def _run_lines(plan: RunPlan) -> Mapping[str, str]:
+    scenario, estimate = plan.scenario, plan.estimate
+    layout, summary = scenario.layout, estimate.summary
+    interval_ns = scenario.parameters.fallback_sync_interval_ns
+    timer = "no fallback sync"
+    if interval_ns is not None:
+        timer = f"fallback sync {interval_ns / NS_PER_S:g} s"
+    expected = f"{summary.simulated_looks} draws, {summary.total_time_s:.0f} s simulated"
+    lines = {
+        "vm": f"{format_bytes(scenario.vm_bytes)}, {layout.pages} pages of "
+        f"{scenario.page_bytes} bytes in {layout.chunks} chunks",
+        "workload": count_noun(len(scenario.writers), "writer"),
+        "attempts": "",
+        "qemu": f"{scenario.version}, {timer}",
+        "policies": scenario.policies,
+        "sending": sending_text(scenario.link),
+        "backend": _backend_text(plan.backend),
+        "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {_bitmaps_text(plan)}",
+        "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)}), "
+        f"enough for a VM of up to {format_bytes(plan.largest_vm_bytes)}",
+        "expected": f"{expected}: {(summary.verdict or '').replace('_', ' ')}"
+        if estimate.is_complete
+        else f"more than {expected}",
+        "wall time": _wall_text(plan),
+    }
+    if len(scenario.attempts) > 1:
+        lines["attempts"] = f"{len(scenario.attempts)}. The lines below describe the last attempt"
+    return {name: text for name, text in lines.items() if text}
+
+
+def _bitmaps_text(plan: RunPlan) -> str:
+    scenario = plan.scenario
+    kinds = ["dirty"] + ["clear log"] * scenario.tracking.lazy
+    kinds += ["zero"] * (len(scenario.zero_first) > 0)
+    size = format_bytes(scenario.layout.chunks * CHUNK_PAGES // 8)
+    return ", ".join(f"{kind} {size}" for kind in kinds)
+
+
+def _wall_text(plan: RunPlan) -> str:
+    wall_s, slow_s = plan.estimate.wall_s, plan.estimate.slow_memory_wall_s
+    text = f"{'about' if plan.estimate.is_complete else 'more than'} {_two_digits(wall_s)} s"
+    text += ", without the picture"
+    if slow_s > 1.5 * wall_s:
+        text += f". Up to {_two_digits(slow_s)} s if the machine has to find memory first"
+    limit_ns = plan.scenario.wall_limit_ns
+    if limit_ns is not None and wall_s > limit_ns / NS_PER_S:
+        text += f". limit.wall stops it after {limit_ns / NS_PER_S:g} s"
+    return text
+
+
+def _evacuation_lines(plan: EvacuationPlan) -> Mapping[str, str]:
+    summary = plan.summary
+    left = f", {', '.join(summary.left_behind)} left behind" * bool(summary.left_behind)
+    lines = {
+        "guests": f"{summary.guests}, {format_bytes(summary.vm_bytes)}, "
+        f"{min(summary.at_a_time, summary.guests)} at a time",
+        "order": f"{summary.order}: {', '.join(plan.guests)}",
+        "policies": plan.scenario.policies,
+        "backend": _backend_text(plan.backend),
+        "bitmaps": f"{format_bytes(plan.scenario.bitmap_bytes)} at most, for {plan.largest_guest}",
+        "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)})",
+        "expected": f"{summary.total_time_s:.0f} s simulated: "
+        f"{(summary.verdict or summary.status).replace('_', ' ')}{left}, guest CPU lost "
+        f"{summary.guest_cpu_lost_percent:.1f} %, throttle up to {summary.max_throttle_percent} %",
+        "wall time": f"about {_two_digits(plan.wall_s)} s for "
+        f"{summary.simulated_runs} simulated migrations",
+    }
+    return {name: text for name, text in lines.items() if text}
+
+
+def _backend_text(backend: Backend) -> str:
+    return f"{backend.name} ({backend.reason}), {count_noun(backend.threads, 'thread')}"
+
+
+def _gigabits(bytes_per_s: float) -> str:
+    return f"{8 * bytes_per_s / 1e9:.3g}"
+
+
+def _two_digits(seconds: float) -> str:
+    """Return two digits, because an estimate is not better than that."""
+    return f"{float(f'{seconds:.2g}'):g}"
