@@ -10,6 +10,9 @@ from tqdm import tqdm
 
 @contextmanager
 def progress_line() -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows a text in place of the last one. Without a terminal it shows nothing."""
+    """Yield a function that shows a text in place of the last one.
+
+    Without a terminal it shows nothing.
+    """
     with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
         yield bar.set_description_str

@@ -18,7 +18,7 @@ EXIT_FAILED, EXIT_INPUT = 1, 2
 QEMU = "qemu-system-x86_64"
 SAMPLING = "page-sampling"
 NOT_ATTACHED = (
-    "works only with a QEMU that gpusim-record starts; leave it out with --qmp or --libvirt"
+    "works only with a QEMU that gpusim-record starts. Leave it out with --qmp or --libvirt"
 )
 MOST_REPEATS = 26  # the letters at the end of a file's name
 
@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line. Options may stand before, between and after the scenario's changes."""
+    """Parse the command line.
+
+    Options may stand before, between and after the scenario's changes.
+    """
     return _parser().parse_intermixed_args(arguments)
 
 
@@ -52,26 +55,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
-    parser.add_argument("--qemu", metavar="BINARY", help=f"QEMU to start; default: {QEMU}")
+    parser.add_argument("--qemu", metavar="BINARY", help=f"QEMU to start (default: {QEMU})")
     parser.add_argument(
-        "--repeats", type=_repeats, metavar="N", help="number of recordings; default: 1"
+        "--repeats", type=_repeats, metavar="N", help="number of recordings (default: 1)"
     )
     parser.add_argument(
         "--measure",
         choices=("quick", "full"),
-        help="before the migration, measure the dirty rate as gpusim-predict does, and keep the profile",
+        help=(
+            "before the migration, measure the dirty rate as gpusim-predict does, and keep the "
+            "profile"
+        ),
     )
     parser.add_argument(
         "--mode",
         choices=(SAMPLING, "dirty-bitmap"),
-        help=f"with --measure: mode of calc-dirty-rate; default: {SAMPLING}",
+        help=f"with --measure: mode of calc-dirty-rate (default: {SAMPLING})",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("outputs/recordings"),
         metavar="FOLDER",
-        help="folder for NAME.qemuMAJOR.a.json.xz, or b, c, ...; default: outputs/recordings",
+        help="folder for NAME.qemuMAJOR.a.json.xz, or b, c, ... (default: outputs/recordings)",
     )
     others = parser.add_argument_group(
         "record a VM that already runs (docs/how-to/watch-a-migration.md)"
@@ -79,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     others.add_argument(
         "--qmp",
         metavar="SOCKET",
-        help="monitor of the VM: wait for a migration, or join one; sends only queries",
+        help="monitor of the VM: wait for a migration, or join one. Sends only queries",
     )
     others.add_argument(
         "--trace-log", type=Path, metavar="FILE", help="with --qmp: file that QEMU traces into (-D)"
@@ -88,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         type=_seconds,
         metavar="SECONDS",
-        help="with --qmp: stop after so many seconds of the migration; default: at its end",
+        help="with --qmp: stop after so many seconds of the migration (default: at its end)",
     )
     others.add_argument(
         "--libvirt", type=Path, metavar="FILE", help="convert a log of virsh domjobinfo"
@@ -100,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --libvirt: log of virsh qemu-monitor-event",
     )
     others.add_argument(
-        "--name", help="with --qmp and --libvirt: NAME of the file; default: attached"
+        "--name", help="with --qmp and --libvirt: NAME of the file (default: attached)"
     )
     return parser
 
@@ -166,7 +172,7 @@ def _check_together(options: argparse.Namespace) -> None:
             reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
     if options.qmp and options.libvirt:
         reject(
-            "--libvirt", options.libvirt, "converts logs and --qmp watches a VM; give one of them"
+            "--libvirt", options.libvirt, "converts logs and --qmp watches a VM. Give one of them"
         )
     if not (options.qmp or options.libvirt):
         return
@@ -191,7 +197,7 @@ def _record_attached(options: argparse.Namespace) -> int:
         document = convert(options.libvirt, options.events)
     else:
         require_qmp()
-        print(f"watching {options.qmp}; Ctrl-C stops and keeps the recording so far", flush=True)
+        print(f"watching {options.qmp}. Ctrl-C stops and keeps the recording so far", flush=True)
         with progress_line() as progress:
             watching = attach(options.qmp, progress, options.trace_log, options.limit)
             document = run_until_signal(watching)
@@ -216,7 +222,7 @@ def _record_own(options: argparse.Namespace) -> int:
     scenario = load_scenario(options.scenario, options.overrides)
     mode = options.mode or SAMPLING
     if mode != SAMPLING and scenario.accelerator == "tcg":
-        reject("--mode", mode, f"counts nothing under TCG; expected {SAMPLING}")
+        reject("--mode", mode, f"counts nothing under TCG. Expected {SAMPLING}")
     check_folder(options.out)
     require_qmp()
     find_program(options.qemu or QEMU)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.json is not None and not can_be_written(options.json):
             reject(
-                "--json", options.json, "cannot be written; expected a file in an existing folder"
+                "--json", options.json, "cannot be written. Expected a file in an existing folder"
             )
         run(options)
     except (ConfigError, RecordingError, ProfileError, ValidationError, TableError) as error:
@@ -62,13 +62,15 @@ def _parser() -> argparse.ArgumentParser:
         "gpusim-validate published [TABLE ...]: the same for published measurements of others. "
         "gpusim-validate profiles [PATH ...]: predictions from calc-dirty-rate alone.",
     )
-    _add_paths(parser, "recordings, or folders of recordings; default: those that come with gpusim")
+    _add_paths(
+        parser, "recordings, or folders of recordings (default: those that come with gpusim)"
+    )
     parser.add_argument(
         "--mode",
         choices=MODES,
         default="both",
-        help="replay: with the recorded writes and link; predict: with facts from before the "
-        "migration; default: both",
+        help="replay: with the recorded writes and link, predict: with facts from before the "
+        "migration (default: both)",
     )
     parser.add_argument(
         "--first-write",
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_seeds,
         default=DEFAULT_SEEDS,
         metavar="N",
-        help=f"seeds for each prediction; default: {DEFAULT_SEEDS}",
+        help=f"seeds for each prediction (default: {DEFAULT_SEEDS})",
     )
     return parser
 
@@ -91,7 +93,7 @@ def _profiles_parser() -> argparse.ArgumentParser:
     )
     _add_paths(
         parser,
-        "recordings of gpusim-record --measure, or folders; default: those that come with gpusim",
+        "recordings of gpusim-record --measure, or folders (default: those that come with gpusim)",
     )
     return parser
 
@@ -103,7 +105,7 @@ def _published_parser() -> argparse.ArgumentParser:
         " published", "Simulate migrations that others published. Print published beside simulated."
     )
     parser.add_argument(
-        "tables", nargs="*", metavar="TABLE", help=f"{', '.join(list_files())}; default: all"
+        "tables", nargs="*", metavar="TABLE", help=f"{', '.join(list_files())} (default: all)"
     )
     return parser
 

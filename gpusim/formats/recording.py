@@ -138,7 +138,7 @@ class Recording:
 
     @property
     def predictable(self) -> bool:
-        """Whether the recording says how the guest wrote before the migration."""
+        """Return whether the guest and its earlier write rate are known."""
         return self.guest is not None and self.page_writes_per_s_before is not None
 
     def until_stop(self) -> tuple[TraceEvent, ...]:

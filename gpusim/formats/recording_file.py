@@ -36,7 +36,7 @@ READERS: dict[str, Callable[[bytes], bytes]] = {
     ".json.xz": lzma.decompress,
     ".json.gz": gzip.decompress,
 }
-FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # a recording says too little of multifd
+FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # recordings lack data about multifd
 PARAMETERS = (
     "max-bandwidth",
     "downtime-limit",
@@ -241,7 +241,8 @@ class _Reader:
     def start_s(self, events: tuple[TraceEvent, ...], rows: list[Any], traced: bool) -> float:
         """Return when the migration began, by the clock of the file.
 
-        QEMU's own total-time starts then, in whole milliseconds (migration/migration.c:migrate_init).
+        QEMU's own total-time starts then, in whole milliseconds
+        (migration/migration.c:migrate_init).
         """
         if traced:
             start_s = next((event.time_s for event in events if event.arguments == SETUP), None)

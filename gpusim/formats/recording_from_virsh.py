@@ -1,9 +1,10 @@
 """A recording from two logs of virsh, for VMs whose monitor belongs to libvirt.
 
-docs/how-to/watch-a-migration.md says how to make the logs. The first log holds QEMU's answers to a few queries, and
-then time stamps and the output of `virsh domjobinfo` in turn. The second log is the output of
-`virsh qemu-monitor-event`. Source of the formats: libvirt's tools/virsh-domain.c:cmdDomjobinfo and
-virshEventQemuPrint, and include/libvirt/libvirt-domain.h for the fields of --rawstats.
+docs/how-to/watch-a-migration.md says how to make the logs. The first log holds QEMU's answers to a
+few queries, and then time stamps and the output of `virsh domjobinfo` in turn. The second log is
+the output of `virsh qemu-monitor-event`. Source of the formats: libvirt's tools/virsh-
+domain.c:cmdDomjobinfo and virshEventQemuPrint, and include/libvirt/libvirt-domain.h for the fields
+of --rawstats.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ NO_SETUP_NOTE = (
 )
 NO_END_NOTE = "no event MIGRATION with status completed: the recording ends with its last answer"
 ROUNDED_NOTE = (
-    "domjobinfo rounds sizes: page counts are known to 262 pages from 1 GiB on, and to 268435 pages "
-    "from 1 TiB on. domjobinfo --rawstats does not round"
+    "domjobinfo rounds sizes: page counts are known to 262 pages from 1 GiB on, and to 268435 "
+    "pages from 1 TiB on. domjobinfo --rawstats does not round"
 )
 RUNNING, COMPLETED = {"Bounded", "Unbounded", "1", "2"}, {"Completed", "3"}
 QUERIES = {

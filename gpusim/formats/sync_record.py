@@ -34,7 +34,8 @@ class Sync:
 
     Attributes:
         time_s: when it ended, or where it is assumed between two samples.
-        newly_dirty_pages: pages that were clean in QEMU's bitmap before the sync and dirty after it.
+        newly_dirty_pages: pages that were clean in QEMU's bitmap before the sync and dirty after
+            it.
         sent_pages: pages sent since the migration began.
     """
 
@@ -188,9 +189,9 @@ def _times(recording: Recording, before: _Between, here: _Between) -> list[float
 def count_zero_pages(recording: Recording) -> tuple[int, int]:
     """Return the zero pages of the first pass: those at its end, and all others.
 
-    The first pass sends every page once, in order. It lasts until as many pages were sent as RAM has.
-    The zero pages at its end are those since the last two samples between which at least half of
-    the pages were not zero.
+    The first pass sends every page once, in order. It lasts until as many pages were sent as RAM
+    has. The zero pages at its end are those since the last two samples between which at least half
+    of the pages were not zero.
     """
     pages = recording.ram_bytes // PAGE_BYTES
     at_end = others = sent = zero = 0

@@ -1,6 +1,6 @@
 """Measure a VM's dirty rate with QEMU's own calc-dirty-rate, and return a profile.
 
-Owns the measured periods, and what the monitor says of a VM. It sends only queries and
+Owns the measured periods and the description of a VM. It sends only queries and
 calc-dirty-rate, so it changes no setting of the VM. A measurement that has begun runs to its end in
 QEMU, because migration/dirtyrate.c has no cancel.
 """
@@ -90,7 +90,7 @@ async def inspect_vm(monitor: Monitor) -> Vm:
     """Ask the monitor for the VM's properties. Nothing is started.
 
     Raises:
-        LiveError: the VM migrates, is measured or is stopped, or the monitor says too little.
+        LiveError: the VM migrates, is measured or is stopped, or the monitor reports no RAM.
     """
     status = (await monitor.ask("query-migrate")).get("status", "none")
     if status not in ("none", "completed", "failed", "cancelled"):
@@ -233,7 +233,10 @@ async def _measure_period(monitor: Monitor, plan: Plan, seconds: float) -> tuple
 
 
 async def _count_zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple[int, int]:
-    """Read random pages with the monitor's "xp". Return how many were read and how many are zero."""
+    """Read random pages with the monitor's "xp".
+
+    Return how many were read and how many are zero.
+    """
     pages = [range(first // PAGE_BYTES, end // PAGE_BYTES) for first, end in vm.ranges]
     total = sum(map(len, pages))
     if not total:

@@ -14,33 +14,34 @@ class LiveError(CodedError):
     texts: ClassVar[Mapping[str, str]] = {
         "no_qmp_package": "qemu.qmp is missing: install gpusim's extra: pip install '.[qemu]'",
         "no_greeting": (
-            "{address}: no greeting in {timeout_s:g} s; expected a QMP monitor that nobody else uses "
-            "(QEMU serves one client per socket)"
+            "{address}: no greeting in {timeout_s:g} s. Expected a QMP monitor that nobody else "
+            "uses (QEMU serves one client per socket)"
         ),
-        "cannot_connect": "{address}: cannot connect ({reason}); expected a QMP monitor",
+        "cannot_connect": "{address}: cannot connect ({reason}). Expected a QMP monitor",
         "refused": "{command}: QEMU refused: {reason}",
         "no_answer": "{command}: QEMU did not answer in {timeout_s:g} s",
         "closed": "{command}: QEMU closed the connection",
         "migration_runs": (
-            "a migration is {status}: its throttle decides how much the guest writes now; "
-            "measure before or after it"
+            "a migration is {status}: its throttle decides how much the guest writes now. Measure "
+            "before or after it"
         ),
-        "measurement_runs": "another calc-dirty-rate is running; try again when it has ended",
-        "vm_stopped": "the VM does not run, so it writes nothing; start it first (cont)",
-        "no_ram": '"info ramblock" shows no RAM; expected its table, got {answer}',
-        "no_memory_dump": '"xp" does not show memory; expected its dump, got {answer}',
+        "measurement_runs": "another calc-dirty-rate is running. Try again when it has ended",
+        "vm_stopped": "the VM does not run, so it writes nothing. Start it first (cont)",
+        "no_ram": '"info ramblock" shows no RAM. Expected its table, got {answer}',
+        "no_memory_dump": '"xp" does not show memory. Expected its dump, got {answer}',
         "mode_needs_kvm": (
-            "--mode {mode}: under TCG QEMU logs no writes for it and counts nothing; expected page-sampling"
+            "--mode {mode}: under TCG QEMU logs no writes for it and counts nothing. Expected "
+            "page-sampling"
         ),
         "no_modes": (
-            "QEMU {version}: its calc-dirty-rate takes no mode; expected QEMU 6.2 or newer, or a recording "
-            "of an earlier migration as a profile (gpusim-record --qmp)"
+            "QEMU {version}: its calc-dirty-rate takes no mode. Expected QEMU 6.2 or newer, or a "
+            "recording of an earlier migration as a profile (gpusim-record --qmp)"
         ),
         "no_result": "calc-dirty-rate of {period_s:g} s has no result {late_s:.0f} s after its end",
-        "other_measurement": "another client measured in between, in mode {mode}; try again",
+        "other_measurement": "another client measured in between, in mode {mode}. Try again",
         "no_rate": (
-            "calc-dirty-rate of {period_s:g} s failed in QEMU; perhaps no RAM block is large enough "
-            "to be sampled (128 KiB)"
+            "calc-dirty-rate of {period_s:g} s failed in QEMU. Perhaps no RAM block is large "
+            "enough to be sampled (128 KiB)"
         ),
     }
 

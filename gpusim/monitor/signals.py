@@ -41,7 +41,7 @@ def interruptible(command: Callable[[], int], *, whole_process: bool) -> int:
     except Interrupted as error:
         _ignore_signals()
         name = signal.Signals(error.number).name
-        print(f"\nerror: {name}: stopped; no partial file was written", file=sys.stderr)
+        print(f"\nerror: {name}: stopped. No partial file was written", file=sys.stderr)
         return 128 + error.number
     finally:
         if whole_process:
@@ -76,7 +76,8 @@ def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
             received.append(number)
 
         loop = asyncio.get_running_loop()
-        # A connection that was cut leaves errors that nobody awaits. The command reports the cut itself.
+        # A connection that was cut leaves errors that nobody awaits. The command reports the cut
+        # itself.
         loop.set_exception_handler(lambda loop, context: None)
         ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
         for number in ours:

@@ -1,7 +1,7 @@
 """How close simulations come to published tables: rows, and figures over them.
 
-It computes with outcomes and starts no run. Migrations of a real QEMU and results of other models are
-two groups, and no figure mixes them. accuracy_text.py prints the results.
+It computes with outcomes and starts no run. Migrations of a real QEMU and results of other models
+are two groups, and no figure mixes them. accuracy_text.py prints the results.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def find_role(outcome: Outcome) -> Message:
 
 
 def summarize(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return for each group how many rows are judged, their errors, and which values were fitted."""
+    """Return for each group the number of judged rows, their errors, and the fitted values."""
     found: dict[str, Any] = {}
     for kind in KINDS:
         group = [outcome for outcome in outcomes if outcome.table.kind == kind]
@@ -85,7 +85,7 @@ def _tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 
 def is_close(outcome: Outcome, share: float = 0.15, seconds: float = 1.0) -> bool:
-    """Return whether neither side converges, or both total times differ by at most a share or seconds."""
+    """Return whether both total times are close, or neither side converges."""
     published_s, ours_s = outcome.measured_s, outcome.simulated_s
     if published_s is None or ours_s is None:
         return published_s is ours_s

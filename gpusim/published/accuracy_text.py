@@ -22,9 +22,9 @@ COLUMNS = {  # quantity -> head and digits
     "sent_mib": ("sent, MiB", 0),
 }
 INTRODUCTION = (
-    "`gpusim-validate published` runs all of it again. If a source does not give a number, gpusim fits the "
-    "number on the first row of the table that it decides, by trying all candidates. That row judges "
-    "nothing. Total times are means of the published repeats."
+    "`gpusim-validate published` runs all of it again. If a source does not give a number, gpusim "
+    "fits the number on the first row of the table that it decides, by trying all candidates. That "
+    "row judges nothing. Total times are means of the published repeats."
 )
 
 
@@ -100,7 +100,7 @@ def _figure_lines(kind: str, figures: Mapping[str, Any]) -> list[str]:
         never = figures["never_simulated_to_converge"]
         lines.append(
             f"median |error| of {figures['judged_total_times']} judged total times {middle}, "
-            f"largest {largest}{f'; {never} never end in gpusim' if never else ''}"
+            f"largest {largest}{f', {never} never end in gpusim' if never else ''}"
         )
         if kind == "measured":
             lines.append(f"the best published predictor: {BEST_PUBLISHED}")
@@ -193,7 +193,7 @@ def _list(group: Sequence[Outcome]) -> str:
 
 
 def _grid(group: Sequence[Outcome]) -> str:
-    """Return published / simulated in the source's own grid, with cells that are not close in bold."""
+    """Return published / simulated in the source's own grid. Cells that are not close are bold."""
     columns = list(dict.fromkeys(outcome.row.cell[1] for outcome in group))
     lines = [["published / gpusim", *columns]]
     for name, own in groupby(group, key=lambda outcome: outcome.row.cell[0]):

@@ -1,10 +1,10 @@
 """The distinct pages that a guest dirties in a time: a measured curve, and a guest fitted to it.
 
-QEMU's calc-dirty-rate samples pages and counts how many of them changed after some times. If a guest
-has pools of pages, and writes each pool evenly at random, it dirties sum of W (1 - exp(-r t)) pages in
-t seconds. Here W is the size of a pool and r the writes per second to each of its pages. `fit_pools`
-finds such pools for a curve. `predict_total_s` is the recursion that was published with a curve. This
-module does not simulate migrations.
+QEMU's calc-dirty-rate samples pages and counts how many of them changed after some times. If a
+guest has pools of pages, and writes each pool evenly at random, it dirties sum of W (1 - exp(-r t))
+pages in t seconds. Here W is the size of a pool and r the writes per second to each of its pages.
+`fit_pools` finds such pools for a curve. `predict_total_s` is the recursion that was published with
+a curve. This module does not simulate migrations.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Pool:
 class Fit:
     """The pools of a curve, and their distance from it.
 
-    If the pages of a pool are written less than once in the longest time, only its number of dirtied
-    pages is known well, not its size.
+    If the pages of a pool are written less than once in the longest time, only its number of
+    dirtied pages is known well, not its size.
 
     Attributes:
         pools: hottest first.
@@ -122,7 +122,7 @@ def fit_pools(curve: Curve) -> Fit:
 
 
 def _deviations(curve: Curve, dirty: FloatArray) -> FloatArray:
-    """Return the standard deviations of counts in a sample without replacement, at least half a page."""
+    """Return the standard deviations of counts in a sample, at least half a page."""
     share = dirty / curve.sampled
     left = (curve.pages - curve.sampled) / max(curve.pages - 1, 1)
     variance = curve.sampled * share * (1 - share) * left
@@ -163,9 +163,10 @@ def predict_total_s(
 ) -> float | None:
     """Return the total time by Gudkov's recursion, or None if it does not converge.
 
-    A pass sends the pages that were dirtied during the pass before. Their number comes from the curve:
-    linear between its points, extrapolated at both ends, and at most all pages that are not zero. The
-    last pass is the first one that takes at most the downtime. Zero pages are sent once, as headers.
+    A pass sends the pages that were dirtied during the pass before. Their number comes from the
+    curve: linear between its points, extrapolated at both ends, and at most all pages that are not
+    zero. The last pass is the first one that takes at most the downtime. Zero pages are sent once,
+    as headers.
 
     Args:
         curve: the measured curve.

@@ -1,4 +1,4 @@
-"""Simulate the rows of published tables: the config of a row's command, its runs, and their outcome.
+"""Simulate the rows of published tables: from a row's command to the outcome of its runs.
 
 accuracy.py compares the outcomes. This module also fits the numbers that a source does not give, by
 trying all candidates.
@@ -138,8 +138,8 @@ def simulate_row(config: Config) -> Run:
 def fit_value(table: Table, value: FittedValue) -> tuple[float, list[float]]:
     """Return the best candidate for a row, and the lowest and highest candidates that hold the row.
 
-    A candidate is skipped if a run of the row does not converge with it. A candidate holds the row if
-    its mean lies within 5 % of the row, or within the row's repeats if these differ by more.
+    A candidate is skipped if a run of the row does not converge with it. A candidate holds the row
+    if its mean lies within 5 % of the row, or within the row's repeats if these differ by more.
     """
     row = table.row(value.row)
     candidates = np.arange(value.low, value.high + value.step / 2, value.step)

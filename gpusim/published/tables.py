@@ -155,7 +155,7 @@ class Table:
         return next(row for row in self.rows if row.name == name)
 
     def judges(self, row: Row) -> bool:
-        """Return whether a row judges the simulator: it is the same case, and nothing was fitted on it."""
+        """Return whether a row judges the simulator: no value was fitted on it."""
         return bool(row.run) and not row.not_judged and not self.fitted_on(row)
 
     def fitted_on(self, row: Row) -> list[FittedValue]:

@@ -104,7 +104,7 @@ async def _ask(monitor: Monitor, query: str) -> Any:
 
 
 async def _query_vm(monitor: Monitor, watched: Watched) -> dict[str, Any]:
-    """Return what a recording says of the VM."""
+    """Return the VM's part of a recording."""
     kvm = await _ask(monitor, "query-kvm")
     vcpus = await _ask(monitor, "query-cpus-fast")
     if kvm["enabled"]:
@@ -214,7 +214,10 @@ def _completed(trace: list[TraceLine]) -> bool:
 
 
 def read_last_migration(path: Path) -> list[TraceLine]:
-    """Return the events of a log from the last "new state setup" on. Events without a time are skipped."""
+    """Return the events of a log from the last "new state setup" on.
+
+    Events without a time are skipped.
+    """
     found: list[TraceLine] = []
     with path.open(errors="replace") as file:
         for text in file:

@@ -1,14 +1,14 @@
 /* A guest that writes pages in a known pattern, counts its writes, and does nothing else.
  *
- * No operating system: QEMU starts it by multiboot (32 bits, no paging) with its settings as
- * KEY=NUMBER words on the command line (gpusim/record/guest.py says what they mean). It fills memory,
- * measures its clock, its busy loop and how fast it writes flat out, says READY on COM1, and writes
- * until the machine goes away. The counter of its writes since boot lies at COUNTER and steps by 1.
+ * It has no operating system. QEMU starts it by multiboot (32 bits, no paging), with its settings
+ * as KEY=NUMBER on the command line (gpusim/record/scenarios.py explains them). The guest fills
+ * memory and measures its clock, its busy loop and its full write speed. It prints READY on COM1
+ * and writes until the machine ends. COUNTER holds the number of its writes since boot.
  *
- * It changes nothing that makes an emulator flush its TLB, which would grow by that. Under TCG before
- * QEMU 9.0 a write to a page whose translation is cached as dirty is missed by the next sync
- * (include/exec/ram_addr.h:cpu_physical_memory_sync_dirty_bitmap, whose fast path forgets the
- * TLB); with a TLB of some hundred pages and a working set of many thousand that is rare.
+ * The guest does nothing that makes an emulator flush its TLB, because a flush lets the TLB grow.
+ * Under TCG before QEMU 9.0 a sync misses a write to a page whose translation is cached as dirty
+ * (include/exec/ram_addr.h:cpu_physical_memory_sync_dirty_bitmap, whose fast path does not reset
+ * the TLB). The TLB has some hundred pages and the working set many thousand, so that is rare.
  */
 
 typedef unsigned char u8;
@@ -23,11 +23,11 @@ typedef long long s64;
 #define PAGE_BITS 12
 
 __asm__(".section .multiboot, \"a\"\n"
-        ".long 0x1badb002, 2, -(0x1badb002 + 2)\n" /* magic, flags: tell the memory, checksum */
+        ".long 0x1badb002, 2, -(0x1badb002 + 2)\n" /* magic, flags: report the memory, checksum */
         ".text\n"
         ".globl start\n"
         "start: mov $stack_end, %esp\n"
-        "push %ebx\n" /* what the loader says, in multiboot's own layout */
+        "push %ebx\n" /* the loader's data, in multiboot's layout */
         "call guest\n");
 
 static u8 stack[4096] __attribute__((aligned(16), used));
@@ -61,7 +61,7 @@ static inline u64 ticks(void)
     return value;
 }
 
-/* 64 by 32 bits, where the quotient fits 32: there is no libgcc here. */
+/* Divide 64 by 32 bits. The quotient has to fit into 32 bits. There is no libgcc here. */
 static inline u32 divide(u64 value, u32 by, u32 *rest)
 {
     u32 quotient;
@@ -69,7 +69,7 @@ static inline u32 divide(u64 value, u32 by, u32 *rest)
     return quotient;
 }
 
-static void say(const char *text)
+static void print(const char *text)
 {
     for (; *text; text++) {
         while (!(in(0x3fd) & 0x20))
@@ -78,7 +78,7 @@ static void say(const char *text)
     }
 }
 
-static void say_number(u32 number)
+static void print_number(u32 number)
 {
     char text[11], *at = text + 10;
 
@@ -86,10 +86,10 @@ static void say_number(u32 number)
     do
         *--at = '0' + number % 10;
     while (number /= 10);
-    say(at);
+    print(at);
 }
 
-/* The number behind " KEY=", or what is taken where it is not given. */
+/* Return the number after " KEY=", or `otherwise` if the key is missing. */
 static u32 setting(const char *line, const char *key, u32 otherwise)
 {
     for (; *line; line++) {
@@ -107,14 +107,14 @@ static u32 setting(const char *line, const char *key, u32 otherwise)
     return otherwise;
 }
 
-/* No interrupt table: the next interrupt is a triple fault, which resets the machine. */
+/* Without an interrupt table the next interrupt is a triple fault, which resets the machine. */
 static void crash(void)
 {
     static const u16 no_table[3];
     __asm__ volatile("lidt %0\n int3" : : "m"(no_table));
 }
 
-/* 0 to below - 1: the high half of a 64-bit congruential generator (Knuth's MMIX). */
+/* Draw from 0 to below - 1: the high half of a 64-bit congruential generator (Knuth's MMIX). */
 static inline u32 draw(u32 below)
 {
     random_state = random_state * 6364136223846793005ull + 1442695040888963407ull;
@@ -138,7 +138,7 @@ static inline void write_page(void)
 {
     volatile u32 *page = (u32 *)((first_page + next_page()) << PAGE_BITS);
 
-    *page = ++count | 1; /* never zero, so that no page that was written is a zero page */
+    *page = ++count | 1; /* never zero, so that no written page is a zero page */
     *COUNTER = count;
     if (count == crash_after)
         crash();
@@ -150,12 +150,12 @@ static __attribute__((noinline)) void spin(u32 loops)
         __asm__ volatile("");
 }
 
-/* Clock ticks a millisecond, by channel 2 of the PIT: 50 ms are 59659 of its periods. */
+/* Return clock ticks per millisecond, by channel 2 of the PIT: 50 ms are 59659 of its periods. */
 static u32 ticks_per_ms(void)
 {
     u32 least = ~0u;
 
-    for (int time = 0; time < 4; time++) { /* whoever holds this up makes it longer, never shorter */
+    for (int time = 0; time < 4; time++) { /* a delay makes a measurement longer, never shorter */
         u64 begin;
         u32 taken;
 
@@ -172,7 +172,7 @@ static u32 ticks_per_ms(void)
     return least / 50;
 }
 
-/* Busy loops a millisecond, the most of ten times 20 ms: those that nobody held up. */
+/* Return busy loops per millisecond: the maximum of ten times 20 ms, which had the least delay. */
 static u32 loops_per_ms(u32 khz)
 {
     u32 most = 0;
@@ -188,7 +188,7 @@ static u32 loops_per_ms(u32 khz)
     return most / 20;
 }
 
-/* Page writes a second with a look at the clock before each, as one who catches up makes them. */
+/* Return page writes per second with a clock read before each, as in a guest that catches up. */
 static u32 flat_out_per_s(u32 khz, u32 ms)
 {
     u32 before = count, rest;
@@ -199,7 +199,7 @@ static u32 flat_out_per_s(u32 khz, u32 ms)
     return divide((u64)(count - before) * 1000, ms, &rest);
 }
 
-/* Every write has its time; those that are late are made as fast as it goes. */
+/* Every write has its time. Late writes are made at full speed. */
 static void write_by_the_clock(u32 khz, u32 rate)
 {
     u32 rest, late = 0, interval = divide((u64)khz * 1000, rate, &rest);
@@ -217,7 +217,7 @@ static void write_by_the_clock(u32 khz, u32 rate)
 __attribute__((used, noreturn)) static void guest(const struct multiboot *loaded)
 {
     const char *line = loaded->command_line;
-    u32 mem_mib = (loaded->upper_kib + 1023) >> 10; /* above 1 MiB; firmware took the last few KiB */
+    u32 mem_mib = (loaded->upper_kib + 1023) >> 10; /* above 1 MiB, without firmware */
     u32 rate = setting(line, " rate=", 0), delay = setting(line, " delay=", 0);
     u32 flat_ms = setting(line, " flat=", 500), khz, loops, flat, rest;
     u32 fill_end = FILL_FROM_MIB + setting(line, " fill=", mem_mib - 1 - FILL_FROM_MIB);
@@ -234,17 +234,17 @@ __attribute__((used, noreturn)) static void guest(const struct multiboot *loaded
     khz = ticks_per_ms();
     loops = loops_per_ms(khz);
     flat = flat_out_per_s(khz, flat_ms);
-    if (rate && !delay) /* the writes themselves take their part of the time */
+    if (rate && !delay) /* the writes themselves take a part of the time */
         delay = divide((u64)loops * 1000, rate, &rest) - divide((u64)loops * 1000, flat, &rest);
     if ((int)delay < 0)
         delay = 0;
 
-    say("READY mem="), say_number(mem_mib);
-    say(" tsc_khz="), say_number(khz);
-    say(" loops_ms="), say_number(loops);
-    say(" flat_per_s="), say_number(flat);
-    say(" delay="), say_number(delay);
-    say("\n");
+    print("READY mem="), print_number(mem_mib);
+    print(" tsc_khz="), print_number(khz);
+    print(" loops_ms="), print_number(loops);
+    print(" flat_per_s="), print_number(flat);
+    print(" delay="), print_number(delay);
+    print("\n");
 
     if (setting(line, " paced=", 0) && rate)
         write_by_the_clock(khz, rate);

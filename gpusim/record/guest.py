@@ -81,8 +81,8 @@ class Counter:
     """The guest's page writes since boot, read from QEMU's memory while the guest runs.
 
     QEMU is not asked, because the memory is shared. The guest counts in 32 bits, and `read` extends
-    the count. That works if it is called at least once in 2^32 writes, which take half an hour at two
-    million writes a second.
+    the count. That works if it is called at least once in 2^32 writes, which take half an hour at
+    two million writes a second.
     """
 
     def __init__(self, qemu_pid: int) -> None:

@@ -209,7 +209,7 @@ async def _read_lines(stream: asyncio.StreamReader | None, take: Callable[[str],
 
 
 def _die_with(recorder: int) -> Callable[[], None]:
-    """Return a function for the child process: the kernel kills the child when the recorder dies."""
+    """Return a function for the child: the kernel kills the child when the recorder dies."""
     prctl = ctypes.CDLL(None).prctl
 
     def prepare() -> None:

@@ -130,7 +130,7 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
     path = Path(name) if name.endswith((".yaml", ".yml")) else scenario_folder() / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(list_scenarios())
-        reject("SCENARIO", name, f"does not exist; expected a .yaml file or one of {known}")
+        reject("SCENARIO", name, f"does not exist. Expected a .yaml file or one of {known}")
     for text in overrides:
         if "=" not in text or text.startswith("="):
             reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
@@ -164,12 +164,12 @@ def _config_error(where: str, error: Exception) -> ConfigError:
     if isinstance(error, ConfigKeyError):
         kind = error.object_type
         known = ", ".join(kind.__dataclass_fields__) if is_dataclass(kind) else "none"
-        return ConfigError(key, where, f"no such key; expected one of {known}")
+        return ConfigError(key, where, f"no such key. Expected one of {known}")
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(
-            key, "missing", f"{where} has to set it; see docs/how-to/record-a-real-qemu.md"
+            key, "missing", f"{where} has to set it. See docs/how-to/record-a-real-qemu.md"
         )
-    reason = f"{_line(error)}; docs/how-to/record-a-real-qemu.md lists the keys and their values"
+    reason = f"{_line(error)}. The keys and their values are in docs/how-to/record-a-real-qemu.md"
     return ConfigError(key or "scenario", where, reason)
 
 
@@ -193,20 +193,24 @@ def check(scenario: Scenario) -> None:
     foreign = (FOREIGN_CAPABILITIES | WAITING_CAPABILITIES).intersection(scenario.capabilities)
     if foreign:
         reject(
-            "capabilities", ", ".join(sorted(foreign)), "not simulated, so not recorded; remove it"
+            "capabilities", ", ".join(sorted(foreign)), "not simulated, so not recorded. Remove it"
         )
     check_whole("guest.base", guest.base, GUEST_STARTS_MIB, end_mib, " MiB")
-    check_whole("guest.size", guest.size, 1, end_mib - guest.base, " MiB: base + size end 2 MiB before mem_mib")  # fmt: skip
+    check_whole("guest.size", guest.size, 1, end_mib - guest.base, (
+        " MiB: base + size end 2 MiB before mem_mib"
+    ))  # fmt: skip
     for key, value in (("mode", guest.mode), ("paced", guest.paced)):
         check_whole(f"guest.{key}", value, 0, 1)
     _check_speed(guest)
     if (guest.hot is None) != (guest.hotpct is None):
-        reject("guest.hot", guest.hot, "goes with guest.hotpct; set both or none")
+        reject("guest.hot", guest.hot, "goes with guest.hotpct. Set both or none")
     if guest.hot is not None:
         check_whole("guest.hot", guest.hot, 1, guest.size - 1, " MiB: a part of guest.size")
         check_whole("guest.hotpct", guest.hotpct, 0, 100, " %")
         if guest.mode != 1:
-            reject("guest.hot", guest.hot, "needs guest.mode=1, as a sequential writer has no hot part")  # fmt: skip
+            reject("guest.hot", guest.hot, (
+                "needs guest.mode=1, as a sequential writer has no hot part"
+            ))  # fmt: skip
     if guest.fill is not None:
         check_whole("guest.fill", guest.fill, 1, end_mib - GUEST_STARTS_MIB, " MiB")
     check_whole("guest.flat_ms", guest.flat_ms, 10, 10_000, " ms")

@@ -306,8 +306,9 @@ def describe_progress(info: Mapping[str, Any], t: float) -> str:
     """Return one answer of query-migrate as a short line."""
     ram = info.get("ram", {})
     return (
-        f"{info.get('status', 'none')} {t:.0f} s, {ram.get('remaining', 0) / 2**20:.0f} MiB to send, "
-        f"{ram.get('dirty-sync-count', 0)} syncs, throttle {info.get('cpu-throttle-percentage', 0)} %"
+        f"{info.get('status', 'none')} {t:.0f} s, {ram.get('remaining', 0) / 2**20:.0f} MiB to "
+        f"send, {ram.get('dirty-sync-count', 0)} syncs, throttle "
+        f"{info.get('cpu-throttle-percentage', 0)} %"
     )
 
 

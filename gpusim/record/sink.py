@@ -1,4 +1,4 @@
-"""The target of a recorded migration: a listener on this host that reads everything and keeps nothing."""
+"""The target of a recorded migration: a local listener that reads everything and keeps nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ JOIN_TIMEOUT_S = 2.0
 
 @contextmanager
 def open_sink() -> Iterator[str]:
-    """Yield a URI for QEMU's migrate command. All connections to it are read until the block ends."""
+    """Yield a URI for QEMU's migrate command.
+
+    All connections to it are read until the block ends.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connected: list[socket.socket] = []
         reader = threading.Thread(target=_read, args=(listener, connected), daemon=True)

@@ -13,13 +13,13 @@ from gpusim.text import count_noun
 
 
 def summarize_attached(document: dict[str, Any], path: Path) -> str:
-    """Return a recording of another program's VM in a few lines: its end, its notes, its file."""
+    """Return a recording of another program's VM in a few lines: end, notes and file."""
     last = document["samples"][-1]
     syncs = max(row.get("dirty-sync-count", 0) for row in document["samples"])
     return "\n".join(
         (
-            f"{document['ended']} after {last['t']:.1f} s, {count_noun(syncs, 'sync')}, "
-            f"highest throttle {_sampled_throttle(document)} %",
+            f"{document['ended']} after {last['t']:.1f} s, {count_noun(syncs, 'sync')}, highest "
+            f"throttle {_sampled_throttle(document)} %",
             *(f"note: {note}" for note in document["notes"]),
             _describe_file(path),
         )
@@ -27,7 +27,7 @@ def summarize_attached(document: dict[str, Any], path: Path) -> str:
 
 
 def summarize_own(document: dict[str, Any], path: Path) -> str:
-    """Return a recording of the recorder's own QEMU in three lines: its end, its guest, its file."""
+    """Return a recording of the recorder's own QEMU in three lines: end, guest and file."""
     last = document["samples"][-1]
     syncs = sum(name == "migration_bitmap_sync_end" for _, name, _ in document["events"])
     # A cancelled migration has no total time.
@@ -37,7 +37,8 @@ def summarize_own(document: dict[str, Any], path: Path) -> str:
         ended += f", downtime {last['downtime']} ms"
     return "\n".join(
         (
-            f"{ended}, {count_noun(syncs, 'sync')}, highest throttle {_highest_throttle(document)} %",
+            f"{ended}, {count_noun(syncs, 'sync')}, highest throttle "
+            f"{_highest_throttle(document)} %",
             f"guest: {document['writes_per_s_before']:.0f} page writes/s before the migration, "
             f"{document['flat_out_writes_per_s']:.0f} at full speed",
             _describe_file(path),
@@ -50,7 +51,7 @@ def _describe_file(path: Path) -> str:
 
 
 def _highest_throttle(document: dict[str, Any]) -> int:
-    """Return the highest throttle as gpusim-validate does, or the sampled one if it is too short."""
+    """Return the highest throttle as gpusim-validate does, or else the sampled one."""
     try:
         return recorded_quantities(read_document(document, "recording")).max_throttle_percent
     except (RecordingError, ProfileError):

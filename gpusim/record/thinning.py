@@ -35,7 +35,7 @@ def find_breakpoints(points: Sequence[Point], within: float) -> list[Point]:
 
 
 def thin_counter(points: Sequence[Point]) -> tuple[list[Point], float]:
-    """Return at most MOST_BREAKPOINTS breakpoints, and how far they may miss the counter, in writes."""
+    """Return at most MOST_BREAKPOINTS breakpoints, and their largest error in writes."""
     if len(points) < 2:
         return list(points), 0.0
     (start_s, start), (end_s, end) = points[0], points[-1]

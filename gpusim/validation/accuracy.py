@@ -59,7 +59,10 @@ def list_rows(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 
 def error_percent(measured: float | None, simulated: float | None) -> float | None:
-    """Return the error in percent of the measured value. It is None for a missing value or a boolean."""
+    """Return the error in percent of the measured value.
+
+    It is None for a missing value or a boolean.
+    """
     if measured is None or simulated is None or isinstance(measured, bool):
         return None
     if measured == 0:
@@ -103,7 +106,10 @@ def _other_replays(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def is_judged(case: Case, mode: Mode) -> bool:
-    """Return whether a run of this mode judges the simulator. A replay must know the guest's bursts."""
+    """Return whether a run of this mode judges the simulator.
+
+    A replay must know the guest's bursts.
+    """
     bursts_unseen = replay_source(case.recording) == "samples" and _kind(case) != "cpu_bound"
     return mode != "replay" or not bursts_unseen
 
@@ -156,7 +162,10 @@ def _total_time_error(case: Case, mode: Mode) -> float:
 
 
 def _throttle_steps_apart(case: Case, mode: Mode) -> int:
-    """Return the difference of the highest throttles in increments. A smaller tailslow step counts as one."""
+    """Return the difference of the highest throttles in increments.
+
+    A smaller tailslow step counts as one.
+    """
 
     def step(percent: int) -> int:
         if percent == 0:

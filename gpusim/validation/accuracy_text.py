@@ -1,4 +1,4 @@
-"""The tables and texts of gpusim-validate: rows, summaries, ensembles, and predictions from profiles."""
+"""The tables and texts of gpusim-validate, including predictions from profiles."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def describe_summary(summary: Mapping[str, Any]) -> str:
     not_judged = summary.get("replay", {}).get("not_judged", [])
     if not_judged:
         parts.append(
-            "replayed, not judged: the bursts of these guests fall between two samples of their counter\n"
-            + ", ".join(not_judged)
+            "replayed, not judged: the bursts of these guests fall between two samples of their "
+            "counter\n" + ", ".join(not_judged)
         )
     if "predict" in summary:
         parts.append(_ensembles_text(summary["predict"]["ensembles"]))
@@ -176,8 +176,8 @@ def describe_profile_figures(cases: Sequence[ProfiledCase]) -> str:
     if figures["median_abs_error_percent"] is None:
         return text
     return (
-        f"{text}; total time within the band in {figures['within_band']} of {figures['completed']}; "
-        f"median error {figures['median_abs_error_percent']:.1f} %, "
-        f"largest {figures['largest_abs_error_percent']:.1f} %; "
-        f"median width of the bands {figures['median_band_width_percent']:.0f} %"
+        f"{text}, total time within the band in {figures['within_band']} of "
+        f"{figures['completed']}, median error {figures['median_abs_error_percent']:.1f} %, "
+        f"largest {figures['largest_abs_error_percent']:.1f} %, median width of the bands "
+        f"{figures['median_band_width_percent']:.0f} %"
     )

@@ -14,12 +14,12 @@ class ValidationError(CodedError, ValueError):
     """Recordings that cannot be compared with a simulation in this way."""
 
     texts: ClassVar[Mapping[str, str]] = {
-        "repeated_name": "{path}: a second recording named {case}; expected each name once",
-        "not_predictable": f"{{case}}: cannot be predicted: {UNPREDICTABLE}; use --mode replay",
+        "repeated_name": "{path}: a second recording named {case}. Expected each name once",
+        "not_predictable": f"{{case}}: cannot be predicted: {UNPREDICTABLE}. Use --mode replay",
         "too_few_scenarios": (
-            "--first-write: {scenarios} scenarios of known guests that are not paced; expected two or more, "
-            "because each half gives the other half its cost"
+            "--first-write: {scenarios} scenarios of known guests that are not paced. Expected two "
+            "or more, because each half gives the other half its cost"
         ),
         "cannot_simulate": "{case}: cannot be simulated: {reason}",
-        "no_profile": "{case}: has no profile; expected a recording of gpusim-record --measure",
+        "no_profile": "{case}: has no profile. Expected a recording of gpusim-record --measure",
     }

@@ -1,8 +1,8 @@
 """Fit the cost of the first write to a page after a sync to the guests' own counters.
 
 The fit uses the writes before the first throttle, and the write rate of the four seconds before the
-migration. It does not use total times. The predictions of a scenario use the cost from the other half
-of the scenarios. All repeats and versions of QEMU of a scenario are in the same half.
+migration. It does not use total times. The predictions of a scenario use the cost from the other
+half of the scenarios. All repeats and versions of QEMU of a scenario are in the same half.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Stretch:
     writes: int
 
     def expected_writes(self, cost_ns: float) -> float:
-        """Return the writes that the guest makes at its earlier rate if a first write costs so much."""
+        """Return the expected writes at the earlier rate if a first write costs so much."""
         scenario = self.scenario
         protection = replace(scenario.tracking.protection, cost_ns=cost_ns)
         guest = Guest(scenario.layout, scenario.writers, RunTime(), protection)
@@ -80,7 +80,10 @@ def error(stretches: Sequence[Stretch], cost_ns: float) -> float:
 
 
 def fit(stretches: Sequence[Stretch]) -> float:
-    """Return the cost with the least error, ns. The error has one minimum, so golden section finds it."""
+    """Return the cost with the least error, ns.
+
+    The error has one minimum, so golden section finds it.
+    """
     ratio = (math.sqrt(5) - 1) / 2
     low, high = 0.0, HIGHEST_NS
     inner = [high - ratio * (high - low), low + ratio * (high - low)]
@@ -151,8 +154,8 @@ def _scenario(recording: Recording) -> str:
 def awake_speeds(recording: Recording) -> list[tuple[int, float]]:
     """Return (percent, speed) of each throttle that lasted LEAST_S.
 
-    The speed is that of a running guest, relative to the speed before the first throttle. The result
-    is empty if the guest was throttled too early to measure that speed.
+    The speed is that of a running guest, relative to the speed before the first throttle. The
+    result is empty if the guest was throttled too early to measure that speed.
     """
     counts = [
         (s.time_s, float(s.writes)) for s in samples_before_stop(recording) if s.writes is not None

@@ -1,8 +1,8 @@
 """Predictions from a profile alone, compared with the recorded migrations that followed.
 
-A recording of `gpusim-record --measure` holds the answers of calc-dirty-rate from before its migration.
-The prediction gets this profile and knows the link, a local socket. It gets nothing else of the
-recording.
+A recording of `gpusim-record --measure` holds the answers of calc-dirty-rate from before its
+migration. The prediction gets this profile and knows the link, a local socket. It gets nothing else
+of the recording.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ def profile_figures(cases: Sequence[ProfiledCase]) -> dict[str, Any]:
 
 
 def group_by_accelerator(cases: Iterable[ProfiledCase]) -> dict[str, list[ProfiledCase]]:
-    """Return the cases by accelerator. Under TCG, unlike KVM, the guest and QEMU share their cores."""
+    """Return the cases by accelerator.
+
+    Under TCG, unlike KVM, the guest and QEMU share their cores.
+    """
     groups: dict[str, list[ProfiledCase]] = {}
     for case in cases:
         groups.setdefault(case.recording.accelerator, []).append(case)

@@ -43,16 +43,19 @@ from gpusim.validation.unseen_guest import explain_writes
 
 PAGES_PER_MIB = 256
 
-# How fast a paced guest catches up under TCG on the recordings' machine. data/README.md gives only a
+# How fast a paced guest catches up under TCG on the recordings' machine. data/README.md gives only
+# a
 # range, so a prediction takes its geometric mean.
 CATCH_UP_PAGE_WRITES_PER_S = (1.3e6, 2.4e6)
 
-# If a replay outlasts its record, the link goes on as in the record's last TAIL_S seconds. The guest
+# If a replay outlasts its record, the link goes on as in the record's last TAIL_S seconds. The
+# guest
 # goes on at the speed that it had in these seconds while it ran.
 TAIL_S = 3.0
 BEYOND_LIMIT_S = 60.0
 
-# In a replay with a fine counter, a vCPU sleeps if it writes slower than this share of its rate before
+# In a replay with a fine counter, a vCPU sleeps if it writes slower than this share of its rate
+# before
 # the migration, for at least this time. The counter is read every 2 ms, and its breakpoints miss it
 # by the writes of a millisecond.
 AWAKE_SHARE = 0.25
@@ -188,7 +191,7 @@ def _migration(recording: Recording) -> MigrationConfig:
 
 
 def _zero_ranges(recording: Recording, guest: RecordedGuest) -> list[list[int]]:
-    """Return the ranges that the guest leaves zero, in bytes: below its program and after `fill`."""
+    """Return the ranges that the guest leaves zero, in bytes: at the start and after `fill`."""
     mem_mib, fill = recording.ram_bytes // MIB, guest.fill_mib
     end = mem_mib - UNFILLED_END_MIB if fill is None else GUEST_STARTS_MIB + fill
     ranges = [(0, GUEST_STARTS_MIB), (end, mem_mib)]
@@ -250,7 +253,10 @@ def _recorded_writes(recording: Recording) -> list[list[float]]:
 
 
 def _recorded_sleeps(recording: Recording) -> list[list[float]]:
-    """Return when the fine counter almost stopped. A sync waits for the throttle's ticks, which drift."""
+    """Return when the fine counter almost stopped.
+
+    A sync waits for the throttle's ticks, which drift.
+    """
     least = AWAKE_SHARE * (recording.page_writes_per_s_before or 0.0)
     sleeps: list[list[float]] = []
     for (since_s, before), (until_s, after) in itertools.pairwise(recording.counter):
@@ -279,7 +285,8 @@ def _window_overrun_us(recording: Recording) -> float:
     """Return how much longer than 100 ms the recorded windows were on average, in microseconds.
 
     QEMU's bandwidth sample is a window's bytes divided by its whole milliseconds. With a rate limit
-    most windows hold equal bytes, so the samples give the lengths. Their fractions cancel in the mean.
+    most windows hold equal bytes, so the samples give the lengths. Their fractions cancel in the
+    mean.
     """
     samples = [sample.mbps for sample in samples_before_stop(recording) if sample.mbps > 0]
     usual = statistics.mode(samples) if samples else 0.0

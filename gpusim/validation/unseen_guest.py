@@ -1,11 +1,11 @@
 """Find page writes of an unknown guest that explain QEMU's page counts.
 
 QEMU does not count writes. At each sync it counts the pages that became dirty. This module follows
-the bitmap through the recording in expected shares. For each sync it finds the number of writes that
-makes the recorded number of pages newly dirty. The writes are spread evenly over all memory that is
-not zero, and at a constant rate between two syncs. Their real places are not recorded. The places do
-not matter if the simulated syncs happen at the recorded times, because each then finds the recorded
-number of pages.
+the bitmap through the recording in expected shares. For each sync it finds the number of writes
+that makes the recorded number of pages newly dirty. The writes are spread evenly over all memory
+that is not zero, and at a constant rate between two syncs. Their real places are not recorded. The
+places do not matter if the simulated syncs happen at the recorded times, because each then finds
+the recorded number of pages.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ExpectedBitmap:
     """Expected pages of each piece of memory, by their state in QEMU's bitmap and KVM's log.
 
     A page is in one of three states: dirty and in the log of the last sync, dirty and not in this
-    log, or clean and not in this log. A page that was sent since then stays in the log until the next
-    sync.
+    log, or clean and not in this log. A page that was sent since then stays in the log until the
+    next sync.
     """
 
     def __init__(self, pages: int, written: range, lazy: bool) -> None:
@@ -75,7 +75,10 @@ class ExpectedBitmap:
         self._cleared = np.zeros(len(size), np.bool_)
 
     def send(self, pages: float) -> None:
-        """Send so many pages from the cursor on. No page became dirty in QEMU's bitmap meanwhile."""
+        """Send so many pages from the cursor on.
+
+        No page became dirty in QEMU's bitmap meanwhile.
+        """
         order = np.roll(np.arange(len(self._chunk)), -self._cursor)
         there = (self._logged + self._unlogged)[order]
         ends = np.cumsum(there)
@@ -108,14 +111,14 @@ class ExpectedBitmap:
     def _hit(self, writes: float) -> tuple[FloatArray, FloatArray]:
         """Return the shares of pages written in the interval, and after their chunk was cleared."""
         whole = np.where(self._written, -math.expm1(-writes), 0.0)
-        behind = np.where(self._written, -np.expm1(-writes * self._left), 0.0)
-        return whole, behind
+        after_clear = np.where(self._written, -np.expm1(-writes * self._left), 0.0)
+        return whole, after_clear
 
     def _newly_dirty(self, writes: float) -> float:
-        whole, behind = self._hit(writes)
+        whole, after_clear = self._hit(writes)
         sent_unlogged = self._unlogged * self._sent
         return float(
-            (whole * (self._clean + sent_unlogged) + behind * self._logged * self._sent).sum()
+            (whole * (self._clean + sent_unlogged) + after_clear * self._logged * self._sent).sum()
         )
 
     def _merge(self, writes: float) -> None:
@@ -124,8 +127,8 @@ class ExpectedBitmap:
         A page in the log is found again if it is written after its chunk was cleared. Every other
         page is found if it is written at all.
         """
-        whole, behind = self._hit(writes)
-        logged = np.where(self._cleared, behind, 1.0)
+        whole, after_clear = self._hit(writes)
+        logged = np.where(self._cleared, after_clear, 1.0)
         kept_sent, kept_left = self._logged * self._sent, self._logged * (1 - self._sent)
         sent, left = self._unlogged * self._sent, self._unlogged * (1 - self._sent)
         found = self._logged * logged + (self._unlogged + self._clean) * whole

@@ -120,7 +120,7 @@ def test_a_signal_is_one_line(
     monkeypatch.setattr(cli, "_with_progress_bar", interrupted)
     assert cli.main([vm, *ANSWER, "--json", "answer.json"]) == 143
     shown = capsys.readouterr()
-    assert shown.err == "\nerror: SIGTERM: stopped; no partial file was written\n"
+    assert shown.err == "\nerror: SIGTERM: stopped. No partial file was written\n"
     assert (shown.out, os.listdir()) == ("", [vm])
 
 
