@@ -1,4 +1,4 @@
-"""gpusim simulates QEMU live migration, page by page, on a GPU or CPU; it does not simulate GPUs.
+"""gpusim simulates QEMU live migration page by page. It runs on a GPU or a CPU.
 
 >>> from gpusim import Config, VmConfig, WriterConfig, simulate
 >>> result = simulate(Config(vm=VmConfig("1GiB"), workload=WriterConfig(working_set_percent=5.0)))
@@ -44,6 +44,8 @@ from gpusim.errors import ConfigError
 from gpusim.explore.workers import simulate_many
 from gpusim.version import __version__
 
+Knot = TimelineSample  # the former name
+
 __all__ = [
     "Attempt",
     "AttemptConfig",
@@ -58,6 +60,7 @@ __all__ = [
     "Event",
     "GuestConfig",
     "HotColdConfig",
+    "Knot",
     "LimitConfig",
     "LinkConfig",
     "MigrationConfig",

@@ -85,10 +85,10 @@ def _all_guests_out(data: Mapping[str, Any]) -> str:
 
 
 def _guest_left_behind(data: Mapping[str, Any]) -> str:
-    names = [data["guest"], *data["others"]]
-    stays = "stays" if len(names) == 1 else "stay"
-    whose = "" if len(names) == 1 else f"{data['guest']} "
-    return f"{join_words(names)} {stays} behind: {whose}{reason_text(data['reason'])}"
+    guest, reason = data["guest"], reason_text(data["reason"])
+    if not data["others"]:
+        return f"{guest} stays behind: {reason}"
+    return f"{join_words([guest, *data['others']])} stay behind. Guest {guest}: {reason}"
 
 
 def _guests_at_wall_limit(data: Mapping[str, Any]) -> str:

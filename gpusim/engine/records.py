@@ -1,7 +1,7 @@
-"""What a migration leaves behind, as data: syncs, events, the timeline's samples and the summary.
+"""The results of a migration as data: syncs, events, samples of the timeline and the summary.
 
-No logic lives here. Every field carries its unit in its name; times are seconds since the migrate
-command unless the name says otherwise.
+No logic is here. Every name ends with its unit. Times are seconds since the migrate command, unless
+a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Status: TypeAlias = Literal["ok", "failed", "incomplete"]
 
 @dataclass(frozen=True, kw_only=True)
 class SyncRecord:
-    """One dirty sync, in QEMU's terms: a row of syncs.csv.
+    """One dirty sync in QEMU's terms, which is a row of syncs.csv.
 
-    The fields from period_ms on are those of the period this sync closed, and None where it closed
-    none (migration/ram.c:migration_bitmap_sync closes one after more than 1000 ms).
+    The fields from period_ms on describe the period that this sync closed. They are None if it closed
+    none. A sync closes a period of more than 1000 ms (migration/ram.c:migration_bitmap_sync).
     """
 
     dirty_sync_count: int
@@ -34,21 +34,21 @@ class SyncRecord:
     newly_dirty_pages: int
     remaining_bytes: int  # after the sync
     transferred_bytes: int  # flushed since the start
-    threshold_bytes: int  # threshold_size when the sync was decided
-    bandwidth_bytes_per_s: float  # the last window's sample
-    cursor_page: int  # guest page the sender looks at next
-    pass_number: int  # the sender's way round the bitmap in which it falls; 1 is the first
+    threshold_bytes: int  # QEMU's threshold_size when the sync ended
+    bandwidth_bytes_per_s: float  # of the last window
+    cursor_page: int  # guest page that the sender visits next
+    pass_number: int  # the pass in which the sync falls, from 1
     cpu_throttle_percentage: int  # after the sync
     dirty_rate_high_cnt: int  # after the sync
     period_ms: int | None
     bytes_dirty_period: int | None
     bytes_xfer_period: int | None
-    dirty_pages_rate: int | None  # pages a second
+    dirty_pages_rate: int | None  # pages per second
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One decision, named as QEMU's trace event of it: a line of events.jsonl."""
+    """One decision, named after QEMU's trace event, which is a line of events.jsonl."""
 
     time_s: float
     event: str
@@ -57,9 +57,9 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineSample:
-    """The state at one moment. Between two samples remaining and transferred are straight lines.
+    """The state at one moment. Between two samples the bytes change linearly.
 
-    Two samples may share a time: the state before and after a sync.
+    Two samples may have the same time, which are then the state before and after a sync.
     """
 
     time_s: float
@@ -67,12 +67,12 @@ class TimelineSample:
     transferred_bytes: int
     cpu_throttle_percentage: int
     dirty_sync_count: int
-    guest_run_s: float  # vCPU run time so far: its slope is the guest's speed
+    guest_run_s: float  # run time of each vCPU so far; its slope is the guest's speed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What an observer is told as the run goes on."""
+    """The state that an observer of a run gets."""
 
     time_s: float
     remaining_bytes: int
@@ -86,10 +86,10 @@ Observer: TypeAlias = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """summary.json of a run that was computed: see README.md for each field's meaning."""
+    """The summary of one migration, as in summary.json. See docs/reference/summary.md."""
 
     status: Status
-    verdict: Verdict | None  # None only when status is incomplete
+    verdict: Verdict | None  # None only if the status is incomplete
     reason: str
     reason_code: str
     total_time_s: float
@@ -109,8 +109,8 @@ class Summary:
     remote_clear_s: float
     guest_cpu_lost_s: float
     guest_cpu_lost_percent: float
-    write_faults: int  # first writes to a page after it was protected
-    guest_fault_s: float  # vCPU seconds of them
+    write_faults: int  # first writes to a page after QEMU protected it
+    guest_fault_s: float  # vCPU seconds of these faults
     guest_big_lock_s: float
     paused_s: float
     attempt: int
@@ -120,7 +120,7 @@ class Summary:
     remaining_bytes: int
     vm_bytes: int
     qemu_version: str
-    policies: str = ""  # rules and manager that are not the version's
+    policies: str = ""  # the user's rules and manager, if any
     tracking: str
     backend: str
     backend_reason: str
@@ -134,14 +134,13 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """One change to the config of a run that did not converge, and what it would lead to.
+    """One change to the config of a run that did not converge, and its effect.
 
     Attributes:
-        key, value: what to set, as a user writes it: "link.bandwidth", "15Gbit/s".
-        outcome: not_tried where the time for looking ahead was up.
-        smallest: of its values the smallest that converges; False: time was up before the smaller
-            ones had been tried.
-        total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary; None
+        key, value: the change as a user types it: "link.bandwidth", "15Gbit/s".
+        outcome: not_tried if the time for the search ran out.
+        smallest: no smaller value converges. False: time ran out before gpusim tried smaller values.
+        total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary. None
             unless it converges.
     """
 
@@ -157,7 +156,7 @@ class Alternative:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A migration before the last one in the same QEMU process, and the config of it alone."""
+    """An earlier migration in the same QEMU process, with the config of it alone."""
 
     config: Config
     result: Result
@@ -165,13 +164,13 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A whole migration. `syncs` and `events` are a function of config and seed alone.
+    """One migration. `syncs` and `events` depend on config and seed alone.
 
     Attributes:
+        pass_ends_s: each time at which the sender's cursor wrapped. Pass n ends at the n-th of them,
+            and the last pass ends with the migration.
         before: the attempts before this one.
         actions_not_done: actions of the schedule that had not been done when the migration ended.
-        pass_ends_s: when the sender had come round the bitmap, each time: pass n ends at the n-th, and
-            the last pass at the end of the run.
     """
 
     summary: Summary
@@ -182,16 +181,20 @@ class Result:
     before: list[Attempt] = field(default_factory=list)
     actions_not_done: list[Action] = field(default_factory=list)
 
+    @property
+    def knots(self) -> list[TimelineSample]:
+        """The former name of `samples`."""
+        return self.samples
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvacuatedGuest:
-    """One guest of an evacuation; times are seconds since the evacuation began.
+    """One guest of an evacuation. Times are seconds since the evacuation started.
 
     Attributes:
-        config: of a run that is this guest's migration alone, over the shares of the link it had.
-        vcpus: of the VM.
-        end_s: when its place was free again: it was out, or given up.
-        result: times in it are seconds since its own migrate command.
+        config: repeats this guest's migration alone, with the shares of the link that it had.
+        end_s: when its place was free again, because it was out or gpusim gave it up.
+        result: of its migration. Times in it are seconds since its own migrate command.
     """
 
     name: str
@@ -204,11 +207,11 @@ class EvacuatedGuest:
 
 @dataclass(frozen=True, kw_only=True)
 class EvacuationSummary:
-    """summary.json of an evacuation: see docs/evacuate.md for each field's meaning."""
+    """The summary of an evacuation, as in summary.json. See docs/reference/summary.md."""
 
     kind: str = "evacuation"
     status: Status
-    verdict: Verdict | None  # None only when status is incomplete
+    verdict: Verdict | None  # None only if the status is incomplete
     reason: str
     reason_code: str
     total_time_s: float
@@ -242,7 +245,7 @@ class EvacuationSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class EvacuationProgress:
-    """What an observer of an evacuation is told whenever a guest's migration has ended."""
+    """The state that an observer of an evacuation gets when a guest's migration has ended."""
 
     time_s: float
     ended: int
@@ -251,11 +254,12 @@ class EvacuationProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Evacuation:
-    """A whole evacuation.
+    """One evacuation.
 
     Attributes:
-        guests: those whose migration ended, in the order they started.
-        link_bandwidth: (seconds, bytes a second) from which on the link gave so much; may be infinite.
+        guests: those whose migration ended, in the order in which they started.
+        link_bandwidth: (seconds, bytes per second): the bandwidth of the link from a time on. It
+            may be infinite.
     """
 
     summary: EvacuationSummary

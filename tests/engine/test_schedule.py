@@ -53,6 +53,13 @@ def test_pausing_twice_or_resuming_a_running_vm_is_nothing() -> None:
     assert run(twice).syncs == run(once).syncs
 
 
+def test_actions_after_the_end_are_not_done() -> None:
+    cancel, late, never = {"at": 5, "do": "cancel"}, {"at": 6, "do": "pause"}, {"at_sync": 99}
+    found = run([cancel, late, {**never, "do": "resume"}])
+    assert [action.do for action in found.actions_not_done] == ["pause", "resume"]
+    assert run([cancel]).actions_not_done == []
+
+
 def test_a_longer_downtime_limit_counts_from_the_next_window_on() -> None:
     """threshold_size is computed when a window closes."""
     found = run([{"at": "25s", "set": {"downtime_limit": 20_000}}])

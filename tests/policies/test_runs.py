@@ -155,7 +155,10 @@ def test_looks_are_a_millisecond_apart() -> None:
 def test_a_cancel_says_who_and_why() -> None:
     found = simulate(with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5})))
     assert found.summary.verdict == "cancelled"
-    assert found.summary.reason == "cancelled after 7.6 s by Quitter: enough"
+    assert found.summary.reason_code == "cancelled_by_manager"
+    assert "Quitter" in found.summary.reason
+    assert "enough" in found.summary.reason
+    assert found.summary.total_time_s == pytest.approx(7.6, abs=0.05)
     assert found.summary.policies == f"manager {HERE}:Quitter(at_s=7.5)"
 
 
@@ -233,7 +236,9 @@ def test_two_attempts_have_a_rule_each() -> None:
     first = {"manager": {"target": f"{HERE}:Quitter", "args": {"at_s": 19}}}
     base = replace(busy(), attempts=[AttemptConfig(migration=first), AttemptConfig()])
     found = simulate(base)
-    assert found.before[0].result.summary.reason.startswith("cancelled after 19")
+    first_summary = found.before[0].result.summary
+    assert first_summary.reason_code == "cancelled_by_manager"
+    assert first_summary.total_time_s == pytest.approx(19, abs=1)
     assert found.summary.policies == ""
     assert found.summary.attempt == 2
 
@@ -257,5 +262,8 @@ def test_a_host_is_emptied_under_a_manager() -> None:
     base = with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5}))
     found = evacuate(replace(base, evacuation=EvacuationConfig(guests={"db": guest})))
     assert found.summary.verdict == "cancelled"
-    assert found.summary.reason == "db stays behind: cancelled after 7.6 s by Quitter: enough"
+    assert found.summary.left_behind == ["db"]
+    assert found.summary.reason_code == "guest_left_behind"
+    assert found.guests[0].result.summary.reason_code == "cancelled_by_manager"
+    assert found.guests[0].result.summary.reason in found.summary.reason
     assert found.summary.policies == f"manager {HERE}:Quitter(at_s=7.5)"
