@@ -1,4 +1,4 @@
-"""Plausible predictions without an ensemble: numbers as they are said, and a real config each."""
+"""Predictions for tests, without simulations. The configs are real."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def summary(verdict: str = "converged", **fields: Any) -> Summary:
 
 
 def members(did: int, count: int, **fields: Any) -> tuple[Member, ...]:
-    """The first `did` converge after 101, 102, ... s; the rest are given up at 1000, 1001, ... s."""
+    """Return members. The first `did` converge after 101, 102, ... s, the others end at 999, ... s."""
     found = []
     for seed in range(1, count + 1):
         converges = seed <= did

@@ -1,6 +1,6 @@
-"""An independent guest at page level, and QEMU's calc-dirty-rate over it, as a reference for the fit.
+"""A guest of single pages, and QEMU's calc-dirty-rate over it: an independent reference for the fit.
 
-Pages have write times, looked at one by one; no closed form of the fit's is used.
+Pages are written one by one. No formula of the fit is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PERIODS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 class Truth(NamedTuple):
-    """A writer as it is: page writes a second over all its pages."""
+    """A writer. The page writes per second are those to all its pages together."""
 
     kind: str
     pages: int
@@ -27,7 +27,7 @@ class Truth(NamedTuple):
 def written(
     truth: Sequence[Truth], seconds: float, pages: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Which pages are written at least once in some seconds from a random moment on."""
+    """Return which pages are written within a time from a random moment on, bool [pages]."""
     hit = np.zeros(pages, dtype=bool)
     start = 0
     for kind, size, speed in truth:
@@ -52,7 +52,11 @@ def measured(
     sample_pages: int | None,
     drift: float = 0.0,
 ) -> int:
-    """What QEMU says, MiB a second: of a sample where sample_pages a GiB are looked at, else of all pages."""
+    """Return the MiB per second that QEMU reports.
+
+    Args:
+        sample_pages: sampled pages per GiB. None: QEMU counts all pages.
+    """
     pages, ms = mib * MIB // PAGE, round(1000 * seconds)
     hit = written(truth, seconds * float(np.exp(drift * rng.standard_normal())), pages, rng)
     if sample_pages is None:
@@ -73,7 +77,7 @@ def profile_of(
     zero_share: float = 0.0,
     drift: float = 0.0,
 ) -> Profile:
-    """Measured round after round."""
+    """Return a profile measured in rounds, each with all periods."""
     rng = np.random.default_rng(seed)
     found = [
         Measurement(

@@ -1,4 +1,4 @@
-"""Is an ensemble the same for the same seed, as wide as what is not known, and right where all is known?"""
+"""An ensemble is repeatable, as wide as the unknowns, and right if everything is known."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def configs(profile: Profile, count: int, fit: Fit | None = None) -> list[Any]:
     return [member_config(profile, host, fit, random.Random(n), n) for n in range(count)]
 
 
-def test_a_guest_that_is_known_is_predicted_as_simulated() -> None:
-    """One pass of half a GiB at 1 Gbit/s takes 4.3 s; then what 2000 writes a second dirty."""
+def test_a_known_guest_is_predicted_as_simulated() -> None:
+    """One pass over 0.5 GiB at 1 Gbit/s takes 4.3 s. The pages of 2000 writes per second follow."""
     found = answer(small())
     assert found.probability == 1
     band = found.band("total_time_s")
@@ -68,8 +68,8 @@ def test_the_same_seed_gives_the_same_prediction() -> None:
     assert times[0] == times[1] != times[2]
 
 
-def test_a_vm_that_cannot_converge_is_said_to() -> None:
-    """It writes four times what the link sends, and nothing throttles it."""
+def test_a_vm_that_cannot_converge() -> None:
+    """It writes four times as fast as the link sends, without a throttle."""
     found = answer(
         small(
             120_000.0,
@@ -90,7 +90,7 @@ def test_an_idle_vm() -> None:
     assert found.probability == 1
 
 
-def test_under_tcg_speeds_are_those_of_recorded_migrations() -> None:
+def test_under_tcg_speeds_spread_as_in_recorded_migrations() -> None:
     profile = small(accelerator="tcg", mode="page-sampling", sample_pages=16384)
     writer = WriterEstimate(kind="random", pages=PAGES, page_writes_per_s=2000.0)
     fit = replace(fit_writers(profile), writers=(writer,))
@@ -102,14 +102,14 @@ def test_under_tcg_speeds_are_those_of_recorded_migrations() -> None:
     assert statistics.stdev(logs) == pytest.approx(TCG_SPEED_SD, rel=0.2)
 
 
-def test_zero_pages_are_as_uncertain_as_their_sample() -> None:
+def test_the_zero_share_spreads_as_its_sample_does() -> None:
     profile = small(zero_sampled=1000, zero_found=300)
     shares = [config.vm.zero_percent for config in configs(profile, 200)]
     assert statistics.mean(shares) == pytest.approx(30, abs=0.5)
-    assert statistics.stdev(shares) == pytest.approx(1.45, rel=0.25)  # a binomial's
+    assert statistics.stdev(shares) == pytest.approx(1.45, rel=0.25)  # of a binomial distribution
 
 
-def test_writers_do_not_overlap_and_leave_zero_pages_alone() -> None:
+def test_writers_overlap_neither_each_other_nor_zero_pages() -> None:
     profile = small(zero_sampled=10, zero_found=5)
     writers = tuple(
         WriterEstimate(kind=kind, pages=30_000, page_writes_per_s=1000.0)
@@ -130,7 +130,7 @@ def test_writers_do_not_overlap_and_leave_zero_pages_alone() -> None:
     ("shares", "pace"), [((), "cpu_bound"), ((1.0, 0.0), "cpu_bound"), ((0.5, 0.5), "paced")]
 )
 def test_a_guest_that_idles_catches_up(shares: tuple[float, ...], pace: str) -> None:
-    """One busy vCPU of two is busy; two that run half the time are not."""
+    """One vCPU that is always busy makes the guest busy. Two that run half the time do not."""
     profile = small(utilisation=shares)
     writer = configs(profile, 1)[0].workload.writers["writer_1"]
     assert writer["pace"] == pace
@@ -141,18 +141,18 @@ def test_a_guest_that_idles_catches_up(shares: tuple[float, ...], pace: str) -> 
         )
 
 
-def test_vcpus_that_idle_all_the_time_were_measured() -> None:
+def test_vcpus_that_always_idle_differ_from_unmeasured_ones() -> None:
     assert utilisation(small(utilisation=(0.0, 0.0))) == 0
     assert utilisation(small()) is None
 
 
-def test_a_config_that_cannot_be_is_refused_once() -> None:
+def test_a_wrong_config_is_one_error() -> None:
     with pytest.raises(ConfigError, match=r"migration\.downtime_limit"):
         answer(small(), "migration.downtime_limit=-1")
 
 
-def test_where_time_is_up_there_are_fewer_members_and_it_is_said() -> None:
-    """As many as are asked for at least, and the same ones as with time."""
+def test_if_time_is_up_there_are_fewer_members() -> None:
+    """There is a minimum, and the members are the same as with more time."""
     profile = small()
     host = host_config(profile, SLOW_LINK)
     found = predict(profile, host, members=14, workers=1, wall_s=0.0)

@@ -1,4 +1,4 @@
-"""Does a profile's host become the config it is predicted with, and is what it cannot tell said?"""
+"""The config of a profile, and the assumptions for what the profile does not say."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def test_parameters_are_those_of_the_vm() -> None:
         assert getattr(migration, key) == shown[name], name
     assert migration.version == "qemu_9_2"
     assert migration.auto_converge
-    assert migration.multifd_channels == 2  # QEMU's default where the capability is on
+    assert migration.multifd_channels == 2  # QEMU's default if the capability is on
 
 
-def test_no_limit_as_libvirt_sets_it_is_none() -> None:
+def test_libvirts_value_for_no_limit_is_no_limit() -> None:
     profile = profile_with(parameters={"max-bandwidth": 9223372036853727232})
     assert host_config(profile).config.migration.max_bandwidth == 0
 
 
-def test_auto_converge_is_on_only_where_the_vm_has_it_on() -> None:
+def test_auto_converge_is_on_if_the_vm_has_it_on_or_is_unknown() -> None:
     assert not host_config(profile_with(capabilities=())).config.migration.auto_converge
-    assert host_config(profile_with()).config.migration.auto_converge  # nothing is known
-    typed = profile_with(parameters={"downtime-limit": 500})  # by somebody who says no more
+    assert host_config(profile_with()).config.migration.auto_converge  # no capabilities are known
+    typed = profile_with(parameters={"downtime-limit": 500})  # only one parameter is known
     assert host_config(typed).config.migration.auto_converge
 
 
@@ -53,7 +53,7 @@ def test_capabilities_count_without_parameters() -> None:
     assert (migration.auto_converge, migration.multifd_channels) == (False, 2)
 
 
-def test_what_the_user_says_wins() -> None:
+def test_an_override_replaces_what_the_profile_says() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=("auto-converge",))
     host = host_config(
         profile, ["link=25gbit", "migration=qemu_9_1", "migration.downtime_limit=500"]
@@ -69,10 +69,10 @@ def not_simulated(feature: str) -> Message:
     return Message("not_simulated", {"features": (feature,)})
 
 
-def test_the_vm_is_the_profile_s() -> None:
+def test_the_vm_comes_from_the_profile() -> None:
     config = host_config(profile_with(blocks={"rom": GIB, "pc.ram": 63 * GIB})).config
     assert (config.vm.memory, config.vm.vcpus) == (64 * GIB, 4)
-    assert config.vm.blocks == [63 * GIB, GIB]  # the simulator's order
+    assert config.vm.blocks == [63 * GIB, GIB]  # in the order of the simulator
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,10 @@ def test_the_vm_is_the_profile_s() -> None:
         "link.wakeup_latency_us=9", "limit.wall=3s", "hydra/launcher=joblib", "hydra.run.dir=here", "plot=true",
     ],
 )  # fmt: skip
-def test_what_no_profile_is_predicted_with(override: str) -> None:
-    with pytest.raises(ConfigError):
+def test_an_override_that_no_prediction_uses_is_an_error(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         host_config(profile_with(), [override])
+    assert caught.value.code == "not_used"
 
 
 @pytest.mark.parametrize(
@@ -110,29 +111,29 @@ def test_assumptions_have_codes(more: dict[str, Any], expected: Message) -> None
     assert expected in host_config(profile_with(**more)).assumptions
 
 
-def test_multifd_of_a_qemu_that_is_simulated_as_an_older_one_is_no_error() -> None:
+def test_multifd_of_a_qemu_that_gpusim_simulates_as_an_older_one_is_ignored() -> None:
     host = host_config(profile_with(capabilities=("multifd",), qemu=(4, 2, 0)))
     assert host.config.migration.multifd_channels == 0
 
 
 @pytest.mark.parametrize("value", [[1], "a=}", None])
-def test_a_parameter_that_is_no_number_is_told_by_its_name(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"parameters\.downtime-limit = .*must be a number"):
+def test_a_parameter_that_is_not_a_number_is_an_error(value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
         host_config(profile_with(parameters={"downtime-limit": value}))
+    assert (caught.value.key, caught.value.code) == ("parameters.downtime-limit", "not_a_number")
 
 
-def test_what_else_query_migrate_parameters_lists_is_passed_over() -> None:
-    """Some are lists, which no profile needs."""
+def test_parameters_that_no_prediction_uses_are_ignored() -> None:
     host = host_config(
         profile_with(parameters={"block-bitmap-mapping": [], "downtime-limit": "300"})
     )
     assert host.config.migration.downtime_limit == 300
 
 
-def test_what_is_said_is_not_assumed() -> None:
+def test_values_that_are_set_are_no_assumptions() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=())
-    said = ["link=25gbit", "link.non_ram_downtime_ms=20", "tracking=dirty_ring"]
-    assert host_config(profile, said).assumptions == ()
+    overrides = ["link=25gbit", "link.non_ram_downtime_ms=20", "tracking=dirty_ring"]
+    assert host_config(profile, overrides).assumptions == ()
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,11 @@ def test_what_is_said_is_not_assumed() -> None:
     ],
 )  # fmt: skip
 def test_the_nearest_version(qemu: tuple[int, int], version: str) -> None:
-    """5.0 brought the throttle's parameters, 8.2 the rate limit's other count."""
+    """QEMU 5.0 added the throttle parameters, and 8.2 changed how the rate limit counts."""
     assert nearest(qemu) == version
 
 
-def test_an_old_qemu_tracks_as_it_can() -> None:
-    """Manual protect came with 5.0."""
+def test_an_old_qemu_has_no_manual_protect() -> None:
+    """QEMU 5.0 added manual protect."""
     assert host_config(profile_with(qemu=(2, 12, 0))).config.tracking.mode == "kvm_legacy"
     assert host_config(profile_with()).config.tracking.mode == "kvm_manual"
