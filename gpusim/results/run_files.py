@@ -20,9 +20,9 @@ import numpy as np
 from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Event, Result, SyncRecord
-from gpusim.errors import ResultsError
 from gpusim.files import remove_leftovers, whole_file, write_text
 from gpusim.results import timeline as grid
+from gpusim.results.errors import RunsError
 from gpusim.results.guestperf import write_guestperf
 from gpusim.results.html.run_page import Introduction, write_report
 from gpusim.results.plots.canvas import picture, require_matplotlib
@@ -137,7 +137,7 @@ def whole_run(
     """
     try:
         summary = read_summary(folder)
-    except ResultsError:
+    except RunsError:
         return None
     if (summary["status"], summary.get("run_hash")) != ("ok", run_hash):
         return None
@@ -174,17 +174,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Return the content of summary.json. `status` always exists, and a failed run has little else.
 
     Raises:
-        ResultsError: there is no summary.json, so the run did not finish, or gpusim did not write it.
+        RunsError: there is no summary.json, so the run did not finish, or gpusim did not write it.
     """
     path = folder / SUMMARY
     try:
         summary = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ResultsError(f"{path}: not found, so this folder holds no finished run") from None
+        raise RunsError("summary_not_found", path=path) from None
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from error
+        raise RunsError("summary_not_readable", path=path, reason=error) from error
     if not isinstance(summary, dict) or "status" not in summary:
-        raise ResultsError(f"{path}: not a summary of gpusim, because it has no status")
+        raise RunsError("summary_without_status", path=path)
     return summary
 
 

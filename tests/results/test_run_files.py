@@ -19,6 +19,7 @@ from gpusim.results import begin_run, read_summary, write_failure, write_run
 from gpusim.results import (
     run_files as files,
 )
+from gpusim.results.errors import RunsError
 from gpusim.results.sweeps.runs import find_runs
 from gpusim.version import __version__
 
@@ -195,16 +196,22 @@ def test_a_failure_without_a_message_is_its_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [(None, "not found"), ("{", "cannot be read"), ("[]", "no status"), ("{}", "no status")],
+    ("text", "code"),
+    [
+        (None, "summary_not_found"),
+        ("{", "summary_not_readable"),
+        ("[]", "summary_without_status"),
+        ("{}", "summary_without_status"),
+    ],
 )
 def test_a_folder_without_a_whole_run_is_one_line(
-    text: str | None, message: str, tmp_path: Path
+    text: str | None, code: str, tmp_path: Path
 ) -> None:
     if text is not None:
         (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(ResultsError, match=message) as caught:
+    with pytest.raises(RunsError) as caught:
         read_summary(tmp_path)
+    assert caught.value.code == code
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -13,9 +13,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from gpusim.errors import ResultsError
+from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
+    LINE_CHARACTERS,
     SEPARATOR,
     figure_legend,
     headline,
@@ -51,32 +52,34 @@ def write_comparison(folders: list[Path], path: Path) -> None:
     """Draw the runs of `folders` into `path`, a PNG of 1200 x 900 pixels.
 
     Raises:
-        ResultsError: matplotlib is missing, or no folder holds a run that can be drawn.
+        ResultsError: matplotlib is missing.
+        RunsError: no folder holds a run that can be drawn.
         OSError: the picture cannot be written.
     """
     runs, skipped = read_runs(folders)
     if not runs:
-        raise ResultsError("no run to draw: " + ("; ".join(skipped) or "no folder given"))
+        reasons = [f"{name}: {reason}" for name, reason in skipped] or ["no folder given"]
+        raise RunsError("nothing_to_draw", skipped=", ".join(reasons))
     path.parent.mkdir(parents=True, exist_ok=True)
     with picture(path) as figure:
         draw_comparison(figure, runs, skipped)
 
 
-def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[str]]:
-    """Return the runs that can be drawn, and "folder: reason" for each that cannot."""
+def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, str]]]:
+    """Return the runs that can be drawn, and (folder, reason) for each that cannot."""
     found: list[tuple[Path, dict[str, Any], Timeline]] = []
-    skipped = []
+    skipped: list[tuple[str, str]] = []
     for folder in folders:
         try:
             summary = read_summary(folder)
             if summary["status"] == "failed":
-                raise ResultsError(summary.get("error", "no reason given"))
+                raise RunsError("run_failed", error=summary.get("error", "no reason given"))
             with (folder / TIMELINE_NPZ).open("rb") as file:  # numpy does not close a torn file.
                 found.append((folder, summary, dict(np.load(file, allow_pickle=False))))
         except FileNotFoundError:  # The folder of an evacuation has no timeline.
-            skipped.append(f"{folder.name}: there is no {TIMELINE_NPZ}")
-        except (ResultsError, OSError, ValueError, BadZipFile) as error:
-            skipped.append(f"{folder.name}: {error}")
+            skipped.append((folder.name, str(RunsError("timeline_not_found", name=TIMELINE_NPZ))))
+        except (RunsError, OSError, ValueError, BadZipFile) as error:
+            skipped.append((folder.name, str(error)))
     versions = [
         decider_name(str(summary["qemu_version"]), str(summary.get("policies", "")))
         for _, summary, _ in found
@@ -103,18 +106,21 @@ def _distinct_parts(names: list[str]) -> list[str]:
     return [",".join(part for part in own if part not in shared) or "," for own in parts]
 
 
-def draw_comparison(figure: Figure, runs: list[ComparedRun], skipped: list[str]) -> None:
+def draw_comparison(
+    figure: Figure, runs: list[ComparedRun], skipped: list[tuple[str, str]]
+) -> None:
     """Draw runs over one time axis.
 
     Args:
         figure: an empty figure.
         runs: at least one.
-        skipped: a line for each run that is not drawn.
+        skipped: (folder, reason) of each run that is not drawn.
     """
     longest_s = max(1e-3, *(run.summary["total_time_s"] for run in runs))
     unit, unit_s = time_unit(longest_s)
     facts = [_difference(*runs)] if len(runs) == 2 else []
-    facts += [textwrap.shorten(f"not drawn: {line}", 140, placeholder=" ...") for line in skipped]
+    lines = [f"not drawn: {name}: {reason}" for name, reason in skipped]
+    facts += [textwrap.shorten(line, LINE_CHARACTERS, placeholder=" ...") for line in lines]
     facts = [fact for fact in facts if fact][:MAX_FACTS]
     axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + len(runs) + 0.4)
     _draw_runs(axes, runs, unit_s)

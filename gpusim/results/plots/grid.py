@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpusim.errors import ResultsError
+from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import LOG_RATIO, SEPARATOR, even_ticks, headline
 from gpusim.results.summary_fields import RUN_FIELDS
@@ -63,14 +63,14 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
         A sentence about what the picture shows, without a full stop.
 
     Raises:
-        ResultsError: no run converged.
+        RunsError: no run converged.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
 
     times_s = [time_s for g in groups if (time_s := g.median("total_time_s")) is not None]
     if not times_s:
-        raise ResultsError("no run converged, so a grid of total times would be empty")
+        raise RunsError("none_converged")
     columns = _COLUMNS[len(grid.panels)]
     low, high = min(times_s), max(times_s)
     logarithmic = high > LOG_RATIO * low > 0

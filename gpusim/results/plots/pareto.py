@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpusim.errors import ResultsError
+from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
     LOG_RATIO,
@@ -64,7 +64,7 @@ def draw_pareto(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
         A sentence about what the picture shows, without a full stop.
 
     Raises:
-        ResultsError: there is no choice to draw, and why.
+        RunsError: there is no choice to draw, and why.
     """
     keys = [key for key in (axes.x, *axes.series) if key]
     given = [key for key in keys if key.startswith(GIVEN)]
@@ -79,9 +79,9 @@ def draw_pareto(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
             scenarios[scenario].append((group, (time_s, lost_s)))
     scenarios = {name: members for name, members in scenarios.items() if len(members) > 1}
     if not chosen or not scenarios:
-        raise ResultsError("no two converged runs of one VM and workload differ in their settings")
+        raise RunsError("no_choice")
     if len(scenarios) > MAX_SCENARIOS:
-        raise ResultsError(f"{len(scenarios)} VMs and workloads are too many for one picture")
+        raise RunsError("too_many_scenarios", count=len(scenarios))
     panel = figure.add_subplot()
     for index, (scenario, members) in enumerate(scenarios.items()):
         name = ", ".join(map(describe_value, given, scenario)) or "no other run is better in both"

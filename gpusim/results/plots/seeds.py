@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpusim.errors import ResultsError
+from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import figure_legend, headline, set_time_axis
 from gpusim.results.plots.sweep import KEYS, counted
@@ -30,11 +30,11 @@ def draw_seeds(figure: Figure, groups: Sequence[Ensemble]) -> str:
         A sentence about what the picture shows, without a full stop.
 
     Raises:
-        ResultsError: there are no two runs to compare.
+        RunsError: there are no two runs to compare.
     """
     known = [run for group in groups for run in group.runs if run.number(KEYS[0]) is not None]
     if len(groups) != 1 or len(known) < 2:
-        raise ResultsError("there are no two runs to compare")
+        raise RunsError("no_two_runs")
     runs = sorted(known, key=lambda run: run.number(KEYS[0]) or 0.0)
     time, loss = figure.subplots(2, 1, sharex=True)
     for panel, key in zip((time, loss), KEYS, strict=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpusim.errors import ResultsError
+from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
     LOG_RATIO,
@@ -85,12 +85,12 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
         A sentence about what the picture shows, without a full stop.
 
     Raises:
-        ResultsError: no run has a total time.
+        RunsError: no run has a total time.
     """
     assert axes.x is not None  # Without an axis, draw_seeds draws the runs.
     groups = [g for g in groups if any(run.number(KEYS[0]) is not None for run in g.runs)]
     if not groups:
-        raise ResultsError("no run has a total time")
+        raise RunsError("no_total_time")
     plan = layout(groups, axes.series)
     joined = plan is not None
     plan = plan or Layout(panels=[()], colours=[()], panel_keys=[], colour_keys=[])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpusim.errors import ResultsError
+from gpusim.results.errors import RunsError
 from gpusim.results.plots.grid import draw_grid, find_grid
 from gpusim.results.plots.pareto import draw_pareto
 from gpusim.results.plots.seeds import draw_seeds
@@ -143,8 +143,9 @@ def test_seeds_show_every_run_the_median_and_the_band(tmp_path: Path) -> None:
         (band,) = time.patches
         low, high = np.quantile([61.0, 62.0, 63.0], [0.05, 0.95])
         assert (band.get_y(), band.get_height()) == pytest.approx((low, high - low))
-    with pytest.raises(ResultsError, match="no two runs"):
+    with pytest.raises(RunsError) as caught:
         draw_seeds(figure, [])
+    assert caught.value.code == "no_two_runs"
 
 
 def test_a_grid_shows_each_median_in_the_unit_of_the_bar(tmp_path: Path) -> None:
@@ -207,8 +208,9 @@ def test_a_front_shows_the_choices_that_no_other_beats(tmp_path: Path) -> None:
         boxes = [text.get_window_extent() for text in panel.texts]
         assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i])
     groups, axes = collected(tmp_path / "1s")
-    with pytest.raises(ResultsError, match="no two converged runs"):
+    with pytest.raises(RunsError) as caught:
         draw_pareto(figure, groups, axes)
+    assert caught.value.code == "no_choice"
 
 
 def test_a_study_shows_scaled_relative_and_unnumbered_points(tmp_path: Path) -> None:
