@@ -1,1 +1,1 @@
-"""The guest: what a VM writes, as pure functions of time and of its vCPUs' run time."""
+"""The guest: the writes of a VM as pure functions of time and of vCPU run time."""

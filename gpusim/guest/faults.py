@@ -1,19 +1,21 @@
-"""What the first write to a protected page costs the guest: a fault, and vCPU time.
+"""Write faults: the first write to a protected page costs a fault and vCPU time.
 
-After a page was protected, the first write to it leaves the guest's fast path: a write fault or an
-entry of Intel's page-modification log under KVM, the slow path of the TLB under TCG; further writes
-are free (Linux: arch/x86/kvm/mmu/mmu.c:fast_page_fault, arch/x86/kvm/vmx/vmx.c:handle_pml_full;
-QEMU: accel/tcg/cputlb.c:notdirty_write, same in 7.2 to 10.1). Which pages are protected when:
+The first write to a protected page leaves the guest's fast path. Under KVM it is a write fault or an
+entry of Intel's page-modification log, under TCG the slow path of the TLB. Further writes are free.
+QEMU and KVM protect these pages:
 
-- eager: all of them, from every sync on (kvm_legacy: KVM_GET_DIRTY_LOG; tcg:
-  physical_memory_test_and_clear_dirty), with a dirty ring from every second on
-  (accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread);
-- lazy: at a chunk's remote clear the pages that its log held at the last sync
-  (accel/kvm/kvm-all.c:kvm_log_clear_one_slot); with KVM_DIRTY_LOG_INITIALLY_SET none before its first.
+- Eager tracking protects all pages at every sync. A dirty ring also protects them once per second.
+- Lazy tracking protects pages at a chunk's remote clear: those that its log held at the last sync.
+  With KVM_DIRTY_LOG_INITIALLY_SET no page is protected before its chunk's first clear.
 
-A vCPU that faults does not write, and what it does not write does not fault. From one look to the
-next both follow from n, the writes done: they take n / rate + cost / vCPUs x faults(n) of run time,
-which rises with n, so one root is all there is to find.
+A vCPU in a fault does not write, and so causes no further fault. Let n be the writes between two
+syncs. They take n / rate + cost / vCPUs x faults(n) of run time. This function rises with n, so there
+is one root to find.
+
+Source: Linux arch/x86/kvm/mmu/mmu.c:fast_page_fault and arch/x86/kvm/vmx/vmx.c:handle_pml_full. QEMU
+accel/tcg/cputlb.c:notdirty_write [7.2 to 10.1]. Eager: KVM_GET_DIRTY_LOG (kvm_legacy),
+physical_memory_test_and_clear_dirty (tcg), accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread. Lazy:
+accel/kvm/kvm-all.c:kvm_log_clear_one_slot.
 """
 
 from __future__ import annotations
@@ -31,21 +33,21 @@ from gpusim.guest.writer import Writer
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
 
-REAPER_NS = NS_PER_S  # kvm_dirty_ring_reaper_thread sleeps so long between two reaps
-BATCHES = 3  # of a look's clears: each is taken at the time of its middle one
+REAPER_NS = NS_PER_S  # sleep of kvm_dirty_ring_reaper_thread between two reaps
+BATCHES = 3  # clears between two syncs form batches, each at the time of its middle clear
 ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
-SWEEPS = 50  # over writers that share pages
+SWEEPS = 50  # iterations over writers that share pages
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """When pages are protected, and what the first write to one costs.
+    """When pages are protected, and the cost of the first write to a protected page.
 
     Attributes:
-        cost_ns: vCPU time of a first write, ns.
-        lazy: at their chunk's clear instead of at the sync.
-        from_start: before the first sync or clear, too.
-        reaped: once a second as well (dirty ring).
+        cost_ns: vCPU time of a fault.
+        lazy: pages are protected at their chunk's clear, not at the sync.
+        from_start: all pages are protected before the first sync or clear.
+        reaped: all pages are also protected once per second (dirty ring).
     """
 
     cost_ns: float = 0.0
@@ -55,19 +57,28 @@ class Protection:
 
 
 class UsefulTime:
-    """Run time less the time spent in faults: the clock of a writer that faults slow.
+    """Run time without the time in faults: the clock of a writer that faults slow down.
 
-    Between two knots it is a straight line over run time; behind the last one nothing faults.
+    It is linear in run time between two breakpoints. After the last breakpoint it has no faults.
+
+    Args:
+        run: run time of the vCPUs.
     """
 
     def __init__(self, run: RunTime) -> None:
         self._run = run
         self._times, self._run_ns = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._useful_ns, self._slopes = np.zeros(1), np.ones(1)
-        self._bends: IntArray = np.zeros(1, np.int64)  # knots and the ticks around them, ascending
+        # Breakpoints and the ticks around them, ascending.
+        self._borders: IntArray = np.zeros(1, np.int64)
 
-    def bend(self, t_ns: int, useful_ns: float) -> None:
-        """Set it at a time behind 0: that of the last knot, or a later one."""
+    def set_at(self, t_ns: int, useful_ns: float) -> None:
+        """Set the useful time at a time above 0, which makes the time the last breakpoint.
+
+        Args:
+            t_ns: the last breakpoint's time, or a later one.
+            useful_ns: useful time by then.
+        """
         kept = np.searchsorted(self._times, t_ns)
         run_ns, slopes = self._run.at_ns(t_ns), self._slopes[:kept]
         passed_ns = run_ns - int(self._run_ns[kept - 1])
@@ -81,10 +92,10 @@ class UsefulTime:
         self._slopes = np.append(slopes, 1.0)
 
     def at(self, t_ns: IntArray) -> FloatArray:
-        """Useful time, ns, at each time."""
-        knot = np.searchsorted(self._times, t_ns, side="right") - 1
-        since_ns = self._run.at(t_ns) - self._run_ns[knot]
-        return np.asarray(self._useful_ns[knot] + since_ns * self._slopes[knot])
+        """Return the useful time at each time, float64 ns."""
+        breakpoint_ = np.searchsorted(self._times, t_ns, side="right") - 1
+        since_ns = self._run.at(t_ns) - self._run_ns[breakpoint_]
+        return np.asarray(self._useful_ns[breakpoint_] + since_ns * self._slopes[breakpoint_])
 
     def tick_before(self, t_ns: IntArray) -> IntArray:
         return self._run.tick_before(t_ns)
@@ -93,47 +104,56 @@ class UsefulTime:
         return self._run.tick_after(t_ns)
 
     def borders(self) -> IntArray:
-        """Those of run time, the knots, and the ticks around each: the line bends there."""
+        """Return the borders of run time, the breakpoints, and the ticks around each breakpoint."""
         others = self._run.borders()
-        return np.insert(self._bends, np.searchsorted(self._bends, others), others)
+        return np.insert(self._borders, np.searchsorted(self._borders, others), others)
 
     def _note(self, t_ns: int) -> None:
-        """A knot more: it and its ticks lie near the end of those that there are."""
+        """Add a breakpoint and its ticks, which lie near the end of the borders."""
         t = np.array([t_ns])
         new = np.concatenate([self.tick_before(t), t, self.tick_after(t)])
-        tail = np.searchsorted(self._bends, new[0])
-        late = np.unique(np.concatenate([self._bends[tail:], new]))
-        self._bends = np.concatenate([self._bends[:tail], late])
+        tail = np.searchsorted(self._borders, new[0])
+        late = np.unique(np.concatenate([self._borders[tail:], new]))
+        self._borders = np.concatenate([self._borders[:tail], late])
 
 
 class Tracked(Protocol):
-    """Pages and which of them are protected, of all random writers or of one sequential writer."""
+    """The pages of all random writers or of one sequential writer, and which are protected."""
 
     def faults(self, writes: FloatArray, writer: int) -> float:
-        """Faults of one writer, if each writer did so many writes from now on."""
+        """Return the faults of one writer if all writers write from now on.
+
+        Args:
+            writes: float64 [writers], writes of each writer.
+            writer: the writer whose faults to count.
+        """
 
     def write(self, writes: FloatArray) -> float:
-        """Let each writer do so many writes; faults of all of them."""
+        """Let all writers write. Return the faults of all of them.
+
+        Args:
+            writes: float64 [writers], writes of each writer.
+        """
 
     def clear(self, chunks: IntArray) -> None:
-        """Lazy: protect at the chunks' clear what their log held at the last look."""
+        """Lazy tracking: clear chunks. It protects what their log held at the last sync."""
 
     def protect(self) -> None:
-        """Eager: protect everything."""
+        """Eager tracking: protect all pages."""
 
-    def look(self) -> None:
-        """Lazy: the log is read, and nothing is protected yet."""
+    def sync(self) -> None:
+        """Lazy tracking: read the log. It protects no page yet."""
 
 
 class RandomPages:
-    """Pages that random writers write: cells of one chunk that are written alike are one group.
+    """The pages of random writers. Cells of one chunk with equal densities form a group.
 
     Args:
-        chunk, pages: int64 [cells].
-        density: of each of the guest's writers, float64 [cells]: its share of writes a page; 0 of one
-            whose writes are not tracked, or not here.
-        from_start: protected before the first look or clear.
-        lazy: groups are told apart by chunk.
+        chunk, pages: int64 [cells], chunk and pages of each cell.
+        density: for each writer of the guest, float64 [cells], its share of writes per page. 0 if its
+            writes are not tracked or are sequential.
+        from_start: all pages are protected before the first sync or clear.
+        lazy: each chunk has its own groups.
     """
 
     def __init__(
@@ -159,11 +179,11 @@ class RandomPages:
         for writer, column in enumerate(density):
             self._density[:, writer] = column[example]
         self._protected = np.full(len(group), float(from_start))  # share of each group's pages
-        self._at_look = self._protected.copy()
+        self._at_sync = self._protected.copy()
         self._add_up()
 
     def faults(self, writes: FloatArray, writer: int) -> float:
-        """A kind's first writes are shared out by who writes how much of it."""
+        """Return the faults of one writer, which has its share of a kind's first writes."""
         mean = self._density @ writes
         first = np.divide(-np.expm1(-mean), mean, out=np.ones_like(mean), where=mean > 0)
         return float(writes[writer] * (self._of_kind * self._density[:, writer]) @ first)
@@ -177,35 +197,36 @@ class RandomPages:
 
     def clear(self, chunks: IntArray) -> None:
         mine = np.isin(self._chunk, chunks)
-        self._protected[mine] += 1 - self._at_look[mine]
+        self._protected[mine] += 1 - self._at_sync[mine]
         self._add_up()
 
     def protect(self) -> None:
         self._protected[:] = 1.0
         self._add_up()
 
-    def look(self) -> None:
-        self._at_look = self._protected.copy()
+    def sync(self) -> None:
+        self._at_sync = self._protected.copy()
 
     def _add_up(self) -> None:
-        """Protected pages of each kind, all chunks together."""
+        """Sum the protected pages of each kind over all chunks."""
         weights = self._pages * self._protected
         kinds = np.bincount(self._kind, weights, minlength=len(self._density))
-        self._of_kind = kinds.astype(np.float64)  # integers where there is nothing to count
+        self._of_kind = kinds.astype(np.float64)  # bincount returns integers if there is no group
 
 
 class SequentialPages:
-    """Pages that one sequential writer's threads go round, in pieces of a thread's share.
+    """The pages of one sequential writer, in pieces of a thread's share.
 
-    A page of a piece faults at its first visit since the piece was protected, so what is kept is
-    between which counts of a thread's writes a visit is such a first one.
+    A page of a piece faults at its first visit after the piece was protected. The state is an
+    interval of a thread's write counts for each piece: visits inside it are first visits.
 
     Args:
-        pattern: of the writer.
-        first, last, share: int64 [pieces], a piece's pages in its thread's share, and pages of that.
-        chunk: int64 [pieces].
-        writer: its place among the writers.
-        from_start: protected before the first look or clear.
+        pattern: the writer's pattern.
+        first, last, share: int64 [pieces], a piece's pages in its thread's share, and pages of the
+            share.
+        chunk: int64 [pieces], chunk of each piece.
+        writer: index of the writer.
+        from_start: all pages are protected before the first sync or clear.
     """
 
     def __init__(
@@ -221,7 +242,7 @@ class SequentialPages:
     ) -> None:
         self._first, self._last, self._share, self._chunk = first, last, share, chunk
         self._threads, self._writer = pattern.threads, writer
-        self._done = self._at_look = float(pattern.first_write)  # writes of each thread
+        self._done = self._at_sync = float(pattern.first_write)  # writes of each thread
         self._since = np.full(len(self._first), self._done)
         self._until = self._since + self._share * from_start
 
@@ -236,37 +257,39 @@ class SequentialPages:
         return faults
 
     def clear(self, chunks: IntArray) -> None:
-        """Pages that faulted since the last look are not in its log, and stay as they are."""
+        """Protect cleared pieces, except pages that faulted after the last sync read its log."""
         mine = np.isin(self._chunk, chunks)
-        faulted = self._until > self._at_look
-        end = np.where(faulted, self._at_look, self._done) + self._share
+        faulted = self._until > self._at_sync
+        end = np.where(faulted, self._at_sync, self._done) + self._share
         self._since[mine], self._until[mine] = self._done, end[mine]
 
     def protect(self) -> None:
         self._since[:] = self._done
         self._until = self._since + self._share
 
-    def look(self) -> None:
-        self._at_look = self._done
+    def sync(self) -> None:
+        self._at_sync = self._done
 
     def _visits(self, count: FloatArray) -> FloatArray:
-        """Visits to each piece before a thread's write of a number."""
+        """Visits to each piece among the first `count` writes of its thread."""
         rounds, place = np.divmod(count, self._share)
         length = self._last - self._first
         return np.asarray(rounds * length + np.clip(place - self._first, 0, length))
 
 
 class Faults:
-    """The faults of a guest's writers, and the time they cost.
+    """The faults of a guest's writers, and the time that they take.
 
     Args:
-        writers: of the guest.
-        pages: that each of them writes; random writers share theirs.
-        run_time: of the vCPUs.
+        protection: when pages are protected, and what a fault costs.
+        writers: the writers of the guest.
+        pages: the pages of each writer. Random writers share one object.
+        run_time: run time of the vCPUs.
 
     Attributes:
-        clocks: of each writer: run time, or what faults leave of it. A recorded pace is as recorded.
-        count: faults so far.
+        clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
+            recorded pace.
+        count: number of faults so far.
     """
 
     def __init__(
@@ -290,14 +313,16 @@ class Faults:
 
     @property
     def time_s(self) -> float:
-        """vCPU-seconds that all faults took."""
+        """vCPU-seconds of all faults."""
         return self.count * self._protection.cost_ns / NS_PER_S
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
-        """Bring faults and clocks up to a look.
+        """Bring faults and clocks up to a sync.
 
         Args:
-            cleared_at_ns: int64 [chunks], when each was cleared since the last look; -1: it was not.
+            now_ns: time of the sync.
+            cleared_at_ns: int64 [chunks], when each chunk was cleared since the last sync. -1 if it
+                was not cleared.
         """
         for stop_ns, cleared in self._stops(now_ns, cleared_at_ns):
             self._advance(stop_ns)
@@ -305,12 +330,12 @@ class Faults:
                 part.clear(cleared)
         for part in self._parts:
             if self._protection.lazy:
-                part.look()
+                part.sync()
             else:
                 part.protect()
 
     def _stops(self, now_ns: int, cleared_at_ns: IntArray) -> list[tuple[int, IntArray]]:
-        """Times up to now at which a window opens or closes, or chunks are cleared."""
+        """The times up to now at which a window opens or closes, or chunks are cleared."""
         windows = [window for writer in self._writers for window in writer.windows or ()]
         edges = {edge for window in windows for edge in window if self._now_ns < edge < now_ns}
         nothing = np.zeros(0, np.int64)
@@ -323,7 +348,7 @@ class Faults:
         return [*sorted(stops, key=lambda stop: stop[0]), (now_ns, nothing)]
 
     def _advance(self, until_ns: int) -> None:
-        """Go on to a time up to which nothing is protected; all of it once a second, if reaped."""
+        """Go on to a time. Before it nothing is protected, or everything once per second if reaped."""
         if until_ns <= self._now_ns:
             return
         rounds = -(-(until_ns - self._now_ns) // REAPER_NS) if self._protection.reaped else 1
@@ -338,7 +363,7 @@ class Faults:
         self._now_ns, self._done = until_ns, done
 
     def _slow(self, until_ns: int, rounds: int) -> None:
-        """Bend the clocks of the writers that faults slow, until their writes agree."""
+        """Adjust the clocks of the slowed writers until their writes agree."""
         run_ns = (self._run_time.at_ns(until_ns) - self._run_time.at_ns(self._now_ns)) / rounds
         now = np.array([self._now_ns])
         start = {i: float(clock.at(now)[0]) for i, clock in self._slowed.items()}
@@ -347,15 +372,15 @@ class Faults:
             before = writes.copy()
             for i, clock in self._slowed.items():
                 useful_ns = self._useful_ns(i, writes, run_ns)
-                clock.bend(until_ns, start[i] + rounds * useful_ns)
+                clock.set_at(until_ns, start[i] + rounds * useful_ns)
                 writes[i] = (self._writes_of(i, until_ns) - self._done[i]) / rounds
             if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
                 break
 
     def _useful_ns(self, writer: int, writes: FloatArray, run_ns: float) -> float:
-        """What faults leave of a stretch of run time, if the other writers write so much.
+        """Run time without faults, given the writes of the other writers.
 
-        A paced writer is taken to be busy all the time, so that what it has time for is never too much.
+        The method assumes that a paced writer is always busy, so that the result is never too large.
         """
         top_rate = self._writers[writer].pace.top_rate
         assert top_rate is not None
@@ -376,9 +401,11 @@ class Faults:
 
 
 def root(rising: Callable[[float], float], high: float) -> float:
-    """Where a rising function becomes zero that is `-high` at 0 and not below zero at `high`.
+    """Return the zero of a rising function by the Illinois variant of regula falsi.
 
-    The secant's rule with a bracket (Illinois).
+    Args:
+        rising: the function. It is `-high` at 0, and 0 or more at `high`.
+        high: upper bound of the zero.
     """
     low, below, above = 0.0, rising(0.0), rising(high)
     accuracy, last = ROOT_ACCURACY * high, 0.0

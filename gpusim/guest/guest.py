@@ -1,6 +1,6 @@
-"""All writers of a VM together: what was written between two times, as writes on the page space.
+"""All writers of a VM: the writes between two times, in the page space.
 
-The cells of the random writers, cut by chunk borders and by the borders of all bands, are made once.
+The cells of the random writers are cut at chunk borders and at the borders of all bands, once.
 Sequential threads leave runs of pages that were certainly written.
 """
 
@@ -20,14 +20,17 @@ EMPTY = np.zeros(0, np.int64)
 
 
 class Guest:
-    """What the VM writes.
+    """The writes of a VM.
 
     Args:
-        protection: of its pages, whose first writes fault.
+        layout: the page space.
+        writers: the writers.
+        run_time: run time of the vCPUs.
+        protection: when pages are write-protected, and what a fault costs. None: faults are free.
 
     Attributes:
-        run_time: of its vCPUs; the throttle is set there.
-        faults: those first writes, and the time they took.
+        run_time: run time of the vCPUs, with the throttle.
+        faults: the write faults, and the time they take.
     """
 
     def __init__(
@@ -51,14 +54,14 @@ class Guest:
         self.faults = self._faults(protection or Protection())
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
-        """Bring the time that faults took up to a look, before its writes; see Faults.settle."""
+        """Count the faults up to a sync, before its writes are read. See Faults.settle."""
         self.faults.settle(now_ns, cleared_at_ns)
 
     def writes(self, since_ns: int | IntArray, until_ns: int | IntArray) -> Writes:
-        """What was written from `since_ns` to `until_ns`.
+        """Return the writes from `since_ns` to `until_ns`.
 
         Args:
-            since_ns, until_ns: one time for all chunks, or int64 [chunks], one for each.
+            since_ns, until_ns: one time for all chunks, or int64 [chunks].
         """
         since, until = np.asarray(since_ns), np.asarray(until_ns)
         mean = np.zeros(len(self._first))
@@ -74,11 +77,11 @@ class Guest:
         )
 
     def lost_vcpu_s(self, t_ns: int) -> float:
-        """vCPU-seconds of work not done by a time, summed over vCPUs."""
+        """Return the vCPU-seconds of work that were not done by a time, over all vCPUs."""
         return sum(writer.lost_vcpu_s(t_ns, self.run_time) for writer in self._writers)
 
     def _faults(self, protection: Protection) -> Faults:
-        """What the writers' vCPUs write is tracked; what a device writes is not, and never faults."""
+        """Make the faults. KVM tracks the writes of vCPUs. Device writes never fault."""
         density = [np.zeros(len(self._first)) for _ in self._writers]
         for i, column in zip(self._random, self._density, strict=True):
             density[i] = column * self._writers[i].throttled
@@ -101,7 +104,7 @@ class Guest:
         return Faults(protection, self._writers, pages, self.run_time)
 
     def _per_cell(self, writer: int, since: IntArray, until: IntArray) -> FloatArray:
-        """Page writes of a writer in the interval of each cell's chunk."""
+        """The page writes of a writer in the interval of each cell's chunk, float64 [cells]."""
         clock = self.faults.clocks[writer]
         done = [self._writers[writer].writes(np.atleast_1d(t), clock) for t in (since, until)]
         low, high = (d if d.size == 1 else d[self._chunk] for d in done)
@@ -109,10 +112,10 @@ class Guest:
 
 
 class _Thread:
-    """One sequential thread: which pages it passed between two times.
+    """One sequential thread, and the pages that it passes between two times.
 
     Attributes:
-        writer: its place among the guest's writers.
+        writer: index of its writer.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class _Thread:
         first, last = pattern.share(thread)
         own_first, own_last, guest_first = writer.placement.locate(first, last)
         slot_first, slot_last, _piece = layout.cut(guest_first, guest_first + own_last - own_first)
-        # Pieces of a run that was cut at a chunk border follow one another in the thread's order.
+        # The pieces of a run that is cut at a chunk border follow each other in the thread's order.
         lengths = slot_last - slot_first
         ends = np.cumsum(lengths)
         self._own_first, self._own_last, self._slot = ends - lengths, ends, slot_first
@@ -131,7 +134,11 @@ class _Thread:
         self._writer, self._pattern = writer, pattern
 
     def pieces(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Of each piece: first page and behind the last in the thread's share, pages of that, chunk."""
+        """Return four arrays, int64 [pieces].
+
+        They are the first page of a piece in the thread's share, the page behind its last, the pages
+        of the share, and the chunk.
+        """
         return (
             self._own_first,
             self._own_last,
@@ -140,7 +147,12 @@ class _Thread:
         )
 
     def runs(self, since: IntArray, until: IntArray, clock: VcpuClock) -> tuple[IntArray, IntArray]:
-        """Slots, first and behind the last, of the runs passed in each piece's interval."""
+        """Return the first slot, and the slot behind the last, of the runs that the thread passes.
+
+        Args:
+            since, until: one time in ns, or int64 [chunks].
+            clock: the writer's clock.
+        """
         if since.ndim or until.ndim:
             since = np.broadcast_to(since, until.shape) if until.ndim else since
             until = np.broadcast_to(until, since.shape)
@@ -155,7 +167,7 @@ class _Thread:
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     def _overlap(self, start: IntArray, end: IntArray) -> tuple[IntArray, IntArray]:
-        """Slots of the thread's pages start <= page < end, in each piece."""
+        """The slots of the thread's pages start <= page < end in each piece."""
         first, last = np.maximum(self._own_first, start), np.minimum(self._own_last, end)
         some = last > first
         offset = (self._slot - self._own_first)[some]
@@ -165,7 +177,12 @@ class _Thread:
 def _cells(
     layout: Layout, writers: Sequence[Writer]
 ) -> tuple[IntArray, IntArray, list[FloatArray]]:
-    """Cut the pages of all random writers into cells: slots, and each writer's share of writes a page."""
+    """Cut the pages of all random writers into cells.
+
+    Returns:
+        First slot and slot behind the last, int64 [cells]. For each writer its share of writes per
+        page, float64 [cells].
+    """
     firsts, lasts, densities = [], [], []
     for writer in writers:
         assert isinstance(writer.pattern, Random)

@@ -1,7 +1,7 @@
-"""How many page writes a writer has done by a time: CPU-bound, paced or recorded.
+"""The page writes of a writer by a time: CPU-bound, paced or recorded.
 
-Each pace is a pure function of time and of run time, never a sum over slices, so that its value does
-not depend on when somebody looks.
+Each pace is a pure function of time and of run time. It is no sum over slices, so its value does not
+depend on the times of earlier calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ Windows = Sequence[tuple[int, int]] | None
 
 
 def active_ns(t_ns: IntArray, windows: Windows) -> IntArray:
-    """How much of the windows, ns, has passed by each time."""
+    """Return how many ns of the windows have passed by each time, int64.
+
+    Args:
+        t_ns: int64, times of any shape.
+        windows: [from, until) in ns. None: one window without an end.
+    """
     if windows is None:
         return t_ns
     total = np.zeros_like(t_ns)
@@ -30,22 +35,22 @@ def active_ns(t_ns: IntArray, windows: Windows) -> IntArray:
 
 
 class Pace(Protocol):
-    """Page writes done by a time."""
+    """The page writes of a writer by a time."""
 
     @property
     def top_rate(self) -> float | None:
-        """Page writes a second while it works; None: as recorded, whatever its clock says."""
+        """Page writes per second of run time. None: the pace is recorded and ignores run time."""
 
     def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
-        """Page writes since the migrate command, float64, at each time."""
+        """Return the page writes since the migrate command at each time, float64."""
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
-        """Seconds of one vCPU's work that were not done by a time."""
+        """Return the seconds of one vCPU's work that were not done by a time."""
 
 
 @dataclass(frozen=True)
 class CpuBound:
-    """As fast as its vCPUs run: `rate` page writes a second of run time, while a window is open."""
+    """Writes as fast as its vCPUs run: `rate` page writes per second of run time, in its windows."""
 
     rate: float
 
@@ -63,12 +68,16 @@ class CpuBound:
 
 @dataclass(frozen=True)
 class Paced:
-    """Work arrives at `rate` while a window is open, and is caught up at `capacity` when late.
+    """Work arrives at `rate` in its windows. Late work is done at `capacity`.
 
-    The guest does min(backlog + arrived, capacity x run time) and keeps the rest. With A(t) arrived
-    and C(t) what run time would have allowed, that is C(t) + min over s <= t of A(s) - C(s): the
-    reflection of a queue. Since capacity >= rate, the minimum lies where a sleep begins or at t, and
-    between two borders it is linear in the number of the tick: a closed form.
+    In each interval the guest does min(backlog + arrived, capacity x run time) and keeps the rest. Let
+    A(t) be the work that has arrived, and C(t) the work that run time allows. Then the work done is
+    C(t) + min over s <= t of A(s) - C(s), the reflection of a queue. Because capacity >= rate, the
+    minimum lies at the beginning of a sleep or at t. Between two borders it is linear in the number
+    of the tick, which gives a closed form.
+
+    Attributes:
+        rate, capacity: page writes per second of wall time and of run time.
     """
 
     rate: float
@@ -93,7 +102,7 @@ class Paced:
         return self.rate * (active_ns(t_ns, windows) / NS_PER_S) - self._allowed(t_ns, run)
 
     def _least(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
-        """The least slack up to each time."""
+        """The smallest slack up to each time."""
         borders = run.borders()
         if windows is not None:
             edges = np.array(windows, dtype=np.int64).ravel()
@@ -109,11 +118,11 @@ class Paced:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A write counter over time, straight lines between its samples; behind the last, CPU-bound.
+    """A recorded write counter: linear between samples, CPU-bound after the last sample.
 
     Attributes:
-        times_s, counts: float64 [samples], rising.
-        rate: page writes a second of run time behind the last sample.
+        times_s, counts: float64 [samples], ascending.
+        rate: page writes per second of run time after the last sample.
     """
 
     times_s: FloatArray
@@ -131,7 +140,7 @@ class Recorded:
         return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
-        """As of a CPU-bound writer: the record does not tell how busy it was."""
+        """Return the loss of a CPU-bound writer. The record does not show how busy the vCPUs were."""
         return (t_ns - int(run.at(np.array([t_ns]))[0])) / NS_PER_S
 
 

@@ -1,4 +1,4 @@
-"""Which pages of its working set a writer writes: bands of random writes, or sequential threads."""
+"""The pages of its working set that a writer writes: random in bands, or sequential threads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EXACT_RANKS = 2**16
+EXACT_RANKS = 2**16  # ranks of a Zipf law whose weights are summed, not integrated
 
 
 @dataclass(frozen=True)
 class Band:
-    """Pages of a working set, first <= page < last, with a share of the writer's writes.
+    """Pages of a working set that share a part of the writer's writes.
 
-    Inside a band every page is equally likely to be written next.
+    Every page of a band is equally likely to be written next.
+
+    Attributes:
+        first, last: the pages first <= page < last of the working set.
+        share: share of the writer's writes, 0 to 1.
     """
 
     first: int
@@ -23,17 +27,19 @@ class Band:
 
 @dataclass(frozen=True)
 class Random:
-    """Independent random writes, spread over bands by their shares."""
+    """Independent random writes, distributed over bands by their shares."""
 
     bands: tuple[Band, ...]
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """`threads` threads, each round and round its own even share of `pages`, page by page.
+    """Threads that each write the pages of an equal share in order, again and again.
 
     Attributes:
-        first_write: writes each thread has done before time 0.
+        pages: pages of the working set.
+        threads: number of threads.
+        first_write: writes that each thread has done before time 0.
     """
 
     pages: int
@@ -41,25 +47,25 @@ class Sequential:
     first_write: int
 
     def share(self, thread: int) -> tuple[int, int]:
-        """The pages of one thread: first, behind the last."""
+        """Return the first page of a thread and the page behind its last."""
         return thread * self.pages // self.threads, (thread + 1) * self.pages // self.threads
 
 
 def uniform(pages: int) -> Random:
-    """Every page is equally likely."""
+    """Return a pattern in which every page is equally likely."""
     return Random((Band(0, pages, 1.0),))
 
 
 def hot_cold(pages: int, hot_pages: int, hot_share: float) -> Random:
-    """`hot_share` of the writes go to the first `hot_pages`, the rest to the others."""
+    """Return a pattern that sends `hot_share` of the writes to the first `hot_pages`."""
     return Random((Band(0, hot_pages, hot_share), Band(hot_pages, pages, 1.0 - hot_share)))
 
 
 def zipf(pages: int, exponent: float) -> Random:
-    """Weight 1 / rank^exponent, in bands of ranks 1, 2-3, 4-7, ..., even inside a band.
+    """Return a Zipf pattern: weight 1 / rank^exponent, in bands of ranks 1, 2-3, 4-7, ...
 
-    The weights of the first 65536 ranks are added up, those of the others are the integral of the
-    density, whose midpoint error there is below 1e-10.
+    All pages of a band have the same weight. The weights of the first 65536 ranks are summed. The
+    other weights are the integral of the density, whose midpoint error is below 1e-10 there.
     """
     edges = [0]
     while edges[-1] < pages:
@@ -72,7 +78,7 @@ def zipf(pages: int, exponent: float) -> Random:
         if rank > EXACT_RANKS:
             low, high = EXACT_RANKS + 0.5, rank + 0.5
             power = 1 - exponent
-            log_ratio = np.log(high / low)  # expm1: exact where the power is nearly 0
+            log_ratio = np.log(high / low)  # expm1 is exact if the power is nearly 0
             tail = log_ratio if power == 0 else low**power * np.expm1(power * log_ratio) / power
         return float(exact[min(rank, EXACT_RANKS)] + tail)
 

@@ -1,6 +1,6 @@
-"""Where a working set lies in guest memory: in one piece, or scattered in granules.
+"""The place of a working set in guest memory: in one piece, or scattered in granules.
 
-A placement maps the working set's own pages, 0 to its size, to guest pages.
+A placement maps the pages of the working set, numbered from 0, to guest pages.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from gpusim.layout import IntArray
 
 @dataclass(frozen=True)
 class Placement:
-    """Pieces of a working set, in the order of its own pages.
+    """The pieces of a working set, in the order of its pages.
 
     Attributes:
-        own_first: int64 [pieces], first page of a piece, counted in the working set; starts at 0.
-        own_last: int64 [pieces], behind its last.
-        guest_first: int64 [pieces], the guest page that own_first is.
+        own_first: int64 [pieces], first page of a piece, counted in the working set from 0.
+        own_last: int64 [pieces], the page behind the last of a piece.
+        guest_first: int64 [pieces], the guest page of own_first.
     """
 
     own_first: IntArray
@@ -27,7 +27,11 @@ class Placement:
     guest_first: IntArray
 
     def locate(self, first: int, last: int) -> tuple[IntArray, IntArray, IntArray]:
-        """Pieces of the working set's pages first <= page < last: own first, own last, guest first."""
+        """Return the pieces of the working set's pages first <= page < last.
+
+        Returns:
+            own_first, own_last and guest_first of these pieces, int64 [n] each.
+        """
         low = int(np.searchsorted(self.own_last, first, side="right"))
         high = int(np.searchsorted(self.own_first, last, side="left"))
         own_first = np.maximum(self.own_first[low:high], first)
@@ -40,16 +44,16 @@ class Placement:
 
 
 def contiguous(start: int, pages: int) -> Placement:
-    """The working set is the guest pages from `start` on."""
+    """Return a placement in guest pages from `start` on."""
     return Placement(np.array([0]), np.array([pages]), np.array([start]))
 
 
 def scattered(vm_pages: int, pages: int, granule: int, seed: int) -> Placement:
-    """The working set lies in granules drawn evenly, without replacement, from all of the VM.
+    """Return a placement in granules that are drawn evenly from the VM without replacement.
 
     Args:
         vm_pages, pages, granule: pages of the VM, of the working set and of a granule.
-        seed: of the drawing.
+        seed: the seed of the draw.
     """
     own_first = np.arange(0, pages, granule, dtype=np.int64)
     random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**63], np.uint64)))

@@ -1,15 +1,15 @@
 """vCPU run time under QEMU's throttle: slices of running and sleeping, in integer nanoseconds.
 
-At each tick of the throttle timer every vCPU sleeps, then runs until the next tick
-(migration/cpu-throttle.c:cpu_throttle_timer_tick, cpu_throttle_thread; same in 7.2 to 10.1). All
-vCPUs sleep in phase. Between two changes of the throttle the slices have a closed form; in the
-tick-by-tick mode each slice is a timer on the clock, and both give the same integers.
+At each tick of the throttle timer every vCPU sleeps, then runs until the next tick. All vCPUs sleep
+in phase. Between two changes of the throttle the slices have a closed form. A test compares it with
+a timer for each tick, and both give the same integers.
+
+Source: migration/cpu-throttle.c:cpu_throttle_timer_tick and cpu_throttle_thread [7.2 to 10.1].
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -21,34 +21,38 @@ TIMESLICE_NS = 10_000_000  # CPU_THROTTLE_TIMESLICE_NS
 
 
 def slice_ns(percent: int) -> tuple[int, int]:
-    """Period of the throttle's tick and the sleep in it, ns.
+    """Return the period of the throttle's tick and the sleep in it, in ns.
 
-    In C's double arithmetic, as QEMU does it: 20 % is 12.5 ms with 2.5 ms + 1 ns asleep.
+    The arithmetic is C's double arithmetic, as in QEMU: 20 % is a period of 12.5 ms with a sleep of
+    2.5 ms + 1 ns.
 
-    Source: migration/cpu-throttle.c:cpu_throttle_timer_tick, cpu_throttle_thread.
+    Source: migration/cpu-throttle.c:cpu_throttle_timer_tick and cpu_throttle_thread [7.2 to 10.1].
     """
     share = percent / 100
     return int(TIMESLICE_NS / (1 - share)), int(share / (1 - share) * TIMESLICE_NS + 1)
 
 
 class VcpuClock(Protocol):
-    """A clock that a writer lives by: ns of running by a time, and the ticks that interrupt it."""
+    """The clock of a writer: its run time by a time, and the ticks that interrupt it."""
 
     def at(self, t_ns: IntArray) -> IntArray | FloatArray:
-        """Run time, ns, at each time."""
+        """Return the run time at each time, in ns."""
 
     def tick_before(self, t_ns: IntArray) -> IntArray:
-        """The last tick at or before each time; the start of time where there was none."""
+        """Return the last tick at or before each time, or 0 before the first tick."""
 
     def tick_after(self, t_ns: IntArray) -> IntArray:
-        """The first tick behind each time, as the throttle is now; the time itself if there is none."""
+        """Return the first tick after each time at the present throttle.
+
+        If there is no tick, return the time itself.
+        """
 
     def borders(self) -> IntArray:
-        """Times between which ticks are evenly spaced, the last tick before each among them."""
+        """Return times between which ticks are evenly spaced, and the last tick before each."""
 
 
 class WallTime:
-    """The clock of what no throttle slows: it always runs."""
+    """The clock of device writes, which no throttle slows. It always runs."""
 
     def at(self, t_ns: IntArray) -> IntArray:
         return t_ns
@@ -66,12 +70,13 @@ class WallTime:
 class RunTime:
     """Run time of the vCPUs since the migrate command, under a throttle that changes.
 
-    A change is seen at the first tick after it; the first one ticks at once
-    (migration/cpu-throttle.c:cpu_throttle_set).
+    A change takes effect at the first tick after it. The first throttle ticks at once.
 
     Attributes:
-        percent: the throttle that was set last; 0 before the first.
-        ignores_throttle: it is set, but the vCPUs never sleep (process.Process).
+        percent: the throttle that was set last. 0 before the first.
+        ignores_throttle: the vCPUs never sleep, see qemu.process.Process.
+
+    Source: migration/cpu-throttle.c:cpu_throttle_set [7.2 to 10.1].
     """
 
     def __init__(self) -> None:
@@ -80,7 +85,12 @@ class RunTime:
         self._starts, self._periods, self._sleeps, self._run = [0], [NEVER_NS], [0], [0]
 
     def throttle(self, now_ns: int, percent: int) -> None:
-        """Set the throttle at `now_ns`, which never goes back."""
+        """Set the throttle.
+
+        Args:
+            now_ns: the time, not before that of an earlier call.
+            percent: the throttle, 1 to 99.
+        """
         if percent == self.percent:
             return
         first, self.percent = self.percent == 0, percent
@@ -89,7 +99,7 @@ class RunTime:
         start = self._starts[-1]
         if first:
             self._append(now_ns, percent)
-        elif now_ns < start:  # no tick has seen the last change
+        elif now_ns < start:  # the last change has not taken effect at a tick
             for column in (self._starts, self._periods, self._sleeps, self._run):
                 column.pop()
             self._append(start, percent)
@@ -98,7 +108,7 @@ class RunTime:
             self._append(start + ((now_ns - start) // period + 1) * period, percent)
 
     def at(self, t_ns: IntArray) -> IntArray:
-        """Run time, ns, at each time; int64 of any shape."""
+        """Return the run time at each time, in ns, int64 of any shape."""
         index = np.searchsorted(np.array(self._starts), t_ns, side="right") - 1
         period, sleep = np.array(self._periods)[index], np.array(self._sleeps)[index]
         slices, since_tick = np.divmod(t_ns - np.array(self._starts)[index], period)
@@ -106,7 +116,7 @@ class RunTime:
         return np.asarray(run + np.maximum(since_tick - sleep, 0))
 
     def at_ns(self, t_ns: int) -> int:
-        """Run time, ns, at one time."""
+        """Return the run time at one time, in ns."""
         index = bisect.bisect_right(self._starts, t_ns) - 1
         slices, since_tick = divmod(t_ns - self._starts[index], self._periods[index])
         sleep = self._sleeps[index]
@@ -115,22 +125,22 @@ class RunTime:
         )
 
     def wakes_at_ns(self, t_ns: int) -> int:
-        """When the vCPUs that sleep at a time wake; the time itself if they run.
+        """Return when the vCPUs that sleep at a time wake, or the time itself if they run.
 
-        A sleep that begins or ends just then is none.
+        A sleep that begins or ends exactly at the time does not count.
         """
         index = bisect.bisect_right(self._starts, t_ns) - 1
         since_tick = (t_ns - self._starts[index]) % self._periods[index]
         return t_ns + max(0, self._sleeps[index] - since_tick if since_tick else 0)
 
     def tick_before(self, t_ns: IntArray) -> IntArray:
-        """The last tick at or before each time, 0 before the first."""
+        """Return the last tick at or before each time, or 0 before the first tick."""
         index = np.searchsorted(np.array(self._starts), t_ns, side="right") - 1
         start, period = np.array(self._starts)[index], np.array(self._periods)[index]
         return np.asarray(start + (t_ns - start) // period * period)
 
     def tick_after(self, t_ns: IntArray) -> IntArray:
-        """The first tick behind each time, as the throttle is now; the time itself if there is none."""
+        """Return the first tick after each time at the present throttle, see VcpuClock."""
         starts = np.array([*self._starts, NEVER_NS])
         index = np.searchsorted(starts, t_ns, side="right") - 1
         start, period = starts[index], np.array([*self._periods, NEVER_NS])[index]
@@ -141,12 +151,15 @@ class RunTime:
         return np.where(after == NEVER_NS, t_ns, after)
 
     def borders(self) -> IntArray:
-        """Starts of the stretches with one throttle, and the last tick before each, ascending."""
+        """Return the starts of stretches with one throttle, and the last tick before each."""
         starts = np.array(self._starts)
         return np.unique(np.concatenate([starts, self.tick_before(np.maximum(starts - 1, 0))]))
 
     def longest_sleep_ns(self, until_ns: int) -> int:
-        """The longest single sleep that began before `until_ns`, cut there: vm_stop wakes sleepers."""
+        """Return the longest single sleep that began before `until_ns`.
+
+        A sleep ends at `until_ns` at the latest, because vm_stop wakes sleeping vCPUs.
+        """
         begun = bisect.bisect_left(self._starts, until_ns)
         return max(
             (
@@ -157,50 +170,10 @@ class RunTime:
         )
 
     def _append(self, tick_ns: int, percent: int) -> None:
-        """From the tick at `tick_ns` on, slices are those of `percent`."""
+        """Use the slices of `percent` from the tick at `tick_ns` on."""
         period, sleep = slice_ns(percent)
         run = self.at_ns(tick_ns)
         self._starts.append(tick_ns)
         self._periods.append(period)
         self._sleeps.append(sleep)
         self._run.append(run)
-
-
-class TickedRunTime(RunTime):
-    """The same run time, slice by slice: every tick is a timer on the clock. For tests.
-
-    Args:
-        timer: makes a timer of the simulation's clock from what it shall call.
-        now_ns: reads that clock.
-    """
-
-    def __init__(
-        self, timer: Callable[[Callable[[], None]], ArmedTimer], now_ns: Callable[[], int]
-    ) -> None:
-        super().__init__()
-        self._timer, self._now_ns = timer(self._tick), now_ns
-        self._changes: list[tuple[int, int]] = []  # since when which percent
-
-    def throttle(self, now_ns: int, percent: int) -> None:
-        if percent == self.percent:
-            return
-        first, self.percent = self.percent == 0, percent
-        if self.ignores_throttle:
-            return
-        self._changes.append((now_ns, percent))
-        if first:
-            self._timer.arm(now_ns)
-
-    def _tick(self) -> None:
-        now_ns = self._now_ns()
-        seen = [percent for since_ns, percent in self._changes if since_ns < now_ns]
-        percent = seen[-1] if seen else self._changes[0][1]
-        self._append(now_ns, percent)
-        self._timer.arm(now_ns + slice_ns(percent)[0])
-
-
-class ArmedTimer(Protocol):
-    """What TickedRunTime needs of a timer."""
-
-    def arm(self, at_ns: int) -> None:
-        """Fire at a time."""

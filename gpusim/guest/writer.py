@@ -1,4 +1,4 @@
-"""A writer: a pattern of pages, written at a pace, placed somewhere in guest memory."""
+"""A writer: a pattern of pages, a pace, and a place in guest memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class Writer:
     """One source of writes.
 
     Attributes:
-        windows: [from, until) in ns in which it is active; None: always.
+        name: its name in the config.
+        pattern: the pages that it writes.
+        pace: how fast it writes.
+        placement: where its working set lies.
+        windows: [from, until) in ns in which it is active. None: always.
         throttled: False for device writes, which no vCPU throttle slows.
-        vcpus: vCPUs it keeps busy, by which its loss is counted.
+        vcpus: vCPUs that it keeps busy. Its loss counts for each of them.
     """
 
     name: str
@@ -36,28 +40,28 @@ class Writer:
 
     @property
     def opens_at_start(self) -> bool:
-        """Whether it has been running when the migration starts."""
+        """Whether the writer is active when the migration starts."""
         return self.windows is None or self.windows[0][0] == 0
 
     @property
     def last_change_ns(self) -> int:
-        """When its last window opens or closes, or its record ends; 0: it goes on as it began."""
+        """When its last window opens or closes, or its record ends. 0: it never changes."""
         if isinstance(self.pace, Recorded):
             return int(self.pace.times_s[-1] * NS_PER_S)
         return self.windows[-1][1] if self.windows else 0
 
     def runs(self) -> list[tuple[int, int]]:
-        """Guest pages of its working set, as runs."""
+        """Return the guest pages of its working set as runs first <= page < last."""
         lengths = self.placement.own_last - self.placement.own_first
         first = self.placement.guest_first
         return list(zip(first.tolist(), (first + lengths).tolist(), strict=True))
 
     def writes(self, t_ns: IntArray, run_time: VcpuClock) -> FloatArray:
-        """Page writes since the migrate command at each time."""
+        """Return the page writes since the migrate command at each time, float64."""
         return self.pace.writes(t_ns, self._clock(run_time), self.windows)
 
     def lost_vcpu_s(self, t_ns: int, run_time: VcpuClock) -> float:
-        """vCPU-seconds of its work that were not done by a time."""
+        """Return the vCPU-seconds of its work that were not done by a time."""
         return self.vcpus * self.pace.lost_s(t_ns, self._clock(run_time), self.windows)
 
     def _clock(self, run_time: VcpuClock) -> VcpuClock:
@@ -67,6 +71,12 @@ class Writer:
 def thread_positions(
     writer: Writer, pattern: Sequential, t_ns: IntArray, run_time: VcpuClock
 ) -> IntArray:
-    """Pages each of a sequential writer's threads has written by each time, since its first page."""
+    """Return the number of pages that each thread of a sequential writer has written, int64.
+
+    Args:
+        writer, pattern: the writer and its pattern.
+        t_ns: int64, the times.
+        run_time: the writer's clock.
+    """
     done = writer.writes(t_ns, run_time) / pattern.threads
     return pattern.first_write + np.floor(done).astype(np.int64)

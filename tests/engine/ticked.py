@@ -11,8 +11,8 @@ from gpusim.config.scenario import resolve
 from gpusim.engine.attempts import run_attempts
 from gpusim.engine.clock import Clock, Priority
 from gpusim.engine.migration import Migration
-from gpusim.guest.run_time import TickedRunTime
 from gpusim.units import NEVER_NS
+from tests.guest.ticked_run_time import TickedRunTime
 
 
 class _VmTimer:

@@ -367,7 +367,7 @@ def test_a_paced_writer_on_bent_time_is_its_queue(
     before_ns = 0
     for at_ns in sorted(knots):
         useful += knots[at_ns] * (run_time.at_ns(at_ns) - run_time.at_ns(before_ns))
-        clock.bend(at_ns, useful)
+        clock.set_at(at_ns, useful)
         before_ns = at_ns
     times = np.arange(0, 4000, 37) * MS
     ticks = [t for pair in slices_of(history, 4 * NS_PER_S) for t in pair]

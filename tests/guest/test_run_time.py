@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusim.engine.clock import Clock
-from gpusim.guest.run_time import RunTime, TickedRunTime, WallTime, slice_ns
+from gpusim.guest.run_time import RunTime, WallTime, slice_ns
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
+from tests.guest.ticked_run_time import TickedRunTime
 
 DOUBLE_NS = 2  # what C's doubles and its 1 ns against rounding may add to the exact slice
 PERCENTS = range(1, 100)
