@@ -24,11 +24,13 @@ FORMAT = 1
 MIB, GIB = 2**20, 2**30
 MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
 ACCELERATORS = ("kvm", "tcg")
-SAMPLES_PER_GIB = 512  # QEMU's default; migration/dirtyrate.h:DIRTYRATE_DEFAULT_SAMPLE_PAGES
+SAMPLES_PER_GIB = (
+    512  # QEMU's default. Source: migration/dirtyrate.h:DIRTYRATE_DEFAULT_SAMPLE_PAGES
+)
 LEAST_BLOCK = 128 * 2**10  # bytes. QEMU does not sample smaller blocks (MIN_RAMBLOCK_SIZE)
 SHORTEST_S, LONGEST_S = 0.05, 60.0  # MIN_CALC_TIME_MS, MAX_CALC_TIME_MS
 MOST_PAGES = 2**50 // 512  # the largest VM in the smallest pages
-LEAST_PERIODS = 3  # different ones; any curve fits two points
+LEAST_PERIODS = 3  # different ones. Any curve fits two points
 # A period counts as a repeat of another period up to this factor and this margin.
 REPEAT_FACTOR, REPEAT_MARGIN_S = 1.03, 0.01
 MEASURE_ADVICE = "Measure periods from less than a second up to the length of a pass"
@@ -99,7 +101,7 @@ class Measurement:
     Attributes:
         seconds: length of the measured period.
         dirty_rate: MiB/s. QEMU reports a whole number, rounded down.
-        at_s: start of the period, in seconds since the start of the first one; None: unknown.
+        at_s: start of the period, in seconds since the start of the first one. None: unknown.
         running: share of the period in which no throttle held the vCPUs, 0 to 1.
     """
 
@@ -119,18 +121,18 @@ class Profile:
         page_bytes: size of a target page.
         vcpus: number of vCPUs.
         accelerator: one of ACCELERATORS.
-        qemu: version of QEMU; None: unknown.
+        qemu: version of QEMU. None: unknown.
         mode: how QEMU measured, one of MODES. page-sampling and dirty-bitmap count a page once per
             period. dirty-ring counts a page once each time QEMU empties the ring.
         sample_pages: sampled pages per GiB (page-sampling only).
         measurements: one or more per period, in the order in which they were made.
-        blocks: name -> bytes of each RAM block; empty: unknown.
-        zero_sampled: pages whose content was checked; 0: none.
+        blocks: name -> bytes of each RAM block. Empty: unknown.
+        zero_sampled: pages whose content was checked. 0: no page.
         zero_found: pages among `zero_sampled` that were zero.
         utilisation: load of each vCPU during the measurement, 0 to 1, including waits for a host
-            core; empty: unknown, and then all vCPUs count as busy.
-        parameters: result of query-migrate-parameters, with QEMU's names; empty: unknown.
-        capabilities: names of the capabilities that are on; None: unknown.
+            core. Empty: unknown, and then all vCPUs count as busy.
+        parameters: result of query-migrate-parameters, with QEMU's names. Empty: unknown.
+        capabilities: names of the capabilities that are on. None: unknown.
         notes: remarks on how the profile was made, for people.
     """
 
@@ -181,7 +183,7 @@ class Profile:
 
     @property
     def zero_share(self) -> float:
-        """Share of zero pages, 0 to 1; 0 if no page was checked."""
+        """Share of zero pages, 0 to 1. It is 0 if no page was checked."""
         return self.zero_found / self.zero_sampled if self.zero_sampled else 0.0
 
     def document(self) -> dict[str, Any]:

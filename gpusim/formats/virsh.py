@@ -1,7 +1,7 @@
 """A profile from a log of virsh: `virsh domstats --dirtyrate` after each `virsh domdirtyrate-calc`.
 
 Owns the format of virsh's output. It does not fit a guest.
-Source: libvirt's docs/manpages/virsh.rst (domstats --dirtyrate, --balloon, --vcpu; domdirtyrate-calc)
+Source: libvirt's docs/manpages/virsh.rst (domstats --dirtyrate, --balloon, --vcpu, and domdirtyrate-calc)
 and tools/virsh-domain-monitor.c (dominfo).
 """
 
@@ -52,8 +52,8 @@ def from_domstats(
     Args:
         text: of the log.
         path: of the log, for errors.
-        memory_bytes: of the VM; None: from `virsh dominfo` or domstats in the same log.
-        vcpus: of the VM; None: as for `memory_bytes`.
+        memory_bytes: of the VM. None: from `virsh dominfo` or domstats in the same log.
+        vcpus: of the VM. None: as for `memory_bytes`.
 
     Raises:
         ProfileError: the log has no measurements, or several VMs, or no size of the VM.

@@ -360,8 +360,8 @@ def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[
     """Return the commands of each tool for the present settings, or for better ones if found.
 
     There are none for settings with which the migration does not converge. Timeouts cover 19 of 20
-    migrations. They are left out if more than one in 20 does not converge, and for better settings,
-    because the search for them knows one guest only.
+    migrations. They are left out if more than one in 20 does not converge. They are also left out
+    for better settings, because the search for them knows one guest only.
     """
     config, memory_bytes = prediction.median_member.config, prediction.profile.memory_bytes
     if better is not None and better.settings:

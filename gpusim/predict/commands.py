@@ -22,7 +22,7 @@ from gpusim.qemu.versions import VERSIONS
 from gpusim.text import Message
 
 MIB, GIB, GB = 2**20, 2**30, 10**9
-RAM_STEP = 2**27  # bytes. RAM is a multiple of it; video memory and ROMs together are smaller
+RAM_STEP = 2**27  # bytes. RAM is a multiple of it. Video memory and ROMs together are smaller
 NOVA_LEAST_GIB = 2  # live_migration_completion_timeout and _downtime_delay count at least 2 GiB
 NOVA_STEPS, NOVA_DELAY_S, NOVA_LEAST_DOWNTIME_MS = 3, 3, 100  # the smallest that Nova accepts
 # live_migration_completion_timeout "should usually be larger than downtime delay * downtime steps".
@@ -60,7 +60,7 @@ def tool_commands(
         config: the migration.
         memory_bytes: of the VM. Nova and KubeVirt count timeouts per GiB.
         total_high_s: 95th percentile of the total time in seconds, from which timeouts are rounded
-            up; None: set no timeout.
+            up. None: set no timeout.
     """
     return {
         QMP: _qmp(config.migration),

@@ -75,7 +75,7 @@ def test_a_typed_one(tmp_path: Path) -> None:
 
 
 def test_qemu_samples_no_small_blocks() -> None:
-    # 1 GiB at 16384 a GiB, and of the small blocks 256 KiB: 4; 128 KiB: 2; 4 KiB: none
+    # 16384 pages of 1 GiB, 4 of 256 KiB, 2 of 128 KiB, and none of 4 KiB
     profile = Profile(
         source="",
         memory_bytes=GIB,

@@ -24,9 +24,9 @@ WRITERS = (
     WriterEstimate(kind="sequential", pages=4096, page_writes_per_s=409.6),
 )
 REASONS = {
-    "converged": "converged after a while; downtime 120 ms of 300 ms allowed",
-    "time_limit": "still migrating after a day of simulated time; raise limit.simulated to go on",
-    "not_converged": "the throttle is at its maximum of 99 %, and what remains stays",
+    "converged": "converged after a while, with a downtime of 120 ms (limit 300 ms)",
+    "time_limit": "still migrating after a day of simulated time (raise limit.simulated to continue)",
+    "not_converged": "the throttle is at its maximum of 99 %, and the remaining memory stopped falling",
 }
 
 
@@ -52,7 +52,7 @@ def fit(writers: Sequence[WriterEstimate] = WRITERS, **fields: Any) -> Fit:
 
 
 def config(seed: int = 1, writers: Sequence[WriterEstimate] = WRITERS) -> Config:
-    """A VM of 64 MiB on a slow link: a whole migration in a moment."""
+    """Return a VM of 64 MiB on a slow link, which migrates in a moment."""
     keys, start = {}, 0
     for number, one in enumerate(writers, start=1):
         keys[f"writer_{number}"] = {
@@ -79,12 +79,12 @@ def summary(verdict: str = "converged", **fields: Any) -> Summary:
     return replace(FAKE, verdict=verdict, **(known | fields))
 
 
-def members(did: int, count: int, **fields: Any) -> tuple[Member, ...]:
-    """Return members. The first `did` converge after 101, 102, ... s, the others end at 999, ... s."""
+def members(converging: int, count: int, **fields: Any) -> tuple[Member, ...]:
+    """Return members. The first `converging` end after 101, 102, ... s, the others after 1000, ... s."""
     found = []
     for seed in range(1, count + 1):
-        converges = seed <= did
-        total_s = 100.0 + seed if converges else 999.0 + seed - did
+        converges = seed <= converging
+        total_s = 100.0 + seed if converges else 999.0 + seed - converging
         own = {"total_time_s": total_s, "first_pass_s": 60.0, "seed": seed}
         found.append(
             Member(
@@ -96,11 +96,11 @@ def members(did: int, count: int, **fields: Any) -> tuple[Member, ...]:
     return tuple(found)
 
 
-def prediction(did: int = 20, count: int = 20, **fields: Any) -> Prediction:
+def prediction(converging: int = 20, count: int = 20, **fields: Any) -> Prediction:
     known: dict[str, Any] = {
         "profile": profile(),
         "fit": fit(),
-        "members": members(did, count),
+        "members": members(converging, count),
         "assumptions": (Message("zero_pages_assumed"),),
     }
     return Prediction(**(known | fields))

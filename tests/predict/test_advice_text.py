@@ -235,7 +235,7 @@ def test_commands_only_if_it_converges_and_timeouts_only_if_19_of_20_do() -> Non
 
 
 def test_a_timeout_is_not_shorter_than_19_of_20_migrations() -> None:
-    """Of 100 migrations 95 converge in 101 to 195 s. 5 % of those are a tenth of all."""
+    """95 of 100 migrations converge in 101 to 195 s. 5 % of those are a tenth of all."""
     nova = advice_text.commands_for(predictions.prediction(95, 100), None)["OpenStack Nova"]
     line = next(one for one in nova.lines if "completion_timeout" in one)
     assert int(line.split()[-1]) * 2 >= 195  # Nova counts at least 2 GiB
