@@ -117,8 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from gpusim.errors import ConfigError, ResultsError
-    from gpusim.formats.errors import RecordingError
-    from gpusim.formats.profile import ProfileError
+    from gpusim.formats.errors import ProfileError, RecordingError
     from gpusim.monitor.errors import LiveError
     from gpusim.record.messages import CannotWriteError
 

@@ -17,8 +17,7 @@ from typing import Any
 from gpusim.config.checks import reject
 from gpusim.errors import ConfigError
 from gpusim.files import can_be_written, write_text
-from gpusim.formats.errors import RecordingError
-from gpusim.formats.profile import ProfileError
+from gpusim.formats.errors import ProfileError, RecordingError
 from gpusim.formats.quantities import recorded_quantities
 from gpusim.published.errors import TableError
 from gpusim.validation.accuracy import Case, Mode, list_rows, summarize

@@ -1,4 +1,4 @@
-"""Errors of the recording formats: codes, and one table of texts for each kind of file."""
+"""Errors of the file formats: codes, and one table of texts for each kind of file."""
 
 from __future__ import annotations
 
@@ -72,4 +72,48 @@ class VirshLogError(CodedError, ValueError):
             "docs/how-to/watch-a-migration.md shows"
         ),
         "no_events": "{path}: no line of virsh qemu-monitor-event. Expected its log",
+    }
+
+
+class ProfileError(CodedError, ValueError):
+    """A file that is not a usable profile. The data of each error has the file's `path`."""
+
+    texts: ClassVar[Mapping[str, str]] = {
+        "unreadable": "{path}: cannot be read ({reason}). Name the file of {expected}",
+        "empty": "{path}: is empty. Make a profile with gpusim-predict --measure --qmp SOCKET",
+        "not_parsed": "{path}: is cut off, or is neither JSON nor YAML ({reason})",
+        "not_a_mapping": '{path}: is not a profile. Expected keys such as "memory"',
+        "unknown_key": "{path}: {key}: there is no such key. The keys are {known}",
+        "misspelt_name": "{path}: {key}: QEMU has no {value}. Write {right}",
+        "bad_value": "{path}: {key} = {value}: {message}",
+        "too_many_utilisations": (
+            "{path}: utilisation has {values} values and the VM has {vcpus} vCPUs. "
+            "Give at most one value per vCPU"
+        ),
+        "blocks_differ_from_memory": (
+            "{path}: the blocks add up to {blocks} and memory is {memory}. "
+            "Give the blocks and the memory of the same VM"
+        ),
+        "too_few_periods": (
+            "{path}: {measurements} measurements have {periods} different periods, and a fit needs "
+            "{least}. {advice}"
+        ),
+        "no_block_sampled": "{path}: QEMU samples no RAM block below 128 KiB, and all are smaller",
+        "dirties_more_than_memory": (
+            "{path}: {rate:g} MiB/s for {seconds:g} s dirties {dirtied}, and the VM has {memory}. "
+            "Give the measurements of this VM in MiB/s"
+        ),
+        "dirties_zero_pages": (
+            "{path}: {rate:g} MiB/s for {seconds:g} s dirties more than the {percent:.0f} % of the "
+            "memory that is not zero. Count the zero pages while you measure"
+        ),
+        "several_vms": "{path}: the log has the VMs {names}. Keep the lines of one VM",
+        "no_memory_size": (
+            "{path}: the log has no memory size. Add --memory 64GiB, or the output of virsh dominfo"
+        ),
+        "several_modes": "{path}: the log has the modes {modes}. Use one of {allowed}",
+        "no_measurement": (
+            "{path}: no measurement has ended (dirtyrate.calc_status=2). Run virsh domstats "
+            "--dirtyrate after each virsh domdirtyrate-calc has ended"
+        ),
     }

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpusim.formats.errors import ProfileError
 from gpusim.formats.profile import (
     LONGEST_S,
     MODES,
@@ -19,7 +20,6 @@ from gpusim.formats.profile import (
     SHORTEST_S,
     Measurement,
     Profile,
-    ProfileError,
     check_plausible,
     read_text,
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpusim.formats.errors import RecordingError
-from gpusim.formats.profile import ProfileError
+from gpusim.formats.errors import ProfileError, RecordingError
 from gpusim.formats.quantities import recorded_quantities
 from gpusim.formats.recording_file import read_document
 from gpusim.text import count_noun

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gpusim.formats.profile import Measurement, Profile, ProfileError, load_profile
+from gpusim.formats.errors import ProfileError
+from gpusim.formats.profile import Measurement, Profile, load_profile
 from tests.formats.profiles import exact_profile, uniform_pages
 
 GIB = 2**30

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gpusim.fit.writers import fit_writers
-from gpusim.formats.errors import RecordingError
-from gpusim.formats.profile import Profile, ProfileError
+from gpusim.formats.errors import ProfileError, RecordingError
+from gpusim.formats.profile import Profile
 from gpusim.formats.profile_from_recording import from_recording, load
 from gpusim.formats.recording import RecordedGuest
 from gpusim.formats.recording_file import load_recording

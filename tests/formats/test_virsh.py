@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.formats.profile import ProfileError
+from gpusim.formats.errors import ProfileError
 from gpusim.formats.virsh import from_domstats, load_domstats
 
 DOMINFO = """Id:             3
