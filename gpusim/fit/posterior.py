@@ -5,7 +5,7 @@ kinds and over the logarithms of sizes, rates and drift. So a slow writer has an
 pages that were seen and all memory that is not zero. If both kinds explain a writer, then both are
 drawn. Every count lies anywhere inside its rounding interval.
 
-A bootstrap would draw the measurements again and fit each draw. Where a bootstrap works, it spreads
+A bootstrap would draw the measurements again and fit each draw. If a bootstrap works, then it spreads
 as much (tests/fit/test_writers.py). But a rounded rate gives the same value again and again, and a
 fit gives only one of many guests.
 """

@@ -30,6 +30,7 @@ from gpusim import (
 )
 from gpusim.engine.records import Summary
 from gpusim.explore import run_pool, setting_limits, value_search
+from gpusim.explore.changes import set_key
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise
 from gpusim.explore.setting_questions import faster
@@ -98,14 +99,11 @@ def set_to(made: Config, limit: Limit, text: str) -> Config:
     if limit.name == "dirty_rate":
         return replace(made, workload=faster(made.workload, float(text.removesuffix("x"))))
     assert limit.key is not None
-    group, name = limit.key.split(".")
-    value: Any = text if name == "bandwidth" else int(text)
-    if limit.key == "migration.max_cpu_throttle" and not value:
-        group, name, value = "migration", "auto_converge", False
-    changed = replace(made, **{group: replace(getattr(made, group), **{name: value})})
-    if limit.key == "migration.max_cpu_throttle" and value:
-        changed = replace(changed, migration=replace(changed.migration, auto_converge=True))
-    return changed
+    if limit.name == "max_cpu_throttle":
+        made = set_key(made, "migration.auto_converge", text != "0")
+        if text == "0":
+            return made
+    return set_key(made, limit.key, text if limit.name == "bandwidth" else int(text))
 
 
 def ran(made: Config) -> Summary:

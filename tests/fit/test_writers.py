@@ -211,7 +211,7 @@ def test_the_truth_lies_in_the_bands() -> None:
     """Distinct pages of four guests at five times."""
     assert (
         np.mean(_covered(seeds=1, drift=0.05)) >= 0.6
-    )  # 20 correlated results; the slow test is stricter
+    )  # 20 correlated results. The slow test is stricter
 
 
 @pytest.mark.slow

@@ -29,6 +29,21 @@ def test_the_document_comes_back_from_json() -> None:
     assert found["better"]["settings"]["cpu_throttle_initial"] == 50
 
 
+def test_the_keys_of_advice_and_of_better_settings_stay() -> None:
+    """Programs read them. The code may use other names."""
+    found = document(predictions.prediction(), advised.advice(), advised.better())
+    advice, better = found["advice"], found["better"]
+    assert list(advice) == ["typical", "heavy"]
+    assert list(advice["heavy"]) == ["now", "limits", "fallback_sync", "ways_out"]
+    assert " ".join(advice["heavy"]["limits"][0]) == (
+        "name key now found value also outcome too_hard finished exceptions"
+    )
+    assert " ".join(advice["heavy"]["fallback_sync"]) == "there key value with_it without_it"
+    assert " ".join(better) == (
+        "goal deadline_s now settings outcome gain runs finished of_heavy heavy_now heavy"
+    )
+
+
 def test_messages_have_codes_and_texts() -> None:
     prediction = predictions.prediction()
     found = document(prediction)
