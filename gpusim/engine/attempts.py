@@ -1,6 +1,6 @@
 """One or more attempts to migrate a VM in one QEMU process, and the process after the last attempt.
 
-What an attempt leaves in the process (`gpusim.qemu.process.Process`) changes the next attempt.
+An attempt leaves state in the process (gpusim.qemu.process), which changes the next attempt.
 """
 
 from __future__ import annotations

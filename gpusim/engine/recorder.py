@@ -1,4 +1,4 @@
-"""What a migration writes down: syncs, events, samples of the timeline, and the summary at its end.
+"""The records of a migration: syncs, events, samples of the timeline, and the summary at its end.
 
 The recorder reads the state of a migration and never changes it.
 """
@@ -127,7 +127,7 @@ class Recorder:
             )
 
     def next_link_change_ns(self) -> int:
-        """Return when the link changes next; the timeline gets a sample at each change."""
+        """Return when the link changes next. The timeline gets a sample at each change."""
         changes = self._link_changes_ns
         while changes and changes[0] <= self._state.clock.now_ns:
             changes.popleft()

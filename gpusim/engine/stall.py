@@ -10,8 +10,8 @@ STALL_NS, STALL_PASSES, STALL_SHARE = 60 * NS_PER_S, 10, 0.98
 class StallDetector:
     """Decides if a migration makes no progress any more.
 
-    A migration is stalled if the throttle cannot rise and, over 60 s and ten passes, the smallest
-    remaining memory after a sync fell by less than 2 %.
+    It is stalled if the throttle cannot rise and the remaining memory stopped falling: the smallest
+    value after a sync fell by less than 2 % over 60 s and ten passes.
 
     Args:
         vm_pages: pages of the VM.

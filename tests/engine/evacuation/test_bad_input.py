@@ -52,10 +52,13 @@ def test_nothing_is_simulated_before_the_last_guest_is_checked(
         evacuate(host({**WEB, "z": idle("0")}))
 
 
-def test_the_way_out_is_named_in_full_too() -> None:
+def test_the_error_of_a_guest_says_whose_keys_it_names() -> None:
     zeros = GuestConfig(vm=VmConfig("64MiB", zero_percent=5.0, zero_ranges=[["1MiB", "2MiB"]]))
-    with pytest.raises(ConfigError, match=r"and evacuation\.guests\.a\.vm\.zero_percent=0"):
+    with pytest.raises(ConfigError) as caught:
         evacuate(host({"a": zeros}))
+    assert caught.value.key == "evacuation.guests.a.vm.zero_percent"
+    assert caught.value.code == "contradiction"
+    assert caught.value.message.endswith("(vm and workload are those of evacuation.guests.a)")
 
 
 def test_the_largest_guest_must_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:

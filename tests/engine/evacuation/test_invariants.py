@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusim import Evacuation, GuestConfig, evacuate, simulate
-from gpusim.engine.evacuation import ORDERS
+from gpusim.engine.evacuation_guests import ORDERS
 from tests.engine.evacuation.hosts import busy, host, idle
 
 PAGE = 4104
