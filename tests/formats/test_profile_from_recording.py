@@ -1,4 +1,4 @@
-"""Does an earlier migration become the profile that its syncs tell of, and one that tells too little a line?"""
+"""Does an earlier migration become the profile of its syncs, and is a short one refused?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recorded(name: str) -> Profile:
 
 
 def distinct(guest: RecordedGuest, writes: float) -> float:
-    """Pages that so many writes of a guest's hit, in the mean."""
+    """Return the expected number of distinct pages that so many writes of a guest hit."""
     pages = guest.size_mib * 256
     if guest.sequential:
         return min(writes, pages)
@@ -35,10 +35,12 @@ def distinct(guest: RecordedGuest, writes: float) -> float:
     ["seq_mid.qemu10.a", "uniform_mid.qemu10.a", "uniform_mid.qemu7.a", "kvm_uniform.qemu10.b",
      "hot_small.qemu10.a", "tail_slow.qemu10.a", "full_speed.qemu10.a"],
 )  # fmt: skip
-def test_periods_tell_the_distinct_pages_of_the_writes_that_the_guest_counted(name: str) -> None:
-    """Each within 8 %, half of them within 3 %: those that wait are not seen, and in the first pass a
-    PC's other pages are counted with the guest's. Where a guest has hot pages, those that wait at the end
-    of a pass are the cold ones, and what is added for them is too much."""
+def test_periods_have_the_distinct_pages_of_the_counted_writes(name: str) -> None:
+    """Each period is within 8 %, and half of them within 3 %.
+
+    Waiting pages are not counted, and the first pass counts other pages of the PC. If a guest has
+    hot pages, the pages that wait at the end of a pass are cold, and the correction is too large.
+    """
     recording = load_recording(RECORDER / f"{name}.json.xz")
     assert recording.guest is not None
     times_s, writes = zip(*recording.counter, strict=True)
@@ -89,7 +91,7 @@ def test_throttled_periods_say_how_long_vcpus_ran() -> None:
 
 
 def test_syncs_in_the_middle_of_a_pass_end_no_period() -> None:
-    """A fallback sync at 30 s, while 54000 pages waited: next to none of those written were found."""
+    """At the fallback sync at 30 s, 54000 pages waited, so it found almost none of the writes."""
     ends = [one.at_s + one.seconds for one in recorded("seq_mid.qemu10.a").measurements]  # type: ignore[operator]
     assert not any(29.5 < end < 30.5 for end in ends)
 

@@ -1,4 +1,4 @@
-"""Is what a recording is judged by read rightly? Checked by hand in five traces."""
+"""Are the quantities of a recording right? They were read by hand from five traces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BY_HAND = {
         transferred_bytes=6249200971,
         converged=False,
     ),
-    # 7.2 with tailslow: the ladder is not in the trace; the samples end at 77 %.
+    # 7.2 with tailslow: the trace lacks the percentages, and the samples end at 77 %.
     "tailslow.qemu7.a": Quantities(
         total_time_s=91.0199,
         dirty_sync_count=20,
@@ -63,7 +63,7 @@ def test_measured_quantities_are_those_of_the_trace(case: str) -> None:
     assert recorded_quantities(recording) == BY_HAND[case]
 
 
-def test_the_ladder_of_7_2_agrees_with_its_samples() -> None:
+def test_the_increases_of_7_2_agree_with_its_samples() -> None:
     """max-cpu-throttle 40 caps six events; the samples, which lag, saw no more."""
     recording = load_recording(SHIPPED / "max-40.qemu7.a.json.xz")
     found = recorded_quantities(recording)

@@ -1,4 +1,4 @@
-"""Do virsh's logs become the recording that QEMU's own answers make?"""
+"""Do virsh's logs become the same recording as QEMU's own answers?"""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_the_example_tells_what_qemu_did() -> None:
     held = convert(EXAMPLE / "jobs.log", EXAMPLE / "events.log")
     assert held["notes"] == []
     recording = read_document(held, "example")
-    told, real = (
+    logged, real = (
         recorded_quantities(recording),
         recorded_quantities(read_document(document(CASE), CASE)),
     )
-    assert told.total_time_s == pytest.approx(real.total_time_s, abs=0.002)
-    assert told.dirty_sync_count == real.dirty_sync_count
-    assert told.transferred_bytes == real.transferred_bytes
+    assert logged.total_time_s == pytest.approx(real.total_time_s, abs=0.002)
+    assert logged.dirty_sync_count == real.dirty_sync_count
+    assert logged.transferred_bytes == real.transferred_bytes
     run = simulate(replay_config(recording)).summary
     assert run.total_time_s == pytest.approx(real.total_time_s, rel=0.01)
 
@@ -96,8 +96,8 @@ def test_the_last_of_several_migrations_is_taken(tmp_path: Path) -> None:
     earlier = 'event MIGRATION at 1600000000.000001 for domain guest: {"status":"setup"}\n'
     (tmp_path / "jobs.log").write_text(jobs)
     (tmp_path / "events.log").write_text(earlier + events)
-    told = convert(tmp_path / "jobs.log", tmp_path / "events.log")["qmp_events"]
-    assert told[0][0] == 0
+    events = convert(tmp_path / "jobs.log", tmp_path / "events.log")["qmp_events"]
+    assert events[0][0] == 0
 
 
 def test_answers_of_an_attempt_before_are_left_out(tmp_path: Path) -> None:

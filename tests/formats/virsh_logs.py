@@ -1,7 +1,7 @@
-"""A recording as virsh would have printed it: the two logs that gpusim/formats/recording_from_virsh.py reads.
+"""A recording as virsh would print it: the logs that formats/recording_from_virsh.py reads.
 
-docs/libvirt/ holds the output of `logs` for converges.qemu10.a. The numbers are those of a real QEMU.
-The form follows libvirt's source. No libvirt was running.
+docs/libvirt/ holds the output of `logs` for converges.qemu10.a. The numbers are those of a real
+QEMU. The form follows libvirt's source. No libvirt was running.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def logs(document: dict[str, Any], *, raw: bool = True, stamped: bool = False) -> tuple[str, str]:
-    """The log of jobs and that of events.
+    """Return the log of jobs and the log of events.
 
     Args:
         raw: domjobinfo was given --rawstats.
@@ -32,7 +32,7 @@ def logs(document: dict[str, Any], *, raw: bool = True, stamped: bool = False) -
             at = BEGAN_S + row["t"]
             job = _raw(row, total, done) if raw else _words(row, total, done)
             lines += [f"{at - ANSWER_S / 2:.9f}", *job, "", f"{at + ANSWER_S / 2:.9f}"]
-    events = [_event(at, name, data, stamped) for at, name, data in _told(document)]
+    events = [_event(at, name, data, stamped) for at, name, data in _qmp_events(document)]
     return "\n".join([*lines, ""]), "\n".join([*events, f"events received: {len(events)}", ""])
 
 
@@ -107,19 +107,19 @@ def _size(number: float) -> str:
     return f"{number:.3f} {UNITS[unit]}"
 
 
-def _told(document: dict[str, Any]) -> list[tuple[float, str, dict[str, Any]]]:
-    """The events that QMP tells, from the trace of the recording."""
-    told: list[tuple[float, str, dict[str, Any]]] = []
+def _qmp_events(document: dict[str, Any]) -> list[tuple[float, str, dict[str, Any]]]:
+    """Return the events that QMP would send, from the trace of the recording."""
+    found: list[tuple[float, str, dict[str, Any]]] = []
     passes = 0
     for at, name, arguments in document["events"]:
         if name == "migrate_set_state":
-            told.append((at, "MIGRATION", {"status": arguments.removeprefix("new state ")}))
+            found.append((at, "MIGRATION", {"status": arguments.removeprefix("new state ")}))
         elif name == "migration_bitmap_sync_end":
             passes += 1
-            told.append((at, "MIGRATION_PASS", {"pass": passes}))
+            found.append((at, "MIGRATION_PASS", {"pass": passes}))
         elif name == "migration_completion_vm_stop":
-            told.append((at, "STOP", {}))
-    return told
+            found.append((at, "STOP", {}))
+    return found
 
 
 def _event(at: float, name: str, data: dict[str, Any], stamped: bool) -> str:

@@ -1,4 +1,4 @@
-"""A QMP server that plays a migration, and remembers every command it was sent."""
+"""A QMP server that plays a migration and keeps every command that it gets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGES = 65536
 
 
 def active(ms: int, *, sent: int, remaining: int, syncs: int, **more: Any) -> dict[str, Any]:
-    """An answer of query-migrate, of a VM of 256 MiB."""
+    """Return an answer of query-migrate for a VM of 256 MiB."""
     ram = {
         "transferred": sent * 4104,
         "remaining": remaining * 4096,
@@ -52,10 +52,10 @@ COMPLETED = active(2700, sent=PAGES + 100, remaining=0, syncs=3, downtime=20) | 
 EVENT = dict[str, Any]
 
 
-def _requests(wire: socket.socket) -> Iterator[dict[str, Any]]:
-    """JSON objects as they come; no line ends stand between them."""
+def _requests(connection: socket.socket) -> Iterator[dict[str, Any]]:
+    """Yield JSON objects as they arrive. No line ends separate them."""
     waiting = ""
-    while received := wire.recv(4096):
+    while received := connection.recv(4096):
         waiting += received.decode()
         while waiting:
             try:
@@ -72,14 +72,14 @@ def qmp_server(
     *,
     events_on: bool = True,
     hang_up: bool = False,
-    told: Callable[[int], list[EVENT]] = lambda _: [],
+    events_before: Callable[[int], list[EVENT]] = lambda _: [],
 ) -> Iterator[tuple[socket.socket, list[str]]]:
-    """A connected socket for the recorder, and the commands that came, in order.
+    """Yield a connected socket for the recorder, and the list of received commands.
 
     Args:
         answers: of query-migrate, one after the other; the last one again and again.
-        hang_up: the connection ends behind the last answer.
-        told: events to send before the answer of that number.
+        hang_up: whether the connection ends after the last answer.
+        events_before: events to send before the answer of that number.
     """
     ours, theirs = socket.socketpair()
     commands: list[str] = []
@@ -105,7 +105,7 @@ def qmp_server(
                 if command == "query-migrate":
                     if hang_up and migrate >= len(answers):
                         return
-                    for event in told(migrate):
+                    for event in events_before(migrate):
                         send(event)
                     answer = answers[min(migrate, len(answers) - 1)]
                     migrate += 1
@@ -129,7 +129,7 @@ FIXED: dict[str, Any] = {
 
 
 def event(name: str, at_s: float, **data: Any) -> EVENT:
-    """An event as QEMU sends it."""
+    """Return an event as QEMU sends it."""
     seconds = int(at_s)
     stamp = {"seconds": seconds, "microseconds": round(1e6 * (at_s - seconds))}
     return {"event": name, "data": data, "timestamp": stamp}

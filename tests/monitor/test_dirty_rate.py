@@ -214,7 +214,7 @@ def test_a_vm_that_cannot_be_measured_now_is_refused(answers: dict[str, Any], co
 
 
 def test_a_measurement_that_failed_is_no_rate() -> None:
-    """QEMU's rate is -1 until it knows a better one."""
+    """QEMU's rate is -1 until a measurement succeeds."""
 
     class Failing(FakeMonitor):
         async def ask(
@@ -241,7 +241,7 @@ def test_a_measurement_that_failed_is_no_rate() -> None:
 def test_a_vcpu_that_waits_for_a_core_is_not_idle(
     files: dict[str, str], seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks."""
+    """Source: proc_pid_stat(5). utime and stime are fields 14 and 15, in ticks."""
     ticks = os.sysconf("SC_CLK_TCK")
     fields = ["S", *["1"] * 10, str(3 * ticks), str(ticks), *["1"] * 30]
     (tmp_path / "7").mkdir()
@@ -259,7 +259,7 @@ def test_a_vcpu_that_waits_for_a_core_is_not_idle(
 def test_a_real_guest_is_measured(
     qemu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A guest that writes 64 MiB at random dirties those, and no more."""
+    """A guest that writes 64 MiB at random dirties these and no other pages."""
     need(qemu)
     monkeypatch.undo()  # time passes here
     monkeypatch.setattr(measure, "QUICK_S", (1.0, 2.0, 3.0))
@@ -275,7 +275,8 @@ def test_a_real_guest_is_measured(
 
     profile = asyncio.run(run())
     longest = profile.measurements[-1]
-    # 256 MiB in 4096 samples: a pool of 64 MiB is 1024 of them, known to 3 %; QEMU rounds 3 s down to 3 MiB
+    # 256 MiB in 4096 samples: a pool of 64 MiB is 1024 of them, known to 3 %; QEMU rounds 3 s down
+    # to 3 MiB
     assert 0.85 * 64 < longest.dirty_rate * longest.seconds < 1.1 * 64
     assert 0.52 < profile.zero_share < 0.7  # 100 of 256 MiB are filled
     assert profile.utilisation[0] > 0.8

@@ -1,4 +1,4 @@
-"""Does a connection to QEMU's monitor raise one error, whatever the other side does?"""
+"""Does a connection to QEMU's monitor raise the right error for each failure?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answer = Callable[[dict], dict | None]
 
 
 def ordinary(request: dict) -> dict | None:
-    """As QEMU answers; None: not at all."""
+    """Return QEMU's answer, or None if it does not answer."""
     match request["execute"]:
         case "qmp_capabilities":
             return {"return": {}}
@@ -36,7 +36,7 @@ def ordinary(request: dict) -> dict | None:
 
 
 def with_server(test: Callable[[Monitor], Awaitable[None]], greeting: bytes | None = None) -> None:
-    """Run `test` on a monitor whose other end answers as `ordinary` says, after one event."""
+    """Run `test` on a monitor whose other end sends one event and answers as `ordinary` does."""
 
     async def serve(end: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=end)
@@ -48,8 +48,8 @@ def with_server(test: Callable[[Monitor], Awaitable[None]], greeting: bytes | No
             say(GREETING)
         writer.write(greeting or b"")
         try:
-            while said := await reader.read(4096):  # one request: a client waits for its answer
-                request = json.loads(said)
+            while received := await reader.read(4096):  # one request: a client waits for its answer
+                request = json.loads(received)
                 if request["execute"] == "query-version":
                     say(STOP)
                 answer = ordinary(request)

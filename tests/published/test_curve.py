@@ -26,7 +26,7 @@ SECONDS = np.geomspace(0.125, 60, 22)
 
 
 def sampled(pools: tuple[Pool, ...], sample: int, seed: int | None = None) -> Curve:
-    """A curve of known pools; with a seed each point is drawn, else it is what is expected."""
+    """Return a curve of known pools. With a seed each point is drawn, otherwise it is expected."""
     share = distinct_pages(pools, SECONDS) / PAGES
     dirty = share * sample
     if seed is not None:
@@ -38,7 +38,7 @@ def sampled(pools: tuple[Pool, ...], sample: int, seed: int | None = None) -> Cu
 
 @pytest.mark.parametrize("row", GUDKOV.rows, ids=lambda row: row.name)
 def test_recursion_gives_the_published_cell(row: Row) -> None:
-    """Exactly: the table prints whole seconds, rounded up."""
+    """The table prints whole seconds, rounded up, and all of them agree."""
     keys = dict(override.split("=") for override in row.overrides)
     unlimited = row.cell[1] == "unlimited"
     total_s = predict_total_s(
@@ -68,7 +68,7 @@ def test_preset_holds_the_fitted_pools() -> None:
 
 
 def test_pools_are_found_again() -> None:
-    """To within half a step of the grid of rates, where nothing was drawn."""
+    """Without a draw the rates agree within half a step of their grid."""
     fit = fit_pools(sampled(TRUE, PAGES // 512))
     assert np.abs(fit.residuals).max() < 0.1
     for found, true in zip(fit.pools, TRUE, strict=True):
@@ -78,7 +78,7 @@ def test_pools_are_found_again() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_drawn_curve_is_fitted_within_its_error_and_tells_the_truth(seed: int) -> None:
-    """What pools promise between the points is right to within three times a single point's error."""
+    """Between the points the pools are right within three times the error of a point."""
     fit = fit_pools(sampled(TRUE, 2**14, seed))
     assert fit.chi_square < 2 * len(SECONDS)
     between = np.geomspace(1, 30, 7)
@@ -89,7 +89,7 @@ def test_a_drawn_curve_is_fitted_within_its_error_and_tells_the_truth(seed: int)
 
 
 def test_no_more_pages_are_written_than_are_not_zero() -> None:
-    """A straight line would do with a pool of any size."""
+    """A pool of any size fits a straight line."""
     line = np.linspace(100, 1000, 10)
     curve = Curve(pages=8000, sampled=2000, zero=950, seconds=line / 100, dirty=line)
     assert sum(pool.pages for pool in fit_pools(curve).pools) <= 4 * 1050 * 1.001

@@ -1,4 +1,4 @@
-"""Do the rows of published tables hold what the tables' notes say of them?"""
+"""Do the rows of published tables agree with the notes of the tables?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpusim.published.tables import Row
 
 
 def error(row: Row, page_writes_per_s: float) -> float:
-    """Of the total time, with that write rate."""
+    """Return the relative error of the total time with a write rate."""
     command = f"{row.run} workload.page_writes_per_s={page_writes_per_s:g}"
     (config,) = configs(replace(row, run=command))
     return simulate_row(config).total_s / row.total_s[0] - 1
@@ -20,7 +20,7 @@ def error(row: Row, page_writes_per_s: float) -> float:
 
 @pytest.mark.slow
 def test_write_rates_that_hold_the_rows_of_qemu_2_6() -> None:
-    """The five rows at 300 ms from 240 000 to 285 000; that at 5000 ms is too slow all along."""
+    """The five rows at 300 ms fit from 240 000 to 285 000. The row at 5000 ms never fits."""
     table = tables.load("rk4n_2016")
     assert "from 240 000 to 285 000" in table.notes
     five = [row for row in table.rows if "limit" not in row.name]

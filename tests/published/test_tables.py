@@ -1,4 +1,4 @@
-"""Are the published tables sound: sources, commands that compose, numbers fitted where they judge nothing?"""
+"""Do published tables have sources, commands that compose, and fits on rows that judge nothing?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_table_names_its_source_and_what_is_missing(table: Table) -> None:
 
 @cache
 def config_of(run: str) -> Config:
-    """Of a row's command, composed once."""
+    """Return the config of a row's command, composed once."""
     return outcomes.configs(Row(name="", run=run))[0]
 
 
@@ -52,7 +52,7 @@ def test_command_composes_and_can_be_simulated(row: Row) -> None:
 
 
 def value_of(row: Row, key: str) -> float:
-    """A key of the config of a row, as a number."""
+    """Return a key of a row's config as a number."""
     found: Any = config_of(row.run)
     for name in key.split("."):
         found = getattr(found, name)
@@ -70,7 +70,7 @@ def test_fitted_number_stands_in_its_presets(table: Table, value: FittedValue) -
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "value"), FITTED)
 def test_fitted_number_comes_out_again(table: Table, value: FittedValue) -> None:
-    """It is nearer to its row than its neighbours; all candidates take minutes."""
+    """The value is closer to its row than its neighbours. All candidates would take minutes."""
     near = replace(
         value,
         low=max(value.low, value.value - value.step),
@@ -99,7 +99,7 @@ def test_a_row_that_something_was_fitted_on_judges_nothing() -> None:
 
 
 def test_one_write_rate_and_one_host_a_letter() -> None:
-    """What is fitted once holds for all rows that it decides."""
+    """A fitted value is the same in all rows that it decides."""
     smartx = tables.load("smartx")
     rates = {value_of(row, "workload.page_writes_per_s") for row in smartx.rows}
     scans = {(row.name[:2], value_of(row, "link.zero_page_scan")) for row in smartx.rows}
@@ -115,7 +115,7 @@ BASE_S = {"v1": 103, "v2": 46}  # the first pass over zero pages: "about 100 s" 
 
 @pytest.mark.parametrize("name", ["v1 3000 MB", "v1 5000 MB", "v2 3000 MB", "v2 3500 MB"])
 def test_closed_form_of_the_originals(name: str) -> None:
-    """Nine steps of two high periods, so 19 passes of the set."""
+    """Nine increases after two high periods each need 19 passes of the set."""
     row = tables.load("smartx").row(f"{name}, original")
     set_bytes = value_of(row, "workload.working_set")
     closed_s = BASE_S[name[:2]] + 19 * set_bytes / LINK[name[:2]]
@@ -133,14 +133,14 @@ def test_closed_form_of_the_originals(name: str) -> None:
     ],
 )
 def test_closed_form_of_qemu_2_6(name: str, passes: int) -> None:
-    """Three high periods a step; one pass more where the first period never counts, and none less."""
+    """An increase needs three high periods. The first period may not count, then one pass more."""
     row = tables.load("rk4n_2016").row(name)
     pass_s = value_of(row, "workload.working_set") / 117.5e6
     assert passes * pass_s * 0.98 < mean(row.total_s) < (passes + 1) * pass_s * 1.04
 
 
 def test_law_of_a_syncs_time() -> None:
-    """Its worked points say what the law says."""
+    """The verdicts of the table follow from the law."""
     law = tables.load("sync_time_law")
     for row in law.rows:
         config = config_of(row.run)

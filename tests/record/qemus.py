@@ -1,4 +1,4 @@
-"""Which QEMUs are here: qemu-system-x86_64, and those that GPUSIM_QEMU names, separated by colons.
+"""The QEMUs to test: qemu-system-x86_64, and those in GPUSIM_QEMU, separated by colons.
 
 GPUSIM_REQUIRE_QEMU=1 makes it an error that there is none, or nothing to build its guest with.
 """

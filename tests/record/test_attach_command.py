@@ -1,4 +1,4 @@
-"""Does gpusim-record --qmp and --libvirt write whole files, and refuse in one line?"""
+"""Do gpusim-record --qmp and --libvirt write complete files, and refuse in one line?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def relayed(path: Path, server: socket.socket) -> None:
-    """Serve the fake's socket under a name, once."""
+    """Serve the socket of the fake once under a path."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(1)
@@ -116,7 +116,7 @@ def test_logs_of_virsh_are_converted(tmp_path: Path) -> None:
         (["--qmp", "none.sock", "--trace-log", "none.log"], 1, "none.log: "),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_wrong_options_are_refused_in_one_line(
     arguments: list[str],
     code: int,
     start: str,

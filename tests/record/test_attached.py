@@ -27,7 +27,10 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """QEMU's total-time grows by 0.2 s an answer; so does the wall clock, read three times for each."""
+    """Advance the wall clock by 0.2 s per answer, as total-time does.
+
+    It is read three times each.
+    """
     now = [1000.0]
 
     def tick() -> float:
@@ -84,11 +87,11 @@ def test_a_migration_before_is_not_taken_for_the_next() -> None:
     assert [row["status"] for row in document["samples"]] == ["active"] * 12 + ["completed"]
 
 
-def test_events_are_kept_and_their_absence_is_told() -> None:
-    def told(number: int) -> list[dict[str, Any]]:
+def test_events_are_kept_and_their_absence_is_noted() -> None:
+    def events_before(number: int) -> list[dict[str, Any]]:
         return [event("MIGRATION_PASS", 1002.0, **{"pass": 2})] if number == 5 else []
 
-    with qmp_server([IDLE, *ACTIVE, COMPLETED], told=told) as (server, _):
+    with qmp_server([IDLE, *ACTIVE, COMPLETED], events_before=events_before) as (server, _):
         document = watch(server)
     assert [row[1:] for row in document["qmp_events"]] == [["MIGRATION_PASS", {"pass": 2}]]
     with qmp_server([IDLE, *ACTIVE, COMPLETED], events_on=False) as (server, _):
@@ -106,10 +109,10 @@ def test_when_qemu_quits_what_was_seen_stays() -> None:
 
 
 def test_when_qemu_quits_behind_its_completion_it_completed() -> None:
-    def told(number: int) -> list[dict[str, Any]]:
+    def events_before(number: int) -> list[dict[str, Any]]:
         return [event("MIGRATION", 1005.0, status="completed")] if number == len(ACTIVE) else []
 
-    with qmp_server([IDLE, *ACTIVE], hang_up=True, told=told) as (server, _):
+    with qmp_server([IDLE, *ACTIVE], hang_up=True, events_before=events_before) as (server, _):
         document = watch(server)
     assert document["notes"] == [note("closed_after_end")]
     assert read_document(document, "quit").completed
@@ -130,12 +133,12 @@ def test_ctrl_c_keeps_what_was_seen() -> None:
         enough = asyncio.Event()
         seen = [0]
 
-        def tell(_: str) -> None:
+        def progress(_: str) -> None:
             seen[0] += 1
             if seen[0] == 6:
                 enough.set()
 
-        task = asyncio.create_task(attached.attach(server, tell))
+        task = asyncio.create_task(attached.attach(server, progress))
         await enough.wait()
         task.cancel()
         return await task
@@ -183,7 +186,7 @@ def test_what_is_no_recording_is_one_line(
 
 
 def trace(start_s: float) -> str:
-    """Another migration's trace, then this one's."""
+    """Return the trace of an earlier migration, then of this one."""
     return "\n".join(
         (
             f"17@{start_s - 60:.6f}:migrate_set_state new state setup",
@@ -296,7 +299,7 @@ def test_a_log_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
         assert commands == []
 
 
-def test_a_migration_too_short_to_be_seen_is_told() -> None:
+def test_a_migration_too_short_to_be_seen_is_refused() -> None:
     """It started and ended between two answers, so the recorder does not wait for it."""
     gone = {**COMPLETED, "total-time": 32}
     with qmp_server([IDLE, gone]) as (server, _), pytest.raises(RecordError) as caught:

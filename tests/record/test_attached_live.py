@@ -1,7 +1,8 @@
-"""Is a migration that somebody else drives seen through a second monitor, and replayed without its guest?
+"""Is another program's migration recorded through a second monitor, and replayed without its guest?
 
-With every QEMU that is installed: 128 MiB, six seconds; replayed with QEMU's trace and without. The guest writes by
-the clock and stays far below the throttle's threshold, so that no step of it hangs on how busy this host is.
+With every QEMU that is installed: 128 MiB, six seconds; replayed with QEMU's trace and without. The
+guest writes by the clock and stays far below the throttle's threshold, so that no step of it hangs
+on how busy this host is.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ SERIAL = "serial"
 
 @asynccontextmanager
 async def running(qemu: str, folder: Path) -> AsyncIterator[tuple[str, str, Path]]:
-    """A QEMU as an administrator starts it: two monitors, and a trace into a log."""
+    """Start a QEMU as an administrator does: with two monitors, and a trace into a log."""
     ours, second, log = (folder / name for name in ("a", "b", "log"))
     line = f"-nodefaults -no-user-config -display none -accel tcg -machine pc -m {MEM_MIB}M"
-    line += f" -serial file:{folder / SERIAL} -qmp unix:{ours},server=on,wait=off -qmp unix:{second},server=on,wait=off"
+    line += (
+        f" -serial file:{folder / SERIAL} -qmp unix:{ours},server=on,wait=off -qmp "
+        f"unix:{second},server=on,wait=off"
+    )
     line += f" -msg timestamp=on -D {log}" + "".join(f" -trace {name}" for name in EVENTS)
     with build_guest() as kernel:
         process = await asyncio.create_subprocess_exec(
@@ -65,13 +69,13 @@ async def running(qemu: str, folder: Path) -> AsyncIterator[tuple[str, str, Path
 
 
 async def watched(qemu: str, folder: Path) -> dict[str, Any]:
-    """What an attached recorder sees of a migration that another monitor starts."""
+    """Return an attached recording of a migration that another monitor starts."""
     async with running(qemu, folder) as (ours, second, log), Monitor(ours) as driver:
         await set_capabilities(driver, ["auto-converge"])
         await set_parameters(driver, PARAMETERS)
-        told, serial = asyncio.Event(), folder / SERIAL
-        task = asyncio.create_task(attach(second, lambda _: told.set(), trace_log=log))
-        await told.wait()  # it waits for a migration
+        shown, serial = asyncio.Event(), folder / SERIAL
+        task = asyncio.create_task(attach(second, lambda _: shown.set(), trace_log=log))
+        await shown.wait()  # it waits for a migration
         async with asyncio.timeout(START_TIMEOUT_S):
             while not any(READY.fullmatch(line) for line in serial.read_text().splitlines()):
                 await asyncio.sleep(0.02)

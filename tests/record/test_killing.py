@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: one clear line, whole files only, and nothing left running.
+"""Does every kill leave one clear line, only complete files, and no running process?
 
 A case is a seed: it draws what dies (the recorder, QEMU, or the guest) and when.
 """
@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.formats.recording_file import load_recording
+from gpusim.record.messages import RecordError
 from tests.record.qemus import QEMUS, need
 
 CASES, AT_ONCE = 50, 3
@@ -41,12 +42,12 @@ guest: {size: 16, rate: 4000, flat_ms: 20}
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a case left; `code` is the recorder's exit code."""
+    """The result of a case. `code` is the recorder's exit code."""
 
     way: str
     delay_s: float
     code: int
-    said: str
+    stderr: str
     files: list[str]
     whole: int
     left_running: list[str]
@@ -54,7 +55,7 @@ class Outcome:
 
 
 def marked(mark: str) -> Iterator[tuple[int, str]]:
-    """Processes of a case: those with its mark in their environment."""
+    """Yield the processes of a case, which have its mark in their environment."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             with suppress(OSError):
@@ -64,7 +65,7 @@ def marked(mark: str) -> Iterator[tuple[int, str]]:
 
 
 def kill(way: str, recorder: subprocess.Popen[str], mark: str) -> None:
-    """Do what the way says, where what it names is there."""
+    """Kill the recorder or QEMU, as the way says, if it runs."""
     number, _, whom = way.partition(" ")
     with suppress(ProcessLookupError):
         if whom == "recorder":
@@ -75,7 +76,7 @@ def kill(way: str, recorder: subprocess.Popen[str], mark: str) -> None:
 
 
 def case(seed: int, folder: Path, way: str | None = None, latest_s: float = LATEST_S) -> Outcome:
-    """Start a recording, let it be hit at a random moment, and look at what is left."""
+    """Start a recording, kill a part of it at a random moment, and return what is left."""
     draw = random.Random(seed)
     way = way or draw.choice(WAYS)
     delay_s = draw.uniform(0, latest_s)
@@ -107,12 +108,12 @@ def case(seed: int, folder: Path, way: str | None = None, latest_s: float = LATE
             recorder.wait(delay_s)
         if way != "guest crashes":
             kill(way, recorder, mark)
-        _, said = recorder.communicate(timeout=ENDS_WITHIN_S)
+        _, stderr = recorder.communicate(timeout=ENDS_WITHIN_S)
     return Outcome(
         way=way,
         delay_s=delay_s,
         code=recorder.returncode,
-        said=said,
+        stderr=stderr,
         files=[path.name for path in (home / "out").iterdir()],
         whole=sum(bool(load_recording(path)) for path in (home / "out").glob("*.json.xz")),
         left_running=gone(mark),
@@ -122,7 +123,7 @@ def case(seed: int, folder: Path, way: str | None = None, latest_s: float = LATE
 
 
 def gone(mark: str) -> list[str]:
-    """Commands of a case that run still: a compiler of a recorder that was killed may end first."""
+    """Return the commands of a case that still run, after a compiler had time to end."""
     for pid, _ in marked(mark):
         with suppress(ProcessLookupError):
             process = os.pidfd_open(pid)
@@ -136,7 +137,7 @@ def gone(mark: str) -> list[str]:
 
 
 def check(found: Outcome) -> None:
-    """Hold an outcome to what the first line of this file promises."""
+    """Compare an outcome with the promise in the first line of this file."""
     assert not found.left_running, found
     assert not found.leftovers, found
     assert len(found.files) == found.whole <= 1, (
@@ -144,20 +145,20 @@ def check(found: Outcome) -> None:
     )  # one that was killed may just have written it
     assert found.whole or found.code != 0, found
     if found.code == 0:  # it was faster
-        assert not found.said, found
+        assert not found.stderr, found
     elif found.code == -signal.SIGKILL:
         assert found.way == "SIGKILL recorder", found
     else:
-        assert re.fullmatch(r"\n?error: [^\n]+\n", found.said), found
+        assert re.fullmatch(r"\n?error: [^\n]+\n", found.stderr), found
         expected = {"SIGTERM recorder": 143, "SIGINT recorder": 130}.get(found.way, 1)
         assert found.code == expected, found
-        told = {"SIGKILL QEMU": "signal 9", "guest crashes": "the guest crashed"}
-        assert told.get(found.way, "stopped") in found.said, found
+        causes = {"SIGKILL QEMU": "signal 9", "guest crashes": str(RecordError("guest_crashed"))}
+        assert causes.get(found.way, "stopped") in found.stderr, found
 
 
 @pytest.mark.qemu
 def test_killed_early(tmp_path: Path) -> None:
-    """The recorder, QEMU and the guest, each soon after the start."""
+    """Kill the recorder and QEMU soon after the start."""
     need(QEMUS[0])
     ways = ("SIGTERM recorder", "SIGKILL recorder", "SIGKILL QEMU")
     with ThreadPoolExecutor(len(ways)) as pool:

@@ -1,4 +1,4 @@
-"""Does gpusim decide as a QEMU does that is here now?
+"""Does gpusim decide as the installed QEMUs do?
 
 Records conf_record/small with every QEMU that is installed, half a minute each.
 """
@@ -18,9 +18,12 @@ from tests.record.qemus import every_qemu, need
 
 REPLAY_PERCENT = 3.0
 STEP_PERCENT = 10  # cpu-throttle-increment
-# A prediction knows neither how the guest's pace changes under migration nor the wire's stalls: repeats
-# of one scenario differ by a quarter to a half on a busy host. It can fail all the same: one pass over
-# the RAM, a guess that knows no dirty pages, is less than a third of the time, and without the throttle
+# A prediction knows neither how the guest's rate changes during migration nor the link's stalls:
+# repeats
+# of one scenario differ by a quarter to a half on a busy host. It can fail all the same: one pass
+# over
+# the RAM, a guess that knows no dirty pages, is less than a third of the time, and without the
+# throttle
 # the migration has no end.
 PREDICT_FACTOR = 2.0
 

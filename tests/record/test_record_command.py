@@ -19,7 +19,7 @@ from gpusim.record.messages import RecordError
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code and the one line of a command that fails."""
+    """Return the exit code and the one line of a command that fails."""
     code = cli.main(arguments)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

@@ -141,7 +141,7 @@ def test_the_sink_reads_everything_and_lets_go() -> None:
         socket.create_connection(address, timeout=10)
 
 
-def test_the_end_is_told_with_its_times() -> None:
+def test_the_completed_sample_has_its_times() -> None:
     """QEMU 7.2 reports completion before it computes the times."""
     answers = [
         {"status": "completed", "total-time": 0, "downtime": 0},
@@ -162,7 +162,7 @@ def test_the_end_is_told_with_its_times() -> None:
         {"status": "completed"},  # of a VM that was itself migrated to its host, and is idle
     ],
 )
-def test_what_has_no_times_to_wait_for_is_told_at_once(answer: dict[str, Any]) -> None:
+def test_an_answer_without_times_is_returned_at_once(answer: dict[str, Any]) -> None:
     answers = [answer]
 
     async def ask(command: str) -> dict[str, Any]:

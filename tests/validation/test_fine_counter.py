@@ -19,7 +19,7 @@ from tests.golden import check_golden
 
 
 def fine(case: str, **more: Any) -> dict[str, Any]:
-    """A shipped recording with a counter that runs straight from four seconds before to its end."""
+    """Return a shipped recording with a linear counter from four seconds before to its end."""
     held: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
     last = held["samples"][-1]
     counter = [[-4.0, 1000], [0.5, 5500], [0.5, 5500], [last["t"], 5500 + 100_000]]

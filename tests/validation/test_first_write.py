@@ -1,4 +1,4 @@
-"""What recordings tell about the cost of a first write: is it found where there is one, and how sure is it?"""
+"""Is the cost of a first write found in counters that contain one, and not in others?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def recordings() -> list[Recording]:
 
 
 def test_a_cost_that_is_there_is_found(recordings: list[Recording]) -> None:
-    """In counters that a guest with such a cost would have left."""
+    """The counters are those of a guest with such a cost."""
     for case in ("full-speed-guest.qemu7.a", "seq-mid.qemu10.a", "hot-small.qemu10.b"):
         real = first_write.find_stretch(next(r for r in recordings if r.case == case))
         made = replace(real, writes=round(real.expected_writes(3000)))
@@ -40,7 +40,7 @@ def test_no_cost_is_found_where_the_guest_was_faster(recordings: list[Recording]
 def test_a_scenario_is_judged_by_the_others(
     recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All its repeats and versions of QEMU lie in one half, and get the cost of the other."""
+    """All repeats and versions of a scenario are in one half and get the cost of the other."""
     left, right = first_write.halves(recordings)
     names = [{r.case.split(".")[0] for r in half} for half in (left, right)]
     assert not names[0] & names[1]
@@ -65,7 +65,7 @@ def test_the_command_says_what_it_fitted(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_preset_of_tcg_is_read_off_slices(recordings: list[Recording]) -> None:
-    """At 99 % a guest without a loop fills slices of 10 ms a second with first writes."""
+    """At 99 % a guest without a loop fills 10 ms per second with first writes."""
     recording = next(r for r in recordings if r.case == "full-speed-guest.qemu7.a")
     samples = samples_before_stop(recording)
     top = [sample.time_s for sample in samples if sample.cpu_throttle_percentage == 99]

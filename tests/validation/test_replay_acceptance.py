@@ -1,7 +1,7 @@
 """Does gpusim decide as a real QEMU did if it gets the recorded writes and the recorded link?
 
-Only CPU-bound guests of the first set are judged. Their counter is sampled every 0.2 s, and a replay
-misses the bursts of a paced guest in between. The counter of gpusim-record is fine enough.
+Only CPU-bound guests of the first set are judged. Their counter is sampled every 0.2 s, and a
+replay misses the bursts of a paced guest in between. The counter of gpusim-record is fine enough.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THROTTLE_EQUAL_SHARE = 0.8
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    """The summary of a replay of every shipped recording of a CPU-bound guest."""
+    """Return the figures over replays of all shipped recordings of CPU-bound guests."""
     cases = [
         Case(recording=recording, measured=recorded_quantities(recording))
         for recording in load_recordings([SHIPPED])
@@ -52,7 +52,7 @@ def test_what_did_not_converge_is_simulated_not_to(figures: dict[str, Any]) -> N
 
 @pytest.fixture(scope="module")
 def recorded() -> list[Case]:
-    """A replay of each recording of gpusim-record."""
+    """Return a replay of each recording of gpusim-record."""
     cases = [
         Case(recording=r, measured=recorded_quantities(r)) for r in load_recordings([RECORDER])
     ]
@@ -61,7 +61,7 @@ def recorded() -> list[Case]:
 
 
 def test_recordings_of_gpusim_record_are_replayed_as_well(recorded: list[Case]) -> None:
-    """Six or more, of both versions, and three repeats of two scenarios."""
+    """They are six or more, of both versions, with three repeats of two scenarios."""
     names = [case.recording.case.split(".") for case in recorded]
     assert len(names) >= 6
     assert {qemu for _, qemu, _ in names} == {"qemu7", "qemu10"}
@@ -73,7 +73,7 @@ def test_recordings_of_gpusim_record_are_replayed_as_well(recorded: list[Case]) 
 
 
 def test_guests_that_fill_a_slice_do_not_converge_in_a_replay(recorded: list[Case]) -> None:
-    """Where QEMU did not: each sync waits for the vCPU's next slice, which the fine counter tells."""
+    """Each sync waits for the vCPU's next slice, which the fine counter shows."""
     judged = [case for case in recorded if case.recording.guest.kind != "cpu_bound"]
     assert {case.recording.guest.kind for case in judged} == {"paced", "full_speed"}
     for case in judged:

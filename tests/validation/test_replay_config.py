@@ -49,7 +49,7 @@ def test_a_replay_takes_the_counter_and_the_wire() -> None:
     # The counter of the completed sample is that of the VM's stop, at 31.1669 s of the trace.
     assert writes[-1][0] == pytest.approx(31.1669 - 0.0003)
     assert writes[-1][1] - writes[1][1] == pytest.approx(1250432 - 174400)
-    # The wire ends with the last active sample: 31.005 s of the trace.
+    # The link ends with the last active sample: 31.005 s of the trace.
     assert link[-1][0] > recording.limit_s
     assert link[-2] == [pytest.approx(31.005 - 0.0003), 3256998511]
 

@@ -1,4 +1,4 @@
-"""Does a recording without guest and counter become the right replay, by trace and by samples alone?"""
+"""Is a recording without guest and counter replayed rightly, by its trace and by its samples?"""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_samples_alone_tell_how_many_pages_became_dirty_as_the_trace_does(case: 
     ["hot-small.qemu10.a", "uniform-huge.qemu10.a", "uniform-mid.qemu10.b", "seq-mid.qemu10.b"],
 )
 def test_pages_that_were_sent_before_a_sync_are_those_that_qemu_tells(case: str) -> None:
-    """What is left behind a sync, as QEMU traces it, is all that there was less what was sent."""
+    """After a sync QEMU traces the remaining memory: all dirty pages minus the sent ones."""
     recording = unknown(case, trace=True)
     first = next(s.ram for s in recording.samples if s.ram is not None)
     there = first.remaining_bytes // PAGE + first.sent_pages
@@ -79,8 +79,8 @@ def test_pages_that_were_sent_before_a_sync_are_those_that_qemu_tells(case: str)
     errors = []
     for sync in sync_record.find_syncs(recording):
         there += sync.newly_dirty_pages
-        told = [pages for at_s, pages in left.items() if 0 <= at_s - sync.time_s < 0.01]
-        errors += [abs(sync.sent_pages - (there - pages)) for pages in told]
+        traced = [pages for at_s, pages in left.items() if 0 <= at_s - sync.time_s < 0.01]
+        errors += [abs(sync.sent_pages - (there - pages)) for pages in traced]
     window = recording.parameters["max-bandwidth"] / 10 / PAGE
     assert len(errors) >= 5
     assert statistics.median(errors) <= 2  # the page under way
@@ -100,7 +100,7 @@ def test_without_a_limit_no_window_is_sent_at_once() -> None:
 
 def test_a_period_that_goes_on_is_not_counted_twice() -> None:
     found = sync_record.find_syncs(unknown("uniform-mid.qemu10.a", trace=True))
-    # 30.273 s closes a period; the next three syncs tell 4990, 8879 and 10972 pages so far.
+    # 30.273 s closes a period. The next three syncs report 4990, 8879 and 10972 pages so far.
     assert [s.newly_dirty_pages for s in found if 30.5 < s.time_s < 30.9] == [4990, 3889, 2093]
 
 
@@ -120,8 +120,8 @@ def test_where_qmp_tells_of_syncs_their_times_are_exact() -> None:
     bare["qmp_events"] = [
         [time_s, "MIGRATION_PASS", {"pass": n}] for n, time_s in enumerate(passes, 1)
     ]
-    told = sync_record.find_syncs(read_document(bare, "told"))
-    assert [s.time_s for s in told] == pytest.approx(
+    found = sync_record.find_syncs(read_document(bare, "told"))
+    assert [s.time_s for s in found] == pytest.approx(
         [time_s - 0.0003 for time_s in passes[1:]], abs=0.003
     )
 
@@ -169,7 +169,7 @@ def test_the_record_of_an_unknown_guest_costs_little() -> None:
 
 
 def simulated_recording(config: Config) -> tuple[Result, dict[str, Any]]:
-    """A run of gpusim's, as an attached recorder would have seen it every 0.2 s."""
+    """Return a run of gpusim as an attached recorder would sample it every 0.2 s."""
     result = simulate(config)
     vm_pages = result.summary.vm_bytes // 4096
     samples = result.samples
@@ -242,7 +242,7 @@ def _around(samples: list[TimelineSample], time_s: float) -> tuple[TimelineSampl
 
 @pytest.mark.parametrize("mode", ["tcg", "kvm_manual"])
 def test_a_run_of_our_own_is_found_again_without_its_guest(mode: str) -> None:
-    """The writes that were found explain each sync: lazy tracking too, over several chunks."""
+    """The found writes explain each sync, also with lazy tracking over several chunks."""
     config = Config(
         vm=VmConfig(memory=4096 * MIB, vcpus=1),
         workload=HotColdConfig(
@@ -327,7 +327,7 @@ def test_a_writer_covers_all_that_is_not_zero() -> None:
 
 
 def test_one_that_ended_in_its_first_pass_is_replayed() -> None:
-    """No sync says what was written: nothing is."""
+    """Without a sync no writes are known, so the replay writes nothing."""
     held = stripped(document("uniform-mid.qemu10.a"), trace=False)
     del held["scenario"]["limit_s"]
     held["samples"] = [row for row in held["samples"] if row["t"] < 3]
@@ -345,7 +345,7 @@ def test_a_throttle_of_the_final_sync_does_not_count_without_a_trace_either() ->
     assert recorded_quantities(read_document(held, "late")).max_throttle_percent == 0
 
 
-def test_syncs_that_qmp_told_behind_the_last_answer_count_where_it_completed() -> None:
+def test_syncs_after_the_last_answer_count_if_it_completed() -> None:
     held = stripped(document("converges.qemu10.a"), trace=False)
     held["samples"] = [row for row in held["samples"] if row["status"] == "active"]
     end_s = held["samples"][-1]["t"] + 0.1
