@@ -21,7 +21,7 @@ from gpusim.config import schema
 from gpusim.config.compose import conf_folder
 from gpusim.engine.records import SyncRecord
 from gpusim.results.html.run_page import SIBLINGS
-from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS, SummaryField
+from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS, SummaryField, places
 from gpusim.results.verdicts import OUTCOMES
 from studies.tables import table
 
@@ -189,9 +189,12 @@ def _comment(text: str) -> str:
     return " ".join(lines) or " ".join(text.split())
 
 
-def _field_rows(found: Sequence[SummaryField]) -> list[tuple[str, str, str]]:
+def _field_rows(found: Sequence[SummaryField]) -> list[tuple[str, str, str, str]]:
     units = {"text": "", "names": "list", "count": ""}
-    return [(f"`{one.key}`", units.get(one.unit, one.unit), _cell(one.meaning)) for one in found]
+    return [
+        (f"`{f.key}`", units.get(f.unit, f.unit), _cell(f.meaning), ", ".join(places(f.key)))
+        for f in found
+    ]
 
 
 def summary() -> Iterator[str]:
@@ -202,14 +205,16 @@ def summary() -> Iterator[str]:
     outcomes = [(f"`{key}`", _cell(one.meaning)) for key, one in OUTCOMES.items()]
     yield from table(["status or verdict", "meaning"], outcomes)
     yield from ["", "## Keys", ""]
-    yield from table(["key", "unit", "meaning"], _field_rows([*RUN_FIELDS.values()]))
+    yield from table(["key", "unit", "meaning", "also in"], _field_rows([*RUN_FIELDS.values()]))
     yield from [
         "",
         "QEMU compares the downtime limit with an estimate. The final sync, and what the guest",
     ]
     yield "writes after the decision, come on top. So `downtime_ms` may exceed `migration.downtime_limit`."
     yield from ["", "## Evacuations", ""]
-    yield from table(["key", "unit", "meaning"], _field_rows([*EVACUATION_FIELDS.values()]))
+    yield from table(
+        ["key", "unit", "meaning", "also in"], _field_rows([*EVACUATION_FIELDS.values()])
+    )
 
 
 def files() -> Iterator[str]:

@@ -6,7 +6,7 @@ Tables, pages, pictures, gpusim-collect and the reference of the docs read this 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -214,7 +214,6 @@ _EVACUATION: Sequence[SummaryField] = (
     _of_evacuation("bitmap_bytes", "The largest bitmap memory of any guest."),
     *(RUN_FIELDS[key] for key in ("gpusim_version", "run_hash")),
 )
-# fmt: on
 
 EVACUATION_FIELDS = {field.key: field for field in _EVACUATION}
 
@@ -230,58 +229,36 @@ FAILURE_FIELDS = {
 
 SUMMARY_FIELDS = FAILURE_FIELDS | EVACUATION_FIELDS | RUN_FIELDS
 
+REPORT_KEYS = (
+    "total_time_s", "downtime_ms", "paused_s", "first_pass_s", "dirty_sync_count",
+    "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
+    "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "remaining_bytes",
+)
 STATISTICS_KEYS = (
-    "total_time_s",
-    "downtime_ms",
-    "guest_cpu_lost_s",
-    "guest_cpu_lost_percent",
-    "write_faults",
-    "guest_fault_s",
-    "max_throttle_percent",
-    "dirty_sync_count",
-    "transferred_bytes",
+    "total_time_s", "downtime_ms", "guest_cpu_lost_s", "guest_cpu_lost_percent", "write_faults",
+    "guest_fault_s", "max_throttle_percent", "dirty_sync_count", "transferred_bytes",
 )
 RUNS_TABLE_KEYS = (
-    "total_time_s",
-    "downtime_ms",
-    "paused_s",
-    "guest_cpu_lost_percent",
-    "guest_cpu_lost_s",
-    "write_faults",
-    "guest_fault_s",
-    "max_throttle_percent",
-    "dirty_sync_count",
-    "transferred_bytes",
-    "remaining_bytes",
+    "total_time_s", "downtime_ms", "paused_s", "guest_cpu_lost_percent", "guest_cpu_lost_s",
+    "write_faults", "guest_fault_s", "max_throttle_percent", "dirty_sync_count",
+    "transferred_bytes", "remaining_bytes",
 )
 GUEST_KEYS = (
-    "total_time_s",
-    "downtime_ms",
-    "max_throttle_percent",
-    "guest_cpu_lost_s",
-    "guest_cpu_lost_percent",
-    "write_faults",
-    "guest_fault_s",
-    "transferred_bytes",
-    "dirty_sync_count",
-    "verdict",
+    "total_time_s", "downtime_ms", "max_throttle_percent", "guest_cpu_lost_s",
+    "guest_cpu_lost_percent", "write_faults", "guest_fault_s", "transferred_bytes",
+    "dirty_sync_count", "verdict",
 )
 # These depend on the machine and the installation. A comparison of two sweeps ignores them.
 MACHINE_KEYS = (
-    "wall_time_s",
-    "process_peak_rss_bytes",
-    "bitmap_bytes",
-    "simulated_looks",
-    "backend",
-    "backend_reason",
-    "gpusim_version",
-    "run_hash",
-    "traceback",
+    "wall_time_s", "process_peak_rss_bytes", "bitmap_bytes", "simulated_looks", "backend",
+    "backend_reason", "gpusim_version", "run_hash", "traceback",
 )
+# fmt: on
 NUMBER_KEYS = tuple(key for key, field in RUN_FIELDS.items() if field.is_number and key != "seed")
 
 # Where a field is shown, beside the summary.json that holds it.
 PLACES = {
+    "report.html": REPORT_KEYS,
     "runs.csv": (*NUMBER_KEYS, "status", "verdict", "reason", "error"),
     "statistics.csv": STATISTICS_KEYS,
     "index.html": RUNS_TABLE_KEYS,
@@ -298,12 +275,3 @@ def join_labels(keys: Sequence[str]) -> str:
 def places(key: str) -> list[str]:
     """Return the files that show a field."""
     return [place for place, keys in PLACES.items() if key in keys]
-
-
-def fields_table(fields: Iterable[SummaryField]) -> list[tuple[str, str, str, str]]:
-    """Return a row (key, unit, meaning, files that show the field) for each field."""
-    without_unit = ("text", "names", "count")
-    return [
-        (f.key, "" if f.unit in without_unit else f.unit, f.meaning, ", ".join(places(f.key)))
-        for f in fields
-    ]

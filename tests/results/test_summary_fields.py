@@ -19,7 +19,6 @@ from gpusim.results.summary_fields import (
     RUN_FIELDS,
     SUMMARY_FIELDS,
     SummaryField,
-    fields_table,
     places,
 )
 
@@ -98,6 +97,4 @@ def test_places_name_known_fields() -> None:
     for keys in PLACES.values():
         assert {*keys} <= {*SUMMARY_FIELDS}
     assert places("status") == ["runs.csv"]
-    assert "statistics.csv" in places("total_time_s")
-    row = next(row for row in fields_table(RUN_FIELDS.values()) if row[0] == "first_pass_s")
-    assert row[1:] == ("s", RUN_FIELDS["first_pass_s"].meaning, "runs.csv")
+    assert places("paused_s") == ["report.html", "runs.csv", "index.html"]

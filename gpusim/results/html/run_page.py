@@ -18,7 +18,7 @@ from gpusim.files import write_text
 from gpusim.results.html.render import render
 from gpusim.results.narrative import facts, narrate
 from gpusim.results.settings import Settings, final_setting, flat_settings
-from gpusim.results.summary_fields import SUMMARY_FIELDS
+from gpusim.results.summary_fields import REPORT_KEYS, SUMMARY_FIELDS
 from gpusim.results.verdicts import describe_outcome
 from gpusim.text import capitalized, count_noun, decider_name, format_number
 from gpusim.units import format_bytes
@@ -56,21 +56,6 @@ MAIN_SETTINGS = (
     "migration.fallback_sync_interval",
     *POLICIES,
     "tracking.mode",
-)
-KEY_FIGURES = (
-    "total_time_s",
-    "downtime_ms",
-    "paused_s",
-    "first_pass_s",
-    "dirty_sync_count",
-    "max_throttle_percent",
-    "guest_cpu_lost_percent",
-    "write_faults",
-    "longest_vcpu_stall_ms",
-    "sync_stall_s",
-    "main_loop_stall_s",
-    "transferred_bytes",
-    "remaining_bytes",
 )
 CHANGE_FIGURES = (
     "total_time_s",
@@ -217,7 +202,7 @@ def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str
         details["max_throttle_percent"] = f", for {at_maximum}"
     return [
         (SUMMARY_FIELDS[key].label, _text(summary, key) + details.get(key, ""))
-        for key in KEY_FIGURES
+        for key in REPORT_KEYS
         if key != "paused_s" or summary.paused_s
     ]
 
