@@ -101,7 +101,7 @@ def with_fallback_sync(scenario: Scenario) -> Change:
 
 
 def _link(config: Config, scenario: Scenario) -> Iterator[Change]:
-    """Raise the limit that binds: threads, link or rate limit. A recorded link has no limit to raise."""
+    """Raise the limit that binds: threads, link or rate limit. A recorded link has none."""
     bandwidth, limit = scenario.link.bandwidth, scenario.parameters.max_bandwidth
     if scenario.link.recorded is not None:
         return

@@ -40,7 +40,7 @@ HIGHEST = {
     "cpu_throttle_increment": 99,
     "throttle_trigger_threshold": 100,
 }
-# The first trials, after the present settings: QEMU's defaults, all at once, sooner, gently, steeply.
+# The first trials after the present settings: QEMU's defaults, all at once, sooner, gentle, steep.
 STARTS = (
     (20, 10, 50),
     (99, 99, 50),

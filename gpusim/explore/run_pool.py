@@ -97,7 +97,7 @@ class RunPool:
         return done
 
     def run_all(self, configs: Sequence[Config], until_s: float) -> list[Summary | None]:
-        """Run all configs and return their summaries. None: time was up, or the config is refused."""
+        """Run all configs and return their summaries. None: time was up, or a wrong config."""
         futures = [self.start(config, until_s) for config in configs]
         found = [future.result() for future in futures]
         return [one if isinstance(one, Summary) else None for one in found]

@@ -86,7 +86,7 @@ def questions_of(scenario: Scenario, now: Summary) -> Iterator[Question]:
 
 
 def _values_between(low: float, high: float, now: float) -> list[float]:
-    """Return rising values of three digits, 5 % apart, with both ends and the value as it is set."""
+    """Return rising values of three digits, 5 % apart, with both ends and the present value."""
     first, last = (VALUES_PER_DECADE * math.log10(end) for end in (low, high))
     places = range(math.ceil(first), math.ceil(last))
     inside = (10 ** (place / VALUES_PER_DECADE) for place in places)
@@ -132,7 +132,7 @@ def _bandwidth(scenario: Scenario) -> Iterator[Question]:
 
 
 def _threads(scenario: Scenario) -> dict[float, int]:
-    """Return bytes per second that the threads can send -> channels, rising from the present ones."""
+    """Return bytes per second that threads can send -> channels, rising from the present."""
     now = scenario.migration.multifd_channels
     rates = {scenario.link.threads_bandwidth: now}
     if VERSIONS[scenario.version].has_multifd:

@@ -74,7 +74,7 @@ class ValueSearch:
             self.bisection.record(step, None)
 
     def alternative(self) -> Alternative:
-        """Return the smallest value that converges, or the largest value and why it does not help."""
+        """Return the smallest value that converges, or else the largest value."""
         best, change = self.bisection.best, self.change
         step = len(change.values) - 1 if best is None else best
         outcome, value = self.outcomes.get(step), change.text(change.values[step])

@@ -1,4 +1,4 @@
-"""The result of a fit: writers, and how far they are from the measurements. Data and formulas only."""
+"""The result of a fit: writers, and how far they are from the measurements."""
 
 from __future__ import annotations
 

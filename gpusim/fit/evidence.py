@@ -45,7 +45,8 @@ class Evidence:
     means r T to just below (r + 1) T MiB. For a sample it means the counts that give r. A rate with
     a fraction was not rounded. A dirty ring reports a sum of rates, each rounded for one vCPU.
 
-    Source: migration/dirtyrate.c:update_dirtyrate, do_calculate_dirtyrate, calculate_dirtyrate_dirty_ring.
+    Source: migration/dirtyrate.c:update_dirtyrate, do_calculate_dirtyrate,
+    calculate_dirtyrate_dirty_ring.
 
     Attributes:
         seconds: float64 [n], how long the vCPUs ran.
@@ -88,7 +89,7 @@ class Evidence:
         return self._counted(share_written, rates, sequential)
 
     def expected(self, writers: Mixture) -> tuple[FloatArray, FloatArray]:
-        """Return the expected count of each measurement, and its change with the speed, [..., n]."""
+        """Return the expected count of each measurement, and its slope by speed, [..., n]."""
         sums = []
         for function in (share_written, share_slope):
             share = self._counted(function, writers.rates, writers.sequential)
@@ -111,7 +112,7 @@ class Evidence:
 
         It is at least that of a fifth of a sampled page.
 
-        Source: migration/dirtyrate.c:save_ramblock_hash draws each page of the sample independently.
+        Source: migration/dirtyrate.c:save_ramblock_hash, which draws each page independently.
         """
         share = np.clip(dirty / self.pages, 0, 1)
         in_sample = np.maximum(self.sampled * share * (1 - share), 0.04)
@@ -138,7 +139,7 @@ class Evidence:
         from scipy.special import log_ndtr
 
         low, high = self.edges(writers, drift)
-        # In the upper tail rounding destroys a difference of probabilities. In the lower it does not.
+        # Rounding destroys a difference of probabilities in the upper tail, not in the lower tail.
         low, high = np.where(low > 0, -high, low), np.where(low > 0, -low, high)
         upper = log_ndtr(high)
         difference = np.minimum(log_ndtr(low) - upper, -1e-12)

@@ -5,9 +5,9 @@ kinds and over the logarithms of sizes, rates and drift. So a slow writer has an
 pages that were seen and all memory that is not zero. If both kinds explain a writer, then both are
 drawn. Every count lies anywhere inside its rounding interval.
 
-A bootstrap would draw the measurements again and fit each draw. If a bootstrap works, then it spreads
-as much (tests/fit/test_writers.py). But a rounded rate gives the same value again and again, and a
-fit gives only one of many guests.
+A bootstrap would draw the measurements again and fit each draw. If a bootstrap works, then it
+spreads as much (tests/fit/test_writers.py). But a rounded rate repeats the same value, and a fit
+gives only one of many guests.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Walk:
             self.log_likelihood[moved] = likelihood[taken]
 
     def _move(self, state: _State, others: NDArray[np.int64], leap: bool) -> None:
-        """Move by the difference of two other chains, in all directions in which they have spread."""
+        """Move by the difference of two other chains, in the directions in which they spread."""
         chains, size = state.logs.shape
         first = self.rng.integers(0, len(others), chains)
         second = (first + self.rng.integers(1, len(others), chains)) % len(others)

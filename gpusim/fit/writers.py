@@ -24,7 +24,7 @@ WORTH = 6.0
 REWEIGHTED = 5  # times: the weights depend on the fit
 FULL = 1e6  # weight, in standard deviations per page, of "all pages that are not zero are written"
 EXCHANGES = 10  # rounds at most, three or four in practice
-# Relative standard deviations of a guest's speed to try. No guest counts as steadier than the first.
+# Relative standard deviations of a guest's speed to try. No guest is steadier than the first.
 DRIFTS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 
 

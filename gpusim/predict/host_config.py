@@ -1,4 +1,4 @@
-"""The config of a migration from a profile: QEMU's version, its parameters and how writes are tracked.
+"""The config of a migration from a profile: QEMU's version and parameters, and the tracking.
 
 The user's overrides replace what the profile says. If the profile does not say it, then gpusim's
 default counts and becomes an assumption.

@@ -104,7 +104,7 @@ class Prediction:
         return sorted(agreeing, key=lambda one: one.summary.total_time_s)
 
     def band(self, quantity: str) -> Band | None:
-        """Return the band of a field of Summary over `agreeing`. None: half or more have no value."""
+        """Return the band of a Summary field over `agreeing`. None: half or more have no value."""
         values = [getattr(one.summary, quantity) for one in self.agreeing()]
         known = [value for value in values if value is not None]
         return band(known) if 2 * len(known) > len(values) else None
@@ -117,7 +117,7 @@ class Prediction:
 
     @property
     def p95_member(self) -> Member:
-        """Return the 95th-percentile member by total time. Members that do not converge come last."""
+        """Return the 95th-percentile member by total time. Non-converging members come last."""
         ranked = sorted(self.members, key=lambda m: (not m.converges, m.summary.total_time_s))
         return ranked[math.ceil(len(ranked) * HIGH / 100) - 1]
 

@@ -36,7 +36,7 @@ PLENTY_S = 60.0  # enough for a slow machine
 
 
 def config(rate: float = 4e4, **migration: Any) -> Config:
-    """Return a VM of 256 MiB at 1 Gbit/s (30,500 pages per second). It writes half of its memory."""
+    """Return a VM of 256 MiB at 1 Gbit/s (30,500 pages per second). It writes half of it."""
     return Config(
         vm=VmConfig(memory="256MiB", vcpus=2),
         workload=WriterConfig(working_set="128MiB", page_writes_per_s=rate),

@@ -1,4 +1,4 @@
-"""The goal search finds known optima, gives the same answer each time, and finds nothing if nothing gains."""
+"""The goal search finds known optima, repeats its answers, and reports no gain within chance."""
 
 from __future__ import annotations
 

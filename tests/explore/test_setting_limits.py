@@ -112,7 +112,7 @@ def ran(made: Config) -> Summary:
 
 @pytest.mark.slow  # 10 s
 def test_the_limits_of_a_random_guest_match_the_formula() -> None:
-    """W pages with r writes per second in total, S pages sent per second, downtime limit D, no throttle.
+    """W pages, r writes per second in total, S sent pages per second, downtime limit D.
 
     A pass over n dirty pages ends with S D unsent pages, after (n - S D) / S seconds. The number of
     pages dirtied meanwhile is concave in that time. So every pass leaves fewer pages than it found
@@ -211,7 +211,7 @@ def test_a_calm_guest_needs_no_throttle() -> None:
 def test_a_throttle_limit_of_zero_is_the_run_without_auto_converge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A second pass of 6 s has a fallback sync and no throttle. Without auto-converge it has neither."""
+    """A pass of 6 s has a fallback sync, no throttle. Without auto-converge it has neither."""
     found = advice_on(
         monkeypatch,
         "max_cpu_throttle",
@@ -326,7 +326,7 @@ def test_the_second_guest_starts_where_the_first_ended(monkeypatch: pytest.Monke
 def test_a_value_beyond_the_limit_that_converges_is_an_exception(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Limits up to 160 ms and from 240 ms converge. The limit is 240 ms, and 120 ms is an exception."""
+    """Limits up to 160 ms and from 240 ms converge. 240 ms is found, 120 ms is an exception."""
 
     def converges(made: Config) -> bool:
         return not 160 < made.migration.downtime_limit < 240

@@ -1,4 +1,4 @@
-"""A guest of single pages, and QEMU's calc-dirty-rate over it: an independent reference for the fit.
+"""A guest of single pages, and QEMU's calc-dirty-rate over it: a reference for the fit.
 
 Pages are written one by one. No formula of the fit is used.
 """
