@@ -1,7 +1,6 @@
-"""A file that exists is whole: written under a temporary name in its folder, then renamed.
+"""A file that exists is complete: it is written under a temporary name and then renamed.
 
-Owns that promise, what keeps two processes out of one folder, the error that this package raises,
-and whether an optional package is there. It knows no format.
+Owns this promise and the lock that keeps two processes out of one folder. It knows no format.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ _TEMPORARY = ".gpusim.tmp"
 
 
 def can_be_written(path: Path) -> bool:
-    """Whether a file can appear as `path`: to ask before the work whose result it shall hold."""
+    """Return whether a file can be written as `path`. Ask before the work that it will hold."""
     folder = path.absolute().parent
     return folder.is_dir() and os.access(folder, os.W_OK) and not path.is_dir()
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears as `path` when the block ends well, and not at all otherwise.
+    """Yield a binary file that becomes `path` if the block ends without an error.
 
-    The temporary file is hidden, lies in the same folder, so that the rename is atomic, and is
-    removed whatever stops the block. What `path` held before stays until the rename.
+    The temporary file is hidden. It lies in the same folder, so the rename is atomic. It is removed
+    if anything stops the block. An earlier file `path` stays until the rename.
 
     Raises:
         OSError: the file cannot be written or renamed.
@@ -46,8 +45,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 def alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process is in this block for the same folder, and keep others out.
 
-    The lock is the folder's own and goes with the process, however it ends. A file system that knows
-    no such locks, as some of a network's do not, lets everyone in.
+    The lock is on the folder, and ends with the process. A file system without such locks, such as
+    some network file systems, lets every process in.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -59,12 +58,12 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all; line ends stay as they are."""
+    """Write `text` as UTF-8, completely or not at all. Line ends stay as they are."""
     with whole_file(path) as file:
         file.write(text.encode())
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of a process that was killed while it wrote here."""
+    """Remove the temporary files of a process that was killed while it wrote here."""
     for path in folder.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)

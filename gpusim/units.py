@@ -1,7 +1,7 @@
 """Strings with units, parsed once: "4TiB", "100Gbit/s", "5s".
 
-The engine works in integers: bytes, bytes a second and nanoseconds. This module is the only place
-that knows how people write them. Bits count in powers of ten, bytes as their prefix says.
+The engine works in integers: bytes, bytes per second and nanoseconds. Only this module knows how
+people write them. Prefixes of bits are powers of ten. Bytes have powers of ten (GB) or two (GiB).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 NS_PER_S = 1_000_000_000
-NEVER_NS = 2**62  # later than every time
+NEVER_NS = 2**62  # later than any time
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 PS_PER_NS = 1_000
@@ -30,11 +30,11 @@ _QUANTITY = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)
 
 
 def _number(digits: str) -> Fraction | int:
-    """The exact value of decimal digits: in double precision 1.009 kB is no whole number of bytes."""
+    """Return the exact value of decimal digits: as a float, 1.009 kB is no whole number of bytes."""
     rough = float(digits)
     if not math.isfinite(rough):
         raise ValueError("not a finite number")
-    return Fraction(digits) if rough else 0  # an exponent of -10^9 would take for ever
+    return Fraction(digits) if rough else 0  # an exponent of -10^9 would take forever
 
 
 def _parse(value: float | str, units: Mapping[str, float], bare: float) -> float | Fraction:
@@ -56,7 +56,7 @@ def _parse(value: float | str, units: Mapping[str, float], bare: float) -> float
 
 
 def parse_bytes(value: float | str) -> int:
-    """Bytes of "4TiB" (powers of 1024), "10TB" (powers of 1000) or a bare number of bytes.
+    """Return the bytes of "4TiB" (powers of 1024), "10TB" (powers of 1000) or a bare number of bytes.
 
     Raises:
         ValueError: not a number, an unknown unit, negative, or not a whole number of bytes.
@@ -68,7 +68,7 @@ def parse_bytes(value: float | str) -> int:
 
 
 def parse_bytes_per_s(value: float | str) -> float:
-    """Bytes a second of "10Gbit/s", "1.5GB/s", "128MiB/s" or a bare number; "unlimited" is inf.
+    """Return the bytes per second of "10Gbit/s", "128MiB/s" or a bare number. "unlimited" is inf.
 
     Raises:
         ValueError: not a number, an unknown unit, or negative.
@@ -77,7 +77,7 @@ def parse_bytes_per_s(value: float | str) -> float:
 
 
 def parse_ns(value: float | str, bare_unit: str = "s") -> int:
-    """Nanoseconds of "5s", "300ms", "2h" or a bare number of `bare_unit`.
+    """Return the nanoseconds of "5s", "300ms", "2h" or a bare number of `bare_unit`.
 
     Raises:
         ValueError: not a number, an unknown unit, or negative.
@@ -86,7 +86,7 @@ def parse_ns(value: float | str, bare_unit: str = "s") -> int:
 
 
 def format_bytes(size: float) -> str:
-    """A size for people, in powers of 1024: 4398046511104 is "4 TiB"."""
+    """Return a size for people, in powers of 1024: 4398046511104 is "4 TiB"."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size >= _BYTES[unit]:
             return f"{size / _BYTES[unit]:.4g} {unit}"

@@ -1,6 +1,7 @@
-"""Hydra's config groups become data classes, once, at the border.
+"""Hydra's config groups become data classes, once.
 
-Owns where conf/ lies and which class checks which key. It is the only module below the commands that imports Hydra.
+Owns where conf/ lies and which class checks which key. No other module of gpusim/config imports
+Hydra.
 """
 
 from __future__ import annotations
@@ -28,19 +29,21 @@ def conf_folder(name: str = "conf") -> Path:
 def register() -> None:
     """Tell Hydra the type of every key, and the keys of every workload."""
     store = ConfigStore.instance()
-    # The default workload must not be there: another class would be merged over its keys.
-    # And an evacuation and policies must be there, or their keys could not be set one by one.
+    # There must be no default workload, because another class would be merged over its keys.
+    # There must be an evacuation and policies, so that a user can set their keys one by one.
     base = OmegaConf.structured(Config(workload=MISSING, evacuation=EvacuationConfig()))
     for name in KINDS:
         base.migration[name] = PolicyConfig()
-        OmegaConf.set_struct(base.migration[name].args, False)  # the class says what it takes
+        OmegaConf.set_struct(
+            base.migration[name].args, False
+        )  # the user's class decides which arguments it takes
     store.store(name="base_config", node=base)
     for pattern, kind in PATTERNS.items():
         store.store(group="workload", name=f"base_{pattern}", node=kind)
 
 
 def composed_config(overrides: Sequence[str]) -> Config:
-    """The config that `gpusim OVERRIDES` would simulate.
+    """Return the config that `gpusim OVERRIDES` would simulate.
 
     Raises:
         HydraException, OmegaConfBaseException, ConfigError: there is no such preset, key or type.
@@ -51,15 +54,15 @@ def composed_config(overrides: Sequence[str]) -> Config:
 
 
 def converted(composed: DictConfig) -> Config:
-    """The data classes of a composed config.
+    """Return the data classes of a composed config.
 
     Raises:
-        ConfigError: a key that Hydra let in because of its `+`, and that nothing would read.
+        ConfigError: Hydra accepted a key because of its `+`, and nothing would read the key.
     """
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
-    _reject_strays(config, "")
-    if config.evacuation == EvacuationConfig():  # nobody asked for one
+    _reject_unknown_keys(config, "")
+    if config.evacuation == EvacuationConfig():  # the default of `register`
         config.evacuation = None
     for name, policy in policies_of(config.migration).items():
         if policy == PolicyConfig():
@@ -67,11 +70,13 @@ def converted(composed: DictConfig) -> Config:
     return config
 
 
-def _reject_strays(part: Any, prefix: str) -> None:
-    """Refuse what data classes were given besides their fields, however deep."""
+def _reject_unknown_keys(part: Any, prefix: str) -> None:
+    """Refuse attributes of data classes that are no fields, at any depth."""
     if is_dataclass(part):
         for name in vars(part).keys() - {field.name for field in fields(part)}:
-            raise ConfigError(prefix + name, getattr(part, name), "no such key; remove it")
+            raise ConfigError(
+                prefix + name, getattr(part, name), "no such key. Remove it", "unknown_key"
+            )
     inner = part if isinstance(part, dict) else vars(part) if is_dataclass(part) else {}
     for name, value in inner.items():
-        _reject_strays(value, f"{prefix}{name}.")
+        _reject_unknown_keys(value, f"{prefix}{name}.")

@@ -1,7 +1,7 @@
-"""A class that a user named becomes a rule: found, checked and bound to its arguments.
+"""A user's class becomes a rule: this module finds it, checks it and binds its arguments.
 
-Owns where a module is looked for, every check of a class, and which of its source decides a run. What a
-rule of each kind must offer is qemu/rules.py's.
+Owns where Python looks for the module, every check of the class, and which part of its source
+decides a run. qemu/rules.py says what a rule of each kind must offer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpusim.config.schema import MigrationConfig, PolicyConfig
 from gpusim.errors import ConfigError
 from gpusim.qemu.rules import Manager, SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
 
-KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # what it must offer, what it is made with
+KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # protocol, arguments of every rule of the kind
     "throttle_rule": (ThrottlePolicy, ("parameters",)),
     "sync_timer_rule": (SyncTimerPolicy, ("interval_ns", "state")),
     "switchover_rule": (SwitchoverPolicy, ()),
@@ -37,68 +37,70 @@ FORM = "must be module:Class, such as my_rules:MyThrottle for the class MyThrott
 
 
 def policies_of(migration: MigrationConfig) -> dict[str, PolicyConfig]:
-    """Those that are set, by their key.
+    """Return the policies that are set, by their key.
 
     Raises:
-        ConfigError: one is something else.
+        ConfigError: a value is no PolicyConfig.
     """
     found = {name: getattr(migration, name) for name in KINDS}
     for name, policy in found.items():
         if policy is not None and not isinstance(policy, PolicyConfig):
-            reject(f"migration.{name}", policy, "must be a PolicyConfig, or None")
+            reject(f"migration.{name}", policy, "must be a PolicyConfig, or None", "wrong_type")
     return {name: policy for name, policy in found.items() if policy is not None}
 
 
 def describe_policies(migration: MigrationConfig) -> str:
-    """The same for people: "throttle_rule my_rules:MyThrottle(step=5)"; empty if there are none."""
-    return ", ".join(f"{name} {_called(p)}" for name, p in policies_of(migration).items())
+    """Return them for people: "throttle_rule my_rules:MyThrottle(step=5)". Empty: there are none."""
+    return ", ".join(f"{name} {_call_text(p)}" for name, p in policies_of(migration).items())
 
 
-def _called(policy: PolicyConfig) -> str:
-    arguments = ", ".join(f"{name}={_short(value)}" for name, value in policy.args.items())
+def _call_text(policy: PolicyConfig) -> str:
+    arguments = ", ".join(f"{name}={_shorten(value)}" for name, value in policy.args.items())
     return f"{policy.target}({arguments})" if arguments else policy.target
 
 
-def _short(value: object) -> str:
-    """An argument in a title; the config has all of it."""
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= LONGEST_ARGUMENT else f"{text[: LONGEST_ARGUMENT - 3]}..."
 
 
 def make_factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:
-    """What makes a rule for a migration, from the values that every rule of its kind is made with.
+    """Return a function that makes the rule of a migration.
+
+    The function takes the values that every rule of the kind is made with.
 
     Args:
-        name: of the key in `migration`, one of KINDS.
-        given: such values, to make one with, which is checked and thrown away.
+        name: the key in `migration`, one of KINDS.
+        policy: the user's class and arguments.
+        given: example values. One rule is made with them, checked and thrown away.
 
     Raises:
-        ConfigError: there is no such class, it lacks something, or the arguments are not its.
+        ConfigError: there is no such class, it lacks members, or it refuses the arguments.
     """
-    key, (protocol, told) = f"migration.{name}", KINDS[name]
+    key, (protocol, leading) = f"migration.{name}", KINDS[name]
     rule = _class_of(f"{key}.target", policy.target)
     members = _members(protocol)
     lacks = [m for m, is_method in members.items() if is_method and not _has_method(rule, m)]
     if lacks:
         _reject_lack(f"{key}.target", policy.target, protocol, "methods", lacks)
-    _check_arguments(f"{key}.args", policy, rule, told)
+    _check_arguments(f"{key}.args", policy, rule, leading)
     try:
         made = _make(rule, policy, *given)
     except Exception as error:
         problem = f"{policy.target} cannot be made with them: {type(error).__name__}: {error}"
-        reject(f"{key}.args", policy.args, problem)
+        reject(f"{key}.args", policy.args, problem, "wrong_arguments")
     if lacks := [m for m, is_method in members.items() if not is_method and not hasattr(made, m)]:
         _reject_lack(f"{key}.target", policy.target, protocol, "attributes", lacks)
     return lambda *given: _make(rule, policy, *given)
 
 
 def _make(rule: type, policy: PolicyConfig, *given: Any) -> Any:
-    """With arguments of its own, so that a rule that uses up a list leaves the config as it was."""
+    # A rule that changes a list among its arguments must not change the config.
     return rule(*given, **deepcopy(policy.args))
 
 
 def _members(protocol: type) -> dict[str, bool]:
-    """Names that a protocol asks for, and whether each is a method."""
+    """Return the names that a protocol asks for, and whether each is a method."""
     values = dict.fromkeys(protocol.__annotations__, False)
     public = {n: m for n, m in vars(protocol).items() if not n.startswith("_")}
     return values | {n: inspect.isfunction(m) for n, m in public.items()}
@@ -109,29 +111,31 @@ def _has_method(rule: type, name: str) -> bool:
 
 
 def _reject_lack(key: str, target: str, protocol: type, what: str, names: list[str]) -> None:
-    lacking = f"lacks the {what} {', '.join(names)}"
-    reject(key, target, f"{lacking}; gpusim/qemu/rules.py says what a {protocol.__name__} offers")
+    problem = f"lacks the {what} {', '.join(names)}"
+    hint = f"See {protocol.__name__} in gpusim/qemu/rules.py"
+    reject(key, target, f"{problem}. {hint}", "lacks_members")
 
 
 def _class_of(key: str, target: object) -> type:
     module_name, colon, name = str(target).partition(":")
     parts = [*module_name.split("."), *name.split(".")]
     if not colon or not all(part.isidentifier() for part in parts):
-        reject(key, target, FORM)
+        reject(key, target, FORM, "wrong_format")
     module = _imported(key, str(target), module_name)
     if module.__dict__.get("__file__") is None:
-        reject(key, target, f"{module_name} has no file, so that a change of it would go unnoticed")
+        problem = f"{module_name} has no file, so gpusim could not notice a change"
+        reject(key, target, problem, "cannot_import")
     rule: Any = module
     for part in name.split("."):
         rule = getattr(rule, part, None)
     if rule is None:
-        there = [n for n, c in vars(module).items() if _is_own_class(c, module)]
-        reject(
-            key, target, f"{module_name} has no {name}; its classes: {', '.join(there) or 'none'}"
-        )
+        classes = [n for n, c in vars(module).items() if _is_own_class(c, module)]
+        problem = f"{module_name} has no {name}. Its classes: {', '.join(classes) or 'none'}"
+        reject(key, target, problem, "cannot_import")
     if not inspect.isclass(rule):
-        reject(key, target, f"{name} is no class but of type {type(rule).__name__}; name a class")
-    source_hash(module_name)  # of what was imported, should the file change later
+        problem = f"{name} has the type {type(rule).__name__}. Name a class"
+        reject(key, target, problem, "cannot_import")
+    source_hash(module_name)  # now, because the file may change later
     return rule
 
 
@@ -147,34 +151,47 @@ def _imported(key: str, target: str, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            where = f"no module {error.name} on Python's path or in {os.getcwd()}"
-            reject(key, target, f"{where}; go to its folder, or set PYTHONPATH to it")
-        reject(key, target, f"{name} cannot be imported: {error}")
+            problem = f"no module {error.name} on Python's path or in {os.getcwd()}"
+            hint = "Change to its folder, or set PYTHONPATH to it"
+            reject(key, target, f"{problem}. {hint}", "cannot_import")
+        reject(key, target, f"{name} cannot be imported: {error}", "cannot_import")
     except (Exception, SystemExit) as error:
-        reject(key, target, f"{name} cannot be imported: {type(error).__name__}: {error}")
+        problem = f"{name} cannot be imported: {type(error).__name__}: {error}"
+        reject(key, target, problem, "cannot_import")
 
 
-def _check_arguments(key: str, policy: PolicyConfig, rule: type, told: tuple[str, ...]) -> None:
-    """Refuse arguments that the class does not take, or does not get, by their names."""
+def _check_arguments(key: str, policy: PolicyConfig, rule: type, leading: tuple[str, ...]) -> None:
+    """Refuse arguments that the class does not take, and name those that it needs.
+
+    Args:
+        key: of the arguments.
+        policy: has them.
+        rule: the class.
+        leading: names of the arguments that every rule of the kind gets first.
+    """
     if not isinstance(policy.args, Mapping) or not all(isinstance(n, str) for n in policy.args):
-        reject(key, policy.args, "must be names and values, such as {step: 5}")
+        reject(key, policy.args, "must be names and values, such as {step: 5}", "wrong_type")
     takes = list(inspect.signature(rule).parameters.values())
     named = [p for p in takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    own = {p.name: p for p in named[len(told) :]}
-    if len(named) < len(told) and not any(p.kind is p.VAR_POSITIONAL for p in takes):
-        message = f"{policy.target} is made with {', '.join(told)} first, and does not take them"
-        reject(key, policy.args, message)
-    strays = [n for n in policy.args if n not in own]
-    if strays and not any(p.kind is p.VAR_KEYWORD for p in takes):
-        takes_only = f"it takes {', '.join(own) or 'none'}"
-        reject(key, policy.args, f"{policy.target} takes no {', '.join(strays)}; {takes_only}")
+    own = {p.name: p for p in named[len(leading) :]}
+    if len(named) < len(leading) and not any(p.kind is p.VAR_POSITIONAL for p in takes):
+        problem = (
+            f"gpusim passes {', '.join(leading)} first, and {policy.target} does not take them"
+        )
+        reject(key, policy.args, problem, "wrong_arguments")
+    unknown = [n for n in policy.args if n not in own]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes):
+        problem = f"{policy.target} takes no {', '.join(unknown)}"
+        allowed = f"It takes {', '.join(own) or 'none'}"
+        reject(key, policy.args, f"{problem}. {allowed}", "wrong_arguments")
     missing = [n for n, p in own.items() if p.default is p.empty and n not in policy.args]
     if missing:
-        reject(key, policy.args, f"{policy.target} needs {', '.join(missing)}")
+        problem = f"{policy.target} needs {', '.join(missing)}"
+        reject(key, policy.args, problem, "wrong_arguments")
 
 
 def sources_of(migration: MigrationConfig) -> list[str]:
-    """A hash of the source behind each policy; where one cannot be loaded, why."""
+    """Return a hash of the source of each policy, or the error if it cannot be loaded."""
     found = []
     try:
         for name, policy in policies_of(migration).items():
@@ -187,10 +204,14 @@ def sources_of(migration: MigrationConfig) -> list[str]:
 
 @cache
 def source_hash(name: str) -> str:
-    """Of a module that is imported, and of those it uses that lie in the same folder or below it.
+    """Return a hash of an imported module and of the modules that it uses from its own folder.
 
-    As they were when this was first asked: a process keeps what it has imported. Of an
-    installed package the module alone counts; gpusim's own source is in every run's hash.
+    Args:
+        name: of the module.
+
+    Returns:
+        The hash at the first call, because a process keeps what it has imported. Of an installed
+        package only the module counts. Every run's hash covers gpusim's own source.
     """
     module = sys.modules[name]
     if vars(module).get("__file__") is None:  # built into Python
@@ -228,7 +249,7 @@ def _files(module: ModuleType, folder: Path) -> set[Path]:
 
 
 def _named_imports(path: Path, package: str | None) -> set[str]:
-    """Modules that a file's import statements may mean; what is left of a number does not tell its own."""
+    """Return the modules that a file's import statements may name."""
     if path.suffix != ".py":
         return set()
     names = set()
@@ -236,8 +257,8 @@ def _named_imports(path: Path, package: str | None) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            said = "." * node.level + (node.module or "")
-            with suppress(ImportError):  # of a statement that has not run, and could not
-                base = importlib.util.resolve_name(said, package)
+            relative = "." * node.level + (node.module or "")
+            with suppress(ImportError):  # a statement that has not run may be wrong
+                base = importlib.util.resolve_name(relative, package)
                 names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names

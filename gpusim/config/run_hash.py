@@ -1,8 +1,8 @@
-"""When are two runs the same run? One hash of all that decides what a run writes.
+"""One hash of everything that decides the results of a run.
 
-That is the config without what only says where and how to compute it, gpusim's version, its source (an
-editable install changes without a new version) and that of a user's rules. A sweep that is started again computes
-nothing for which a run with the same hash is there.
+The hash covers the config without the keys that only say where and how to compute. It covers
+gpusim's version and source, because an editable install changes without a new version. It covers
+the source of a user's rules, too. A sweep that starts again skips each run whose hash it finds.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from gpusim.config.schema import Config, MigrationConfig
 from gpusim.errors import ConfigError
 from gpusim.version import __version__
 
-# What the results of a run that has ended do not depend on.
-_DECIDES_NOTHING = ("backend", "dry_run", "plot", "objective")
+# The results of a run that has ended do not depend on these keys.
+_NO_EFFECT = ("backend", "dry_run", "plot", "objective")
 
 
 def run_hash(config: Config) -> str:
-    """32 hexadecimal digits; runs that share them have the same results, byte for byte.
+    """Return 32 hexadecimal digits. Runs with the same digits have the same results to the byte.
 
-    The same migration written in another way, 1024GiB for 1TiB, has another hash.
-
-    `limit.wall` does not count: a run that it stopped is incomplete, and never taken as done.
+    The same migration written in another way, such as 1024GiB for 1TiB, has another hash.
+    `limit.wall` does not count: a run that it stopped is incomplete and never counts as done.
     """
     decides: dict[str, Any] = asdict(config)
-    for key in _DECIDES_NOTHING:
+    for key in _NO_EFFECT:
         decides.pop(key, None)
     decides["limit"].pop("wall")
     source = [_source_hash(), *_sources_of_policies(config)]
@@ -44,18 +43,20 @@ def run_hash(config: Config) -> str:
 def _sources_of_policies(config: Config) -> list[str]:
     found = sources_of(config.migration)
     for attempt in config.attempts:
-        keys = getattr(attempt, "migration", None)  # an attempt that is none the run will refuse
-        said = {name: keys[name] for name in KINDS if isinstance(keys, Mapping) and name in keys}
+        keys = getattr(attempt, "migration", None)  # the run refuses an attempt of another type
+        policies = {
+            name: keys[name] for name in KINDS if isinstance(keys, Mapping) and name in keys
+        }
         try:
-            found += sources_of(change_migration("migration", MigrationConfig(), said))
-        except ConfigError as error:  # the run will say so
+            found += sources_of(change_migration("migration", MigrationConfig(), policies))
+        except ConfigError as error:  # the run will show it
             found.append(str(error))
     return found
 
 
 @cache
 def _source_hash() -> str:
-    """Of gpusim's Python and CUDA files, their names included."""
+    """Return a hash of gpusim's Python and CUDA files and their names."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for kind in ("*.py", "*.cu") for path in package.rglob(kind)):

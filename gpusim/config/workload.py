@@ -1,4 +1,4 @@
-"""A workload made of writers: the checks of config.py's writers, and what the guest room needs of them."""
+"""The keys of `workload` as writers: their pace, pattern, place and windows."""
 
 from __future__ import annotations
 
@@ -32,27 +32,29 @@ from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
 from gpusim.units import NS_PER_S, format_bytes, parse_ns
 
-MAX_GRANULES = 4_000_000  # about 300 bytes of host memory each
-MAX_PLACES = 2**26  # 8 bytes each while the granules are drawn
+MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
+MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
 
 
 def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
     rate = writer.page_writes_per_s
     check_range(f"{key}.page_writes_per_s", rate, 0, 1e12)
     if rate * limit_s > LONGEST_COUNT:
-        message = "times limit.simulated is more than 2^53 page writes; lower one of them"
-        reject(f"{key}.page_writes_per_s", rate, message)
+        hint = "times limit.simulated is more than 2^53 page writes. Lower one of them"
+        reject(f"{key}.page_writes_per_s", rate, hint, "out_of_range")
     if writer.pace != "paced" and writer.catch_up_page_writes_per_s is not None:
         reject(
             f"{key}.catch_up_page_writes_per_s",
             writer.catch_up_page_writes_per_s,
-            "only a writer of pace paced catches up; remove it or set pace=paced",
+            "only a writer with pace=paced catches up. Remove it or set pace=paced",
+            "not_used",
         )
     if writer.pace != "recorded" and writer.recorded is not None:
         reject(
             f"{key}.recorded",
             "[...]",
-            "only used with pace=recorded; remove it or set pace=recorded",
+            "only a writer with pace=recorded uses it. Remove it or set pace=recorded",
+            "not_used",
         )
     if writer.pace == "cpu_bound":
         return CpuBound(rate)
@@ -62,17 +64,20 @@ def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
             reject(
                 f"{key}.catch_up_page_writes_per_s",
                 None,
-                "a paced writer needs it: page writes a second while it has a backlog",
+                "a paced writer needs it: page writes per second while it has a backlog",
+                "missing",
             )
         check_range(f"{key}.catch_up_page_writes_per_s", capacity, max(rate, 1e-9), 1e12)
         return Paced(rate, capacity)
     if writer.pace != "recorded":
-        reject(f"{key}.pace", writer.pace, "must be cpu_bound, paced or recorded")
+        allowed = "must be cpu_bound, paced or recorded"
+        reject(f"{key}.pace", writer.pace, allowed, "unknown_choice")
     if writer.windows is not None or not writer.throttled:
         reject(
             f"{key}.pace",
             "recorded",
-            "takes neither windows nor throttled=false: the record says it all",
+            "takes neither windows nor throttled=false. Remove them",
+            "contradiction",
         )
     pairs = parse_pairs(
         f"{key}.recorded", writer.recorded, float, float, "[[0, 0], [0.2, 8768], ...]"
@@ -84,81 +89,75 @@ def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
 def _working_set(
     key: str, config: WriterConfig, layout: Layout, page_bytes: int
 ) -> tuple[int, int]:
-    """First guest page and number of pages of a contiguous working set."""
+    """Return the first guest page and the number of pages of a contiguous working set."""
     if (config.working_set is None) == (config.working_set_percent is None):
-        message = (
-            "set either working_set or working_set_percent, and null for the other: "
+        hint = (
+            "set either working_set or working_set_percent. Set the other to null: "
             f"{key}.working_set_percent=null"
         )
-        reject(f"{key}.working_set", config.working_set, message)
-    asked: object
+        reject(f"{key}.working_set", config.working_set, hint, "contradiction")
+    value: object
     if config.working_set_percent is not None:
-        set_key, asked = f"{key}.working_set_percent", config.working_set_percent
+        set_key, value = f"{key}.working_set_percent", config.working_set_percent
         check_range(set_key, config.working_set_percent, 0, 100, " percent of the VM")
         pages = round(layout.pages * config.working_set_percent / 100)
     else:
-        set_key, asked = f"{key}.working_set", config.working_set
-        pages = parse_page_count(set_key, asked, page_bytes)
+        set_key, value = f"{key}.working_set", config.working_set
+        pages = parse_page_count(set_key, value, page_bytes)
     if pages == 0:
-        reject(
-            set_key, asked, "must hold a page or more; for a guest without writes: workload=idle"
-        )
+        hint = "must hold at least one page. For a guest without writes set workload=idle"
+        reject(set_key, value, hint, "out_of_range")
     start = parse_page_count(f"{key}.start", config.start, page_bytes)
     beyond = start + pages - layout.pages
     if beyond > 0:
-        reject(
-            set_key,
-            asked,
-            f"the working set ends {format_bytes(beyond * page_bytes)} behind the VM's "
-            f"{format_bytes(layout.pages * page_bytes)}; make it smaller, or {key}.start",
+        hint = (
+            f"the working set ends {format_bytes(beyond * page_bytes)} after the VM's "
+            f"{format_bytes(layout.pages * page_bytes)}. Lower it or {key}.start"
         )
+        reject(set_key, value, hint, "does_not_fit_vm")
     return start, pages
 
 
 def _placement(
     key: str, config: WriterConfig, layout: Layout, page_bytes: int, seed: int
 ) -> Placement:
-    """Where the working set lies: in one piece, or scattered in granules."""
+    """Return the place of the working set: in one piece, or scattered in granules."""
     start, pages = _working_set(key, config, layout, page_bytes)
     if config.granule is None:
         return contiguous(start, pages)
     granule_key = f"{key}.granule"
     granule = parse_page_count(granule_key, config.granule, page_bytes)
     if start:
-        message = f"a scattered working set has none; remove it or {granule_key}"
-        reject(f"{key}.start", config.start, message)
+        hint = f"a scattered working set has no start. Remove it or {granule_key}"
+        reject(f"{key}.start", config.start, hint, "contradiction")
     whole_pages = granule * page_bytes == parse_size(granule_key, config.granule)
     if not whole_pages or granule == 0 or CHUNK_PAGES % granule:
-        reject(granule_key, config.granule, "must be a power of two of pages, at most 2^18 pages")
+        allowed = "must be a power of two of pages, at most 2^18 pages"
+        reject(granule_key, config.granule, allowed, "out_of_range")
     granules = -(-pages // granule)
     if granules > layout.pages // granule:
-        message = (
-            f"{granules} granules do not fit the VM; use a smaller one or a smaller working set"
-        )
-        reject(granule_key, config.granule, message)
+        hint = f"{granules} granules do not fit the VM. Lower it or the working set"
+        reject(granule_key, config.granule, hint, "does_not_fit_vm")
     if granules > MAX_GRANULES or layout.pages // granule > MAX_PLACES:
-        message = (
-            f"the VM has {layout.pages // granule} places for {granules} pieces; use a larger one"
-        )
-        reject(granule_key, config.granule, message)
+        hint = f"the VM has {layout.pages // granule} places for {granules} granules. Raise it"
+        reject(granule_key, config.granule, hint, "out_of_range")
     return scattered(layout.pages, pages, granule, seed)
 
 
 def _windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...] | None:
-    """When the writer is active, ns."""
+    """Return the times at which the writer is active, in ns. None: always."""
     if config.windows is None:
         return None
     example = '[["0s", "60s"], ...]'
     pairs = parse_pairs(f"{key}.windows", config.windows, parse_ns, parse_ns, example)
     borders = [int(border) for window in pairs for border in window]
     if not borders or sorted(set(borders)) != borders or borders[-1] > LONGEST_NS:
-        message = "must be one or more [from, until], rising and apart"
-        reject(f"{key}.windows", config.windows, message)
+        allowed = "must be one or more [from, until]. All times must rise"
+        reject(f"{key}.windows", config.windows, allowed, "out_of_range")
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
 def _pattern(key: str, config: WriterConfig, pages: int) -> Random | Sequential:
-    """Which pages of its working set the writer writes."""
     if isinstance(config, SequentialConfig):
         check_range(f"{key}.threads", config.threads, 1, min(pages, 65536))
         check_range(f"{key}.first_write", config.first_write, 0, 2**53)
@@ -168,8 +167,8 @@ def _pattern(key: str, config: WriterConfig, pages: int) -> Random | Sequential:
         check_range(f"{key}.hot_writes_percent", config.hot_writes_percent, 0, 100)
         hot = round(pages * config.hot_percent / 100)
         if not 0 < hot < pages:
-            message = "must leave a page hot and one cold; for one band use workload=uniform"
-            reject(f"{key}.hot_percent", config.hot_percent, message)
+            hint = "must leave a hot page and a cold page. For one band set workload=uniform"
+            reject(f"{key}.hot_percent", config.hot_percent, hint, "out_of_range")
         return hot_cold(pages, hot, config.hot_writes_percent / 100)
     if isinstance(config, ZipfConfig):
         check_range(f"{key}.exponent", config.exponent, 0, 10)
@@ -199,13 +198,13 @@ def _make_writers(config: MixConfig) -> dict[str, WriterConfig]:
     return writers
 
 
-def _named(config: Config) -> dict[str, tuple[str, WriterConfig]]:
-    """Key in the config -> name and keys of each writer."""
+def _named_writers(config: Config) -> dict[str, tuple[str, WriterConfig]]:
+    """Return the name and the keys of each writer, by its key in the config."""
     workload = config.workload
     if isinstance(workload, MixConfig):
         if not workload.writers:
-            message = "a mix needs a writer or more; for a guest without writes: workload=idle"
-            reject("workload.writers", "{}", message)
+            hint = "a mix needs at least one writer. For a guest without writes set workload=idle"
+            reject("workload.writers", "{}", hint, "missing")
         return {
             f"workload.writers.{name}": (name, w) for name, w in _make_writers(workload).items()
         }
@@ -215,31 +214,29 @@ def _named(config: Config) -> dict[str, tuple[str, WriterConfig]]:
 
 
 def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict[str, float]:
-    """vCPUs that each writer keeps busy: as asked, or an even share of those that are left."""
-    asked = {key: w.vcpus for key, (_, w) in writers.items() if w.vcpus is not None}
-    for key, vcpus in asked.items():
+    """Return the vCPUs that each writer keeps busy: its own key, or an even share of the rest."""
+    fixed = {key: w.vcpus for key, (_, w) in writers.items() if w.vcpus is not None}
+    for key, vcpus in fixed.items():
         check_range(f"{key}.vcpus", vcpus, 0, config.vm.vcpus)
-    if sum(asked.values()) > config.vm.vcpus:
-        message = (
-            f"the writers' vcpus add up to {sum(asked.values()):g}; give the VM more or them fewer"
-        )
-        reject("vm.vcpus", config.vm.vcpus, message)
+    if sum(fixed.values()) > config.vm.vcpus:
+        hint = f"the writers' vcpus add up to {sum(fixed.values()):g}. Raise it or lower those"
+        reject("vm.vcpus", config.vm.vcpus, hint, "contradiction")
     others = [key for key, (_, w) in writers.items() if w.throttled and w.vcpus is None]
-    share = (config.vm.vcpus - sum(asked.values())) / max(1, len(others))
-    return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **asked}
+    share = (config.vm.vcpus - sum(fixed.values())) / max(1, len(others))
+    return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **fixed}
 
 
 def parse_writers(config: Config, layout: Layout) -> tuple[Writer, ...]:
-    """The writers of a config's workload.
+    """Return the writers of a config's workload.
 
     Raises:
-        ConfigError: a value out of range, or two that contradict each other.
+        ConfigError: a value is out of range, or two values contradict each other.
     """
-    named = _named(config)
+    named = _named_writers(config)
     for key, (_, writer) in named.items():
         if PATTERNS.get(writer.pattern) is not type(writer):
-            message = "follows from the preset and cannot be changed; choose another with workload="
-            reject(f"{key}.pattern", writer.pattern, message)
+            hint = "follows from the preset. Choose another preset with workload="
+            reject(f"{key}.pattern", writer.pattern, hint, "contradiction")
     vcpus = _vcpus(config, named)
     limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
     writers = []
