@@ -11,7 +11,7 @@ import pytest
 
 import gpusim
 from gpusim.errors import CodedError
-from gpusim.formats.errors import RecordingError, VirshLogError
+from gpusim.formats.errors import ProfileError, RecordingError, VirshLogError
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 from gpusim.published.errors import TableError
 from gpusim.record.messages import CannotWriteError, RecordError
@@ -20,7 +20,7 @@ from gpusim.validation.errors import ValidationError
 PACKAGE = Path(gpusim.__file__).parent
 SOURCES = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
 ERRORS: list[type[CodedError]] = [
-    RecordingError, VirshLogError, LiveError, RecordError, CannotWriteError, TableError,
+    RecordingError, VirshLogError, ProfileError, LiveError, RecordError, CannotWriteError, TableError,
     ValidationError,
 ]  # fmt: skip
 RAISED_AS = {"fail": RecordingError, "MonitorClosedError": LiveError, "NoAnswerError": LiveError}

@@ -99,7 +99,7 @@ async def attach(
 
 
 async def _ask(monitor: Monitor, query: str) -> Any:
-    assert query.startswith("query-"), "an attached recorder only asks"
+    assert query.startswith("query-"), "an attached recorder only queries"
     return await monitor.ask(query, timeout_s=ANSWER_TIMEOUT_S)
 
 

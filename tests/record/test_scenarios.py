@@ -74,16 +74,18 @@ def test_a_wrong_override_is_refused_in_one_line(override: str, key: str, value:
 
 
 def test_an_unknown_scenario_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"SCENARIO = smal: .* small, "):
+    with pytest.raises(ConfigError) as error:
         load_scenario("smal")
-    assert "small" in list_scenarios()
+    assert (error.value.key, error.value.value) == ("SCENARIO", "smal")
+    assert ", ".join(list_scenarios()) in str(error.value)
 
 
 def test_a_file_without_a_size(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("guest: {rate: 8}\n")
-    with pytest.raises(ConfigError, match=r"guest.size = missing: "):
+    with pytest.raises(ConfigError) as error:
         load_scenario(str(path))
+    assert (error.value.key, error.value.value) == ("guest.size", "missing")
 
 
 def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
