@@ -82,7 +82,7 @@ def run_attempts(
 
 
 def _leave_idle(migration: Migration, result: Result, idle_ns: int, auto_converge: bool) -> Result:
-    """Let the process live on without a migration. A sync timer that is still armed may abort it."""
+    """Let the process run without a migration. A sync timer that is still armed may abort it."""
     process, rule = migration.state.process, migration.fallback_timer.rule
     if result.summary.verdict != "cancelled":
         rule.stop()

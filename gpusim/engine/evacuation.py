@@ -1,8 +1,8 @@
 """The evacuation of a host: its guests migrate over one link, a few at a time, in an order.
 
-Each guest is one Migration over a link whose bandwidth changes when others start and end. To find the
-guest that ends next, gpusim simulates every active migration as if nothing changed any more. The
-earliest end is certain, because nothing changes before it. Then the next guest starts.
+Each guest is one Migration over a link whose bandwidth changes when others start and end. To find
+the guest that ends next, gpusim simulates every active migration as if nothing changed any more.
+The earliest end is certain, because nothing changes before it. Then the next guest starts.
 
 No rule of QEMU is here, and none of a migration.
 """

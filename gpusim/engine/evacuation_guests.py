@@ -54,7 +54,7 @@ class Vm:
 
     @property
     def remaining_bytes(self) -> int:
-        """What remains to be sent, as far as it has been simulated."""
+        """Memory that remains to be sent, as far as the guest has been simulated."""
         return (
             self.scenario.vm_bytes if self.result is None else self.result.summary.remaining_bytes
         )

@@ -1,7 +1,7 @@
 """The fallback sync's timer on the clock, and the sync that a tick forces, step by step.
 
-The rule (gpusim.qemu.sync_timer) says if a tick syncs. The tick runs in the main loop: it starts the
-sync, merges the log when the sender's burst has ended, and ends the sync when the vCPUs answered.
+The rule (gpusim.qemu.sync_timer) says if a tick syncs. The tick runs in the main loop. It starts
+the sync, merges the log when the sender's burst has ended, and ends when the vCPUs answered.
 
 Source: migration/cpu-throttle.c:cpu_throttle_dirty_sync_timer_tick [9.2 to 10.1].
 """

@@ -111,7 +111,7 @@ class Migration:
         self._recorder.record_event("migrate_set_state", at_ns=at_ns, new_state="active")
 
     def _take_turn(self) -> bool:
-        """Take a turn of the main loop with a low estimate, and return if it is time to switch over.
+        """Take a turn of the main loop with a low estimate. Return whether to switch over.
 
         Source: migration/migration.c:migration_iteration_run [7.2 to 10.1].
         """

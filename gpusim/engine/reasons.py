@@ -23,8 +23,9 @@ def reason_text(reason: Message) -> str:
 
 def _converged(data: Mapping[str, Any]) -> str:
     percent = data["throttle_percent"]
+    passes = count_noun(data["passes"], "pass", "passes")
     text = (
-        f"converged after {data['time_s']:.1f} s in {count_noun(data['passes'], 'pass', 'passes')}, "
+        f"converged after {data['time_s']:.1f} s in {passes}, "
         f"{f'at a throttle of {percent} %' if percent else 'with no throttle'}, "
         f"with a downtime of {data['downtime_ms']:.0f} ms (limit {data['downtime_limit_ms']} ms)"
     )
@@ -71,8 +72,8 @@ def _cancelled_by_manager(data: Mapping[str, Any]) -> str:
 
 def _aborted_by_leftover_timer(data: Mapping[str, Any]) -> str:
     return (
-        f"{reason_text(data['cancelled'])}, then QEMU aborted {data['later_s']:.1f} s later and the "
-        "VM was lost: the sync timer was still armed and asked for a sync without a migration "
+        f"{reason_text(data['cancelled'])}, then QEMU aborted {data['later_s']:.1f} s later and "
+        "the VM was lost: the sync timer was still armed and asked for a sync without a migration "
         "(assert(ram_state))"
     )
 

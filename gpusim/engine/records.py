@@ -23,8 +23,8 @@ Status: TypeAlias = Literal["ok", "failed", "incomplete"]
 class SyncRecord:
     """One dirty sync in QEMU's terms, which is a row of syncs.csv.
 
-    The fields from period_ms on describe the period that this sync closed. They are None if it closed
-    none. A sync closes a period of more than 1000 ms (migration/ram.c:migration_bitmap_sync).
+    The fields from period_ms on describe the period that this sync closed. They are None if there
+    is none. A sync closes a period of more than 1000 ms (migration/ram.c:migration_bitmap_sync).
     """
 
     dirty_sync_count: int
@@ -67,7 +67,7 @@ class TimelineSample:
     transferred_bytes: int
     cpu_throttle_percentage: int
     dirty_sync_count: int
-    guest_run_s: float  # run time of each vCPU so far; its slope is the guest's speed
+    guest_run_s: float  # run time of each vCPU; its slope is the speed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class Alternative:
     Attributes:
         key, value: the change as a user types it: "link.bandwidth", "15Gbit/s".
         outcome: not_tried if the time for the search ran out.
-        smallest: no smaller value converges. False: time ran out before gpusim tried smaller values.
+        smallest: no smaller value converges. False: time ran out before the smaller values.
         total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary. None
             unless it converges.
     """
@@ -167,8 +167,8 @@ class Result:
     """One migration. `syncs` and `events` depend on config and seed alone.
 
     Attributes:
-        pass_ends_s: each time at which the sender's cursor wrapped. Pass n ends at the n-th of them,
-            and the last pass ends with the migration.
+        pass_ends_s: times at which the sender's cursor wrapped. Pass n ends at the n-th time. The
+            last pass ends with the migration.
         before: the attempts before this one.
         actions_not_done: actions of the schedule that had not been done when the migration ended.
     """

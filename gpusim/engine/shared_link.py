@@ -44,7 +44,7 @@ class SharedLink:
         return _value_at(self.bandwidth_steps, at_ns) / _value_at(self._users, at_ns)
 
     def seen_from(self, link: Link, start_ns: int) -> Link:
-        """Return a link with the share of a migration that starts at `start_ns`, by its own time."""
+        """Return a link with the share of a migration that starts at `start_ns`, on its clock."""
         bandwidth = before = self.share(start_ns)
         changes = []
         for at_ns in sorted({at_ns for at_ns, _ in (*self.bandwidth_steps, *self._users)}):

@@ -1,4 +1,4 @@
-"""The dirty syncs of a migration: what each draws and costs, whom it stalls, and its decision.
+"""The dirty syncs of a migration: the writes that each draws, its costs, and the throttle.
 
 Two actors sync. The migration thread does a whole sync at once (`Syncs.run`). The fallback timer
 (fallback_timer.py) does one in steps, while the sender goes on.
@@ -111,7 +111,7 @@ class Syncs:
     Attributes:
         writes: what the next sync draws.
         big_lock_free_ns: a sync holds the big lock until then.
-        dirty_pages_rate: of the last closed period, pages per second; 0 before the first.
+        dirty_pages_rate: of the last closed period, in pages per second. It is 0 before the first.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Syncs:
     def _count_main_loop_stall(self, start_ns: int, end_ns: int) -> None:
         """Count how long a sync kept the big lock from the main loop and from vCPUs.
 
-        Each vCPU needs the big lock at random times. It runs until it first does, then stands still.
+        Each vCPU needs the big lock at random times. It runs until then, and stands still after.
         """
         scenario, stalls = self._state.scenario, self._recorder.stalls
         held_ns = max(0, min(end_ns, scenario.simulated_limit_ns) - start_ns)

@@ -1,4 +1,4 @@
-"""Small migrations the tests of this folder share: free of every cost unless a test adds one."""
+"""Small migrations for the tests of the engine. They have no costs unless a test adds one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def config(
     seed: int = 1,
     **migration: object,
 ) -> Config:
-    """A migration without costs: a 1 GiB uniform writer of 200 000 page writes/s if none is given."""
+    """Return a migration without costs. By default the guest writes 200,000 pages/s to 1 GiB."""
     return Config(
         vm=VmConfig(memory=memory, vcpus=1),
         workload=workload or WriterConfig(working_set="1GiB", page_writes_per_s=2e5),
@@ -53,7 +53,7 @@ def config(
 
 
 def throttle_steps(result: Result) -> list[tuple[float, int]]:
-    """When the throttle changed, and to what, before the VM stopped."""
+    """Return (seconds, percent) of each change of the throttle before the VM stopped."""
     steps, last = [], 0
     for sync in result.syncs:
         if sync.cpu_throttle_percentage != last:

@@ -12,7 +12,7 @@ Log = list[tuple[str, int]]
 
 
 def logged(clock: Clock, log: Log, name: str, *, priority: int = 0, freezes: bool = False) -> Timer:
-    """A timer that writes its name and the time down when it fires."""
+    """Return a timer that appends its name and the time to a log when it fires."""
     return clock.timer(lambda: log.append((name, clock.now_ns)), priority=priority, freezes=freezes)
 
 
@@ -32,7 +32,7 @@ def test_due_timers_fire_by_time_then_priority_then_arming(
     assert clock.next_ns() == (min(later) if later else None)
 
 
-def test_order_among_equals_is_that_of_the_latest_arming() -> None:
+def test_equal_timers_fire_in_the_order_of_their_latest_arming() -> None:
     clock, log = Clock(), []
     first, second = logged(clock, log, "first"), logged(clock, log, "second")
     first.arm(5)
@@ -53,7 +53,7 @@ def test_arming_again_replaces_the_earlier_arming(early: int, late: int) -> None
     assert log == [("t", late)]
 
 
-def test_a_timer_fires_once_an_arming() -> None:
+def test_a_timer_fires_once_for_each_arming() -> None:
     clock, log = Clock(), []
     timer = logged(clock, log, "t")
     timer.arm(3)
@@ -124,7 +124,7 @@ def test_a_timer_armed_for_the_past_fires_at_once_and_time_does_not_go_back() ->
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=8), st.lists(st.integers(0, 30), max_size=8))
-def test_time_is_monotone_whatever_it_is_told(armings: list[int], targets: list[int]) -> None:
+def test_time_never_goes_back(armings: list[int], targets: list[int]) -> None:
     clock, log = Clock(), []
     for at_ns in armings:
         logged(clock, log, "t").arm(at_ns)
@@ -145,7 +145,7 @@ def test_time_is_monotone_whatever_it_is_told(armings: list[int], targets: list[
 def test_edge_case_28_timers_of_virtual_rt_are_later_by_the_pause(
     timers: list[tuple[int, bool]], stop_ns: int, pause_ns: int
 ) -> None:
-    """QEMU_CLOCK_VIRTUAL_RT stands still while the VM is stopped; REALTIME goes on."""
+    """QEMU_CLOCK_VIRTUAL_RT stands still while the VM is stopped, and REALTIME goes on."""
     clock, log = Clock(), []
     for number, (at_ns, freezes) in enumerate(timers):
         logged(clock, log, str(number), freezes=freezes).arm(at_ns)
@@ -162,7 +162,7 @@ def test_edge_case_28_timers_of_virtual_rt_are_later_by_the_pause(
     assert [at for _, at in log] == sorted(at for _, at in log)
 
 
-def test_next_ns_passes_over_frozen_timers_while_the_vm_is_stopped() -> None:
+def test_next_ns_skips_frozen_timers_while_the_vm_is_stopped() -> None:
     clock, log = Clock(), []
     logged(clock, log, "frozen", freezes=True).arm(5)
     clock.stop_vm()
@@ -188,7 +188,7 @@ def test_timers_that_stood_still_keep_their_order() -> None:
 
 
 def test_a_timer_armed_while_the_vm_is_stopped_is_late_by_the_rest_of_the_pause_only() -> None:
-    """Virtual time reads the same at the arming and at the end of the pause."""
+    """Virtual time is the same at the arming and at the end of the pause."""
     clock, log = Clock(), []
     clock.stop_vm()
     clock.run_to(10)
@@ -200,7 +200,7 @@ def test_a_timer_armed_while_the_vm_is_stopped_is_late_by_the_rest_of_the_pause_
 
 
 def test_stopping_a_stopped_vm_changes_nothing() -> None:
-    """system/cpus.c:vm_stop of a VM that does not run is no second stop."""
+    """A second vm_stop has no effect (system/cpus.c:vm_stop)."""
     clock, log = Clock(), []
     logged(clock, log, "t", freezes=True).arm(5)
     clock.stop_vm()

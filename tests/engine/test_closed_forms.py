@@ -1,7 +1,7 @@
-"""Whole runs against what can be worked out by hand or was published: none of it is ours.
+"""Do whole runs agree with closed forms and with published numbers?
 
-SimGrid's rows are gpusim/published/data/simgrid.yaml's. The ladder: the cover letters of the series behind
-the fallback sync, 2024-09-16 and 2024-09-30, whose "original" rows take nine steps of two high periods each.
+The rows of SimGrid are in gpusim/published/data/simgrid.yaml. The cover letters of the series
+behind the fallback sync (2024-09-16 and 2024-09-30) have "original" rows of nine throttle steps.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tests.engine.scenarios import FREE_EAGER, config, throttle_steps
 MIB = 2**20
 SIMGRID_TOLERANCE = 0.005
 RANDOM_AT_10_PERCENT = 0.006
-EARLY_S = 0.51  # the downtime limit, in wire bytes
-LADDER_TOLERANCE = 0.03  # the letters' repeats differ by 1 to 4 %
+EARLY_S = 0.51  # the downtime limit, in bytes on the link
+NINE_STEPS_TOLERANCE = 0.03  # repeated measurements of the letters differ by 1 to 4 %
 
 
 def simgrid_rows() -> list[tuple[str, int, int, float]]:
-    """Memory, bandwidth, intensity in percent, seconds."""
+    """Return rows of memory, bandwidth, intensity in percent and seconds."""
     table, found = tables.load("simgrid"), []
     for row in filter(table.judges, table.rows):
         config = composed_config(row.overrides)
@@ -53,7 +53,7 @@ SIMGRID = simgrid_rows()
 def ideal_link(
     memory: str, bandwidth: int, intensity: float, kind: type[WriterConfig], downtime_ms: int = 30
 ) -> float:
-    """Total time on a link that sends 4096 bytes a page and nothing else."""
+    """Return the total time on a link that sends 4096 bytes per page and nothing else."""
     keys = {"threads": 1} if kind is SequentialConfig else {}
     writer = kind(
         working_set_percent=90.0, page_writes_per_s=intensity / 100 * bandwidth / 4096, **keys
@@ -80,7 +80,7 @@ def ideal_link(
 
 
 def geometric_series(memory: int, bandwidth: int, intensity: float) -> float:
-    """SimGrid's recursion: a pass sends what the pass before dirtied, at most 90 % of the VM."""
+    """Return SimGrid's time: a pass sends what the last pass dirtied, at most 90 % of the VM."""
     left, total = float(memory), 0.0
     while left > 0.03 * bandwidth:
         total += left / bandwidth
@@ -89,7 +89,7 @@ def geometric_series(memory: int, bandwidth: int, intensity: float) -> float:
 
 
 @pytest.mark.parametrize(("memory", "bandwidth", "intensity", "seconds"), SIMGRID)
-def test_series_is_read_as_published(
+def test_the_series_gives_the_published_times(
     memory: str, bandwidth: int, intensity: int, seconds: float
 ) -> None:
     size = {"16GiB": 2**34, "4TiB": 2**42}[memory]
@@ -107,11 +107,11 @@ def test_sequential_writer_takes_simgrids_time(
     assert total_s == pytest.approx(seconds, rel=SIMGRID_TOLERANCE)
 
 
-def test_99_percent_row_wants_passes_that_drain() -> None:
-    """QEMU syncs up to a threshold early and does not count the pending pages that are rewritten.
+def test_the_row_of_99_percent_needs_passes_that_drain() -> None:
+    """QEMU syncs before a pass drains, and pending pages that are rewritten do not count.
 
-    At 99 % intensity a page lost in one pass is a hundred pages lost in all: 1.3 % with a threshold
-    of 30 ms. With a threshold of 1 ms passes drain as SimGrid's do, and the row agrees.
+    At 99 % intensity one page less in a pass is a hundred pages less in total. With a threshold of
+    30 ms this is 1.3 %. With a threshold of 1 ms passes drain as SimGrid's do, and the row agrees.
     """
     drained = ideal_link("16GiB", 1192 * MIB, 99, SequentialConfig, downtime_ms=1)
     assert drained == pytest.approx(1247.847, rel=SIMGRID_TOLERANCE)
@@ -128,11 +128,11 @@ def test_random_writer_of_the_same_rate_lies_below_the_series(intensity: int) ->
         assert total_s == pytest.approx(series, rel=RANDOM_AT_10_PERCENT)
 
 
-def ladder(link: str, ramsize_mib: int) -> Result:
-    """guestperf's stress: 16 threads, 2 M page writes/s in all, the rest of the VM zero, no timer.
+def nine_steps(link: str, ramsize_mib: int) -> Result:
+    """Simulate guestperf's stress: 16 threads write 2 million pages per second, without the timer.
 
-    The first pass over the zero pages took about 100 s on the host with the slower link and 48 s on
-    the other, in every row: read off the 150 MB rows, which are not judged.
+    In every row the first pass over the zero pages took about 100 s on the slower link and 48 s on
+    the other. These times come from the 150 MB rows, which the test does not compare.
     """
     scan = {"1.59Gbit/s": "1GB/s", "1.93Gbit/s": "2GB/s"}[link]
     share = 100 * ramsize_mib * MIB / 100e9
@@ -153,13 +153,13 @@ def ladder(link: str, ramsize_mib: int) -> Result:
     ("link", "ramsize_mib", "published_s"),
     [("1.59Gbit/s", 3000, 399), ("1.59Gbit/s", 5000, 592), ("1.93Gbit/s", 3500, 340)],
 )
-def test_ladder_takes_nineteen_passes(link: str, ramsize_mib: int, published_s: float) -> None:
-    """Nine steps of two high periods: the 18th ends pass 18, and one more pass sends the rest.
+def test_nine_steps_take_nineteen_passes(link: str, ramsize_mib: int, published_s: float) -> None:
+    """Each of nine steps takes two high periods. Pass 18 ends the last one, and one pass remains.
 
-    The first period is high as well, since zero pages are dirtied for nothing but nine bytes sent. A
-    pass sends the working set, less at most what fits the downtime limit: QEMU syncs that early.
+    The first period is high as well, because a zero page costs only nine bytes on the link. A pass
+    sends the working set less what fits the downtime limit, because QEMU syncs that early.
     """
-    result = ladder(link, ramsize_mib)
+    result = nine_steps(link, ramsize_mib)
     steps = throttle_steps(result)
     assert [percent for _, percent in steps] == [20, 30, 40, 50, 60, 70, 80, 90, 99]
     by_count = {sync.time_s: sync.dirty_sync_count for sync in result.syncs}
@@ -170,16 +170,16 @@ def test_ladder_takes_nineteen_passes(link: str, ramsize_mib: int, published_s: 
     assert first_pass_s + 17 * (pass_s - EARLY_S) < steps[-1][0] < first_pass_s + 17 * pass_s
     total_s = result.summary.total_time_s
     assert first_pass_s + 18 * (pass_s - EARLY_S) < total_s < first_pass_s + 19 * pass_s
-    assert total_s == pytest.approx(published_s, rel=LADDER_TOLERANCE)
+    assert total_s == pytest.approx(published_s, rel=NINE_STEPS_TOLERANCE)
     assert result.summary.verdict == "converged"
 
 
 def test_timeline_of_the_merged_code() -> None:
-    """100 GB at 200 MB/s, 4 GB written at 1 M page writes/s, worked out by hand and by a page model.
+    """A VM of 100 GB at 200 MB/s with 1 million page writes per second to 4 GB, computed by hand.
 
-    The exact sync comes at about 500 s, just behind a tick, so ticks at 505 s see a change and the
-    first forced sync is at 510 s; from then on every 5 s. High periods: 510, 515, ...: 20 % at 515 s,
-    a step every 10 s, 99 % at 595 s, done at about 612 s.
+    The exact sync comes at about 500 s, just after a tick. The tick at 505 s sees a new count, so
+    the first fallback sync is at 510 s. Others follow every 5 s, and each closes a high period. The
+    throttle is 20 % at 515 s and rises every 10 s to 99 % at 595 s. The end is at about 612 s.
     """
     writer = WriterConfig(working_set="4GB", page_writes_per_s=1e6)
     result = simulate(config("100GB", writer, bandwidth="200MB/s", max_bandwidth=0))
@@ -193,7 +193,7 @@ def test_timeline_of_the_merged_code() -> None:
     assert result.summary.total_time_s == pytest.approx(611.6, abs=0.8)
 
 
-def test_uniform_writer_settles_at_the_fixed_point() -> None:
+def test_a_uniform_writer_settles_at_the_fixed_point() -> None:
     """Eager tracking, no throttle: n -> W (1 - exp(-r n / (S W))), all in pages."""
     working_set, rate, link_pages = 2**18, 60_000, 200_000_000 / 4104
     result = simulate(
@@ -216,12 +216,13 @@ def test_uniform_writer_settles_at_the_fixed_point() -> None:
     assert result.summary.verdict == "time_limit"
 
 
-def test_first_throttle_waits_until_half_of_what_is_sent_is_dirtied_again() -> None:
-    """After the first pass the whole working set is pending; only what is sent can become dirty.
+def test_the_first_throttle_comes_when_half_of_the_sent_pages_become_dirty() -> None:
+    """After the first pass the whole working set is pending, and only sent pages can become dirty.
 
-    With W pages, r writes/s and s pages/s sent, clean pages follow c' = s - r c / W, so s (1 - exp(-r
-    T / W)) pages become dirty a second at T after the pass: half of s at T = W ln 2 / r. The period
-    that ends beyond that is high, the next one sets the throttle.
+    W pages get r writes per second, and s pages per second are sent. Clean pages follow
+    c' = s - r c / W. At T after the pass, s (1 - exp(-r T / W)) pages become dirty per second.
+    This is half of s at T = W ln 2 / r. The period that ends after that is high, and the next one
+    sets the throttle.
     """
     working_set, rate = 2**22, 1e5
     writer = WriterConfig(working_set="16GiB", page_writes_per_s=rate)

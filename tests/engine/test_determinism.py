@@ -1,4 +1,4 @@
-"""Same seed, same bytes; another seed differs; no timer is QEMU 9.1."""
+"""Does a seed decide every byte, and is QEMU 9.2 without its timer QEMU 9.1?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, config
 
 
 def written(run: Config, folder: Path) -> tuple[bytes, bytes]:
-    """syncs.csv and events.jsonl of a run."""
+    """Return syncs.csv and events.jsonl of a run."""
     write_run(simulate(run), folder, plot=False)
     return (folder / "syncs.csv").read_bytes(), (folder / "events.jsonl").read_bytes()
 

@@ -1,6 +1,6 @@
-"""Where simulators of QEMU's precopy go wrong, in whole runs; the numbers are those of docs/model.md.
+"""Whole runs of the edge cases that a simulator of QEMU's precopy can get wrong.
 
-What a single rule decides is tested beside that rule, under the same numbers.
+The numbers are those of docs/explanation/model.md. Tests of single rules have the same numbers.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def test_edge_case_01_a_pass_ends_before_all_is_sent_and_nothing_is_lost(
     assert run.summary.resent_pages == newly_dirty
 
 
-def test_edge_case_02_forced_syncs_raise_what_remains_and_natural_ones_stay_away() -> None:
+def test_edge_case_02_fallback_syncs_raise_the_remaining_memory_and_replace_exact_ones() -> None:
     kinds = [sync.kind for sync in slow_run().syncs]
     first = kinds.index("fallback")
     assert kinds[first : first + 5] == ["fallback"] * 5
     assert kinds[-1] == "final"
 
 
-def test_edge_case_03_little_is_newly_dirty_early_in_a_pass() -> None:
-    """Right after a pass most of the working set is to be sent already and cannot become dirty."""
+def test_edge_case_03_few_pages_are_newly_dirty_early_in_a_pass() -> None:
+    """After a pass most of the working set is dirty already, so it cannot become newly dirty."""
     run = slow_run()
     exact, forced = run.syncs[1], run.syncs[2]
     assert forced.kind == "fallback"
@@ -62,14 +62,14 @@ def test_edge_case_04_a_zero_page_takes_nine_bytes() -> None:
     assert run.syncs[1].transferred_bytes < 0.51 * summary.vm_bytes
 
 
-def test_edge_case_07_the_first_pass_is_never_helped() -> None:
+def test_edge_case_07_no_fallback_sync_comes_in_the_first_pass() -> None:
     run = slow_run()
     assert run.summary.first_pass_s == run.syncs[1].time_s > 40
     assert run.syncs[1].kind == "exact"
     assert all(sync.cpu_throttle_percentage == 0 for sync in run.syncs[:3])
 
 
-def test_edge_case_08_the_forced_sync_keeps_the_grid_of_the_migrations_start() -> None:
+def test_edge_case_08_fallback_syncs_keep_the_grid_of_the_migrations_start() -> None:
     syncs = slow_run().syncs
     for before, sync in pairwise(syncs):
         if sync.kind == "fallback":
@@ -78,15 +78,15 @@ def test_edge_case_08_the_forced_sync_keeps_the_grid_of_the_migrations_start() -
             assert gap_s == 5 if before.kind == "fallback" else 5 < gap_s <= 10
 
 
-def test_edge_case_09_the_grid_drifts_by_what_a_sync_takes() -> None:
+def test_edge_case_09_the_grid_drifts_by_the_time_of_a_sync() -> None:
     costly = replace(FREE_EAGER, misaligned_ms=40.0)
     times = [sync.time_s for sync in slow_run(tracking=costly).syncs if sync.kind == "fallback"]
     gaps = [after - before for before, after in pairwise(times)]
     assert gaps.count(pytest.approx(5.04)) > len(gaps) / 2
 
 
-def test_edge_case_12_lazy_tracking_sends_less_again() -> None:
-    """A page written between the sync and its chunk's clear is not reported a second time."""
+def test_edge_case_12_lazy_tracking_resends_fewer_pages() -> None:
+    """A page that is written between the sync and its chunk's clear is reported only once."""
     limits = {"auto_converge": False, "limit_s": 300}
     eager, lazy = slow_run(tracking=FREE_EAGER, **limits), slow_run(tracking=FREE_LAZY, **limits)
     assert lazy.summary.verdict == eager.summary.verdict == "time_limit"
@@ -103,8 +103,8 @@ def test_edge_case_16_near_the_end_a_turn_syncs_once() -> None:
     assert gaps.count(pytest.approx(0.1)) > 0
 
 
-def test_edge_case_17_more_is_left_at_the_stop_than_the_decision_saw() -> None:
-    """While the last exact sync takes its time the guest writes on, so the downtime overruns."""
+def test_edge_case_17_more_remains_at_the_stop_than_at_the_decision() -> None:
+    """The guest writes while the last exact sync runs, so the downtime exceeds its limit."""
     costly = replace(FREE_EAGER, misaligned_ms=200.0)
     writer = WriterConfig(working_set="256MiB", page_writes_per_s=3e4)
     run = simulate(config("1GiB", writer, tracking=costly, bandwidth="100MB/s", max_bandwidth=0))
@@ -138,7 +138,7 @@ def test_edge_case_19_the_throttle_never_falls() -> None:
         assert percents[-1] > 20
 
 
-def test_edge_case_24_who_counts_syncs_sees_more_of_them() -> None:
+def test_edge_case_24_a_tool_that_counts_syncs_sees_more_of_them() -> None:
     older, newer = slow_run(version="qemu_9_1"), slow_run()
     per_second = [run.summary.dirty_sync_count / run.summary.total_time_s for run in (older, newer)]
     assert newer.summary.fallback_sync_count > 0 == older.summary.fallback_sync_count
@@ -146,7 +146,7 @@ def test_edge_case_24_who_counts_syncs_sees_more_of_them() -> None:
 
 
 def test_edge_case_28_no_timer_fires_while_the_vm_is_stopped() -> None:
-    """A downtime of twenty seconds, with the fallback timer armed: VIRTUAL_RT stands still."""
+    """VIRTUAL_RT stands still in a downtime of twenty seconds with the fallback timer armed."""
     writer = WriterConfig(working_set="1GiB", page_writes_per_s=2e5)
     run = simulate(
         config("4GiB", writer, bandwidth="50MB/s", max_bandwidth=0, downtime_limit=30_000)
@@ -179,14 +179,14 @@ def test_a_stalled_migration_is_given_up() -> None:
     assert run.summary.downtime_ms is None
 
 
-def test_a_wall_clock_limit_is_no_verdict() -> None:
+def test_a_run_that_the_wall_clock_stops_has_no_verdict() -> None:
     run = config()
     result = simulate(replace(run, limit=replace(run.limit, wall="1ns")))
     assert (result.summary.status, result.summary.verdict) == ("incomplete", None)
 
 
-def test_guest_loss_is_the_work_not_done() -> None:
-    """CPU-bound: all the sleep. Paced and caught up: nothing. Idle: nothing."""
+def test_lost_guest_cpu_is_the_work_that_was_not_done() -> None:
+    """A CPU-bound guest loses all sleep. A paced guest that catches up and an idle one do not."""
     bound = slow_run()
     assert bound.summary.guest_cpu_lost_s == pytest.approx(
         bound.summary.total_time_s - bound.samples[-1].guest_run_s, abs=0.5
@@ -214,8 +214,8 @@ def test_link_costs_slow_the_sender() -> None:
 
 
 @pytest.mark.parametrize("mode", ["kvm_manual", "kvm_legacy", "tcg"])
-def test_events_tell_the_story_in_order(mode: str) -> None:
-    """As QEMU's trace does: setup, active, pairs of sync start and end, low pending, stop, done."""
+def test_events_come_in_the_order_of_qemus_trace(mode: str) -> None:
+    """The order is setup, active, pairs of sync start and end, low pending, stop, completed."""
     costly = TrackingConfig(mode=mode, misaligned_ms=30.0)
     events = slow_run(tracking=costly).events
     times = [event.time_s for event in events]
@@ -236,7 +236,7 @@ def test_events_tell_the_story_in_order(mode: str) -> None:
     assert events[-1].arguments == {"new_state": "completed"}
 
 
-def test_a_guest_that_will_calm_down_is_waited_for() -> None:
+def test_a_migration_whose_guest_will_calm_down_is_not_given_up() -> None:
     busy = WriterConfig(working_set="1GiB", page_writes_per_s=2e6, windows=[["0s", "300s"]])
     run = config(workload=busy, auto_converge=False, bandwidth="1GB/s", max_bandwidth=0)
     result = simulate(replace(run, limit=replace(run.limit, stop_when_stuck=True)))
@@ -245,8 +245,8 @@ def test_a_guest_that_will_calm_down_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("version", ["qemu_9_1", "qemu_9_2"])
-def test_the_timeline_bends_where_zero_pages_end(version: str) -> None:
-    """Also where no timer fires in between: 8 GiB of data, then 8 GiB of zero pages."""
+def test_the_timeline_has_a_sample_at_the_start_of_zero_pages(version: str) -> None:
+    """No timer fires in between: the VM has 8 GiB of data, then 8 GiB of zero pages."""
     writer = WriterConfig(working_set="64MiB", page_writes_per_s=100)
     base = config("16GiB", writer, bandwidth="1Gbit/s", max_bandwidth=0, version=version)
     result = simulate(replace(base, vm=replace(base.vm, zero_percent=50.0)))
@@ -256,15 +256,15 @@ def test_the_timeline_bends_where_zero_pages_end(version: str) -> None:
     assert sent_s - before.time_s < 6
 
 
-def test_a_wall_clock_limit_holds_where_nothing_is_decided() -> None:
-    """A recorded wire that ends: hours of empty windows and not one decision."""
+def test_the_wall_clock_limit_holds_in_a_run_without_decisions() -> None:
+    """A recorded link ends, and hours of empty windows without a decision follow."""
     run = config(version="qemu_9_1", limit_s=10**7)
     recorded = replace(run.link, recorded=[[0.0, 0.0], [1.0, 1e8]])
     result = simulate(replace(run, link=recorded, limit=replace(run.limit, wall="200ms")))
     assert result.summary.status == "incomplete"
 
 
-def test_a_recorded_wire_ends_with_the_vm_and_the_rest_takes_the_link() -> None:
+def test_the_final_pages_of_a_recorded_link_take_the_configured_bandwidth() -> None:
     writer = WriterConfig(working_set="256MiB", page_writes_per_s=1e4)
     run = config("1GiB", writer, max_bandwidth=0)
     recorded = replace(run.link, recorded=[[0.0, 0.0], [1000.0, 1e11]], bandwidth="1GB/s")
@@ -273,7 +273,7 @@ def test_a_recorded_wire_ends_with_the_vm_and_the_rest_takes_the_link() -> None:
     assert result.summary.downtime_ms == pytest.approx(final.remaining_bytes / 4096 * 4104 / 1e6)
 
 
-def test_free_zero_pages_do_not_carry_normal_pages_past_the_limits() -> None:
+def test_zero_pages_without_cost_do_not_let_normal_pages_exceed_the_limits() -> None:
     writer = WriterConfig(working_set="1GiB", start="3GiB", page_writes_per_s=1e4)
     base = config("4GiB", writer, bandwidth="100MB/s", max_bandwidth=0)
     free = replace(base.link, zero_page_bytes=0)
@@ -284,7 +284,7 @@ def test_free_zero_pages_do_not_carry_normal_pages_past_the_limits() -> None:
     assert times[1] == pytest.approx(times[0], abs=0.2)
 
 
-def test_a_page_that_takes_longer_than_the_timer_still_gets_through() -> None:
+def test_a_page_that_takes_longer_than_the_timer_is_sent() -> None:
     writer = WriterConfig(working_set="64KiB", page_writes_per_s=1)
     base = config("1MiB", writer, bandwidth="1Mbit/s", max_bandwidth=0, downtime_limit=2000,
                   fallback_sync_interval="10ms")  # fmt: skip
@@ -292,7 +292,7 @@ def test_a_page_that_takes_longer_than_the_timer_still_gets_through() -> None:
 
 
 def test_a_stopped_guest_does_not_run() -> None:
-    """A downtime of many seconds: run time ends with the VM's stop."""
+    """Run time ends when the VM stops, even before a downtime of many seconds."""
     run = simulate(
         config(bandwidth="50MB/s", max_bandwidth=0, downtime_limit=30_000, auto_converge=False)
     )
@@ -306,7 +306,7 @@ def test_a_stopped_guest_does_not_run() -> None:
 
 
 def test_under_tcg_a_sync_waits_for_the_sleeping_vcpu() -> None:
-    """At 99 % a vCPU sleeps 990 ms; the sync ends when it wakes, and the sender waits with it."""
+    """At 99 % a vCPU sleeps 990 ms. The sync ends when it wakes, and the sender waits too."""
     writer = WriterConfig(working_set="512MiB", page_writes_per_s=1e6)
     limits = {"cpu_throttle_initial": 99, "limit_s": 60, "max_bandwidth": 100_000_000}
     waits, free = (

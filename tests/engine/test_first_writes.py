@@ -1,4 +1,4 @@
-"""Do first writes reach the result, and does what they cost slow the migration's guest?"""
+"""Do first writes appear in the result, and does their cost slow the guest?"""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ WRITER = WriterConfig(working_set="1GiB", page_writes_per_s=RATE)
 
 
 def never_done(workload: WorkloadConfig, tracking: TrackingConfig, **changes: Any) -> Config:
-    """A migration whose guest outruns the wire, stopped after half a minute."""
+    """Return a migration that cannot converge and stops after half a minute."""
     settings = {"auto_converge": False, "max_bandwidth": 90_000_000, "limit_s": 30, **changes}
     return config("2GiB", workload, tracking=tracking, **settings)
 
 
 def expected(result: Result, cost_s: float = 0.0) -> float:
-    """First writes of a uniform guest that goes from sync to sync, each of which protects all."""
+    """Return the first writes of a uniform guest if every sync protects all pages."""
     edges = [sync.time_s for sync in result.syncs] + [result.summary.total_time_s]
     faults = 0.0
     for since_s, until_s in pairwise(edges):
@@ -56,12 +56,12 @@ def test_eager_faults_are_the_pages_written_between_syncs(cost_ns: float) -> Non
 
 
 def test_nothing_is_protected_before_a_chunks_first_clear() -> None:
-    """With INITIALLY_SET a guest without a clear never faults; without it each page does, once."""
-    idle_wire = {"max_bandwidth": 1_000_000, "limit_s": 1}  # clears the first chunk only
+    """With INITIALLY_SET no page faults before a clear. Without it each page faults once."""
+    slow_link = {"max_bandwidth": 1_000_000, "limit_s": 1}  # clears the first chunk only
     second_chunk = replace(WRITER, start="1GiB")
-    set_first = simulate(never_done(second_chunk, FREE_LAZY, **idle_wire))
+    set_first = simulate(never_done(second_chunk, FREE_LAZY, **slow_link))
     protected = simulate(
-        never_done(second_chunk, replace(FREE_LAZY, initially_set=False), **idle_wire)
+        never_done(second_chunk, replace(FREE_LAZY, initially_set=False), **slow_link)
     )
     assert set_first.summary.write_faults == 0
     assert protected.summary.write_faults == pytest.approx(
@@ -69,8 +69,8 @@ def test_nothing_is_protected_before_a_chunks_first_clear() -> None:
     )
 
 
-def test_a_guest_that_faults_is_slower_and_converges_earlier() -> None:
-    """Half of its time goes into faults of 10 us: the same guest would need a throttle else."""
+def test_faults_slow_a_guest_and_let_it_converge_earlier() -> None:
+    """Faults of 10 us take half of its time. Without them the guest needs a throttle."""
     free, slow = (
         simulate(config("2GiB", SequentialConfig(working_set="1GiB", page_writes_per_s=RATE, threads=1),
                         tracking=replace(FREE_EAGER, first_write_cost_ns=cost_ns)))

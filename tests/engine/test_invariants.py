@@ -1,4 +1,4 @@
-"""Whatever happens to a migration, at whatever moment: do its records agree with each other?"""
+"""Do the records of a migration agree with each other, whatever happens and whenever?"""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
 from tests.engine.scenarios import config
 from tests.engine.ticked import simulate_ticked
 
-DEEDS = st.sampled_from([
+ACTIONS = st.sampled_from([
     {"do": "pause"}, {"do": "resume"}, {"do": "cancel"}, {"set": {"max_bandwidth": 70_000_000}},
     {"set": {"downtime_limit": 40, "cpu_throttle_increment": 35}}, {"set": {"max_cpu_throttle": 60}},
 ])  # fmt: skip
 WHEN = st.one_of(
     st.builds(lambda at: {"at": at}, st.floats(0, 25)),
-    # on the grid of the timer, and while a sync that it forces goes on
+    # on the grid of the timer, and during a fallback sync
     st.builds(lambda tick, late: {"at": 0.7 * tick + late}, st.integers(1, 30), st.floats(0, 0.3)),
     st.builds(lambda count: {"at_sync": count}, st.integers(1, 25)),
 )
-SCHEDULES = st.lists(st.builds(lambda when, deed: when | deed, WHEN, DEEDS), max_size=4)
+SCHEDULES = st.lists(st.builds(lambda when, action: when | action, WHEN, ACTIONS), max_size=4)
 
 
 @st.composite
 def migrations(draw: st.DrawFn) -> Config:
-    """Short migrations of every version, with syncs that last, and with somebody meddling."""
+    """Draw short migrations of every version, with syncs that take time and with a schedule."""
     able = (name for name, v in VERSIONS.items() if "max_cpu_throttle" not in v.lacks)
     version = draw(st.sampled_from(sorted(able)))
     timer = VERSIONS[version].fallback_sync_interval_ns is not None
@@ -80,11 +80,11 @@ def assert_sound(result: Result) -> None:
     names = [event.event for event in result.events]
     times = [event.time_s for event in result.events]
     assert times == sorted(times)
-    # QEMU counts a sync as it begins; one that the end of the run cut short has no record.
+    # QEMU counts a sync at its start. A sync that the end of the run cut short has no record.
     counts = [sync.dirty_sync_count for sync in syncs]
     assert counts == list(range(1, len(syncs) + 1))
     assert 0 <= summary.dirty_sync_count - len(syncs) <= (summary.verdict == "time_limit")
-    for before, after in pairwise(syncs):  # no sync begins while another goes on
+    for before, after in pairwise(syncs):  # syncs do not overlap
         assert after.time_s >= before.time_s + before.duration_ms / 1000 - 1e-9
     pages = 2**17
     sent = summary.normal_pages + summary.zero_pages

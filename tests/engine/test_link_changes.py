@@ -1,4 +1,4 @@
-"""Whole migrations over a wire that changes, against what the paces add up to."""
+"""Do migrations over a link that changes take the time that its bandwidths add up to?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpusim.config.scenario import resolve
 from gpusim.engine.migration import Migration
 from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, config
 
-PAGE_BYTES = 4104  # of RAM on the wire
+PAGE_BYTES = 4104  # on the link
 VM_BYTES = 2**32 // 4096 * PAGE_BYTES
 
 
@@ -30,10 +30,10 @@ def decisions(result: Result) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("at_s", [0, 3.21, 10, 1000])
 @pytest.mark.parametrize(("first", "later"), [("200MB/s", "1GB/s"), ("1GB/s", "100MB/s")])
-def test_an_idle_guest_takes_the_time_its_paces_add_up_to(
+def test_an_idle_guest_takes_the_time_that_the_bandwidths_add_up_to(
     at_s: float, first: str, later: str
 ) -> None:
-    """Framing and rounding: 18 bytes a burst and half a picosecond a page."""
+    """The tolerance is for 18 bytes per burst and for half a picosecond per page."""
     paces = {"100MB/s": 1e8, "200MB/s": 2e8, "1GB/s": 1e9}
     sent = min(VM_BYTES, at_s * paces[first])
     wanted_s = sent / paces[first] + (VM_BYTES - sent) / paces[later]
@@ -46,8 +46,8 @@ def test_an_idle_guest_takes_the_time_its_paces_add_up_to(
 
 
 @pytest.mark.parametrize("tracking", [FREE_EAGER, FREE_LAZY], ids=["eager", "lazy"])
-def test_two_equal_halves_are_one_pace(tracking: object) -> None:
-    """A busy guest, by changes that Config drops and by ones that the sender is left with."""
+def test_two_halves_of_equal_bandwidth_are_one(tracking: object) -> None:
+    """The config drops a change without effect, and the sender ignores one."""
     whole = config(bandwidth="150MB/s", max_bandwidth=0, tracking=tracking, limit_s=120)
     constant = simulate(whole)
     halves = simulate(over(whole, [["30s", "150MB/s"], [60, "0.15GB/s"]]))
@@ -58,7 +58,7 @@ def test_two_equal_halves_are_one_pace(tracking: object) -> None:
     assert decisions(migration.run()) == decisions(constant)
 
 
-def test_before_a_change_nothing_tells_that_it_will_come() -> None:
+def test_a_change_has_no_effect_before_its_time() -> None:
     whole = config(bandwidth="150MB/s", max_bandwidth=0, limit_s=60)
     changed = simulate(over(whole, [[40, "50MB/s"]]))
     constant = simulate(whole)
@@ -72,8 +72,8 @@ def test_before_a_change_nothing_tells_that_it_will_come() -> None:
     assert changed.syncs != constant.syncs
 
 
-def test_the_rest_is_sent_by_the_pace_of_its_time() -> None:
-    """All that is left at the switchover goes at a tenth: the downtime overruns its limit tenfold."""
+def test_the_final_pages_are_sent_at_the_bandwidth_of_their_time() -> None:
+    """The link drops to a tenth at the switchover, so the downtime is ten times as long."""
     slow = config(bandwidth="150MB/s", max_bandwidth=0, downtime_limit=2000)
     constant = simulate(slow).summary
     assert constant.downtime_ms is not None
@@ -106,13 +106,13 @@ def test_a_dry_run_expects_the_change() -> None:
     ],
     ids=str,
 )
-def test_changes_that_make_no_sense_are_one_line(changes: object) -> None:
+def test_a_wrong_change_is_refused_in_one_line(changes: object) -> None:
     with pytest.raises(ConfigError, match=r"^link.changes = ") as caught:
         resolve(Config(link=LinkConfig(changes=changes)))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
-def test_a_recorded_wire_takes_no_changes() -> None:
+def test_a_recorded_link_takes_no_changes() -> None:
     link = LinkConfig(recorded=[[0, 0], [1, 1e9]], changes=[[1, "1GB/s"]])
     with pytest.raises(ConfigError, match="recorded"):
         resolve(Config(link=link))

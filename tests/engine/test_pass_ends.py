@@ -1,4 +1,4 @@
-"""Does a pass end when the sender comes round the bitmap, neither before nor after?"""
+"""Does a pass end exactly when the sender's cursor wraps?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAST = WriterConfig(working_set="512MiB", page_writes_per_s=1e5)
 @pytest.mark.parametrize("tracking", [FREE_EAGER, FREE_LAZY], ids=["eager", "lazy"])
 @pytest.mark.parametrize("version", ["qemu_9_1", "qemu_9_2"])
 def test_the_first_pass_sends_every_page_once(version: str, tracking: TrackingConfig) -> None:
-    """Ahead of the cursor every page is to be sent, so only pages take time, each the same."""
+    """Every page is dirty, so each takes the same time and nothing else takes time."""
     result = simulate(
         config(
             "1GiB",
@@ -44,8 +44,8 @@ def test_the_first_pass_sends_every_page_once(version: str, tracking: TrackingCo
     assert result.pass_ends_s[0] == pytest.approx(PAGES * PAGE_BYTES / 50_000_000, abs=1e-6)
 
 
-def test_a_later_pass_sends_what_is_written_once() -> None:
-    """Every page of the lower half is dirty again when the sender comes to it, of the upper none."""
+def test_a_later_pass_sends_the_written_pages_once() -> None:
+    """In the second pass every page of the lower half is dirty, and none of the upper half."""
     made = config(
         "1GiB",
         WriterConfig(working_set="512MiB", page_writes_per_s=1e7),
@@ -78,15 +78,15 @@ RUNS: dict[str, Config] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_syncs_see_as_many_passes_end_as_did(name: str) -> None:
-    """The pass a sync falls in is counted elsewhere: by the bitmap, not by the sender's clock."""
+def test_the_passes_of_syncs_agree_with_the_pass_ends(name: str) -> None:
+    """The bitmap counts the pass of a sync, and the sender's clock gives the pass ends."""
     scenario = resolve(RUNS[name])
     migration = Migration(scenario, choose_backend(scenario))
     result = migration.run()
     ends_s = result.pass_ends_s
     assert ends_s == sorted(ends_s)
     assert all(0 < end_s <= result.summary.total_time_s for end_s in ends_s)
-    for one, next_ in pairwise(result.syncs):  # a pass may end at the very time of a sync
+    for one, next_ in pairwise(result.syncs):  # a pass may end at the time of a sync
         inside = [end_s for end_s in ends_s if one.time_s < end_s < next_.time_s]
         at_most = [end_s for end_s in ends_s if one.time_s <= end_s <= next_.time_s]
         assert len(inside) <= next_.pass_number - one.pass_number <= len(at_most)

@@ -1,7 +1,6 @@
-"""What does a QEMU process keep from one migration to the next, and what does that do to the next?
+"""Does state that a migration leaves in the QEMU process change the next migration?
 
-The hazards that the review of the series found in v3 (qemu-devel, 2024-10-16), and that the merged code
-has none of them.
+The review of the series found hazards in v3 (qemu-devel, 2024-10-16). The merged code has none.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from tests.engine.scenarios import FREE_EAGER, config
 
 SLOW_SYNC = replace(FREE_EAGER, misaligned_ms=300)
 BUSY = WriterConfig(working_set="2GiB", page_writes_per_s=4e5)
-LATE = {"at": "100s", "do": "cancel"}  # of attempts whose end does not matter
+LATE = {"at": "100s", "do": "cancel"}  # for attempts whose end does not matter
 
 
 def attempts(version: str, *found: AttemptConfig, tracking: TrackingConfig = SLOW_SYNC) -> Result:
-    """Attempts to migrate a VM whose first pass ends after 21 s."""
+    """Simulate attempts to migrate a VM whose first pass ends after 21 s."""
     base = config("4GiB", BUSY, version=version, tracking=tracking, limit_s=100)
     return simulate(replace(base, attempts=list(found)))
 
@@ -37,27 +36,27 @@ def fallback_times_s(result: Result) -> list[float]:
 
 
 def cancelled_in_a_tick(version: str) -> dict[str, object]:
-    """A cancel just before the second forced sync: the thread sleeps, and wakes while that goes on."""
+    """Return a cancel before the second fallback sync. The thread wakes during that sync."""
     tick_s = fallback_times_s(
         simulate(config("4GiB", BUSY, version=version, tracking=SLOW_SYNC, limit_s=60))
     )[1]
     return {"at": tick_s - 0.02, "do": "cancel"}
 
 
-def test_first_forced_sync_v3_starts_at_the_first_closed_period_merged_at_the_migration() -> None:
-    """v3: 5 s after the natural sync that ends the first pass. Merged: on the migration's own grid."""
+def test_v3_starts_its_timer_at_the_first_period_and_the_merged_code_at_the_migration() -> None:
+    """v3 syncs 5 s after the first pass. The merged code syncs on the grid of the migration."""
     posted, merged = (
         simulate(config("4GiB", BUSY, version=v, limit_s=60)) for v in ("seed_v3", "qemu_9_2")
     )
     first_pass_s = posted.syncs[1].time_s
     assert first_pass_s == merged.syncs[1].time_s
-    # QEMU's timers of milliseconds: the 5 s are counted from the whole millisecond.
+    # QEMU's timers have milliseconds, so the 5 s start at the whole millisecond.
     assert fallback_times_s(posted)[0] == pytest.approx(first_pass_s + 5, abs=1e-3)
     assert fallback_times_s(merged)[0] == 30.0 > fallback_times_s(posted)[0]
 
 
 def test_edge_case_20_stale_count_of_v3_fires_at_once_or_late() -> None:
-    """A first migration cancelled after three syncs leaves 3, so that the second waits for a tick more."""
+    """A migration cancelled after three syncs leaves 3, so the next waits one tick longer."""
     cancelled = AttemptConfig(schedule=[{"at_sync": 3, "do": "cancel"}])
     second = AttemptConfig(after="30s", schedule=[LATE])
     gaps_s = {}
@@ -69,18 +68,20 @@ def test_edge_case_20_stale_count_of_v3_fires_at_once_or_late() -> None:
             for run in (found.before[0].result, found)
         ]
     first, again = gaps_s["seed_v3"]
-    assert first == pytest.approx(5.3, abs=0.01)  # started when the sync, of 0.3 s, has ended
+    assert first == pytest.approx(
+        5.3, abs=0.01
+    )  # the timer starts when the sync of 0.3 s has ended
     assert again == pytest.approx(10.3, abs=0.01)
     assert gaps_s["qemu_9_2"][0] == pytest.approx(gaps_s["qemu_9_2"][1])
     assert gaps_s["seed_v4"][0] == pytest.approx(
         gaps_s["seed_v4"][1]
-    )  # its ticks of the first pass heal it
+    )  # its ticks in the first pass correct the count
 
 
 def test_edge_case_20_a_timer_of_v3_left_active_never_starts_again() -> None:
-    """Stopped within a tick whose sync then starts it; the next tick finds auto-converge switched off.
+    """A cancel stops the timer in a tick, whose sync starts it again. The next does not re-arm.
 
-    That is what libvirt does between migrations, so that it was spared the abort.
+    libvirt switches auto-converge off between migrations, so it never saw the abort.
     """
     for version, runs in (("seed_v3", False), ("qemu_9_2", True)):
         found = attempts(
@@ -93,7 +94,7 @@ def test_edge_case_20_a_timer_of_v3_left_active_never_starts_again() -> None:
 
 
 def test_edge_case_21_a_zombie_tick_of_v3_aborts_qemu() -> None:
-    """A stop without the big lock, during a tick, which arms the timer again: it fires 5 s later."""
+    """v3 stops its timer without the big lock, so a tick in progress arms it for 5 s later."""
     for version, verdict, reason_code in (
         ("seed_v3", "aborted", "aborted_by_leftover_timer"),
         ("qemu_9_2", "cancelled", "cancelled_by_schedule"),
@@ -106,7 +107,7 @@ def test_edge_case_21_a_zombie_tick_of_v3_aborts_qemu() -> None:
 
 
 def test_edge_case_21_a_zombie_tick_of_v3_may_find_the_next_migration() -> None:
-    """Started again within the 5 s, QEMU lives on, and the timer ticks in the first pass already."""
+    """If the next migration starts within 5 s, QEMU does not abort, and the timer ticks early."""
     found = attempts(
         "seed_v3",
         AttemptConfig(schedule=[cancelled_in_a_tick("seed_v3")]),
@@ -119,7 +120,7 @@ def test_edge_case_21_a_zombie_tick_of_v3_may_find_the_next_migration() -> None:
 
 
 def test_edge_case_19_a_throttle_stopped_at_its_tick_leaves_the_vcpus_deaf() -> None:
-    """The vCPUs' flag stays set, so that no later migration throttles them: it only says it does."""
+    """The vCPUs' flag stays set, so no later migration throttles them, although it reports so."""
     link_bound = {"bandwidth": "200MB/s", "max_bandwidth": 0, "limit_s": 100}
     free = FREE_EAGER
     base = config(tracking=free, **link_bound)
@@ -151,7 +152,7 @@ def test_edge_case_23_a_migration_cancelled_in_its_first_pass_leaves_no_timer() 
 
 
 def test_attempts_end_with_the_first_that_converges_and_equal_runs_alone() -> None:
-    """Nothing of a merged QEMU's migration depends on the one before."""
+    """In the merged code a migration does not depend on the one before."""
     base = config("1GiB", limit_s=100)
     calm = replace(base, workload=replace(base.workload, page_writes_per_s=1e3))  # type: ignore[call-arg]
     found = simulate(

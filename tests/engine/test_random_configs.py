@@ -1,4 +1,4 @@
-"""Does any config, sound or not, give a result or one line that names its key?"""
+"""Does any config give either a result or one line that names a key?"""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ oddities = st.sampled_from(sorted(ODD)).flatmap(
 
 
 def put(config: Config, key: str, value: object) -> None:
-    """Set a key that the config has; others stay away, as Hydra would not let them in."""
+    """Set a key if the config has it. Hydra refuses other keys."""
     *parents, name = key.split(".")
     owner: Any = config
     for parent in parents:

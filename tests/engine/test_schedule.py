@@ -1,4 +1,4 @@
-"""What does management do to a migration while it runs?"""
+"""Do actions of a schedule change a running migration as QEMU does?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(schedule: list[Any], memory: str = "4GiB", **changes: Any) -> Result:
 
 
 def test_edge_case_22_a_paused_vm_converges_with_neither_throttle_nor_forced_syncs() -> None:
-    """VIRTUAL_RT stands still and nothing is written: a pass more, and it is over."""
+    """VIRTUAL_RT stands still and the guest writes nothing, so one more pass is enough."""
     found = run([{"at": "22s", "do": "pause"}])
     assert found.summary.verdict == "converged"
     assert (found.summary.fallback_sync_count, found.summary.max_throttle_percent) == (0, 0)
@@ -26,7 +26,7 @@ def test_edge_case_22_a_paused_vm_converges_with_neither_throttle_nor_forced_syn
 
 @pytest.mark.parametrize("tracking", [config().tracking, FREE_LAZY])
 def test_a_pause_delays_the_timers_and_the_guest_by_its_length(tracking: TrackingConfig) -> None:
-    """Of a VM whose sender has nothing to do: all that follows comes later by as much."""
+    """The sender does not matter here, so everything comes later by the length of the pause."""
     writer = WriterConfig(working_set="1GiB", page_writes_per_s=2e5)
     stalled = {"workload": writer, "bandwidth": "10MB/s", "max_bandwidth": 0, "tracking": tracking}
     base = config(
@@ -44,7 +44,7 @@ def test_a_pause_delays_the_timers_and_the_guest_by_its_length(tracking: Trackin
     assert notified == [0, 1]
 
 
-def test_pausing_twice_or_resuming_a_running_vm_is_nothing() -> None:
+def test_a_second_pause_and_a_resume_of_a_running_vm_have_no_effect() -> None:
     twice = [
         {"at": at, "do": do}
         for at, do in ((1, "resume"), (2, "pause"), (3, "pause"), (4, "resume"))
@@ -61,7 +61,7 @@ def test_actions_after_the_end_are_not_done() -> None:
 
 
 def test_a_longer_downtime_limit_counts_from_the_next_window_on() -> None:
-    """threshold_size is computed when a window closes."""
+    """QEMU computes threshold_size when a window closes."""
     found = run([{"at": "25s", "set": {"downtime_limit": 20_000}}])
     assert found.summary.verdict == "converged"
     assert found.summary.total_time_s < run([]).summary.total_time_s
@@ -70,11 +70,11 @@ def test_a_longer_downtime_limit_counts_from_the_next_window_on() -> None:
     assert found.syncs[-1].threshold_bytes == pytest.approx(20 * 2e8, rel=0.01)
 
 
-def test_max_bandwidth_is_changed_in_the_middle_of_a_pass() -> None:
-    """4 GiB: ten seconds at 100 MB/s, the rest of the first pass at 400 MB/s."""
+def test_max_bandwidth_can_change_in_the_middle_of_a_pass() -> None:
+    """A VM of 4 GiB takes ten seconds at 100 MB/s and the rest of the first pass at 400 MB/s."""
     found = run([{"at": "10s", "set": {"max_bandwidth": "400MB/s"}}], max_bandwidth=100_000_000)
-    wire = 2**32 * 4104 / 4096
-    assert found.syncs[1].time_s == pytest.approx(10 + (wire - 1e9) / 4e8, abs=0.5)
+    sent_bytes = 2**32 * 4104 / 4096
+    assert found.syncs[1].time_s == pytest.approx(10 + (sent_bytes - 1e9) / 4e8, abs=0.5)
 
 
 def test_a_link_bound_burst_ends_when_the_limit_falls_below_what_it_has_sent() -> None:
@@ -84,14 +84,14 @@ def test_a_link_bound_burst_ends_when_the_limit_falls_below_what_it_has_sent() -
     assert sent == pytest.approx(10.02 * 4e8 + 10 * 1e6, rel=0.01)
 
 
-def test_throttle_parameters_are_changed_for_the_next_step() -> None:
+def test_new_throttle_parameters_hold_for_the_next_step() -> None:
     found = run([{"at_sync": 2, "set": {"cpu_throttle_initial": 70, "cpu_throttle_increment": 25}}])
     steps = [e.arguments["percent"] for e in found.events if e.event == "cpu_throttle_set"]
     assert steps[:2] == [70, 95]
 
 
 def test_a_lower_maximum_is_reached_from_above() -> None:
-    """mig_throttle_guest_down sets the lesser of the next step and max_cpu_throttle."""
+    """mig_throttle_guest_down sets the next step or max_cpu_throttle, whichever is lower."""
     lower = {"cpu_throttle_initial": 20, "max_cpu_throttle": 25}
     found = run([{"at": "45s", "set": lower}])
     steps = [e.arguments["percent"] for e in found.events if e.event == "cpu_throttle_set"]
@@ -99,7 +99,7 @@ def test_a_lower_maximum_is_reached_from_above() -> None:
 
 
 def test_a_cancel_is_noticed_when_the_thread_wakes() -> None:
-    """With a rate limit it sleeps for the rest of its window; on a slow link it is at once."""
+    """With a rate limit it sleeps until its window ends. On a slow link it notices at once."""
     asleep = run([{"at": 10.05, "do": "cancel"}])
     assert 10.05 < asleep.summary.total_time_s <= 10.15
     sending = run([{"at": 10.05, "do": "cancel"}], bandwidth="200MB/s", max_bandwidth=0)
@@ -110,7 +110,7 @@ def test_a_cancel_is_noticed_when_the_thread_wakes() -> None:
         assert states[-2:] == ["cancelling", "cancelled"]
 
 
-def test_the_main_loop_comes_to_it_when_a_sync_lets_it() -> None:
+def test_the_main_loop_acts_when_a_sync_has_ended() -> None:
     costly = replace(FREE_EAGER, listeners_ms=800)
     found = run([{"at": "0.1s", "do": "cancel"}], tracking=costly)
     cancel = next(e for e in found.events if e.event == "qmp_enter_migrate_cancel")
@@ -150,13 +150,13 @@ def test_a_migration_is_not_given_up_while_something_is_scheduled() -> None:
         ([{"at": True, "do": "pause"}], "schedule[0].at"),
     ],
 )
-def test_what_cannot_be_done_is_refused(schedule: Any, key: str) -> None:
+def test_an_impossible_entry_is_refused(schedule: Any, key: str) -> None:
     with pytest.raises(ConfigError) as error:
         run(schedule)
     assert error.value.key == key
 
 
-def test_what_an_attempt_cannot_do_is_said_of_that_attempt() -> None:
+def test_an_error_of_an_attempt_names_that_attempt() -> None:
     from gpusim import AttemptConfig
 
     good, bad = AttemptConfig(), AttemptConfig(schedule=[{"at": 1, "do": "nothing"}])
@@ -198,18 +198,18 @@ BUSY_LINK: dict[str, Any] = {
 
 
 def begun_during_a_tick(**changes: Any) -> float:
-    """When the first forced sync of BUSY_LINK begins; it waits for a burst, as every sync takes time."""
+    """Return when the first fallback sync of BUSY_LINK starts, which waits for a burst."""
     found = run([], **{**BUSY_LINK, **changes})
     return next(sync.time_s for sync in found.syncs if sync.kind == "fallback")
 
 
 @pytest.mark.parametrize("late_s", [0, 1e-4, 2e-3, 0.02, 0.05])
 @pytest.mark.parametrize(
-    "deed", [{"do": "cancel"}, {"do": "pause"}, {"set": {"downtime_limit": 301}}]
+    "action", [{"do": "cancel"}, {"do": "pause"}, {"set": {"downtime_limit": 301}}]
 )
-def test_what_comes_during_a_tick_waits_for_its_end(deed: dict[str, Any], late_s: float) -> None:
+def test_an_action_during_a_tick_waits_for_its_end(action: dict[str, Any], late_s: float) -> None:
     at_s = begun_during_a_tick() + late_s
-    found = run([{"at": at_s, **deed}], **BUSY_LINK)
+    found = run([{"at": at_s, **action}], **BUSY_LINK)
     tick = next(sync for sync in found.syncs if sync.kind == "fallback")
     done = next(e for e in found.events if e.event.startswith(("qmp_enter", "vm_state")))
     assert done.time_s == pytest.approx(max(at_s, tick.time_s + tick.duration_ms / 1000), abs=1e-6)
@@ -217,7 +217,7 @@ def test_what_comes_during_a_tick_waits_for_its_end(deed: dict[str, Any], late_s
 
 
 @pytest.mark.parametrize("late_s", [1e-4, 0.005, 0.0223, 0.04])
-def test_a_limit_may_fall_into_a_tick(late_s: float) -> None:
+def test_a_time_limit_may_fall_into_a_tick(late_s: float) -> None:
     limit_s = begun_during_a_tick() + late_s
     found = run([], **{**BUSY_LINK, "limit_s": limit_s})
     assert found.summary.verdict == "time_limit"
@@ -225,16 +225,16 @@ def test_a_limit_may_fall_into_a_tick(late_s: float) -> None:
     assert found.summary.main_loop_stall_s <= limit_s
 
 
-def test_nobody_is_listened_to_during_the_downtime() -> None:
+def test_no_action_is_done_during_the_downtime() -> None:
     calm = run([], "1GiB", max_bandwidth=0, bandwidth="50MB/s", downtime_limit=2000)
     stop_s = calm.syncs[-1].time_s
-    for deed in ("resume", "cancel", "pause"):
-        late = [{"at": stop_s + 0.2, "do": deed}]
+    for action in ("resume", "cancel", "pause"):
+        late = [{"at": stop_s + 0.2, "do": action}]
         found = run(late, "1GiB", max_bandwidth=0, bandwidth="50MB/s", downtime_limit=2000)
         assert (found.syncs, found.events) == (calm.syncs, calm.events)
 
 
-def test_a_cancel_at_the_last_exact_sync_cancels() -> None:
+def test_a_cancel_at_the_last_exact_sync_has_effect() -> None:
     calm = run([], "1GiB", limit_s=1000)
     last = [sync.dirty_sync_count for sync in calm.syncs if sync.kind == "exact"][-1]
     found = run([{"at_sync": last, "do": "cancel"}], "1GiB", limit_s=1000)
@@ -242,14 +242,14 @@ def test_a_cancel_at_the_last_exact_sync_cancels() -> None:
     assert found.events[-1].arguments == {"new_state": "cancelled"}
 
 
-def test_syncs_may_be_named_in_any_order() -> None:
+def test_entries_with_syncs_may_have_any_order() -> None:
     rising = [{"at_sync": 4, "set": {"downtime_limit": 20}}, {"at_sync": 6, "do": "cancel"}]
     found, again = run(rising), run(rising[::-1])
     assert found.summary.verdict == "cancelled"
     assert (found.syncs, found.events) == (again.syncs, again.events)
 
 
-def test_values_are_checked_as_they_will_be_set() -> None:
+def test_values_are_checked_in_the_order_of_their_times() -> None:
     lowered = {"at": 30, "set": {"max_cpu_throttle": 40}}
     run([{"at": 60, "set": {"cpu_throttle_initial": 50, "max_cpu_throttle": 60}}, lowered])
     with pytest.raises(ConfigError) as error:
@@ -257,17 +257,17 @@ def test_values_are_checked_as_they_will_be_set() -> None:
     assert error.value.key == "schedule[0].set.max_cpu_throttle"
 
 
-def test_a_parameter_that_is_not_changed_changes_nothing() -> None:
+def test_setting_a_parameter_to_its_value_has_no_effect() -> None:
     same = [{"at": 7.77, "set": {"throttle_trigger_threshold": 50}}]
     assert run(same).syncs == run([]).syncs
 
 
-def test_a_second_cancel_is_none() -> None:
+def test_a_second_cancel_has_no_effect() -> None:
     found = run([{"at": 10.01, "do": "cancel"}, {"at": 10.02, "do": "cancel"}])
     assert [e.event for e in found.events].count("qmp_enter_migrate_cancel") == 1
 
 
-def test_a_lowered_maximum_leaves_the_highest_throttle_that_was() -> None:
+def test_max_throttle_percent_is_the_highest_before_the_maximum_was_lowered() -> None:
     found = run([{"at": "45s", "set": {"max_cpu_throttle": 25}}])
     steps = [e.arguments["percent"] for e in found.events if e.event == "cpu_throttle_set"]
     assert found.summary.max_throttle_percent == max(steps) > steps[-1]
@@ -275,8 +275,8 @@ def test_a_lowered_maximum_leaves_the_highest_throttle_that_was() -> None:
 
 
 @pytest.mark.parametrize("mode", ["tcg", "dirty_ring"])
-def test_a_paused_vcpu_keeps_no_sync_waiting(mode: str) -> None:
-    """vm_stop wakes whom the throttle has put to sleep."""
+def test_a_sync_does_not_wait_for_a_paused_vcpu(mode: str) -> None:
+    """vm_stop wakes the vCPUs that the throttle put to sleep."""
     tracking = TrackingConfig(
         mode=mode, log_sync_ns_per_gib=0, merge_ns_per_gib=0, protect_ns_per_page=0
     )

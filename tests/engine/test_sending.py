@@ -1,4 +1,4 @@
-"""What sending threads and remote clears do to a whole migration, in closed form."""
+"""Do sending threads and remote clears take the time of their closed forms?"""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def idle(bandwidth: str, channels: int, *, zero_percent: float = 0.0, version: s
 @pytest.mark.parametrize(
     ("bandwidth", "channels", "page_ns"),
     [
-        ("10Gbit/s", 0, 4104 / 1.25),  # the wire is slower than a thread
+        ("10Gbit/s", 0, 4104 / 1.25),  # the link is slower than a thread
         ("100Gbit/s", 0, 2580.0),  # 12.7 Gbit/s
         ("100Gbit/s", 2, 1290.0),
-        ("100Gbit/s", 8, 4106.5 / 12.5),  # full
+        ("100Gbit/s", 8, 4106.5 / 12.5),  # the link is full
     ],
 )
 @pytest.mark.parametrize("version", ["qemu_7_2", "qemu_9_2"])
@@ -58,7 +58,7 @@ def test_an_idle_guest_takes_as_long_as_its_pages(
     ("channels", "version", "page_ns"),
     [
         (0, "qemu_9_2", 2048.0),
-        (4, "qemu_9_2", 512.0),  # the channels look for zero pages
+        (4, "qemu_9_2", 512.0),  # the channels find zero pages
         (4, "qemu_7_2", 2048.0),  # the migration thread does
     ],
 )
@@ -86,8 +86,8 @@ def test_lazy_tracking_clears_each_chunk_once_a_round() -> None:
     assert longer_s == pytest.approx(summary.remote_clear_s, rel=1e-6)
 
 
-def test_what_is_protected_at_the_start_costs_the_sender_nothing() -> None:
-    """Without INITIALLY_SET an idle guest's clears find nothing to protect."""
+def test_pages_protected_at_the_start_cost_the_sender_nothing() -> None:
+    """Without INITIALLY_SET the clears of an idle guest have no page to protect."""
     made = idle("10Gbit/s", 0, version="qemu_9_2")
     tracking = TrackingConfig(
         mode="kvm_manual", initially_set=False, log_sync_ns_per_gib=0, merge_ns_per_gib=0
@@ -110,7 +110,7 @@ def test_a_version_may_clear_nothing_in_its_last_stage(
         tracking=replace(FREE_LAZY, remote_clear_us=1e4),
     )
     summary = simulate(made).summary
-    last = 16  # chunks, in each of which some pages are left
+    last = 16  # chunks with some pages left
     stopped = summary.downtime_ms
     assert stopped is not None
     assert (stopped > last * 10) == clears

@@ -1,4 +1,4 @@
-"""What does a sync cost, and whom: the sender, the main loop, vCPUs that need the big lock?"""
+"""Does a sync cost the sender, the main loop and vCPUs that need the big lock its time?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of_kind(result: Result, kind: str) -> list[SyncRecord]:
 
 
 def test_parts_add_up() -> None:
-    """4 GiB in three blocks: per GiB, per block, and what is fixed."""
+    """A VM of 4 GiB in three blocks has costs per GiB, per block and fixed ones."""
     tracking = costs(
         log_sync_ns_per_gib=1e6,
         log_sync_us_per_block=2000,
@@ -51,8 +51,8 @@ def test_parts_add_up() -> None:
     assert {sync.duration_ms for sync in found.syncs} == {4 + 6 + 10 + 12 + 20}
 
 
-def test_own_sync_of_the_migration_thread_stalls_it_for_all_of_its_time() -> None:
-    """The first pass takes the 40 ms of the setup's sync longer, whichever part they belong to."""
+def test_a_sync_of_the_migration_thread_stalls_it_for_its_whole_time() -> None:
+    """The first pass takes 40 ms longer if the setup's sync does, whichever part takes them."""
     free_s, log_s, merge_s = (
         run(costs(**part)).syncs[1].time_s
         for part in ({}, {"listeners_ms": 40}, {"misaligned_ms": 40})
@@ -60,8 +60,8 @@ def test_own_sync_of_the_migration_thread_stalls_it_for_all_of_its_time() -> Non
     assert log_s == merge_s == pytest.approx(free_s + 0.04, abs=1e-6)
 
 
-def test_a_forced_sync_stalls_the_sender_only_while_it_merges() -> None:
-    """Reading the log holds the big lock alone. Sent between two forced syncs, 5 s apart and more."""
+def test_a_fallback_sync_stalls_the_sender_only_while_it_merges() -> None:
+    """The read of the log holds the big lock, which the sender does not need."""
     for tracking, stall_s in (
         (costs(listeners_ms=400), 0.0),
         (costs(misaligned_ms=400), 0.4),
@@ -80,8 +80,8 @@ def test_a_forced_sync_stalls_the_sender_only_while_it_merges() -> None:
         assert found.summary.sync_stall_s == pytest.approx(own * 0.4 + len(forced) * stall_s)
 
 
-def test_a_forced_sync_waits_for_the_burst_under_way() -> None:
-    """A burst holds the bitmap's mutex for up to 51 ms, and 64 pages more before it looks."""
+def test_a_fallback_sync_waits_for_the_burst_in_progress() -> None:
+    """A burst holds the bitmap's mutex for 51 ms, and up to 64 pages more until it checks."""
     found = run(costs(waits_for_burst=True))
     waits_ms = [sync.duration_ms for sync in of_kind(found, "fallback")]
     assert 0 < max(waits_ms) <= 51 + 64 * 4104 / 2e5
@@ -89,14 +89,14 @@ def test_a_forced_sync_waits_for_the_burst_under_way() -> None:
     assert found.summary.sync_stall_s == 0
 
 
-def test_a_sender_that_sleeps_keeps_nobody_waiting() -> None:
-    """With a rate limit it sleeps out its window; here sending costs no time, so it always does."""
+def test_a_fallback_sync_does_not_wait_for_a_sleeping_sender() -> None:
+    """With a rate limit and a link without cost the sender sleeps nearly all the time."""
     found = run(costs(waits_for_burst=True), bandwidth="unlimited", max_bandwidth=200_000_000)
     assert {sync.duration_ms for sync in of_kind(found, "fallback")} == {0.0}
 
 
-def test_what_is_sent_while_the_log_is_read_is_merged_on_top_of() -> None:
-    """The bits are merged, and the log counts, at the merge: 2 s after the tick here."""
+def test_pages_sent_while_the_log_is_read_count_as_sent() -> None:
+    """The writes are drawn and merged at the merge, which is 2 s after the tick here."""
     found = run(costs(listeners_ms=2000))
     first = of_kind(found, "fallback")[0]
     before, after = (
@@ -110,8 +110,8 @@ def test_what_is_sent_while_the_log_is_read_is_merged_on_top_of() -> None:
     assert before < found.syncs[1].remaining_bytes - 0.9 * 2e8 * (dirtied_since_s - 2)
 
 
-def test_the_migration_thread_waits_for_a_forced_sync_to_end() -> None:
-    """A turn that wants to sync needs the big lock: no sync begins while another goes on."""
+def test_the_migration_thread_waits_until_a_fallback_sync_ends() -> None:
+    """A turn that wants to sync needs the big lock, so syncs do not overlap."""
     begun_behind_one = 0
     for rate in (1e5, 1.5e5, 2e5, 2.5e5):
         found = run(costs(listeners_ms=1500, misaligned_ms=200), downtime_limit=4000,
@@ -124,7 +124,7 @@ def test_the_migration_thread_waits_for_a_forced_sync_to_end() -> None:
     assert begun_behind_one > 0
 
 
-def test_the_main_loop_is_kept_out_for_as_long_as_syncs_last() -> None:
+def test_the_main_loop_stalls_for_the_time_of_the_syncs() -> None:
     found = run(costs(listeners_ms=LOG_MS, misaligned_ms=MERGE_MS, waits_for_burst=True))
     lasting = [sync.duration_ms for sync in found.syncs if sync.kind != "final"]
     assert found.summary.main_loop_stall_s == pytest.approx(sum(lasting) / 1000)
@@ -134,7 +134,7 @@ def test_the_main_loop_is_kept_out_for_as_long_as_syncs_last() -> None:
 
 @pytest.mark.parametrize("exits_per_s", [1.0, 1000.0])
 def test_vcpus_that_need_the_big_lock_stand_still(exits_per_s: float) -> None:
-    """Closed form: of a hold of h a vCPU runs until its first exit, (1 - exp(-x h)) / x on average."""
+    """In a hold of h a vCPU runs until its first exit: (1 - exp(-x h)) / x on average."""
     base = config("4GiB", BUSY, tracking=costs(listeners_ms=110), **LINK_BOUND)
     vm = replace(base.vm, vcpus=8, big_lock_exits_per_s=exits_per_s)
     found: Result = simulate(replace(base, vm=vm))
@@ -143,8 +143,8 @@ def test_vcpus_that_need_the_big_lock_stand_still(exits_per_s: float) -> None:
     assert found.summary.guest_big_lock_s == pytest.approx(8 * held * (0.11 - runs_s))
 
 
-def test_what_was_written_is_protected_in_the_sync_or_in_the_chunks_clear() -> None:
-    """At 1 us a page: eager, all at the start and what was written at each sync; lazily, neither."""
+def test_written_pages_are_protected_in_the_sync_or_in_the_chunks_clear() -> None:
+    """Eager tracking protects all pages at the start, then the written ones at each sync."""
     eager = run(costs(protect_ns_per_page=1000))
     protected = sum(sync.duration_ms for sync in eager.syncs) * 1000
     assert eager.syncs[0].duration_ms == 2**20 / 1000
@@ -160,20 +160,20 @@ def test_what_was_written_is_protected_in_the_sync_or_in_the_chunks_clear() -> N
     assert {sync.duration_ms for sync in trapped.syncs} == {0.0}
 
 
-def test_costs_are_zero_where_they_are_set_to_zero() -> None:
+def test_costs_that_are_set_to_zero_are_zero() -> None:
     summary = run(costs()).summary
     assert (summary.sync_stall_s, summary.main_loop_stall_s, summary.guest_big_lock_s) == (0, 0, 0)
 
 
 def test_the_default_is_the_aligned_part_of_the_mail() -> None:
-    """2.5 + 5 ms for 256 GiB (qemu-devel, Dec 2025)."""
+    """The default is 2.5 + 5 ms for 256 GiB (qemu-devel, Dec 2025)."""
     defaults: Config = Config()
     per_gib = defaults.tracking.log_sync_ns_per_gib + defaults.tracking.merge_ns_per_gib
     assert per_gib * 256 == pytest.approx(7.5e6, rel=1e-4)
 
 
-def test_a_sync_waits_for_vcpus_that_slept_in_the_record() -> None:
-    """TCG: the sync that begins in a recorded sleep ends with it; others take no time."""
+def test_a_sync_waits_for_vcpus_that_slept_in_the_recording() -> None:
+    """Under TCG a sync that starts in a recorded sleep ends with it. Others take no time."""
     free = replace(costs(), mode="tcg")
     natural_s = run(free).syncs[1].time_s
     sleeps = [[1.0, 1.5], [natural_s - 0.1, natural_s + 0.4]]

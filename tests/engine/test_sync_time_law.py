@@ -1,6 +1,6 @@
-"""The published law of a sync's time: what a window measures that holds one.
+"""Does a window with a sync measure the bandwidth of the published law of a sync's time?
 
-The law's own verdict is not the loop's: docs/validation.md has both side by side.
+The verdicts of the law and of QEMU's loop differ: docs/validation/published.md has both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WITHIN = 0.01
 
 
 def windows_below_the_link(sync_ms: float) -> list[float]:
-    """What the windows measured that sent less than the link gives, GB/s."""
+    """Return the bandwidths below that of the link which windows measured, GB/s."""
     config = composed_config(
         [
             "experiment=sync_time_law",
@@ -40,11 +40,11 @@ def windows_below_the_link(sync_ms: float) -> list[float]:
 
 
 @pytest.mark.parametrize("sync_ms", [1, 10, 40, 73, 100, 250])
-def test_a_window_that_holds_a_sync_measures_what_the_law_says(sync_ms: float) -> None:
-    """B t / (x + t), the law's first case, as x + t > 100: a window ends with a whole burst.
+def test_a_window_with_a_sync_measures_the_bandwidth_of_the_law(sync_ms: float) -> None:
+    """The first case of the law holds: B t / (x + t) if x + t > 100. A window ends with a burst.
 
-    So t is as many bursts as it takes from a sync at the window's start, or one more if a burst came
-    before it.
+    So t is the number of bursts that fill the window after a sync at its start. It is one more if
+    a burst came before the sync.
     """
     bursts = max(1, -(-(100 - sync_ms) // BURST_MS))
     laws = [

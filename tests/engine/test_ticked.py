@@ -1,6 +1,6 @@
-"""The closed form of the throttle's slices against the tick-by-tick mode: the same run, event for event.
+"""Do the closed form of the throttle's slices and the tick-by-tick mode give the same run?
 
-In the tick-by-tick mode every slice is a timer on the clock, beside the fallback sync's.
+In the tick-by-tick mode every slice is a timer on the clock, beside the timer of the fallback sync.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCHEDULES = st.sampled_from([
 
 @st.composite
 def migrations(draw: st.DrawFn) -> Config:
-    """Short migrations whose throttle rises in many ways."""
+    """Draw short migrations whose throttle rises in many ways."""
     initial = draw(st.integers(1, 99))
     base = config(
         "1GiB",
@@ -70,18 +70,18 @@ def migrations(draw: st.DrawFn) -> Config:
 
 @settings(max_examples=60, deadline=None)
 @given(migrations())
-def test_ticks_and_closed_form_give_the_same_run(config: Config) -> None:
+def test_ticks_and_the_closed_form_give_the_same_run(config: Config) -> None:
     closed, ticked = simulate(config), simulate_ticked(config)
     assert ticked.events == closed.events
     assert ticked.syncs == closed.syncs
     assert ticked.summary.longest_vcpu_stall_ms == closed.summary.longest_vcpu_stall_ms
     assert ticked.summary.guest_cpu_lost_s == closed.summary.guest_cpu_lost_s
     assert ticked.summary.write_faults == closed.summary.write_faults
-    assert ticked.samples[-1] == closed.samples[-1]  # between them the ticked run stops more often
+    assert ticked.samples[-1] == closed.samples[-1]  # the ticked run has more samples in between
 
 
-def test_a_throttled_run_has_thousands_of_ticks_and_few_looks() -> None:
-    """The cost of the closed form follows looks: a slice is no event of its own."""
+def test_a_throttled_run_has_thousands_of_ticks_and_few_draws() -> None:
+    """The cost of the closed form follows the draws, because a slice is no event."""
     run = simulate(config("1GiB", WriterConfig(working_set="256MiB", page_writes_per_s=1e5),
                           max_bandwidth=30_000_000, limit_s=200, max_cpu_throttle=20))  # fmt: skip
     slices = run.summary.time_at_max_throttle_s / 12.5e-3

@@ -1,4 +1,4 @@
-"""Hosts without costs, and what can be seen of their evacuation."""
+"""Hosts without costs, for the tests of evacuations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpusim import Config, EvacuationConfig, GuestConfig, VmConfig, WorkloadConf
 from tests.engine.scenarios import config
 
 BANDWIDTH = 1e8  # bytes a second
-PAGE_BYTES = 4104  # on the wire
+PAGE_BYTES = 4104  # on the link
 
 
 def idle(memory: str, count: int = 1) -> GuestConfig:
@@ -31,7 +31,7 @@ def host(
     stop_when_stuck: bool = True,
     **migration: object,
 ) -> Config:
-    """A link of 100 MB/s, syncs that take no time, no max_bandwidth."""
+    """Return a host with a link of 100 MB/s and without costs or max_bandwidth."""
     base = config(bandwidth="100MB/s", **{"max_bandwidth": 0, **migration})  # type: ignore[arg-type]
     return replace(
         base,

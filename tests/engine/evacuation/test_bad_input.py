@@ -1,4 +1,4 @@
-"""Is an evacuation that cannot be simulated one line that names the key in full?"""
+"""Is a wrong evacuation refused in one line that names the full key?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evacuations against what can be worked out by hand: queues, and fair shares of a link."""
+"""Do evacuations take the time of queues and of even shares of a link?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ FRAMING = 2e-5  # 18 bytes a burst, a page a change, half a picosecond a page
 SIZES = {"64MiB": 2**26, "128MiB": 2**27, "256MiB": 2**28, "512MiB": 2**29}
 
 
-def wire_s(memory: str) -> float:
-    """An idle guest's time with the link to itself."""
+def link_s(memory: str) -> float:
+    """Return the time of an idle guest that has the whole link."""
     return SIZES[memory] / 4096 * PAGE_BYTES / BANDWIDTH
 
 
@@ -23,24 +23,25 @@ def ends(evacuation: Evacuation) -> dict[str, float]:
 
 
 def fair_share_ends(sizes: dict[str, str]) -> dict[str, float]:
-    """Processor sharing, all from the start: the i-th to end waits for i equal parts of each other.
+    """Return the ends under processor sharing if all start together.
 
-    Sorted by size s_1 <= s_2 <= ..., the n - i + 1 that are left each send s_i - s_(i-1) more.
+    Sort the guests by size. When the i-th ends, each of the n - i + 1 that were left has sent
+    s_i - s_(i-1) more.
     """
     done, before, at_s = {}, 0.0, 0.0
     ranked = sorted(sizes, key=lambda name: SIZES[sizes[name]])
     for place, name in enumerate(ranked):
-        alone_s = wire_s(sizes[name])
+        alone_s = link_s(sizes[name])
         at_s += (len(ranked) - place) * (alone_s - before)
         done[name], before = at_s, alone_s
     return done
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 3, 6, 9])
-def test_equal_idle_guests_take_the_link_as_long_however_many_go_at_a_time(at_a_time: int) -> None:
+def test_equal_idle_guests_take_the_same_time_for_any_number_at_a_time(at_a_time: int) -> None:
     result = evacuate(host({"web": idle("128MiB", count=6)}, at_a_time))
     assert result.summary.verdict == "converged"
-    assert result.summary.total_time_s == pytest.approx(6 * wire_s("128MiB"), rel=FRAMING)
+    assert result.summary.total_time_s == pytest.approx(6 * link_s("128MiB"), rel=FRAMING)
     assert result.summary.link_used_percent == pytest.approx(100, rel=1e-3)
 
 
@@ -52,7 +53,7 @@ def test_equal_idle_guests_take_the_link_as_long_however_many_go_at_a_time(at_a_
         {"a": "256MiB", "b": "128MiB", "c": "256MiB", "d": "64MiB"},
     ],
 )
-def test_guests_that_all_start_at_once_end_as_under_processor_sharing(
+def test_guests_that_start_together_end_as_under_processor_sharing(
     sizes: dict[str, str],
 ) -> None:
     guests = {name: idle(memory) for name, memory in sizes.items()}
@@ -62,24 +63,24 @@ def test_guests_that_all_start_at_once_end_as_under_processor_sharing(
 
 
 def test_two_at_a_time_by_hand() -> None:
-    """a and b share until b is out at 2 T; c starts and shares with a, 7 T left of 8: both end late.
+    """The unit is the time of 64 MiB alone: a needs 8, b needs 1 and c needs 4.
 
-    In units of T, the time of 64 MiB alone: a has 8, b 1, c 4. b is out at 2, when a has 7 left; c is
-    out 8 later, at 10, when a has 3 left and the link to itself: 13, the sum.
+    b is out at 2, when a has 7 left. c is out 8 later, at 10, when a has 3 left. a then has the
+    whole link and is out at 13, the sum.
     """
     guests = {"a": idle("512MiB"), "b": idle("64MiB"), "c": idle("256MiB")}
     result = evacuate(host(guests, at_a_time=2))
-    unit_s = wire_s("64MiB")
+    unit_s = link_s("64MiB")
     wanted = {"b": 2 * unit_s, "c": 10 * unit_s, "a": 13 * unit_s}
     assert ends(result) == pytest.approx(wanted, rel=FRAMING, abs=1e-3)
     assert [guest.name for guest in result.guests] == ["a", "b", "c"]
     assert result.guests[2].start_s == ends(result)["b"]
 
 
-def test_a_link_that_changes_is_shared_by_its_own_time() -> None:
+def test_a_link_that_changes_is_shared_evenly() -> None:
     """Two guests of 64 MiB share 100 MB/s for a second, then 400 MB/s."""
     result = evacuate(host({"web": idle("64MiB", count=2)}, 2, changes=[[1, "400MB/s"]]))
-    left = 2 * wire_s("64MiB") * BANDWIDTH - 1e8
+    left = 2 * link_s("64MiB") * BANDWIDTH - 1e8
     assert result.summary.total_time_s == pytest.approx(1 + left / 4e8, rel=1e-4)
 
 
@@ -101,7 +102,7 @@ def test_one_at_a_time_is_one_run_after_the_other() -> None:
 
 
 def test_max_bandwidth_below_the_share_makes_guests_independent() -> None:
-    """10 MB/s each of 100 MB/s: three take as long as one, but for the rest, which has no limit."""
+    """Three guests with 10 MB/s each take as long as one, except for the final pages."""
     guests = {"web": idle("64MiB", count=3)}
     together, alone = (
         evacuate(host(guests, k, max_bandwidth=10_000_000)).summary.total_time_s for k in (3, 1)
@@ -132,7 +133,7 @@ def test_a_guest_at_its_time_limit_stays_behind() -> None:
     assert ends(result)["big"] == pytest.approx(4, abs=0.1)
 
 
-def test_out_of_wall_time_is_no_verdict() -> None:
+def test_an_evacuation_that_the_wall_clock_stops_has_no_verdict() -> None:
     whole = host({"web": idle("512MiB", count=3)}, 2)
     result = evacuate(replace(whole, limit=replace(whole.limit, wall="1ns")))
     assert (result.summary.status, result.summary.verdict) == ("incomplete", None)
@@ -158,7 +159,7 @@ def test_orders() -> None:
     assert started("busiest_first") == ["wild", "calm", "hot", "big", "small"]
 
 
-def test_what_the_guests_lost_adds_up() -> None:
+def test_the_losses_of_the_guests_add_up() -> None:
     result = evacuate(host({"a": busy("256MiB", 6e4), "b": busy("128MiB", 5e4)}, 2))
     lost = [guest.result.summary.guest_cpu_lost_s for guest in result.guests]
     vcpu_s = 4 * result.summary.total_time_s  # two of each, waiting or not
@@ -169,7 +170,7 @@ def test_what_the_guests_lost_adds_up() -> None:
     assert result.summary.guest_cpu_lost_percent == pytest.approx(100 * sum(lost) / vcpu_s)
 
 
-def test_the_seed_is_a_guests_own_whatever_the_order() -> None:
+def test_the_seed_of_a_guest_does_not_depend_on_the_order() -> None:
     guests = {"a": busy("256MiB", 2e4), "b": busy("64MiB", 1e3)}
     for order in ("largest_first", "smallest_first"):
         by_name = {g.name: g.config.seed for g in evacuate(host(guests, 1, order)).guests}

@@ -1,4 +1,4 @@
-"""What holds for every evacuation: places, order, shares, bytes; and each guest is a run of its own."""
+"""Do places, order, shares and bytes of every evacuation agree, and is each guest a run?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def spans(evacuation: Evacuation) -> Iterator[tuple[float, float]]:
 
 
 def pace_by(evacuation: Evacuation, time_s: float) -> float:
-    """Bytes that the link gives by a time."""
+    """Return the bytes that the link can send by a time."""
     steps = [*evacuation.link_bandwidth, (time_s, 0.0)]
     return sum(
         pace * max(0.0, min(b[0], time_s) - at) for (at, pace), b in itertools.pairwise(steps)
@@ -60,7 +60,7 @@ def test_invariants(
         active = sum(start <= at_s < end for start, end in spans(result))
         assert active <= at_a_time
         waiting = sum(start > at_s for start in starts)
-        assert not waiting or active == at_a_time  # no place stays free while someone waits
+        assert not waiting or active == at_a_time  # no place stays free while a guest waits
     assert result.summary.simulated_runs <= count * min(at_a_time, count)
     assert result.summary.total_time_s == max(end for _, end in spans(result))
     assert_shares_fit_the_link(result)
@@ -68,7 +68,7 @@ def test_invariants(
 
 
 def assert_shares_fit_the_link(result: Evacuation) -> None:
-    """What the guests were given adds up to the link wherever anyone is active, and to no more."""
+    """Check that the shares add up to the link whenever a guest is active."""
     moments = sorted({border for span in spans(result) for border in span})
     for low, high in itertools.pairwise(moments):
         at_s = (low + high) / 2
@@ -84,9 +84,9 @@ def assert_shares_fit_the_link(result: Evacuation) -> None:
 
 
 def assert_bytes_fit_the_link(result: Evacuation) -> None:
-    """In any interval, all of them together send no more than the link gives.
+    """Check that in any interval all guests together send no more than the link can.
 
-    Between two samples the bytes are a straight line; a burst that was cut by one is off by a page.
+    The bytes change linearly between two samples. A sample inside a burst is off by a page.
     """
     times = np.linspace(0, result.summary.total_time_s, 50)
     sent = sum(
@@ -100,7 +100,7 @@ def assert_bytes_fit_the_link(result: Evacuation) -> None:
     there = np.array([pace_by(result, time_s) for time_s in times])
     framing = 18 * 20 * np.diff(times) + (2 * PAGE + 18) * len(result.guests)
     fits = np.diff(sent) <= np.diff(there) * (1 + 1e-5) + framing
-    for one in result.guests:  # in its downtime a change bends the line, and there is no sample
+    for one in result.guests:  # a change during the downtime has no sample
         stop_s = one.end_s - (one.result.summary.downtime_ms or 0) / 1e3
         fits |= (times[1:] >= stop_s) & (times[:-1] <= one.end_s)
     assert fits.all()
@@ -112,7 +112,7 @@ def assert_bytes_fit_the_link(result: Evacuation) -> None:
 def test_a_guests_config_alone_gives_its_result(
     named: dict[str, GuestConfig], at_a_time: int, changes: list[list[object]] | None
 ) -> None:
-    """config.json of guests/NAME is a run that anyone can repeat."""
+    """The config.json of guests/NAME repeats that guest's migration."""
     for one in evacuate(host(named, at_a_time, changes=changes)).guests:
         alone = simulate(one.config)
         assert (alone.syncs, alone.events) == (one.result.syncs, one.result.events)
@@ -120,10 +120,10 @@ def test_a_guests_config_alone_gives_its_result(
 
 @settings(deadline=None, max_examples=25)
 @given(named=guests, at_a_time=st.integers(1, 6))
-def test_nothing_that_comes_later_changes_what_was(
+def test_a_later_guest_does_not_change_earlier_ones(
     named: dict[str, GuestConfig], at_a_time: int
 ) -> None:
-    """A guest more at the end of the list leaves alone what had ended before it starts."""
+    """One more guest at the end of the list does not change guests that ended before it starts."""
     shorter = evacuate(host(named, at_a_time))
     longer = evacuate(host({**named, "z": idle("96MiB")}, at_a_time))
     last_s = next(one.start_s for one in longer.guests if one.name == "z")
