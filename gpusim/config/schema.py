@@ -1,7 +1,7 @@
-"""What a user may set: plain data classes with their defaults and the sources of those.
+"""The keys that a user may set: plain data classes with defaults and their sources.
 
-No logic lives here: scenario.py checks the values and turns them into numbers, app.py registers the
-classes with Hydra, and `gpusim.simulate` takes them as they are.
+No logic lives here. scenario.py checks the values and turns them into numbers. compose.py registers
+the classes with Hydra. The docstrings are the source of docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ class VmConfig:
     """The virtual machine.
 
     Attributes:
-        memory: RAM, "1TiB"; rounded up to whole pages, as QEMU does.
-        page_size: target page in bytes.
-        vcpus: number of vCPUs; only the guest's loss is counted with it.
-        big_lock_exits_per_s: how often a vCPU needs QEMU's big lock, so that it stands still while a
-            sync holds it: `guest_big_lock_s`. It depends on the guest's devices; no source, so 0.
-        zero_percent: share of RAM that is zero when the migration starts: the last pages that no
-            writer covers. What a writer covers is not zero, it has been running.
-        zero_ranges: instead of zero_percent, [[from, until], ...] of guest memory, less what
-            writers cover.
-        blocks: sizes of the RAM blocks, which add up to memory; null: one block. QEMU keeps them
-            biggest first, and `start` and `zero_ranges` count in that order.
+        memory: RAM, such as "1TiB". It is rounded up to whole pages, as QEMU does.
+        page_size: target page in bytes: 4096, 8192, 16384 or 65536.
+        vcpus: number of vCPUs. It only affects the guest's loss.
+        big_lock_exits_per_s: how often a vCPU needs QEMU's big lock, per second. The vCPU waits
+            while a sync holds the lock (`guest_big_lock_s`). It depends on the guest's devices.
+            There is no source, so the default is 0.
+        zero_percent: share of RAM that is zero when the migration starts. gpusim takes the last
+            pages that no writer covers. Pages that a writer covers are not zero.
+        zero_ranges: alternative to zero_percent: [[from, until], ...] of guest memory. Pages that
+            writers cover are excluded.
+        blocks: sizes of the RAM blocks. They add up to memory. null: one block. QEMU keeps the
+            largest block first, and `start` and `zero_ranges` count in this order.
     """
 
     memory: int | float | str = "1TiB"
@@ -39,29 +40,38 @@ class VmConfig:
 
 @dataclass
 class WorkloadConfig:
-    """What the guest writes. The class itself is the idle guest; the others derive from it."""
+    """The guest's writes. This class is the idle guest, and the other patterns derive from it.
+
+    Attributes:
+        pattern: idle, uniform, hot_cold, zipf, sequential or mix. It follows from the preset.
+    """
 
     pattern: str = "idle"
 
 
 @dataclass
 class WriterConfig(WorkloadConfig):
-    """What all writers have in common.
+    """One working set in which every page is equally likely to be written.
 
     Attributes:
-        working_set, working_set_percent: pages written, as a size or a share of RAM; one of them.
-        start: where a contiguous working set begins in guest memory.
-        page_writes_per_s: page writes a second of all its threads together, unthrottled.
-        pace: cpu_bound (a throttled vCPU writes less), paced (work arrives at page_writes_per_s and
-            what a throttle held up is caught up), recorded (`recorded` says when).
-        catch_up_page_writes_per_s: paced only: how fast the guest works while it has a backlog.
-        recorded: recorded only: [[seconds, page writes so far], ...], rising; behind the last it is
-            CPU-bound at page_writes_per_s.
-        windows: [[from, until], ...] in which it is active; null: always.
+        pattern: which pages the writer writes. It follows from the preset.
+        working_set, working_set_percent: the pages that are written, as a size or as a share of
+            RAM. Set one of the two, and the other to null.
+        start: first guest address of a contiguous working set, in bytes or as a size.
+        page_writes_per_s: page writes per second of all threads together, without a throttle.
+        pace: cpu_bound, paced or recorded. cpu_bound: a throttled vCPU writes less. paced: work
+            arrives at page_writes_per_s, and the guest catches up later with work that the throttle
+            delayed. recorded: the key `recorded` has the writes.
+        catch_up_page_writes_per_s: for paced only: page writes per second while the guest has a
+            backlog.
+        recorded: for recorded only: [[seconds, page writes so far], ...]. All values rise. After
+            the last sample the writer is CPU-bound at page_writes_per_s.
+        windows: [[from, until], ...] of simulated time in which the writer is active. null: always.
         throttled: false for device writes, which no vCPU throttle slows.
-        granule: null: the working set is contiguous; a size such as 2MiB: it is scattered over the
-            whole RAM in pieces of that size.
-        vcpus: vCPUs it keeps busy, which its loss is counted by; null: an even share of all.
+        granule: null: the working set is contiguous. A size such as 2MiB: the working set is
+            scattered over the whole RAM in pieces of this size.
+        vcpus: vCPUs that the writer keeps busy. The guest's loss is counted by them. null: an even
+            share of all vCPUs.
     """
 
     pattern: str = "uniform"
@@ -80,7 +90,12 @@ class WriterConfig(WorkloadConfig):
 
 @dataclass
 class HotColdConfig(WriterConfig):
-    """Two bands: hot_writes_percent of the writes go to the first hot_percent of the pages."""
+    """Two bands: hot_writes_percent of the writes go to the first hot_percent of the pages.
+
+    Attributes:
+        hot_percent: share of the working set's pages that are hot.
+        hot_writes_percent: share of the writes that go to the hot pages.
+    """
 
     pattern: str = "hot_cold"
     hot_percent: float = 10.0
@@ -89,7 +104,11 @@ class HotColdConfig(WriterConfig):
 
 @dataclass
 class ZipfConfig(WriterConfig):
-    """Page of rank r is written with weight 1 / r^exponent, in bands that double in size."""
+    """The page of rank r is written with weight 1 / r^exponent, in bands that double in size.
+
+    Attributes:
+        exponent: of the weights, from 0 to 10. 0 is uniform.
+    """
 
     pattern: str = "zipf"
     exponent: float = 1.0
@@ -97,11 +116,11 @@ class ZipfConfig(WriterConfig):
 
 @dataclass
 class SequentialConfig(WriterConfig):
-    """`threads` threads, each round and round its own share of the working set, page by page.
+    """Each of `threads` threads writes its own share of the working set in order, again and again.
 
     Attributes:
-        threads: number of threads; the writes are split evenly between them.
-        first_write: writes each thread has done before the migration: where in its share it is.
+        threads: number of threads. The writes are split evenly between them.
+        first_write: writes of each thread before the migration. They set the position in its share.
     """
 
     pattern: str = "sequential"
@@ -111,10 +130,10 @@ class SequentialConfig(WriterConfig):
 
 @dataclass
 class MixConfig(WorkloadConfig):
-    """Several writers at once; one that is active in windows only makes a phase.
+    """Several writers at once. A writer with windows makes a phase.
 
     Attributes:
-        writers: name -> the keys of one writer, `pattern` among them.
+        writers: name -> the keys of one writer, with its `pattern`.
     """
 
     pattern: str = "mix"
@@ -123,30 +142,32 @@ class MixConfig(WorkloadConfig):
 
 @dataclass
 class LinkConfig:
-    """The wire and the threads that feed it.
+    """The link, and the threads that send over it.
 
     Attributes:
-        bandwidth: "10Gbit/s", or "unlimited" where max_bandwidth alone shall decide.
-        page_header_bytes: wire bytes besides the content of a normal page (qemu-file: 8).
-        zero_page_bytes: wire bytes of a zero page (8 of header, 1 of value).
-        zero_page_scan: how fast the sending thread finds zero pages to be zero. Default: 97 GB in
-            about 48 s, the first pass of the series' v2 letter of 2024-09-30 (an inference).
-        page_cost_ns: a sending thread's own time a normal page, beside which the wire works. Default:
-            of eight multifd channels that ran for 36.27 s, 3.14 s went to 12.8 million zero pages (25.6
-            million took 6.30 s) and the rest to 12.8 million normal ones (qemu-devel, 2024-12-24, "Add
-            DSA zero page detection doc", Xeon 8457C): 12.7 Gbit/s a thread. One thread without
-            multifd is taken to be as fast; "we can not utilise NIC higher than 10 Gbps without
-            multiFD" (qemu-devel, 2022-05-11).
-        queue_cost_ns: multifd only: the migration thread's time a page, of either kind, to find it and
-            put it into a packet. Default: 4.86 s for 25.6 million pages, same source.
-        wakeup_latency_us: how late the sending thread wakes from its sleep to the end of a 100 ms
-            window. Default: Linux's timer slack (prctl(2), PR_SET_TIMERSLACK), a lower bound.
-        non_ram_downtime_ms: device state and switchover besides RAM; no source, so 0: the downtime
-            is that of the RAM alone.
-        recorded: [[seconds, bytes on the wire so far], ...]: a recorded pace instead of bandwidth,
-            which then only counts for the rest that is sent while the VM is stopped.
-        changes: [[at, bandwidth], ...], rising: what the wire gives from then on, counted from the
-            migrate command, such as [["2h", "5Gbit/s"]] where a backup starts; null: never changes.
+        bandwidth: such as "10Gbit/s". "unlimited" if only migration.max_bandwidth limits.
+        page_header_bytes: bytes of a normal page on the link besides its content (qemu-file: 8).
+        zero_page_bytes: bytes of a zero page on the link (8 of header, 1 of value).
+        zero_page_scan: how fast the sending thread recognises zero pages, bytes per second.
+            Default: an inference. The first pass over 97 GB took about 48 s (v2 letter of the
+            series, 2024-09-30).
+        page_cost_ns: a sending thread's own time per normal page, in parallel with the link.
+            Default: 12.7 Gbit/s per thread. Source: qemu-devel, 2024-12-24, "Add DSA zero page
+            detection doc" (Xeon 8457C). Eight multifd channels ran for 36.27 s. Of these, 3.14 s
+            went to 12.8 million zero pages (25.6 million took 6.30 s), and the rest to 12.8 million
+            normal pages. One thread without multifd is assumed to be as fast: "we can not utilise
+            NIC higher than 10 Gbps without multiFD" (qemu-devel, 2022-05-11).
+        queue_cost_ns: for multifd only: the migration thread's time per page of either kind, to
+            find it and to put it into a packet. Default: 4.86 s for 25.6 million pages, same
+            source.
+        wakeup_latency_us: how late the sending thread wakes at the end of a 100 ms window. Default:
+            Linux's timer slack (prctl(2), PR_SET_TIMERSLACK), a lower bound.
+        non_ram_downtime_ms: downtime for device state and switchover. There is no source, so the
+            default is 0, and the downtime is that of the RAM alone.
+        recorded: [[seconds, bytes on the link so far], ...]: a recorded rate in place of bandwidth.
+            Then bandwidth only counts while the VM is stopped.
+        changes: [[at, bandwidth], ...]: the bandwidth from each time on, counted from the migrate
+            command. Times rise. Such as [["2h", "5Gbit/s"]] for a backup. null: no change.
     """
 
     bandwidth: int | float | str = "10Gbit/s"
@@ -163,11 +184,12 @@ class LinkConfig:
 
 @dataclass
 class PolicyConfig:
-    """A class that decides in the place of one of QEMU's rules, or a manager: docs/policies.md.
+    """A user's class that decides in place of one of QEMU's rules, or a manager.
 
     Attributes:
-        target: "module:Class"; the module is found on Python's path and in the current directory.
-        args: what the class is made with, besides what every rule of its kind is told.
+        target: "module:Class". gpusim looks for the module on Python's path and in the current
+            directory.
+        args: arguments of the class, besides those that every rule of its kind gets.
     """
 
     target: str = ""
@@ -176,26 +198,33 @@ class PolicyConfig:
 
 @dataclass
 class MigrationConfig:
-    """QEMU's parameters under QEMU's names, defaults of migration/options.c unless said.
+    """QEMU's parameters under QEMU's names.
+
+    Defaults are those of migration/options.c, except as noted.
 
     Attributes:
-        version: which QEMU decides; see `gpusim/qemu/versions.py`.
-        auto_converge: capability; QEMU's default is off, here it is on.
-        max_bandwidth: bytes a second or "1GB/s"; 0: unlimited, so that the link decides. QEMU's own
-            default is 128MiB/s.
-        downtime_limit: ms.
-        avail_switchover_bandwidth: bytes a second, 0: as measured (since QEMU 8.2).
-        throttle_trigger_threshold, cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle:
-            percent; QEMU 2.6 has neither the first nor the last.
-        cpu_throttle_tailslow: smaller steps near the end (not in QEMU 2.6).
-        fallback_sync_interval: null: the version's own (5s since QEMU 9.2, none before); "never"
-            switches the timer off. QEMU has no parameter for it. Under seed_v2, which looks every second,
-            how old a period's end must be.
-        multifd_channels: 0: the capability multifd is off, QEMU's default, and one thread sends all.
-            With it QEMU has 2 channels unless told, up to 255; 8 fill 100 Gbit/s.
-        throttle_rule, sync_timer_rule, switchover_rule: a class of one's own in the place of the version's
-            rule; null: the version's.
-        manager: a class that does what libvirt or KubeVirt would, by what QEMU shows; null: nobody does.
+        version: the QEMU whose rules decide. See `gpusim/qemu/versions.py`.
+        auto_converge: capability. The default is on. QEMU's own default is off.
+        max_bandwidth: bytes per second, or such as "1GB/s". 0: unlimited, so the link decides.
+            QEMU's own default is 128MiB/s.
+        downtime_limit: ms, from 0 to 2000000.
+        avail_switchover_bandwidth: bytes per second. 0: as measured (since QEMU 8.2).
+        throttle_trigger_threshold: percent, from 1 to 100. A period counts as high if the guest
+            dirtied more than this share of the bytes that were sent. QEMU 2.6 lacks it.
+        cpu_throttle_initial: percent, from 1 to 99: the first throttle.
+        cpu_throttle_increment: percent, from 1 to 99: how much each step adds.
+        max_cpu_throttle: percent, from cpu_throttle_initial to 99. QEMU 2.6 lacks it.
+        cpu_throttle_tailslow: smaller throttle steps near the end (not in QEMU 2.6).
+        fallback_sync_interval: null: the version's own (5s since QEMU 9.2, no fallback sync
+            before). "never" switches the timer off. QEMU has no parameter for it. seed_v2 polls
+            every second, and for it this is the age of the last period's end at which it syncs.
+        multifd_channels: 0: the capability multifd is off, which is QEMU's default, and one thread
+            sends everything. QEMU's default with multifd is 2 channels. At most 255. 8 channels
+            fill 100 Gbit/s.
+        throttle_rule, sync_timer_rule, switchover_rule: a user's class in place of the version's
+            rule. null: the version's.
+        manager: a user's class that acts as libvirt or KubeVirt would, on what QEMU shows. null:
+            there is no manager.
     """
 
     version: str = "qemu_9_2"
@@ -220,37 +249,43 @@ class MigrationConfig:
 class TrackingConfig:
     """How KVM or TCG tracks writes, and what a sync costs.
 
-    A sync first reads the log, under the big lock: the main loop waits, and vCPUs that need it. Then it
-    merges into the bitmap, under the bitmap's mutex too, so that the sender waits as well. The sender
-    waits for all of a sync that is its own: all but the fallback timer's. Figures called "the mail" are
-    of a guest of 64 vCPUs and 256 GiB with many vhost-user devices at 10 GB/s dirtied (qemu-devel, Dec
-    2025, "merge fragmented clear_dirty ioctls"), and taken as linear in RAM, which is inferred.
+    A sync first reads the log. It holds the big lock, so the main loop and vCPUs that need the lock
+    wait. Then the sync merges the log into the bitmap. It also holds the bitmap's mutex, so the
+    sender waits too. The sender waits during its own syncs, which are all except the fallback
+    timer's. "The mail" is qemu-devel, Dec 2025, "merge fragmented clear_dirty ioctls". Its guest
+    has 64 vCPUs, 256 GiB and many vhost-user devices, and dirties 10 GB/s. gpusim assumes that its
+    times grow linearly with RAM.
 
     Attributes:
         mode: kvm_manual (lazy), kvm_legacy, dirty_ring or tcg (eager).
-        initially_set: kvm_manual only: KVM_DIRTY_LOG_INITIALLY_SET, nothing is tracked before a
+        initially_set: for kvm_manual only: KVM_DIRTY_LOG_INITIALLY_SET. KVM tracks nothing before a
             chunk's first clear.
-        log_sync_ns_per_gib: to read KVM's log, a GiB of RAM. Default: the mail's 2.5 ms.
-        log_sync_us_per_block: the same, a RAM block (one memslot or more); no source, so 0.
-        listeners_ms: to read the logs of vhost and VFIO devices; 0: there are none. The mail's: 3.
-        merge_ns_per_gib: to merge aligned blocks, a GiB of RAM. Default: the mail's 5 ms.
-        misaligned_ms: to merge small blocks that are not a multiple of 64 pages; 0: there are none.
-            The mail's: 61, and 1 once their clears were batched.
-        waits_for_burst: a fallback sync waits to merge until the sender's burst, of up to 51 ms, ends.
-        remote_clear_us: kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG, one a chunk of 2^18 pages
-            and round, in which the sending thread sends nothing; no source, so 0.
-        protect_ns_per_page: to write-protect a page. kvm_manual: in the chunk's clear, in which the
-            sending thread sends nothing; kvm_legacy, dirty_ring: in the sync, each page that was
-            written; all of them at the start, unless initially_set. Default: starting to
-            track 128 GiB took 460 ms with all pages protected and 10 ms with none (Linux
-            3c9bd4006bfc), 450 ms for 2^25 pages; an inference, an upper estimate.
-        first_write_cost_ns: vCPU time of the first write to a page after it was protected (a write
-            fault, an entry of Intel's page-modification log, TCG's slow path), besides the write.
-            Default: KVM with the page-modification log, at most; 58.7 ms for 2^18 pages (kvm list,
-            2022-02-03, dirty_log_perf_test). 420 under tracking=tcg; docs/model.md has others.
-        recorded_sleeps: tcg and dirty_ring only, where a sync waits for every vCPU: [[from, until], ...] in
-            seconds, when they slept in a recorded migration. null, and behind the last: the throttle's
-            own slices, each a timer's period after the one before; a real timer comes a little later.
+        log_sync_ns_per_gib: time to read KVM's log, per GiB of RAM. Default: the mail's 2.5 ms.
+        log_sync_us_per_block: time to read KVM's log, per RAM block (one memslot or more). There is
+            no source, so the default is 0.
+        listeners_ms: time to read the logs of vhost and VFIO devices. 0: there are none. The mail
+            has 3 ms.
+        merge_ns_per_gib: time to merge aligned blocks, per GiB of RAM. Default: the mail's 5 ms.
+        misaligned_ms: time to merge small blocks that are not a multiple of 64 pages. 0: there are
+            none. The mail has 61 ms, and 1 ms after its clears were batched.
+        waits_for_burst: a fallback sync waits with its merge until the sender's burst ends, up to
+            51 ms.
+        remote_clear_us: for kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG. Each chunk of 2^18
+            pages needs one per pass, and the sending thread waits for it. There is no source, so
+            the default is 0.
+        protect_ns_per_page: time to write-protect a page. kvm_manual: the chunk's clear does it,
+            and the sending thread waits. kvm_legacy and dirty_ring: the sync does it for each
+            written page. At the start all pages are protected, unless initially_set. Default: an
+            inference and an upper estimate. To start tracking 128 GiB (2^25 pages) took 460 ms with
+            all pages protected, and 10 ms with none (Linux 3c9bd4006bfc).
+        first_write_cost_ns: vCPU time of the first write to a page after it was protected, besides
+            the write itself. This is a write fault, an entry of Intel's page-modification log, or
+            TCG's slow path. Default: an upper estimate for KVM with the page-modification log: 58.7
+            ms for 2^18 pages (kvm list, 2022-02-03, dirty_log_perf_test). tracking=tcg has 420.
+        recorded_sleeps: for tcg and dirty_ring only, whose syncs wait for every vCPU: [[from,
+            until], ...] in seconds, when the vCPUs slept in a recorded migration. null, and after
+            the last entry: the throttle's own slices, each one timer period after the other. A real
+            timer is a little late.
     """
 
     mode: str = "kvm_manual"
@@ -272,10 +307,10 @@ class BackendConfig:
     """Where the bitmaps live.
 
     Attributes:
-        name: auto (the first of the others that can be used here), cupy, numba or numpy. The result
-            does not depend on it.
-        threads: over chunks, on a CPU; 0: one a core. The result does not depend on it. One by
-            default: one alone comes near the speed of memory (docs/performance.md).
+        name: auto, cupy, numba or numpy. auto takes the first of the others that is available. The
+            result does not depend on it.
+        threads: CPU threads over chunks. 0: one per core. The result does not depend on it. One
+            thread comes close to the speed of memory, so the default is 1.
     """
 
     name: str = "auto"
@@ -287,10 +322,11 @@ class LimitConfig:
     """When to stop a run that does not end by itself.
 
     Attributes:
-        simulated: simulated time: verdict time_limit.
-        wall: wall-clock time, null: none: status incomplete, no verdict.
-        stop_when_stuck: give up as not_converged once the throttle can rise no further and, for 60 s
-            and ten passes, the smallest remaining after a sync has fallen by less than 2 %.
+        simulated: simulated time. The verdict is then time_limit.
+        wall: wall-clock time. The status is then incomplete, without a verdict. null: no limit.
+        stop_when_stuck: stop with the verdict not_converged if the migration stalls. It stalls if
+            the throttle is at its maximum, and the smallest remaining memory after a sync fell by
+            less than 2 % over 60 s and ten passes.
     """
 
     simulated: int | float | str = "24h"
@@ -300,10 +336,12 @@ class LimitConfig:
 
 @dataclass
 class GuestConfig:
-    """One VM of an evacuation, or several alike.
+    """One VM of an evacuation, or several of the same kind.
 
     Attributes:
-        count: so many of them, called NAME-1, NAME-2, ... if it is not 1.
+        vm: the keys of `vm`.
+        workload: the keys of `workload`.
+        count: number of such VMs. If it is not 1, then they are called NAME-1, NAME-2, ...
     """
 
     vm: VmConfig = field(default_factory=VmConfig)
@@ -313,15 +351,15 @@ class GuestConfig:
 
 @dataclass
 class EvacuationConfig:
-    """A host to be emptied: its guests migrate over one link, which they share evenly.
+    """A host to be emptied. Its guests migrate over one link and share it evenly.
 
     Attributes:
-        guests: name -> VM; in the order they stand in.
-        at_a_time: how many migrate at once, at most; more than there are guests: all of them. 1 is
-            OpenStack Nova's default (max_concurrent_live_migrations); KubeVirt's is 2 a node.
-        order: as_listed, or by RAM: smallest_first, largest_first, or by the pages that the guest
-            dirties in its first second, as QEMU's calc-dirty-rate measures: calmest_first,
-            busiest_first. Guests that are equal go as listed.
+        guests: name -> VM, in the order of the list.
+        at_a_time: how many guests migrate at once, at most. 1 is OpenStack Nova's default
+            (max_concurrent_live_migrations). KubeVirt's default is 2 per node.
+        order: as_listed, smallest_first, largest_first (by RAM), calmest_first or busiest_first.
+            The last two sort by the pages that the guest dirties in its first second, as QEMU's
+            calc-dirty-rate measures them. Equal guests keep the order of the list.
     """
 
     guests: dict[str, GuestConfig] = field(default_factory=dict)
@@ -331,14 +369,14 @@ class EvacuationConfig:
 
 @dataclass
 class AttemptConfig:
-    """One of several migrations of a VM in one QEMU process, each begun when the one before has ended.
+    """One of several migrations of a VM in one QEMU process, each after the other.
 
     Attributes:
-        after: pause between the end of the one before and this one.
-        migration: keys of `migration` that this one has otherwise, such as {auto_converge: false}.
-        schedule: as Config has it, by this one's own clock.
-        resets_capabilities: when it has ended auto-converge is switched off until the next one begins,
-            as libvirt does (qemuMigrationParamsReset).
+        after: pause between the end of the attempt before and this one.
+        migration: keys of `migration` that this attempt changes, such as {auto_converge: false}.
+        schedule: as at the top level, in this attempt's own time.
+        resets_capabilities: when this attempt has ended, auto-converge is off until the next one
+            starts, as with libvirt (qemuMigrationParamsReset).
     """
 
     after: int | float | str = 0
@@ -352,20 +390,21 @@ class Config:
     """One migration, or the evacuation of a host.
 
     Attributes:
-        schedule: what is done to the migration while it runs, as libvirt, Nova or KubeVirt do: entries
-            {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}, where ACTION is pause, resume or cancel,
-            and {at: "60s", set: {downtime_limit: 1000}} with any of QEMU's parameters. at_sync is done
-            when so many syncs have ended.
-        attempts: several migrations in one QEMU process, one after the other until one converges, each
-            with a schedule of its own; `schedule` must then be empty. Attempt n draws by seed + n - 1.
-            The results are the last one's; those before lie in its folder `attempts/`.
-        evacuation: the guests of a host instead of one VM: `vm` and `workload` are then not read, and
-            link, migration, tracking, backend and limit are common to all of them.
-        seed: of the drawing of the guest's random writes.
-        dry_run: only say what the run would need.
-        plot: write the pictures of a run: plot.png, report.html, trace.json.gz, guestperf.json.
-        objective: numbers of the summary that a job returns to Hydra, for a sweeper that minimises;
-            infinity for a migration that did not converge.
+        schedule: actions on the migration while it runs, as libvirt, Nova or KubeVirt do them.
+            Entries are {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}. ACTION is pause, resume
+            or cancel. {at: "60s", set: {downtime_limit: 1000}} sets any of QEMU's parameters.
+            at_sync is a number of syncs that have ended.
+        attempts: several migrations in one QEMU process. Each starts after the one before, until
+            one converges. Each has its own schedule, so `schedule` must be empty. Attempt n uses
+            the seed `seed` + n - 1. The results are those of the last attempt. Its folder
+            `attempts/` has those of the earlier attempts.
+        evacuation: the guests of a host in place of one VM. `vm` and `workload` are then not read.
+            All guests share link, migration, tracking, backend and limit.
+        seed: seed of the guest's random writes.
+        dry_run: only print what the run would need.
+        plot: also write plot.png, report.html, trace.json.gz and guestperf.json.
+        objective: numbers of the summary that a job returns to Hydra, for a sweeper that minimises.
+            They are infinite if the migration did not converge.
     """
 
     vm: VmConfig = field(default_factory=VmConfig)
