@@ -1,12 +1,10 @@
-"""Plausible migrations without the engine: a few lines that move bytes and raise a throttle.
-
-They need only look right: nothing here is compared with QEMU.
-"""
+"""Plausible migrations without the engine. No test compares them with QEMU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +13,13 @@ from gpusim import Config, EvacuatedGuest, Evacuation, EvacuationSummary, LinkCo
 from gpusim.engine.records import Event, Result, Summary, SyncRecord, TimelineSample
 
 PAGE = 4096
+RUN_FILES = {"events.jsonl", "summary.json", "syncs.csv", "timeline.csv", "timeline.npz"}
 MakeResult = Callable[..., Result]
 MakeEvacuation = Callable[..., Evacuation]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 @dataclass
@@ -186,13 +189,13 @@ class FakeMigration:
 
 @pytest.fixture
 def make_result() -> MakeResult:
-    """A function that runs a FakeMigration with the given fields."""
+    """Return a function that runs a FakeMigration with the given fields."""
     return lambda **fields: FakeMigration(**fields).run()
 
 
 @pytest.fixture
 def result(make_result: MakeResult) -> Result:
-    """A VM of 1 GiB that converges under a throttle, with a fallback sync on the way."""
+    """Return a run of a 1 GiB VM that converges under a throttle, with a fallback sync."""
     made = make_result(link_rate=1e8, write_rate=1.5e8)
     assert made.summary.verdict == "converged"
     assert made.summary.fallback_sync_count
@@ -201,7 +204,7 @@ def result(make_result: MakeResult) -> Result:
 
 @pytest.fixture
 def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
-    """A function that lets guests follow each other without the engine; they share nothing."""
+    """Return a function that migrates guests one after the other, without the engine."""
 
     def make(names: list[str], *, left: tuple[str, ...] = (), **summary: Any) -> Evacuation:
         guests, now_s = [], 0.0
@@ -224,7 +227,7 @@ def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
         keys: dict[str, Any] = {
             "status": "ok",
             "verdict": "not_converged" if left else "converged",
-            "reason": "what the engine says",
+            "reason": "a reason of the engine",
             "reason_code": "guest_left_behind" if left else "all_guests_out",
             "total_time_s": now_s,
             "downtime_ms": 120.5,

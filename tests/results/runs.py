@@ -1,4 +1,4 @@
-"""Every way a migration can go, by name: what each picture of a run has to cope with."""
+"""Runs by name, one for each way in which a migration can end or look unusual."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def incomplete() -> Result:
     return replace(made, summary=replace(made.summary, **stopped))
 
 
-def outruns_the_wire() -> Result:
-    """Newly dirty is thirty times what is sent: a logarithmic axis."""
+def outruns_the_link() -> Result:
+    """Return a run with thirty times more newly dirty than sent, for a logarithmic axis."""
     made = fake(link_rate=1e8, write_rate=1.5e8)
     syncs = [
         replace(sync, bytes_dirty_period=sync.bytes_dirty_period and 30 * sync.bytes_dirty_period)
@@ -59,7 +59,7 @@ RUNS: dict[str, Callable[[], Result]] = {
     ),
     "ended_at_once": ended_at_once,
     "incomplete": incomplete,
-    "outruns_the_wire": outruns_the_wire,
+    "outruns_the_link": outruns_the_link,
     "nothing_sent": nothing_sent,
     "one_sample": lambda: replace(ended_at_once(), samples=ended_at_once().samples[:1]),
     "no_time": lambda: replace(

@@ -1,4 +1,4 @@
-"""Does an evacuation leave whole files, true to its guests, and a picture of every outcome?"""
+"""Are the files of an evacuation complete and true to its guests?"""
 
 from __future__ import annotations
 
@@ -12,22 +12,11 @@ import pytest
 
 from gpusim.results import read_summary, whole_evacuation, write_evacuation
 from gpusim.results.summary_fields import GUEST_KEYS
-from tests.results.conftest import MakeEvacuation
+from tests.results.conftest import RUN_FILES, MakeEvacuation, names
 from tests.results.plots.drawn import png_size
 
 FILES = {"evacuation.csv", "evacuation.png", "guests", "summary.json"}
-GUEST_FILES = {
-    "config.json",
-    "events.jsonl",
-    "summary.json",
-    "syncs.csv",
-    "timeline.csv",
-    "timeline.npz",
-}
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+GUEST_FILES = RUN_FILES | {"config.json"}
 
 
 def test_an_evacuation_leaves_these_files(make_evacuation: MakeEvacuation, tmp_path: Path) -> None:

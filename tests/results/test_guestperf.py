@@ -1,8 +1,8 @@
-"""Could QEMU's guestperf-plot read the report, and would it show what happened?
+"""Can QEMU's guestperf-plot read the report, and does it show the run?
 
-Keys: QEMU v10.0's tests/migration-stress/guestperf, deserialize() of report.py, hardware.py,
-scenario.py, progress.py, timings.py; `Reader` takes the way of plot.py through them (its checks, and
-its arithmetic of utilisation), and engine.py says which unit each number has.
+The keys are from QEMU v10.0's tests/migration-stress/guestperf: deserialize() of report.py,
+hardware.py, scenario.py, progress.py and timings.py. `Reader` repeats the checks and the utilisation
+arithmetic of plot.py. The units are from engine.py.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_every_run_has_all_keys_and_no_other(name: str, config: dict[str, Any] |
         assert all(set(timing) == set(TIMING.split()) for timing in report[timings])
 
 
-def test_the_plot_shows_what_happened(tmp_path: Path) -> None:
+def test_the_plot_shows_the_run(tmp_path: Path) -> None:
     result = fake(link_rate=1e8, write_rate=1.5e8)
     write_run(result, tmp_path, config=CONFIG)
     reader = Reader(json.loads((tmp_path / "guestperf.json").read_bytes()))

@@ -1,4 +1,4 @@
-"""Is every file of a run whole, true to the result, and the same bytes for the same result?"""
+"""Is every file of a run complete, true to the result, and a function of the result alone?"""
 
 from __future__ import annotations
 
@@ -16,25 +16,14 @@ from gpusim import Config
 from gpusim.engine.records import Attempt, Event, Result, Summary, SyncRecord
 from gpusim.errors import ResultsError
 from gpusim.results import begin_run, read_summary, write_failure, write_run
-from gpusim.results import (
-    run_files as files,
-)
+from gpusim.results import run_files as files
 from gpusim.results.errors import RunsError
 from gpusim.results.sweeps.runs import find_runs
 from gpusim.version import __version__
+from tests.results.conftest import RUN_FILES, names
 
 PICTURES = {"guestperf.json", "plot.png", "report.html", "trace.json.gz"}
-FILES = PICTURES | {
-    "events.jsonl",
-    "summary.json",
-    "syncs.csv",
-    "timeline.csv",
-    "timeline.npz",
-}
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+FILES = PICTURES | RUN_FILES
 
 
 def test_a_run_leaves_these_files_and_no_temporary_one(result: Result, tmp_path: Path) -> None:

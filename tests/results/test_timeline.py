@@ -1,4 +1,4 @@
-"""Does the regular grid say what the samples say?"""
+"""Does the regular grid agree with the samples?"""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_any_run_becomes_a_regular_grid(samples: list[TimelineSample]) -> None:
     assert all(np.isfinite(column).all() for column in columns.values())
 
 
-def test_bytes_are_straight_lines_and_the_later_of_two_knots_holds() -> None:
+def test_bytes_are_straight_lines_and_the_later_of_two_samples_holds() -> None:
     samples = [
         sample(0, 1000),
         sample(10, 0),
@@ -137,6 +137,6 @@ def test_a_run_of_no_time_is_one_row() -> None:
     assert columns["guest_speed_percent"].tolist() == [100.0]
 
 
-def test_a_result_without_knots_is_refused(result: Result) -> None:
+def test_a_result_without_samples_is_refused(result: Result) -> None:
     with pytest.raises(ValueError, match="no timeline"):
         timeline(replace(result, samples=[]))

@@ -1,6 +1,6 @@
-"""Would Perfetto take the trace, and does it show what the records say?
+"""Can Perfetto read the trace, and does it show the records?
 
-The rules are those of the Trace Event Format (Google, 2016), sections "JSON Object Format", "Duration
+The rules are from the Trace Event Format (Google, 2016), sections "JSON Object Format", "Duration
 and Complete Events", "Counter Events", "Instant Events" and "Metadata Events".
 """
 
@@ -92,7 +92,7 @@ def test_slices_of_a_track_do_not_overlap(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_tracks_show_what_the_records_say(name: str) -> None:
+def test_tracks_show_the_records(name: str) -> None:
     result = REAL[name]()
     summary, tracks = result.summary, slices_of(events_of(result))
     passes = tracks["passes"]
@@ -115,7 +115,7 @@ def test_tracks_show_what_the_records_say(name: str) -> None:
     assert stopped["ts"] + stopped["dur"] == pytest.approx(1e6 * summary.total_time_s)
 
 
-def test_counters_hold_the_knots_and_the_rates() -> None:
+def test_counters_hold_the_samples_and_the_rates() -> None:
     result = fake(link_rate=1e8, write_rate=1.5e8)
     counters = defaultdict(list)
     for event in events_of(result):

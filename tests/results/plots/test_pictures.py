@@ -164,7 +164,7 @@ def test_the_third_panel_shows_the_rates_of_closed_periods(name: str) -> None:
             assert rates[1::2].tolist() == rates[::2].tolist()
         assert line(panel, share)[1] == pytest.approx(0.4 * line(panel, "sent")[1])
         log_scale = panel.get_yscale() == "log"
-        assert log_scale == (name == "outruns_the_wire")
+        assert log_scale == (name == "outruns_the_link")
         assert ("log scale" in panel.get_ylabel()) == log_scale
 
 
