@@ -46,7 +46,7 @@ OUTCOMES = {
         short="stalled",
         meaning="The throttle could not rise further, and the remaining memory fell by less than "
         "2 % over 60 s and ten passes.",
-        after="did not converge: gave up after {time}",
+        after="did not converge in {time}",
     ),
     "time_limit": Outcome(
         label="reached the time limit",

@@ -151,12 +151,8 @@ def _label_guest(axes: Axes, row: int, guest: EvacuatedGuest, unit_s: float) -> 
     summary = guest.result.summary
     duration = format_duration(summary.total_time_s)
     parts = [format_bytes(summary.vm_bytes)]
-    if summary.verdict == "converged":
-        parts.append(f"in {duration}")
-    else:
-        parts.append(
-            f"left behind, {describe_outcome('ok', summary.verdict, summary.total_time_s)}"
-        )
+    left = summary.verdict != "converged"
+    parts.append(f"left behind after {duration}" if left else f"in {duration}")
     if summary.max_throttle_percent:
         parts.append(f"throttle {summary.max_throttle_percent} %")
     if summary.guest_cpu_lost_s:

@@ -101,7 +101,7 @@ def draw_study(
         if quantity.logarithmic:
             panel.set_yscale("log")
         else:
-            panel.set_ylim(0, panel.get_ylim()[1])  # All columns are drawn now.
+            panel.set_ylim(0, 1.06 * panel.get_ylim()[1])  # All columns are drawn now.
     figure.supxlabel(x.label, y=0.015, fontsize=11, color=style.QUIET)
     below = figure_legend(figure, panels[0, 0].get_legend_handles_labels()[0], len(facts))
     figure.subplots_adjust(

@@ -45,7 +45,7 @@ MAX_TICKS = 9  # swept values that all get a tick
 CLOSEST_TICKS = 0.07  # of the axis: nearer labels would overlap
 DODGE = 0.11  # between the series of one category
 KEYS = ("total_time_s", "guest_cpu_lost_percent")
-STOPPED = "did not converge (drawn where the run stopped)"
+STOPPED = "did not converge (time of the stop)"
 
 
 @dataclass(frozen=True, kw_only=True)
