@@ -172,7 +172,7 @@ def test_a_guest_that_does_not_converge_gets_limits_with_which_it_does() -> None
     assert limits["dirty_rate"].value < 1
     assert limits["bandwidth"].value is not None
     assert limits["bandwidth"].value > 1e9
-    assert found.finished
+    assert found.is_finished
 
 
 def test_the_lowest_throttle_limit_is_a_step_of_the_throttle(
