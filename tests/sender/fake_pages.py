@@ -10,16 +10,16 @@ from gpusim.layout import IntArray, Taken
 
 
 class FakePages:
-    """What the sender knows of pages, and no more.
+    """A minimal SendablePages.
 
     Args:
-        runs: (is_zero, pages), in the order of sending.
-        clear_every: a remote clear is due with each page whose number is a multiple; 0: never. It
-            protects so many pages, or as many as wait to be sent.
-        shortsighted: promises one page at a time, so that the sender takes one window at a time.
+        runs: (is_zero, pages), in sending order.
+        clear_every: a remote clear is due at every multiple of this page number. 0: never. A clear
+            protects this many pages, or all pending pages if there are fewer.
+        shortsighted: `run_ahead` returns one page, so that the sender takes one window at a time.
 
     Attributes:
-        takes: pages of each take.
+        takes: number of pages of each take.
     """
 
     at_end = False
@@ -38,7 +38,7 @@ class FakePages:
         self.takes: list[int] = []
 
     def dirty(self, pages: int) -> None:
-        """So many normal pages are to be sent again."""
+        """Append normal pages that are dirty again."""
         if pages:
             self._runs.append([False, pages])
             self.pending += pages
@@ -100,7 +100,7 @@ class FakePages:
 def _fits(
     budgets: Sequence[tuple[int, int, int]], left: list[int], is_zero: bool, alike: int, held: int
 ) -> int:
-    """How many pages all budgets last for; a clear that begins is finished, with a page."""
+    """How many pages all budgets last for. A clear that begins is finished, with one page."""
     if min(left) < 0:
         return 0
     left = [*left[:-1], left[-1] - held]

@@ -1,4 +1,4 @@
-"""Links, senders and what can be seen of them, for the tests of the sender."""
+"""Links, senders and their observable state, for the tests of the sender."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpusim.sender.sendable_pages import SendablePages
 from gpusim.sender.sender import Advance, Sender
 
 PAGE = 4096
-NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: 8 of header, then the page or one byte
+NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: a header of 8 bytes, then the page or one byte
 SECTION_BYTES = 18
 MS, S = 10**6, 10**9
 GBIT = 1.25e8
@@ -31,7 +31,7 @@ def make_link(
     clear_ns: float = 0.0,
     protect_ns: float = 0.0,
 ) -> Link:
-    """A link without costs unless named."""
+    """Make a link. Every cost is 0 unless it is given."""
     return Link(
         bandwidth=bandwidth,
         normal_page_bytes=NORMAL_BYTES,
@@ -49,12 +49,12 @@ def make_link(
 
 
 def when_done(estimate: int, _threshold: int) -> bool:
-    """The least a turn does: nothing pending is always ready."""
+    """The smallest rule of a turn: the VM stops when no page is pending."""
     return estimate == 0
 
 
 class PatientSender(Sender):
-    """A sender that does not rest on its way, and stalls from where it was brought last."""
+    """A sender whose `advance` never returns early, and that stalls from where it stopped last."""
 
     _at_ns = 0
 
@@ -81,7 +81,7 @@ def make_sender(
     acts: Callable[[int, int], bool] | None = None,
     downtime_s: float = 0.3,
 ) -> PatientSender:
-    """A sender with a downtime limit of 300 ms and QEMU's rule for the turn."""
+    """Make a sender with a downtime limit of 300 ms and QEMU's switchover rule."""
     return PatientSender(
         link,
         max_bandwidth=max_bandwidth,
@@ -93,7 +93,7 @@ def make_sender(
 
 
 class Seen(NamedTuple):
-    """All that can be seen of a sender and its pages."""
+    """The observable state of a sender and its pages."""
 
     normal_pages: int
     zero_pages: int
@@ -117,7 +117,7 @@ def seen(sender: Sender, pages: SendablePages) -> Seen:
 
 
 def clears_of(*advances: Advance) -> list[tuple[int, int]]:
-    """Chunk and time, ns, of all clears."""
+    """Return (chunk, ns) of all clears."""
     return [
         (chunk, at_ns)
         for advance in advances

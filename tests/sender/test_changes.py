@@ -1,6 +1,6 @@
-"""Does a wire that changes its pace send what its paces add up to, and nothing else?
+"""Does a link that changes its bandwidth send the integral of its bandwidths?
 
-Judged by the integral of the pace, written here in floats, and by the wire that never changes.
+The references are that integral in floats, and a link that never changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gpusim.sender.link import Link
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, NORMAL_BYTES, S, make_link, make_sender, seen
-from tests.sender.test_jump import END_NS, assert_steps_are_one, limits, links, stalls, tell
+from tests.sender.test_jump import END_NS, assert_steps_are_one, limits, links, stalls, trace
 
 PACES = st.sampled_from([1.25e7, 1e8, 1.25e8, 7.3e8, 1.25e9, 1.25e10])
 changes = st.lists(
@@ -24,7 +24,7 @@ changes = st.lists(
 
 
 def integral(link: Link, until_ns: int) -> float:
-    """Bytes that the paces add up to."""
+    """The integral of the bandwidths in bytes."""
     steps = [(0, link.bandwidth), *link.changes, (until_ns, 0.0)]
     return sum(
         pace * max(0, min(b[0], until_ns) - a) / S for (a, pace), b in itertools.pairwise(steps)
@@ -50,8 +50,8 @@ def test_a_change_to_the_same_pace_changes_nothing(
     redirtied: int,
 ) -> None:
     same = replace(link, changes=tuple((at_ns, link.bandwidth) for at_ns in times))
-    told = [
-        tell(
+    traces = [
+        trace(
             make_sender(one, max_bandwidth),
             FakePages(runs, clear_every=1000),
             stalls,
@@ -59,7 +59,7 @@ def test_a_change_to_the_same_pace_changes_nothing(
         )
         for one in (link, same)
     ]
-    assert told[0] == told[1]
+    assert traces[0] == traces[1]
 
 
 @settings(deadline=None, max_examples=100)
@@ -72,7 +72,7 @@ def test_a_change_to_the_same_pace_changes_nothing(
 def test_bytes_sent_are_the_integral_of_the_pace(
     first: float, changes: tuple[tuple[int, float], ...], until_ns: int, stops: list[int]
 ) -> None:
-    """Never more; less by up to a page a change and one on the wire; a page's time is in whole ps."""
+    """Never more. Less by at most one page per change and one on the link, and rounding to ps."""
     link = make_link(first, changes=changes)
     sender = make_sender(link)
     pages = FakePages([(False, 10**9)])
@@ -96,7 +96,7 @@ def test_bytes_sent_are_the_integral_of_the_pace(
     interruptions=st.lists(st.integers(0, END_NS), max_size=30),
     redirtied=st.integers(0, 10**5),
 )
-def test_many_small_steps_are_one_on_a_wire_that_changes(
+def test_many_small_steps_equal_one_on_a_changing_link(
     *,
     link: Link,
     changes: tuple[tuple[int, float], ...],
@@ -118,7 +118,7 @@ def test_many_small_steps_are_one_on_a_wire_that_changes(
     runs=st.lists(st.tuples(st.booleans(), st.integers(1, 10**7)), min_size=1, max_size=4),
     stalls=stalls,
 )
-def test_a_jump_is_its_windows_one_by_one_on_a_wire_that_changes(
+def test_a_jump_equals_its_windows_on_a_changing_link(
     *,
     first: float,
     changes: tuple[tuple[int, float], ...],
@@ -126,13 +126,13 @@ def test_a_jump_is_its_windows_one_by_one_on_a_wire_that_changes(
     runs: list[tuple[bool, int]],
     stalls: list[tuple[int, int]],
 ) -> None:
-    stories, takes = [], []
+    traces, takes = [], []
     for shortsighted in (False, True):
         sender = make_sender(make_link(first, changes=changes), max_bandwidth)
         pages = FakePages(runs, clear_every=10**6, shortsighted=shortsighted)
-        stories.append(tell(sender, pages, stalls))
+        traces.append(trace(sender, pages, stalls))
         takes.append(len(pages.takes))
-    assert stories[0] == stories[1]
+    assert traces[0] == traces[1]
     assert takes[0] <= takes[1]
 
 
@@ -143,11 +143,11 @@ def test_cost_follows_changes_not_seconds() -> None:
     assert len(pages.takes) < 50
 
 
-def test_a_burst_under_way_looks_at_the_time_by_the_new_pace() -> None:
-    """1 Gbit/s, and a hundredth of it from 20 ms on: a page takes 3.2832 ms instead of 32.832 us.
+def test_a_burst_under_way_uses_the_new_pace() -> None:
+    """1 Gbit/s, and 1 % of it from 20 ms on: a page takes 3.2832 ms instead of 32.832 us.
 
-    609 pages are sent by then. The burst looks at the time after page 641, which is later than 51 ms,
-    and as that is after 100 ms the window closes.
+    609 pages are sent by then. The burst reads the clock after page 641. That is later than 51 ms and
+    than 100 ms, so the burst ends and the window closes.
     """
     sender = make_sender(make_link(1.25e8, changes=((20 * MS, 1.25e6),)))
     pages = FakePages([(False, 10**6)])
@@ -166,7 +166,7 @@ def test_a_burst_under_way_looks_at_the_time_by_the_new_pace() -> None:
     from_ns=st.integers(0, END_NS),
     pages=st.integers(0, 10**6),
 )
-def test_a_drain_ends_when_the_paces_have_added_up(
+def test_a_drain_takes_the_integral_of_the_paces(
     first: float, changes: tuple[tuple[int, float], ...], from_ns: int, pages: int
 ) -> None:
     link = make_link(first, changes=changes)
@@ -179,7 +179,7 @@ def test_a_drain_ends_when_the_paces_have_added_up(
     assert pages * (1 - 1e-5) - 1 <= sent / NORMAL_BYTES <= pages * (1 + 1e-5) + 1 + len(changes)
 
 
-def test_a_drain_goes_on_at_the_pace_the_sender_had_come_to() -> None:
+def test_a_drain_starts_at_the_pace_of_the_sender() -> None:
     link = make_link(1.25e9, changes=((10 * MS, 1.25e8),))
     sender, pages = make_sender(link), FakePages([(False, 10**6)])
     sender.advance(50 * MS, pages)

@@ -1,4 +1,4 @@
-"""What remote clears take: when, how long, and that no step or jump changes it."""
+"""When do remote clears happen, how long do they take, and are they independent of steps and jumps?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_chunk_is_cleared_before_its_first_page_and_the_rest_waits() -> None:
     assert took_ns == pytest.approx(3 * (CHUNK * PAGE_NS + held_ns), abs=50)
 
 
-def test_the_window_that_holds_a_clear_runs_long_and_its_bandwidth_is_less() -> None:
+def test_a_window_with_a_clear_is_longer_and_has_less_bandwidth() -> None:
     link = make_link(10 * GBIT, protect_ns=PROTECT_NS)
     sender, pages = make_sender(link), FakePages([(False, 3 * CHUNK)], clear_every=CHUNK)
     sender.advance(106 * MS, pages)
@@ -61,8 +61,8 @@ def test_under_a_rate_limit_a_clear_takes_time_from_the_sleep() -> None:
     assert seen(sender, pages) == seen(plain, alike)
 
 
-def test_a_clear_that_begins_is_finished_whenever_one_looks() -> None:
-    """The clear and the first page of its chunk are one step: it lasts 3.5 ms."""
+def test_a_clear_that_begins_is_finished() -> None:
+    """The clear and the first page of its chunk are one step of 3.5 ms."""
     link = make_link(10 * GBIT, protect_ns=PROTECT_NS)
     sender, pages = make_sender(link), FakePages([(False, CHUNK)], clear_every=CHUNK)
     advanced = sender.advance(1 * MS, pages)
@@ -120,59 +120,59 @@ def written(layout: Layout, first: int, last: int) -> Writes:
     protect_ns=st.sampled_from([0.0, 13.4, 500.0]),
     bandwidth=st.sampled_from([GBIT / 8, GBIT, 10 * GBIT]),
     max_bandwidth=st.sampled_from([0, 50_000_000]),
-    looks=st.lists(st.tuples(st.integers(1, 2 * S), st.floats(0, 1)), max_size=3),
+    syncs=st.lists(st.tuples(st.integers(1, 2 * S), st.floats(0, 1)), max_size=3),
 )
-def test_a_jump_over_real_pages_is_its_windows_one_by_one(
+def test_a_jump_over_real_pages_equals_its_windows(
     *,
     blocks: list[int],
     clear_ns: float,
     protect_ns: float,
     bandwidth: float,
     max_bandwidth: int,
-    looks: list[tuple[int, float]],
+    syncs: list[tuple[int, float]],
 ) -> None:
-    """Each block is a chunk; syncs on the way leave pages behind the cursor in its own chunk."""
-    stories = []
+    """Each block is a chunk. Syncs leave pending pages behind the cursor in its own chunk."""
+    traces = []
     for shortsighted in (False, True):
         pages = lazy_pages(blocks)
         if shortsighted:
             pages.run_ahead = lambda **_: (False, 1)  # type: ignore[method-assign]
         link = make_link(bandwidth, clear_ns=clear_ns, protect_ns=protect_ns)
         sender, now_ns = make_sender(link, max_bandwidth, downtime_s=0.0), 0
-        story: list[object] = []
-        for after_ns, share in [*looks, (5 * S, 0.0)]:
+        trace: list[object] = []
+        for after_ns, share in [*syncs, (5 * S, 0.0)]:
             now_ns += after_ns
-            story += clears_of(sender.advance(now_ns, pages))
-            story += [seen(sender, pages), pages.cursor.guest_page, pages.cursor.wraps]
+            trace += clears_of(sender.advance(now_ns, pages))
+            trace += [seen(sender, pages), pages.cursor.guest_page, pages.cursor.wraps]
             last = int(share * sum(blocks))
             if not pages.pending:
                 break
             pages.sync(written(pages._layout, 0, last), written(pages._layout, 0, 0))
-        stories.append((story, sender.counters.remote_clears, sender.counters.remote_clear_ps))
-    assert stories[0] == stories[1]
+        traces.append((trace, sender.counters.remote_clears, sender.counters.remote_clear_ps))
+    assert traces[0] == traces[1]
 
 
-def test_a_window_that_a_clear_ends_early_is_none_of_a_jump() -> None:
-    """A clear of 60 ms in a window's first burst ends it before the second; one of 40 ms does not."""
+def test_a_jump_excludes_a_window_that_a_clear_ends_early() -> None:
+    """A clear of 60 ms in its first burst ends a window before the second burst, one of 40 ms not."""
     burst = 15_553  # pages in 51 ms at 10 Gbit/s
     for clear_ms, windows_s in ((60, 0.051 + 0.060), (40, 0.102 + 0.040)):
-        stories = []
+        traces = []
         for shortsighted in (False, True):
             pages = FakePages(
                 [(False, 9 * burst)], clear_every=4 * burst, shortsighted=shortsighted
             )
             sender = make_sender(make_link(10 * GBIT, clear_ns=clear_ms * MS), downtime_s=0.0)
-            sender.advance(200 * MS, pages)  # two bursts and the longer clear have room
+            sender.advance(200 * MS, pages)  # enough for two bursts and the longer clear
             first = seen(sender, pages)
             sender.advance(2 * S, pages)
-            stories.append((first, seen(sender, pages)))
-        assert stories[0] == stories[1]
+            traces.append((first, seen(sender, pages)))
+        assert traces[0] == traces[1]
         sent_s = windows_s - clear_ms / 1000
-        assert stories[0][0].bandwidth == pytest.approx(10 * GBIT * sent_s / windows_s, rel=0.01)
+        assert traces[0][0].bandwidth == pytest.approx(10 * GBIT * sent_s / windows_s, rel=0.01)
 
 
 def test_a_jump_passes_over_clears() -> None:
-    """A whole pass without a look is a few takes, though every chunk is cleared on the way."""
+    """A whole pass without a sync is a few takes, although every chunk is cleared."""
     pages = FakePages([(False, 40 * CHUNK)], clear_every=CHUNK)
     sender = make_sender(make_link(10 * GBIT, protect_ns=PROTECT_NS))
     sender.advance(30 * S, pages)

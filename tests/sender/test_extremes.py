@@ -1,4 +1,4 @@
-"""Do the largest and the slowest migrations end, with no number overflowing on the way?"""
+"""Do the largest and the slowest migrations end without an overflow?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, NORMAL_BYTES, PAGE, S, clears_of, make_link, make_sender, seen
 
 TEN_PB_PAGES = 10**16 // PAGE
-LONGEST_S = 10**8  # what a run may simulate; in picoseconds more than 2^63
+LONGEST_S = 10**8  # the longest simulated time; in picoseconds it exceeds 2^63
 
 
 @pytest.mark.parametrize("bandwidth", [1000.0, 1e12])
@@ -29,7 +29,7 @@ def test_ten_petabytes(bandwidth: float, max_bandwidth: int) -> None:
 
 
 def test_clears_after_four_months_are_on_time() -> None:
-    """A page takes 4.104 s and is a window of its own."""
+    """A page takes 4.104 s and is a whole window."""
     sender = make_sender(make_link(1000.0))
     pages = FakePages([(False, 10**8)], clear_every=2**18)
     clears = clears_of(sender.advance(LONGEST_S * S, pages))
@@ -41,7 +41,10 @@ def test_clears_after_four_months_are_on_time() -> None:
 
 @pytest.mark.parametrize("max_bandwidth", [1, 9, 10, 99])
 def test_a_max_bandwidth_of_a_few_bytes_sends_a_flush_a_window(max_bandwidth: int) -> None:
-    """Below ten the budget of a window is 0, which lifts the limit (migration-stats.c:migration_rate_set)."""
+    """Below 10 the budget of a window is 0, which means unlimited.
+
+    Source: migration-stats.c:migration_rate_set.
+    """
     sender, pages = make_sender(make_link(1.25e9), max_bandwidth), FakePages([(False, 10**6)])
     sender.advance(S - 1, pages)
     if max_bandwidth >= 10:
@@ -63,7 +66,7 @@ def test_drain_of_ten_petabytes_on_the_slowest_link() -> None:
 
 
 def test_a_burst_among_mixed_pages_ends_after_51_ms_even_if_normal_pages_cost_no_time() -> None:
-    """A chunk with both kinds promises nothing; on an unlimited link only zero pages take time."""
+    """In a mixed chunk no run is certain. On an unlimited link only zero pages take time."""
     sender = make_sender(make_link(zero_page_ns=2000), 10**8)
     pages = FakePages([(True, 10**6)])
     pages.run_ahead = lambda **_: (False, 0)  # type: ignore[method-assign]
@@ -72,7 +75,7 @@ def test_a_burst_among_mixed_pages_ends_after_51_ms_even_if_normal_pages_cost_no
 
 
 def test_a_burst_sends_a_page_even_if_that_takes_longer_than_a_burst() -> None:
-    """Of the cursor's own chunk nothing is promised, and here it holds a zero page."""
+    """In the cursor's own chunk no run is certain, and here it holds a zero page."""
     sender = make_sender(make_link(1.25e9, zero_page_ns=70 * MS))
     pages = FakePages([(True, 2)])
     pages.run_ahead = lambda **_: (True, 0)  # type: ignore[method-assign]

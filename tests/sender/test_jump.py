@@ -1,6 +1,6 @@
-"""Are many windows in one take the same windows, and many small steps the same as one?
+"""Does one take of many windows equal those windows, and do many small steps equal one?
 
-Compared is all that can be seen: pages, bytes, bandwidth, threshold, times of turns and of clears.
+The tests compare pages, bytes, bandwidth, threshold, and the times of turns and clears.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ stalls = st.lists(
 
 
 @dataclass
-class Story:
-    """A sender's way to the end of the story: what was seen at each stop, turns, clears."""
+class Trace:
+    """Everything that a sender does until END_NS: its state at each stop, turns, clears."""
 
     stops: list[Seen] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     clears: list[tuple[int, int]] = field(default_factory=list)
 
 
-def tell(
+def trace(
     sender: Sender,
     pages: SendablePages,
     stalls: list[tuple[int, int]],
@@ -62,25 +62,25 @@ def tell(
     interruptions: list[int] = (),  # type: ignore[assignment]
     redirtied: int = 0,
     max_turns: int = 6,
-) -> Story:
-    """Advance from stall to stall, and stop at interruptions; each turn finds some pages dirty."""
-    story, lengths = Story(), dict(stalls)
+) -> Trace:
+    """Advance from stall to stall, and stop at interruptions. Each turn makes some pages dirty."""
+    found, lengths = Trace(), dict(stalls)
     for stop_ns in sorted({*lengths, *interruptions, END_NS}):
         while (advanced := sender.advance(stop_ns, pages)).turn:
-            story.clears += clears_of(advanced)
-            story.turns.append(advanced.at_ns)
-            if len(story.turns) == max_turns or not isinstance(pages, FakePages):
-                return story
+            found.clears += clears_of(advanced)
+            found.turns.append(advanced.at_ns)
+            if len(found.turns) == max_turns or not isinstance(pages, FakePages):
+                return found
             pages.dirty(redirtied)
             if not pages.pending:
-                return story
+                return found
             sender.iterate()
-        story.clears += clears_of(advanced)
+        found.clears += clears_of(advanced)
         if stop_ns in lengths:
-            story.stops.append(seen(sender, pages))
+            found.stops.append(seen(sender, pages))
             sender.stall_until(stop_ns + lengths[stop_ns])
-    story.stops.append(seen(sender, pages))
-    return story
+    found.stops.append(seen(sender, pages))
+    return found
 
 
 @settings(deadline=None, max_examples=150)
@@ -92,7 +92,7 @@ def tell(
     stalls=stalls,
     redirtied=st.integers(0, 10**6),
 )
-def test_a_jump_is_its_windows_one_by_one(
+def test_a_jump_equals_its_windows(
     *,
     link: Link,
     max_bandwidth: int,
@@ -101,40 +101,43 @@ def test_a_jump_is_its_windows_one_by_one(
     stalls: list[tuple[int, int]],
     redirtied: int,
 ) -> None:
-    stories, takes = [], []
+    traces, takes = [], []
     for shortsighted in (False, True):
         sender = make_sender(link, max_bandwidth, flushed=flushed)
         pages = FakePages(runs, clear_every=10**7, shortsighted=shortsighted)
-        stories.append(tell(sender, pages, stalls, redirtied=redirtied))
+        traces.append(trace(sender, pages, stalls, redirtied=redirtied))
         takes.append(len(pages.takes))
-    assert stories[0] == stories[1]
+    assert traces[0] == traces[1]
     assert takes[0] <= takes[1]
 
 
-def test_the_comparison_above_is_of_one_take_with_many() -> None:
+def test_that_comparison_is_one_take_against_many() -> None:
     takes = []
     for shortsighted in (False, True):
         sender = make_sender(make_link(), 104_857_600)
         pages = FakePages([(False, 10**6)], clear_every=2**18, shortsighted=shortsighted)
-        tell(sender, pages, [])
+        trace(sender, pages, [])
         takes.append(len(pages.takes))
     assert takes[0] <= 2
     assert takes[1] >= 40
 
 
 def test_no_jump_passes_over_the_turn_that_the_last_windows_threshold_makes_act() -> None:
-    """Zero pages after normal ones: the old threshold is large, the new one small."""
-    link, burst = make_link(1.25e9, zero_page_ns=2048), 15_553  # pages in 51 ms, looked at every 64
-    stories = []
+    """Zero pages follow normal ones, so that the old threshold is large and the new one small."""
+    link, burst = (
+        make_link(1.25e9, zero_page_ns=2048),
+        15_553,
+    )  # pages in 51 ms, checked every 64 pages
+    traces = []
     for shortsighted in (False, True):
         sender = make_sender(link, downtime_s=3)
         last_window = int(2 * (burst * 4104 + 18) / (2 * burst * 3.2832e-6) * 3) // 4096
         pages = FakePages(
             [(False, 2 * burst), (True, last_window + 100)], shortsighted=shortsighted
         )
-        stories.append(tell(sender, pages, []))
-    assert stories[0] == stories[1]
-    assert stories[0].turns[0] < 160 * MS  # the second turn of the first window of zero pages
+        traces.append(trace(sender, pages, []))
+    assert traces[0] == traces[1]
+    assert traces[0].turns[0] < 160 * MS  # the second turn of the first window of zero pages
 
 
 def assert_steps_are_one(
@@ -145,9 +148,9 @@ def assert_steps_are_one(
     interruptions: list[int],
     redirtied: int,
 ) -> None:
-    """The same story, however often the sender is asked to stop on the way."""
+    """Check that stops on the way change nothing."""
     whole, cut = (
-        tell(
+        trace(
             make_sender(link, max_bandwidth),
             FakePages(runs, clear_every=1000),
             stalls,
@@ -168,7 +171,7 @@ def assert_steps_are_one(
     interruptions=st.lists(st.integers(0, END_NS), max_size=30),
     redirtied=st.integers(0, 10**5),
 )
-def test_many_small_steps_are_one(
+def test_many_small_steps_equal_one(
     *,
     link: Link,
     max_bandwidth: int,
@@ -188,7 +191,7 @@ def test_many_small_steps_are_one(
     stalls=stalls,
     interruptions=st.lists(st.integers(0, END_NS), max_size=8),
 )
-def test_many_small_steps_are_one_over_real_pages(
+def test_many_small_steps_equal_one_over_real_pages(
     *,
     link: Link,
     max_bandwidth: int,
@@ -196,8 +199,8 @@ def test_many_small_steps_are_one_over_real_pages(
     stalls: list[tuple[int, int]],
     interruptions: list[int],
 ) -> None:
-    """Without zero pages: among mixed ones a burst is known to within a flush and 64 pages only."""
-    stories = []
+    """Without zero pages, because a burst of mixed pages is only exact to a flush and 64 pages."""
+    traces = []
     for stops in ([], interruptions):
         pages = Pages(
             Layout(blocks),
@@ -209,9 +212,9 @@ def test_many_small_steps_are_one_over_real_pages(
             threads=1,
         )
         pages.start()
-        story = tell(make_sender(link, max_bandwidth), pages, stalls, interruptions=stops)
-        stories.append((story, pages.cursor.guest_page, pages.cursor.wraps))
-    assert stories[0] == stories[1]
+        found = trace(make_sender(link, max_bandwidth), pages, stalls, interruptions=stops)
+        traces.append((found, pages.cursor.guest_page, pages.cursor.wraps))
+    assert traces[0] == traces[1]
 
 
 @settings(deadline=None, max_examples=40)
@@ -221,12 +224,12 @@ def test_many_small_steps_are_one_over_real_pages(
     stalls=stalls,
     interruptions=st.lists(st.integers(0, END_NS), max_size=20),
 )
-def test_many_small_steps_are_one_on_a_recorded_wire(
+def test_many_small_steps_equal_one_on_a_recorded_link(
     gains: list[int], pages: int, stalls: list[tuple[int, int]], interruptions: list[int]
 ) -> None:
     record = RecordedLink(np.arange(5) * S, np.concatenate([[0.0], np.cumsum(gains)]))
     whole, cut = (
-        tell(
+        trace(
             make_sender(make_link(recorded=record)),
             FakePages([(False, pages)], clear_every=1000),
             stalls,

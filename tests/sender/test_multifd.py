@@ -1,4 +1,4 @@
-"""Several sending threads: packets and their headers, shared thread cost, syncs, the rate limit's lag."""
+"""Multifd: packets and headers, the cost shared by threads, syncs, the rate limit's lag."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpusim.sender.link import Link, Multifd
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import GBIT, MS, PAGE, SECTION_BYTES, S, make_link, make_sender, when_done
 
-HEADER = 1344  # 320, and 8 for each of 128 pages
+HEADER = 1344  # 320 bytes, and 8 bytes for each of 128 pages
 PACKET = 128
 PAYLOAD = PACKET * PAGE
 FLUSH_RECORD = 8
@@ -53,12 +53,12 @@ def test_a_packet_holds_512_kib_and_a_header_that_has_room_for_all_its_pages(
 ) -> None:
     one = multifd(2, page_bytes=page_bytes)
     assert (one.packet_pages, one.header_bytes) == (pages, header)
-    assert one.header_units * pages == header * 128  # shared out without a rest
+    assert one.header_units * pages == header * 128  # the shares have no remainder
 
 
 @pytest.mark.parametrize("packets", [1, 3, 1000])
 def test_bytes_of_packets(packets: int) -> None:
-    """Normal pages are header and payload, zero pages their place in the header alone."""
+    """A normal page needs header and payload, a zero page only its place in the header."""
     for is_zero, each in ((False, HEADER + PAYLOAD), (True, HEADER)):
         sender = make_sender(link_of(2, 10 * GBIT, zero_page_ns=100.0))
         pages = FakePages([(is_zero, packets * PACKET)])
@@ -73,20 +73,22 @@ def test_before_9_0_a_zero_page_is_a_record_on_the_main_channel() -> None:
     sender = make_sender(link)
     took_ns = sender.drain(FakePages([(True, 10**6)]))
     assert sender.counters.transferred_bytes == 9 * 10**6
-    assert took_ns == 2048 * 10**6  # one thread looks at all of them
+    assert took_ns == 2048 * 10**6  # one thread detects all of them
 
 
 @pytest.mark.parametrize(
     ("channels", "page_ns"),
     [
-        (1, 2580.0),  # a channel is as fast as the one thread
+        (1, 2580.0),  # one channel is as fast as the migration thread
         (2, 1290.0),
         (4, 645.0),
-        (8, (PAGE + 10.5) / 12.5),  # 322.5 of the threads: the wire is slower
+        (8, (PAGE + 10.5) / 12.5),  # the threads need 322.5 ns, so the link is slower
         (64, (PAGE + 10.5) / 12.5),
     ],
 )
-def test_channels_share_a_page_s_cost_until_the_wire_is_full(channels: int, page_ns: float) -> None:
+def test_channels_share_the_cost_of_a_page_until_the_link_is_full(
+    channels: int, page_ns: float
+) -> None:
     link = link_of(channels, 100 * GBIT, page_cost_ns=2580.0, queue_ns=190.0)
     took_ns = make_sender(link).drain(FakePages([(False, 10**6)]))
     assert took_ns == pytest.approx(page_ns * 10**6, rel=1e-6)
@@ -110,14 +112,14 @@ def test_channels_share_the_search_for_zero_pages_that_one_thread_hands_out(
 def test_a_naive_loop_over_packets_takes_as_long(
     channels: int, wire_ns: float, cost_ns: float, queue_ns: float
 ) -> None:
-    """One thread fills packets, idle channels take them and hold up the next when none is, one wire."""
+    """One thread fills packets and waits if no channel is idle. All channels share one link."""
     packets = 400
     filled = wire_free = 0.0
     idle_from = [0.0] * channels
     for _ in range(packets):
         filled += PACKET * queue_ns
         given_ns = max(filled, heapq.heappop(idle_from))
-        filled = given_ns  # the next packet is filled once this one has found its channel
+        filled = given_ns  # the thread fills the next packet after a channel has taken this one
         wire_free = max(wire_free, given_ns) + PACKET * wire_ns
         heapq.heappush(idle_from, max(given_ns + PACKET * cost_ns, wire_free))
     link = link_of(channels, (PAGE + 10.5) / wire_ns * 1e9, page_cost_ns=cost_ns, queue_ns=queue_ns)
@@ -128,7 +130,7 @@ def test_a_naive_loop_over_packets_takes_as_long(
 
 @pytest.mark.parametrize("channels", [1, 2, 8])
 def test_the_rate_limit_does_not_see_what_is_in_flight(channels: int) -> None:
-    """It ends a window when the packets that have been written exceed the budget."""
+    """A window ends when the written packets exceed the budget."""
     budget, packet = 13_421_772, HEADER + PAYLOAD
     queued = written = 0
     while written * packet <= budget:
@@ -155,18 +157,18 @@ def real_pages(blocks: list[int]) -> Pages:
 
 
 def dirty_again(pages: Pages, count: int) -> None:
-    """The first pages of the VM, a multiple of 64."""
+    """Make the first pages of the VM dirty. `count` is a multiple of 64."""
     pages.kernels.dirty[0, : count // 64] = ~np.uint64(0)  # type: ignore[attr-defined]
     pages.counts.normal[0] += count
     pages.counts.total += count
 
 
-def test_as_the_cursor_comes_round_the_channels_sync() -> None:
-    """A packet without pages a channel, a record on the main one, and time to fill a packet."""
+def test_the_channels_sync_when_the_cursor_wraps() -> None:
+    """A sync is an empty packet per channel, a record on the main channel, and a packet's time."""
     pages, rest = real_pages([PACKET * 10]), PACKET * 4
     link = link_of(3, 10 * GBIT, queue_ns=190.0)
     sender = make_sender(link)
-    pages.take([(PACKET * 6, 1, 1)])  # the cursor stands behind them
+    pages.take([(PACKET * 6, 1, 1)])  # the cursor stands behind these pages
     dirty_again(pages, rest)
     took_ns = sender.drain(pages)
     sync_bytes = 3 * HEADER + FLUSH_RECORD
@@ -177,8 +179,8 @@ def test_as_the_cursor_comes_round_the_channels_sync() -> None:
     assert pages.cursor.wraps == 1
 
 
-def test_a_burst_goes_on_as_the_cursor_comes_round() -> None:
-    """All pages behind the cursor and before it go in one burst: one section."""
+def test_a_burst_continues_when_the_cursor_wraps() -> None:
+    """Pages before and behind the cursor are sent in one burst, which is one section."""
     pages = real_pages([PACKET * 10])
     pages.take([(PACKET * 6, 1, 1)])
     dirty_again(pages, PACKET * 4)
@@ -200,17 +202,19 @@ def test_before_8_1_they_sync_at_the_end_of_every_section() -> None:
 
 @pytest.mark.parametrize("pages", [PACKET * 3 + 17, 1])
 def test_transferred_bytes_are_whole_and_no_byte_is_lost(pages: int) -> None:
-    """A packet that is not full is counted by its pages: the header's rest is not."""
+    """A packet that is not full counts by its pages, without the rest of its header."""
     sender = make_sender(link_of(2, 10 * GBIT))
     sender.drain(FakePages([(False, pages)]))
     exact = pages * PAGE + pages * HEADER / PACKET
     assert sender.counters.transferred_bytes == math.floor(exact)
 
 
-def test_one_thread_is_as_without_multifd() -> None:
+def test_the_migration_thread_alone() -> None:
     one = make_sender(make_link(10 * GBIT, page_cost_ns=2580.0))
     one.advance(S, FakePages([(False, MANY)]))
-    assert one.bandwidth == pytest.approx(10 * GBIT, rel=1e-4)  # faster than this wire
+    assert one.bandwidth == pytest.approx(
+        10 * GBIT, rel=1e-4
+    )  # the thread is faster than this link
     fast = make_sender(make_link(100 * GBIT, page_cost_ns=2580.0))
     fast.advance(S, FakePages([(False, MANY)]))
     assert fast.bandwidth == pytest.approx(4104 / 2580e-9, rel=1e-4)  # 12.7 Gbit/s

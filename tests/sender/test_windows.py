@@ -1,4 +1,4 @@
-"""Is a window of 100 ms what QEMU makes of it: pages, bytes, bandwidth, turns of the main loop?"""
+"""Does a window of 100 ms have QEMU's pages, bytes, bandwidth and turns?"""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.sender.senders import (
 )
 
 NONE = np.zeros(0, np.int64)
-LAW = 0.01  # of the published law of a sync's cost: its windows have no bursts
+LAW = 0.01  # tolerance; the published law of a sync's cost knows no bursts
 MANY = 10**9
-WINDOWS = [  # max-bandwidth, pages a window counted as flushed, as queued
+WINDOWS = [  # max-bandwidth, pages per window if counted when flushed, and when queued
     (104_857_600, 2560, 2556),
     (62_914_560, 1536, 1534),
     (52_428_800, 1280, 1278),
@@ -105,10 +105,10 @@ def test_nothing_pending_is_a_turn_at_once_even_with_no_threshold() -> None:
 
 
 @pytest.mark.parametrize("bandwidth", [GBIT, 10 * GBIT, 100 * GBIT])
-def test_on_a_slow_link_a_burst_ends_at_the_first_look_after_50_ms_and_a_window_is_two(
+def test_on_a_slow_link_a_burst_ends_at_the_first_check_after_50_ms_and_a_window_is_two(
     bandwidth: float,
 ) -> None:
-    """The time is looked at after page 1, 65, 129, ..., in whole milliseconds (ram_save_iterate)."""
+    """ram_save_iterate reads the clock after pages 1, 65, 129, ..., in whole milliseconds."""
     page_s = NORMAL_BYTES / bandwidth
     burst = next(n for n in range(1, MANY, 64) if n * page_s * 1000 >= 51)
     turns: list[int] = []
@@ -123,13 +123,15 @@ def test_on_a_slow_link_a_burst_ends_at_the_first_look_after_50_ms_and_a_window_
     )
     sender.advance(350 * MS, pages)
     assert turns[:5] == [MANY - n * burst for n in range(5)]
-    assert sender.bandwidth == pytest.approx(bandwidth, rel=1e-4)  # sections, whole picoseconds
+    assert sender.bandwidth == pytest.approx(
+        bandwidth, rel=1e-4
+    )  # the tolerance covers sections and rounding to picoseconds
     window_s = 2 * burst * page_s
     assert 0.1 <= window_s < 0.1 + 2 * (0.001 + 64 * page_s)
 
 
 def test_a_slow_link_ends_every_burst_with_the_first_page() -> None:
-    """1000 bytes a second: a page takes 4.1 s, and each is a window."""
+    """At 1000 bytes per second a page takes 4.1 s and is a whole window."""
     sender = make_sender(make_link(1000.0))
     sender.advance(12 * S, FakePages([(False, 10)]))
     assert sender.counters.normal_pages == 2
@@ -137,7 +139,7 @@ def test_a_slow_link_ends_every_burst_with_the_first_page() -> None:
 
 
 def test_a_link_a_little_faster_than_max_bandwidth_leaves_the_rest_of_the_window_asleep() -> None:
-    """Two turns, each with a flush at its end: 1601 pages in 51 ms, then 30 flushes of 32."""
+    """Two bursts, each with a flush at its end: 1601 pages in 51 ms, then 30 flushes of 32."""
     sender, pages = make_sender(make_link(GBIT), 104_857_600), FakePages([(False, MANY)])
     sender.advance(S - 1, pages)
     assert sender.counters.normal_pages == 10 * 2561
@@ -148,7 +150,7 @@ def test_a_link_a_little_faster_than_max_bandwidth_leaves_the_rest_of_the_window
 @pytest.mark.parametrize(
     ("page_cost_ns", "bandwidth", "page_ns"), [(10_000, 10 * GBIT, 10_000), (0, GBIT, 32_832)]
 )
-def test_wire_and_thread_work_side_by_side(
+def test_link_and_thread_work_in_parallel(
     page_cost_ns: int, bandwidth: float, page_ns: int
 ) -> None:
     sender = make_sender(make_link(bandwidth, page_cost_ns=page_cost_ns))
@@ -164,16 +166,14 @@ def test_zero_pages_go_at_the_speed_of_the_scan_and_take_nine_bytes() -> None:
     bursts = (
         sender.counters.transferred_bytes - ZERO_BYTES * sender.counters.zero_pages
     ) // SECTION_BYTES
-    assert bursts == 100 * S // (24_961 * 2048)  # the first look after 50 ms
+    assert bursts == 100 * S // (24_961 * 2048)  # the first check after 50 ms
 
 
 def test_max_bandwidth_binds_zero_pages_by_their_flushes() -> None:
     """A buffer of 32 KiB holds 3640 zero pages (qemu-file.c:add_buf_to_iovec)."""
     sender = make_sender(make_link(), 1_000_000)
     sender.advance(S - 1, FakePages([(True, MANY)]))
-    assert (
-        sender.counters.zero_pages == 10 * 4 * 3640
-    )  # 100 000 bytes are passed by the fourth flush
+    assert sender.counters.zero_pages == 10 * 4 * 3640  # the fourth flush exceeds 100,000 bytes
 
 
 def test_edge_case_15_the_threshold_follows_the_last_window() -> None:
@@ -192,7 +192,7 @@ def test_edge_case_15_the_threshold_follows_the_last_window() -> None:
 
 
 def test_edge_case_16_turns_come_once_a_burst_and_once_a_budget() -> None:
-    """With an estimate that stays low every turn acts, but no two without sending between them."""
+    """If the estimate stays low, every turn acts, and a burst lies between two turns."""
     for link, max_bandwidth, gap_ms in ((make_link(10 * GBIT), 0, 51.1), (make_link(), 10**8, 100)):
         sender = make_sender(link, max_bandwidth, downtime_s=1e7)
         pages, times = FakePages([(False, MANY)]), []
@@ -202,7 +202,7 @@ def test_edge_case_16_turns_come_once_a_burst_and_once_a_budget() -> None:
             times.append(advanced.at_ns)
             sender.iterate()
         gaps = np.diff(times) / MS
-        assert gaps.max() - gaps.min() <= 1e-5  # a turn's time is rounded up to whole ns
+        assert gaps.max() - gaps.min() <= 1e-5  # the time of a turn is rounded up to whole ns
         assert gaps[0] == pytest.approx(gap_ms, rel=0.01)
 
 
@@ -213,7 +213,7 @@ def test_edge_case_16_turns_come_once_a_burst_and_once_a_budget() -> None:
 def test_a_sync_in_a_window_lowers_its_bandwidth_by_the_published_law(
     sync_ms: int, sending_ms: int, bandwidth: float
 ) -> None:
-    """B * t / (x + t): x ms of sync, t ms of sending in that window (qemu-devel, December 2025)."""
+    """B * t / (x + t) for x ms of sync and t ms of sending (qemu-devel, December 2025)."""
     sender = make_sender(make_link(bandwidth), acts=when_done)
     pages = FakePages([(False, MANY)])
     sender.advance(0, pages)
@@ -305,7 +305,7 @@ def test_drain_of_nothing_takes_no_time() -> None:
 
 
 def test_the_last_pages_of_a_burst_wait_for_their_flush() -> None:
-    """migration_transferred_bytes sees 32 normal pages at a time; the end of a burst flushes all."""
+    """migration_transferred_bytes counts 32 normal pages at a time. A burst's end flushes all."""
     sender, pages = make_sender(make_link(GBIT)), FakePages([(False, MANY)])
     page_ns = 32_832
     for sent, flushed in ((1, 0), (31, 0), (32, 32), (63, 32), (64, 64)):
@@ -332,7 +332,7 @@ def test_bytes_counted_as_queued_wait_for_no_flush() -> None:
     st.sampled_from([0, 10**8]),
     st.sampled_from([0, 50_000]),
 )
-def test_a_recorded_wire_is_never_overtaken_and_is_used_to_a_page(
+def test_a_recorded_link_is_never_exceeded_and_is_used_to_a_page(
     gains: list[int], many: int, max_bandwidth: int, wakeup_latency_ns: int
 ) -> None:
     times = np.arange(len(gains) + 1) * (2 * S // 10)
@@ -379,7 +379,10 @@ def test_bytes_are_those_of_the_pages_and_of_whole_sections(
 
 
 def test_edge_case_13_the_first_send_after_a_sync_clears_the_cursors_own_chunk_again() -> None:
-    """Although the cursor is in the middle of it (migration/ram.c:migration_clear_memory_region_dirty_bitmap)."""
+    """The cursor stands in the middle of the chunk.
+
+    Source: migration/ram.c:migration_clear_memory_region_dirty_bitmap.
+    """
     sender, pages = make_sender(make_link(GBIT), acts=when_done), real_pages([2**18 + 5], lazy=True)
     pages.start()
     page_ns = 32_832
