@@ -1,8 +1,8 @@
-"""Naive references of the page rules: one boolean a page, every write and every page in its turn.
+"""Naive references of the page rules: one boolean per page, every write and every page in order.
 
-The state machine is the one of QEMU and KVM read off their sources (migration/ram.c,
-accel/kvm/kvm-all.c), with none of the simulator's short cuts: no log that is drawn at a sync, no
-counts a chunk. Pages are guest pages: blocks lie one behind the other, biggest first.
+The state machine follows the sources of QEMU and KVM (migration/ram.c, accel/kvm/kvm-all.c). It has
+no shortcut of the simulator: no draw at a sync and no counts per chunk. Pages are guest pages, and
+blocks follow each other, largest first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Budgets = Sequence[tuple[int, int, int]]
 
 
 def bits_of(words: NDArray[np.uint64], layout: Layout) -> Bits:
-    """The bits of a bitmap [chunks, 4096] as one boolean a guest page; bits behind a block must be 0."""
+    """Return a bitmap [chunks, 4096] as one boolean per guest page. Bits behind a block must be 0."""
     flat = np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
     by_chunk = flat.reshape(-1, CHUNK_WORDS * 64)
     for chunk, pages in zip(by_chunk, layout.chunk_pages, strict=True):
@@ -31,7 +31,7 @@ def bits_of(words: NDArray[np.uint64], layout: Layout) -> Bits:
 
 
 def chunk_of_page(layout: Layout) -> NDArray[np.int64]:
-    """The chunk of each guest page, block by block."""
+    """Return the chunk of each guest page."""
     chunks, next_chunk = [], 0
     for block in layout.blocks:
         own = np.arange(block) // CHUNK_PAGES + next_chunk
@@ -43,7 +43,7 @@ def chunk_of_page(layout: Layout) -> NDArray[np.int64]:
 def take_page_by_page(
     dirty: Iterable[int], is_zero: Sequence[bool] | Bits, budgets: Budgets
 ) -> list[int]:
-    """The pages of an ordered list that are taken until the next would overdraw a budget."""
+    """Return the pages of an ordered list that are taken until the next exceeds a budget."""
     left = [limit for limit, _, _ in budgets]
     taken = []
     for page in dirty:
@@ -57,7 +57,7 @@ def take_page_by_page(
 
 @dataclass
 class NaiveTaken:
-    """What `NaivePages.take` took; clears are (chunk, normal pages before, zero pages before)."""
+    """The result of `NaivePages.take`. A clear is (chunk, normal pages before, zero pages before)."""
 
     normal: int
     zero: int
@@ -66,10 +66,9 @@ class NaiveTaken:
 
 @dataclass
 class NaivePages:
-    """B, K, S, tracked, C as arrays; writes take effect at once.
+    """The state machine in arrays. Writes take effect at once.
 
-    A zero page that is written stops being one at the next sync: content matters to the simulator
-    when it looks, not before.
+    A written zero page stays a zero page until the next sync, as in the simulator.
     """
 
     layout: Layout
@@ -97,13 +96,13 @@ class NaivePages:
         return int(self.dirty.sum())
 
     def write(self, pages: Bits) -> None:
-        """The guest writes these pages."""
+        """Let the guest write pages."""
         self.log |= pages & self.tracked
         self.tracked &= ~pages
         self.written |= pages
 
     def sync(self) -> int:
-        """log_sync and the merge of every block; pages newly dirty."""
+        """Sync and merge the log of every block. Return the number of newly dirty pages."""
         self.seen = self.log.copy()
         new = int((self.seen & ~self.dirty).sum())
         self.dirty |= self.seen
@@ -116,7 +115,7 @@ class NaivePages:
         return new
 
     def take(self, budgets: Budgets) -> NaiveTaken:
-        """Send dirty pages from the cursor on and round, each chunk cleared before its first page."""
+        """Send dirty pages from the cursor on. Clear each chunk before its first page."""
         order = np.flatnonzero(self.dirty)
         ahead, behind = order[order >= self.cursor], order[order < self.cursor]
         circle = np.concatenate([ahead, behind])
@@ -135,14 +134,14 @@ class NaivePages:
         if len(taken) < len(circle):
             self.cursor = int(circle[len(taken)])
             self.wraps += len(taken) >= len(ahead)
-        elif taken:  # a full circle finds nothing more: the end of the block of the last page
+        elif taken:  # no page is left, so move to the end of the last page's block
             self.cursor = int(self.block_end[taken[-1]])
             self.wraps += len(behind) > 0
         zeros = int(zero_before[-1])
         return NaiveTaken(len(taken) - zeros, zeros, clears)
 
     def _clear(self, chunk: int) -> None:
-        """The remote clear of a chunk: what the last sync saw is tracked anew."""
+        """Clear a chunk. Track the pages again that the last sync found written."""
         again = self.seen & (self.chunk == chunk)
         self.log[again] = False
         self.tracked[again] = True

@@ -1,4 +1,4 @@
-"""What a take pays for remote clears, against a loop over pages; what is foretold of clears."""
+"""Does a take pay for remote clears as a loop over pages does, and are clears predicted?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpusim.layout import Layout, Writes
 from gpusim.pages.pages import Pages
 from tests.pages.naive import SLOW_MACHINE
 
-BLOCKS = [5, 130, 64, 1, 300, 20]  # each a chunk, biggest first
+BLOCKS = [5, 130, 64, 1, 300, 20]  # each block is a chunk
 NONE = np.zeros(0, np.int64)
 
 
@@ -30,7 +30,7 @@ def loop(
     budgets: list[tuple[int, int, int]],
     clear: tuple[int, int],
 ) -> tuple[int, list[tuple[int, int]]]:
-    """Where a take that begins at a page ends, and its clears: chunk and pages it protects."""
+    """Return the end of a take from page `at`, and its clears (chunk, protected pages)."""
     left = [limit for limit, _, _ in budgets]
     clears: list[tuple[int, int]] = []
     while at < len(chunk_of):
@@ -58,7 +58,7 @@ def loop(
     st.sampled_from([(2, 1), (1, 1), (0, 3), (4, 0)]),
     st.sampled_from([[], [(3, 9)], [(100, 420), (500, 519)]]),
 )
-@example([(8, 10**6), (20, 10**6)], (7, 0), (0, 3), [])  # what is free goes on after a clear
+@example([(8, 10**6), (20, 10**6)], (7, 0), (0, 3), [])  # free pages are taken after a clear
 @example([(312, 10**6)], (2, 1), (9, 1), [(1, 420)])
 @settings(SLOW_MACHINE, max_examples=250)
 def test_a_take_pays_for_clears_as_a_loop_over_pages_does(
@@ -83,24 +83,24 @@ def test_a_take_pays_for_clears_as_a_loop_over_pages_does(
 
 @given(st.integers(0, 519), st.integers(1, 520))
 @settings(SLOW_MACHINE, max_examples=100)
-def test_clears_are_foretold(cursor: int, ahead: int) -> None:
+def test_clears_ahead_are_those_of_the_take(cursor: int, ahead: int) -> None:
     pages = lazy_pages([])
     pages.take([(cursor, 1, 1)])
-    foretold = pages.clears_ahead(ahead)
-    assert foretold is not None
+    predicted = pages.clears_ahead(ahead)
+    assert predicted is not None
     taken = pages.take([(ahead, 1, 1)])
-    assert foretold[0].tolist() == taken.normal_before.tolist()
-    assert foretold[1].tolist() == taken.protected.tolist()
+    assert predicted[0].tolist() == taken.normal_before.tolist()
+    assert predicted[1].tolist() == taken.protected.tolist()
 
 
-def test_nothing_is_foretold_while_pages_may_lie_behind_the_cursor_in_its_chunk() -> None:
+def test_nothing_is_predicted_while_pages_may_lie_behind_the_cursor_in_its_chunk() -> None:
     pages = lazy_pages([])
     pages.take([(10, 1, 1)])
     assert pages.clears_ahead(5) is not None
     assert pages.run_ahead(wraps=False) == (False, 510)
     pages.sync(*[nothing()] * 2)
     assert pages.clears_ahead(5) is None
-    assert pages.run_ahead(wraps=False) == (False, 220)  # of the chunks behind the cursor's
+    assert pages.run_ahead(wraps=False) == (False, 220)  # pages of the later chunks
     pages.take([(290, 1, 1)])
     assert pages.clears_ahead(5) is not None
 

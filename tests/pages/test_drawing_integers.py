@@ -1,4 +1,4 @@
-"""Are the integers of a cell, and its key, the documented function of mean, pages and seed?"""
+"""Are a cell's integers and key the documented function of mean, pages and seed?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pages.naive import SLOW_MACHINE
 
 MASK = 2**64 - 1
 Z = 5.0
-CLEAN_ERROR = 1e-12  # relative, of the host's float64
+CLEAN_ERROR = 1e-12  # relative tolerance of float64
 EMPTY = np.zeros(0, np.int64)
 PINNED_POISSON = [269, 4106, 7842, 491, 558, 1196, 1759, 1]  # numpy 2.0 to 2.4
 
@@ -29,15 +29,15 @@ means = st.one_of(
 
 
 def splitmix(z: int) -> int:
-    """The finaliser of splitmix64, as published (Steele, Lea and Flood 2014)."""
+    """Return the finaliser of splitmix64 as published (Steele, Lea and Flood 2014)."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & MASK
     return z ^ (z >> 31)
 
 
-def integers(mean: float, pages: int, seed: int = 1, look: int = 1) -> tuple[int, int, bool]:
+def integers(mean: float, pages: int, seed: int = 1, draw: int = 1) -> tuple[int, int, bool]:
     threshold, count, inverted = integers_of(
-        np.array([mean]), np.array([pages]), seed, look, step=0
+        np.array([mean]), np.array([pages]), seed, draw, step=0
     )
     return int(threshold[0]), int(count[0]), bool(inverted[0])
 
@@ -68,7 +68,7 @@ def test_nothing_and_everything_are_certain(mean: float, expected: tuple) -> Non
 def test_inversion_begins_above_ln_2() -> None:
     at, above = integers(LN2, 1), integers(float(np.nextafter(LN2, 1)), 1)
     assert (at[2], above[2]) == (False, True)
-    assert {at[0], above[0]} <= {127, 128}  # half of 256, but for a last bit
+    assert {at[0], above[0]} <= {127, 128}  # half of 256, except for the last bit
 
 
 def test_planes_begin_at_a_thirty_second() -> None:
@@ -78,7 +78,7 @@ def test_planes_begin_at_a_thirty_second() -> None:
 
 @pytest.mark.parametrize("mean", [1e-6, 0.001, 1 / 64, 0.031, 1 / 32, 0.3, LN2, 0.7, 1, 5, 12])
 def test_a_page_stays_clean_with_the_whole_probability(mean: float) -> None:
-    """Over 4000 cells the counts are Poisson with the mean that makes threshold and residual exact."""
+    """The counts of 4000 cells are Poisson, with the mean that makes the probability exact."""
     cells, pages = 4000, 50_000
     threshold, count, inverted = integers_of(
         np.full(cells, mean), np.full(cells, pages), seed=7, draw=1, step=0
@@ -96,38 +96,38 @@ def test_a_page_stays_clean_with_the_whole_probability(mean: float) -> None:
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 1), st.integers(1, 5))
 @SLOW_MACHINE
-def test_keys_are_the_documented_hash(seed: int, look: int, step: int, cells: int) -> None:
+def test_keys_are_the_documented_hash(seed: int, draw: int, step: int, cells: int) -> None:
     golden = 0x9E3779B97F4A7C15
     key = 0
-    for part in (seed, look, step):
+    for part in (seed, draw, step):
         key = splitmix((key + part + golden) & MASK)
     expected = [splitmix((key + (cell + 1) * golden) & MASK) for cell in range(cells)]
-    assert cell_keys(seed, look, step, cells).tolist() == expected
+    assert cell_keys(seed, draw, step, cells).tolist() == expected
 
 
-def test_keys_differ_by_seed_look_step_and_cell() -> None:
+def test_keys_differ_by_seed_draw_step_and_cell() -> None:
     keys = [
         key
         for seed in range(10)
-        for look in range(10)
+        for draw in range(10)
         for step in (0, 1)
-        for key in cell_keys(seed, look, step, 50).tolist()
+        for key in cell_keys(seed, draw, step, 50).tolist()
     ]
     assert len(set(keys)) == len(keys) == 10_000
 
 
-def test_counts_differ_by_seed_look_and_step() -> None:
+def test_counts_differ_by_seed_draw_and_step() -> None:
     drawn = {
-        tuple(integers_of(np.full(8, 0.01), np.full(8, CHUNK_PAGES), seed, look, step)[1].tolist())
+        tuple(integers_of(np.full(8, 0.01), np.full(8, CHUNK_PAGES), seed, draw, step)[1].tolist())
         for seed in range(4)
-        for look in range(4)
+        for draw in range(4)
         for step in (0, 1)
     }
     assert len(drawn) == 32
 
 
 def test_numpy_still_draws_these_poisson_values() -> None:
-    """If this fails alone, numpy has changed its stream: runs differ from those of older versions."""
+    """If only this test fails, numpy has changed its stream, and runs differ from older ones."""
     _, count, _ = integers_of(
         np.array([0.001, 1 / 64, 0.03, 0.05, 0.36, 0.69, 5.0, 12.0]),
         np.full(8, CHUNK_PAGES),
@@ -139,7 +139,7 @@ def test_numpy_still_draws_these_poisson_values() -> None:
 
 
 def test_random_cells_keep_their_draw_beside_certain_runs() -> None:
-    """Sorting by chunk moves cells, but neither their keys nor their counts."""
+    """Sorting by chunk moves cells and keeps their keys and counts."""
     first = np.arange(4, dtype=np.int64) * CHUNK_PAGES
     random = {"first": first, "last": first + 1000, "mean": np.array([0.3, 0.0, 2.0, 0.01])}
     certain = np.array([2 * CHUNK_PAGES + 5, 5])
@@ -149,7 +149,7 @@ def test_random_cells_keep_their_draw_beside_certain_runs() -> None:
         first[0],
         first[2],
         first[3],
-    ]  # nothing is written in the second
+    ]  # the second cell has no writes
     chunks = beside.first // CHUNK_PAGES
     assert np.array_equal(chunks, np.sort(chunks))
     drawn = np.isin(beside.key, alone.key)

@@ -1,7 +1,7 @@
-"""Is a cell of random writes drawn as independent Poisson writers would leave it?
+"""Does a draw of a cell have the law of independent Poisson writers?
 
-Every page of a cell is written with probability 1 - exp(-mean), independently of all others and of
-every other look. Each claim is a z-test over many seeds, all fixed: nothing here varies.
+Every page of a cell is written with probability 1 - exp(-mean), independently of all other pages and
+draws. Each claim is a z-test over many fixed seeds, so no result varies.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.pages.naive import Bits
 Z = 5.0  # standard deviations
 SEEDS = 60
 MEANS = (0.001, 1 / 64, 0.031, 0.0313, 0.05, 0.36, 0.69, 0.70, 1.0, 5.0, 12.0, 30.0)
-PARTITIONS = (1, 2, 300)  # cells that the pages are cut into
+PARTITIONS = (1, 2, 300)  # number of cells that share the pages
 LAGS = (1, 2, 63, 64, 65, 128, 4096)  # pages
 EMPTY = np.zeros(0, np.int64)
 
 
-def draw(mean: float, borders: IntArray, seed: int, look: int, step: int) -> Bits:
-    """The pages of one chunk that cells between borders, all of one mean, mark."""
+def draw_pages(mean: float, borders: IntArray, seed: int, draw: int, step: int) -> Bits:
+    """Return the pages that a draw marks in one chunk. All cells have the same mean."""
     writes = Writes(
         first=borders[:-1],
         last=borders[1:],
@@ -37,7 +37,7 @@ def draw(mean: float, borders: IntArray, seed: int, look: int, step: int) -> Bit
         certain_last=EMPTY,
     )
     kernels = NumpyKernels(1, log=False, zero=False, threads=1)
-    cells = cells_of(writes, seed, look, step)
+    cells = cells_of(writes, seed, draw, step)
     kernels.paint([Step(Op.MERGE, cells, np.zeros(1, np.int64))])
     return np.unpackbits(kernels.dirty.view(np.uint8), bitorder="little").view(np.bool_)
 
@@ -48,7 +48,7 @@ def random_borders(cells: int, seed: int) -> IntArray:
 
 
 def z_of_squares(hits: NDArray[np.int64], trials: NDArray[np.int64] | int, p: float) -> float:
-    """z of the chi-square of independent binomial hits: their spread, too large or too small."""
+    """Return the z value of the chi-square of independent binomial hits."""
     variance = np.asarray(trials) * p * (1 - p)
     squares = (hits - np.asarray(trials) * p) ** 2 / variance
     spread = 2 + (1 - 6 * p * (1 - p)) / np.broadcast_to(variance, squares.shape)
@@ -57,7 +57,7 @@ def z_of_squares(hits: NDArray[np.int64], trials: NDArray[np.int64] | int, p: fl
 
 @dataclass
 class Observed:
-    """What was counted over all seeds of one mean and one partition."""
+    """Counts over all seeds of one mean and one partition."""
 
     p: float
     size: list[int] = field(default_factory=list)
@@ -69,13 +69,13 @@ class Observed:
     pairs: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def pair(self, name: str, x: Bits, y: Bits) -> None:
-        """Note how often both are marked, against chance."""
+        """Count how often both are marked."""
         both, n = np.count_nonzero(x & y), len(x)
         ones = np.count_nonzero(x) + np.count_nonzero(y)
         self.pairs.setdefault(name, []).append((n, both - self.p * ones + n * self.p**2))
 
     def z_of_pairs(self, name: str) -> float:
-        """z of the covariance of the two."""
+        """Return the z value of the covariance of both."""
         n, covariance = np.array(self.pairs[name]).sum(axis=0)
         return float(covariance / (np.sqrt(n) * self.p * (1 - self.p)))
 
@@ -88,7 +88,7 @@ def observed(mean: float, cells: int) -> Observed:
     for seed in range(SEEDS):
         borders = random_borders(cells, seed)
         low, high = borders[0], borders[-1]
-        marks = draw(mean, borders, seed, 3, 0)
+        marks = draw_pages(mean, borders, seed, 3, 0)
         assert not marks[:low].any()
         assert not marks[high:].any()
         inside = marks[low:high]
@@ -104,9 +104,9 @@ def observed(mean: float, cells: int) -> Observed:
                 seen.pair(f"lag {lag}", inside[lag:], inside[:-lag])
         if cells != 1 or seed % 2:
             continue
-        seen.pair("step", inside, draw(mean, borders, seed, 3, 1)[low:high])
-        seen.pair("look", inside, draw(mean, borders, seed, 4, 0)[low:high])
-        seen.pair("seed", inside, draw(mean, borders, seed + 1, 3, 0)[low:high])
+        seen.pair("step", inside, draw_pages(mean, borders, seed, 3, 1)[low:high])
+        seen.pair("draw", inside, draw_pages(mean, borders, seed, 4, 0)[low:high])
+        seen.pair("seed", inside, draw_pages(mean, borders, seed + 1, 3, 0)[low:high])
         if before is not None:
             a, b = max(low, before[0]), min(high, before[1])
             if a < b:
@@ -122,7 +122,7 @@ law = pytest.mark.parametrize(
 
 @law
 def test_number_of_pages(mean: float, cells: int) -> None:
-    """Distinct pages are N (1 - exp(-mean)), however the N pages are cut into cells."""
+    """Distinct pages are N (1 - exp(-mean)) for every partition of the N pages into cells."""
     seen = observed(mean, cells)
     pages = sum(seen.size)
     z = (sum(seen.count) - pages * seen.p) / np.sqrt(pages * seen.p * np.exp(-mean))
@@ -132,7 +132,7 @@ def test_number_of_pages(mean: float, cells: int) -> None:
 @law
 def test_number_of_pages_varies_as_of_independent_pages(mean: float, cells: int) -> None:
     seen = observed(mean, cells)
-    if mean < 30:  # 1e-6 misses are expected in all; the test above leaves room for none
+    if mean < 30:  # about 1e-6 misses are expected in total, and the test above allows none
         assert abs(z_of_squares(np.array(seen.count), np.array(seen.size), seen.p)) < Z
 
 
@@ -141,7 +141,7 @@ def test_number_of_pages_varies_as_of_independent_pages(mean: float, cells: int)
 def test_every_place_is_equally_likely(mean: float, cells: int, group: str) -> None:
     seen = observed(mean, cells)
     if mean == 30:
-        return  # nothing is missed
+        return  # no page is missed
     axis = {"bit of a word": 0, "word of 64": (0, 2), "word": (1, 2)}[group]
     shape = (4096, 64) if group == "bit of a word" else (64, 64, 64)
     trials = seen.page_trials.reshape(shape).sum(axis=axis)
@@ -159,24 +159,24 @@ def test_first_and_last_page_of_a_cell(mean: float) -> None:
 @law
 @pytest.mark.parametrize("lag", LAGS)
 def test_neighbours_are_independent(mean: float, cells: int, lag: int) -> None:
-    if mean < 12:  # pairs of missed pages are too rare to count above
+    if mean < 12:  # with larger means, pairs of missed pages are too rare to count
         assert abs(observed(mean, cells).z_of_pairs(f"lag {lag}")) < Z
 
 
 @pytest.mark.parametrize("mean", [mean for mean in MEANS if mean < 12])
-@pytest.mark.parametrize("other", ["step", "look", "seed", "far seed"])
+@pytest.mark.parametrize("other", ["step", "draw", "seed", "far seed"])
 def test_draws_are_independent(mean: float, other: str) -> None:
-    """Of the two steps of a look, of looks in a row, of seeds in a row: no page knows another."""
+    """The steps of a draw, consecutive draws and consecutive seeds are independent."""
     assert abs(observed(mean, 1).z_of_pairs(other)) < Z
 
 
 @pytest.mark.parametrize("mean", [0.02, 0.3, 2.0])
 def test_writers_on_the_same_pages_add_up(mean: float) -> None:
-    """Two looks of half the mean, merged, have the law of one: Poisson writers superpose."""
+    """Two merged draws of half the mean have the law of one draw, as Poisson processes do."""
     pages = marked = 0
     for seed in range(SEEDS):
         borders = random_borders(1, 1000 + seed)
-        both = draw(mean / 2, borders, seed, 1, 0) | draw(mean / 2, borders, seed, 2, 0)
+        both = draw_pages(mean / 2, borders, seed, 1, 0) | draw_pages(mean / 2, borders, seed, 2, 0)
         pages += int(borders[1] - borders[0])
         marked += np.count_nonzero(both)
     p = -np.expm1(-mean)

@@ -1,7 +1,7 @@
-"""Do expected counts lead through a migration as drawn bitmaps do?
+"""Does a dry run with expected counts make the decisions of a run with bitmaps?
 
-The reference is the run over bitmaps. What a dry run says is judged on more workloads than were
-looked at while it was built, with one tolerance for all.
+The reference is the run with bitmaps. The tests use more workloads than the development did, with
+one tolerance for all.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from gpusim.pages.expected import NORMAL, ExpectedKernels
 from gpusim.pages.pages import Pages
 from tests.pages.naive import SLOW_MACHINE
 
-TIME_SHARE = 0.05  # of the total time
-LOOKS_SHARE, LOOKS = 0.15, 3  # of the looks, or so many
-SEQUENTIAL_TIME_SHARE = 0.10  # where in a chunk a sequential writer is, is left to chance
+TIME_SHARE = 0.05  # share of the total time
+DRAWS_SHARE, DRAWS = 0.15, 3  # share of the draws, or this number of draws
+SEQUENTIAL_TIME_SHARE = 0.10  # the place of a sequential writer in its chunk is random
 EMPTY = np.zeros(0, np.int64)
 
 WORKLOADS = {
@@ -85,7 +85,7 @@ def migration(workload: str, mode: str, zero_percent: float, memory_gib: int = 6
 @pytest.mark.parametrize(
     ("mode", "zero"), [("kvm_legacy", 0.0), ("kvm_manual", 0.0), ("kvm_manual", 8.0)]
 )
-def test_looks_and_time_of_a_dry_run_are_those_of_a_run(
+def test_draws_and_time_of_a_dry_run_are_those_of_a_run(
     workload: str, mode: str, zero: float
 ) -> None:
     config = migration(workload, mode, zero)
@@ -96,25 +96,25 @@ def test_looks_and_time_of_a_dry_run_are_those_of_a_run(
     share = SEQUENTIAL_TIME_SHARE if workload == "sequential" else TIME_SHARE
     assert expected.verdict == run.verdict
     assert expected.total_time_s == pytest.approx(run.total_time_s, rel=share)
-    allowed = max(LOOKS, LOOKS_SHARE * run.simulated_looks)
+    allowed = max(DRAWS, DRAWS_SHARE * run.simulated_looks)
     assert abs(expected.simulated_looks - run.simulated_looks) <= allowed
     assert 0 < estimate.wall_s <= estimate.slow_memory_wall_s
 
 
 @pytest.mark.parametrize("workload", ["uniform", "hot_cold", "mix"])
 def test_a_vm_of_few_chunks(workload: str) -> None:
-    """In a small VM most of what is sent lies in chunks that are sent in part."""
+    """In a small VM most pages are in chunks that are sent in part."""
     config = migration(workload, "kvm_manual", 0.0, memory_gib=12)
     run = simulate(config).summary
     scenario = resolve(config)
     expected = estimate_run(scenario, choose_backend(scenario)).summary
     assert expected.verdict == run.verdict
     assert expected.total_time_s == pytest.approx(run.total_time_s, rel=TIME_SHARE)
-    allowed = max(LOOKS, LOOKS_SHARE * run.simulated_looks)
+    allowed = max(DRAWS, DRAWS_SHARE * run.simulated_looks)
     assert abs(expected.simulated_looks - run.simulated_looks) <= allowed
 
 
-def test_a_dry_run_gives_up_looking_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpusim.explore.run_cost.LONGEST_NS", 1)
     plan = make_plan(migration("uniform", "kvm_legacy", 0.0))
     assert isinstance(plan, RunPlan)
@@ -136,19 +136,19 @@ def test_a_dry_run_says_what_a_24_tib_vm_needs() -> None:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> list[tuple]:
-    """Looks and takes, in any order."""
+def schedules(draw: st.DrawFn) -> list[tuple]:
+    """Return draws and takes in any order."""
     mean = st.sampled_from([0.0, 1e-4, 0.02, 0.5, 3.0, 50.0])
-    look = st.tuples(st.just("look"), mean, mean, st.integers(0, 3))
+    sync = st.tuples(st.just("sync"), mean, mean, st.integers(0, 3))
     budget = st.tuples(st.integers(0, 800_000), st.integers(0, 3), st.integers(0, 3))
     take = st.tuples(st.just("take"), st.lists(budget, min_size=1, max_size=2))
-    return draw(st.lists(st.one_of(look, take), max_size=12))
+    return draw(st.lists(st.one_of(sync, take), max_size=12))
 
 
-@given(stories(), st.booleans(), st.booleans())
+@given(schedules(), st.booleans(), st.booleans())
 @settings(SLOW_MACHINE, max_examples=60)
-def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> None:
-    """Never below zero, never more than a chunk holds, pending their sum; budgets are never overdrawn."""
+def test_counts_stay_possible(schedule: list[tuple], lazy: bool, zero: bool) -> None:
+    """Counts stay between 0 and a chunk's pages, add up to pending, and keep to the budgets."""
     layout = Layout([2 * CHUNK_PAGES + 77, 1000])
     runs = (np.array([5000]), np.array([CHUNK_PAGES + 9])) if zero else (EMPTY, EMPTY)
     pages = Pages(
@@ -159,7 +159,7 @@ def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> Non
     first, last, _ = layout.cut(
         np.array([0, CHUNK_PAGES + 500]), np.array([CHUNK_PAGES + 400, layout.pages])
     )
-    for kind, *details in story:
+    for kind, *details in schedule:
         if kind == "take":
             taken = pages.take(details[0])
             for limit, normal, zeros in details[0]:
@@ -181,7 +181,7 @@ def test_counts_stay_possible(story: list[tuple], lazy: bool, zero: bool) -> Non
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_no_page_is_left_for_ever_when_few_fit_at_a_time(share: float) -> None:
-    """A share of the pages waits; each take rounds down, and what that leaves is found the next time round."""
+    """Each take rounds down, and a later take sends the remaining pages."""
     kernels = ExpectedKernels(1, log=False, zero=False)
     kernels.fill("dirty", np.array([0]), np.array([CHUNK_PAGES]))
     kernels._shares[NORMAL] = share

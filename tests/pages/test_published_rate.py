@@ -1,7 +1,8 @@
-"""QEMU's own measured dirty rates: distinct pages follow W (1 - exp(-n / W)).
+"""Do distinct pages follow W (1 - exp(-n / W)), as in QEMU's own measurements of dirty rates?
 
-calc-dirty-rate, QEMU commit 34a68001: one thread writes 3 million random pages a second into 1, 4 and
-24 GiB, measured over different times. 100 ms into 24 GiB is close to n, 1000 ms into 1 GiB is all.
+Source: calc-dirty-rate, QEMU commit 34a68001. One thread writes 3 million random pages per second into
+1, 4 and 24 GiB, measured over different times. The result is close to n for 100 ms into 24 GiB, and
+all pages for 1000 ms into 1 GiB.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ EMPTY = np.zeros(0, np.int64)
 
 
 def dirty_pages(gib: int, ms: int, seed: int) -> int:
-    """Pages newly dirty after some time, in a VM of which nothing was to be sent."""
+    """Return the newly dirty pages after some time, in a VM without pending pages."""
     layout = Layout([gib * GIB_PAGES])
     writer = Writer(
         name="random",

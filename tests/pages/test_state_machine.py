@@ -1,7 +1,7 @@
-"""Do Pages and the per-page state machine of QEMU and KVM agree, write for write and page for page?
+"""Do Pages and the per-page state machine of QEMU and KVM agree in every bit?
 
-Random schedules of writes, takes and syncs go to both. The machine sees every write when it happens;
-Pages is told at the sync, split at each chunk's clear. Afterwards every bit must be the same.
+Both get random schedules of writes, takes and syncs. The machine gets every write when it happens.
+Pages gets the writes at the sync, split at each chunk's clear. Afterwards all bits must be equal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ event = st.one_of(
 
 
 def pages_of(layout: Layout, parts: list[tuple[float, float]]) -> list[tuple[int, int]]:
-    """Runs of guest pages from runs given as fractions of the VM."""
+    """Convert runs given as fractions of the VM to runs of guest pages."""
     found = []
     for start, length in parts:
         first = int(start * layout.pages)
@@ -59,7 +59,7 @@ def marked(layout: Layout, found: list[tuple[int, int]]) -> Bits:
 
 
 def certain(layout: Layout, bits: Bits) -> Writes:
-    """Writes that certainly write these pages."""
+    """Return writes that certainly write these pages."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bits.view(np.int8), [0]])))
     first, last, _ = layout.cut(edges[0::2], edges[1::2])
     return Writes(first=EMPTY, last=EMPTY, mean=np.zeros(0), certain_first=first, certain_last=last)
@@ -96,7 +96,7 @@ class Both:
         return both
 
     def take(self, budgets: Budgets) -> list[int]:
-        """Take from both; the chunks cleared."""
+        """Take from both. Return the cleared chunks."""
         taken, expected = self.pages.take(budgets), self.naive.take(budgets)
         assert (taken.normal, taken.zero) == (expected.normal, expected.zero)
         clears = zip(
@@ -110,7 +110,7 @@ class Both:
         return taken.cleared.tolist()
 
     def assert_same(self) -> None:
-        """Every bit and every count that both keep between syncs."""
+        """Compare every bit and count that both keep between syncs."""
         pages, naive, layout = self.pages, self.naive, self.layout
         assert np.array_equal(bits_of(pages.kernels.dirty, layout), naive.dirty)
         for counts, bits in (
@@ -123,7 +123,7 @@ class Both:
         assert (pages.cursor.guest_page, pages.cursor.wraps) == (naive.cursor, naive.wraps)
 
     def assert_same_log(self) -> None:
-        """What is only equal after a sync: the log, and which pages are zero."""
+        """Compare the log and the zero pages, which are only equal after a sync."""
         if self.pages.kernels.log is not None:
             assert np.array_equal(bits_of(self.pages.kernels.log, self.layout), self.naive.log)
         if self.pages.kernels.zero is not None:
@@ -131,7 +131,7 @@ class Both:
 
 
 def play(blocks: tuple[int, ...], mode: str, zero: list, schedule: list) -> None:
-    """Give a schedule to both, comparing after every step."""
+    """Run a schedule on both, and compare after every step."""
     both = Both.of(blocks, mode, zero)
     layout, lazy = both.layout, MODES[mode][0]
     before, after = np.zeros((2, layout.pages), np.bool_)
@@ -173,8 +173,8 @@ def test_schedules_over_whole_chunks(
     play(blocks, mode, zero, schedule)
 
 
-def random_strokes(layout: Layout, random: np.random.Generator) -> Writes:
-    """Cells and certain runs over all of the VM."""
+def random_writes(layout: Layout, random: np.random.Generator) -> Writes:
+    """Return cells and certain runs over the whole VM."""
     borders = np.unique(np.concatenate([[0, layout.pages], random.integers(0, layout.pages, 9)]))
     first, last, _ = layout.cut(borders[:-1], borders[1:])
     mean: FloatArray = random.choice([0, 0.001, 0.04, 0.3, 0.7, 4, np.inf], len(first))
@@ -189,10 +189,10 @@ def random_strokes(layout: Layout, random: np.random.Generator) -> Writes:
     )
 
 
-def drawn(layout: Layout, writes: Writes, seed: int, look: int, step: int) -> Bits:
-    """What writes draw, on an empty bitmap."""
+def drawn(layout: Layout, writes: Writes, seed: int, draw: int, step: int) -> Bits:
+    """Return the pages that a draw of these writes marks in an empty bitmap."""
     kernels = NumpyKernels(layout.chunks, log=False, zero=False, threads=1)
-    cells = cells_of(writes, seed, look, step)
+    cells = cells_of(writes, seed, draw, step)
     kernels.paint([Step(Op.MERGE, cells, np.arange(layout.chunks))])
     return bits_of(kernels.dirty, layout)
 
@@ -200,22 +200,22 @@ def drawn(layout: Layout, writes: Writes, seed: int, look: int, step: int) -> Bi
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(4))
 def test_drawn_writes_are_merged_like_writes(mode: str, seed: int) -> None:
-    """The draw of each look, read from an empty bitmap and written page by page, gives the same."""
+    """Drawn pages, written page by page into the machine, give the same bits."""
     random = np.random.Generator(np.random.Philox(seed))
     blocks = (LARGE[0], SMALL[1])[seed % 2]
     both = Both.of(blocks, mode, [(random.random(), 0.3)] if seed % 3 else [])
     layout, lazy = both.layout, MODES[mode][0]
-    for look in range(1, 7):
-        early, late = random_strokes(layout, random), random_strokes(layout, random)
+    for draw in range(1, 7):
+        early, late = random_writes(layout, random), random_writes(layout, random)
         limit = int(random.integers(0, 2 * layout.pages))
-        if lazy:  # what comes before the clear counts in chunks that are going to be cleared
+        if lazy:  # early writes count only in chunks that this take will clear
             trial = NaivePages(layout, True, False, both.naive.zero.copy())
             trial.dirty, trial.cursor = both.naive.dirty.copy(), both.naive.cursor
             trial.clear_due[:] = True
             chunks = [clear[0] for clear in trial.take([(limit, 2, 1)]).clears]
-            both.naive.write(drawn(layout, early, 1, look, 1) & np.isin(both.naive.chunk, chunks))
+            both.naive.write(drawn(layout, early, 1, draw, 1) & np.isin(both.naive.chunk, chunks))
         both.take([(limit, 2, 1)])
-        both.naive.write(drawn(layout, late, 1, look, 0))
+        both.naive.write(drawn(layout, late, 1, draw, 0))
         assert both.pages.sync(late, early if lazy else None) == both.naive.sync()
         both.assert_same()
         both.assert_same_log()

@@ -1,4 +1,4 @@
-"""Are pages taken one by one in QEMU's order, while every budget lasts, and never one too many?"""
+"""Does a take equal a loop over pages in QEMU's order while every budget lasts?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gpusim.pages.budget import Budget, fitting
 from gpusim.pages.pages import Pages
 from tests.pages.naive import SLOW_MACHINE, bits_of, take_page_by_page
 
-UNLIMITED = 2**61  # as the sender has it
-HUGE_PS = 2**40  # of a page: a second of link time
+UNLIMITED = 2**61  # as in the sender
+HUGE_PS = 2**40  # per page, about a second of link time
 EMPTY = np.zeros(0, np.int64)
 BLOCKS = ((200,), (130, 64, 3), (65, 65, 65, 1))
 
@@ -29,7 +29,7 @@ def runs_of(pages: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def pages_with(blocks: tuple[int, ...], dirty: set[int], zero: set[int], cursor: int) -> Pages:
-    """Pages of which these guest pages are to be sent, with the cursor at a page that is dirty."""
+    """Return pages of which `dirty` are pending, with the cursor at a dirty page."""
     layout = Layout(blocks)
     zero_first, zero_last = runs_of(np.array(sorted(zero), dtype=np.int64))
     pages = Pages(
@@ -55,13 +55,13 @@ def pages_with(blocks: tuple[int, ...], dirty: set[int], zero: set[int], cursor:
 
 
 def to_send(pages: Pages) -> list[int]:
-    """Guest pages that are to be sent."""
+    """Return the pending guest pages."""
     return np.flatnonzero(bits_of(pages.kernels.dirty, pages._layout)).tolist()
 
 
 @st.composite
 def states(draw: st.DrawFn) -> tuple[Pages, list[int], set[int], int]:
-    """Pages; the dirty ones in the order they must go; the zero ones; how many lie ahead."""
+    """Return Pages, the dirty pages in sending order, the zero pages, and how many lie ahead."""
     blocks = draw(st.sampled_from(BLOCKS))
     page = st.integers(0, sum(blocks) - 1)
     dense = st.just(set(range(sum(blocks))))
@@ -102,7 +102,7 @@ def test_take_is_the_loop_over_pages(state: tuple, many: list) -> None:
 @given(states(), st.data())
 @settings(SLOW_MACHINE, max_examples=250)
 def test_a_take_may_be_split(state: tuple, data: st.DataObject) -> None:
-    """Two takes of a limit's parts, each a whole number of pages, end where one take does."""
+    """Two takes of the parts of a limit end at the same page as one take."""
     pages, order, zero, _ = state
     total = data.draw(st.integers(0, len(order)))
     part = data.draw(st.integers(0, total))
@@ -125,12 +125,12 @@ def test_run_ahead_promises_only_what_a_take_finds(state: tuple) -> None:
     assert (taken.normal, taken.zero) == ((0, alike) if kind else (alike, 0))
 
 
-def test_run_ahead_sees_the_whole_way_where_nothing_is_zero() -> None:
+def test_run_ahead_counts_all_pages_if_no_page_is_zero() -> None:
     pages = pages_with((200, 100), {1, 2, 250}, set(), 100)
     assert pages.run_ahead() == (False, 3)
 
 
-def test_run_ahead_sees_whole_chunks_behind_its_own() -> None:
+def test_run_ahead_counts_the_later_chunks() -> None:
     pages = pages_with((200, 100, 50, 20), set(range(370)), set(range(300)), 5)
     assert pages.run_ahead() == (True, 100)
     pages.take([(295, 1, 1)])
@@ -140,7 +140,7 @@ def test_run_ahead_sees_whole_chunks_behind_its_own() -> None:
 @pytest.mark.parametrize("limit", [UNLIMITED, UNLIMITED - 1, 3 * HUGE_PS, 3 * HUGE_PS - 1, 0])
 @pytest.mark.parametrize("costs", [(HUGE_PS, HUGE_PS), (HUGE_PS, 0), (0, HUGE_PS), (1, HUGE_PS)])
 def test_sums_do_not_overflow(limit: int, costs: tuple[int, int]) -> None:
-    """At 2^40 ps a page a chunk costs 2^58, and a VM more than 64 bits hold."""
+    """At 2^40 ps per page a chunk costs 2^58, and a VM exceeds 64 bits."""
     blocks = (20 * CHUNK_PAGES, 70)
     layout = Layout(blocks)
     zero_first = np.array([0, 5 * CHUNK_PAGES])
@@ -174,7 +174,7 @@ counts = st.lists(st.integers(0, 2**20), min_size=1, max_size=9)
 @given(counts, st.data())
 @SLOW_MACHINE
 def test_fitting_is_exact_in_integers(normal: list[int], data: st.DataObject) -> None:
-    """Against Python's integers, at every size."""
+    """The reference is Python's integers of any size."""
     zero = data.draw(st.lists(st.integers(0, 2**20), min_size=len(normal), max_size=len(normal)))
     limits = data.draw(
         st.lists(
@@ -201,7 +201,7 @@ def drained(blocks: tuple[int, ...], dirty: set[int], cursor: int) -> Pages:
 @pytest.mark.parametrize(
     ("dirty", "cursor", "ends_at", "wraps"),
     [
-        ({10}, 5, 100, 0),  # behind the block, not behind the VM
+        ({10}, 5, 100, 0),  # at the end of the block, not of the VM
         ({10}, 10, 100, 0),
         ({10}, 11, 100, 1),
         ({120}, 5, 150, 0),
@@ -212,7 +212,10 @@ def drained(blocks: tuple[int, ...], dirty: set[int], cursor: int) -> Pages:
 def test_a_search_that_finds_nothing_stops_at_the_end_of_its_block(
     dirty: set[int], cursor: int, ends_at: int, wraps: int
 ) -> None:
-    """migration/ram.c:find_dirty_block gives up once round, in the block of the last page."""
+    """After a full circle the search ends in the block of the last page.
+
+    Source: migration/ram.c:find_dirty_block.
+    """
     pages = drained((100, 50, 20), dirty, cursor)
     assert (pages.cursor.guest_page, pages.cursor.wraps) == (ends_at, wraps)
     taken = pages.take([(UNLIMITED, 1, 1)])
@@ -231,7 +234,7 @@ def test_after_that_the_next_block_comes_first() -> None:
 
 
 def test_the_cursor_inside_a_chunk_of_a_drained_block_goes_to_its_end() -> None:
-    """Over several chunks of one block, also when the last page lay behind the start."""
+    """The block has several chunks, and the last page may lie before the start."""
     block = 2 * CHUNK_PAGES + 50
     pages = Pages(
         Layout([block, 10]),
