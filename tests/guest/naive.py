@@ -1,6 +1,6 @@
-"""Naive references of the guest: slice by slice, and a queue of work event by event.
+"""Naive references of the guest: run time slice by slice, and a queue of work event by event.
 
-Everything is in exact integers and fractions; nothing is jumped over.
+All numbers are exact integers and fractions, and no event is skipped.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from gpusim.guest.run_time import slice_ns
 from gpusim.units import NS_PER_S
 
-History: TypeAlias = list[tuple[int, int]]  # ns at which a percentage is set, in order
+History: TypeAlias = list[tuple[int, int]]  # (ns, percent set at that time), ascending
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Windows: TypeAlias = Sequence[tuple[int, int]] | None
 
 
 @st.composite
 def histories(draw: st.DrawFn, min_size: int = 0) -> History:
-    """Rising throttles: set at a tick, between ticks, in a sleep, or twice before one tick."""
+    """Return rising throttles, set at a tick, between ticks, in a sleep, or twice before a tick."""
     percents = draw(
         st.lists(st.integers(1, 99), min_size=min_size, max_size=5, unique=True).map(sorted)
     )
@@ -48,9 +48,9 @@ def histories(draw: st.DrawFn, min_size: int = 0) -> History:
 
 
 def slices_of(history: History, until_ns: int) -> list[tuple[int, int]]:
-    """(tick, wake-up) of every slice that begins before a time.
+    """Return (tick, wake-up) of every slice that begins before a time.
 
-    The first throttle ticks at once; every tick uses what was set before it.
+    The first throttle ticks at once. Every tick uses the throttle that was set before it.
     """
     if not history:
         return []
@@ -70,13 +70,13 @@ def slices_of(history: History, until_ns: int) -> list[tuple[int, int]]:
 def queue(
     rate: int, capacity: int, history: History, windows: Windows, times: Sequence[int]
 ) -> list[Fraction]:
-    """Work done by each time, with arrivals at `rate` in windows and service while running.
+    """Return the work done by each time: it arrives at `rate` in windows, and is done while running.
 
-    Between two events both flows are constant: the backlog goes on straight, and rests at zero.
+    Between two events both flows are constant. The backlog is linear and never below 0.
 
     Args:
-        rate, capacity: a second.
-        times: ns, rising.
+        rate, capacity: work per second.
+        times: ns, ascending.
     """
     end = times[-1] + 1
     slices = slices_of(history, end)

@@ -1,7 +1,7 @@
-"""Do first writes to protected pages cost what a machine that goes page by page and write by write pays?
+"""Do write faults take the time that a naive machine takes, page by page and write by write?
 
-The machine keeps a protection bit and a log bit of every page, as KVM does, and a vCPU of its own for
-each writer. Random writers are held against its mean over seeds, sequential ones against every step.
+The machine has a protection bit and a log bit per page, as KVM does, and a vCPU per writer. Random
+writers are compared with its mean over seeds, sequential writers with every step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
 MS = NS_PER_MS
 LAYOUT = Layout([1500, 1000, 500])  # three chunks
 COST_NS = 100_000
-RATE = 20_000  # 50 us a write: a fault costs as much as two
+RATE = 20_000  # 50 us per write, so a fault costs as much as two writes
 SEEDS = 12
 KVM_MANUAL = Protection(cost_ns=COST_NS, lazy=True, from_start=False)
 KVM_MANUAL_PROTECTED = Protection(cost_ns=COST_NS, lazy=True)
@@ -41,8 +41,8 @@ NOTHING_CLEARED = np.full(LAYOUT.chunks, -1, np.int64)
 
 
 @dataclass
-class Look:
-    """A look, and what was cleared since the one before: chunk -> ns."""
+class Sync:
+    """A sync, and the chunks cleared since the sync before: chunk -> ns."""
 
     at_ns: int
     cleared: dict[int, int]
@@ -52,12 +52,12 @@ class Look:
         return np.array([self.cleared.get(chunk, -1) for chunk in range(LAYOUT.chunks)])
 
 
-EAGER = [Look(at_ns * MS, {}) for at_ns in (120, 180, 300, 460)]
+EAGER = [Sync(at_ns * MS, {}) for at_ns in (120, 180, 300, 460)]
 LAZY = [
-    Look(150 * MS, {0: 20 * MS, 1: 70 * MS, 2: 110 * MS}),
-    Look(200 * MS, {0: 180 * MS}),
-    Look(320 * MS, {0: 210 * MS, 1: 230 * MS}),
-    Look(460 * MS, {0: 420 * MS, 1: 321 * MS, 2: 459 * MS}),
+    Sync(150 * MS, {0: 20 * MS, 1: 70 * MS, 2: 110 * MS}),
+    Sync(200 * MS, {0: 180 * MS}),
+    Sync(320 * MS, {0: 210 * MS, 1: 230 * MS}),
+    Sync(460 * MS, {0: 420 * MS, 1: 321 * MS, 2: 459 * MS}),
 ]
 
 
@@ -75,22 +75,22 @@ def writer(
     )
 
 
-def after_each_look(
-    writers: Sequence[Writer], protection: Protection, looks: Sequence[Look]
+def after_each_sync(
+    writers: Sequence[Writer], protection: Protection, syncs: Sequence[Sync]
 ) -> FloatArray:
-    """Faults, and the writes of each writer, up to each look."""
+    """Return the faults and the writes of each writer up to each sync."""
     guest = Guest(LAYOUT, writers, RunTime(), protection)
     found = []
-    for look in looks:
-        guest.settle(look.at_ns, look.times)
-        now = np.array([look.at_ns])
+    for sync in syncs:
+        guest.settle(sync.at_ns, sync.times)
+        now = np.array([sync.at_ns])
         done = [w.writes(now, c)[0] for w, c in zip(writers, guest.faults.clocks, strict=True)]
         found.append([guest.faults.count, *done])
     return np.array(found)
 
 
 class Machine:
-    """Single pages, single writes."""
+    """The naive machine."""
 
     def __init__(self, protection: Protection) -> None:
         pages = np.arange(LAYOUT.pages)
@@ -98,14 +98,14 @@ class Machine:
         self.protection, self.faults = protection, 0
         self.protected = np.full(LAYOUT.pages, protection.from_start)
         self.log = ~self.protected
-        self.read = self.log.copy()  # the log as the last look read it
+        self.read = self.log.copy()  # the log at the last sync
 
-    def run(self, picks: Sequence[Callable[[], int]], looks: Sequence[Look]) -> FloatArray:
-        """What `after_each_look` says."""
-        events = [(look.at_ns, -1) for look in looks]
-        events += [(at, chunk) for look in looks for chunk, at in look.cleared.items()]
+    def run(self, picks: Sequence[Callable[[], int]], syncs: Sequence[Sync]) -> FloatArray:
+        """Return the same as `after_each_sync`."""
+        events = [(sync.at_ns, -1) for sync in syncs]
+        events += [(at, chunk) for sync in syncs for chunk, at in sync.cleared.items()]
         if self.protection.reaped:
-            events += [(s * NS_PER_S, -2) for s in range(1, looks[-1].at_ns // NS_PER_S + 1)]
+            events += [(s * NS_PER_S, -2) for s in range(1, syncs[-1].at_ns // NS_PER_S + 1)]
         next_write, writes = [(0, i) for i in range(len(picks))], [0] * len(picks)
         found = []
         for at_ns, what in sorted(events):
@@ -124,7 +124,7 @@ class Machine:
         return np.array(found, float)
 
     def write(self, page: int) -> int:
-        """Its cost."""
+        """Write a page. Return the cost."""
         if not self.protected[page]:
             return 0
         self.protected[page], self.log[page] = False, True
@@ -132,14 +132,14 @@ class Machine:
         return int(self.protection.cost_ns)
 
     def clear(self, chunk: int) -> None:
-        """What the log held at the last look is taken out of it, and protected."""
+        """Remove from the log what it held at the last sync, and protect it."""
         again = self.read & (self.chunk == chunk)
         self.log &= ~again
         self.protected |= again
 
 
 def picker(pattern: Random, start: int, seed: int) -> Callable[[], int]:
-    """Draws the pages of a random writer."""
+    """Return a function that draws the pages of a random writer."""
     random = np.random.default_rng(seed)
     bands = random.choice(len(pattern.bands), 40_000, p=[band.share for band in pattern.bands])
     first = np.array([band.first for band in pattern.bands])[bands]
@@ -149,7 +149,7 @@ def picker(pattern: Random, start: int, seed: int) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize(
-    ("protection", "looks"),
+    ("protection", "syncs"),
     [(KVM_LEGACY, EAGER), (KVM_MANUAL, LAZY), (KVM_MANUAL_PROTECTED, LAZY)],
 )
 @pytest.mark.parametrize(
@@ -161,54 +161,54 @@ def picker(pattern: Random, start: int, seed: int) -> Callable[[], int]:
     ],
 )
 def test_random_writers_are_the_mean_of_a_machine(
-    places: list[tuple[Random, int]], protection: Protection, looks: list[Look]
+    places: list[tuple[Random, int]], protection: Protection, syncs: list[Sync]
 ) -> None:
     writers = [writer(p, p.bands[-1].last, start=start) for p, start in places]
     naive = np.mean(
         [
             Machine(protection).run(
-                [picker(p, start, 100 * seed + i) for i, (p, start) in enumerate(places)], looks
+                [picker(p, start, 100 * seed + i) for i, (p, start) in enumerate(places)], syncs
             )
             for seed in range(SEEDS)
         ],
         axis=0,
     )
-    ours = after_each_look(writers, protection, looks)
-    assert naive[-1, 0] > 1000  # a good part of the time goes into faults
-    assert naive[-1, 1] < 0.95 * RATE * looks[-1].at_ns / NS_PER_S
+    ours = after_each_sync(writers, protection, syncs)
+    assert naive[-1, 0] > 1000  # faults take much of the time
+    assert naive[-1, 1] < 0.95 * RATE * syncs[-1].at_ns / NS_PER_S
     assert ours == pytest.approx(naive, rel=0.02, abs=12)
 
 
 @pytest.mark.parametrize(
-    ("protection", "looks"),
+    ("protection", "syncs"),
     [(KVM_LEGACY, EAGER), (KVM_MANUAL, LAZY), (KVM_MANUAL_PROTECTED, LAZY)],
 )
 @pytest.mark.parametrize(("pages", "first_write"), [(700, 0), (2900, 1400), (2200, 90_000)])
 def test_a_sequential_writer_is_the_machine(
-    pages: int, first_write: int, protection: Protection, looks: list[Look]
+    pages: int, first_write: int, protection: Protection, syncs: list[Sync]
 ) -> None:
-    """To within the writes around a clear, which is at the end of a write in the machine."""
+    """Exact except for the writes around a clear, which the machine does at the end of a write."""
     writes = itertools.count(first_write)
-    naive = Machine(protection).run([lambda: next(writes) % pages], looks)
-    ours = after_each_look([writer(Sequential(pages, 1, first_write), pages)], protection, looks)
+    naive = Machine(protection).run([lambda: next(writes) % pages], syncs)
+    ours = after_each_sync([writer(Sequential(pages, 1, first_write), pages)], protection, syncs)
     assert ours == pytest.approx(naive, rel=0.01, abs=12)
 
 
 def test_a_dirty_ring_is_reaped_every_second() -> None:
-    """Two seconds without a sync: twice the faults of one, in the machine as here."""
-    pattern, looks = uniform(2900), [Look(2 * NS_PER_S, {})]
-    naive = Machine(DIRTY_RING).run([picker(pattern, 0, 1)], looks)
-    ours = after_each_look([writer(pattern, 2900)], DIRTY_RING, looks)
+    """Two seconds without a sync cause twice the faults of one second."""
+    pattern, syncs = uniform(2900), [Sync(2 * NS_PER_S, {})]
+    naive = Machine(DIRTY_RING).run([picker(pattern, 0, 1)], syncs)
+    ours = after_each_sync([writer(pattern, 2900)], DIRTY_RING, syncs)
     assert ours == pytest.approx(naive, rel=0.02)
-    never = after_each_look([writer(pattern, 2900)], KVM_LEGACY, looks)
+    never = after_each_sync([writer(pattern, 2900)], KVM_LEGACY, syncs)
     assert ours[0, 0] > 1.9 * never[0, 0]
 
 
 def exact_writes(rate: float, cost_s: float, pages: int, run_s: float) -> float:
-    """n with n / rate + cost x pages x (1 - exp(-n / pages)) = run_s, by Lambert's W.
+    """Solve n / rate + cost x pages x (1 - exp(-n / pages)) = run_s for n with Lambert's W.
 
     With x = n / pages, t = rate x run_s / pages, a = cost x rate: x = t - a + W(a exp(a - t)). W lies
-    between 0 and a, and is found by bisection of W + ln(W), in 40 digits.
+    between 0 and a. Bisection of W + ln(W) finds it with 40 digits.
     """
     with localcontext() as context:
         context.prec = 40
@@ -225,7 +225,7 @@ def exact_writes(rate: float, cost_s: float, pages: int, run_s: float) -> float:
 @pytest.mark.parametrize("run_ms", [1, 150, 4_000, 600_000])
 def test_one_band_is_lamberts_w(cost_ns: int, run_ms: int) -> None:
     protection = Protection(cost_ns=cost_ns)
-    found = after_each_look([writer(uniform(3000), 3000)], protection, [Look(run_ms * MS, {})])
+    found = after_each_sync([writer(uniform(3000), 3000)], protection, [Sync(run_ms * MS, {})])
     expected = exact_writes(RATE, cost_ns / 1e9, 3000, run_ms / 1e3)
     assert found[0, 1] == pytest.approx(expected, rel=1e-9)
     faults = 3000 * -np.expm1(-expected / 3000)
@@ -233,51 +233,51 @@ def test_one_band_is_lamberts_w(cost_ns: int, run_ms: int) -> None:
 
 
 def test_faults_are_spread_over_the_vcpus() -> None:
-    """Four vCPUs that share rate and faults do four times as much of each as one."""
-    one = after_each_look([writer(uniform(750), 750)], KVM_LEGACY, EAGER)
+    """Four vCPUs do four times the writes and faults of one."""
+    one = after_each_sync([writer(uniform(750), 750)], KVM_LEGACY, EAGER)
     four = replace(writer(uniform(3000), 3000, CpuBound(4 * RATE)), vcpus=4)
-    assert after_each_look([four], KVM_LEGACY, EAGER) == pytest.approx(4 * one)
+    assert after_each_sync([four], KVM_LEGACY, EAGER) == pytest.approx(4 * one)
 
 
-def test_whose_first_writes_are_free() -> None:
-    """A device's do not fault; a record's do, but it tells what was written."""
+def test_writers_without_faults() -> None:
+    """Device writes cause no faults. Faults of a recorded writer do not change its writes."""
     device = replace(writer(uniform(3000), 3000), throttled=False)
-    found = after_each_look([device], KVM_LEGACY, EAGER)
+    found = after_each_sync([device], KVM_LEGACY, EAGER)
     assert found[-1].tolist() == [0, RATE * 0.46]
     record = writer(uniform(3000), 3000, Recorded(np.array([0, 9.0]), np.array([0, 9e4]), RATE))
-    found = after_each_look([record], KVM_LEGACY, EAGER)
+    found = after_each_sync([record], KVM_LEGACY, EAGER)
     assert found[-1, 0] > 2500
     assert found[-1, 1] == pytest.approx(4600)
 
 
 def test_a_paced_writer_has_what_time_is_left() -> None:
-    """One with time to spare does all its work; one without does what a CPU-bound writer would."""
-    looks = [Look(s * NS_PER_S, {}) for s in (1, 2, 3)]
+    """With spare time it does all its work. Otherwise it works like a CPU-bound writer."""
+    syncs = [Sync(s * NS_PER_S, {}) for s in (1, 2, 3)]
     easy = writer(uniform(3000), 3000, Paced(RATE / 20, RATE))
-    found = after_each_look([easy], KVM_LEGACY, looks)
+    found = after_each_sync([easy], KVM_LEGACY, syncs)
     assert found[:, 1] == pytest.approx([1000, 2000, 3000])
     assert found[0, 0] == pytest.approx(3000 * -np.expm1(-1 / 3))
     busy = writer(uniform(3000), 3000, Paced(RATE, RATE))
-    bound = after_each_look([writer(uniform(3000), 3000)], KVM_LEGACY, looks)
-    assert after_each_look([busy], KVM_LEGACY, looks) == pytest.approx(bound)
+    bound = after_each_sync([writer(uniform(3000), 3000)], KVM_LEGACY, syncs)
+    assert after_each_sync([busy], KVM_LEGACY, syncs) == pytest.approx(bound)
 
 
-def test_windows_bend_the_clock_where_they_open_and_close() -> None:
-    """A writer that opens in the middle of an interval writes as one that started there."""
+def test_the_clock_has_breakpoints_at_window_edges() -> None:
+    """A writer whose window opens in an interval writes as one that starts there."""
     late = replace(writer(uniform(3000), 3000), windows=((70 * MS, 150 * MS),))
     other = replace(writer(uniform(3000), 3000), windows=((0, 80 * MS),))
-    found = after_each_look([late], KVM_LEGACY, [Look(300 * MS, {})])
-    assert found == pytest.approx(after_each_look([other], KVM_LEGACY, [Look(300 * MS, {})]))
+    found = after_each_sync([late], KVM_LEGACY, [Sync(300 * MS, {})])
+    assert found == pytest.approx(after_each_sync([other], KVM_LEGACY, [Sync(300 * MS, {})]))
 
 
 @st.composite
-def schedules(draw: st.DrawFn) -> list[Look]:
+def schedules(draw: st.DrawFn) -> list[Sync]:
     at = sorted(draw(st.lists(st.integers(1, 2000), min_size=1, max_size=6, unique=True)))
-    looks = []
+    syncs = []
     for since, until in zip([0, *at[:-1]], at, strict=True):
         times = st.integers(since * MS, until * MS)
-        looks.append(Look(until * MS, draw(st.dictionaries(st.integers(0, 2), times))))
-    return looks
+        syncs.append(Sync(until * MS, draw(st.dictionaries(st.integers(0, 2), times))))
+    return syncs
 
 
 PATTERNS = st.sampled_from([
@@ -295,22 +295,22 @@ def pages_of(pattern: Random | Sequential) -> int:
 def test_faults_and_useful_time_add_up(
     pattern: Random | Sequential,
     protection: Protection,
-    looks: list[Look],
+    syncs: list[Sync],
     history: History,
     cost_ns: float,
 ) -> None:
-    """Under any throttle: neither ever falls, and together they are the run time."""
+    """Under any throttle neither falls, and their sum is the run time."""
     run_time = RunTime()
     protection = replace(protection, cost_ns=cost_ns)
     guest = Guest(LAYOUT, [writer(pattern, pages_of(pattern))], run_time, protection)
     history, useful_ns, faults = list(history), 0.0, 0.0
-    for look in looks:
-        while history and history[0][0] <= look.at_ns:
+    for sync in syncs:
+        while history and history[0][0] <= sync.at_ns:
             run_time.throttle(*history.pop(0))
-        cleared = look.times if protection.lazy else NOTHING_CLEARED
-        guest.settle(look.at_ns, cleared)
-        now_ns = float(guest.faults.clocks[0].at(np.array([look.at_ns]))[0])
-        run_ns = run_time.at_ns(look.at_ns)
+        cleared = sync.times if protection.lazy else NOTHING_CLEARED
+        guest.settle(sync.at_ns, cleared)
+        now_ns = float(guest.faults.clocks[0].at(np.array([sync.at_ns]))[0])
+        run_ns = run_time.at_ns(sync.at_ns)
         assert useful_ns <= now_ns <= run_ns
         assert faults <= guest.faults.count
         assert now_ns + cost_ns * guest.faults.count == pytest.approx(run_ns, rel=1e-6, abs=1)
@@ -323,29 +323,29 @@ def test_more_time_is_more_writes(
 ) -> None:
     one = writer(pattern, pages_of(pattern))
     found = [
-        after_each_look([one], protection, [Look(ms * MS, {})])[0]
+        after_each_sync([one], protection, [Sync(ms * MS, {})])[0]
         for ms in sorted((less_ms, more_ms))
     ]
     assert (found[0] <= found[1] * (1 + 1e-9)).all()
 
 
 @given(PATTERNS, PROTECTIONS, schedules())
-def test_what_costs_nothing_changes_nothing(
-    pattern: Random | Sequential, protection: Protection, looks: list[Look]
+def test_free_faults_change_no_write(
+    pattern: Random | Sequential, protection: Protection, syncs: list[Sync]
 ) -> None:
-    """Writes are the same to the bit, and faults are counted all the same."""
+    """Writes are equal to the bit, and faults are still counted."""
     free, plain = (
         Guest(LAYOUT, [writer(pattern, pages_of(pattern))], RunTime(), p)
         for p in (replace(protection, cost_ns=0.0), None)
     )
     since_ns = 0
-    for look in looks:
-        free.settle(look.at_ns, look.times if protection.lazy else NOTHING_CLEARED)
-        ours, theirs = (g.writes(since_ns, look.at_ns) for g in (free, plain))
+    for sync in syncs:
+        free.settle(sync.at_ns, sync.times if protection.lazy else NOTHING_CLEARED)
+        ours, theirs = (g.writes(since_ns, sync.at_ns) for g in (free, plain))
         assert (ours.mean == theirs.mean).all()
         assert (ours.certain_first == theirs.certain_first).all()
         assert (ours.certain_last == theirs.certain_last).all()
-        since_ns = look.at_ns
+        since_ns = sync.at_ns
     assert free.faults.time_s == 0
     assert protection is KVM_MANUAL or free.faults.count > 0
 
@@ -353,10 +353,10 @@ def test_what_costs_nothing_changes_nothing(
 @given(histories(), st.lists(st.tuples(st.integers(1, 3000), st.floats(0.05, 1)), max_size=6),
        st.integers(0, 10**6), st.integers(1, 10**6), st.booleans())  # fmt: skip
 @settings(SLOW_MACHINE, max_examples=150)
-def test_a_paced_writer_on_bent_time_is_its_queue(
+def test_a_paced_writer_on_useful_time_is_its_queue(
     history: History, bends: list[tuple[int, float]], rate: int, spare: int, windowed: bool
 ) -> None:
-    """Its closed form is the least slack over every time at which anything bends."""
+    """The closed form is the smallest slack over all borders."""
     run_time, useful = RunTime(), 0.0
     for at_ns, percent in history:
         run_time.throttle(at_ns, percent)

@@ -1,6 +1,6 @@
-"""Does each pace do the work that its queue would, served only while the vCPUs run?
+"""Does each pace do the work of a queue that is served only while the vCPUs run?
 
-The closed form of a paced writer is held against the queue itself, event by event in fractions.
+The reference of a paced writer is the queue itself, event by event in fractions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gpusim.guest.run_time import RunTime, WallTime, slice_ns
 from gpusim.units import NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, Windows, histories, queue, slices_of
 
-FLOAT = 1e-12  # relative to all the work that run time would have allowed
+FLOAT = 1e-12  # relative to the work that run time allows
 MS = NS_PER_MS
 
 rates = st.integers(0, 5_000_000)
@@ -38,7 +38,7 @@ def run_time_of(history: History) -> RunTime:
 
 
 def with_events(times: list[int], history: History, windows: Windows) -> list[int]:
-    """The times, those of the first slices, and of the windows' edges."""
+    """Return the times, those of the first slices, and those of the windows' edges."""
     some = [t for pair in slices_of(history, times[-1] + 1)[:20] for t in pair]
     edges = [t for window in windows or () for t in window]
     return sorted({0, *times, *some, *edges})
@@ -85,7 +85,7 @@ def test_paced_never_runs_ahead_of_its_work_or_its_vcpus(
 def test_paced_work_of_the_past_does_not_change(
     rate: int, spare: int, history: History, windows: Windows, percent: int
 ) -> None:
-    """A throttle that is set now changes nothing before now, bit for bit in what was done."""
+    """A throttle that is set now changes no earlier work, bit for bit."""
     pace, run_time = Paced(rate, rate + spare), run_time_of(history)
     now = history[-1][0]
     times = np.linspace(0, now, 20).astype(np.int64)
@@ -101,16 +101,16 @@ def test_paced_writes_at_its_rate_without_a_throttle() -> None:
     assert done == pytest.approx(1e6 * times / NS_PER_S, rel=FLOAT, abs=1e-6)
 
 
-def test_paced_catches_up_where_the_throttle_leaves_enough() -> None:
-    """At 50 % a writer that may go three times as fast ends every slice with no backlog."""
+def test_paced_catches_up_if_run_time_is_enough() -> None:
+    """At 50 % a writer with three times the capacity ends every slice without a backlog."""
     run_time, pace = run_time_of([(0, 50)]), Paced(1e6, 3e6)
     ticks = np.arange(1, 50) * slice_ns(50)[0]
     assert pace.writes(ticks, run_time, None) == pytest.approx(1e6 * ticks / NS_PER_S, rel=1e-9)
     assert pace.lost_s(int(ticks[-1]), run_time, None) == pytest.approx(0, abs=1e-9)
 
 
-def test_paced_falls_behind_where_it_does_not() -> None:
-    """At 50 % one that may go a tenth faster does 0.55 of its work."""
+def test_paced_falls_behind_if_run_time_is_too_short() -> None:
+    """At 50 % a writer with 1.1 times the capacity does 0.55 of its work."""
     run_time, pace = run_time_of([(0, 50)]), Paced(1e6, 1.1e6)
     end = np.array([100 * slice_ns(50)[0]])
     assert pace.writes(end, run_time, None)[0] / (end[0] / 1e3) == pytest.approx(0.55, rel=1e-6)
@@ -175,7 +175,7 @@ def test_recorded_goes_straight_between_samples() -> None:
 
 @pytest.mark.parametrize("percent", [0, 50])
 def test_recorded_is_cpu_bound_behind_the_last_sample(percent: int) -> None:
-    """The record is not slowed again; what comes behind it is, and every sleep counts as lost."""
+    """The throttle slows only writes after the record. Every sleep counts as lost."""
     pace = Recorded(np.array([0.0, 10.0]), np.array([0.0, 1000.0]), 60)
     run_time = run_time_of([(0, percent)])
     run_share = 1 - percent / 100

@@ -1,4 +1,4 @@
-"""Do the shares of a pattern add up, and are they the law its name promises?"""
+"""Do the shares of a pattern add up to 1 and follow its law?"""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from gpusim.guest.pattern import EXACT_RANKS, Random, Sequential, hot_cold, uniform, zipf
 from tests.guest.naive import SLOW_MACHINE
 
-SUM_ERROR = 1e-12  # of adding floats
-MIDPOINT_ERROR = 1e-10  # of the integral that stands for ranks above 65536
+SUM_ERROR = 1e-12  # rounding of sums
+MIDPOINT_ERROR = 1e-10  # error of the integral for ranks above 65536
 
 
 def assert_partition(pattern: Random, pages: int) -> None:
-    """Bands follow one another from 0 to the last page, and their shares add up to 1."""
+    """Check that bands cover all pages in order, and that their shares add up to 1."""
     borders = [(band.first, band.last) for band in pattern.bands]
     assert borders[0][0] == 0
     assert borders[-1][1] == pages

@@ -1,4 +1,4 @@
-"""Does every page of a working set have a place of its own, and do layout and placement invert?"""
+"""Does every page of a working set have its own guest page, and can the mapping be inverted?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Z = 5
 
 
 def guest_pages(placement: Placement, first: int, last: int) -> list[int]:
-    """Guest page of each own page first <= page < last, by `locate`; checks the own pages too."""
+    """Return the guest page of each own page by `locate`, and check the own pages."""
     own, guest = [], []
     for low, high, start in zip(*(a.tolist() for a in placement.locate(first, last)), strict=True):
         own += range(low, high)
@@ -26,7 +26,7 @@ def guest_pages(placement: Placement, first: int, last: int) -> list[int]:
 
 @st.composite
 def scattered_sets(draw: st.DrawFn) -> tuple[Placement, int, int, int]:
-    """Placement, VM pages, working set pages, granule."""
+    """Return a placement, and the pages of VM, working set and granule."""
     granule = 2 ** draw(st.integers(0, 5))
     vm_pages = draw(st.integers(granule, 3000))
     pages = draw(st.integers(1, vm_pages // granule * granule))
@@ -60,13 +60,15 @@ def test_scattered_depends_on_its_seed_alone() -> None:
 
 
 def test_every_place_is_equally_likely() -> None:
-    """Of 64 places, 16 are taken: chi-square of how often, over 4000 seeds."""
+    """16 of 64 places are used. The test is a chi-square over 4000 seeds."""
     seeds, places, taken = 4000, 64, 16
     hits = np.zeros(places)
     for seed in range(seeds):
         hits[scattered(places * 4, taken * 4, 4, seed).guest_first // 4] += 1
     share = taken / places
-    variance = seeds * share * (1 - share) * places / (places - 1)  # the hits add up to a constant
+    variance = (
+        seeds * share * (1 - share) * places / (places - 1)
+    )  # the sum of the hits is constant
     square = ((hits - seeds * share) ** 2 / variance).sum()
     assert abs(square - (places - 1)) < Z * np.sqrt(2 * (places - 1))
 
@@ -82,7 +84,7 @@ def test_contiguous_is_one_piece() -> None:
 )
 @SLOW_MACHINE
 def test_cut_keeps_every_page_and_its_order(blocks: list[int], parts: list) -> None:
-    """The pieces of a run, mapped back, are the run; each lies inside one chunk of one block."""
+    """The pieces of a run give the run again. Each piece lies inside one chunk of one block."""
     layout = Layout(blocks)
     runs = [sorted((int(a * layout.pages), int(b * layout.pages))) for a, b in parts]
     first, last = np.array(runs, dtype=np.int64).reshape(-1, 2).T

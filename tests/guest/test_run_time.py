@@ -1,7 +1,7 @@
 """Is vCPU run time what QEMU's throttle leaves, at every nanosecond and for every history?
 
-The reference walks from tick to tick and knows nothing of the closed form. TickedRunTime, the
-simulator's own tick-by-tick mode, runs on the real clock.
+One reference goes from tick to tick without the closed form. The other one, TickedRunTime, has a
+timer for each tick.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
 from tests.guest.ticked_run_time import TickedRunTime
 
-DOUBLE_NS = 2  # what C's doubles and its 1 ns against rounding may add to the exact slice
+DOUBLE_NS = 2  # error of a slice by C's doubles and its extra 1 ns
 PERCENTS = range(1, 100)
 
 MS = NS_PER_MS
-TABLE = {  # sleep and period, ms: cpu_throttle_thread and cpu_throttle_timer_tick
+TABLE = {  # sleep and period in ms (cpu_throttle_thread, cpu_throttle_timer_tick)
     20: (2.5, 12.5),
     30: (4.29, 14.29),
     50: (10, 20),
@@ -41,7 +41,7 @@ def closed_form(history: History) -> RunTime:
 
 
 def times_around(history: History, extra: list[int]) -> list[int]:
-    """Times worth a look: changes, ticks and wake-ups, a nanosecond either side of each."""
+    """Return times around changes, ticks and wake-ups, 1 ns before and after each."""
     end = (history[-1][0] if history else 0) + 3 * NS_PER_S
     marks = {0, end, *extra, *(at for at, _ in history)}
     for tick, wake in slices_of(history, end)[:60]:
@@ -57,7 +57,7 @@ def test_slices_of_the_table(percent: int) -> None:
 
 
 def test_slices_are_those_of_c_doubles() -> None:
-    """20 % sleeps one nanosecond more than 2.5 ms; 99 % loses one of its period to a double."""
+    """At 20 % a sleep is 2.5 ms + 1 ns. At 99 % the period is 1 ns shorter, by rounding."""
     assert slice_ns(20) == (12_500_000, 2_500_001)
     assert slice_ns(50) == (20_000_000, 10_000_001)
     assert slice_ns(99) == (999_999_999, 990_000_000)
@@ -86,7 +86,7 @@ def test_run_time_is_the_sum_over_slices(history: History, extra: list[int]) -> 
 @given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))
 @settings(SLOW_MACHINE, max_examples=120)
 def test_closed_form_is_the_ticked_mode(history: History, extra: list[int]) -> None:
-    """Asked at every time as the clock goes, with the history known until then."""
+    """The comparison runs at every time, with the history up to that time."""
     clock, closed = Clock(), RunTime()
     ticked = TickedRunTime(
         lambda fire: clock.timer(fire, priority=1, freezes=True), lambda: clock.now_ns
@@ -152,7 +152,7 @@ def test_run_time_never_falls_and_never_outruns_time(history: History, times: li
 @given(histories(min_size=1), st.integers(0, 20 * NS_PER_S), st.integers(1, 99))
 @SLOW_MACHINE
 def test_a_change_leaves_the_past_alone(history: History, after_ns: int, percent: int) -> None:
-    """Run time by now does not depend on what is set now or later."""
+    """Run time by now does not depend on a throttle that is set now or later."""
     now = history[-1][0] + after_ns
     run_time = closed_form(history)
     times = np.array([t for t in times_around(history, [now]) if t <= now])

@@ -1,6 +1,6 @@
-"""Are the guest's writes what its writers wrote: every write once, on the page it belongs to?
+"""Are the guest's writes those of its writers, each once and on the right page?
 
-Random writers are held against one density a page, sequential ones against a loop over their writes.
+The reference is one density per page for random writers, and a loop over writes for sequential ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def guest_page(layout: Layout, slots: IntArray) -> IntArray:
 
 
 def own_to_guest(placement: Placement) -> IntArray:
-    """The guest page of each of a working set's own pages."""
+    """Return the guest page of each page of a working set."""
     pieces = zip(placement.own_first, placement.own_last, placement.guest_first, strict=True)
     return np.concatenate([np.arange(guest, guest + high - low) for low, high, guest in pieces])
 
@@ -46,7 +46,7 @@ def chunk_of(layout: Layout, pages: IntArray) -> IntArray:
 
 
 def assert_well_formed(writes: Writes) -> None:
-    """Cells ascend, do not overlap and stay in a chunk; runs stay in a chunk."""
+    """Check that cells ascend, do not overlap and stay in a chunk, and that runs stay in a chunk."""
     assert (writes.first < writes.last).all()
     assert (writes.first[1:] >= writes.last[:-1]).all()
     assert (writes.mean >= 0).all()
@@ -59,7 +59,7 @@ def assert_well_formed(writes: Writes) -> None:
 
 
 def mean_of_pages(layout: Layout, writes: Writes) -> FloatArray:
-    """Expected writes of each guest page."""
+    """Return the expected writes of each guest page."""
     mean = np.zeros(layout.pages)
     firsts, lengths = guest_page(layout, writes.first), writes.last - writes.first
     for first, length, value in zip(firsts, lengths, writes.mean, strict=True):
@@ -70,14 +70,14 @@ def mean_of_pages(layout: Layout, writes: Writes) -> FloatArray:
 def naive_mean(
     layout: Layout, writers: Sequence[Writer], since: IntArray, until: IntArray, run_time: RunTime
 ) -> FloatArray:
-    """The same from each writer's share a page, with one interval a chunk."""
+    """Return the same from each writer's share per page, with one interval per chunk."""
     mean = np.zeros(layout.pages)
     for writer in writers:
         assert isinstance(writer.pattern, Random)
         guest = own_to_guest(writer.placement)
         done = writer.writes(until, run_time) - writer.writes(since, run_time)
         for band in writer.pattern.bands:
-            pages = guest[band.first : band.last]  # no page twice
+            pages = guest[band.first : band.last]  # no page occurs twice
             mean[pages] += done[chunk_of(layout, pages)] * band.share / len(pages)
     return mean
 
@@ -85,7 +85,7 @@ def naive_mean(
 def naive_sequential(
     layout: Layout, writer: Writer, since: IntArray, until: IntArray, run_time: RunTime
 ) -> set[int]:
-    """Guest pages that a sequential writer's threads write, one write after the other."""
+    """Return the guest pages that a sequential writer's threads write, write by write."""
     pattern = writer.pattern
     assert isinstance(pattern, Sequential)
     guest = own_to_guest(writer.placement)
@@ -131,8 +131,8 @@ def writer(pattern: Random | Sequential, placement: Placement, rate: float) -> W
 
 @st.composite
 def placements(draw: st.DrawFn, layout: Layout) -> tuple[Placement, int]:
-    """A placement and the pages of its working set."""
-    if layout.pages > CHUNK_PAGES:  # only around the border of chunks, and of blocks
+    """Return a placement and the pages of its working set."""
+    if layout.pages > CHUNK_PAGES:  # only around the borders of chunks and blocks
         start = draw(st.integers(CHUNK_PAGES - 70, CHUNK_PAGES + 20))
         pages = draw(st.integers(2, layout.pages - start))
         return contiguous(start, pages), pages
@@ -164,7 +164,7 @@ def random_writers(draw: st.DrawFn, layout: Layout) -> list[Writer]:
 
 @st.composite
 def intervals(draw: st.DrawFn, layout: Layout) -> tuple[IntArray, IntArray]:
-    """A time from which and one up to which, for each chunk."""
+    """Return a start and an end for each chunk."""
     time = st.integers(0, 3 * NS_PER_S)
     pairs = [sorted((draw(time), draw(time))) for _ in range(layout.chunks)]
     since, until = np.array(pairs, dtype=np.int64).T
@@ -183,7 +183,7 @@ def throttled_run_time() -> RunTime:
 @given(st.data())
 @settings(SLOW_MACHINE, max_examples=150)
 def test_random_writes_of_each_page(data: st.DataObject) -> None:
-    """Overlapping writers add up, page by page, with an interval of its own for each chunk."""
+    """Overlapping writers add up page by page, with a separate interval for each chunk."""
     layout = data.draw(layouts)
     writers = data.draw(random_writers(layout))
     since, until = data.draw(intervals(layout))
@@ -197,7 +197,7 @@ def test_random_writes_of_each_page(data: st.DataObject) -> None:
 @given(st.data())
 @settings(SLOW_MACHINE, max_examples=100)
 def test_no_random_write_is_lost(data: st.DataObject) -> None:
-    """Means times pages add up to the writers' writes, from one time for all."""
+    """The sum of mean times pages is the number of writes, with one interval for all chunks."""
     layout = data.draw(layouts)
     writers = data.draw(random_writers(layout))
     times = np.array(sorted(data.draw(st.tuples(*[st.integers(0, 3 * NS_PER_S)] * 2))))
@@ -211,7 +211,7 @@ def test_no_random_write_is_lost(data: st.DataObject) -> None:
 @given(st.data())
 @settings(SLOW_MACHINE, max_examples=250)
 def test_sequential_runs_are_the_loop_over_writes(data: st.DataObject) -> None:
-    """Over wraps, threads, granules and chunk borders, with an interval for each chunk."""
+    """It covers wraps, threads, granules and chunk borders, with an interval per chunk."""
     layout = data.draw(layouts)
     placement, pages = data.draw(placements(layout))
     threads = data.draw(st.integers(1, min(4, pages)))
@@ -252,7 +252,7 @@ def test_one_time_for_all_is_the_same_time_for_each(data: st.DataObject) -> None
 @given(st.data())
 @settings(SLOW_MACHINE, max_examples=80)
 def test_intervals_in_a_row_add_up_to_the_whole(data: st.DataObject) -> None:
-    """Writes do not depend on when somebody looks."""
+    """Writes do not depend on the times of syncs."""
     layout = data.draw(layouts)
     placement, pages = data.draw(placements(layout))
     sequential = writer(Sequential(pages, 1, 3), placement, 97)
@@ -266,13 +266,13 @@ def test_intervals_in_a_row_add_up_to_the_whole(data: st.DataObject) -> None:
 
 
 def test_sequential_by_hand() -> None:
-    """Two threads over 10 pages, 2 writes done before, 2 writes a second each: pages 2, 3 and 7, 8."""
+    """Two threads over 10 pages, after 2 writes, at 2 writes per second each: 2, 3 and 7, 8."""
     layout = Layout([20])
     sequential = writer(Sequential(10, 2, 2), contiguous(5, 10), 4.0)
     guest = Guest(layout, [sequential], RunTime())
     pages = lambda a, b: sorted(pages_of_runs(layout, guest.writes(a, b)))  # noqa: E731
     assert pages(0, NS_PER_S) == [7, 8, 12, 13]
-    assert pages(NS_PER_S, 2 * NS_PER_S) == [5, 9, 10, 14]  # over the end of both shares
+    assert pages(NS_PER_S, 2 * NS_PER_S) == [5, 9, 10, 14]  # across the end of both shares
     assert pages(0, 500 * NS_PER_MS) == [7, 12]
     assert pages(0, 499 * NS_PER_MS) == []
     assert pages(0, 3 * NS_PER_S) == list(range(5, 15))
@@ -294,7 +294,7 @@ def test_an_idle_guest_writes_nothing() -> None:
 
 
 def test_lost_work_is_summed_over_writers_and_their_vcpus() -> None:
-    """At 50 % from the start two vCPUs lose half of their time, a device loses none."""
+    """At 50 % from the start two vCPUs lose half of their time. A device loses none."""
     run_time = RunTime()
     run_time.throttle(0, 50)
     vcpus = replace(writer(uniform(10), contiguous(0, 10), 5), vcpus=2)

@@ -1,7 +1,7 @@
-"""The devices of the parity suite: numpy, numba, paint.cu on the CPU's fibers, and a real GPU.
+"""The devices of the parity suite: numpy, numba, paint.cu on the CPU, and a real GPU.
 
-Nothing here needs Hydra, Hypothesis or a plugin of pytest's, so that `pytest -m gpu` runs on a bare
-CUDA machine with cupy, numpy and pytest.
+The suite needs no Hydra, no Hypothesis and no plugin of pytest, so that `pytest -m gpu` runs on a CUDA
+machine with only cupy, numpy and pytest.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from gpusim.pages.primitives import Kernels
 from tests.parity.shim import REQUIRED, ShimDevice
 
 GPU = pytest.param("cupy", marks=pytest.mark.gpu)
-OTHERS = ["numba", "shim", GPU]  # that shall do as numpy does
+OTHERS = ["numba", "shim", GPU]  # compared with numpy
 DEVICES = ["numpy", *OTHERS]
-NO_POOL = (
-    "GPUSIM_TEST_NO_POOL"  # each array an allocation of its own, so that memcheck sees its end
-)
+NO_POOL = "GPUSIM_TEST_NO_POOL"  # allocate each array separately, so that memcheck finds its end
 
 
 def need(name: str) -> None:
@@ -41,7 +39,7 @@ def need(name: str) -> None:
 def make(
     name: str, chunks: int, *, log: bool = False, zero: bool = False, threads: int = 1
 ) -> Kernels:
-    """Empty bitmaps on a device."""
+    """Make empty bitmaps on a device."""
     if name == "shim":
         return CupyKernels(chunks, log=log, zero=zero, device=ShimDevice())
     need(name)
@@ -61,19 +59,19 @@ def load(bitmap: Any, words: U64Array) -> None:
 
 
 def state(kernels: Kernels, chunks: int) -> list[U64Array]:
-    """All bitmaps there are, copied to the host: dirty, log, zero."""
+    """Return copies of the bitmaps on the host: dirty, log, zero, as far as they exist."""
     bitmaps = (kernels.dirty, kernels.log, kernels.zero)
     return [kernels.read(b, 0, chunks).copy() for b in bitmaps if b is not None]
 
 
 def random_words(chunks: int, seed: int) -> U64Array:
-    """Bitmaps of which half the bits are set."""
+    """Return random words of which half the bits are set."""
     random = np.random.Generator(np.random.Philox(seed))
     return random.integers(0, 2**64, (chunks, CHUNK_WORDS), dtype=np.uint64)
 
 
 def cells_from(rows: list[tuple]) -> Cells:
-    """Cells of rows (first, last, threshold, count, key, inverted)."""
+    """Return cells from rows (first, last, threshold, count, key, inverted)."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * 6
     first, last, threshold, count = (np.array(c, dtype=np.int64) for c in columns[:4])
     return Cells(
@@ -87,7 +85,7 @@ def cells_from(rows: list[tuple]) -> Cells:
 
 
 def random_cells(chunks: int, seed: int, *, cells_a_chunk: float = 3) -> Cells:
-    """Cells of every kind between random borders, in most chunks; certain runs over some of them."""
+    """Return cells of every kind in most chunks, with certain runs over some of them."""
     random = np.random.Generator(np.random.Philox(seed))
     pages = chunks << CHUNK_SHIFT
     borders = np.unique(random.integers(0, pages, round(cells_a_chunk * chunks)))
@@ -116,6 +114,6 @@ def random_cells(chunks: int, seed: int, *, cells_a_chunk: float = 3) -> Cells:
 
 
 def random_chunks(chunks: int, seed: int) -> IntArray:
-    """Some chunks, in order."""
+    """Return some chunks, ascending."""
     random = np.random.Generator(np.random.Philox(seed))
     return np.flatnonzero(random.random(chunks) < 0.8)

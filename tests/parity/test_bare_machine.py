@@ -1,4 +1,4 @@
-"""Does the GPU suite get along with cupy, numpy and pytest alone, and does it run where asked for?"""
+"""Does the GPU suite need only cupy, numpy and pytest, and does it run if it is required?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABSENT = ("hydra", "omegaconf", "hypothesis", "tqdm", "matplotlib", "numba", "py
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python without the packages that a bare machine lacks."""
+    """Run Python without the packages that such a machine lacks."""
     absent = f"import sys\nfor name in {ABSENT}: sys.modules[name] = None\n"
     return subprocess.run(
         [sys.executable, "-c", absent + code],
@@ -55,7 +55,7 @@ def test_a_required_gpu_that_is_missing_fails() -> None:
 
 @pytest.mark.gpu
 def test_a_device_was_really_used() -> None:
-    """So that a green `-m gpu` names the device it ran on."""
+    """A successful `-m gpu` names its device."""
     from gpusim.pages.backends import device_name
     from tests.parity.devices import need
 

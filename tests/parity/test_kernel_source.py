@@ -1,4 +1,4 @@
-"""Does paint.cu compile for every GPU, within its registers, and does the CPU's shim see its barriers?"""
+"""Does paint.cu compile for every GPU within its registers, and does the shim find lost barriers?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BARRIER = "__syncthreads();\n"
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel_without_spills(architecture: int) -> None:
-    """NVRTC needs no GPU. CUDA 13 knows all of these; 12.8 is the first that knows 120."""
+    """NVRTC needs no GPU. CUDA 13 supports all these architectures, and 12.8 is the first with 120."""
     try:
         from cupy.cuda import nvrtc
 
@@ -42,18 +42,18 @@ def test_nvrtc_compiles_every_kernel_without_spills(architecture: int) -> None:
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
     assert spills == [("0", "0")] * 2, log
     registers = [int(used) for used in re.findall(r"Used (\d+) registers", log)]
-    assert max(registers) <= 64, log  # 1024 threads of take have 64 each
+    assert max(registers) <= 64, log  # take has 1024 threads with 64 registers each
 
 
 def constant(name: str) -> int:
-    """A #define of paint.cu."""
+    """Return the value of a #define of paint.cu."""
     match = re.search(rf"#define {name} (?:\(1 << )?(0x[0-9A-Fa-f]+|\d+)", TEXT)
     assert match, name
     return int(match[1], 0)
 
 
 def test_the_source_and_python_agree() -> None:
-    """What stands in both: sizes, the hash, the codes of an Op, the packing of a cell."""
+    """Both contain sizes, the hash, the codes of Op, and the packing of a cell."""
     assert constant("CHUNK_SHIFT") == CHUNK_SHIFT
     assert [constant(n) for n in ("GOLDEN", "MIX1", "MIX2")] == [draw.GOLDEN, draw.MIX1, draw.MIX2]
     assert [constant(op.name) for op in Op] == list(Op)
@@ -64,7 +64,7 @@ def test_the_source_and_python_agree() -> None:
 
 
 def test_numba_and_python_agree() -> None:
-    """What numba compiles in stands in its file, since it keeps compiled code by that file alone."""
+    """numba caches compiled code by its file alone, so the file must contain the constants."""
     need("numba")
     from gpusim.pages import numba_kernels as ours
 
@@ -77,7 +77,7 @@ def test_numba_and_python_agree() -> None:
 
 
 def test_tiles_are_written_by_atomics_where_cells_may_meet() -> None:
-    """The shim cannot see a plain store where an atomic one is needed: fibers are not interrupted."""
+    """The shim cannot find a missing atomic, because nothing interrupts a fiber."""
     halves = [line for line in TEXT.splitlines() if "halves[" in line]
     assert len(halves) == 4
     assert all(re.search(r"atomic(Or|And)\(&halves\[", line) for line in halves)
@@ -85,7 +85,7 @@ def test_tiles_are_written_by_atomics_where_cells_may_meet() -> None:
 
 
 def worked(source: str | None, seed: int) -> list[np.ndarray]:
-    """Bitmaps and counts after looks and takes on fibers in a seeded order."""
+    """Return bitmaps and counts after draws and takes, with fibers in a seeded order."""
     kernels = CupyKernels(4, log=True, zero=True, device=ShimDevice(source, seed))
     for number, bitmap in enumerate((kernels.dirty, kernels.log, kernels.zero)):
         load(bitmap, random_words(4, number))
@@ -110,7 +110,7 @@ def test_the_order_of_threads_does_not_matter() -> None:
 
 @pytest.mark.parametrize("barrier", range(TEXT.count(BARRIER)))
 def test_a_missing_barrier_is_found(barrier: int) -> None:
-    """Each barrier of paint.cu, taken away: some order of the threads then gives other bits."""
+    """Without any one barrier of paint.cu, some order of the threads gives other bits."""
     parts = TEXT.split(BARRIER)
     planted = BARRIER.join(parts[: barrier + 1]) + ";\n" + BARRIER.join(parts[barrier + 1 :])
     assert planted.count(BARRIER) == TEXT.count(BARRIER) - 1
@@ -122,7 +122,7 @@ def test_a_missing_barrier_is_found(barrier: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer_finds_nothing(tool: str) -> None:
-    """Over the primitives on a device; the sanitizer ends with 9 if it has found anything."""
+    """It runs on the primitives on a device. The exit status is 9 if it finds an error."""
     need("cupy")
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:

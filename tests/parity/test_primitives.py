@@ -1,7 +1,7 @@
-"""Do the kernels of every device paint what the documented hash says, merged as documented?
+"""Do the kernels of every device draw by the documented hash and merge as documented?
 
-Cells come as integers, so nothing here depends on floats or on numpy's random stream. The digests are
-the same for every device. numpy is held against a naive loop over pages, the others against both.
+Cells are integers, so no result depends on floats or on numpy's random stream. The digests are the
+same for every device. numpy is compared with a loop over pages, the others with both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.parity.devices import (
 Bits = np.ndarray
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
-RESIDUAL = 0xBF58476D1CE4E5B9  # keys the residual's hashes apart from the planes'
+RESIDUAL = 0xBF58476D1CE4E5B9  # separates the residual's hashes from those of the planes
 
 
 def splitmix(z: int) -> int:
@@ -48,7 +48,7 @@ def hash_of(key: int, i: int) -> int:
 
 
 def naive_tile(cells: list[tuple], chunk: int) -> Bits:
-    """The pages that the cells of a chunk mark, one page and one hash at a time."""
+    """Return the pages that the cells of a chunk mark, one page and one hash at a time."""
     tile = np.zeros(CHUNK_PAGES, np.bool_)
     for first, last, threshold, count, key, inverted in cells:
         if first >> CHUNK_SHIFT != chunk:
@@ -57,7 +57,7 @@ def naive_tile(cells: list[tuple], chunk: int) -> Bits:
         marks = dict.fromkeys(range(low, high), False)
         for word in range(low // 64, (high - 1) // 64 + 1) if threshold else ():
             bits = 0
-            for plane in range(8):  # from the low bit of the threshold up
+            for plane in range(8):  # from the lowest bit of the threshold up
                 random = hash_of(key, plane * CHUNK_WORDS + word + 1)
                 bits = bits | random if threshold >> plane & 1 else bits & random
             for page in range(max(low, 64 * word), min(high, 64 * word + 64)):
@@ -95,7 +95,7 @@ LAZY_DIGEST = "c27d27812da647b2a727ac7f9493f10c838e1ef59c3234d426cf2d892562cdf5"
 
 
 def start(device: str, *, log: bool) -> Kernels:
-    """Four chunks, the last two partial, with runs that are dirty, in the log, or zero."""
+    """Make four chunks, two of them partial, with runs that are dirty, in the log, or zero."""
     kernels = make(device, 4, log=log, zero=True)
     kernels.fill(kernels.dirty, np.array([100, C + 7]), np.array([90_000, C + 8]))
     kernels.fill(kernels.zero, np.array([63, 2 * C]), np.array([C - 1, 2 * C + 300]))
@@ -159,7 +159,7 @@ def test_clear_log_then_merge_log_of_the_lazy_mode(device: str) -> None:
 def painted(
     device: str, op: Op, cells: Cells, chunks: IntArray, total: int, threads: int = 1
 ) -> list[np.ndarray]:
-    """Counts and bitmaps after one step over bitmaps of random bits."""
+    """Return counts and bitmaps after one step over bitmaps of random bits."""
     kernels = make(device, total, log=True, zero=True, threads=threads)
     for seed, bitmap in enumerate((kernels.dirty, kernels.log, kernels.zero)):
         load(bitmap, random_words(total, seed))
@@ -177,7 +177,7 @@ def same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("op", Op)
 @pytest.mark.parametrize("seed", range(4))
 def test_every_merge_of_every_kind_of_cell_is_numpys(device: str, op: Op, seed: int) -> None:
-    """Random borders, certain runs over drawn cells, few and many cells a chunk, chunks left out."""
+    """Random borders, certain runs over drawn cells, few and many cells, omitted chunks."""
     total = 12
     cells = random_cells(total, seed, cells_a_chunk=(1, 3, 40, 0.3)[seed])
     chunks = random_chunks(total, seed)
@@ -187,7 +187,7 @@ def test_every_merge_of_every_kind_of_cell_is_numpys(device: str, op: Op, seed: 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("count", [1, 40, 400, BIT_BY_BIT, BIT_BY_BIT + 1])
 def test_few_writes_are_set_as_in_a_tile(device: str, count: int) -> None:
-    """Two cells a chunk, of writes alone; some of the pages are dirty, some zero."""
+    """Two cells per chunk with residual writes only. Some pages are dirty, some are zero."""
     total = max(3, 3 * WRITES_TOGETHER // (count * 50)) if device != "shim" else 3
     total = min(total, 40)
     rows = []
@@ -208,7 +208,7 @@ def test_few_writes_are_set_as_in_a_tile(device: str, count: int) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("first", [0, 3, C - 70, 130])
 def test_neighbours_drawn_alike_are_drawn_one_by_one(device: str, first: int) -> None:
-    """numpy draws neighbouring chunks together where their cells lie alike: the same bits."""
+    """numpy draws neighbouring chunks with equal cells together, and the bits stay the same."""
     total = 11
     rows = [
         (chunk * C + first, chunk * C + min(first + 9000, C), 90, 40 * chunk, 5 + chunk, True)
@@ -251,7 +251,7 @@ def test_chunks_left_out_change_nothing_elsewhere(device: str, op: Op) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_no_chunk_and_no_cell(device: str) -> None:
-    """A look may find nothing to draw, and a cleared chunk nothing written."""
+    """A draw may have no cell, and a cleared chunk no write."""
     kernels = make(device, 2, log=True)
     load(kernels.log, random_words(2, 1))
     none = cells_from([])
@@ -268,7 +268,7 @@ def test_no_chunk_and_no_cell(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_full_chunk_may_be_left_out_of_a_merge(device: str) -> None:
-    """Eager, nothing clean and nothing zero in it: painting it changes neither bits nor counts."""
+    """With eager tracking, a chunk without clean and zero pages cannot change."""
     kernels = make(device, 1, zero=True)
     load(kernels.dirty, np.full((1, CHUNK_WORDS), MASK, np.uint64))
     ((new, unzeroed),) = kernels.paint([Step(Op.MERGE, random_cells(1, 1), np.zeros(1, np.int64))])
@@ -278,7 +278,7 @@ def test_a_full_chunk_may_be_left_out_of_a_merge(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_tile_does_not_depend_on_what_was_drawn_before(device: str) -> None:
-    """Buffers are used again; nothing of one chunk or look may leak into the next."""
+    """Buffers are reused, and no chunk or draw may change the next."""
     cells = random_cells(6, 8)
     together = make(device, 6)
     together.paint([Step(Op.MERGE, cells, np.arange(6))])
@@ -302,7 +302,7 @@ def test_fill_sets_a_run_and_nothing_else(device: str, first: int, last: int) ->
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("seed", range(6))
 def test_many_small_cells(device: str, seed: int) -> None:
-    """Granules of a scattered working set: whole words or not, every method, inverted or not."""
+    """Granules of a scattered working set, with whole words or not, in every method."""
     random = np.random.default_rng(seed)
     granule = int(random.choice([64, 100, 128, 512, 1024]))
     first = np.sort(random.choice(CHUNK_PAGES // granule, size=60, replace=False)) * granule
@@ -323,13 +323,13 @@ def test_many_small_cells(device: str, seed: int) -> None:
     assert np.array_equal(bits(kernels, kernels.dirty, 1), naive_tile(rows, 0))
 
 
-FULL = 8193  # chunks, with more than 2^31 pages
-FAR = 40_000  # a chunk behind 2^33 pages
+FULL = 8193  # chunks with more than 2^31 pages
+FAR = 40_000  # a chunk after 2^33 pages
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_slots_above_2_to_the_33(device: str) -> None:
-    """The last chunk of a VM of 39 TiB, its last word partial."""
+    """The last chunk of a VM of 39 TiB has a partial last word."""
     low = FAR * C
     rows = [(low, low + C - 77, 77, 5000, 9, True), (low + C - 70, low + C - 7, 0, 1, 10, True)]
     kernels, near = make(device, FAR + 1), make("numpy", 1)
@@ -356,10 +356,10 @@ def test_counts_above_2_to_the_31(device: str) -> None:
     assert not again.new.any()
 
 
-@pytest.mark.parametrize("device", ["shim", GPU])  # numba takes as numpy does
+@pytest.mark.parametrize("device", ["shim", GPU])  # numba and numpy share this code
 @pytest.mark.parametrize("with_zero", [False, True])
 def test_clear_in_chunk_is_numpys(device: str, with_zero: bool) -> None:
-    """From random pages, with one to four budgets that end anywhere, in words sparse and full."""
+    """From random pages, with one to four budgets, in sparse and full words."""
     random = np.random.Generator(np.random.Philox(3))
     for density in (0, 0, 1, 2, 6):
         words = random_words(1, 20 + density)

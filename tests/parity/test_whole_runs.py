@@ -1,4 +1,4 @@
-"""Are whole runs the same, byte for byte, whatever the device?"""
+"""Are whole runs equal, byte for byte, on every device?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TRACKING = {"eager": "kvm_legacy", "lazy": "kvm_manual"}
 
 
 def migration(workload: str, tracking: str) -> Config:
-    """A VM of four chunks, the last two partial, with zero pages, over a slow link."""
+    """Return a VM of four chunks, two of them partial, with zero pages and a slow link."""
     return Config(
         vm=VmConfig(memory="2300MiB", blocks=["1300MiB", "900MiB", "100MiB"], zero_percent=15),
         workload=WORKLOADS[workload],
@@ -52,7 +52,7 @@ def migration(workload: str, tracking: str) -> Config:
 
 
 def written(run: Config, backend: str, folder: Path) -> tuple[bytes, bytes]:
-    """syncs.csv and events.jsonl of a run, which says the backend it was given."""
+    """Return syncs.csv and events.jsonl of a run, and check the backend in its summary."""
     result = simulate(replace(run, backend=BackendConfig(name=backend)))
     assert result.summary.backend == backend
     assert result.summary.simulated_looks > 10
@@ -69,7 +69,7 @@ def test_a_run_leaves_numpys_bytes(
     run = migration(workload, tracking)
     numpys = written(run, "numpy", tmp_path / "numpy")
     name = device
-    if device == "shim":  # it stands in for numpy: all of the run but the device is the same
+    if device == "shim":  # it replaces numpy, so that only the device differs
         name = "numpy"
         monkeypatch.setattr(
             "gpusim.pages.backends.make_kernels",
@@ -93,7 +93,7 @@ def test_a_run_gives_the_device_memory_back() -> None:
 
 
 @pytest.mark.gpu
-def test_a_device_that_is_full_says_so() -> None:
+def test_a_full_device_is_reported() -> None:
     need("cupy")
     from gpusim.pages.backends import make_kernels
 

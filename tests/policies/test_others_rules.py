@@ -1,4 +1,4 @@
-"""Do KubeVirt's and Cloud Hypervisor's rules decide as their documents and code say?"""
+"""Do KubeVirt's and Cloud Hypervisor's rules decide as their documents and code do?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MB = 10**6
 
 
 def shown(time_s: float, count: int, remaining: int = 10**9, why: Any = "sync") -> Shown:
-    """On a link of 100 MB/s, of a VM of 8 GiB."""
+    """Return a poll of a VM of 8 GiB on a link of 100 MB/s."""
     return Shown(
         why=why,
         time_ns=round(time_s * 1e9),
@@ -35,12 +35,12 @@ def shown(time_s: float, count: int, remaining: int = 10**9, why: Any = "sync") 
 
 
 def test_the_ramp_follows_the_documents_timetable() -> None:
-    """VEP 291: 150 at once; iteration 3 at about 75 s, then 300 at 85, 450 at 95, ... 1050 at 135."""
+    """VEP 291: 150 ms at once, iteration 3 at about 75 s, 300 ms at 85 s, ... 1050 ms at 135 s."""
     ramp = DowntimeRamp()
     assert ramp.look(shown(0, 1)) == Orders(set={"downtime_limit": 150})
     assert ramp.look(shown(70, 2)) == Orders()
     orders = ramp.look(shown(75, 3))
-    assert orders == Orders(again_ns=85_200_000_000)  # seen by the poll at 75.2 s
+    assert orders == Orders(again_ns=85_200_000_000)  # found by the poll at 75.2 s
     steps = []
     while orders.again_ns:
         at_s = orders.again_ns / 1e9
@@ -60,7 +60,7 @@ def test_a_ramp_names_the_argument_that_is_out_of_range(wrong: dict[str, Any]) -
         DowntimeRamp(**wrong)
 
 
-def looks(detector: StallDetector, *iterations: tuple[float, int]) -> list[Orders]:
+def poll_all(detector: StallDetector, *iterations: tuple[float, int]) -> list[Orders]:
     return [
         detector.look(shown(at_s, count, megabytes * MB))
         for count, (at_s, megabytes) in enumerate(iterations, start=1)
@@ -68,46 +68,46 @@ def looks(detector: StallDetector, *iterations: tuple[float, int]) -> list[Order
 
 
 def test_progress_is_no_stall() -> None:
-    """Each iteration leaves 10 % less: more than the margin of 4 %, and none is older than 40 s yet."""
+    """Each iteration leaves 10 % less, which exceeds the margin of 4 %."""
     falling = [(20.0 * n, round(8000 * 0.9**n)) for n in range(12)]
-    assert {orders.do for orders in looks(StallDetector(), *falling)} == {None}
+    assert {orders.do for orders in poll_all(StallDetector(), *falling)} == {None}
 
 
-def test_a_stall_beyond_hope_is_cancelled_at_once() -> None:
-    """500 MB take 5 s on 100 MB/s, 1.35 s are possible. 41 s after 510 MB, 500 MB are within 4 %."""
-    *calm, last = looks(StallDetector(), (0, 8000), (80, 510), (100, 900), (121, 500))
+def test_a_stall_with_too_much_memory_is_cancelled_at_once() -> None:
+    """500 MB take 5 s, and 1.35 s are possible. 41 s after 510 MB, 500 MB are within 4 %."""
+    *calm, last = poll_all(StallDetector(), (0, 8000), (80, 510), (100, 900), (121, 500))
     assert {orders.do for orders in calm} == {None}
     assert last.do == "cancel"
     assert "5000 ms" in last.why and "1350 ms" in last.why
 
 
 def test_it_waits_for_a_local_minimum() -> None:
-    """Stalled with more than the least of the window left, it lets that come again."""
-    *_, high, low = looks(StallDetector(), (0, 8000), (80, 100), (121, 150), (125, 103))
+    """If more than the window's minimum remains, the rule waits until the minimum comes again."""
+    *_, high, low = poll_all(StallDetector(), (0, 8000), (80, 100), (121, 150), (125, 103))
     assert high.do is None and not high.set
     assert low.set == {"downtime_limit": 900}
     assert low.again_ns == 185_200_000_000
-    at_once = looks(StallDetector(search_local_minima=False), (0, 8000), (80, 100), (121, 101))
+    at_once = poll_all(StallDetector(search_local_minima=False), (0, 8000), (80, 100), (121, 101))
     assert at_once[-1].set == {"downtime_limit": 900}
 
 
 def test_a_minimum_that_does_not_come_again_is_given_up() -> None:
-    """After 40 s the least since the stall will do: 120 MB."""
-    found = looks(
+    """After 40 s the least since the stall is enough: 120 MB."""
+    found = poll_all(
         StallDetector(), (0, 8000), (80, 100), (121, 150), (140, 120), (160, 130), (162, 124)
     )
     assert [bool(orders.set) for orders in found] == [False] * 5 + [True]
 
 
-def test_it_cancels_where_qemu_does_not_take_the_longer_limit() -> None:
+def test_it_cancels_if_qemu_does_not_switch_over() -> None:
     detector = StallDetector()
-    looks(detector, (0, 8000), (80, 100), (121, 100))
+    poll_all(detector, (0, 8000), (80, 100), (121, 100))
     assert detector.look(shown(150, 9)).do is None
     assert detector.look(shown(181.2, 9, why="time")).do == "cancel"
 
 
 def test_the_completion_timeout_counts_the_vms_memory() -> None:
-    """150 s a GiB, 8 GiB."""
+    """150 s per GiB for 8 GiB."""
     detector = StallDetector()
     assert detector.look(shown(0, 1)).again_ns == 1_200_000_000_000
     assert detector.look(shown(1200, 1, why="time")).do == "cancel"
@@ -118,7 +118,7 @@ def test_a_limit_below_qemus_holds_from_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "args", "says"),
+    ("rule", "args", "message"),
     [
         (StallDetector, {"completion_s_per_gib": float("inf")}, "completion_s_per_gib = inf"),
         (StallDetector, {"progress_timeout_s": float("nan")}, "progress_timeout_s = nan"),
@@ -129,15 +129,13 @@ def test_a_limit_below_qemus_holds_from_the_start() -> None:
         (DowntimeRamp, {"ceiling_ms": 3_000_000}, "ceiling_ms = 3000000: must be at most 2000000"),
     ],
 )
-def test_arguments_that_a_run_would_fail_of_are_refused(
-    rule: type, args: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_arguments_out_of_range_are_refused(rule: type, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         rule(**args)
 
 
 def test_cloud_hypervisors_throttle_rises_every_second_iteration() -> None:
-    """Iteration 0 is all of RAM; the steps are at 2, 4, 6, ... up to 99 %."""
+    """Iteration 0 is all of RAM. Iterations 2, 4, 6, ... take a step, up to 99 %."""
     rule, steps = IterationThrottle(DEFAULTS), []
     for iteration in range(1, 30):
         sync = Sync(

@@ -1,4 +1,4 @@
-"""Is a class found, checked and refused in one line that names the way out?"""
+"""Does gpusim find and check a class, and refuse it in one line with advice?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = "tests.policies.user_rules"
 
 
 def with_policies(base: Config | None = None, **policies: Any) -> Config:
-    """A config with policies, each said as target or as target and args."""
+    """Return a config with policies, each given as a target or as (target, args)."""
     said = {n: p if isinstance(p, tuple) else (p,) for n, p in policies.items()}
     base = base or config("1GiB")
     made = {name: PolicyConfig(*policy) for name, policy in said.items()}
@@ -91,7 +91,7 @@ def test_arguments_that_the_class_does_not_take_are_refused(
         ("sync_timer_rule", {"fallback_sync_interval": "never"}),
     ],
 )
-def test_a_rule_that_would_never_be_asked_is_refused(policy: str, migration: Any) -> None:
+def test_a_rule_that_would_never_be_called_is_refused(policy: str, migration: Any) -> None:
     target = f"{HERE}:{'Fixed' if policy == 'throttle_rule' else 'Stateful'}"
     with pytest.raises(ConfigError) as error:
         resolve(with_policies(config("1GiB", **migration), **{policy: target}))
@@ -99,7 +99,7 @@ def test_a_rule_that_would_never_be_asked_is_refused(policy: str, migration: Any
     assert error.value.value == target
 
 
-def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "torn_rules.py").write_text("class Mine(:\n")
     (tmp_path / "quitting_rules.py").write_text("raise SystemExit(0)\n")
@@ -116,7 +116,7 @@ def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_an_attempt_may_have_a_rule_of_its_own() -> None:
-    """And what is wrong with it is told as the attempt's."""
+    """Its errors name the attempt."""
     good = {"throttle_rule": {"target": f"{HERE}:Fixed", "args": {"percent_at_once": 7}}}
     said = replace(config("1GiB"), attempts=[AttemptConfig(migration=good)])
     assert resolve(said).policies == f"throttle_rule {HERE}:Fixed(percent_at_once=7)"
@@ -160,7 +160,7 @@ WAYS = [("import {}", "{}.COUNT"), ("from {} import COUNT", "COUNT")]
 
 
 def hash_of(folder: Path, name: str, count: int, way: tuple[str, str]) -> str:
-    """Of a run under a rule that takes a number from a module beside it, imported anew."""
+    """Return the hash of a run with a rule that reads a number from a neighbouring module."""
     helper = f"{name}_helper"
     for module in (name, helper):
         sys.modules.pop(module, None)
@@ -182,7 +182,7 @@ def test_a_changed_source_is_a_changed_run(
     assert hash_of(tmp_path, "hashed_rules", 4, way) != first
 
 
-def test_a_long_argument_is_cut_where_people_read() -> None:
+def test_a_long_argument_is_cut_for_people() -> None:
     said = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": list(range(5000))}))
     assert resolve(said).policies.endswith("(limits_ms=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11...)")
 
@@ -232,7 +232,7 @@ def test_the_module_of_the_current_directory_is_found(
     assert mine.summary.policies == "throttle_rule rules_here:Mine"
 
 
-def test_qemus_own_rules_offer_what_the_protocols_ask_for() -> None:
+def test_qemus_own_rules_have_the_members_of_the_protocols() -> None:
     own = {
         "throttle_rule": "gpusim.qemu.throttle:EarlyThrottleRule",
         "sync_timer_rule": "gpusim.qemu.sync_timer:SyncTimerRule",

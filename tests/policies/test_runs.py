@@ -1,4 +1,4 @@
-"""Does a run do what a user's rule says, in both modes alike, and fail where the rule does?"""
+"""Does a run follow a user's rule, and fail if the rule breaks its contract?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.policies.user_rules import Onlooker, Restless, Watcher
 
 
 def busy(**changes: Any) -> Config:
-    """1 GiB at 60 MB/s whose quarter is written all the time: a pass of 18 s, then many."""
+    """1 GiB at 60 MB/s, a quarter of it always written: a pass of 18 s, then many short ones."""
     writer = WriterConfig(working_set="256MiB", page_writes_per_s=1e5)
     base = {"workload": writer, "limit_s": 60, "max_bandwidth": 60_000_000}
     return config("1GiB", **{**base, **changes})
@@ -78,20 +78,20 @@ def test_ticks_and_closed_form_give_the_same_run(name: str, tracking: str) -> No
         assert len(seen) > 20
 
 
-def test_the_throttle_is_the_rules() -> None:
+def test_the_throttle_follows_the_rule() -> None:
     found = simulate(with_policies(busy(), **RULES["throttle"]))
     assert [percent for _, percent in throttle_steps(found)] == [85]
     assert throttle_steps(found)[0][0] == found.syncs[1].time_s
 
 
 def test_forced_syncs_come_at_every_third_tick() -> None:
-    """The rule does not spare the first pass, and counts its own ticks."""
+    """The rule includes the first pass and counts its own ticks."""
     found = simulate(with_policies(busy(fallback_sync_interval="1s"), **RULES["timer"]))
     forced = [sync.time_s for sync in found.syncs if sync.kind == "fallback"]
     assert forced[:4] == pytest.approx([3, 6, 9, 12], abs=0.2)
 
 
-def test_switchover_waits_for_what_the_rule_wants() -> None:
+def test_the_switchover_follows_the_rule() -> None:
     rules = RULES["switchover"]["throttle_rule"]
     calm = busy(workload=WriterConfig(working_set="256MiB", page_writes_per_s=2e3))
     patient = simulate(with_policies(calm, **RULES["switchover"]))
@@ -101,7 +101,7 @@ def test_switchover_waits_for_what_the_rule_wants() -> None:
     assert plain.syncs[-2].remaining_bytes > limit / 4
 
 
-def test_a_manager_is_shown_what_query_migrate_shows() -> None:
+def test_a_manager_gets_the_values_of_query_migrate() -> None:
     slow = {"fallback_sync_interval": "never", "bandwidth": "60MB/s", "max_bandwidth": 0}
     found = simulate(with_policies(busy(**slow), manager=f"{HERE}:Watcher"))
     first, *others = Watcher.seen
@@ -111,16 +111,16 @@ def test_a_manager_is_shown_what_query_migrate_shows() -> None:
     assert [s.time_ns for s in others[:3]] == [1_700_000_000 * n for n in (1, 2, 3)]
     assert others[0].downtime_limit_ms == 101
     assert others[0].bandwidth_bytes_per_s == pytest.approx(40e6, rel=0.03)
-    # within a page: header included on the wire
+    # within one page, because bytes on the link include headers
     sent = (first.total_bytes - others[0].remaining_bytes) * 4104 / 4096
     assert others[0].transferred_bytes == pytest.approx(sent, rel=1e-3)
     exact = [sync.time_s for sync in found.syncs if sync.kind == "exact"]
     assert [s.time_ns / 1e9 for s in others if s.why == "sync"] == pytest.approx(exact)
     paused = [s for s in others if not s.vm_runs]
-    assert len(paused) == 3  # told at its sixth to eighth look
+    assert len(paused) == 3  # its orders at the sixth to eighth poll
 
 
-def test_a_manager_that_waits_for_nothing_does_not_keep_a_hopeless_migration_going() -> None:
+def test_a_manager_without_a_next_poll_does_not_keep_a_stalled_migration_going() -> None:
     hopeless = busy(auto_converge=False, limit_s=300)
     hopeless = replace(hopeless, limit=replace(hopeless.limit, stop_when_stuck=True))
     alone = simulate(hopeless).summary
@@ -130,21 +130,21 @@ def test_a_manager_that_waits_for_nothing_does_not_keep_a_hopeless_migration_goi
 
 
 def test_a_rules_state_means_nothing_to_another_rule() -> None:
-    """A user's timer in one attempt, QEMU's own in the next of the same process."""
+    """One attempt uses a user's timer, the next attempt in the process QEMU's own."""
     assert SyncTimerRule(5 * 10**9, 7).state == SyncTimerRule(5 * 10**9).state
     kept = SyncTimerState(3)
     assert SyncTimerRule(5 * 10**9, kept).state is kept
 
 
-def test_a_timer_left_armed_that_stops_ticking_is_told() -> None:
-    """Between two migrations too, where it would tick for ever at one time."""
+def test_a_timer_left_armed_with_a_bad_tick_is_refused() -> None:
+    """The check also runs between two migrations. Otherwise the timer would tick forever."""
     restless = Restless(10**9)
     process = Process(sync_timer_left_ns=10)
     with pytest.raises(ValueError, match="tick_ns = 0"):
         process.idle(restless, 10**12, auto_converge=True)
 
 
-def test_looks_are_a_millisecond_apart() -> None:
+def test_polls_are_a_millisecond_apart() -> None:
     eager = (f"{HERE}:Onlooker", {"eager": True})
     simulate(with_policies(busy(limit_s=0.1), manager=eager))
     steps = [b - a for a, b in itertools.pairwise(Onlooker.seen_ns)]
@@ -152,7 +152,7 @@ def test_looks_are_a_millisecond_apart() -> None:
     assert min(steps) == 1_000_000
 
 
-def test_a_cancel_says_who_and_why() -> None:
+def test_a_cancel_names_the_rule_and_the_reason() -> None:
     found = simulate(with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5})))
     assert found.summary.verdict == "cancelled"
     assert found.summary.reason_code == "cancelled_by_manager"
@@ -162,15 +162,15 @@ def test_a_cancel_says_who_and_why() -> None:
     assert found.summary.policies == f"manager {HERE}:Quitter(at_s=7.5)"
 
 
-def test_a_manager_costs_its_looks_and_not_seconds() -> None:
-    """One that asks for nothing stops the sender nowhere: the samples are those without it."""
+def test_a_manager_costs_polls_and_not_seconds() -> None:
+    """A manager that orders nothing does not stop the sender, so the samples stay the same."""
     idle = (f"{HERE}:Wrong", {"orders": {}})
     base = busy(limit_s=600)
     assert len(simulate(with_policies(base, manager=idle)).samples) == len(simulate(base).samples)
 
 
 @pytest.mark.parametrize(
-    ("orders", "says"),
+    ("orders", "message"),
     [
         ({"set": {"downtime_limit": -1}}, "Wrong ordered set.downtime_limit = -1"),
         (
@@ -183,13 +183,13 @@ def test_a_manager_costs_its_looks_and_not_seconds() -> None:
         ({"again_ns": 2.5e9}, "must be a whole number"),
     ],
 )
-def test_an_order_that_cannot_be_done_fails_the_run(orders: Any, says: str) -> None:
-    with pytest.raises(ValueError, match=says.replace(".", r"\.")) as error:
+def test_an_order_that_cannot_be_done_fails_the_run(orders: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")) as error:
         simulate(with_policies(busy(), manager=(f"{HERE}:Wrong", {"orders": orders})))
     assert type(error.value) is ValueError
 
 
-def test_a_rule_that_answers_nonsense_fails_the_run() -> None:
+def test_a_rule_with_a_wrong_result_fails_the_run() -> None:
     with pytest.raises(ValueError, match=r"TooMuch\.percent = 120: must be a whole number from 1"):
         simulate(with_policies(busy(), throttle_rule=f"{HERE}:TooMuch"))
     with pytest.raises(ValueError, match=r"Restless\.tick_ns = 0: must be an int"):
@@ -232,7 +232,7 @@ def test_worker_processes_find_the_class() -> None:
 
 
 def test_two_attempts_have_a_rule_each() -> None:
-    """The throttle's rule of the first attempt leaves nothing to the second."""
+    """The first attempt's throttle rule leaves no state to the second."""
     first = {"manager": {"target": f"{HERE}:Quitter", "args": {"at_s": 19}}}
     base = replace(busy(), attempts=[AttemptConfig(migration=first), AttemptConfig()])
     found = simulate(base)
@@ -244,7 +244,7 @@ def test_two_attempts_have_a_rule_each() -> None:
 
 
 def test_a_policy_is_its_class_where_runs_are_compared() -> None:
-    """One column of a sweep's table, and one a argument; in figures the class's name alone."""
+    """A sweep's table has a column for the class and one per argument. Figures show the name."""
     configs = [asdict(busy()), asdict(with_policies(busy(), **RULES["throttle"]))]
     runs = [
         Run(name=str(n), folder=Path(), config=dict(flat_settings(c)), summary={})
@@ -257,7 +257,7 @@ def test_a_policy_is_its_class_where_runs_are_compared() -> None:
 
 
 def test_a_host_is_emptied_under_a_manager() -> None:
-    """A guest that the manager cancels stays behind, and the evacuation says why."""
+    """A guest that the manager cancels stays on the host, and the evacuation gives the reason."""
     guest = GuestConfig(vm=VmConfig("1GiB"), workload=busy().workload)
     base = with_policies(busy(), manager=(f"{HERE}:Quitter", {"at_s": 7.5}))
     found = evacuate(replace(base, evacuation=EvacuationConfig(guests={"db": guest})))

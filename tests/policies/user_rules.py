@@ -1,4 +1,4 @@
-"""Rules as a user might write them, good and bad: what tests/policies names as targets."""
+"""Rules as a user might write them, good and bad. The tests of the policies name them as targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpusim.policies import (
 
 
 class Fixed(ThrottleRule):
-    """The throttle is `percent_at_once` from the first sync of the main loop on."""
+    """Sets the throttle to `percent_at_once` at the first sync of the main loop."""
 
     def __init__(self, parameters, percent_at_once: int = 60) -> None:
         super().__init__(parameters)
@@ -34,7 +34,7 @@ class Fixed(ThrottleRule):
 
 
 class Stateful(SyncTimerRule):
-    """Syncs at every third tick, whatever has happened: a rule that cannot be foreseen."""
+    """Syncs at every third tick, so that gpusim must call it at each tick."""
 
     ticks = 0
 
@@ -44,34 +44,34 @@ class Stateful(SyncTimerRule):
 
 
 class Patient(SwitchoverRule):
-    """Ready at a quarter of what the downtime limit allows."""
+    """Stops the VM at a quarter of the threshold."""
 
     def ready(self, pending_bytes: int, threshold_bytes: int) -> bool:
         return pending_bytes <= threshold_bytes // 4
 
 
 class Watcher:
-    """Notes all that it is shown, looks every `every_ms` and pauses, sets and resumes as it goes."""
+    """Notes every poll, polls every `every_ms`, and pauses, resumes and sets parameters."""
 
     seen: ClassVar[list[Shown]] = []
 
     def __init__(self, every_ms: int = 1700) -> None:
-        self._every_ns, self.looks = every_ms * 1_000_000, 0
+        self._every_ns, self.polls = every_ms * 1_000_000, 0
         type(self).seen = []
 
     def look(self, shown: Shown) -> Orders:
         self.seen.append(shown)
-        self.looks += 1
-        limit = {"downtime_limit": 100 + self.looks, "max_bandwidth": 40_000_000 + self.looks}
+        self.polls += 1
+        limit = {"downtime_limit": 100 + self.polls, "max_bandwidth": 40_000_000 + self.polls}
         return Orders(
-            set=limit if self.looks % 4 == 1 else {},
-            do={5: "pause", 8: "resume"}.get(self.looks),
+            set=limit if self.polls % 4 == 1 else {},
+            do={5: "pause", 8: "resume"}.get(self.polls),
             again_ns=shown.time_ns + self._every_ns,
         )
 
 
 class UsesUp:
-    """Sets one limit after another from a list, which it empties."""
+    """Sets one limit after another from a list, and empties the list."""
 
     def __init__(self, limits_ms: list[int]) -> None:
         self._limits_ms = limits_ms
@@ -81,7 +81,7 @@ class UsesUp:
 
 
 class Onlooker:
-    """Does nothing; looks at syncs, and all the time if it is `eager`."""
+    """Orders nothing. It polls at syncs, and every millisecond if it is `eager`."""
 
     seen_ns: ClassVar[list[int]] = []
 
@@ -95,7 +95,7 @@ class Onlooker:
 
 
 class Quitter:
-    """Cancels at a time."""
+    """Cancels at a given time."""
 
     def __init__(self, at_s: float) -> None:
         self._at_ns = int(at_s * 1e9)
@@ -107,7 +107,7 @@ class Quitter:
 
 
 class Wrong:
-    """Orders what cannot be done."""
+    """Gives orders that gpusim cannot execute."""
 
     def __init__(self, orders: dict) -> None:
         self._orders = orders
@@ -117,7 +117,7 @@ class Wrong:
 
 
 class Silent:
-    """Forgets to answer."""
+    """Returns None instead of orders."""
 
     def look(self, shown: Shown) -> None:
         return None
@@ -154,7 +154,7 @@ class TakesNothing:
 
 
 class Bare:
-    """Has the methods of a throttle's rule and nothing else."""
+    """Has the methods of a throttle rule but not its attributes."""
 
     def __init__(self, parameters) -> None:
         pass

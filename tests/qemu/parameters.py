@@ -1,4 +1,7 @@
-"""QEMU's defaults as Parameters, for the tests of its rules (migration/options.c [10.1])."""
+"""QEMU's default parameters for the tests of its rules.
+
+Source: migration/options.c [10.1].
+"""
 
 from __future__ import annotations
 
@@ -22,5 +25,5 @@ DEFAULTS = Parameters(
 
 
 def parameters(**changes: Any) -> Parameters:
-    """The defaults, with changes."""
+    """Return the defaults with changes."""
     return replace(DEFAULTS, **changes)

@@ -1,4 +1,4 @@
-"""How much fits the downtime limit, and when is that little enough?"""
+"""How many bytes fit the downtime limit, and when does QEMU stop the VM?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_bandwidth_that_was_set_takes_the_measured_ones_place(
     assert size == int(avail / 1000 * limit_ms)
 
 
-def test_the_truth_is_asked_for_strictly_below_the_threshold() -> None:
+def test_qemu_syncs_strictly_below_the_threshold() -> None:
     rule = SwitchoverRule()
     assert [rule.wants_sync(estimate, 100) for estimate in (0, 99, 100, 101)] == [
         True,
@@ -48,7 +48,7 @@ def test_the_truth_is_asked_for_strictly_below_the_threshold() -> None:
 
 
 def test_the_vm_stops_strictly_below_the_threshold() -> None:
-    """Since 10.1 the comparison is not strict any more."""
+    """Since 10.1 the comparison includes the threshold."""
     rule = SwitchoverRule()
     assert [rule.ready(pending, 100) for pending in (0, 99, 100, 101)] == [True, True, False, False]
 
@@ -70,7 +70,7 @@ def test_a_turn_acts_if_it_syncs_or_completes(estimate: int, threshold: int) -> 
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_what_acts_at_an_estimate_acts_at_every_smaller_one(a: int, b: int, threshold: int) -> None:
-    """The sender skips turns on the strength of this."""
+    """The sender relies on this when it skips turns."""
     rule = SwitchoverRule()
     low, high = sorted((a, b))
     assert rule.acts(low, threshold) or not rule.acts(high, threshold)
@@ -80,5 +80,5 @@ def test_qemu_10_1_stops_the_vm_at_the_threshold_but_syncs_strictly_below() -> N
     rule = InclusiveSwitchoverRule()
     assert [rule.ready(pending, 100) for pending in (0, 99, 100, 101)] == [True, True, True, False]
     assert not rule.wants_sync(100, 100)
-    assert rule.acts(100, 100)  # without a sync: the estimate itself is ready
+    assert rule.acts(100, 100)  # without a sync, because the estimate itself is ready
     assert rule.ready(0, 0)

@@ -12,7 +12,7 @@ RAM_PAGES = 1000
 
 
 def after_setup(now_ms: int = 0) -> SyncAccounting:
-    """After a first sync that took no time."""
+    """Return the accounting after a first sync that took no time."""
     accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(now_ms)
     assert accounting.end(now_ms, 0, 0, RAM_PAGES) is None
@@ -42,7 +42,7 @@ def test_every_sync_counts_whether_it_closes_a_period_or_not() -> None:
     accounting = SyncAccounting(PAGE, RAM_PAGES)
     for number, now_ms in enumerate((0, 10, 20, 2000, 2010), start=1):
         accounting.begin(now_ms)
-        assert accounting.dirty_sync_count == number  # QEMU counts before the work
+        assert accounting.dirty_sync_count == number  # QEMU counts a sync before its work
         accounting.end(now_ms, 1, 0, RAM_PAGES)
 
 
@@ -119,7 +119,7 @@ def test_edge_case_05_rapid_syncs_are_one_period_and_so_is_a_long_pass() -> None
 
 
 def test_edge_case_27_the_dirty_count_is_the_total_of_the_period() -> None:
-    """migration_bitmap_sync_end shows num_dirty_pages_period, which goes on until a period closes."""
+    """migration_bitmap_sync_end traces num_dirty_pages_period, which grows until a period closes."""
     accounting = after_setup()
     sync(accounting, 300, 5, 0)
     sync(accounting, 600, 7, 0)
@@ -138,7 +138,7 @@ def test_edge_case_27_the_dirty_count_is_the_total_of_the_period() -> None:
     )
 )
 def test_nothing_is_lost_and_nothing_counted_twice(syncs: list[tuple[int, int, int, int]]) -> None:
-    """Periods add up to all syncs but those after the last close, in time, pages and bytes."""
+    """Periods add up to all syncs before the last close, in time, pages and bytes."""
     accounting, now_ms, sent = after_setup(), 0, 0
     totals, open_pages, last_close = [0, 0, 0], 0, (0, 0)
     for gap_ms, lasts_ms, new, bytes_ in syncs:
@@ -162,12 +162,12 @@ def test_nothing_is_lost_and_nothing_counted_twice(syncs: list[tuple[int, int, i
 
 
 def test_clean_bytes_are_the_mean_of_a_periods_ends() -> None:
-    """300 of 1000 pages clean when it begins; 500 before the sync that dirties 100 of them."""
+    """300 of 1000 pages are clean at its start, and 500 before the sync that dirties 100."""
     accounting = after_setup()
     accounting.begin(2000)
     accounting.end(2000, 0, 0, 700)
     accounting.begin(2500)
-    accounting.end(2500, 40, 0, 650)  # closes no period: its ends stay what they are
+    accounting.end(2500, 40, 0, 650)  # closes no period, so the ends of the period stay
     accounting.begin(4000)
     period = accounting.end(4000, 100, 0, 600)
     assert period is not None

@@ -9,7 +9,7 @@ from gpusim.qemu.sync_timer import FALLBACK_SYNC_INTERVAL_NS, SeedV2, SyncTimerR
 
 
 def tick(rule: SyncTimerRule, dirty_sync_count: int, period_ns: int = 0) -> int:
-    """One tick; the count after it."""
+    """Run a tick. Return the count after it."""
     dirty_sync_count += rule.wants_sync(dirty_sync_count, period_ns)
     rule.after_tick(dirty_sync_count)
     return dirty_sync_count
@@ -52,7 +52,7 @@ def test_a_natural_sync_after_a_forced_one_costs_it_a_tick() -> None:
     assert [tick(rule, 4), tick(rule, 4)] == [4, 5]
 
 
-def test_asking_decides_nothing_before_the_tick_is_over() -> None:
+def test_wants_sync_changes_no_state() -> None:
     rule = SyncTimerRule(FALLBACK_SYNC_INTERVAL_NS)
     rule.after_tick(2)
     assert [rule.wants_sync(2, 0), rule.wants_sync(2, 0)] == [True, True]
@@ -60,8 +60,8 @@ def test_asking_decides_nothing_before_the_tick_is_over() -> None:
     assert not rule.wants_sync(2, 0)
 
 
-def test_edge_case_20_a_new_migration_knows_nothing_of_the_last() -> None:
-    """As posted in v3 the count of the last tick survived; as merged each start sets it to 0."""
+def test_edge_case_20_a_new_migration_resets_the_count() -> None:
+    """In v3 the count of the last tick stayed. In the merged code each start resets it."""
     tick(SyncTimerRule(FALLBACK_SYNC_INTERVAL_NS), 2)
     assert not SyncTimerRule(FALLBACK_SYNC_INTERVAL_NS).wants_sync(2, 0)
 
@@ -69,7 +69,7 @@ def test_edge_case_20_a_new_migration_knows_nothing_of_the_last() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=40))
 def test_a_tick_forces_a_sync_iff_none_came_since_the_last_tick(natural: list[int]) -> None:
-    """Natural syncs before each tick; the setup sync is the first of all."""
+    """The numbers are natural syncs before each tick. The setup's sync is the first."""
     rule, count = SyncTimerRule(FALLBACK_SYNC_INTERVAL_NS), 1
     for number, syncs in enumerate(natural):
         count += syncs
@@ -79,7 +79,7 @@ def test_a_tick_forces_a_sync_iff_none_came_since_the_last_tick(natural: list[in
 
 
 def forced_by_v2(natural_s: list[float], until_s: int) -> list[int]:
-    """Ticks at which v2 forces a sync, a second apart; natural syncs, which each close a period."""
+    """Return the ticks at which v2 forces a sync. Each natural sync closes a period."""
     rule, count, last_s, forced = SeedV2(FALLBACK_SYNC_INTERVAL_NS), 1, 0.0, []
     for at_s in range(1, until_s):
         came = [s for s in natural_s if at_s - 1 < s <= at_s]
@@ -91,10 +91,10 @@ def forced_by_v2(natural_s: list[float], until_s: int) -> list[int]:
     return forced
 
 
-def test_v2_looks_every_second_and_syncs_when_the_last_is_more_than_five_seconds_old() -> None:
+def test_v2_ticks_every_second_and_syncs_if_the_period_is_longer_than_five_seconds() -> None:
     assert SeedV2(FALLBACK_SYNC_INTERVAL_NS).tick_ns == 10**9
     assert forced_by_v2([20.4], 45) == [26, 32, 38, 44]  # a period of six seconds
-    assert forced_by_v2([20.0], 30) == [26]  # at 25 s it is five seconds old, and not more
+    assert forced_by_v2([20.0], 30) == [26]  # at 25 s it is exactly five seconds old
 
 
 def test_v2_spares_the_first_pass_and_short_passes() -> None:

@@ -1,4 +1,4 @@
-"""Which periods are high, and which step do they take?"""
+"""Which periods are high, and which steps do they take?"""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_an_idle_guest_on_a_stalled_link_is_not_high() -> None:
     assert rule.dirty_rate_high_cnt == 0
 
 
-def test_the_default_ladder() -> None:
+def test_the_default_steps() -> None:
     rule = ThrottleRule(parameters())
     ladder = []
     for _ in range(11):
@@ -105,7 +105,7 @@ def test_the_default_ladder() -> None:
         ({"max_cpu_throttle": 20}, [20, 20]),
     ],
 )
-def test_ladders_of_other_parameters(changes: dict[str, int], ladder: list[int]) -> None:
+def test_steps_of_other_parameters(changes: dict[str, int], ladder: list[int]) -> None:
     rule = ThrottleRule(parameters(**changes))
     seen = []
     for _ in ladder:
@@ -197,7 +197,7 @@ def test_the_throttle_never_falls_and_stays_in_its_bounds(
 
 
 def test_without_auto_converge_nothing_is_triggered_but_high_periods_count() -> None:
-    """migration_trigger_throttle counts before it asks for the capability."""
+    """migration_trigger_throttle counts before it checks the capability."""
     rule = ThrottleRule(parameters(auto_converge=False))
     assert rule.exhausted
     assert after(rule, HIGH) == [False]
@@ -224,7 +224,7 @@ def test_qemu_2_6_steps_at_every_third_high_period() -> None:
     assert ladder == [30, 40, 50, 60, 70, 80, 90, 99, 99]
 
 
-def test_qemu_2_6_never_counts_the_first_period_nor_one_behind_a_quiet_one() -> None:
+def test_qemu_2_6_never_counts_the_first_period_nor_one_after_a_quiet_period() -> None:
     rule = EarlyThrottleRule(parameters())
     high, quiet = period(51, 100, rate=9), period(0, 100, rate=0)
     after(rule, high)

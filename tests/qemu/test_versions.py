@@ -1,4 +1,4 @@
-"""What is each QEMU made of?"""
+"""Which rules does each version use?"""
 
 from __future__ import annotations
 

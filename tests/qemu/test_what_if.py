@@ -1,4 +1,4 @@
-"""What the rules that no QEMU has change, and nothing else."""
+"""Do the what-if rules change only what they describe?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_first_pass_is_not_spared() -> None:
 
 
 def test_responsive_steps_at_once_when_the_ratio_rises_for_the_second_time() -> None:
-    """Ratios of 51, 60 and 60 %: the first has none before it, the others do not fall."""
+    """The ratios are 51, 60 and 60 %. The first has no period before it, the others do not fall."""
     rule = ResponsiveThrottleRule(parameters())
     steps = after(rule, period(51, 100), period(60, 100), period(60, 100), period(59, 100))
     assert steps == [False, True, True, True]
@@ -36,7 +36,7 @@ def test_responsive_steps_at_once_when_the_ratio_rises_for_the_second_time() -> 
 
 def test_responsive_compares_whole_percent_and_asks_for_more_than_the_threshold() -> None:
     rule = ResponsiveThrottleRule(parameters())
-    same = period(6009, 10000)  # 60 %, as 6000 of 10000 would be
+    same = period(6009, 10000)  # 60 %, the same as 6000 of 10000
     assert after(rule, LOW, LOW, LOW, same, replace(same, dirty_bytes=6000)) == [
         False,
         False,
@@ -53,7 +53,9 @@ def test_responsive_falling_ratios_are_qemus_own_rule() -> None:
 
 
 def test_over_clean_scales_by_the_share_that_is_clean() -> None:
-    few = replace(period(26, 100), clean_bytes=500_000)  # a half of RAM: counts as 52
+    few = replace(
+        period(26, 100), clean_bytes=500_000
+    )  # half of the RAM is clean, so this counts as 52
     rule = OverCleanThrottleRule(parameters())
     assert after(rule, few, few) == [False, True]
     assert after(ThrottleRule(parameters()), few, few) == [False, False]

@@ -1,4 +1,4 @@
-"""paint.cu on the CPU: what CupyKernels needs of a device, with fibers for threads."""
+"""paint.cu on the CPU: a device for CupyKernels whose threads are fibers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gpusim.layout import U64Array
 from gpusim.pages.cupy_kernels import SOURCE
 
 HERE = Path(__file__).parent
-REQUIRED = "GPUSIM_REQUIRE_COMPILERS"  # set where a missing compiler shall fail, not skip
+REQUIRED = "GPUSIM_REQUIRE_COMPILERS"  # if it is 1, a missing compiler fails the test instead of skipping it
 
 
 def missing(what: str) -> None:
-    """Skip a test that needs a compiler, or fail where one is required."""
+    """Skip a test that needs a compiler, or fail if a compiler is required."""
     if os.environ.get(REQUIRED) == "1":
         pytest.fail(f"{what}, and {REQUIRED}=1")
     pytest.skip(what)
@@ -30,7 +30,7 @@ def missing(what: str) -> None:
 
 @cache
 def library(source: str) -> ctypes.CDLL:
-    """The kernels of a source text, compiled for the CPU."""
+    """Compile the kernels of a source text for the CPU."""
     compiler = shutil.which("g++")
     if compiler is None:
         missing("no g++ to compile the kernels for the CPU with")
@@ -47,7 +47,7 @@ def library(source: str) -> ctypes.CDLL:
 
 
 class ShimDevice:
-    """See cupy_kernels.Device; memory is numpy's, a launch runs fibers in an order of its own."""
+    """See cupy_kernels.Device. Memory is numpy's, and each launch runs fibers in another order."""
 
     def __init__(self, source: str | None = None, seed: int = 0) -> None:
         self._library = library(source if source is not None else SOURCE.read_text())
@@ -61,7 +61,7 @@ class ShimDevice:
         array[:] = 0
 
     def upload(self, words: U64Array) -> U64Array:
-        self._uploaded[:] = 2**64 - 1  # what was there must not be read any more
+        self._uploaded[:] = 2**64 - 1  # the old contents must not be read again
         self._uploaded = words.copy()
         return self._uploaded
 

@@ -1,7 +1,7 @@
-// Runs CUDA kernels on the CPU, to test them where there is no GPU: the threads of a block are fibers
-// that run one after the other, in an order shuffled by a seed, each until it waits at a barrier. A
-// kernel that lacks a barrier reads what another thread has not written yet. Blocks run in turn.
-// Races within one stretch between barriers are not found; compute-sanitizer's racecheck finds those.
+// Runs CUDA kernels on the CPU, to test them without a GPU. The threads of a block are fibers. They run
+// in an order shuffled by a seed, each until it waits at a barrier. A kernel that lacks a barrier then
+// reads words that another thread has not written yet. Blocks run one after another. The shim does not
+// find races between two barriers, but racecheck of compute-sanitizer does.
 #pragma once
 
 #include <ucontext.h>
@@ -49,7 +49,7 @@ static void wait_at(State barrier) {
     swapcontext(&me.context, &scheduler);
 }
 
-// Let the fibers of `members` go on if all of them that are not done wait at the barrier.
+// Release the fibers first <= i < last if all of them that are not done wait at the barrier.
 static bool release(State barrier, int first, int last) {
     int waiting = 0;
     for (int i = first; i < last; ++i) {

@@ -1,4 +1,4 @@
-// paint.cu, compiled for the CPU: KERNELS is its file, or a copy that a test has damaged.
+// paint.cu for the CPU. KERNELS is its file, or a copy that a test has damaged.
 #include "cuda_shim.h"
 
 #include KERNELS
