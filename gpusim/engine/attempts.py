@@ -39,7 +39,8 @@ def simulate(config: Config, *, observe: Observer | None = None) -> Result:
         MemoryError: the bitmaps do not fit into memory.
     """
     if config.evacuation is not None:
-        reject("evacuation", "...", "is not one migration; call gpusim.evacuate, or set it to null")
+        hint = "is not one migration. Call gpusim.evacuate, or set evacuation to null"
+        reject("evacuation", "...", hint, "not_supported")
     scenario = resolve(config)
     return simulate_scenario(scenario, choose_backend(scenario), observe=observe)
 

@@ -26,7 +26,7 @@ def _converged(data: Mapping[str, Any]) -> str:
     passes = count_noun(data["passes"], "pass", "passes")
     text = (
         f"converged after {data['time_s']:.1f} s in {passes}, "
-        f"{f'at a throttle of {percent} %' if percent else 'with no throttle'}, "
+        f"{f'at a throttle of {percent} %' if percent else 'without a throttle'} and "
         f"with a downtime of {data['downtime_ms']:.0f} ms (limit {data['downtime_limit_ms']} ms)"
     )
     pause_s = data["pause_s"]
@@ -35,18 +35,19 @@ def _converged(data: Mapping[str, Any]) -> str:
 
 def _stalled(data: Mapping[str, Any]) -> str:
     return (
-        f"over {data['over_s']} s and {data['over_passes']} passes the remaining memory fell by "
-        f"less than {data['less_than_percent']} %, to {format_bytes(data['smallest_bytes'])} at "
-        f"best, and {format_bytes(data['threshold_bytes'])} fit the downtime limit"
+        f"the remaining memory fell by less than {data['less_than_percent']} % over "
+        f"{data['over_s']} s and {data['over_passes']} passes (at best "
+        f"{format_bytes(data['smallest_bytes'])} remained, and "
+        f"{format_bytes(data['threshold_bytes'])} fit the downtime limit)"
     )
 
 
 def _throttle_at_maximum(data: Mapping[str, Any]) -> str:
-    return f"the throttle is at its maximum of {data['throttle_percent']} %: {_stalled(data)}"
+    return f"the throttle is at its maximum of {data['throttle_percent']} %, and {_stalled(data)}"
 
 
 def _no_throttle_to_raise(data: Mapping[str, Any]) -> str:
-    return f"there is no throttle to raise: {_stalled(data)}"
+    return f"there is no throttle to raise, and {_stalled(data)}"
 
 
 def _simulated_limit(data: Mapping[str, Any]) -> str:
