@@ -18,7 +18,7 @@ def setting(settings: Settings | None, key: str, otherwise: Any = None) -> Any:
 
 
 def final_setting(events: Iterable[Event], settings: Settings | None, name: str) -> Any:
-    """Return a parameter of `migration` after all changes by a schedule or a manager; None: unknown."""
+    """Return a parameter of `migration` after all changes during the run, or None if unknown."""
     value = setting(settings, f"migration.{name}")
     for event in events:
         if event.event == "qmp_enter_migrate_set_parameters":

@@ -39,17 +39,17 @@ class SummaryField:
 
     @property
     def is_number(self) -> bool:
-        """Whether the value is a number."""
+        """Return whether the value is a number."""
         return self.unit not in ("text", "names")
 
     @property
     def heading(self) -> str:
-        """The head of a column: "Total time (s)", "Sent (GiB)"."""
+        """Return the head of a column: "Total time (s)", "Sent (GiB)"."""
         return self.axis_label(self._column_unit[0])
 
     @property
     def column_scale(self) -> float:
-        """What a value is divided by in a column under `heading`."""
+        """Return the divisor of the values in a column under `heading`."""
         return self._column_unit[1]
 
     @property

@@ -24,7 +24,7 @@ def names(folder: Path) -> set[str]:
 
 @dataclass
 class FakeMigration:
-    """One migration of scalars; see run()."""
+    """One migration of scalars. `run` returns its result."""
 
     vm_bytes: int = 2**30
     working_set_bytes: float = 2.0**28

@@ -45,7 +45,7 @@ TIMING = "tid timestamp value"
 
 
 class Reader:
-    """What guestperf-plot does with a report, without drawing."""
+    """The calculations of guestperf-plot without the drawing."""
 
     def __init__(self, report: dict[str, Any]) -> None:
         self.report = report

@@ -36,7 +36,7 @@ def sample(
 
 @st.composite
 def sample_lists(draw: st.DrawFn) -> list[TimelineSample]:
-    """Knots as a run makes them: time, bytes sent and syncs only grow; some share a time."""
+    """Samples as a run makes them: time, bytes sent and syncs only grow, and some share a time."""
     steps = draw(
         st.lists(
             st.tuples(

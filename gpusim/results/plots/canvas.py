@@ -1,7 +1,7 @@
-"""What all pictures share: the figure and its file, headline, legends, labels and time axes.
+"""The common parts of all pictures: figure, file, headline, legends, labels and time axes.
 
-A picture is drawn in two steps. `picture` opens an empty figure and saves it, and a function such
-as `draw_run` draws into the figure, so that a test can inspect what was drawn.
+`picture` opens an empty figure and saves it. A function such as `draw_run` draws into the figure.
+Tests can therefore inspect what was drawn.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a label can stand.
+    """A place where a label can stand.
 
     Attributes:
         x, y: of the point that it names, in the units of the axes.

@@ -173,7 +173,7 @@ def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None
     lost_s = [_lost_s(run) for run in runs]
     lost_unit, lost_unit_s = time_unit(max(float(column.max()) for column in lost_s))
     for index, run in enumerate(runs):
-        look: dict[str, Any] = {
+        options: dict[str, Any] = {
             "color": style.RUN_COLOURS[index % len(style.RUN_COLOURS)],
             "ls": style.RUN_LINES[index // len(style.RUN_COLOURS) % len(style.RUN_LINES)],
             "lw": 1.5 + 2.0 * (len(runs) - 1 - index) / len(runs),  # Later runs hide earlier runs.
@@ -186,8 +186,8 @@ def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None
         )
         for panel, column in zip(axes, columns, strict=True):
             drawstyle = "steps-post" if panel is throttle else "default"
-            panel.plot(times, column, drawstyle=drawstyle, label=_label(run), **look)
-            end = {"marker": "o", "ms": 6.5, "clip_on": False, "color": look["color"]}
+            panel.plot(times, column, drawstyle=drawstyle, label=_label(run), **options)
+            end = {"marker": "o", "ms": 6.5, "clip_on": False, "color": options["color"]}
             panel.plot(times[-1:], column[-1:], **end)
     paused = any(run.summary.get("paused_s") for run in runs)
     for panel, title, label in (

@@ -39,7 +39,7 @@ class Grid:
 
 
 def find_grid(groups: Sequence[Ensemble], axes: Axes) -> Grid | None:
-    """Return the grid of the axis and the numeric series with most values; None: no grid."""
+    """Return the grid of the axis and the numeric series with most values, or None."""
     if axes.x is None or not axes.is_numeric:
         return None
     values = {key: sort_values(g.value(key) for g in groups) for key in (axes.x, *axes.series)}
@@ -92,7 +92,7 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
         written = len(xs) * columns <= MAX_WRITTEN
         unit_s = None if logarithmic else time_unit(high)[1]
         _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
-        _dress(panel, xs, ys, room=12 // columns)
+        _set_ticks(panel, xs, ys, room=12 // columns)
         title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
         panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
         if index + columns >= len(grid.panels):
@@ -169,7 +169,7 @@ def _draw_cells(
         panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=size, bbox=box)
 
 
-def _dress(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, room: int) -> None:
+def _set_ticks(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, room: int) -> None:
     """Set ticks at the values, or at some of them if there is little room."""
     panel.set_xlim(-0.5, len(xs) - 0.5)
     panel.set_ylim(-0.5, len(ys) - 0.5)

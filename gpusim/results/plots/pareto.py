@@ -90,11 +90,11 @@ def draw_pareto(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
     panel.grid(visible=True, axis="both")
     times_s, losses_s = zip(*points, strict=True)
     set_time_axis(panel.xaxis, times_s, name=RUN_FIELDS[KEYS[0]].label, from_zero=False)
-    _dress_loss(panel, losses_s, RUN_FIELDS[KEYS[1]].label)
+    _set_loss_axis(panel, losses_s, RUN_FIELDS[KEYS[1]].label)
     handles = panel.get_legend_handles_labels()[0]
     if any(len(members) > len(front([p for _, p in members])) for members in scenarios.values()):
-        look: dict[str, Any] = {"ms": 5, "alpha": 0.35, "color": style.QUIET}
-        handles += panel.plot([], [], "o", label="another run is better in both", **look)
+        options: dict[str, Any] = {"ms": 5, "alpha": 0.35, "color": style.QUIET}
+        handles += panel.plot([], [], "o", label="another run is better in both", **options)
     top = figure_legend(figure, handles, 1, width=110)
     figure.subplots_adjust(left=0.085, right=0.955, top=top, bottom=0.085)
     names = join_words([axis_label(key) for key in chosen]) if len(chosen) < 3 else "the settings"
@@ -138,7 +138,7 @@ def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _dress_loss(panel: Panel, lost_s: Sequence[float], name: str) -> None:
+def _set_loss_axis(panel: Panel, lost_s: Sequence[float], name: str) -> None:
     """Set the axis of vCPU time: linear, or logarithmic with a zero if the times span decades."""
     positive = [loss for loss in lost_s if loss > 0]
     if not positive or max(positive) <= LOG_RATIO * min(positive):

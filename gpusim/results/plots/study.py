@@ -95,7 +95,7 @@ def draw_study(
             for index, line in enumerate(lines):
                 _draw_line(panels[row, column], line, index, quantity, x)
         panels[0, column].set_title(name, fontsize=11)
-        _dress(panels[-1, column], x)
+        _set_ticks(panels[-1, column], x)
     for quantity, panel in zip(shown, panels[:, 0], strict=True):
         panel.set_ylabel(quantity.label, fontsize=10)
         if quantity.logarithmic:
@@ -150,7 +150,7 @@ def _draw_line(panel: Panel, line: Line, index: int, quantity: Quantity, x: XAxi
         panel.plot(*zip(*stopped, strict=True), "x", color=colour, ms=9, mew=2.2)
 
 
-def _dress(panel: Panel, x: XAxis) -> None:
+def _set_ticks(panel: Panel, x: XAxis) -> None:
     texts = list(x.places)
     if x.numbers:
         panel.set_xscale("log")

@@ -59,7 +59,7 @@ class Layout:
 
 
 def layout(groups: Sequence[Ensemble], keys: Sequence[str]) -> Layout | None:
-    """Return one panel if its lines can be told apart, else a few; None: too many for both."""
+    """Return one panel if its lines are distinct, else a few panels, or None if too many."""
     everything = series_of(groups, keys)
     if len(everything) <= MAX_COLOURS:
         return Layout(panels=[()], colours=everything, panel_keys=[], colour_keys=list(keys))
@@ -94,7 +94,7 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
     plan = layout(groups, axes.series)
     joined = plan is not None
     plan = plan or Layout(panels=[()], colours=[()], panel_keys=[], colour_keys=[])
-    x = _X.of(groups, axes)
+    x = _XAxis.of(groups, axes)
     columns = len(plan.panels)
     rows = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
     for column, panel in enumerate(plan.panels):
@@ -107,12 +107,12 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
         if panel:
             title = "\n".join(map(describe_value, plan.panel_keys, panel))
             rows[0, column].set_title(title, fontsize=11 if columns < 4 else 9.5)
-        x.dress(rows[1, column], columns)
+        x.set_ticks(rows[1, column], columns)
         if columns <= 2:
             rows[1, column].set_xlabel(x.label)
     if columns > 2:  # One label for all panels.
         figure.supxlabel(x.label, y=0.02, fontsize=11, color=style.QUIET)
-    _dress(rows[0, 0], rows[1, 0], groups)
+    _set_axes(rows[0, 0], rows[1, 0], groups)
     title = f"{join_labels(KEYS)} over {axis_label(axes.x)}"
     facts = [counted(groups)]
     if not joined:
@@ -120,8 +120,8 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
         facts.append(f"Each mark is a run. Runs also differ in {also}.")
     handles = rows[0, 0].get_legend_handles_labels()[0]
     if any(not run.converged for group in groups for run in group.runs):
-        look: dict[str, Any] = {"ms": 9, "mew": 2.2, "color": style.QUIET}
-        handles += rows[0, 0].plot([], [], "x", label=STOPPED, **look)
+        options: dict[str, Any] = {"ms": 9, "mew": 2.2, "color": style.QUIET}
+        handles += rows[0, 0].plot([], [], "x", label=STOPPED, **options)
     top = figure_legend(figure, handles, len(facts)) - (0.035 if plan.panel_keys else 0.0)
     figure.subplots_adjust(left=0.085, right=0.975, top=top, bottom=0.085, hspace=0.14, wspace=0.09)
     headline(figure, title, facts)
@@ -138,7 +138,7 @@ def _matches(group: Ensemble, plan: Layout, panel: Series, colours: Series) -> b
 
 
 @dataclass(frozen=True, kw_only=True)
-class _X:
+class _XAxis:
     """The horizontal axis: a value is at its number, or categories have equal distances."""
 
     name: str
@@ -148,7 +148,7 @@ class _X:
     logarithmic: bool
 
     @classmethod
-    def of(cls, groups: Sequence[Ensemble], axes: Axes) -> _X:
+    def of(cls, groups: Sequence[Ensemble], axes: Axes) -> _XAxis:
         assert axes.x is not None
         values = sort_values(group.value(axes.x) for group in groups)
         numbers = [v.number or 0.0 for v in values]
@@ -168,7 +168,7 @@ class _X:
             return value.number
         return float(self.values.index(value))
 
-    def dress(self, panel: Panel, columns: int) -> None:
+    def set_ticks(self, panel: Panel, columns: int) -> None:
         """Set ticks at the swept values, or at round values if there are many."""
         if self.logarithmic:
             panel.set_xscale("log")
@@ -199,8 +199,8 @@ class _X:
             panel.tick_params(axis="x", labelsize=9.5)
 
 
-def _round_ticks(places: list[float], x: _X) -> list[float]:
-    """Return even steps; on a logarithmic axis powers of two for sizes, else powers of ten."""
+def _round_ticks(places: list[float], x: _XAxis) -> list[float]:
+    """Return even steps, or powers of two or ten on a logarithmic axis."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(places), max(places)
@@ -240,7 +240,7 @@ def _draw_line(
     panel: Panel,
     groups: Sequence[Ensemble],
     key: str,
-    x: _X,
+    x: _XAxis,
     index: int,
     shift: float,
     name: str | None,
@@ -253,23 +253,23 @@ def _draw_line(
     none = (math.nan,) * 3
     found = np.array([group.quantiles(key) or none for group in groups]).reshape(-1, 3)
     low, middle, high = found.T
-    look: dict[str, Any] = {"color": colour, "zorder": 3}
+    options: dict[str, Any] = {"color": colour, "zorder": 3}
     if x.numeric and joined:
         panel.fill_between(at, low, high, color=colour, alpha=0.16, lw=0)
     panel.vlines(at, low, high, color=colour, lw=2.2, alpha=0.55, zorder=2)
     mark = style.MARKS[index] if joined else ""
-    panel.plot(at, middle, ls="", marker=mark or "o", ms=7 if mark else 5, **look)
+    panel.plot(at, middle, ls="", marker=mark or "o", ms=7 if mark else 5, **options)
     line = style.RUN_LINES[index]
     on_line = [group.value(x.name).number is not None for group in groups]
     if joined and any(on_line):  # No line leads from 60 s to "off".
-        panel.plot(at[on_line], middle[on_line], ls=line, **look)
+        panel.plot(at[on_line], middle[on_line], ls=line, **options)
     else:
         line = ""
     if name:
-        panel.plot([], [], ls=line, marker=mark, ms=7, label=name, **look)
+        panel.plot([], [], ls=line, marker=mark, ms=7, label=name, **options)
     for place, group in zip(at.tolist(), groups, strict=True):
         stopped = [n for r in group.runs if not r.converged and (n := r.number(key)) is not None]
-        panel.plot([place] * len(stopped), stopped, "x", ms=10, mew=2.4, clip_on=False, **look)
+        panel.plot([place] * len(stopped), stopped, "x", ms=10, mew=2.4, clip_on=False, **options)
         if group.converged and stopped and key == "total_time_s":
             panel.annotate(
                 group.share,
@@ -281,7 +281,7 @@ def _draw_line(
             )
 
 
-def _dress(time: Panel, loss: Panel, groups: Sequence[Ensemble]) -> None:
+def _set_axes(time: Panel, loss: Panel, groups: Sequence[Ensemble]) -> None:
     times_s = [n for g in groups for r in g.runs if (n := r.number("total_time_s"))]
     set_time_axis(time.yaxis, times_s, name=RUN_FIELDS[KEYS[0]].label)
     highest = max(

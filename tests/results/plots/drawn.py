@@ -1,4 +1,4 @@
-"""What a figure shows, as numbers and text for assertions."""
+"""The content of a figure as numbers and text for assertions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def unit_in(label: str) -> float:
 
 
 def lines(panel: Any) -> dict[str, list[Any]]:
-    """Lines with data by their label; lines without a label are under ""."""
+    """Lines with data by their label. Lines without a label are under ""."""
     found: dict[str, list[Any]] = {}
     for line in panel.lines:
         if len(line.get_xdata()):

@@ -42,7 +42,7 @@ def collected(folder: Path) -> tuple[list[Ensemble], Any]:
 
 
 def sweep_of(folder: Path) -> tuple[list[Ensemble], Any]:
-    """Two timers, three working sets, three seeds; one timer stalls at the largest working set."""
+    """Two timers, three working sets, three seeds. One run with the largest working set stalls."""
     for timer, percent, seed in product(("1s", "5s"), (10, 20, 40), (1, 2, 3)):
         stalls = timer == "1s" and percent == 40 and seed == 3
         write(
