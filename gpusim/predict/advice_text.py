@@ -18,7 +18,7 @@ from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from gpusim.explore.setting_questions import Name
 from gpusim.predict.commands import HMP, ToolCommands, tool_commands
-from gpusim.predict.messages import outcome_text, text_of, time_and_throttle
+from gpusim.predict.messages import outcome_text, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
 from gpusim.results.summary_fields import RUN_FIELDS
@@ -380,8 +380,3 @@ def commands_heading(better: BetterSettings | None) -> str:
     """Return the heading above the commands."""
     which = "better settings" if better is not None and better.settings else "present settings"
     return f"Commands for the {which}"
-
-
-def texts_of(messages: Sequence[Message]) -> list[str]:
-    """Return messages as sentences."""
-    return [text_of(one) for one in messages]

@@ -6,7 +6,6 @@ Owns the text and which numbers are worth showing. It decides nothing and knows 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import (
     SIZES,
-    Message,
     count_noun,
     decider_name,
     format_duration,
@@ -323,13 +321,9 @@ def measured(profile: Profile, fit: Fit) -> list[str]:
 
 def warnings(prediction: Prediction) -> list[str]:
     """Return the warnings about the profile as sentences."""
-    return _texts(prediction.fit.warnings)
+    return [text_of(one) for one in prediction.fit.warnings]
 
 
 def assumptions(prediction: Prediction) -> list[str]:
     """Return the assumptions as sentences."""
-    return _texts(prediction.assumptions)
-
-
-def _texts(messages: Sequence[Message]) -> list[str]:
-    return [text_of(one) for one in messages]
+    return [text_of(one) for one in prediction.assumptions]
