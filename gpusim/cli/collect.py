@@ -15,6 +15,7 @@ from typing import Any
 from gpusim.errors import ResultsError
 from gpusim.files import can_be_written
 from gpusim.results import require_matplotlib
+from gpusim.results.errors import RunsError
 from gpusim.results.html.sweep_page import INDEX, Figure, SweepPage, write_index
 from gpusim.results.plots.canvas import picture
 from gpusim.results.plots.grid import draw_grid, find_grid
@@ -26,7 +27,7 @@ from gpusim.results.sweeps.diff import write_diff
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.findings import compute_findings, count_outcomes
 from gpusim.results.sweeps.runs import FoundRuns, find_runs
-from gpusim.results.sweeps.sentences import describe_outcomes, describe_skipped
+from gpusim.results.sweeps.sentences import describe_outcomes, describe_skipped, first_skipped
 from gpusim.results.sweeps.tables import (
     PARQUET,
     RUNS,
@@ -99,11 +100,13 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
         require_pyarrow()
     _check_folders(folders)
     if out is None and len(folders) > 1:
-        raise ResultsError("several folders need a place for the result. Add --out FOLDER")
+        raise RunsError("out_missing")
     out = _checked_out(out or folders[0])
     found = find_runs(folders, out)
     if not found.runs:
-        raise ResultsError(_no_runs(folders, found))
+        raise RunsError(
+            "no_finished_run", folders=", ".join(map(str, folders)), skipped=first_skipped(found)
+        )
     out.mkdir(parents=True, exist_ok=True)
     keys = varying_keys(found.runs)
     groups = ensembles(found.runs)
@@ -137,13 +140,9 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
 
 def _diff(folders: Sequence[Path], out: Path, *, parquet: bool) -> str:
     if parquet:
-        raise ResultsError(
-            "--parquet: --diff does not write runs.parquet. Use only one of the two options"
-        )
+        raise RunsError("diff_with_parquet")
     if len(folders) != 2:
-        raise ResultsError(
-            f"--diff needs two folders, not {len(folders)}. Type gpusim-collect --diff A B"
-        )
+        raise RunsError("diff_of_two", count=len(folders))
     _check_folders(folders)
     return write_diff(folders[0], folders[1], _checked_out(out))
 
@@ -151,24 +150,15 @@ def _diff(folders: Sequence[Path], out: Path, *, parquet: bool) -> str:
 def _check_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
-            problem = "is not a folder" if folder.exists() else "does not exist"
-            raise ResultsError(f"{folder} {problem}. Name a folder that contains runs of gpusim")
+            code = "not_a_folder" if folder.exists() else "folder_not_found"
+            raise RunsError(code, folder=folder)
 
 
 def _checked_out(out: Path) -> Path:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not can_be_written(existing / INDEX):
-        raise ResultsError(f"{out}: cannot be written to. Name another folder with --out FOLDER")
+        raise RunsError("out_not_writable", folder=out)
     return out
-
-
-def _no_runs(folders: Sequence[Path], found: FoundRuns) -> str:
-    names = ", ".join(map(str, folders))
-    first = [f" ({one.name}: {describe_skipped(one.reason)})" for one in found.skipped[:1]]
-    return (
-        f"no finished run under {names}{''.join(first)}. Name a folder with runs, or make some with "
-        "gpusim -m ..."
-    )
 
 
 def _wanted_axis(found: FoundRuns) -> str | None:

@@ -16,12 +16,13 @@ from typing import Any
 
 from gpusim.errors import ResultsError
 from gpusim.files import write_text
+from gpusim.results.errors import RunsError
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import CONFIG, SUMMARY
 from gpusim.results.summary_fields import MACHINE_KEYS, NUMBER_KEYS
 from gpusim.results.sweeps.axes import is_input, varying_keys
 from gpusim.results.sweeps.runs import FoundRuns, Run, find_runs
-from gpusim.results.sweeps.sentences import describe_skipped
+from gpusim.results.sweeps.sentences import first_skipped
 from gpusim.text import count_noun, text_table
 
 CSV, PICTURE = "diff.csv", "diff.png"
@@ -72,22 +73,15 @@ def write_diff(a: Path, b: Path, out: Path) -> str:
     is_run = [(folder / SUMMARY).is_file() for folder in (a, b)]
     if is_run[0] != is_run[1]:
         run, other = (a, b) if is_run[0] else (b, a)
-        raise ResultsError(f"{run} is a run, but {other} is not. Name two runs, or two sweeps")
+        raise RunsError("run_and_sweep", run=run, other=other)
     found = [find_runs([folder]) for folder in (a, b)]
     for folder, one in zip((a, b), found, strict=True):
-        own = [run for run in one.runs if run.folder == folder.resolve()]
-        if not (own if is_run[0] else one.runs):
-            reasons = [f"{skip.name}: {describe_skipped(skip.reason)}" for skip in one.skipped[:1]]
-            reason = "".join(reasons) or "the folder is empty"
-            raise ResultsError(
-                f"{folder}: no finished run to compare ({reason}). Name a folder with runs"
-            )
+        if is_run[0]:
+            one.runs[:] = [run for run in one.runs if run.folder == folder.resolve()]
+        if not one.runs:
+            raise RunsError("no_finished_run", folders=folder, skipped=first_skipped(one))
     if is_run[0]:
-        runs = [
-            next(run for run in one.runs if run.folder == folder.resolve())
-            for folder, one in zip((a, b), found, strict=True)
-        ]
-        return _compare_runs(a, b, runs[0], runs[1], out)
+        return _compare_runs(a, b, found[0].runs[0], found[1].runs[0], out)
     return _compare_sweeps(a, b, found[0], found[1], out)
 
 
@@ -150,10 +144,7 @@ def _compare_sweeps(a: Path, b: Path, one: FoundRuns, other: FoundRuns, out: Pat
     runs_a, runs_b = _paired(a, b, one, other)
     common = [name for name in runs_a if name in runs_b]
     if not common:
-        raise ResultsError(
-            f"no run of {a} has the name or the swept values of a run of {b}. Name two runs, or two "
-            "sweeps over the same values"
-        )
+        raise RunsError("no_common_run", a=a, b=b)
     changed = {
         name: found
         for name in common

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpusim.results.sweeps.config_values import axis_label, describe_value
 from gpusim.results.sweeps.findings import EQUAL, Settings
+from gpusim.results.sweeps.runs import FoundRuns
 from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import Message, count_noun, format_duration, format_number, join_words
 
@@ -28,6 +29,12 @@ def describe_finding(finding: Message) -> str:
 def describe_skipped(reason: Message) -> str:
     """Return why gpusim-collect skipped a folder or a file."""
     return _REASONS[reason.code].format_map(reason.data)
+
+
+def first_skipped(found: FoundRuns) -> str:
+    """Return the first skipped folder or file and its reason in parentheses, or nothing."""
+    skipped = [f" ({one.name}: {describe_skipped(one.reason)})" for one in found.skipped[:1]]
+    return "".join(skipped)
 
 
 _REASONS = {

@@ -9,6 +9,8 @@ import pytest
 
 from gpusim.cli.collect import main
 from gpusim.results import write_run
+from gpusim.results.errors import RunsError
+from gpusim.results.sweeps.diff import write_diff
 from tests.results.conftest import MakeResult
 from tests.results.sweep_folders import write, write_failed
 
@@ -75,21 +77,28 @@ def test_two_sweeps_are_compared_by_the_names_of_their_runs(
     assert {row[0] for row in found} == {"slower", "breaks"}
 
 
-def test_a_run_against_a_sweep_is_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_against_a_sweep_is_an_error(tmp_path: Path) -> None:
     run = write(tmp_path / "sweep" / "run", {})
-    assert main([str(run), str(tmp_path / "sweep"), "--diff"]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    with pytest.raises(RunsError) as error:
+        write_diff(run, tmp_path / "sweep", tmp_path)
+    assert error.value.code == "run_and_sweep"
 
 
-def test_sweeps_without_a_common_name_are_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweeps_without_a_common_name_are_an_error(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name / name, {})
-    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--diff"]) == 2
-    assert capsys.readouterr().err.startswith("error: no run of ")
+    with pytest.raises(RunsError) as error:
+        write_diff(tmp_path / "a", tmp_path / "b", tmp_path)
+    assert error.value.code == "no_common_run"
+
+
+def test_a_damaged_run_is_an_error(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, {})
+    (tmp_path / "b" / "summary.json").write_text("{")
+    with pytest.raises(RunsError) as error:
+        write_diff(tmp_path / "a", tmp_path / "b", tmp_path)
+    assert error.value.code == "no_finished_run"
 
 
 def test_a_sweep_with_another_option_is_paired_by_the_varying_keys(
