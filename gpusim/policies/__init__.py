@@ -1,6 +1,7 @@
 """Everything that a rule of your own needs, in one import.
 
-The modules of this package are rules of other projects. docs/policies.md shows how to write a rule.
+The modules of this package are rules of other projects. docs/how-to/write-a-rule.md shows how to
+write a rule.
 `gpusim.qemu.rules` is the contract of each kind of rule.
 """
 

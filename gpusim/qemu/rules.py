@@ -2,7 +2,7 @@
 
 Three rules are decisions of QEMU: when the throttle rises, when a timer forces a sync, and when the
 VM is stopped. The fourth rule, a manager, stands outside QEMU, as libvirt and KubeVirt do. It polls
-QEMU and sets parameters. docs/policies.md shows how to name a class of your own in a config.
+QEMU and sets parameters. docs/how-to/write-a-rule.md shows how to name a user's class in a config.
 
 Rules live on simulated time in whole nanoseconds or milliseconds. They may keep state. They must
 decide only by their arguments, because a rule that reads the wall clock, a file or random numbers
