@@ -17,7 +17,7 @@ from gpusim.engine.recorder import Recorder
 from gpusim.engine.state import MigrationState
 from gpusim.engine.syncs import Syncs
 from gpusim.errors import ConfigError
-from gpusim.qemu.rules import Orders, Shown
+from gpusim.qemu.rules import Orders, RuleError, Shown
 from gpusim.text import Message
 from gpusim.units import NEVER_NS, NS_PER_MS
 
@@ -156,12 +156,12 @@ class Management:
         orders = self._manager.look(self._show(why))
         name = type(self._manager).__name__
         if not isinstance(orders, Orders):
-            raise ValueError(f"{name}.look returned {orders!r}: must be Orders")
+            raise RuleError("no_orders", rule=name, value=repr(orders))
         try:
             for action in parse_orders(orders, now_ns, state.settings):
                 self._do(action)
         except ConfigError as error:
-            raise ValueError(f"{name} ordered {error}") from None
+            raise RuleError("wrong_order", rule=name, problem=str(error)) from None
         if orders.do == "cancel":
             data = {"manager": name, "why": orders.why}
             self.cancelled_by = Message("cancelled_by_manager", data)
@@ -169,8 +169,8 @@ class Management:
         self._next_poll_ns = NEVER_NS
         if orders.again_ns is not None and not state.is_cancelled:
             if not isinstance(orders.again_ns, int) or orders.again_ns <= now_ns:
-                again = f"again_ns = {orders.again_ns!r} at {now_ns} ns"
-                raise ValueError(f"{name} ordered {again}: must be a whole number, and later")
+                value = repr(orders.again_ns)
+                raise RuleError("wrong_poll", rule=name, value=value, now_ns=now_ns)
             self._next_poll_ns = max(orders.again_ns, now_ns + NS_PER_MS)
             self._poll_timer.arm(self._next_poll_ns)
 

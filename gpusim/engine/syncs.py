@@ -19,6 +19,7 @@ from gpusim.engine.recorder import Recorder
 from gpusim.engine.records import SyncKind, SyncRecord
 from gpusim.engine.state import MigrationState
 from gpusim.layout import IntArray
+from gpusim.qemu.rules import read_percent
 from gpusim.qemu.sync import Period, Sync
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 
@@ -239,10 +240,7 @@ class Syncs:
             triggered |= throttle.on_period(period)
         if not triggered:
             return
-        percent = throttle.percent
-        if not isinstance(percent, int) or not 1 <= percent <= 99:
-            name = type(throttle).__name__
-            raise ValueError(f"{name}.percent = {percent!r}: must be a whole number from 1 to 99")
+        percent = read_percent(throttle)
         recorder.record_event("migration_throttle", at_ns=end_ns)
         recorder.record_event("cpu_throttle_set", at_ns=end_ns, percent=percent)
         if sync.kind != "final" and percent != state.run_time.percent:

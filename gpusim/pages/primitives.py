@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a step changed in each of its chunks.
+    """The changes that a step made in each of its chunks.
 
     Attributes:
         new: int64 [n], newly dirty pages. 0 for CLEAR_LOG.

@@ -18,8 +18,8 @@ class Process:
             not armed.
         dirty_sync_count: count of the last migration, until the next one begins (migration-stats.h).
         throttle_thread_scheduled: the flag of the same name of all vCPUs. If it stays set, then no
-            vCPU is ever throttled again. That happens if the throttle stops after a tick has set the
-            flag and before the vCPUs clear it. This is deduced from the source and not reported.
+            vCPU is ever throttled again. The flag stays set if the throttle stops after a tick has set
+            it and before the vCPUs clear it. This is deduced from the source and not reported.
 
     Source: migration/cpu-throttle.c:cpu_throttle_thread and cpu_throttle_timer_tick.
     """

@@ -17,11 +17,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+from gpusim.errors import CodedError
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import Period, Sync
 from gpusim.units import NS_PER_MS
+
+
+class RuleError(CodedError, ValueError):
+    """A user's rule breaks its contract during a run."""
+
+    texts: ClassVar[Mapping[str, str]] = {
+        "wrong_tick": "{rule}.tick_ns = {value}: must be an int of 1000000 ns (1 ms) or more. "
+        "Assign such a value, for example self.tick_ns = 5_000_000_000",
+        "wrong_percent": "{rule}.percent = {value}: must be an int from 1 to 99. "
+        "Assign such a value before on_sync or on_period returns True",
+        "no_orders": "{rule}.look returned {value}: must be Orders. "
+        "To order nothing, end look with: return Orders()",
+        "wrong_order": "{rule} ordered {problem}",
+        "wrong_poll": "{rule} ordered again_ns = {value}: must be None or an int above {now_ns}, the "
+        "time of this poll. For example: again_ns=shown.time_ns + 1_000_000_000",
+    }
 
 
 class ThrottlePolicy(Protocol):
@@ -105,16 +122,24 @@ def read_tick_ns(rule: SyncTimerPolicy) -> int:
     """Return a rule's `tick_ns` after checking it.
 
     Raises:
-        ValueError: it is not an int of 1 ms or more. Simulated time would not advance.
+        RuleError: it is not an int of 1 ms or more. Simulated time would not advance.
     """
     tick_ns = rule.tick_ns
     if not isinstance(tick_ns, int) or tick_ns < NS_PER_MS:
-        name = type(rule).__name__
-        raise ValueError(
-            f"{name}.tick_ns = {tick_ns!r}: must be an int of {NS_PER_MS} ns (1 ms) or more. "
-            f"Assign such a value in {name}, for example self.tick_ns = 5_000_000_000"
-        )
+        raise RuleError("wrong_tick", rule=type(rule).__name__, value=repr(tick_ns))
     return tick_ns
+
+
+def read_percent(rule: ThrottlePolicy) -> int:
+    """Return a rule's `percent` after checking it.
+
+    Raises:
+        RuleError: it is not an int from 1 to 99.
+    """
+    percent = rule.percent
+    if not isinstance(percent, int) or not 1 <= percent <= 99:
+        raise RuleError("wrong_percent", rule=type(rule).__name__, value=repr(percent))
+    return percent
 
 
 class SwitchoverPolicy(Protocol):
@@ -141,7 +166,7 @@ class SwitchoverPolicy(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What query-migrate and query-migrate-parameters show when a manager polls.
+    """The values that query-migrate and query-migrate-parameters show to a manager.
 
     Attributes:
         why: "sync": the event MIGRATION_PASS has come, which QEMU sends at the end of every sync.
@@ -191,9 +216,9 @@ class Orders:
 
 
 class Manager(Protocol):
-    """What libvirt, Nova or KubeVirt do during a migration. gpusim makes it as `Rule(**args)`.
+    """The role of libvirt, Nova or KubeVirt. gpusim makes it as `Rule(**args)`.
 
-    Each poll costs simulation time. If a real manager polls twice a second, ask only for the next
+    Each poll costs simulation time. A real manager may poll twice per second. Ask only for the next
     poll that has something to do.
     """
 

@@ -1,4 +1,4 @@
-"""What the sender has sent so far."""
+"""The totals of everything that the sender has sent."""
 
 from __future__ import annotations
 
