@@ -14,13 +14,21 @@ from typing import Any
 
 from gpusim.config.plugins import KINDS
 from gpusim.engine.records import Alternative, Result, Summary
+from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, LONGEST_DOWNTIME_MS
 from gpusim.files import write_text
 from gpusim.results.html.render import render
 from gpusim.results.narrative import facts, narrate
 from gpusim.results.settings import Settings, final_setting, flat_settings
 from gpusim.results.summary_fields import REPORT_KEYS, SUMMARY_FIELDS
 from gpusim.results.verdicts import describe_outcome
-from gpusim.text import capitalized, count_noun, decider_name, format_number
+from gpusim.text import (
+    capitalized,
+    count_noun,
+    decider_name,
+    format_duration,
+    format_number,
+    join_words,
+)
 from gpusim.units import format_bytes
 
 SIBLINGS = {
@@ -158,6 +166,9 @@ def report_page(
         narrative=narrate(result, config),
         alternatives=None if converged else alternatives,
         change_labels=[SUMMARY_FIELDS[key].label for key in CHANGE_FIGURES],
+        link_factors=join_words([f"{factor:g}" for factor in LINK_FACTORS], "or"),
+        downtime_factor=DOWNTIME_FACTORS[-1],
+        longest_downtime=format_duration(LONGEST_DOWNTIME_MS / 1e3),
         helpful=by_outcome["converges"],
         insufficient=by_outcome["does_not"],
         untried=by_outcome["not_tried"],
