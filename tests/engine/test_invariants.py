@@ -13,6 +13,7 @@ from gpusim import AttemptConfig, Config, Result, TrackingConfig, WriterConfig, 
 from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
 from tests.engine.scenarios import config
 from tests.engine.ticked import simulate_ticked
+from tests.guest.naive import SLOW_MACHINE
 
 ACTIONS = st.sampled_from([
     {"do": "pause"}, {"do": "resume"}, {"do": "cancel"}, {"set": {"max_bandwidth": 70_000_000}},
@@ -65,7 +66,7 @@ def migrations(draw: st.DrawFn) -> Config:
     return replace(base, vm=vm, link=link, attempts=attempts)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(SLOW_MACHINE, max_examples=150, derandomize=True)
 @given(migrations())
 def test_records_agree(made: Config) -> None:
     found = simulate(made)
