@@ -228,7 +228,7 @@ def _profile(options: argparse.Namespace) -> Profile:
 
 
 async def _measured(options: argparse.Namespace) -> Profile:
-    from gpusim.cli.progress import progress_line
+    from gpusim.cli.progress_line import progress_line
     from gpusim.files import write_text
     from gpusim.formats.profile import check_plausible
     from gpusim.monitor.dirty_rate import inspect_vm, measure_dirty_rate, plan_measurements

@@ -185,7 +185,7 @@ def _check_together(options: argparse.Namespace) -> None:
 
 def _record_attached(options: argparse.Namespace) -> int:
     """Record a migration of another program's VM, as it happens or from virsh's logs."""
-    from gpusim.cli.progress import progress_line
+    from gpusim.cli.progress_line import progress_line
     from gpusim.formats.recording_from_virsh import convert
     from gpusim.monitor.qmp import require_qmp
     from gpusim.record.attached import attach
@@ -208,7 +208,7 @@ def _record_attached(options: argparse.Namespace) -> int:
 
 def _record_own(options: argparse.Namespace) -> int:
     """Start a QEMU for each repeat, and record its migration."""
-    from gpusim.cli.progress import progress_line
+    from gpusim.cli.progress_line import progress_line
     from gpusim.config.checks import reject
     from gpusim.monitor.qmp import require_qmp
     from gpusim.record.files import check_folder, write_recording
