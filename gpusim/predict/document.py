@@ -83,6 +83,7 @@ def _member(member: Member) -> dict[str, Any]:
         "converges": member.converges,
         "verdict": summary.verdict,
         "reason": summary.reason,
+        "reason_code": summary.reason_code,
         **{name: getattr(summary, name) for name in BANDS},
         "throttle_s": {str(percent): time_s for percent, time_s in member.throttle_s.items()},
     }
