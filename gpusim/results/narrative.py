@@ -202,7 +202,7 @@ def _start_text(data: _Data) -> str:
     text = ""
     if data["earlier_reasons"]:
         text = f"This is attempt {data['attempt']} in one QEMU process. Earlier attempts ended: "
-        text += f"{'. '.join(data['earlier_reasons'])}. "
+        text += f"{join_words(data['earlier_reasons'])}. "
     text += f"{data['decider']} migrates a running VM of {format_bytes(data['vm_bytes'])}"
     if data["link"] != "unlimited":
         text += f" over a link of {_rate(data['link'])}"
@@ -233,10 +233,11 @@ def _later_passes_text(data: _Data) -> str:
     if len(ends_s) <= FEW_PASSES:
         return f"Passes 2 to {len(ends_s)} ended at {join_words(times[1:])}. {last}"
     lengths_s = [end_s - start_s for start_s, end_s in pairwise(ends_s)]
-    return (
-        f"Passes 2 to {len(ends_s)} ended between {times[1]} and {times[-1]}. The shortest took "
-        f"{format_duration(min(lengths_s))} and the longest {format_duration(max(lengths_s))}. {last}"
-    )
+    shortest, longest = format_duration(min(lengths_s)), format_duration(max(lengths_s))
+    lengths = f"The shortest took {shortest} and the longest {longest}."
+    if shortest == longest:
+        lengths = f"Each took {shortest}."
+    return f"Passes 2 to {len(ends_s)} ended between {times[1]} and {times[-1]}. {lengths} {last}"
 
 
 def _never_throttled_text(data: _Data) -> str:
@@ -376,6 +377,6 @@ _TEXTS: Mapping[str, Callable[[_Data], str]] = {
     "guest": _guest_text,
     "sent": _sent_text,
     "converged": _converged_text,
-    "stopped": lambda data: f"The run was stopped: {data['reason']}.",
-    "no_success": lambda data: f"The migration did not succeed: {data['reason']}.",
+    "stopped": lambda data: f"The run was stopped. {capitalized(data['reason'])}.",
+    "no_success": lambda data: f"The migration did not succeed. {capitalized(data['reason'])}.",
 }
