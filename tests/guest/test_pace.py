@@ -27,7 +27,7 @@ windows_of = st.one_of(
         ]
     ),
 )
-looks = st.lists(st.integers(0, 10 * NS_PER_S), min_size=1, max_size=10).map(sorted)
+sample_times = st.lists(st.integers(0, 10 * NS_PER_S), min_size=1, max_size=10).map(sorted)
 
 
 def run_time_of(history: History) -> RunTime:
@@ -44,13 +44,13 @@ def with_events(times: list[int], history: History, windows: Windows) -> list[in
     return sorted({0, *times, *some, *edges})
 
 
-@given(rates, st.integers(0, 5_000_000), histories(), windows_of, looks)
+@given(rates, st.integers(0, 5_000_000), histories(), windows_of, sample_times)
 @settings(SLOW_MACHINE, max_examples=200)
 def test_paced_is_the_queue(
-    rate: int, spare: int, history: History, windows: Windows, looks: list[int]
+    rate: int, spare: int, history: History, windows: Windows, sample_times: list[int]
 ) -> None:
     capacity = max(1, rate + spare)
-    times = with_events(looks, history, windows)
+    times = with_events(sample_times, history, windows)
     pace, run_time = Paced(rate, capacity), run_time_of(history)
     done = pace.writes(np.array(times), run_time, windows)
     error = FLOAT * (1 + capacity * times[-1] / NS_PER_S)
@@ -64,13 +64,13 @@ def test_paced_is_the_queue(
         )
 
 
-@given(rates, st.integers(1, 5_000_000), histories(), windows_of, looks)
+@given(rates, st.integers(1, 5_000_000), histories(), windows_of, sample_times)
 @SLOW_MACHINE
 def test_paced_never_runs_ahead_of_its_work_or_its_vcpus(
-    rate: int, spare: int, history: History, windows: Windows, looks: list[int]
+    rate: int, spare: int, history: History, windows: Windows, sample_times: list[int]
 ) -> None:
     pace, run_time = Paced(rate, rate + spare), run_time_of(history)
-    times = np.array(with_events(looks, history, windows))
+    times = np.array(with_events(sample_times, history, windows))
     done = pace.writes(times, run_time, windows)
     error = FLOAT * (1 + pace.capacity * times[-1] / NS_PER_S)
     arrived = rate * active_ns(times, windows) / NS_PER_S
@@ -135,14 +135,16 @@ def test_paced_backlog_is_worked_off_after_its_window_has_closed() -> None:
     assert done == pytest.approx([0, 0, 300])
 
 
-@given(rates, histories(), windows_of, looks)
+@given(rates, histories(), windows_of, sample_times)
 @SLOW_MACHINE
 def test_cpu_bound_is_run_time_inside_windows(
-    rate: int, history: History, windows: Windows, looks: list[int]
+    rate: int, history: History, windows: Windows, sample_times: list[int]
 ) -> None:
     pace, run_time = CpuBound(rate), run_time_of(history)
-    slices = slices_of(history, looks[-1] + 1)
-    for t, done in zip(looks, pace.writes(np.array(looks), run_time, windows), strict=True):
+    slices = slices_of(history, sample_times[-1] + 1)
+    for t, done in zip(
+        sample_times, pace.writes(np.array(sample_times), run_time, windows), strict=True
+    ):
         spans = [(low, min(high, t)) for low, high in windows or [(0, t)] if low < t]
         asleep = sum(
             max(0, min(wake, high) - max(tick, low)) for low, high in spans for tick, wake in slices

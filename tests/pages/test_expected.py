@@ -124,7 +124,7 @@ def test_a_dry_run_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "converged" not in text
 
 
-def test_a_dry_run_says_what_a_24_tib_vm_needs() -> None:
+def test_a_dry_run_shows_what_a_24_tib_vm_needs() -> None:
     config = Config(vm=VmConfig(memory="24TiB"), link=LinkConfig(bandwidth="100Gbit/s"))
     plan = make_plan(replace(config, limit=replace(config.limit, simulated="600s")))
     assert isinstance(plan, RunPlan)

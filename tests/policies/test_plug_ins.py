@@ -20,9 +20,9 @@ HERE = "tests.policies.user_rules"
 
 def with_policies(base: Config | None = None, **policies: Any) -> Config:
     """Return a config with policies, each given as a target or as (target, args)."""
-    said = {n: p if isinstance(p, tuple) else (p,) for n, p in policies.items()}
+    targets = {n: p if isinstance(p, tuple) else (p,) for n, p in policies.items()}
     base = base or config("1GiB")
-    made = {name: PolicyConfig(*policy) for name, policy in said.items()}
+    made = {name: PolicyConfig(*policy) for name, policy in targets.items()}
     return replace(base, migration=replace(base.migration, **made))
 
 
@@ -118,16 +118,16 @@ def test_an_import_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_attempt_may_have_a_rule_of_its_own() -> None:
     """Its errors name the attempt."""
     good = {"throttle_rule": {"target": f"{HERE}:Fixed", "args": {"percent_at_once": 7}}}
-    said = replace(config("1GiB"), attempts=[AttemptConfig(migration=good)])
-    assert resolve(said).policies == f"throttle_rule {HERE}:Fixed(percent_at_once=7)"
-    assert run_hash(said) != run_hash(config("1GiB"))
-    bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": {"target": "x"}})])
+    changed = replace(config("1GiB"), attempts=[AttemptConfig(migration=good)])
+    assert resolve(changed).policies == f"throttle_rule {HERE}:Fixed(percent_at_once=7)"
+    assert run_hash(changed) != run_hash(config("1GiB"))
+    bad = replace(changed, attempts=[AttemptConfig(migration={"throttle_rule": {"target": "x"}})])
     with pytest.raises(ConfigError, match=r"attempts\[0\].migration.throttle_rule.target = x"):
         resolve(bad)
     assert run_hash(bad)
-    assert run_hash(replace(said, attempts=[AttemptConfig(migration=None)]))  # type: ignore[arg-type]
+    assert run_hash(replace(changed, attempts=[AttemptConfig(migration=None)]))  # type: ignore[arg-type]
     for wrong in ("x", {"name": "x"}):
-        bad = replace(said, attempts=[AttemptConfig(migration={"throttle_rule": wrong})])
+        bad = replace(changed, attempts=[AttemptConfig(migration={"throttle_rule": wrong})])
         with pytest.raises(ConfigError) as error:
             resolve(bad)
         assert error.value.key == "attempts[0].migration.throttle_rule"
@@ -183,8 +183,10 @@ def test_a_changed_source_is_a_changed_run(
 
 
 def test_a_long_argument_is_cut_for_people() -> None:
-    said = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": list(range(5000))}))
-    assert resolve(said).policies.endswith("(limits_ms=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11...)")
+    changed = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": list(range(5000))}))
+    assert resolve(changed).policies.endswith(
+        "(limits_ms=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11...)"
+    )
 
 
 def test_an_installed_rule_counts_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,11 +205,11 @@ def test_an_installed_rule_counts_itself(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_rule_that_uses_up_its_arguments_leaves_the_config_as_it_was() -> None:
-    said = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": [400, 500]}))
-    before = run_hash(said)
-    first = simulate(said)
-    assert run_hash(said) == before
-    assert simulate(said).events == first.events
+    changed = with_policies(manager=(f"{HERE}:UsesUp", {"limits_ms": [400, 500]}))
+    before = run_hash(changed)
+    first = simulate(changed)
+    assert run_hash(changed) == before
+    assert simulate(changed).events == first.events
 
 
 def test_the_class_and_its_arguments_are_in_the_hash() -> None:
