@@ -1,4 +1,4 @@
-"""Are strings with units read as people mean them, and refused where they mean nothing?"""
+"""Strings with units are parsed exactly, and meaningless strings are refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_unit_of_size(unit: str) -> None:
     ],
 )
 def test_decimal_fractions_are_exact(text: str, size: int) -> None:
-    """In double precision 1.009 * 1000 is 1008.9999999999999."""
+    """As floats, 1.009 * 1000 is 1008.9999999999999."""
     assert parse_bytes(text) == size
 
 

@@ -42,7 +42,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
     expected = f"{summary.simulated_looks} draws, {summary.total_time_s:.0f} s simulated"
     lines = {
         "vm": f"{format_bytes(scenario.vm_bytes)}, {layout.pages} pages of "
-        f"{scenario.page_bytes} bytes in {layout.chunks} chunks",
+        f"{scenario.page_bytes} bytes in {count_noun(layout.chunks, 'chunk')}",
         "workload": count_noun(len(scenario.writers), "writer"),
         "attempts": "",
         "qemu": f"{scenario.version}, {timer}",

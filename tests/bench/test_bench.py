@@ -1,4 +1,4 @@
-"""Does gpusim-bench print and write what it measures, and refuse in one line what it cannot?"""
+"""gpusim-bench prints and writes its rows, and refuses bad input in one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_takes_are_measured_where_they_fit(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_run_is_the_documented_case() -> None:
-    """At 10^13 bytes it is experiment=peter_xu_10tb, but for where it was written down."""
+    """At 10^13 bytes the run is experiment=peter_xu_10tb."""
     ours = resolve(run_config("numpy", 2_441_406_250, 1))
     theirs = resolve(composed("experiment=peter_xu_10tb", "backend=numpy"))
     assert ours.layout.blocks == theirs.layout.blocks

@@ -1,4 +1,4 @@
-"""Running the command as a user does, and composing a config as Hydra does for it."""
+"""Run the command as a user does, and compose a config as Hydra does."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MAIN = "from gpusim.cli.app import main; main()"
 
 
 def composed(*overrides: str) -> Config:
-    """The Config that `gpusim OVERRIDES` would simulate."""
+    """Return the config that `gpusim OVERRIDES` would simulate."""
     return composed_config(overrides)
 
 
 def composed_by_hydra(*overrides: str) -> DictConfig:
-    """The same as Hydra sees it, its own settings included."""
+    """Return the same config with Hydra's own settings."""
     register()
     with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
 def jobs(arguments: list[str]) -> list[list[str]]:
-    """The overrides of each job of a command, but Hydra's own; of many, some."""
+    """Return the overrides of each job of a command, without Hydra's. Of many jobs, return some."""
     overrides = [text for text in arguments if not re.match(r"-|\+?hydra[./]", text)]
     parsed = OverridesParser.create().parse_overrides(overrides)
     (all_jobs,) = BasicSweeper.split_arguments(parsed, None)

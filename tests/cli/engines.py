@@ -1,4 +1,4 @@
-"""Which engines of a sweep are installed; GPUSIM_REQUIRE_ENGINES=1 makes a missing one an error."""
+"""Which sweep engines are installed. With GPUSIM_REQUIRE_ENGINES=1 a missing one is an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def need(module: str, extra: str) -> None:
-    """Skip where an engine is not installed."""
+    """Skip the test if an engine is not installed."""
     if importlib.util.find_spec("hydra_plugins." + module) is None:
         assert not os.environ.get("GPUSIM_REQUIRE_ENGINES"), f"extra {extra} is not installed"
         pytest.skip(f"gpusim's extra {extra} is not installed")
@@ -26,6 +26,6 @@ ENGINES = {
 
 
 def need_engine_of(option: str) -> None:
-    """Skip where an override wants an engine that is not installed."""
+    """Skip the test if an override needs an engine that is not installed."""
     if option in ENGINES:
         need(*ENGINES[option])

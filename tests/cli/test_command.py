@@ -1,4 +1,4 @@
-"""What does the command leave, and with which exit code, when all is well and when it is not?"""
+"""The files and the exit code of the command, with and without an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the command evacuate a host, with presets put in place by Hydra, and stop at typos?"""
+"""The command evacuates a host. Hydra places the presets and refuses mistyped keys."""
 
 from __future__ import annotations
 

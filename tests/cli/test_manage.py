@@ -1,4 +1,4 @@
-"""Do the documents about schedules and attempts say what their experiments do?"""
+"""The experiments about schedules and attempts do what the documents say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the command take rules of one's own, as docs/how-to/write-a-rule.md tells?"""
+"""The command takes a user's rules, as docs/how-to/write-a-rule.md describes."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def block(kind: str) -> str:
 def test_the_documents_example_is_the_responsive_throttle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Word for word, imported from the current directory."""
+    """The document's own text, imported from the current directory."""
     (tmp_path / "documented_rules.py").write_text(block("python"))
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.chdir(tmp_path)
-    said = "{target: documented_rules:Responsive, args: {rising_periods: 2}}"
+    rule = "{target: documented_rules:Responsive, args: {rising_periods: 2}}"
     case = ("vm=tiny_256mib", "workload=uniform", "workload.working_set_percent=75", "link=1gbit")
     case = (*case, "vm.memory=1GiB", "link.bandwidth=480Mbit/s", "workload.page_writes_per_s=2e4")
     case = (*case, "migration.fallback_sync_interval=1500ms", "limit.simulated=60s")
-    mine = simulate(composed(*case, f"migration.throttle_rule={said}"))
+    mine = simulate(composed(*case, f"migration.throttle_rule={rule}"))
     assert mine.syncs == simulate(composed(*case, "policy=responsive")).syncs
     assert mine.syncs == simulate(composed(*case, "migration=what_if_responsive")).syncs
     assert mine.syncs != simulate(composed(*case)).syncs
@@ -57,9 +57,9 @@ def test_the_documents_commands_run_beside_the_example(tmp_path: Path) -> None:
 
 def test_keys_are_set_one_by_one_and_taken_back() -> None:
     args = "migration.manager.args.progress_timeout_s=11"
-    said = composed("policy=kubevirt_stall", args, "migration.manager.args.ewma_alpha=1")
-    assert said.migration.manager.args["progress_timeout_s"] == 11
-    assert said.migration.manager.args["ewma_alpha"] == 1
+    stall = composed("policy=kubevirt_stall", args, "migration.manager.args.ewma_alpha=1")
+    assert stall.migration.manager.args["progress_timeout_s"] == 11
+    assert stall.migration.manager.args["ewma_alpha"] == 1
     assert composed("policy=kubevirt_stall", "migration.manager=null").migration.manager is None
     assert composed().migration == MigrationConfig()
     both = composed("policy=[kubevirt_ramp,responsive]").migration
@@ -78,12 +78,12 @@ def test_a_wrong_class_is_one_line_and_leaves_nothing(
     config = composed(*SMALL, "migration.manager.target=no_such_rules:Mine")
     with pytest.raises(SystemExit) as ended:
         job.run_job(lambda: config, folder, alone=True)
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert ended.value.code == job.EXIT_CONFIG
-    assert told.startswith(
+    assert printed.startswith(
         "error: migration.manager.target = no_such_rules:Mine: no module no_such"
     )
-    assert told.count("\n") == 1
+    assert printed.count("\n") == 1
     assert not folder.exists()
 
 
@@ -113,7 +113,7 @@ def test_every_kind_is_a_key_of_migration_and_documented() -> None:
 
 @pytest.mark.slow
 def test_a_sweep_in_processes_goes_by_a_changed_source(tmp_path: Path) -> None:
-    """What is there already is kept until the class changes."""
+    """Earlier results stay until the class changes."""
     rule = "from gpusim.policies import ThrottleRule\nclass Mine(ThrottleRule):\n    pass\n"
     (tmp_path / "swept_rules.py").write_text(rule)
     overrides = (*SMALL, "migration.throttle_rule.target=swept_rules:Mine", "seed=1,2")

@@ -1,4 +1,4 @@
-"""Do the launchers and sweepers that others wrote run our jobs, failures and all?
+"""Third-party launchers and sweepers run the jobs of a sweep, and report those that fail.
 
 Each with the real package.
 """
@@ -36,7 +36,7 @@ def statuses(tmp_path: Path) -> dict[str, str]:
     ids=["joblib", "submitit", "ray"],
 )
 def test_launcher(overrides: list[str], tmp_path) -> None:
-    """A sweep on it ends as on Hydra's own launcher, and goes on from what is there."""
+    """A sweep ends as on Hydra's own launcher, and starting it again computes nothing twice."""
     need_engine_of(overrides[0])
     done = gpusim(*SWEEP, *overrides, cwd=tmp_path, before=RAY, code=3)
     assert statuses(tmp_path) == {
@@ -57,7 +57,7 @@ def test_launcher(overrides: list[str], tmp_path) -> None:
     ],
 )
 def test_launcher_preset_composes(launcher: str, keys: set[str]) -> None:
-    """slurm itself wants a cluster; its preset must at least be one that submitit takes."""
+    """Slurm needs a cluster. This test only checks that submitit accepts the preset."""
     need_engine_of(f"hydra/launcher={launcher}")
     settings = composed_by_hydra(f"hydra/launcher={launcher}").hydra.launcher
     assert keys <= set(settings)
@@ -85,7 +85,7 @@ def test_optuna_looks_for_the_best_settings(tmp_path) -> None:
 
 
 def test_as_many_numbers_as_ways_are_asked_of_optuna(tmp_path) -> None:
-    """Optuna would refuse every trial, one by one."""
+    """Without this check Optuna would refuse each trial."""
     need_engine_of("hydra/sweeper=optuna")
     done = gpusim("sweep=best_throttle", "objective=[total_time_s]", cwd=tmp_path, code=2)
     assert done.stderr.startswith("error: objective = ['total_time_s']: must be as many as hydra")
@@ -104,7 +104,7 @@ def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> No
 
 
 def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
-    """For joblib, which hands out none. The variable is set around the task, by Hydra."""
+    """joblib assigns no GPU, so Hydra sets the variable around the task."""
     visible = "+hydra.job.env_set.CUDA_VISIBLE_DEVICES=${gpusim_gpu:2}"
     assert visible.replace("=$", "='$") in (REPOSITORY / "docs/how-to/run-a-sweep.md").read_text()
     watch = (

@@ -1,4 +1,4 @@
-"""What is a job's folder called?"""
+"""The name of a job's folder."""
 
 from __future__ import annotations
 

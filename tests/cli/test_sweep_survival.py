@@ -1,4 +1,4 @@
-"""Does a sweep outlive its jobs' errors, an interrupt, kill -9 and a full disk, and go on from there?"""
+"""A sweep survives errors of jobs, an interrupt, kill -9 and a full disk, and then continues."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def summaries(tmp_path: Path) -> dict[str, dict]:
 
 
 def computed(tmp_path: Path) -> dict[str, int]:
-    """When each run was computed."""
+    """Return when each run was computed."""
     return {
         path.parent.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/summary.json")
     }
@@ -170,7 +170,7 @@ def test_folder_that_cannot_be_made_is_one_line(where: str, tmp_path) -> None:
 
 
 def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
-    """As Optuna's are, which asks for a point twice: computed once, and nobody fails."""
+    """Optuna may ask for a point twice. gpusim computes it once, and no job fails."""
     config = Config(
         vm=VmConfig(memory="64MiB"),
         workload=WriterConfig(working_set_percent=10.0, page_writes_per_s=1e4),
@@ -186,7 +186,7 @@ def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
 
 
 def kills_itself(config_and_folder):
-    """A job that takes its process down, as the system does when memory runs out."""
+    """Kill the job's own process, as the system does when memory runs out."""
     if config_and_folder[1].name in ("3", "7"):
         os.kill(os.getpid(), signal.SIGKILL)
     return config_and_folder[1].name
@@ -203,7 +203,7 @@ def test_worker_that_is_killed_does_not_stop_the_others(tmp_path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("engine", ["hydra/sweeper=batch", "hydra/sweeper=basic"])
 def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path) -> None:
-    """Sent to all processes of the group, as a terminal does."""
+    """The signal goes to all processes of the group, as from a terminal."""
     sweep = [*SWEEP[:2], engine, SWEEP[3], f"seed=range(0,{400 if 'batch' in engine else 40})"]
     if "batch" in engine:
         sweep.append(f"hydra.sweeper.workers={workers}")
@@ -228,7 +228,7 @@ def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path
 
 
 def test_lone_run_is_computed_even_if_it_is_there(tmp_path) -> None:
-    """Who starts one run by hand wants it run."""
+    """A lone run is always computed."""
     for _ in range(2):
         done = gpusim("experiment=tiny", "hydra.run.dir=one", cwd=tmp_path)
         assert "computed in" in (tmp_path / "one/gpusim.log").read_text().splitlines()[-1]
@@ -287,7 +287,7 @@ def contents(tmp_path: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hydra/sweeper=batch", "hydra/sweeper=basic"])
 def test_killed_at_random_moments(engine: str, tmp_path) -> None:
-    """Ten times for each engine: killed while it runs, started again; then compared with a calm sweep."""
+    """Kill a sweep ten times per engine, start it again, and compare it with an undisturbed sweep."""
     points = 120 if "batch" in engine else 40
     sweep = [*SWEEP[:2], engine, SWEEP[3], f"seed=range(0,{points})"]
     command = [sys.executable, "-c", MAIN, *sweep]

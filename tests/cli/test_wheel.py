@@ -1,4 +1,4 @@
-"""Does the built wheel work, away from the source tree?"""
+"""The built wheel works without the source tree."""
 
 from __future__ import annotations
 

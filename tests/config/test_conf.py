@@ -1,4 +1,4 @@
-"""Does every file in conf/ compose, and does Hydra stop a typo?"""
+"""Every file in conf/ composes, and Hydra refuses a mistyped key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SWEEPS = sorted(CONF.glob("sweep/*.yaml"))
 
 @pytest.fixture(autouse=True)
 def _every_backend_and_memory_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether this machine has a GPU, and room for a 24 TiB VM, is not the question here."""
+    """Pretend that every backend is available and has enough memory."""
     monkeypatch.setattr("gpusim.pages.backends.obstacle", lambda name: None)
     monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 2**40)
 

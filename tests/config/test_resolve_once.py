@@ -24,7 +24,7 @@ from gpusim.engine.migration import Migration
 
 @pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """Every config that was resolved, in order."""
+    """Record every config that is resolved, in order."""
     configs: list[Config] = []
     check: Callable[[Config], Any] = scenario_module._resolve_migration
 
@@ -38,7 +38,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """The config of every migration that was simulated, in order."""
+    """Record the config of every migration that is simulated, in order."""
     configs: list[Config] = []
     start = Migration.__init__
 

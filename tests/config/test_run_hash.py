@@ -1,4 +1,4 @@
-"""Which two runs count as the same?"""
+"""Two runs are the same run if their hashes are equal."""
 
 from __future__ import annotations
 
