@@ -1,8 +1,8 @@
 """The page space of a VM, and the data that guest, pages and sender exchange.
 
 Every page has a slot, which is its place in the bitmaps. Blocks lie largest first, as QEMU keeps
-them. Each block starts on a chunk, so that no chunk holds pages of two blocks. A chunk is 2^18 pages
-of one block, which is QEMU's unit of remote clears at the default clear_bmap_shift.
+them. Each block starts on a chunk, so that no chunk holds pages of two blocks. A chunk is 2^18
+pages of one block, which is QEMU's unit of remote clears at the default clear_bmap_shift.
 
 Source: migration/ram.c, property x-clear-bitmap-shift [7.2 to 10.1].
 """
@@ -85,8 +85,8 @@ class Writes:
     """The writes of an interval: cells of random writes, and pages that were certainly written.
 
     Attributes:
-        first, last: int64 [cells], slot of a cell's first page and slot behind its last page. A cell
-            lies inside one chunk. Cells are ascending and do not overlap.
+        first, last: int64 [cells], slot of a cell's first page and slot behind its last page. A
+            cell lies inside one chunk. Cells are ascending and do not overlap.
         mean: float64 [cells], expected writes per page in the interval.
         certain_first, certain_last: int64 [runs], slots of pages that a sequential writer passed.
             Each run lies inside one chunk. Runs may come in any order.

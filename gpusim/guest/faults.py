@@ -1,19 +1,19 @@
 """Write faults: the first write to a protected page costs a fault and vCPU time.
 
-The first write to a protected page leaves the guest's fast path. Under KVM it is a write fault or an
-entry of Intel's page-modification log, under TCG the slow path of the TLB. Further writes are free.
-QEMU and KVM protect these pages:
+The first write to a protected page leaves the guest's fast path. Under KVM it is a write fault or
+an entry of Intel's page-modification log, under TCG the slow path of the TLB. Further writes are
+free. QEMU and KVM protect these pages:
 
 - Eager tracking protects all pages at every sync. A dirty ring also protects them once per second.
 - Lazy tracking protects pages at a chunk's remote clear: those that its log held at the last sync.
   With KVM_DIRTY_LOG_INITIALLY_SET no page is protected before its chunk's first clear.
 
 A vCPU in a fault does not write, and so causes no further fault. Let n be the writes between two
-syncs. They take n / rate + cost / vCPUs x faults(n) of run time. This function rises with n, so there
-is one root to find.
+syncs. They take n / rate + cost / vCPUs x faults(n) of run time. This function rises with n, so
+there is one root to find.
 
-Source: Linux arch/x86/kvm/mmu/mmu.c:fast_page_fault and arch/x86/kvm/vmx/vmx.c:handle_pml_full. QEMU
-accel/tcg/cputlb.c:notdirty_write [7.2 to 10.1]. Eager: KVM_GET_DIRTY_LOG (kvm_legacy),
+Source: Linux arch/x86/kvm/mmu/mmu.c:fast_page_fault and arch/x86/kvm/vmx/vmx.c:handle_pml_full.
+QEMU accel/tcg/cputlb.c:notdirty_write [7.2 to 10.1]. Eager: KVM_GET_DIRTY_LOG (kvm_legacy),
 physical_memory_test_and_clear_dirty (tcg), accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread. Lazy:
 accel/kvm/kvm-all.c:kvm_log_clear_one_slot.
 """
@@ -150,8 +150,8 @@ class RandomPages:
 
     Args:
         chunk, pages: int64 [cells], chunk and pages of each cell.
-        density: for each writer of the guest, float64 [cells], its share of writes per page. 0 if its
-            writes are not tracked or are sequential.
+        density: for each writer of the guest, float64 [cells], its share of writes per page. 0 if
+            its writes are not tracked or are sequential.
         from_start: all pages are protected before the first sync or clear.
         lazy: each chunk has its own groups.
     """
@@ -348,7 +348,7 @@ class Faults:
         return [*sorted(stops, key=lambda stop: stop[0]), (now_ns, nothing)]
 
     def _advance(self, until_ns: int) -> None:
-        """Go on to a time. Before it nothing is protected, or everything once per second if reaped."""
+        """Go on to a time without a sync. If reaped, protect all pages once per second."""
         if until_ns <= self._now_ns:
             return
         rounds = -(-(until_ns - self._now_ns) // REAPER_NS) if self._protection.reaped else 1
@@ -380,7 +380,8 @@ class Faults:
     def _useful_ns(self, writer: int, writes: FloatArray, run_ns: float) -> float:
         """Run time without faults, given the writes of the other writers.
 
-        The method assumes that a paced writer is always busy, so that the result is never too large.
+        The method assumes that a paced writer is always busy, so that the result is never too
+        large.
         """
         top_rate = self._writers[writer].pace.top_rate
         assert top_rate is not None

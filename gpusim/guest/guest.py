@@ -136,8 +136,8 @@ class _Thread:
     def pieces(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Return four arrays, int64 [pieces].
 
-        They are the first page of a piece in the thread's share, the page behind its last, the pages
-        of the share, and the chunk.
+        They are the first page of a piece in the thread's share, the page behind its last, the
+        pages of the share, and the chunk.
         """
         return (
             self._own_first,

@@ -1,7 +1,7 @@
 """The page writes of a writer by a time: CPU-bound, paced or recorded.
 
-Each pace is a pure function of time and of run time. It is no sum over slices, so its value does not
-depend on the times of earlier calls.
+Each pace is a pure function of time and of run time. It is no sum over slices, so its value does
+not depend on the times of earlier calls.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Pace(Protocol):
 
 @dataclass(frozen=True)
 class CpuBound:
-    """Writes as fast as its vCPUs run: `rate` page writes per second of run time, in its windows."""
+    """Writes `rate` pages per second of run time in its windows, as fast as its vCPUs run."""
 
     rate: float
 
@@ -70,11 +70,11 @@ class CpuBound:
 class Paced:
     """Work arrives at `rate` in its windows. Late work is done at `capacity`.
 
-    In each interval the guest does min(backlog + arrived, capacity x run time) and keeps the rest. Let
-    A(t) be the work that has arrived, and C(t) the work that run time allows. Then the work done is
-    C(t) + min over s <= t of A(s) - C(s), the reflection of a queue. Because capacity >= rate, the
-    minimum lies at the beginning of a sleep or at t. Between two borders it is linear in the number
-    of the tick, which gives a closed form.
+    In each interval the guest does min(backlog + arrived, capacity x run time) and keeps the rest.
+    Let A(t) be the work that has arrived, and C(t) the work that run time allows. Then the work
+    done is C(t) + min over s <= t of A(s) - C(s), the reflection of a queue. Because capacity >=
+    rate, the minimum lies at the beginning of a sleep or at t. Between two borders it is linear in
+    the number of the tick, which gives a closed form.
 
     Attributes:
         rate, capacity: page writes per second of wall time and of run time.
@@ -140,7 +140,7 @@ class Recorded:
         return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
-        """Return the loss of a CPU-bound writer. The record does not show how busy the vCPUs were."""
+        """Return the loss of a CPU-bound writer, as the record does not show the vCPUs' load."""
         return (t_ns - int(run.at(np.array([t_ns]))[0])) / NS_PER_S
 
 

@@ -1,7 +1,7 @@
 """The backends: which of them can be used here, which one a run uses, and its kernels.
 
-If the user names a backend that cannot be used, gpusim stops with an error. With `auto`, gpusim uses
-the first backend that can be used and reports why it did not use an earlier one.
+If the user names a backend that cannot be used, gpusim stops with an error. With `auto`, gpusim
+uses the first backend that can be used and reports why it did not use an earlier one.
 """
 
 from __future__ import annotations

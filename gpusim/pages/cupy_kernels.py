@@ -195,8 +195,8 @@ class CupyKernels:
 def _packed(step: Step) -> list[U64Array]:
     """The arguments of the kernel `paint`, uint64 arrays.
 
-    Per chunk: its number, its first cell, the cell behind its last. Per cell: first slot, slot behind
-    the last, packed threshold, inversion and count, and the key.
+    Per chunk: its number, its first cell, the cell behind its last. Per cell: first slot, slot
+    behind the last, packed threshold, inversion and count, and the key.
     """
     cells, chunks = step.cells, step.chunks
     packed = cells.threshold | cells.inverted.astype(np.int64) << INVERTED_BIT

@@ -1,8 +1,8 @@
 """The primitives without bitmaps, for `dry_run`: they expect numbers of pages instead of drawing.
 
 A piece is a run of pages that are written alike. Each piece has four shares of its pages: pending,
-pending and zero, clean and zero, in the log. A cell writes each of its pages with one probability, so
-a draw multiplies shares. A piece is cut at the sender's cursor. Apart from chance, decisions are
+pending and zero, clean and zero, in the log. A cell writes each of its pages with one probability,
+so a draw multiplies shares. A piece is cut at the sender's cursor. Apart from chance, decisions are
 those of a run with bitmaps. The kernels count draws and keep some of their steps for timing.
 """
 
@@ -36,8 +36,8 @@ class ExpectedKernels:
     Attributes:
         sample_chunks: number of chunks of a draw to keep.
         chunks_drawn: for each draw, the number of chunks of each of its steps.
-        kept: samples of the steps of some draws, by index in `chunks_drawn`. The first draw is kept.
-            Chunks of a sample are numbered from 0.
+        kept: samples of the steps of some draws, by index in `chunks_drawn`. The first draw is
+            kept. Chunks of a sample are numbered from 0.
         spent_s: seconds spent in this class, which a run with bitmaps does not spend.
     """
 
@@ -89,7 +89,8 @@ class ExpectedKernels:
                 dirtied = np.zeros_like(written)
             elif step.op is Op.MERGE_LOG:
                 logged[:] = 1 - (1 - logged) * (1 - written)
-                # In a chunk of which no page was sent since the last sync, logged pages are pending.
+                # In a chunk of which no page was sent since the last sync, logged pages are
+                # pending.
                 dirtied = np.where(cleared[self._chunk_of], logged, written)
             counts.append(self._change(step, dirtied, written))
         return counts

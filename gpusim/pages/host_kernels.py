@@ -1,7 +1,7 @@
 """The primitives that all CPU backends share: everything but drawing and merging a tile.
 
-numpy_kernels.py and numba_kernels.py draw and merge tiles. If few pages of a chunk are written, this
-module sets their bits one by one instead.
+numpy_kernels.py and numba_kernels.py draw and merge tiles. If few pages of a chunk are written,
+this module sets their bits one by one instead.
 """
 
 from __future__ import annotations

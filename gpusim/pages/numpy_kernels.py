@@ -1,8 +1,8 @@
 """The primitives on a CPU, in numpy.
 
-gpusim draws a chunk into a tile of 4096 words, then merges the tile into the bitmaps. The overhead of
-a numpy call equals the work on about 1000 words. So neighbouring chunks with equal cells are drawn
-and merged together.
+gpusim draws a chunk into a tile of 4096 words, then merges the tile into the bitmaps. The overhead
+of a numpy call equals the work on about 1000 words. So neighbouring chunks with equal cells are
+drawn and merged together.
 """
 
 from __future__ import annotations

@@ -136,7 +136,8 @@ class Take:
     def _after_clear(self, chunk: int, budget: Budget) -> tuple[Budget, bool]:
         """The budget after a chunk's clear, and whether the clear uses it up.
 
-        Then one page is taken all the same, because a clear and the chunk's first page are one step.
+        Then one page is taken all the same, because a clear and the chunk's first page are one
+        step.
         """
         cost = int(self._clear_costs(np.array([chunk]))[0])
         if cost and budget.limit - cost < max(budget.normal, budget.zero):

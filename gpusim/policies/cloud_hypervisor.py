@@ -18,9 +18,9 @@ from gpusim.qemu.throttle import ThrottleRule
 class IterationThrottle(ThrottleRule):
     """Takes a step at the start of iteration `delay` and of every `every`-th iteration after it.
 
-    Iteration 0 sends all of RAM. The rule ignores QEMU's throttle parameters. The simulation differs
-    in two ways: vCPUs sleep in QEMU's slices instead of slices of 500 ms, and the throttle rises
-    after the sync instead of before.
+    Iteration 0 sends all of RAM. The rule ignores QEMU's throttle parameters. The simulation
+    differs in two ways: vCPUs sleep in QEMU's slices instead of slices of 500 ms, and the throttle
+    rises after the sync instead of before.
 
     Args:
         parameters: migration parameters.
@@ -74,8 +74,8 @@ class IterationThrottle(ThrottleRule):
 class WholeIterations:
     """Syncs only at the end of an iteration, and then compares the pending memory with the limit.
 
-    Cloud Hypervisor uses the bandwidth of the iteration before. The simulation uses the bandwidth of
-    the last window of 100 ms. Both are equal on a link with constant bandwidth.
+    Cloud Hypervisor uses the bandwidth of the iteration before. The simulation uses the bandwidth
+    of the last window of 100 ms. Both are equal on a link with constant bandwidth.
     """
 
     def wants_sync(self, estimate_bytes: int, threshold_bytes: int) -> bool:

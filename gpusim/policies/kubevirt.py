@@ -99,13 +99,14 @@ class StallDetector:
 
     At each MIGRATION_PASS the rule compares the remaining memory with the least that remained
     `progress_timeout_s` ago or earlier. If it is not `margin_percent` lower, the migration has
-    stalled. Then the rule waits until the remaining memory is near its recent minimum. If sending it
-    takes at most `possible_factor` times `max_downtime_ms`, the rule sets QEMU's downtime limit to
-    `max_downtime_ms`, and cancels `switchover_timeout_s` later. If it takes longer, the rule cancels
-    at once. The rule also cancels when the migration's time (`completion_s_per_gib`) is over.
+    stalled. Then the rule waits until the remaining memory is near its recent minimum. If sending
+    it takes at most `possible_factor` times `max_downtime_ms`, the rule sets QEMU's downtime limit
+    to `max_downtime_ms`, and cancels `switchover_timeout_s` later. If it takes longer, the rule
+    cancels at once. The rule also cancels when the migration's time (`completion_s_per_gib`) is
+    over.
 
-    The rule smooths the bandwidth over the events, KubeVirt over polls of 400 ms. Both are equal on a
-    link with constant bandwidth.
+    The rule smooths the bandwidth over the events, KubeVirt over polls of 400 ms. Both are equal on
+    a link with constant bandwidth.
 
     Args:
         progress_timeout_s: how far back to compare, and how long to wait first for a minimum.

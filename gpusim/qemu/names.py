@@ -1,7 +1,7 @@
 """Names of QEMU's migration parameters and capabilities, 2.6 to 10.1.
 
-Source: qapi/migration.json:MigrationParameter and MigrationCapability. The names of 7.2 and 10.0 are
-those that query-migrate-parameters and query-migrate-capabilities list.
+Source: qapi/migration.json:MigrationParameter and MigrationCapability. The names of 7.2 and 10.0
+are those that query-migrate-parameters and query-migrate-capabilities list.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CAPABILITIES = """auto-converge background-snapshot block compress dirty-bitmap
     late-block-activate mapped-ram multifd pause-before-switchover postcopy-blocktime postcopy-preempt
     postcopy-ram rdma-pin-all release-ram return-path switchover-ack validate-uuid x-colo
     x-ignore-shared x-multifd xbzrle zero-blocks zero-copy-send"""
-# Capabilities that change the bytes on the link or the slow-down of the guest. gpusim simulates none
-# of them. It simulates multifd, but not in every version.
+# Capabilities that change the bytes on the link or the slow-down of the guest. gpusim simulates
+# none of them. It simulates multifd, but not in every version.
 _NOT_SIMULATED = """background-snapshot compress dirty-limit mapped-ram postcopy-ram x-colo x-ignore-shared
     xbzrle"""
 PARAMETERS = frozenset(_PARAMETERS.split())

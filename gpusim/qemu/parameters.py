@@ -20,8 +20,8 @@ class Parameters:
         throttle_trigger_threshold: percent of the sent bytes. A period that dirties more is high.
         cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle: percent.
         cpu_throttle_tailslow: take smaller steps if they are enough.
-        fallback_sync_interval_ns: interval of the fallback timer. None: there is no such timer. QEMU
-            has no parameter for it.
+        fallback_sync_interval_ns: interval of the fallback timer. None: there is no such timer.
+            QEMU has no parameter for it.
     """
 
     auto_converge: bool

@@ -16,10 +16,11 @@ class Process:
         sync_timer: static variables of the fallback timer. None: no migration has started.
         sync_timer_left_ns: time until the timer fires, if the migration left it armed. None: it is
             not armed.
-        dirty_sync_count: count of the last migration, until the next one begins (migration-stats.h).
+        dirty_sync_count: count of the last migration, until the next one begins
+            (migration-stats.h).
         throttle_thread_scheduled: the flag of the same name of all vCPUs. If it stays set, then no
-            vCPU is ever throttled again. The flag stays set if the throttle stops after a tick has set
-            it and before the vCPUs clear it. This is deduced from the source and not reported.
+            vCPU is ever throttled again. The flag stays set if the throttle stops after a tick has
+            set it and before the vCPUs clear it. This is deduced from the source and not reported.
 
     Source: migration/cpu-throttle.c:cpu_throttle_thread and cpu_throttle_timer_tick.
     """
@@ -38,8 +39,8 @@ class Process:
             auto_converge: the capability during that time.
 
         Returns:
-            The time from now, in ns, at which QEMU aborts, or None if it does not abort. QEMU aborts
-            if a tick syncs without a migration.
+            The time from now, in ns, at which QEMU aborts, or None if it does not abort. QEMU
+            aborts if a tick syncs without a migration.
 
         Source: migration/ram.c:migration_bitmap_sync_precopy, assert(ram_state).
         """

@@ -36,16 +36,16 @@ class RuleError(CodedError, ValueError):
         "no_orders": "{rule}.look returned {value}: must be Orders. "
         "To order nothing, end look with: return Orders()",
         "wrong_order": "{rule} ordered {problem}",
-        "wrong_poll": "{rule} ordered again_ns = {value}: must be None or an int above {now_ns}, the "
-        "time of this poll. For example: again_ns=shown.time_ns + 1_000_000_000",
+        "wrong_poll": "{rule} ordered again_ns = {value}: must be None or an int above {now_ns}, "
+        "the time of this poll. For example: again_ns=shown.time_ns + 1_000_000_000",
     }
 
 
 class ThrottlePolicy(Protocol):
     """When the throttle rises. gpusim makes it as `Rule(parameters, **args)`.
 
-    You can extend QEMU's rule, `gpusim.qemu.throttle.ThrottleRule`. It has all members. A rule needs
-    the methods `on_sync` and `on_period`, the three attributes, and the property `exhausted`.
+    You can extend QEMU's rule, `gpusim.qemu.throttle.ThrottleRule`. It has all members. A rule
+    needs the methods `on_sync` and `on_period`, the three attributes, and the property `exhausted`.
 
     Attributes:
         parameters: migration parameters. gpusim replaces them if they are set during the migration.
@@ -71,9 +71,9 @@ class ThrottlePolicy(Protocol):
     def exhausted(self) -> bool:
         """Whether the throttle cannot rise any more.
 
-        gpusim reads it after each sync. Only if it is True may gpusim stop a migration that makes no
-        progress (`limit.stop_when_stuck`). A rule that always returns False is never stopped. If no
-        throttle will ever rise, for example without auto-converge, return True.
+        gpusim reads it after each sync. Only if it is True may gpusim stop a migration that makes
+        no progress (`limit.stop_when_stuck`). A rule that always returns False is never stopped. If
+        no throttle will ever rise, for example without auto-converge, return True.
         """
 
 
@@ -204,8 +204,8 @@ class Orders:
         do: pause, resume or cancel. None: no action.
         why: the reason of a cancel, for people. It becomes part of the run's reason.
         again_ns: time of the next poll besides the syncs, at least 1 ms from now. An earlier time
-            counts as 1 ms from now. None: poll only at syncs. A manager that may still act must give
-            a time, because gpusim may stop a migration without progress that nobody waits for
+            counts as 1 ms from now. None: poll only at syncs. A manager that may still act must
+            give a time, because gpusim may stop a migration without progress that nobody waits for
             (`limit.stop_when_stuck`).
     """
 
@@ -225,8 +225,8 @@ class Manager(Protocol):
     def look(self, shown: Shown) -> Orders:
         """Poll the migration and return orders.
 
-        gpusim calls it at the end of every sync, including the setup's sync and except the last one,
-        and at the times that the manager asked for. The main loop answers no poll while a sync holds
-        the big lock, so `shown.time_ns` may be later than the time asked for. Each result replaces
-        the `again_ns` of the one before.
+        gpusim calls it at the end of every sync, including the setup's sync and except the last
+        one, and at the times that the manager asked for. The main loop answers no poll while a sync
+        holds the big lock, so `shown.time_ns` may be later than the time asked for. Each result
+        replaces the `again_ns` of the one before.
         """

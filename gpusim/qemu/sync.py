@@ -1,6 +1,7 @@
 """The counts of dirty syncs: a period lasts more than a second and counts dirty and sent bytes.
 
-A sync that closes no period resets no count. Its counts belong to the period that a later sync closes.
+A sync that closes no period resets no count. Its counts belong to the period that a later sync
+closes.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class SyncAccounting:
 
         Args:
             now_ms: real time after the sync's own work.
-            newly_dirty_pages: pages that were clean in the bitmap before the sync and are dirty now.
+            newly_dirty_pages: pages that were clean in the bitmap before the sync and are dirty
+                now.
             transferred_bytes: flushed bytes since the migration began.
             pending_pages: dirty pages in the bitmap now.
         """

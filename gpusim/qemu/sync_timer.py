@@ -120,10 +120,11 @@ class SeedV3(SeedV4):
 
 
 class SeedV2(SyncTimerRule):
-    """The timer as posted in v2: it ticks every second and syncs if the open period is over 5 s old.
+    """The timer as posted in v2: it ticks every second and syncs if the open period is over 5 s
+    old.
 
-    It excludes the first pass, as the merged code does. A sync that closes no period only suppresses
-    the next tick's sync.
+    It excludes the first pass, as the merged code does. A sync that closes no period only
+    suppresses the next tick's sync.
 
     Source: migration/ram.c:bg_ram_dirty_sync_timer_tick, in the mail
     f36590f6...1727630000.git.yong.huang@smartx.com ("PATCH v2 1/3", 2024-09-30).

@@ -20,9 +20,9 @@ class FirstPassSyncTimerRule(SyncTimerRule):
 class ResponsiveThrottleRule(ThrottleRule):
     """A second criterion besides two high periods: the dirty bytes per sent byte do not fall.
 
-    The ratio of a period is its dirty bytes in whole percent of its sent bytes. A period is rising if
-    its ratio exceeds the threshold and is not below the ratio of the period before, which must not be
-    0. Every second rising period takes a step if it is high, without a second high period.
+    The ratio of a period is its dirty bytes in whole percent of its sent bytes. A period is rising
+    if its ratio exceeds the threshold and is not below the ratio of the period before, which must
+    not be 0. Every second rising period takes a step if it is high, without a second high period.
 
     Source: migration/ram.c:migration_dirty_ratio_high and migration_trigger_throttle, in the mail
     3a383e56...1727630000.git.yong.huang@smartx.com ("PATCH v2 3/3", 2024-09-30), the parameter
@@ -54,9 +54,9 @@ class ResponsiveThrottleRule(ThrottleRule):
 class OverCleanThrottleRule(ThrottleRule):
     """Scales a period's dirty bytes up to a VM without pending pages.
 
-    Only clean pages can become dirty. A period is high if the dirtied share of the clean RAM exceeds
-    the threshold's percentage of the sent share of all RAM. If no page is pending, the rule equals
-    QEMU's own.
+    Only clean pages can become dirty. A period is high if the dirtied share of the clean RAM
+    exceeds the threshold's percentage of the sent share of all RAM. If no page is pending, the rule
+    equals QEMU's own.
     """
 
     def _dirty_bytes(self, period: Period) -> int:

@@ -195,7 +195,7 @@ class Link:
 
     @property
     def wrap_ps(self) -> int:
-        """Time without a page when the cursor wraps: the channels wait for the first full packet."""
+        """Time without a page when the cursor wraps, until the first packet is full."""
         if self.multifd is None:
             return 0
         return round(self.multifd.packet_pages * self.multifd.queue_ns * PS_PER_NS)

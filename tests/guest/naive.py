@@ -70,7 +70,8 @@ def slices_of(history: History, until_ns: int) -> list[tuple[int, int]]:
 def queue(
     rate: int, capacity: int, history: History, windows: Windows, times: Sequence[int]
 ) -> list[Fraction]:
-    """Return the work done by each time: it arrives at `rate` in windows, and is done while running.
+    """Return the work done by each time: it arrives at `rate` in windows, and is done while
+    running.
 
     Between two events both flows are constant. The backlog is linear and never below 0.
 

@@ -207,8 +207,8 @@ def test_a_dirty_ring_is_reaped_every_second() -> None:
 def exact_writes(rate: float, cost_s: float, pages: int, run_s: float) -> float:
     """Solve n / rate + cost x pages x (1 - exp(-n / pages)) = run_s for n with Lambert's W.
 
-    With x = n / pages, t = rate x run_s / pages, a = cost x rate: x = t - a + W(a exp(a - t)). W lies
-    between 0 and a. Bisection of W + ln(W) finds it with 40 digits.
+    With x = n / pages, t = rate x run_s / pages, a = cost x rate: x = t - a + W(a exp(a - t)). W
+    lies between 0 and a. Bisection of W + ln(W) finds it with 40 digits.
     """
     with localcontext() as context:
         context.prec = 40

@@ -1,6 +1,7 @@
 """Are the guest's writes those of its writers, each once and on the right page?
 
-The reference is one density per page for random writers, and a loop over writes for sequential ones.
+The reference is one density per page for random writers, and a loop over writes for sequential
+ones.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def chunk_of(layout: Layout, pages: IntArray) -> IntArray:
 
 
 def assert_well_formed(writes: Writes) -> None:
-    """Check that cells ascend, do not overlap and stay in a chunk, and that runs stay in a chunk."""
+    """Check that cells ascend and do not overlap, and that cells and runs stay in a chunk."""
     assert (writes.first < writes.last).all()
     assert (writes.first[1:] >= writes.last[:-1]).all()
     assert (writes.mean >= 0).all()

@@ -22,7 +22,7 @@ Budgets = Sequence[tuple[int, int, int]]
 
 
 def bits_of(words: NDArray[np.uint64], layout: Layout) -> Bits:
-    """Return a bitmap [chunks, 4096] as one boolean per guest page. Bits behind a block must be 0."""
+    """Return a bitmap as one boolean per guest page. Bits behind a block must be 0."""
     flat = np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
     by_chunk = flat.reshape(-1, CHUNK_WORDS * 64)
     for chunk, pages in zip(by_chunk, layout.chunk_pages, strict=True):
@@ -57,7 +57,7 @@ def take_page_by_page(
 
 @dataclass
 class NaiveTaken:
-    """The result of `NaivePages.take`. A clear is (chunk, normal pages before, zero pages before)."""
+    """The result of `NaivePages.take`. A clear is (chunk, normal before, zero before)."""
 
     normal: int
     zero: int

@@ -160,7 +160,7 @@ def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     "error", [MemoryError("out of memory"), CudaError("cudaErrorDevicesUnavailable: busy")]
 )
 def test_a_full_gpu_is_checked_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU may be free when the next job of a sweep starts. Other obstacles stay in the cache."""
+    """The GPU may be free when the next job starts. Other obstacles stay in the cache."""
     checks = []
 
     def check(**_keywords: object) -> None:

@@ -1,7 +1,7 @@
 """Does a draw of a cell have the law of independent Poisson writers?
 
-Every page of a cell is written with probability 1 - exp(-mean), independently of all other pages and
-draws. Each claim is a z-test over many fixed seeds, so no result varies.
+Every page of a cell is written with probability 1 - exp(-mean), independently of all other pages
+and draws. Each claim is a z-test over many fixed seeds, so no result varies.
 """
 
 from __future__ import annotations

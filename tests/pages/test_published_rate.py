@@ -1,8 +1,8 @@
 """Do distinct pages follow W (1 - exp(-n / W)), as in QEMU's own measurements of dirty rates?
 
-Source: calc-dirty-rate, QEMU commit 34a68001. One thread writes 3 million random pages per second into
-1, 4 and 24 GiB, measured over different times. The result is close to n for 100 ms into 24 GiB, and
-all pages for 1000 ms into 1 GiB.
+Source: calc-dirty-rate, QEMU commit 34a68001. One thread writes 3 million random pages per second
+into 1, 4 and 24 GiB, measured over different times. The result is close to n for 100 ms into 24
+GiB, and all pages for 1000 ms into 1 GiB.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The devices of the parity suite: numpy, numba, paint.cu on the CPU, and a real GPU.
 
-The suite needs no Hydra, no Hypothesis and no plugin of pytest, so that `pytest -m gpu` runs on a CUDA
-machine with only cupy, numpy and pytest.
+The suite needs no Hydra, no Hypothesis and no plugin of pytest, so that `pytest -m gpu` runs on a
+CUDA machine with only cupy, numpy and pytest.
 """
 
 from __future__ import annotations

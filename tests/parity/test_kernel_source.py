@@ -1,4 +1,4 @@
-"""Does paint.cu compile for every GPU within its registers, and does the shim find lost barriers?"""
+"""Does paint.cu compile for every GPU, and does the shim find lost barriers?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BARRIER = "__syncthreads();\n"
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel_without_spills(architecture: int) -> None:
-    """NVRTC needs no GPU. CUDA 13 supports all these architectures, and 12.8 is the first with 120."""
+    """NVRTC needs no GPU. CUDA 13 supports all these architectures, and 12.8 added 120."""
     try:
         from cupy.cuda import nvrtc
 

@@ -1,4 +1,4 @@
-"""Rules as a user might write them, good and bad. The tests of the policies name them as targets."""
+"""Rules as a user might write them, good and bad: the targets of these tests."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_edge_case_05_rapid_syncs_are_one_period_and_so_is_a_long_pass() -> None
 
 
 def test_edge_case_27_the_dirty_count_is_the_total_of_the_period() -> None:
-    """migration_bitmap_sync_end traces num_dirty_pages_period, which grows until a period closes."""
+    """migration_bitmap_sync_end traces num_dirty_pages_period, the total of the period."""
     accounting = after_setup()
     sync(accounting, 300, 5, 0)
     sync(accounting, 600, 7, 0)

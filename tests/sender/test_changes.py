@@ -146,8 +146,8 @@ def test_cost_follows_changes_not_seconds() -> None:
 def test_a_burst_under_way_uses_the_new_pace() -> None:
     """1 Gbit/s, and 1 % of it from 20 ms on: a page takes 3.2832 ms instead of 32.832 us.
 
-    609 pages are sent by then. The burst reads the clock after page 641. This is later than 51 ms and
-    than 100 ms, so the burst ends and the window closes.
+    609 pages are sent by then. The burst reads the clock after page 641. This is later than 51 ms
+    and than 100 ms, so the burst ends and the window closes.
     """
     sender = make_sender(make_link(1.25e8, changes=((20 * MS, 1.25e6),)))
     pages = FakePages([(False, 10**6)])

@@ -1,4 +1,4 @@
-"""When do remote clears happen, how long do they take, and are they independent of steps and jumps?"""
+"""When do remote clears happen, how long do they take, and do steps and jumps change them?"""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_jump_over_real_pages_equals_its_windows(
 
 
 def test_a_jump_excludes_a_window_that_a_clear_ends_early() -> None:
-    """A clear of 60 ms in its first burst ends a window before the second burst, one of 40 ms not."""
+    """A clear of 60 ms in its first burst ends a window early. A clear of 40 ms does not."""
     burst = 15_553  # pages in 51 ms at 10 Gbit/s
     for clear_ms, windows_s in ((60, 0.051 + 0.060), (40, 0.102 + 0.040)):
         traces = []

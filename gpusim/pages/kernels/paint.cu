@@ -1,8 +1,8 @@
 // The primitives on a GPU: paint uses one block per chunk, take uses one block for one chunk.
 //
 // A block draws its chunk into a tile in shared memory, 4096 words of 64 pages. Then it merges the
-// tile into the bitmaps. All values are integers, all sums are exact, and OR and AND commute. So the
-// order of threads and blocks cannot change a bit. The file includes no header, because NVRTC
+// tile into the bitmaps. All values are integers, all sums are exact, and OR and AND commute. So
+// the order of threads and blocks cannot change a bit. The file includes no header, because NVRTC
 // compiles it without those of the toolkit.
 
 typedef unsigned int u32;
@@ -66,12 +66,14 @@ __device__ __forceinline__ void or_word(u32 *halves, int word, u64 bits) {
 
 // Draw the cells low <= c < high into `tile`. All threads of the block must call it.
 __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *cell_first,
-                                     const i64 *cell_last, const u64 *cell_packed, const u64 *cell_key) {
+                                     const i64 *cell_last, const u64 *cell_packed,
+                                     const u64 *cell_key) {
     const int me = threadIdx.x;
     u32 *halves = (u32 *)tile;
     for (int word = me; word < CHUNK_WORDS; word += PAINT_THREADS) tile[word] = 0;
     __syncthreads();
-    // If there are few cells, the whole block shares each cell. Otherwise each warp has its own cell.
+    // If there are few cells, the whole block shares each cell. Otherwise each warp has its own
+    // cell.
     const int team = high - low < PAINT_THREADS / WARP ? PAINT_THREADS : WARP;
     const int lane = me % team, teams = PAINT_THREADS / team;
     for (i64 c = low + me / team; c < high; c += teams) {
@@ -115,8 +117,8 @@ __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *ce
 }
 
 // Draw and merge one chunk per block. Chunk chunks[b] has the cells low[b] <= c < high[b]. log and
-// zero may be null. fresh[b] receives the newly dirty pages, unzeroed[b] the pending pages that lost
-// their zero bit.
+// zero may be null. fresh[b] receives the newly dirty pages, unzeroed[b] the pending pages that
+// lost their zero bit.
 extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
     paint(int op, const i64 *__restrict__ chunks, const i64 *__restrict__ low,
           const i64 *__restrict__ high, const i64 *__restrict__ cell_first,
@@ -188,11 +190,11 @@ __device__ __forceinline__ bool last_for(u64 normal, u64 zeros, const u64 *budge
 }
 
 // Take pending pages from `page` on while n budgets last. dirty and zero are the chunk's words, and
-// zero may be null. taken receives the first page not taken or CHUNK_PAGES, and the number of normal
-// and of zero pages taken.
+// zero may be null. taken receives the first page not taken or CHUNK_PAGES, and the number of
+// normal and of zero pages taken.
 extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
     take(u64 *dirty, const u64 *zero, int page, const u64 *__restrict__ budgets, int n, i64 *taken) {
-    __shared__ u64 sums[2][TAKE_THREADS]; // normal pages in the low half, zero pages in the high half
+    __shared__ u64 sums[2][TAKE_THREADS]; // normal pages low, zero pages high
     const int me = threadIdx.x;
     u64 word[TAKE_WORDS], zeros[TAKE_WORDS], own = 0;
 #pragma unroll

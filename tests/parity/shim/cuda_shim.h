@@ -1,7 +1,7 @@
-// Runs CUDA kernels on the CPU, to test them without a GPU. The threads of a block are fibers. They run
-// in an order shuffled by a seed, each until it waits at a barrier. A kernel that lacks a barrier then
-// reads words that another thread has not written yet. Blocks run one after another. The shim does not
-// find races between two barriers, but racecheck of compute-sanitizer does.
+// Runs CUDA kernels on the CPU, to test them without a GPU. The threads of a block are fibers. They
+// run in an order shuffled by a seed, each until it waits at a barrier. A kernel that lacks a
+// barrier then reads words that another thread has not written yet. Blocks run one after another.
+// The shim does not find races between two barriers, but racecheck of compute-sanitizer does.
 #pragma once
 
 #include <ucontext.h>
