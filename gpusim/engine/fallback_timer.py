@@ -13,7 +13,7 @@ from collections.abc import Callable
 from gpusim.engine.clock import Priority
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.state import MigrationState
-from gpusim.engine.syncs import SyncInProgress, Syncs
+from gpusim.engine.syncs import DirtySync, Syncs
 from gpusim.qemu.rules import read_tick_ns
 from gpusim.units import NEVER_NS, NS_PER_MS
 
@@ -46,7 +46,7 @@ class FallbackTimer:
         state.process.sync_timer = self.rule.state
         self._exists = interval_ns is not None
         self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
-        self.sync: SyncInProgress | None = None
+        self.sync: DirtySync | None = None
         self._next_step = state.clock.timer(
             self._run_step, priority=Priority.SYNC_TIMER, freezes=False
         )

@@ -18,7 +18,7 @@ from gpusim.engine.recorder import Recorder, RunEnd
 from gpusim.engine.records import Observer, Result, Status, Verdict
 from gpusim.engine.stall import STALL_NS, STALL_PASSES, STALL_SHARE, StallDetector
 from gpusim.engine.state import MakeRunTime, MigrationState
-from gpusim.engine.syncs import EndedSync, Syncs
+from gpusim.engine.syncs import DirtySync, Syncs
 from gpusim.guest.run_time import RunTime
 from gpusim.qemu.process import Process
 from gpusim.text import Message
@@ -87,11 +87,11 @@ class Migration:
             if ready:
                 return self._switch_over()
             if self._stall.is_stalled:
-                return self._stop("ok", "not_converged", self._stall_reason())
+                return self._end("ok", "not_converged", self._stall_reason())
             if state.clock.now_ns >= limit_ns:
-                return self._stop("ok", "time_limit", self._limit_reason())
+                return self._end("ok", "time_limit", self._limit_reason())
             if self._wall_limit_is_reached():
-                return self._stop("incomplete", None, Message("wall_limit"))
+                return self._end("incomplete", None, Message("wall_limit"))
 
     def close(self) -> None:
         """Free the bitmaps."""
@@ -133,7 +133,7 @@ class Migration:
         )
         return True
 
-    def _after_sync(self, sync: EndedSync) -> None:
+    def _after_sync(self, sync: DirtySync) -> None:
         """Let everyone who follows the syncs act. Nobody acts on the final one but the timer."""
         if sync.period is not None:
             self.fallback_timer.after_period(sync.end_ns)
@@ -206,21 +206,19 @@ class Migration:
         self._recorder.record_event("migrate_set_state", new_state="cancelled")
         cause = self._management.cancelled_by
         reason = Message(cause.code, {**cause.data, "time_s": clock.now_ns / NS_PER_S})
-        return self._stop("ok", "cancelled", reason)
-
-    def _stop(self, status: Status, verdict: Verdict | None, reason: Message) -> Result:
-        """End without a switchover."""
-        return self._end(status, verdict, reason, self.state.clock.now_ns, None)
+        return self._end("ok", "cancelled", reason)
 
     def _end(
         self,
         status: Status,
         verdict: Verdict | None,
         reason: Message,
-        vm_ended_ns: int,
-        downtime_ms: float | None,
+        stop_ns: int | None = None,
+        downtime_ms: float | None = None,
     ) -> Result:
+        """End now. `stop_ns` is when the switchover stopped the VM, if there was one."""
         self.reason = reason
+        vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
         self._syncs.writes.settle(vm_ended_ns)
         end = RunEnd(
             status=status,

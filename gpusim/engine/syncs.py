@@ -25,17 +25,18 @@ from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 
 
 @dataclass(kw_only=True)
-class SyncInProgress:
+class DirtySync:
     """A sync from its start to its end.
 
     Attributes:
         start_ns: when it started.
         waits_for_burst: it has read the log and waits until the sender's burst ends.
-        is_merged: the guest's writes are in the bitmap. The attributes below are set from then on.
+        is_merged: the guest's writes are in the bitmap. Then the next five attributes are set.
         protect_ns: the time it takes to write-protect the pages that were written.
         newly_dirty_pages: pages that were clean in the bitmap before.
         pending_pages: dirty pages in the bitmap afterwards.
         cursor_page, pass_number: where the sender was.
+        end_ns, period: when it ended, and the period that it closed, if it closed one.
     """
 
     kind: SyncKind
@@ -47,22 +48,8 @@ class SyncInProgress:
     pending_pages: int = 0
     cursor_page: int = 0
     pass_number: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndedSync:
-    """A sync that has ended.
-
-    Attributes:
-        period: the period that it closed, if it closed one.
-        pending_pages: dirty pages in the bitmap when it merged.
-    """
-
-    kind: SyncKind
-    start_ns: int
-    end_ns: int
-    pending_pages: int
-    period: Period | None
+    end_ns: int = 0
+    period: Period | None = None
 
 
 class WriteLog:
@@ -119,7 +106,7 @@ class Syncs:
         self,
         state: MigrationState,
         recorder: Recorder,
-        after_sync: Callable[[EndedSync], None],
+        after_sync: Callable[[DirtySync], None],
     ) -> None:
         self._state, self._recorder, self._after_sync = state, recorder, after_sync
         self.writes = WriteLog(state)
@@ -143,14 +130,14 @@ class Syncs:
             self.stall_sender(start_ns, end_ns)
         self.end(sync, end_ns)
 
-    def begin(self, kind: SyncKind) -> SyncInProgress:
+    def begin(self, kind: SyncKind) -> DirtySync:
         """Start a sync now."""
         now_ns = self._state.clock.now_ns
         self._state.accounting.begin(now_ns // NS_PER_MS)
         self._recorder.record_event("migration_bitmap_sync_start")
-        return SyncInProgress(kind=kind, start_ns=now_ns)
+        return DirtySync(kind=kind, start_ns=now_ns)
 
-    def merge(self, sync: SyncInProgress) -> None:
+    def merge(self, sync: DirtySync) -> None:
         """Bring the guest's writes into the bitmap."""
         self._recorder.sample()
         state, scenario, faults = self._state, self._state.scenario, self._state.guest.faults
@@ -167,12 +154,12 @@ class Syncs:
         sync.pending_pages, sync.cursor_page = state.pages.pending, state.pages.cursor.guest_page
         sync.pass_number = state.pages.cursor.wraps + 1
 
-    def end(self, sync: SyncInProgress, end_ns: int) -> None:
+    def end(self, sync: DirtySync, end_ns: int) -> None:
         """End a sync: account for it, and let the throttle decide."""
-        self.big_lock_free_ns = end_ns
+        self.big_lock_free_ns = sync.end_ns = end_ns
         accounting = self._state.accounting
         dirty_pages = accounting.num_dirty_pages_period + sync.newly_dirty_pages
-        period = accounting.end(
+        sync.period = accounting.end(
             end_ns // NS_PER_MS,
             sync.newly_dirty_pages,
             self._state.sender.flushed_bytes,
@@ -181,20 +168,12 @@ class Syncs:
         self._recorder.record_event(
             "migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=dirty_pages
         )
-        self._decide_throttle(sync, period, end_ns)
-        self._recorder.syncs.append(self._make_record(sync, period, end_ns))
+        self._decide_throttle(sync)
+        self._recorder.syncs.append(self._make_record(sync))
         self._recorder.sample()
         if sync.kind != "final":  # the VM is stopped at the final sync
-            self._count_main_loop_stall(sync.start_ns, end_ns)
-        self._after_sync(
-            EndedSync(
-                kind=sync.kind,
-                start_ns=sync.start_ns,
-                end_ns=end_ns,
-                pending_pages=sync.pending_pages,
-                period=period,
-            )
-        )
+            self._count_main_loop_stall(sync)
+        self._after_sync(sync)
 
     def stall_sender(self, from_ns: int, until_ns: int) -> None:
         """Hold the sender up, and count the part of that in which it was not held up already."""
@@ -219,13 +198,13 @@ class Syncs:
         vm_ns = self._state.clock.vm_ns(t_ns)
         return t_ns + self._state.run_time.wakes_at_ns(vm_ns) - vm_ns
 
-    def _decide_throttle(self, sync: SyncInProgress, period: Period | None, end_ns: int) -> None:
+    def _decide_throttle(self, sync: DirtySync) -> None:
         """Raise the throttle if the rule says so.
 
         A throttle that the final sync sets is traced but has no effect: the VM has stopped.
         """
         state, recorder, throttle = self._state, self._recorder, self._state.throttle
-        page_bytes = state.scenario.page_bytes
+        end_ns, page_bytes = sync.end_ns, state.scenario.page_bytes
         triggered = throttle.on_sync(
             Sync(
                 kind=sync.kind,
@@ -235,9 +214,9 @@ class Syncs:
                 remaining_bytes=sync.pending_pages * page_bytes,
             )
         )
-        if period is not None:
-            self.dirty_pages_rate = period.dirty_pages_rate
-            triggered |= throttle.on_period(period)
+        if sync.period is not None:
+            self.dirty_pages_rate = sync.period.dirty_pages_rate
+            triggered |= throttle.on_period(sync.period)
         if not triggered:
             return
         percent = read_percent(throttle)
@@ -247,13 +226,13 @@ class Syncs:
             state.run_time.throttle(state.clock.vm_ns(end_ns), percent)
             recorder.throttle_steps.append((end_ns, percent))
 
-    def _count_main_loop_stall(self, start_ns: int, end_ns: int) -> None:
+    def _count_main_loop_stall(self, sync: DirtySync) -> None:
         """Count how long a sync kept the big lock from the main loop and from vCPUs.
 
         Each vCPU needs the big lock at random times. It runs until then, and stands still after.
         """
         scenario, stalls = self._state.scenario, self._recorder.stalls
-        held_ns = max(0, min(end_ns, scenario.simulated_limit_ns) - start_ns)
+        held_ns = max(0, min(sync.end_ns, scenario.simulated_limit_ns) - sync.start_ns)
         stalls.main_loop_ns += held_ns
         stalls.longest_main_loop_ns = max(stalls.longest_main_loop_ns, held_ns)
         exits_per_s, held_s = scenario.config.vm.big_lock_exits_per_s, held_ns / NS_PER_S
@@ -261,13 +240,13 @@ class Syncs:
             runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
             stalls.vcpu_s += scenario.vcpus * (held_s - runs_s)
 
-    def _make_record(self, sync: SyncInProgress, period: Period | None, end_ns: int) -> SyncRecord:
-        state = self._state
+    def _make_record(self, sync: DirtySync) -> SyncRecord:
+        state, period = self._state, sync.period
         return SyncRecord(
             dirty_sync_count=state.accounting.dirty_sync_count,
             kind=sync.kind,
             time_s=sync.start_ns / NS_PER_S,
-            duration_ms=(end_ns - sync.start_ns) / NS_PER_MS,
+            duration_ms=(sync.end_ns - sync.start_ns) / NS_PER_MS,
             newly_dirty_pages=sync.newly_dirty_pages,
             remaining_bytes=sync.pending_pages * state.scenario.page_bytes,
             transferred_bytes=state.sender.flushed_bytes,
