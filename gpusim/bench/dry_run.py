@@ -1,7 +1,7 @@
 """What dry runs predict, and what the runs then take: `gpusim-bench --dry-run`.
 
 Each side runs in its own process, as when a user types it. Both sides include the time to load
-code and to touch memory for the first time. The rows are Markdown for docs/performance.md.
+code and to touch memory for the first time. The rows are Markdown for docs/explanation/performance.md.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ WRITES_PER_PAGE_S = 8e6 / 2_441_406_250
 
 
 def run_config(backend: str, pages: int, threads: int) -> Config:
-    """Return the 10 TB case of docs/validation.md with another size.
+    """Return the 10 TB case of docs/validation/ with another size.
 
     It has a working set of 25 % and 8 million writes per second. Link and guest are scaled with
     the size. A pass takes 800 s, and the guest writes each page as often as in the published case.

@@ -33,7 +33,7 @@ FEWEST_IN_TIME = 12  # fewer members make no band
 # Under TCG a migrating guest shares the cores of its host with the migration, so its speed changes.
 # Mean and standard deviation of log(speed after the first pass / speed before, awake), from the 35
 # CPU-bound recordings of gpusim/validation/data (two cores). The recordings of gpusim-record are not
-# among them, because they judge the predictions. See docs/validation.md.
+# among them, because they judge the predictions. See docs/validation/.
 TCG_SPEED_MEAN, TCG_SPEED_SD = -0.10, 0.26
 # How late the sender may wake at the end of a 100 ms window: between the timer slack of Linux and a
 # scheduler tick. The delay moves the passes against the grid of the timer.

@@ -90,7 +90,7 @@ def test_command_runs(command: str, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "slow"), commands("gpusim-validate"))
 def test_validation_command_runs(command: str, slow: bool) -> None:
-    """A slow one only as far as its options: docs/validation.md's tables are tested themselves."""
+    """A slow one only as far as its options: docs/validation/'s tables are tested themselves."""
     arguments = shlex.split(command)[1:]
     assert validate._parser().parse_args(arguments)
     if not slow:

@@ -1,4 +1,4 @@
-"""Are the figures of docs/validation.md pictures of what they are given?"""
+"""Are the figures of docs/validation/ pictures of what they are given?"""
 
 from __future__ import annotations
 
