@@ -23,8 +23,27 @@ Status: TypeAlias = Literal["ok", "failed", "incomplete"]
 class SyncRecord:
     """One dirty sync in QEMU's terms, which is a row of syncs.csv.
 
-    The fields from period_ms on describe the period that this sync closed. They are None if there
-    is none. A sync closes a period of more than 1000 ms (migration/ram.c:migration_bitmap_sync).
+    A sync closes a period of more than 1000 ms (migration/ram.c:migration_bitmap_sync). If it
+    closes none, then the columns of the period are empty.
+
+    Attributes:
+        dirty_sync_count: number of the sync, as QEMU counts.
+        kind: setup, exact (the sender asked for it), fallback (the timer forced it) or final.
+        time_s: its start, in seconds after the migrate command.
+        duration_ms: how long it took.
+        newly_dirty_pages: pages that were clean in the bitmap before and are dirty now.
+        remaining_bytes: memory left to send after the sync.
+        transferred_bytes: bytes flushed since the start.
+        threshold_bytes: threshold_size at the time of the sync: what fits the downtime limit.
+        bandwidth_bytes_per_s: the last window's bandwidth sample.
+        cursor_page: the guest page that the sender looks at next.
+        pass_number: the sender's way round the bitmap, from 1.
+        cpu_throttle_percentage: the throttle after the sync.
+        dirty_rate_high_cnt: QEMU's count of high periods after the sync.
+        period_ms: length of the period that the sync closed.
+        bytes_dirty_period: bytes dirtied in that period.
+        bytes_xfer_period: bytes sent in that period.
+        dirty_pages_rate: pages dirtied per second in that period.
     """
 
     dirty_sync_count: int
@@ -32,18 +51,18 @@ class SyncRecord:
     time_s: float
     duration_ms: float
     newly_dirty_pages: int
-    remaining_bytes: int  # after the sync
-    transferred_bytes: int  # flushed since the start
-    threshold_bytes: int  # QEMU's threshold_size when the sync ended
-    bandwidth_bytes_per_s: float  # of the last window
-    cursor_page: int  # guest page that the sender visits next
-    pass_number: int  # the pass in which the sync falls, from 1
-    cpu_throttle_percentage: int  # after the sync
-    dirty_rate_high_cnt: int  # after the sync
+    remaining_bytes: int
+    transferred_bytes: int
+    threshold_bytes: int
+    bandwidth_bytes_per_s: float
+    cursor_page: int
+    pass_number: int
+    cpu_throttle_percentage: int
+    dirty_rate_high_cnt: int
     period_ms: int | None
     bytes_dirty_period: int | None
     bytes_xfer_period: int | None
-    dirty_pages_rate: int | None  # pages per second
+    dirty_pages_rate: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
