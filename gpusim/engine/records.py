@@ -34,7 +34,7 @@ class SyncRecord:
         newly_dirty_pages: pages that were clean in the bitmap before and are dirty now.
         remaining_bytes: memory left to send after the sync.
         transferred_bytes: bytes flushed since the start.
-        threshold_bytes: threshold_size at the time of the sync: what fits the downtime limit.
+        threshold_bytes: QEMU's threshold_size when the sync ended: what fits the downtime limit.
         bandwidth_bytes_per_s: the last window's bandwidth sample.
         cursor_page: the guest page that the sender looks at next.
         pass_number: the sender's way round the bitmap, from 1.
