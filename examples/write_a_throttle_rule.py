@@ -22,8 +22,8 @@ from gpusim.policies import Parameters, Period, ThrottleRule
 # ## The rule
 #
 # QEMU raises the throttle at every second high period. `Impatient` raises it at every high period, in steps
-# of its own. gpusim calls `on_period` when a sync closes a period. The rule returns True if it set
-# `percent`.
+# of its own. gpusim calls `on_period` when a sync closes a period. The rule returns
+# True if it set `percent`.
 
 
 # %%

@@ -28,7 +28,7 @@ END = re.compile(r"(?<=[.!?:])\s+(?=[A-Z0-9\"'`(*\[])")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the counts; return 1 if a limit is exceeded, else 0."""
+    """Print the counts. Return 1 if a limit is exceeded, else 0."""
     parser = argparse.ArgumentParser(prog="python -m studies.prose", description=__doc__)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)

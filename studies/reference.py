@@ -1,4 +1,4 @@
-"""`python -m studies.reference` writes docs/reference/ from the code; `--check` only compares.
+"""`python -m studies.reference` writes docs/reference/ from the code. `--check` only compares.
 
 The sources are the docstrings of gpusim/config/schema.py, the registries of gpusim/results, the record
 classes, the files of conf/ and the parsers of the commands.
@@ -54,9 +54,11 @@ EXIT_CODES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or compare the pages; return 1 if a compared page differs, else 0."""
+    """Write or compare the pages. Return 1 if a compared page differs, else 0."""
     parser = argparse.ArgumentParser(prog="python -m studies.reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page differs")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing. The exit code is 1 if a page differs"
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
     differing = []

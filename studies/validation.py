@@ -90,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=[[], *TABLES],
         help="default: all, and figures",
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table changed")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing. The exit code is 1 if a table changed"
+    )
     parser.add_argument(
         "--documents",
         nargs="+",

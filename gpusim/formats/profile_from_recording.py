@@ -18,11 +18,10 @@ from gpusim.formats.recording_file import READERS, load_recording, unpack
 from gpusim.formats.sync_record import PAGE_BYTES, Sync, count_zero_pages, find_syncs
 
 # A sync does not count a write to a page that already waits to be sent. A period is used only if
-# few
-# pages wait at its end: at most WAITING of all pages that the guest writes, and at most
+# few pages wait at its end: at most WAITING of all pages that the guest writes, and at most
 # WAITING_OF_FOUND of the pages that the sync found, because the waiting pages may be the hot ones.
 WAITING, WAITING_OF_FOUND = 0.15, 0.5
-CHUNK_BYTES = 2**30  # of KVM's log; x-clear-bitmap-shift 18
+CHUNK_BYTES = 2**30  # of KVM's log, with x-clear-bitmap-shift 18
 LEAST_S = 0.3  # samples say how many pages were sent only every 0.2 s
 LEAST_RUNNING = 0.05  # a guest that runs less shows the slices of its throttle
 LAZY_NOTE = (
@@ -68,8 +67,9 @@ def from_recording(recording: Recording) -> Profile:
     A sync finds the pages written since the sync before, except those that already waited to be
     sent. At the end of a pass few pages wait, so the sync's count is the number of distinct pages
     written in between. In the middle of a pass many pages wait. Such a sync, for example a fallback
-    sync, begins a period but ends none. Rates keep their fractions, unlike those of calc-dirty-
-    rate. Source: migration/ram.c:migration_bitmap_sync counts only pages that become dirty anew.
+    sync, begins a period but ends none. Rates keep their fractions, unlike those of
+    calc-dirty-rate. Source: migration/ram.c:migration_bitmap_sync counts only pages that become
+    dirty anew.
 
     Raises:
         ProfileError: too few such periods.

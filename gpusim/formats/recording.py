@@ -83,7 +83,7 @@ class Sample:
     writes: int | None  # since the guest's boot. None: nobody read its counter
     ram: Ram | None  # None before RAM is set up
     cpu_throttle_percentage: int
-    mbps: float  # bandwidth of the last closed window, Mbit/s; 0 before the first window
+    mbps: float  # bandwidth of the last closed window, Mbit/s, 0 before the first window
 
     @property
     def transferred_bytes(self) -> int | None:

@@ -47,8 +47,8 @@ PARAMETERS = (
     "max-cpu-throttle",
 )
 CLOCK_DIGITS = 4  # the trace's times are whole tenths of a millisecond
-LEAST_SAMPLES = 3  # of an active migration; fewer samples give no rate
-GIVEN_UP = 2.0  # times the recorded total time; a simulation that takes longer did not complete
+LEAST_SAMPLES = 3  # of an active migration. Fewer samples give no rate.
+GIVEN_UP = 2.0  # times the recorded total time. A longer simulation did not complete.
 LATEST_END_S = 2.0  # a recording that stops earlier before its limit_s was cut off
 KIND_ERRORS = {
     dict: "not_an_object",

@@ -2,9 +2,9 @@
 
 docs/how-to/watch-a-migration.md says how to make the logs. The first log holds QEMU's answers to a
 few queries, and then time stamps and the output of `virsh domjobinfo` in turn. The second log is
-the output of `virsh qemu-monitor-event`. Source of the formats: libvirt's tools/virsh-
-domain.c:cmdDomjobinfo and virshEventQemuPrint, and include/libvirt/libvirt-domain.h for the fields
-of --rawstats.
+the output of `virsh qemu-monitor-event`. Source of the formats: libvirt's
+tools/virsh-domain.c:cmdDomjobinfo and virshEventQemuPrint, and include/libvirt/libvirt-domain.h for
+the fields of --rawstats.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
             received.append(number)
 
         loop = asyncio.get_running_loop()
-        # A connection that was cut leaves errors that nobody awaits. The command reports the cut
-        # itself.
+        # A connection that was cut leaves errors that nobody awaits. The command
+        # reports the cut itself.
         loop.set_exception_handler(lambda loop, context: None)
         ours = [number for number in ENDING if signal.getsignal(number) == _interrupt]
         for number in ours:

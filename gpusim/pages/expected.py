@@ -89,8 +89,8 @@ class ExpectedKernels:
                 dirtied = np.zeros_like(written)
             elif step.op is Op.MERGE_LOG:
                 logged[:] = 1 - (1 - logged) * (1 - written)
-                # In a chunk of which no page was sent since the last sync, logged pages are
-                # pending.
+                # In a chunk of which no page was sent since the last sync,
+                # logged pages are pending.
                 dirtied = np.where(cleared[self._chunk_of], logged, written)
             counts.append(self._change(step, dirtied, written))
         return counts

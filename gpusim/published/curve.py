@@ -22,7 +22,7 @@ from gpusim.fit.writers import non_negative_sizes
 FloatArray = NDArray[np.float64]
 
 GRID_POINTS = 400  # neighbours differ by 3 % in rate, which a sampled curve cannot resolve
-REWEIGHTED = 20  # times; the weights come from the fit itself, and settle after a few
+REWEIGHTED = 20  # times. The weights come from the fit itself, and settle after a few.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from gpusim.engine.attempts import simulate
 from gpusim.explore.workers import map_with_bar
 from gpusim.published.tables import FittedValue, Row, Table
 
-WITHIN = 0.05  # share of a row's value that `holds` allows; no table here resolves less
+WITHIN = 0.05  # share of a row's value that `holds` allows. No table here resolves less.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ class SyncAccounting:
         self.num_dirty_pages_period = 0
         self._page_bytes = page_bytes
         self._ram_pages = ram_pages
-        self._clean_pages = 0  # at the start of the open period; at first every page is dirty
+        self._clean_pages = 0  # at the start of the open period. At first every page is dirty.
         self._time_last_bitmap_sync_ms: int | None = None
         self._bytes_xfer_prev = 0
 

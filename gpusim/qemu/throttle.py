@@ -100,7 +100,7 @@ def next_percent(
         threshold_bytes: dirty bytes above which a period is high.
         parameters: migration parameters.
 
-    Source: migration/ram.c:mig_throttle_guest_down [2.6 to 10.1; tailslow since 5.1].
+    Source: migration/ram.c:mig_throttle_guest_down [2.6 to 10.1, tailslow since 5.1].
     """
     if percent == 0:
         return parameters.cpu_throttle_initial

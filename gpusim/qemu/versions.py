@@ -79,8 +79,8 @@ VERSIONS = {
         tracking=("kvm_legacy", "tcg"),  # manual protect since 5.0, the dirty ring since 6.1
         lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
     ),
-    # qemu-file.c counts rate_limit_used when it queues. 8.2 and later read mig_stats after the
-    # flush.
+    # qemu-file.c counts rate_limit_used when it queues. 8.2 and later read
+    # mig_stats after the flush.
     "qemu_7_2": Version(
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 Point = tuple[float, int]  # (seconds, writes)
 MOST_BREAKPOINTS = 9000  # about 35 kB of a packed file
-FINEST_S = 0.001  # of writes at the guest's mean rate; the counter itself is read every 2 ms
+FINEST_S = 0.001  # of writes at the guest's mean rate. The counter itself is read every 2 ms.
 COARSER = 1.5
 
 

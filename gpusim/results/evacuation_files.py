@@ -29,13 +29,13 @@ def write_evacuation(
 
     Args:
         evacuation: the evacuation.
-        folder: where to write; made if missing. Files of an earlier run are replaced.
+        folder: where to write. It is made if missing. Files of an earlier run are replaced.
         plot: draw evacuation.png. The folders of the guests never hold pictures.
         run_hash: gpusim.run_hash of the run.
 
     Raises:
-        ResultsError: `plot` is set and matplotlib is missing; nothing is written.
-        OSError: a file cannot be written; then there is no summary.json.
+        ResultsError: `plot` is set and matplotlib is missing. Nothing is written.
+        OSError: a file cannot be written. Then there is no summary.json.
     """
     if plot:
         require_matplotlib()

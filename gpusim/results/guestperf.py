@@ -44,7 +44,7 @@ def guestperf_report(result: Result, config: Settings | None) -> dict[str, Any]:
 
     Args:
         result: the migration.
-        config: what was simulated; None: unknown, with neutral values.
+        config: what was simulated. None: unknown, with neutral values.
     """
     times_s, run_s = _run_time(result)
     vcpus = setting(config, "vm.vcpus", 1)

@@ -38,7 +38,7 @@ def narrate(result: Result, config: Settings | None = None) -> list[str]:
 
     Args:
         result: the migration.
-        config: what was simulated, as nested dicts; None: unknown, and not in the text.
+        config: what was simulated, as nested dicts. None: unknown, and not in the text.
     """
     return [_TEXTS[step.code](step.data) for step in find_steps(result, config)]
 

@@ -41,7 +41,7 @@ PLOT = "plot.png"
 TRACE = "trace.json.gz"
 GUESTPERF = "guestperf.json"
 REPORT = "report.html"
-PREDICTION = "prediction.json"  # The run is its middle member.
+PREDICTION = "prediction.json"  # The run is its median member.
 PREDICTION_PNG = "prediction.png"
 EXPERIMENT = "experiment/fitted.yaml"
 ATTEMPTS = "attempts"  # a folder for each attempt before the last
@@ -58,8 +58,8 @@ def begin_run(config: Config, folder: Path) -> None:
     """Remove the files of an earlier run and write config.json.
 
     Args:
-        config: the config of the run; config.json holds every key.
-        folder: the folder of the run; made if missing.
+        config: the config of the run. config.json holds every key.
+        folder: the folder of the run. It is made if missing.
 
     Raises:
         OSError: a file cannot be written or removed.
@@ -83,17 +83,17 @@ def write_run(
 
     Args:
         result: the migration.
-        folder: where to write; made if missing. Files of an earlier run are replaced.
+        folder: where to write. It is made if missing. Files of an earlier run are replaced.
         plot: also write plot.png, trace.json.gz, guestperf.json and report.html.
         config: what was simulated, for the pictures: dataclasses.asdict of a Config.
-        alternatives: changes that might make the migration converge, for report.html; None: not
-            searched.
+        alternatives: changes that might make the migration converge, for report.html. None: gpusim
+            did not search for changes.
         run_hash: gpusim.run_hash of the run.
         introduction: the first part of report.html.
 
     Raises:
-        ResultsError: `plot` is set and matplotlib is missing; nothing is written.
-        OSError: a file cannot be written; then there is no summary.json.
+        ResultsError: `plot` is set and matplotlib is missing. Nothing is written.
+        OSError: a file cannot be written. Then there is no summary.json.
     """
     if plot:
         require_matplotlib()

@@ -25,7 +25,7 @@ class SummaryField:
 
     Attributes:
         key: the JSON key.
-        unit: of the value; "text" and "names" (a list of text) are no numbers.
+        unit: of the value. "text" and "names" (a list of text) are no numbers.
         label: a few words, for a head, an axis or a row.
         meaning: a sentence, and a second one for an exception.
         column_unit: the unit that a table of many runs shows, and how many of `unit` make one.
@@ -62,7 +62,7 @@ class SummaryField:
         """Return the label with a unit: "Total time (min)".
 
         Args:
-            unit: the unit that the axis has; None: the unit of the value.
+            unit: the unit that the axis has. None: the unit of the value.
         """
         shown = self.unit if unit is None else unit
         return self.label if shown in ("text", "names", "count", "") else f"{self.label} ({shown})"

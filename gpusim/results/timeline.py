@@ -33,9 +33,9 @@ def timeline(result: Result) -> Timeline:
         remaining_bytes, transferred_bytes: int64, linear between samples.
         cpu_throttle_percentage, dirty_sync_count: int64, as of the latest sample.
         guest_run_s: float64, vCPU run time so far.
-        guest_speed_percent: float64, its slope since the row before, in percent of wall time; the
+        guest_speed_percent: float64, its slope since the row before, in percent of wall time. The
             first row repeats the second.
-        dirty_pages_rate: int64, pages per second in the last closed period; 0 before it.
+        dirty_pages_rate: int64, pages per second in the last closed period. 0 before it.
 
     Raises:
         ValueError: the result has no samples.

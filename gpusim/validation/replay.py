@@ -43,21 +43,18 @@ from gpusim.validation.unseen_guest import explain_writes
 
 PAGES_PER_MIB = 256
 
-# How fast a paced guest catches up under TCG on the recordings' machine. data/README.md gives only
-# a
-# range, so a prediction takes its geometric mean.
+# How fast a paced guest catches up under TCG on the recordings' machine. data/README.md gives
+# only a range, so a prediction takes its geometric mean.
 CATCH_UP_PAGE_WRITES_PER_S = (1.3e6, 2.4e6)
 
 # If a replay outlasts its record, the link goes on as in the record's last TAIL_S seconds. The
-# guest
-# goes on at the speed that it had in these seconds while it ran.
+# guest goes on at the speed that it had in these seconds while it ran.
 TAIL_S = 3.0
 BEYOND_LIMIT_S = 60.0
 
 # In a replay with a fine counter, a vCPU sleeps if it writes slower than this share of its rate
-# before
-# the migration, for at least this time. The counter is read every 2 ms, and its breakpoints miss it
-# by the writes of a millisecond.
+# before the migration, for at least this time. The counter is read every 2 ms, and its breakpoints
+# miss it by the writes of a millisecond.
 AWAKE_SHARE = 0.25
 SHORTEST_SLEEP_S = 0.005
 

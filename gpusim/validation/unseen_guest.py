@@ -19,7 +19,7 @@ from gpusim.formats.sync_record import Sync
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray
 
 CELLS = 4096  # the bitmap is followed in at least so many pieces
-MOST_WRITES = 16.0  # per page between two syncs; then all pages but one in 9 million are written
+MOST_WRITES = 16.0  # per page between two syncs. Then all pages but one in 9 million are written.
 HALVINGS = 60  # of the bisection, which finds the writes to the last digit
 
 

@@ -30,7 +30,7 @@ def test_wheel_runs_from_any_directory(tmp_path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", venv, cwd=tmp_path)
     install = ("-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
     run(sys.executable, *install, cwd=tmp_path)
-    # The dependencies come from this environment; its own gpusim comes later on the path.
+    # The dependencies come from this environment. Its own gpusim comes later on the path.
     (site,) = venv.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 

@@ -109,7 +109,7 @@ def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "skipped"), commands("gpusim-predict"))
 def test_predict_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
-    """With few migrations and little time for advice; one that needs a VM as far as its options."""
+    """Run with few migrations and little time for advice. Parse only, if the command needs a VM."""
     monkeypatch.setattr("gpusim.predict.ensemble.MEMBERS", 3)
     monkeypatch.setattr("gpusim.cli.predict.ADVICE_WALL_S", 1.0)
     monkeypatch.setattr("gpusim.cli.predict.GOAL_WALL_S", 1.0)
@@ -134,9 +134,9 @@ def test_benchmark_command_runs(command: str, slow: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "skipped"), commands("gpusim-collect"))
 def test_collect_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
-    """On the sweep whose folder it names; one that needs folders of the reader's, as far as options.
+    """Run on the sweep whose folder it names. Parse only, if it needs folders of the reader.
 
-    Where a document has a table of the sweep, it is what was computed.
+    If a document has a table of the sweep, the table is the one that was computed.
     """
     _, arguments = words(command)
     options = collect._parser().parse_args(arguments)
@@ -278,7 +278,7 @@ def test_reference_describes_every_key_and_preset() -> None:
 
 
 def test_links_of_documents_lead_somewhere() -> None:
-    """Files and headings, README.md's included; mkdocs build --strict proves those of docs/ again."""
+    """Check files and headings, also of README.md. mkdocs build --strict checks docs/ again."""
     for path in DOCUMENTS:
         text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
         for link in re.findall(r"\]\(([^)\s]+)\)", text):

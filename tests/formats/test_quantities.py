@@ -18,7 +18,7 @@ BY_HAND = {
         transferred_bytes=3297831075,
         converged=True,
     ),
-    # 7.2, never throttled; setup at 0.003 s, completed at 12.5969 s.
+    # 7.2, never throttled. Setup at 0.003 s, completed at 12.5969 s.
     "converges.qemu7.a": Quantities(
         total_time_s=12.5939,
         dirty_sync_count=6,
@@ -64,7 +64,7 @@ def test_measured_quantities_are_those_of_the_trace(case: str) -> None:
 
 
 def test_the_increases_of_7_2_agree_with_its_samples() -> None:
-    """max-cpu-throttle 40 caps six events; the samples, which lag, saw no more."""
+    """max-cpu-throttle 40 caps six events. The samples lag and saw no more."""
     recording = load_recording(SHIPPED / "max-40.qemu7.a.json.xz")
     found = recorded_quantities(recording)
     assert found.max_throttle_percent == 40

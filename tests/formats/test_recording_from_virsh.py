@@ -66,7 +66,7 @@ def test_the_example_tells_what_qemu_did() -> None:
 @pytest.mark.parametrize("stamped", [False, True])
 @pytest.mark.parametrize("raw", [True, False])
 def test_syncs_are_those_of_the_trace(tmp_path: Path, raw: bool, stamped: bool) -> None:
-    """virsh's own stamp is of milliseconds; its words round pages from 1 GiB on."""
+    """virsh's own stamp is in milliseconds. Its text rounds pages from 1 GiB on."""
     held = document("uniform-mid.qemu10.a")
     held_back = converted(tmp_path, held, raw=raw, stamped=stamped)
     assert (ROUNDED_NOTE in held_back["notes"]) != raw

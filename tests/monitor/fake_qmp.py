@@ -77,7 +77,7 @@ def qmp_server(
     """Yield a connected socket for the recorder, and the list of received commands.
 
     Args:
-        answers: of query-migrate, one after the other; the last one again and again.
+        answers: of query-migrate, one after the other. The last one repeats.
         hang_up: whether the connection ends after the last answer.
         events_before: events to send before the answer of that number.
     """

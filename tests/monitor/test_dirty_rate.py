@@ -275,8 +275,8 @@ def test_a_real_guest_is_measured(
 
     profile = asyncio.run(run())
     longest = profile.measurements[-1]
-    # 256 MiB in 4096 samples: a pool of 64 MiB is 1024 of them, known to 3 %; QEMU rounds 3 s down
-    # to 3 MiB
+    # 256 MiB in 4096 samples: a pool of 64 MiB is 1024 of them, known to 3 %. QEMU rounds 3 s down
+    # to 3 MiB.
     assert 0.85 * 64 < longest.dirty_rate * longest.seconds < 1.1 * 64
     assert 0.52 < profile.zero_share < 0.7  # 100 of 256 MiB are filled
     assert profile.utilisation[0] > 0.8

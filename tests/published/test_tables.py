@@ -19,7 +19,7 @@ from gpusim.published.tables import FittedValue, Row, Table
 from gpusim.units import parse_bytes, parse_bytes_per_s
 
 TABLES = [tables.load(name) for name in tables.names()]
-KINDS_OF_ROWS = {  # one row of each preset and choice of keys; the slow test runs them all
+KINDS_OF_ROWS = {  # One row of each preset and choice of keys. The slow test runs all rows.
     (table.name, *(re.sub(r"(\.\w+)=.*", r"\1", text) for text in row.overrides)): row
     for table in TABLES
     for row in table.rows

@@ -1,8 +1,8 @@
 """Is another program's migration recorded through a second monitor, and replayed without its guest?
 
-With every QEMU that is installed: 128 MiB, six seconds; replayed with QEMU's trace and without. The
-guest writes by the clock and stays far below the throttle's threshold, so that no step of it hangs
-on how busy this host is.
+The tests use every QEMU that is installed, with 128 MiB for six seconds. The replay runs with QEMU's
+trace and without. The guest writes by the clock and stays far below the throttle's threshold. A busy
+host therefore changes no throttle step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.record.qemus import every_qemu, need
 MEM_MIB = 128
 GUEST = GuestSettings(size=64, rate=2500, paced=1, flat_ms=50)
 PARAMETERS = {"max-bandwidth": 24 * 2**20, "downtime-limit": 300}
-REPLAY_PERCENT = 8.0  # five of its sixty windows; on a quiet host it is a fifth of one
+REPLAY_PERCENT = 8.0  # Five of its sixty windows. On a quiet host it is a fifth of one.
 START_TIMEOUT_S = 20.0
 SERIAL = "serial"
 

@@ -18,13 +18,10 @@ from tests.record.qemus import every_qemu, need
 
 REPLAY_PERCENT = 3.0
 STEP_PERCENT = 10  # cpu-throttle-increment
-# A prediction knows neither how the guest's rate changes during migration nor the link's stalls:
-# repeats
-# of one scenario differ by a quarter to a half on a busy host. It can fail all the same: one pass
-# over
-# the RAM, a guess that knows no dirty pages, is less than a third of the time, and without the
-# throttle
-# the migration has no end.
+# A prediction knows neither how the guest's rate changes during migration nor the link's stalls.
+# Repeats of one scenario differ by a quarter to a half on a busy host. The test can still fail. A
+# guess that knows no dirty pages, one pass over the RAM, is less than a third of the time. Without
+# the throttle the migration has no end.
 PREDICT_FACTOR = 2.0
 
 

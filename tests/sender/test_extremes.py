@@ -8,7 +8,7 @@ from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, NORMAL_BYTES, PAGE, S, clears_of, make_link, make_sender, seen
 
 TEN_PB_PAGES = 10**16 // PAGE
-LONGEST_S = 10**8  # the longest simulated time; in picoseconds it exceeds 2^63
+LONGEST_S = 10**8  # The longest simulated time. In picoseconds it exceeds 2^63.
 
 
 @pytest.mark.parametrize("bandwidth", [1000.0, 1e12])

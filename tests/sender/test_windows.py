@@ -26,7 +26,7 @@ from tests.sender.senders import (
 )
 
 NONE = np.zeros(0, np.int64)
-LAW = 0.01  # tolerance; the published law of a sync's cost knows no bursts
+LAW = 0.01  # Tolerance. The published law of a sync's cost knows no bursts.
 MANY = 10**9
 WINDOWS = [  # max-bandwidth, pages per window if counted when flushed, and when queued
     (104_857_600, 2560, 2556),

@@ -39,7 +39,7 @@ def test_a_table_is_what_is_computed(name: str) -> None:
 
 @pytest.mark.slow
 def test_all_tables_are_what_is_computed(capsys: pytest.CaptureFixture[str]) -> None:
-    """All at once, as they share their runs; and the published cells agree as far as they are to."""
+    """Check all at once, because they share runs. The published cells agree within their limits."""
     assert main(ARGUMENTS) == 0, capsys.readouterr().out
     cells = [outcome for outcome in outcomes() if outcome.table.name == "gudkov"]
     assert len(cells) == 48

@@ -21,7 +21,7 @@ FIGURES = {f"study_{name}.png" for name in ("lazy", "eager", "costs_lazy", "cost
 
 @pytest.fixture
 def runs(tmp_path: Path) -> dict[str, list[Run]]:
-    """Two sizes, three intervals, two seeds of everything; 5 s halves the time of "never"."""
+    """Two sizes, three intervals, two seeds of everything. 5 s halves the time of "never"."""
     for sweep in SWEEPS:
         for size in ("512GiB", "4TiB"):
             for seconds, timer in ((100, "1s"), (110, "5s"), (220, "never")):
@@ -66,7 +66,7 @@ def test_tables(runs: dict[str, list[Run]]) -> None:
         "| 4 TiB | uniform | lazy | 100 s, 12.5 % | - | 110 s, 12.5 % | - | - | - | 220 s, 12.5 % |"
         in found["intervals"]
     )
-    assert len(found["intervals"]) == 2 + 4 * 2 * 2  # header; guests, trackings, sizes
+    assert len(found["intervals"]) == 2 + 4 * 2 * 2  # header, then guests, trackings, sizes
     faults = [row for row in found["costs"] if row.startswith("| 4 TiB | eager | 5 |")]
     assert faults[0].split("|")[5:6] == [" 3 "]
     assert found["costs"][-1].endswith("| 0 | 0 | 0.051 |")

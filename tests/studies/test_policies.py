@@ -21,7 +21,7 @@ GUEST = {"vm.memory": "1TiB", "workload.page_writes_per_s": 8e6}
 
 @pytest.fixture
 def runs(tmp_path: Path) -> dict[str, list[Run]]:
-    """One guest, two seeds; under 9.1 the detector cancels the second below 20 s, under 9.2 at 40 s."""
+    """One guest, two seeds. The detector cancels the second: 9.1 below 20 s, 9.2 at 40 s."""
     for version, up_to_s in (("qemu_9_1", 20), ("qemu_9_2", 41)):
         for seed in (1, 2):
             same = {**GUEST, "migration.version": version, "seed": seed}

@@ -38,7 +38,7 @@ def test_the_fine_counter_is_the_pace() -> None:
     pairs = writer(recording).recorded
     assert pairs is not None
     assert len(pairs) == 3
-    # 5000 writes when it began, by the line from -4 s to 0.5 s; its clock is that of the trace.
+    # 5000 writes when it began, by the line from -4 s to 0.5 s. Its clock is that of the trace.
     assert pairs[0] == [0.0, 0.0]
     assert pairs[1] == [pytest.approx(0.5, abs=0.01), pytest.approx(500, abs=10)]
 

@@ -140,7 +140,7 @@ class Place:
         x, y: of the point that it names, in the units of the axes.
         offset: from the point, in typographic points.
         side: the side of the text that is next to the point: "left" or "right".
-        background: colour behind the text; None: transparent.
+        background: colour behind the text. None: transparent.
         vertical: vertical alignment of the text.
     """
 
@@ -216,7 +216,7 @@ def set_time_axis(
     Args:
         axis: the xaxis or yaxis of a panel.
         times_s: all times that the axis has to show.
-        name: of the quantity; the unit is added.
+        name: of the quantity, without its unit.
         from_zero: begin a linear axis at zero.
     """
     low, high = min(times_s, default=0.0), max(times_s, default=1.0)

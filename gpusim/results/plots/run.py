@@ -45,8 +45,8 @@ def draw_run(figure: Figure, result: Result, *, trigger_percent: int | None = No
     Args:
         figure: an empty figure.
         result: the migration.
-        trigger_percent: throttle_trigger_threshold, drawn as a share of the bytes sent; None: not
-            drawn.
+        trigger_percent: throttle_trigger_threshold, drawn as a share of the bytes sent. None: it is
+            not drawn.
     """
     total_s = max(result.summary.total_time_s, 1e-3)
     unit, unit_s = time_unit(total_s)
