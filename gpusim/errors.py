@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-LONGEST_VALUE = 160  # characters of one value in the line that a user reads
-LONGEST_MESSAGE = 600
+LONGEST_VALUE = 160  # characters of a value that somebody else wrote
+LONGEST_MESSAGE = 2000  # characters of a whole line, with its list of what is allowed
+FOREIGN = ("answer", "message", "qemu_line", "reason", "row", "value")  # keys of foreign data
 CODES = {  # of a ConfigError
     "backend_not_available": "the named backend cannot run on this machine",
     "cannot_import": "a user's module or class cannot be imported",
@@ -51,9 +52,11 @@ class CodedError(Exception):
         self.code, self.data = code, data
 
     def __str__(self) -> str:
-        return self.texts[self.code].format_map(
-            {key: _shorten(value) for key, value in self.data.items()}
-        )
+        shown = {
+            key: _shorten(value, LONGEST_VALUE if key in FOREIGN else LONGEST_MESSAGE)
+            for key, value in self.data.items()
+        }
+        return str(_shorten(self.texts[self.code].format_map(shown), LONGEST_MESSAGE))
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Return what pickle needs to rebuild the error from a worker process."""

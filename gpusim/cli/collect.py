@@ -27,7 +27,7 @@ from gpusim.results.sweeps.diff import write_diff
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.findings import compute_findings, count_outcomes
 from gpusim.results.sweeps.runs import FoundRuns, find_runs
-from gpusim.results.sweeps.sentences import describe_outcomes, describe_skipped, first_skipped
+from gpusim.results.sweeps.sentences import describe_outcomes, describe_skipped, no_finished_run
 from gpusim.results.sweeps.tables import (
     PARQUET,
     RUNS,
@@ -104,9 +104,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
     out = _checked_out(out or folders[0])
     found = find_runs(folders, out)
     if not found.runs:
-        raise RunsError(
-            "no_finished_run", folders=", ".join(map(str, folders)), skipped=first_skipped(found)
-        )
+        raise no_finished_run(", ".join(map(str, folders)), found)
     out.mkdir(parents=True, exist_ok=True)
     keys = varying_keys(found.runs)
     groups = ensembles(found.runs)

@@ -34,14 +34,21 @@ class _QuietFile(io.FileIO):
             return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
-def _ignore_closed_pipe(stream: TextIO) -> TextIO:
-    """Return a stream to the same file that no closed pipe interrupts."""
+def _ignore_closed_pipe(stream: TextIO | None) -> TextIO | None:
+    """Return a stream to the same file that no closed pipe interrupts.
+
+    Python has no stream if its file was closed before the start (`>&-`).
+    """
+    if stream is None:
+        return stream
     stream.flush()
+    unbuffered = bool(getattr(stream, "write_through", False))  # python -u
     return io.TextIOWrapper(
         io.BufferedWriter(_QuietFile(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.isatty() or stream is sys.stderr,
+        line_buffering=bool(stream.line_buffering) or stream is sys.stderr,
+        write_through=unbuffered,
     )
 
 
@@ -51,7 +58,8 @@ def run(command: str) -> int | None:
     Python ignores SIGPIPE, and a socket or a worker process that is gone must not end gpusim.
     Only the two standard streams may be closed early.
     """
-    sys.stdout, sys.stderr = _ignore_closed_pipe(sys.stdout), _ignore_closed_pipe(sys.stderr)
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _ignore_closed_pipe(getattr(sys, name)))
     if "--version" in sys.argv[1:]:  # before Hydra, which would print its own version
         print(f"{command} {__version__}")
         return 0

@@ -205,6 +205,11 @@ class Result:
         """The former name of `samples`."""
         return self.samples
 
+    @property
+    def never_came(self) -> list[str]:
+        """The texts of `actions_not_done`, under their former name."""
+        return [action.text for action in self.actions_not_done]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvacuatedGuest:

@@ -53,7 +53,9 @@ def outcome(config: Config, until_s: float, small_bytes: float = SMALL_BYTES) ->
     if scenario.vm_bytes > small_bytes:
         summary, _ = expected_run(scenario, left_ns)
     else:
-        summary = simulate_scenario(replace(scenario, wall_limit_ns=left_ns), NUMPY).summary
+        earlier = tuple(replace(one, wall_limit_ns=left_ns) for one in scenario.earlier_attempts)
+        limited = replace(scenario, wall_limit_ns=left_ns, earlier_attempts=earlier)
+        summary = simulate_scenario(limited, NUMPY).summary
     return summary if summary.status == "ok" else None
 
 

@@ -25,8 +25,10 @@ class RunsError(CodedError, ResultsError):
         "not_a_folder": "{folder} is not a folder. Name a folder that contains runs of gpusim",
         "out_not_writable": "{folder}: cannot be written to. Name another folder with --out FOLDER",
         "out_missing": "several folders need a place for the result. Add --out FOLDER",
-        "no_finished_run": "no finished run under {folders}{skipped}. Name a folder with runs, or "
-        "make some with gpusim -m ...",
+        "no_finished_run": "no finished run under {folders}. Name a folder with runs, or make some "
+        "with gpusim -m ...",
+        "no_finished_run_skipped": "no finished run under {folders} ({skipped}). Name a folder with "
+        "runs, or make some with gpusim -m ...",
         "diff_with_parquet": "--parquet: --diff does not write runs.parquet. Use only one of the two "
         "options",
         "diff_of_two": "--diff needs two folders, not {count}. Type gpusim-collect --diff A B",

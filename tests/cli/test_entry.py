@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -67,3 +68,21 @@ def test_python_m_gpusim_bench() -> None:
         check=True,
     )
     assert done.stdout == f"gpusim-bench {__version__}\n"
+
+
+def test_a_command_without_standard_streams_ends(tmp_path: Path) -> None:
+    """As `gpusim --version >&- 2>&-` starts it: Python then has no streams."""
+    command = " ".join(map(shlex.quote, command_line("gpusim", "--version")))
+    done = subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
+def test_an_unbuffered_stream_stays_unbuffered() -> None:
+    start = (
+        "import sys\nfrom gpusim.cli.entry import _ignore_closed_pipe\n"
+        "print(_ignore_closed_pipe(sys.stdout).write_through)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", start], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"

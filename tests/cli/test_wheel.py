@@ -48,4 +48,4 @@ def test_wheel_runs_from_any_directory(tmp_path) -> None:
     assert list(recordings.glob("*.json.xz"))
     run(venv / "bin" / "gpusim-validate", "--help", cwd=elsewhere)
     assert "small " in run(venv / "bin" / "gpusim-record", "--list", cwd=elsewhere)
-    assert (site / "gpusim" / "live" / "guest.c").is_file()
+    assert (site / "gpusim" / "record" / "guest.c").is_file()

@@ -22,7 +22,7 @@ from gpusim.results.run_files import CONFIG, SUMMARY
 from gpusim.results.summary_fields import MACHINE_KEYS, NUMBER_KEYS
 from gpusim.results.sweeps.axes import is_input, varying_keys
 from gpusim.results.sweeps.runs import FoundRuns, Run, find_runs
-from gpusim.results.sweeps.sentences import first_skipped
+from gpusim.results.sweeps.sentences import no_finished_run
 from gpusim.text import count_noun, text_table
 
 CSV, PICTURE = "diff.csv", "diff.png"
@@ -79,7 +79,7 @@ def write_diff(a: Path, b: Path, out: Path) -> str:
         if is_run[0]:
             one.runs[:] = [run for run in one.runs if run.folder == folder.resolve()]
         if not one.runs:
-            raise RunsError("no_finished_run", folders=folder, skipped=first_skipped(one))
+            raise no_finished_run(str(folder), one)
     if is_run[0]:
         return _compare_runs(a, b, found[0].runs[0], found[1].runs[0], out)
     return _compare_sweeps(a, b, found[0], found[1], out)

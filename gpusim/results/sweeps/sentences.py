@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpusim.results.errors import RunsError
 from gpusim.results.sweeps.config_values import axis_label, describe_value
 from gpusim.results.sweeps.findings import EQUAL, Settings
 from gpusim.results.sweeps.runs import FoundRuns
@@ -31,10 +32,13 @@ def describe_skipped(reason: Message) -> str:
     return _REASONS[reason.code].format_map(reason.data)
 
 
-def first_skipped(found: FoundRuns) -> str:
-    """Return the first skipped folder or file and its reason in parentheses, or nothing."""
-    skipped = [f" ({one.name}: {describe_skipped(one.reason)})" for one in found.skipped[:1]]
-    return "".join(skipped)
+def no_finished_run(folders: str, found: FoundRuns) -> RunsError:
+    """Return the error of folders without a finished run, with the first skipped one."""
+    if not found.skipped:
+        return RunsError("no_finished_run", folders=folders)
+    first = found.skipped[0]
+    skipped = f"{first.name}: {describe_skipped(first.reason)}"
+    return RunsError("no_finished_run_skipped", folders=folders, skipped=skipped)
 
 
 _REASONS = {

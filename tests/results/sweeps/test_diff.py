@@ -98,7 +98,8 @@ def test_a_damaged_run_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "b" / "summary.json").write_text("{")
     with pytest.raises(RunsError) as error:
         write_diff(tmp_path / "a", tmp_path / "b", tmp_path)
-    assert error.value.code == "no_finished_run"
+    assert error.value.code == "no_finished_run_skipped"
+    assert f"{tmp_path / 'b'} (" in str(error.value)
 
 
 def test_a_sweep_with_another_option_is_paired_by_the_varying_keys(
