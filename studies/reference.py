@@ -114,7 +114,7 @@ def _cell(text: str) -> str:
 
 
 def _keys(prefix: str, kind: type, *, without: Sequence[str] = ()) -> list[str]:
-    described = {}
+    described: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         described |= attributes(base)
     rows = [
@@ -150,9 +150,9 @@ def configuration() -> Iterator[str]:
         if own:
             yield ""
             yield from _keys("workload.", kind, without=sorted(inherited))
-    for name, kind in GROUPS:
-        yield from ["", f"## {name}", "", summary_of(kind), ""]
-        yield from _keys(f"{name}.", kind)
+    for name, group in GROUPS:
+        yield from ["", f"## {name}", "", summary_of(group), ""]
+        yield from _keys(f"{name}.", group)
         if name == "migration":
             yield from ["", "### Rules and managers", "", summary_of(schema.PolicyConfig), ""]
             yield from _keys("migration.RULE.", schema.PolicyConfig)
