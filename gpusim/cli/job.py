@@ -12,10 +12,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
 from gpusim.cli.run_text import attempt_lines, outcome_lines
@@ -29,7 +30,6 @@ from gpusim.engine.records import EvacuationSummary, Summary
 from gpusim.errors import ConfigError, is_installed
 from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import make_plan
-from gpusim.explore.dry_run_text import plan_text
 from gpusim.explore.workers import map_in_order
 from gpusim.files import alone_in
 from gpusim.results import (
@@ -40,6 +40,7 @@ from gpusim.results import (
     write_failure,
     write_run,
 )
+from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS
 
 log = logging.getLogger(__name__)
 
@@ -234,10 +235,8 @@ def check_output_keys(objective: list[str], *, plot: bool, evacuates: bool) -> N
     if plot and not is_installed("matplotlib"):
         hint = "needs matplotlib. Run pip install '.[plot]' in gpusim's folder, or set plot=false"
         raise ConfigError("plot", plot, hint, "not_installed")
-    summary = EvacuationSummary if evacuates else Summary
-    numbers = [
-        field.name for field in fields(summary) if str(field.type).startswith(("int", "float"))
-    ]
+    known = EVACUATION_FIELDS if evacuates else RUN_FIELDS
+    numbers = [key for key, field in known.items() if field.is_number]
     if not objective or set(objective) - set(numbers):
         allowed = f"must be a list of {', '.join(numbers)}"
         raise ConfigError("objective", objective, allowed, "unknown_choice")

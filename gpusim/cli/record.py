@@ -160,15 +160,15 @@ def _check_together(options: argparse.Namespace) -> None:
     from gpusim.config.checks import reject
 
     for option, wanted in (
-        ("trace_log", "qmp"),
-        ("limit", "qmp"),
-        ("events", "libvirt"),
-        ("name", "qmp or libvirt"),
-        ("mode", "measure"),
+        ("trace_log", ("qmp",)),
+        ("limit", ("qmp",)),
+        ("events", ("libvirt",)),
+        ("name", ("qmp", "libvirt")),
+        ("mode", ("measure",)),
     ):
         given = getattr(options, option)
-        if given is not None and not any(getattr(options, key) for key in wanted.split(" or ")):
-            owners = " or ".join(f"--{key}" for key in wanted.split(" or "))
+        if given is not None and not any(getattr(options, key) for key in wanted):
+            owners = " or ".join(f"--{key}" for key in wanted)
             reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
     if options.qmp and options.libvirt:
         reject(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from gpusim.cli.dry_run_text import sending_text
 from gpusim.config.scenario import Scenario
 from gpusim.engine.records import EvacuationSummary, Result, Summary
-from gpusim.explore.dry_run_text import sending_text
 from gpusim.results.verdicts import OUTCOMES, outcome_code
 from gpusim.units import format_bytes
 

@@ -28,7 +28,7 @@ from gpusim.results import read_summary
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import SUMMARY
 from gpusim.results.sweeps.runs import SWEEP, natural
-from gpusim.results.verdicts import OUTCOMES, outcome_code
+from gpusim.results.verdicts import describe_counts, outcome_code, outcome_of
 from gpusim.text import count_noun
 
 EXIT_SOME_FAILED = 3
@@ -172,11 +172,10 @@ class SweepReport(Callback):
                 print(f"{path.name:<{width}}  {_line(summary)}")
         if not summaries:
             return
-        codes = [outcome_code(s["status"], s.get("verdict")) for s in summaries.values()]
-        outcomes = [f"{n} {OUTCOMES[code].label}" for code, n in sorted(Counter(codes).items())]
+        counts = Counter(map(_outcome_code, summaries.values()))
         earlier = sum(_older(path / SUMMARY, self._since_s) for path in summaries)
         computed = f" ({earlier} computed earlier)" if earlier else ""
-        print(f"{count_noun(len(summaries), 'run')}{computed}: {', '.join(outcomes)}")
+        print(f"{count_noun(len(summaries), 'run')}{computed}: {describe_counts(counts)}")
         print(f"show them on one page: gpusim-collect {shlex.quote(str(folder))}")
 
 
@@ -200,12 +199,16 @@ def _summary(folder: Path) -> dict[str, Any]:
         return {"status": "failed", "error": str(error)}
 
 
+def _outcome_code(summary: Mapping[str, Any]) -> str:
+    return outcome_code(summary["status"], summary.get("verdict"))
+
+
 def _line(summary: dict[str, Any]) -> str:
     if summary["status"] == "failed":
         return f"failed: {summary.get('error', 'no error was recorded')}"
     downtime_ms = summary["downtime_ms"]
     return (
-        f"{summary['verdict'] or summary['status']:<14}{summary['total_time_s']:>10.1f} s  "
+        f"{outcome_of(_outcome_code(summary)).short:<14}{summary['total_time_s']:>10.1f} s  "
         f"downtime {'-' if downtime_ms is None else f'{downtime_ms:.0f}':>5} ms  "
         f"syncs {summary['dirty_sync_count']:>4}  throttle {summary['max_throttle_percent']:>2} %  "
         f"guest CPU lost {summary['guest_cpu_lost_percent']:>4.1f} %"

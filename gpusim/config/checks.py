@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -67,23 +68,26 @@ def check_keys(key: str, values: Mapping[str, Any], kind: type, owner: str) -> N
     Raises:
         ConfigError: there is no such key, or the value has another type.
     """
-    types = {field.name: str(field.type) for field in fields(kind)}
+    types = get_type_hints(kind)
+    shown = {field.name: field.type for field in fields(kind)}
     for name, value in values.items():
         if name not in types:
             allowed = f"no such key. {owner} has {', '.join(types)}"
             reject(f"{key}.{name}", value, allowed, "unknown_key")
         if not _has_type(value, types[name]):
-            reject(f"{key}.{name}", value, f"must be of type {types[name]}", "wrong_type")
+            reject(f"{key}.{name}", value, f"must be of type {shown[name]}", "wrong_type")
 
 
-def _has_type(value: object, annotation: str) -> bool:
-    """Tell whether a value fits an annotation such as "int | float | str | None"."""
-    allowed = {name.partition("[")[0] for name in annotation.split(" | ")}
+def _has_type(value: object, annotation: Any) -> bool:
+    """Tell whether a value fits a type such as int | float | str | None."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    choices = get_args(annotation) if is_union else (annotation,)
+    allowed = {get_origin(choice) or choice for choice in choices}
     if value is None or isinstance(value, bool):
-        return ("None" if value is None else "bool") in allowed
-    if isinstance(value, int) and "float" in allowed:
+        return type(value) in allowed
+    if isinstance(value, int) and float in allowed:
         return True
-    return any(kind.__name__ in allowed for kind in type(value).__mro__)
+    return isinstance(value, tuple(allowed))
 
 
 def parse_size(key: str, value: Any) -> int:

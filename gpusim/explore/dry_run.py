@@ -1,4 +1,4 @@
-"""A dry run: what a config needs, costs and probably does, as data. dry_run_text.py shows it."""
+"""A dry run: what a config needs, costs and probably does, as data without any text."""
 
 from __future__ import annotations
 

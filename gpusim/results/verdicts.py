@@ -6,6 +6,7 @@ or its status if it has no verdict.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpusim.results.plots import style
@@ -87,7 +88,19 @@ def outcome_code(status: str, verdict: str | None) -> str:
     return verdict or status
 
 
+def outcome_of(code: str) -> Outcome:
+    """Return a way to end. Another version of gpusim may have written a code that is unknown."""
+    unknown = Outcome(label=code, short=code, meaning="", after=f"ended with {code} after {{time}}")
+    return OUTCOMES.get(code, unknown)
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Return how many runs ended in which way: "4 converged, 2 failed"."""
+    codes = [*OUTCOMES, *sorted(counts.keys() - OUTCOMES.keys())]
+    return ", ".join(f"{counts[code]} {outcome_of(code).label}" for code in codes if code in counts)
+
+
 def describe_outcome(status: str, verdict: str | None, total_time_s: float) -> str:
     """Return how a run ended and when: "converged in 20.6 min"."""
-    outcome = OUTCOMES[outcome_code(status, verdict)]
+    outcome = outcome_of(outcome_code(status, verdict))
     return outcome.after.format(time=format_duration(total_time_s))

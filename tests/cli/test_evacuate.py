@@ -10,9 +10,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from gpusim import ConfigError, HotColdConfig, WorkloadConfig, ZipfConfig
+from gpusim.cli.dry_run_text import plan_text
 from gpusim.engine.evacuation import Host
 from gpusim.explore.dry_run import EvacuationPlan, make_plan
-from gpusim.explore.dry_run_text import plan_text
 from tests.cli.command import composed, gpusim
 
 SMALL = [  # the experiment's host, a few thousandths of its size

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from gpusim import AttemptConfig, Config, LinkConfig, MigrationConfig, VmConfig, WriterConfig
+from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_text import attempt_lines, outcome_lines
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import resolve
 from gpusim.engine.attempts import simulate_scenario
 from gpusim.explore.dry_run import RunPlan
-from gpusim.explore.dry_run_text import plan_text
 from gpusim.explore.run_cost import Estimate
 from tests.golden import check_golden
 
@@ -41,7 +41,7 @@ def test_the_lines_of_a_run() -> None:
 
 @pytest.mark.parametrize("is_complete", [True, False])
 def test_the_lines_of_a_dry_run(is_complete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.explore.dry_run_text.device_name", lambda name: "CPU, 2 cores")
+    monkeypatch.setattr("gpusim.cli.dry_run_text.device_name", lambda name: "CPU, 2 cores")
     scenario = resolve(replace(config(), limit=replace(config().limit, wall="1s")))
     summary = simulate_scenario(scenario, NUMPY).summary
     status = "ok" if is_complete else "incomplete"

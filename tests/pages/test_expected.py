@@ -26,10 +26,10 @@ from gpusim import (
     ZipfConfig,
     simulate,
 )
+from gpusim.cli.dry_run_text import plan_text
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.explore.dry_run import RunPlan, make_plan
-from gpusim.explore.dry_run_text import plan_text
 from gpusim.explore.run_cost import estimate_run
 from gpusim.layout import CHUNK_PAGES, Layout, Writes
 from gpusim.pages.budget import Budget
@@ -132,7 +132,7 @@ def test_a_dry_run_shows_what_a_24_tib_vm_needs() -> None:
     assert plan.largest_vm_bytes > 0
     text = plan_text(plan)
     assert "bitmaps      1.5 GiB: dirty 768 MiB, clear log 768 MiB" in text
-    assert "draws, 600 s simulated: time limit" in text
+    assert "draws, 600 s simulated: reached the time limit" in text
 
 
 @st.composite

@@ -22,10 +22,10 @@ from gpusim import (
     simulate,
     simulate_many,
 )
+from gpusim.cli.dry_run_text import plan_text
 from gpusim.config.scenario import resolve
 from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import make_plan
-from gpusim.explore.dry_run_text import plan_text
 from gpusim.qemu.process import Process
 from gpusim.qemu.rules import RuleError
 from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState

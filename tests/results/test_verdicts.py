@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import get_args
 
 from gpusim.engine.records import Status, Verdict
-from gpusim.results.verdicts import OUTCOMES, describe_outcome, outcome_code
+from gpusim.results.verdicts import (
+    OUTCOMES,
+    describe_counts,
+    describe_outcome,
+    outcome_code,
+    outcome_of,
+)
 
 
 def test_every_verdict_and_every_status_without_one_has_texts() -> None:
@@ -25,3 +31,11 @@ def test_an_outcome_is_the_verdict_or_the_status() -> None:
     for verdict in get_args(Verdict):
         assert "20.6 min" in describe_outcome("ok", verdict, 1234.0)
     assert "3 s" in describe_outcome("incomplete", None, 3.0)
+
+
+def test_a_code_of_another_gpusim_stays_readable() -> None:
+    assert outcome_of("vanished").short == "vanished"
+    assert describe_counts({"vanished": 1, "failed": 2, "converged": 3}) == (
+        "3 converged, 2 failed, 1 vanished"
+    )
+    assert describe_outcome("ok", "vanished", 90.0) == "ended with vanished after 90 s"

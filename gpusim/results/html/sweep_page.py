@@ -22,7 +22,7 @@ from gpusim.results.sweeps.config_values import MISSING, SEED, axis_label, value
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run, Skipped, natural
 from gpusim.results.sweeps.sentences import describe_finding, describe_skipped
-from gpusim.results.verdicts import OUTCOMES
+from gpusim.results.verdicts import OUTCOMES, outcome_of
 from gpusim.text import Message, count_noun, format_number
 from gpusim.version import __version__
 
@@ -167,7 +167,7 @@ def _spread(quantiles: tuple[float, float, float] | None, scale: float) -> str:
 def _columns(page: SweepPage) -> list[_Column]:
     runs = page.runs
     names = [_Cell(text=run.name, link=_link(run, page.folder)) for run in runs]
-    outcomes = [_Cell(text=OUTCOMES[run.outcome].label) for run in runs]
+    outcomes = [_Cell(text=outcome_of(run.outcome).label) for run in runs]
     columns = [
         _Column(heading="Run", kind="text", cells=names),
         _Column(heading="Outcome", kind="text outcome", cells=outcomes),

@@ -14,7 +14,7 @@ from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.sweeps.axes import Axes
 from gpusim.results.sweeps.config_values import Value, axis_label, describe_value, sort_values
 from gpusim.results.sweeps.ensembles import Ensemble
-from gpusim.results.verdicts import OUTCOMES
+from gpusim.results.verdicts import OUTCOMES, outcome_of
 from gpusim.text import format_duration, format_number, time_unit
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _draw_cells(
             continue
         ends = sorted({run.outcome for run in group.runs if not run.converged})
         if median_s is None:
-            text = "/".join(OUTCOMES[end].short for end in ends)
+            text = "/".join(outcome_of(end).short for end in ends)
         else:  # In the unit of the colour bar, if it has one.
             text = format_number(median_s / unit_s) if unit_s else format_duration(median_s)
         if median_s is not None and some_stopped:

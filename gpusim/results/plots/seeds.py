@@ -14,7 +14,7 @@ from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.config_values import SEED
 from gpusim.results.sweeps.ensembles import Ensemble
 from gpusim.results.sweeps.runs import Run
-from gpusim.results.verdicts import OUTCOMES
+from gpusim.results.verdicts import outcome_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -66,7 +66,7 @@ def _draw_runs(
             if run.outcome == code and (number := run.number(key)) is not None
         ]
         if points:
-            outcome = OUTCOMES[code]
+            outcome = outcome_of(code)
             panel.plot(
                 *zip(*points, strict=True),
                 outcome.mark,

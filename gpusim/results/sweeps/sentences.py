@@ -9,7 +9,7 @@ from gpusim.results.errors import RunsError
 from gpusim.results.sweeps.config_values import axis_label, describe_value
 from gpusim.results.sweeps.findings import EQUAL, Settings
 from gpusim.results.sweeps.runs import FoundRuns
-from gpusim.results.verdicts import OUTCOMES
+from gpusim.results.verdicts import describe_counts
 from gpusim.text import Message, count_noun, format_duration, format_number, join_words
 
 MOST_VALUES = 4  # in one sentence
@@ -17,9 +17,8 @@ MOST_VALUES = 4  # in one sentence
 
 def describe_outcomes(outcomes: Message) -> str:
     """Return how many runs ended in which way: "6 runs: 4 converged, 2 failed"."""
-    counts = outcomes.data["counts"]
-    parts = [f"{counts[code]} {end.label}" for code, end in OUTCOMES.items() if counts[code]]
-    return f"{count_noun(outcomes.data['runs'], 'run')}: {', '.join(parts)}"
+    runs = count_noun(outcomes.data["runs"], "run")
+    return f"{runs}: {describe_counts(outcomes.data['counts'])}"
 
 
 def describe_finding(finding: Message) -> str:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 
 from gpusim.config.backend import Backend
+from gpusim.engine.records import EvacuationSummary, Summary
 from gpusim.explore.dry_run import EvacuationPlan, RunPlan
 from gpusim.layout import CHUNK_PAGES
 from gpusim.pages.backends import device_name
+from gpusim.results.verdicts import OUTCOMES, outcome_code
 from gpusim.sender.link import Link
 from gpusim.text import count_noun, text_table
 from gpusim.units import NS_PER_S, format_bytes
@@ -52,7 +54,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {_bitmaps_text(plan)}",
         "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)}), "
         f"enough for a VM of up to {format_bytes(plan.largest_vm_bytes)}",
-        "expected": f"{expected}: {(summary.verdict or '').replace('_', ' ')}"
+        "expected": f"{expected}: {_outcome_text(summary)}"
         if estimate.is_complete
         else f"more than {expected}",
         "wall time": _wall_text(plan),
@@ -94,12 +96,16 @@ def _evacuation_lines(plan: EvacuationPlan) -> Mapping[str, str]:
         "bitmaps": f"{format_bytes(plan.scenario.bitmap_bytes)} at most, for {plan.largest_guest}",
         "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)})",
         "expected": f"{summary.total_time_s:.0f} s simulated: "
-        f"{(summary.verdict or summary.status).replace('_', ' ')}{left}, guest CPU lost "
+        f"{_outcome_text(summary)}{left}, guest CPU lost "
         f"{summary.guest_cpu_lost_percent:.1f} %, throttle up to {summary.max_throttle_percent} %",
         "wall time": f"about {_two_digits(plan.wall_s)} s for "
         f"{summary.simulated_runs} simulated migrations",
     }
     return {name: text for name, text in lines.items() if text}
+
+
+def _outcome_text(summary: Summary | EvacuationSummary) -> str:
+    return OUTCOMES[outcome_code(summary.status, summary.verdict)].label
 
 
 def _backend_text(backend: Backend) -> str:
