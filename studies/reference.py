@@ -183,9 +183,9 @@ def _comment(text: str) -> str:
     for line in text.splitlines():
         if not line.startswith("#"):
             break
-        said = line.removeprefix("#").strip()
-        if not said.startswith(("@package", "gpusim ")):
-            lines.append(said)
+        comment = line.removeprefix("#").strip()
+        if not comment.startswith(("@package", "gpusim ")):
+            lines.append(comment)
     if not lines:
         lines = [part.strip() for part in re.findall(r"#\s*(.+)", text)[:1]]
     return " ".join(lines) or " ".join(text.split())

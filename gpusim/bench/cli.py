@@ -109,7 +109,7 @@ def _row_text(row: Row) -> str:
         f"{row.least_ms:>9.4g} {row.most_ms:>9.4g} {times:>9} {floor:>7}"
     )
     if row.split_s:
-        line += "  of it " + ", ".join(f"{part} {s:.3g} s" for part, s in row.split_s.items())
+        line += "  parts: " + ", ".join(f"{part} {s:.3g} s" for part, s in row.split_s.items())
     return line
 
 

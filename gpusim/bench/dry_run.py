@@ -1,4 +1,4 @@
-"""What dry runs predict, and what the runs then take: `gpusim-bench --dry-run`.
+"""`gpusim-bench --dry-run` compares the predictions of dry runs with the real runs.
 
 Each side runs in its own process, as when a user types it. Both sides include the time to load
 code and to touch memory for the first time. The rows are Markdown for docs/explanation/performance.md.
@@ -37,7 +37,7 @@ HEADER = (
 
 
 class Side(NamedTuple):
-    """What a run takes, or what a dry run predicts.
+    """The cost of a run, measured or predicted by a dry run.
 
     Attributes:
         draws: how often writes are drawn.

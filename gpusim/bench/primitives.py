@@ -1,4 +1,4 @@
-"""What the primitives and a draw cost, in multiples of memcpy measured in the same process.
+"""Measures the primitives and a draw, in multiples of memcpy measured in the same process.
 
 A row is a median over repeats, after a warm-up and with the device synchronised. It is given as a
 multiple of copying one bitmap of the same size on the same device. Beside it stands the floor: the

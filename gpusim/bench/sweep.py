@@ -1,4 +1,4 @@
-"""What a point of a sweep costs besides the migration itself: `gpusim-bench --sweep POINTS`.
+"""`gpusim-bench --sweep POINTS` measures the cost of a point besides the migration itself.
 
 The same small points run three ways: in a plain loop that only simulates and writes, in the
 sweeper `batch`, and on Hydra's own launcher. A sweep of one point measures the start of an engine.

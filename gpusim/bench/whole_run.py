@@ -1,4 +1,4 @@
-"""What a whole run costs, and where its time goes."""
+"""Measures the wall time of a whole run and of its parts."""
 
 from __future__ import annotations
 

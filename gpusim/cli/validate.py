@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _new_parser(
         "",
-        "Simulate recorded migrations of a real QEMU. Print measured beside simulated values.",
+        "Simulate recorded migrations of a real QEMU. Print the measured and the simulated values.",
         "gpusim-validate published [TABLE ...]: the same for published measurements of others. "
         "gpusim-validate profiles [PATH ...]: predictions from calc-dirty-rate alone.",
     )
@@ -101,7 +101,8 @@ def _published_parser() -> argparse.ArgumentParser:
     from gpusim.published.tables import list_files
 
     parser = _new_parser(
-        " published", "Simulate migrations that others published. Print published beside simulated."
+        " published",
+        "Simulate migrations that others published. Print the published and the simulated values.",
     )
     parser.add_argument(
         "tables", nargs="*", metavar="TABLE", help=f"{', '.join(list_files())} (default: all)"

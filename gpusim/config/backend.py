@@ -46,8 +46,8 @@ def choose_backend(scenario: Scenario) -> Backend:
         if not error.too_big:
             hint = f"is not available here: {error}. You can also set backend=auto"
             reject("backend.name", name, hint, "backend_not_available")
-        asked = "numpy" if name == "auto" else name
-        largest = backends.largest_bytes(asked, scenario.vm_bytes, bitmap_bytes)
+        backend_name = "numpy" if name == "auto" else name
+        largest = backends.largest_bytes(backend_name, scenario.vm_bytes, bitmap_bytes)
         hint = f"{error}. The largest VM that fits has {format_bytes(largest)}"
         if scenario.tracking.lazy:
             hint += ". With tracking=kvm_legacy one bitmap fewer is needed"

@@ -15,7 +15,7 @@ from gpusim.pages import backends
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What one migration needs and probably does.
+    """The needs and the probable result of one migration.
 
     Attributes:
         scenario: the checked config. Of several attempts it is the last.
@@ -34,7 +34,7 @@ class RunPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class EvacuationPlan:
-    """What the evacuation of a host needs and probably does.
+    """The needs and the probable result of the evacuation of a host.
 
     Attributes:
         guests: names in the order in which they start.

@@ -31,7 +31,7 @@ DRAW_CHUNKS_ON_CPU = 128
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to do and to cost.
+    """The expected result and cost of a run.
 
     Attributes:
         summary: of the run over expected counts. Its status is `incomplete` if it took too long.

@@ -69,7 +69,7 @@ def non_negative_sizes(
     try:
         from scipy.optimize import nnls
     except ImportError as error:
-        message = "fitting writers needs scipy; pip install 'gpusim[predict]'"
+        message = "scipy is missing, and fitting writers needs it: type pip install '.[predict]'"
         raise ImportError(message) from error
     expected, full = dirty, 0.0
     for _ in range(reweighted):

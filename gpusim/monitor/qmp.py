@@ -75,7 +75,7 @@ class Monitor:
         require_qmp()
         from qemu.qmp import ConnectError, QMPClient
 
-        # qemu.qmp logs each failure and raises it, too. The user shall read it once.
+        # qemu.qmp logs each failure and raises it, too. gpusim shows it once.
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
         where = self._address if isinstance(self._address, str) else "QEMU's monitor"
         client = QMPClient("gpusim-record")

@@ -123,13 +123,13 @@ def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
         BackendError: the named backend cannot be used, or the bitmaps do not fit its memory.
     """
     found: Obstacle | None = None
-    passed_over: list[str] = []
+    refused: list[str] = []
     for candidate in BACKENDS if name == "auto" else (name,):
         found = obstacle(candidate) or too_big(candidate, bitmap_bytes)
         if found is None:
             chosen = f"auto: {candidate}" if name == "auto" else "chosen by name"
-            return candidate, ", ".join([chosen, *passed_over])
-        passed_over.append(f"not {candidate}: {found.reason}")
+            return candidate, ", ".join([chosen, *refused])
+        refused.append(f"not {candidate}: {found.reason}")
     assert found is not None
     raise BackendError(found)
 

@@ -112,10 +112,10 @@ class ExpectedKernels:
     def _clear_in_chunk(
         self, chunk: int, page: int, budgets: Sequence[Budget]
     ) -> tuple[int, int, int]:
-        there = int(self._normal_pages[chunk]), int(self._zero_pages[chunk])
-        if not page and all(budget.less(*there).limit >= 0 for budget in budgets):
+        pending = int(self._normal_pages[chunk]), int(self._zero_pages[chunk])
+        if not page and all(budget.less(*pending).limit >= 0 for budget in budgets):
             self.clear_chunks(chunk, chunk + 1)
-            return CHUNK_PAGES, *there
+            return CHUNK_PAGES, *pending
         start, end = chunk << CHUNK_SHIFT, (chunk + 1) << CHUNK_SHIFT
         low = int(np.searchsorted(self._borders, start + page, side="right")) - 1
         high = int(np.searchsorted(self._borders, end))
@@ -124,17 +124,17 @@ class ExpectedKernels:
         place = min(_lasts(normal * b.normal + zero * b.zero, b.limit) for b in budgets)
         piece, part = int(place), place % 1.0
         inside = [part * kind[piece] if part else 0.0 for kind in (normal, zero)]
-        taken_normal = min(there[0], int(normal[:piece].sum() + inside[0]))
-        taken_zero = min(there[1], int(zero[:piece].sum() + inside[1]))
+        taken_normal = min(pending[0], int(normal[:piece].sum() + inside[0]))
+        taken_zero = min(pending[1], int(zero[:piece].sum() + inside[1]))
         if piece < len(pages) and not taken_normal + taken_zero:
             # The next page has one kind, and a page of that kind may fit.
             fits = [all(b.less(*one).limit >= 0 for b in budgets) for one in ((1, 0), (0, 1))]
-            taken_normal = int(there[0] > 0 and fits[0])
-            taken_zero = int(there[1] > 0 and fits[1] and not taken_normal)
+            taken_normal = int(pending[0] > 0 and fits[0])
+            taken_zero = int(pending[1] > 0 and fits[1] and not taken_normal)
         # Parts are rounded down, so a chunk may hold pages that its shares do not contain any more.
         unknown = piece == len(pages) and not page and not taken_normal + taken_zero
         if unknown:
-            taken_normal, taken_zero = _fitting(there, budgets)
+            taken_normal, taken_zero = _fitting(pending, budgets)
         self._send(self._shares[:, low : low + piece], 1.0)
         self._normal_pages[chunk] -= taken_normal
         self._zero_pages[chunk] -= taken_zero
@@ -282,11 +282,11 @@ def _sample(step: Step, most: int) -> Step:
     return Step(step.op, sampled, np.arange(len(chunks)))
 
 
-def _fitting(there: tuple[int, int], budgets: Sequence[Budget]) -> tuple[int, int]:
+def _fitting(pending: tuple[int, int], budgets: Sequence[Budget]) -> tuple[int, int]:
     """How many of these normal and zero pages every budget lasts for, normal pages first."""
-    normal = min([there[0], *(max(0, b.limit) // b.normal for b in budgets if b.normal)])
+    normal = min([pending[0], *(max(0, b.limit) // b.normal for b in budgets if b.normal)])
     left = [b.less(normal, 0) for b in budgets]
-    return normal, min([there[1], *(max(0, b.limit) // b.zero for b in left if b.zero)])
+    return normal, min([pending[1], *(max(0, b.limit) // b.zero for b in left if b.zero)])
 
 
 def _lasts(cost: FloatArray, limit: int) -> float:

@@ -1,1 +1,1 @@
-"""What a VM's dirty rate, as QEMU measures it, says of its migration: `gpusim-predict`."""
+"""`gpusim-predict` predicts a migration from the VM's dirty rate, as QEMU measures it."""

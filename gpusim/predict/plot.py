@@ -198,8 +198,8 @@ def _draw_totals(axes: Axes, prediction: Prediction) -> None:
     times_s = [member.summary.total_time_s for member in prediction.agreeing()]
     unit, unit_s = time_unit(max(*times_s, 1e-3))
     times = np.array(times_s) / unit_s
-    room = max(np.ptp(times) * 0.08, times.max() * 0.005)
-    edges = np.linspace(times.min() - room, times.max() + room, min(MOST_BINS, len(times) + 8))
+    margin = max(np.ptp(times) * 0.08, times.max() * 0.005)
+    edges = np.linspace(times.min() - margin, times.max() + margin, min(MOST_BINS, len(times) + 8))
     band = prediction.band("total_time_s")
     assert band is not None  # every run has one
     low, high = band.low / unit_s, band.high / unit_s

@@ -217,9 +217,11 @@ def _start_text(data: _Data) -> str:
 
 
 def _first_pass_text(data: _Data) -> str:
+    found = data["newly_dirty_bytes"]
+    rewritten = f"{format_bytes(found)} written again" if found else "no page written again"
     return (
         f"The first pass took {format_duration(data['first_pass_s'])}. The sync at its end found "
-        f"{format_bytes(data['newly_dirty_bytes'])} written again, which left "
+        f"{rewritten}, which left "
         f"{format_bytes(data['remaining_bytes'])} to send."
     )
 
@@ -333,10 +335,11 @@ def _guest_text(data: _Data) -> str:
 def _sent_text(data: _Data) -> str:
     summary: Summary = data["summary"]
     times = format_number(summary.transferred_bytes / summary.vm_bytes)
+    share = "as much as the VM's size" if times == "1" else f"{times} times the size of the VM"
     zero = f" and {summary.zero_pages:,} zero pages" if summary.zero_pages else ""
     return (
-        f"QEMU sent {format_bytes(summary.transferred_bytes)} over the link, {times} times the size "
-        f"of the VM: {summary.normal_pages:,} pages with content{zero}. "
+        f"QEMU sent {format_bytes(summary.transferred_bytes)} over the link, {share}: "
+        f"{summary.normal_pages:,} pages with content{zero}. "
         f"It had sent {summary.resent_pages:,} of these pages before."
     )
 

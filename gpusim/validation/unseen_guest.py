@@ -29,7 +29,7 @@ def explain_writes(syncs: Sequence[Sync], pages: int, written: range, lazy: bool
     Args:
         syncs: with their page counts.
         pages: of the VM.
-        written: the pages that are not zero. All writes go there, evenly.
+        written: the pages that are not zero. All writes go to these pages, evenly.
         lazy: whether KVM protects a page again when its chunk is sent (kvm_manual). Otherwise it
             does so at the sync.
     """
@@ -80,15 +80,15 @@ class ExpectedBitmap:
         No page became dirty in QEMU's bitmap meanwhile.
         """
         order = np.roll(np.arange(len(self._chunk)), -self._cursor)
-        there = (self._logged + self._unlogged)[order]
-        ends = np.cumsum(there)
+        pending = (self._logged + self._unlogged)[order]
+        ends = np.cumsum(pending)
         pages = min(pages, float(ends[-1]))
-        begins = ends - there
-        self._sent = np.empty_like(there)
-        self._sent[order] = np.clip((pages - begins) / np.maximum(there, 1e-9), 0.0, 1.0)
+        begins = ends - pending
+        self._sent = np.empty_like(pending)
+        self._sent[order] = np.clip((pages - begins) / np.maximum(pending, 1e-9), 0.0, 1.0)
         first = np.full(self._chunk[-1] + 1, math.inf)
         np.minimum.at(
-            first, self._chunk[order], np.where((begins < pages) & (there > 0), begins, math.inf)
+            first, self._chunk[order], np.where((begins < pages) & (pending > 0), begins, math.inf)
         )
         self._cleared = np.isfinite(first)[self._chunk]
         left = 1 - np.where(np.isfinite(first), first, 0.0) / max(pages, 1e-9)

@@ -1,4 +1,4 @@
-"""What all commands share: `--version`, and no traceback if a pipe closes."""
+"""Do all commands have `--version`, and print no traceback if a pipe closes?"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from gpusim.explore.dry_run import RunPlan
 from gpusim.explore.run_cost import Estimate
 from tests.golden import check_golden
 
-NUMPY = Backend("numpy", "asked for by name", 1)
+NUMPY = Backend("numpy", "chosen by name", 1)
 
 
 def config(**keys: Any) -> Config:

@@ -249,7 +249,7 @@ def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
             "qemu_version": "qemu_9_2",
             "tracking": "kvm_manual",
             "backend": "numpy",
-            "backend_reason": "asked for by name",
+            "backend_reason": "chosen by name",
             "seed": 1,
             "simulated_runs": len(names),
             "wall_time_s": 0.5,

@@ -230,8 +230,8 @@ def set_time_axis(
         axis.set_ticks([], minor=True)
         axis.set_label_text(f"{name}, log scale")
         return
-    room = 0.15 * (high - low) or 0.1 * high or 1.0
-    bottom, top = (0.0, 1.1 * high or 1.0) if from_zero else (max(low - room, 0.0), high + room)
+    margin = 0.15 * (high - low) or 0.1 * high or 1.0
+    bottom, top = (0.0, 1.1 * high or 1.0) if from_zero else (max(low - margin, 0.0), high + margin)
     unit, even = even_ticks(bottom, top)
     axis.set_ticks(list(even), list(even.values()))
     set_limits(bottom, top)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FIRST_PASS, LATER = "#b9d7ea", style.BLUE
 SHARES = ("#80868b", "#b4b9be", "#dadde1")  # of the link
 LINK_BINS = 240
-MOST_NAMES = 40  # rows that have room for a line of text
+MOST_NAMES = 40  # With more rows, the labels would overlap.
 BAR = 0.66  # of a row's height
 
 

@@ -92,7 +92,7 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
         written = len(xs) * columns <= MAX_WRITTEN
         unit_s = None if logarithmic else time_unit(high)[1]
         _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
-        _set_ticks(panel, xs, ys, room=12 // columns)
+        _set_ticks(panel, xs, ys, most_ticks=12 // columns)
         title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
         panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
         if index + columns >= len(grid.panels):
@@ -169,11 +169,11 @@ def _draw_cells(
         panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=size, bbox=box)
 
 
-def _set_ticks(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, room: int) -> None:
-    """Set ticks at the values, or at some of them if there is little room."""
+def _set_ticks(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, most_ticks: int) -> None:
+    """Set ticks at the values, or at some of them if too many would overlap."""
     panel.set_xlim(-0.5, len(xs) - 0.5)
     panel.set_ylim(-0.5, len(ys) - 0.5)
-    for axis, values, most in ((panel.xaxis, xs, room), (panel.yaxis, ys, 2 * room)):
+    for axis, values, most in ((panel.xaxis, xs, most_ticks), (panel.yaxis, ys, 2 * most_ticks)):
         step = math.ceil(len(values) / most)
         axis.set_ticks(range(0, len(values), step), [v.text for v in values[::step]])
     panel.grid(False)

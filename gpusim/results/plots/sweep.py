@@ -177,9 +177,9 @@ class _XAxis:
             zip([float(p or 0.0) for p in places], (v.text for v in self.values), strict=True)
         )
         if self.numeric:
-            # More room, or the outermost labels of neighbouring panels would overlap.
+            # Wider margins, or the outermost labels of neighbouring panels would overlap.
             panel.set_xlim(
-                *_with_room(list(ticks), self.logarithmic, 0.05 if columns < 3 else 0.18)
+                *_with_margin(list(ticks), self.logarithmic, 0.05 if columns < 3 else 0.18)
             )
             if len(ticks) > MAX_TICKS:
                 found = _round_ticks(list(ticks), self)
@@ -215,14 +215,14 @@ def _round_ticks(places: list[float], x: _XAxis) -> list[float]:
     return [float(tick) * unit for tick in found if low <= tick * unit <= high]
 
 
-def _with_room(places: list[float], logarithmic: bool, share: float) -> tuple[float, float]:
+def _with_margin(places: list[float], logarithmic: bool, share: float) -> tuple[float, float]:
     """Return limits of an axis that leave a share of it free on both sides."""
     low, high = min(places), max(places)
     if logarithmic:
-        room = (high / low) ** share
-        return low / room, high * room
-    room = share * (high - low) or 0.5 * abs(high) or 1.0
-    return low - room, high + room
+        margin = (high / low) ** share
+        return low / margin, high * margin
+    margin = share * (high - low) or 0.5 * abs(high) or 1.0
+    return low - margin, high + margin
 
 
 def _apart(ticks: dict[float, str], logarithmic: bool, closest: float) -> dict[float, str]:

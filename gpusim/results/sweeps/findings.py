@@ -1,4 +1,4 @@
-"""What the runs of a sweep show, as codes and numbers. sentences.py makes the text.
+"""Finds facts about the runs of a sweep, as codes and numbers. sentences.py makes the text.
 
 Each finding states the numbers of the runs and draws no conclusion beyond them.
 """
