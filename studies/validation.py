@@ -50,6 +50,7 @@ from gpusim.validation.replay import replay_config
 from gpusim.validation.runs import make_runs, plan_runs
 from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
 from studies import stripped
+from studies.published import write_markdown
 from studies.tables import code, places, table, with_tables
 from studies.validation_figures import Point, draw_errors, draw_replay
 
@@ -497,7 +498,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "profiles_kvm": lambda: table(PROFILE_HEAD, map(profile_cells, from_kvm_profiles())),
     "profiles_kvm_replay": lambda: figures_of(profiles.PROFILED_KVM, "replay"),
     "profiles_kvm_figures": lambda: code(describe_profile_figures(from_kvm_profiles())),
-    "published": lambda: accuracy_text.write_markdown(outcomes()).splitlines(),
+    "published": lambda: write_markdown(outcomes()).splitlines(),
     "published_headline": published_headline,
     "the_10tb_case": rows_of_the_10tb_case,
     "steps_of_the_10tb_case": steps_of_the_10tb_case,

@@ -1,4 +1,4 @@
-"""Published tables beside simulations, as text for a terminal, as JSON rows and as Markdown."""
+"""Published tables beside simulations, as text for a terminal and as JSON rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from gpusim.published.accuracy import QUANTITIES, find_role, is_close, summarize
+from gpusim.published.accuracy import QUANTITIES, find_role, summarize
 from gpusim.published.outcomes import Outcome
 from gpusim.published.tables import FittedValue, Table
 from gpusim.text import Message, text_table
@@ -21,11 +21,6 @@ COLUMNS = {  # quantity -> head and digits
     "first_pass_s": ("first pass, s", 1),
     "sent_mib": ("sent, MiB", 0),
 }
-INTRODUCTION = (
-    "`gpusim-validate published` runs all of it again. If a source does not give a number, gpusim "
-    "fits the number on the first row of the table that it decides, by trying all candidates. That "
-    "row judges nothing. Total times are means of the published repeats."
-)
 
 
 def list_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -64,7 +59,8 @@ def role_text(role: Message) -> str:
     return "judged"
 
 
-def _by_table(outcomes: Sequence[Outcome]) -> Iterator[tuple[Table, list[Outcome]]]:
+def group_by_table(outcomes: Sequence[Outcome]) -> Iterator[tuple[Table, list[Outcome]]]:
+    """Yield each table with its outcomes."""
     for _, group in groupby(outcomes, key=lambda outcome: outcome.table.name):
         own = list(group)
         yield own[0].table, own
@@ -73,16 +69,19 @@ def _by_table(outcomes: Sequence[Outcome]) -> Iterator[tuple[Table, list[Outcome
 def describe_outcomes(outcomes: Sequence[Outcome]) -> str:
     """Return a table per source, what gpusim was given for it, and the figures."""
     parts = []
-    for table, group in _by_table(outcomes):
+    for table, group in group_by_table(outcomes):
         source = table.source
         title = f"{table.name}: {source.author}, {source.title}, {source.date}"
-        given = (f"{label}: {text}" for label, text in _given(table))
+        given = (f"{label}: {text}" for label, text in list_given(table))
         parts.append("\n".join([title, table.what.strip(), *given]))
-        cells = [_head(group), *([*_cells(outcome, group), _role(outcome)] for outcome in group)]
+        cells = [
+            list_heads(group),
+            *([*list_cells(outcome, group), _role(outcome)] for outcome in group),
+        ]
         cells[0].append("")
         parts.append(text_table(cells, left_columns=(0, len(cells[0]) - 1)))
     for kind, figures in summarize(outcomes).items():
-        lines = (f"  {line}" for line in _figure_lines(kind, figures))
+        lines = (f"  {line}" for line in describe_figures(kind, figures))
         parts.append("\n".join([f"{GROUPS[kind]}:", *lines]))
     return "\n\n".join(parts)
 
@@ -91,7 +90,13 @@ def _role(outcome: Outcome) -> str:
     return role_text(find_role(outcome))
 
 
-def _figure_lines(kind: str, figures: Mapping[str, Any]) -> list[str]:
+def describe_figures(kind: str, figures: Mapping[str, Any]) -> list[str]:
+    """Return one line per figure of a kind.
+
+    Args:
+        kind: a key of GROUPS.
+        figures: of this kind, from `summarize`.
+    """
     lines = []
     if figures["judged_total_times"]:
         middle, largest = (
@@ -115,7 +120,7 @@ def _format_percent(error: float | None) -> str:
     return "-" if error is None else f"{error:.1f} %"
 
 
-def _given(table: Table) -> list[tuple[str, str]]:
+def list_given(table: Table) -> list[tuple[str, str]]:
     """Return (label, text) of what the source lacks, and what gpusim was given instead."""
     found = [("not published", line) for line in table.not_published]
     found += [("read as", line) for line in table.readings]
@@ -131,7 +136,8 @@ def _describe_fitted(value: FittedValue) -> str:
     )
 
 
-def _head(group: Sequence[Outcome]) -> list[str]:
+def list_heads(group: Sequence[Outcome]) -> list[str]:
+    """Return the heads of the columns of `list_cells`."""
     heads = ["case", "published", "gpusim", "error"]
     if group[0].table.only_verdicts:
         heads.remove("error")
@@ -142,7 +148,7 @@ def _is_published(group: Sequence[Outcome], quantity: str) -> bool:
     return any(getattr(outcome.row, quantity) for outcome in group)
 
 
-def _cells(outcome: Outcome, group: Sequence[Outcome]) -> list[str]:
+def list_cells(outcome: Outcome, group: Sequence[Outcome]) -> list[str]:
     """Return a row's name, its total times and error, and the other quantities of its table."""
     table, error = outcome.table, outcome.error_percent
     cells = [outcome.row.name]
@@ -163,52 +169,3 @@ def _format_seconds(outcome: Outcome, seconds: float | None) -> str:
     if seconds is None:
         return "never"
     return f"{seconds:.0f} s" if outcome.table.rounded_up else f"{seconds:.1f} s"
-
-
-def write_markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return the section "Published measurements" of the documentation."""
-    parts = ["## Published measurements", INTRODUCTION]
-    for kind, figures in summarize(outcomes).items():
-        lines = (f"- {line}" for line in _figure_lines(kind, figures))
-        parts.append("\n".join([f"**{GROUPS[kind]}:**\n", *lines]))
-    for table, group in _by_table(outcomes):
-        source = table.source
-        where = f'{source.author}, "{source.title}", {source.date} ({source.where}).'
-        parts += [f"### {table.heading}", f"{where} {table.what.strip()}"]
-        if given := _given(table):
-            parts.append("\n".join(f"- {label.capitalize()}: {text}" for label, text in given))
-        parts.append(_grid(group) if group[0].row.cell else _list(group))
-        if table.notes:
-            parts.append(table.notes.strip())
-    return "\n\n".join(parts) + "\n"
-
-
-def _list(group: Sequence[Outcome]) -> str:
-    lines = [[*_head(group), "judged"]]
-    for outcome in group:
-        role = find_role(outcome)
-        judged = {"judged": "yes", "not_judged": role.data.get("reason", "")}
-        lines.append([*_cells(outcome, group), judged.get(role.code) or role_text(role)])
-    return _markdown_table(lines)
-
-
-def _grid(group: Sequence[Outcome]) -> str:
-    """Return published / simulated in the source's own grid. Cells that are not close are bold."""
-    columns = list(dict.fromkeys(outcome.row.cell[1] for outcome in group))
-    lines = [["published / gpusim", *columns]]
-    for name, own in groupby(group, key=lambda outcome: outcome.row.cell[0]):
-        lines.append([name, *map(_grid_cell, own)])
-    return _markdown_table(lines)
-
-
-def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    head, *rest = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|---" * len(lines[0]) + "|", *rest])
-
-
-def _grid_cell(outcome: Outcome) -> str:
-    pair = " / ".join(
-        "-" if seconds is None else f"{seconds:.0f}"
-        for seconds in (outcome.measured_s, outcome.simulated_s)
-    )
-    return pair if is_close(outcome) else f"**{pair}**"

@@ -1,7 +1,6 @@
 """Simulate the rows of published tables: from a row's command to the outcome of its runs.
 
-accuracy.py compares the outcomes. This module also fits the numbers that a source does not give, by
-trying all candidates.
+accuracy.py compares the outcomes.
 """
 
 from __future__ import annotations
@@ -11,17 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-import numpy as np
-
 from gpusim.config.backend import choose_backend
 from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
 from gpusim.explore.workers import map_with_bar
-from gpusim.published.tables import FittedValue, Row, Table
-
-WITHIN = 0.05  # share of a row's value that `holds` allows. No table here resolves less.
+from gpusim.published.tables import Row, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,32 +128,3 @@ def simulate_row(config: Config) -> Run:
         max_throttle_percent=summary.max_throttle_percent,
         sent_mib=summary.transferred_bytes / 2**20,
     )
-
-
-def fit_value(table: Table, value: FittedValue) -> tuple[float, list[float]]:
-    """Return the best candidate for a row, and the lowest and highest candidates that hold the row.
-
-    A candidate is skipped if a run of the row does not converge with it. A candidate holds the row
-    if its mean lies within 5 % of the row, or within the row's repeats if these differ by more.
-    """
-    row = table.row(value.row)
-    candidates = np.arange(value.low, value.high + value.step / 2, value.step)
-    published = getattr(row, value.quantity)
-    target = mean(published)
-    low = min(*published, target * (1 - WITHIN))
-    high = max(*published, target * (1 + WITHIN))
-    tried = [
-        replace(row, run=f"{row.run} {value.key}={candidate:.10g}") for candidate in candidates
-    ]
-    runs = map_with_bar(simulate_row, [config for one in tried for config in configs(one)])
-    misses, holding = {}, []
-    for candidate in map(float, candidates):
-        own = [next(runs) for _ in range(row.seeds)]
-        found = [getattr(one, value.quantity) for one in own]
-        if not all(one.converged for one in own):
-            continue
-        misses[candidate] = abs(mean(found) - target)
-        if low <= mean(found) <= high:
-            holding.append(candidate)
-    best = min(misses, key=lambda candidate: misses[candidate])
-    return best, [holding[0], holding[-1]] if holding else []

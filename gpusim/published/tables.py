@@ -16,7 +16,6 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpusim.published.curve import Curve
 from gpusim.published.errors import TableError
 
 DATA = Path(__file__).parent / "data"
@@ -105,7 +104,15 @@ class Row:
 
 @dataclass
 class Sampled:
-    """A published calc-dirty-rate curve. curve.py explains the fields."""
+    """A published calc-dirty-rate curve: distinct dirtied pages of a sample.
+
+    Attributes:
+        pages: of the VM.
+        sampled: pages in the sample. It may be all pages of the VM.
+        zero: sampled pages that are zero and stay zero.
+        milliseconds: rising times.
+        dirty: sampled pages that were dirtied by each time.
+    """
 
     pages: int = 1
     sampled: int = 1
@@ -161,19 +168,6 @@ class Table:
     def fitted_on(self, row: Row) -> list[FittedValue]:
         """Return the values that were fitted on a row."""
         return [value for value in self.fitted if value.row == row.name]
-
-    def sampled_curve(self) -> Curve:
-        """Return the curve as arrays."""
-        import numpy as np
-
-        assert self.curve is not None
-        return Curve(
-            pages=self.curve.pages,
-            sampled=self.curve.sampled,
-            zero=self.curve.zero,
-            seconds=np.array(self.curve.milliseconds) / 1000,
-            dirty=np.array(self.curve.dirty),
-        )
 
 
 def names() -> list[str]:

@@ -11,9 +11,10 @@ import pytest
 from gpusim.cli.validate import main
 from gpusim.published import tables
 from gpusim.published.accuracy import find_role, judged_total_times, summarize
-from gpusim.published.accuracy_text import describe_outcomes, write_markdown
+from gpusim.published.accuracy_text import describe_outcomes
 from gpusim.published.errors import TableError
 from gpusim.published.outcomes import Outcome, Run
+from studies.published import write_markdown
 from tests.golden import check_golden
 
 A_RUN = Run(

@@ -17,6 +17,7 @@ from gpusim.published import outcomes, tables
 from gpusim.published.errors import TableError
 from gpusim.published.tables import FittedValue, Row, Table
 from gpusim.units import parse_bytes, parse_bytes_per_s
+from tests.published.fitting import fit_value
 
 TABLES = [tables.load(name) for name in tables.names()]
 KINDS_OF_ROWS = {  # One row of each preset and choice of keys. The slow test runs all rows.
@@ -76,7 +77,7 @@ def test_fitted_number_comes_out_again(table: Table, value: FittedValue) -> None
         low=max(value.low, value.value - value.step),
         high=min(value.high, value.value + value.step),
     )
-    best, holds = outcomes.fit_value(table, near)
+    best, holds = fit_value(table, near)
     assert best == pytest.approx(value.value)
     assert holds[0] <= value.value <= holds[-1]
     assert value.holds[0] <= holds[0]

@@ -9,17 +9,19 @@ import pytest
 
 from gpusim.config.compose import composed_config
 from gpusim.published import tables
-from gpusim.published.curve import (
+from gpusim.published.tables import Row
+from tests.published.fitting import (
     Curve,
     Pool,
     build_workload,
     distinct_pages,
     fit_pools,
     predict_total_s,
+    read_curve,
 )
-from gpusim.published.tables import Row
 
 GUDKOV = tables.load("gudkov")
+CURVE = read_curve(GUDKOV)
 PAGES = 2**23
 TRUE = (Pool(pages=1e5, rate_per_s=2.0), Pool(pages=2e6, rate_per_s=0.02))
 SECONDS = np.geomspace(0.125, 60, 22)
@@ -42,7 +44,7 @@ def test_recursion_gives_the_published_cell(row: Row) -> None:
     keys = dict(override.split("=") for override in row.overrides)
     unlimited = row.cell[1] == "unlimited"
     total_s = predict_total_s(
-        GUDKOV.sampled_curve(),
+        CURVE,
         float(keys["link.bandwidth"]),
         math.inf if unlimited else float(keys["migration.downtime_limit"]) / 1000,
     )
@@ -50,21 +52,18 @@ def test_recursion_gives_the_published_cell(row: Row) -> None:
 
 
 def test_pools_fit_the_published_curve_within_its_sampling_error() -> None:
-    curve = GUDKOV.sampled_curve()
-    fit = fit_pools(curve)
+    fit = fit_pools(CURVE)
     assert len(fit.pools) == 3
     assert np.abs(fit.residuals).max() < 2  # of 22
-    assert fit.chi_square < len(curve.seconds)
-    not_zero = curve.pages * (1 - curve.zero / curve.sampled)
+    assert fit.chi_square < len(CURVE.seconds)
+    not_zero = CURVE.pages * (1 - CURVE.zero / CURVE.sampled)
     assert sum(pool.pages for pool in fit.pools) < not_zero
 
 
 def test_preset_holds_the_fitted_pools() -> None:
     config = composed_config(["experiment=gudkov_10g"])
-    assert (
-        config.workload.writers == build_workload(fit_pools(GUDKOV.sampled_curve()).pools).writers
-    )
-    assert config.vm.memory == GUDKOV.sampled_curve().pages * 4096
+    assert config.workload.writers == build_workload(fit_pools(CURVE).pools).writers
+    assert config.vm.memory == CURVE.pages * 4096
 
 
 def test_pools_are_found_again() -> None:

@@ -1,28 +1,33 @@
-"""The distinct pages that a guest dirties in a time: a measured curve, and a guest fitted to it.
+"""Fits the numbers that gpusim/published/data gives as fitted: pools of pages, and single values.
 
 QEMU's calc-dirty-rate samples pages and counts how many of them changed after some times. If a
 guest has pools of pages, and writes each pool evenly at random, it dirties sum of W (1 - exp(-r t))
 pages in t seconds. Here W is the size of a pool and r the writes per second to each of its pages.
 `fit_pools` finds such pools for a curve. `predict_total_s` is the recursion that was published with
-a curve. This module does not simulate migrations.
+a curve. `fit_value` simulates a row with all candidates for a value that is not published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpusim.config.schema import MixConfig
+from gpusim.explore.workers import map_with_bar
 from gpusim.fit.evidence import FASTEST, SLOWEST
 from gpusim.fit.writers import non_negative_sizes
+from gpusim.published.outcomes import configs, simulate_row
+from gpusim.published.tables import FittedValue, Table
 
 FloatArray = NDArray[np.float64]
 
 GRID_POINTS = 400  # neighbours differ by 3 % in rate, which a sampled curve cannot resolve
 REWEIGHTED = 20  # times. The weights come from the fit itself, and settle after a few.
+WITHIN = 0.05  # share of a row's value that `holds` allows. No table resolves less.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,18 @@ class Curve:
     def pages_a_sample(self) -> float:
         """Return how many pages of the VM one sampled page stands for."""
         return self.pages / self.sampled
+
+
+def read_curve(table: Table) -> Curve:
+    """Return the curve of a table as arrays."""
+    assert table.curve is not None
+    return Curve(
+        pages=table.curve.pages,
+        sampled=table.curve.sampled,
+        zero=table.curve.zero,
+        seconds=np.array(table.curve.milliseconds) / 1000,
+        dirty=np.array(table.curve.dirty),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,3 +214,32 @@ def _extrapolated(curve: Curve, seconds: float) -> float:
     after = int(np.clip(np.searchsorted(curve.seconds, seconds), 1, len(curve.seconds) - 1))
     (t0, t1), (d0, d1) = curve.seconds[after - 1 : after + 1], curve.dirty[after - 1 : after + 1]
     return float(d0 + (d1 - d0) * (seconds - t0) / (t1 - t0))
+
+
+def fit_value(table: Table, value: FittedValue) -> tuple[float, list[float]]:
+    """Return the best candidate for a row, and the lowest and highest candidates that hold the row.
+
+    A candidate is skipped if a run of the row does not converge with it. A candidate holds the row
+    if its mean lies within 5 % of the row, or within the row's repeats if these differ by more.
+    """
+    row = table.row(value.row)
+    candidates = np.arange(value.low, value.high + value.step / 2, value.step)
+    published = getattr(row, value.quantity)
+    target = mean(published)
+    low = min(*published, target * (1 - WITHIN))
+    high = max(*published, target * (1 + WITHIN))
+    tried = [
+        replace(row, run=f"{row.run} {value.key}={candidate:.10g}") for candidate in candidates
+    ]
+    runs = map_with_bar(simulate_row, [config for one in tried for config in configs(one)])
+    misses, holding = {}, []
+    for candidate in map(float, candidates):
+        own = [next(runs) for _ in range(row.seeds)]
+        found = [getattr(one, value.quantity) for one in own]
+        if not all(one.converged for one in own):
+            continue
+        misses[candidate] = abs(mean(found) - target)
+        if low <= mean(found) <= high:
+            holding.append(candidate)
+    best = min(misses, key=lambda candidate: misses[candidate])
+    return best, [holding[0], holding[-1]] if holding else []
