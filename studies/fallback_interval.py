@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpusim.results.plots.canvas import picture
 from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
-from gpusim.results.sweeps.config_values import FALLBACK
+from gpusim.results.sweeps.config_values import FALLBACK, VERSION
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.runs import Run, find_runs
 from gpusim.text import format_number
@@ -32,22 +32,27 @@ INTERVALS_S = (1, 2, 5, 10, 20, 60)
 TRACKING = {"kvm_manual": "lazy", "kvm_legacy": "eager"}
 BUSY = "workload.page_writes_per_s"
 AUTO_CONVERGE = "migration.auto_converge"
+WHAT_IF_RULES = {
+    "what_if_first_pass": "first pass",
+    "what_if_responsive": "responsive",
+    "what_if_over_clean": "over clean",
+}
 
 TIME = Quantity(key="total_time_s", label="total time (min)", scale=60.0)
-LOST = Quantity(key="guest_cpu_lost_percent", label="guest CPU lost\n(% of vCPU time)")
+LOST = Quantity(key="guest_cpu_lost_percent", label="guest CPU lost (% of vCPU time)")
 DOWNTIME = Quantity(key="downtime_ms", label="downtime (ms)")
 AGAINST_NEVER = (
-    Quantity(key="total_time_s", label="total time,\n1 = without the timer", relative_to=NEVER),
+    Quantity(key="total_time_s", label="total time, 1 = without the timer", relative_to=NEVER),
     LOST,
     DOWNTIME,
 )
 COSTS = (
     Quantity(key="dirty_sync_count", label="dirty syncs"),
-    Quantity(key="write_faults", label="first writes\n(million)", scale=1e6),
-    Quantity(key="guest_fault_s", label="vCPU time in\nfirst writes (s)"),
-    Quantity(key="sync_stall_s", label="sender stalled\nby syncs (s)"),
-    Quantity(key="main_loop_stall_s", label="main loop\nstalled (s)"),
-    Quantity(key="longest_main_loop_stall_ms", label="its longest\nstall (s)", scale=1e3),
+    Quantity(key="write_faults", label="first writes (million)", scale=1e6),
+    Quantity(key="guest_fault_s", label="vCPU time in first writes (s)"),
+    Quantity(key="sync_stall_s", label="sender stalled by syncs (s)"),
+    Quantity(key="main_loop_stall_s", label="main loop stalled (s)"),
+    Quantity(key="longest_main_loop_stall_ms", label="its longest stall (s)", scale=1e3),
 )
 NOT_CONVERGED = "no"
 
@@ -103,7 +108,8 @@ def memory(group: Ensemble) -> str:
 
 def rule(group: Ensemble) -> str:
     """Return the version or the what-if rule."""
-    return group.value("migration.version").text.removeprefix("what if ")
+    version = group.runs[0].config.get(VERSION)
+    return WHAT_IF_RULES.get(str(version)) or group.value(VERSION).text
 
 
 def variant(group: Ensemble) -> str:
@@ -166,7 +172,7 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
                 for pattern in patterns
             },
             (
-                Quantity(key=TIME.key, label="total time,\n1 = QEMU 9.2", relative_to="QEMU 9.2"),
+                Quantity(key=TIME.key, label="total time, 1 = QEMU 9.2", relative_to="QEMU 9.2"),
                 LOST,
                 DOWNTIME,
             ),
@@ -232,7 +238,7 @@ def _interval_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
 
 def _cost_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """Return the costs for the uniform guest."""
-    head = ["RAM", "tracking", "interval", *(q.label.replace("\n", " ") for q in COSTS)]
+    head = ["RAM", "tracking", "interval", *(q.label for q in COSTS)]
     rows = []
     for mode, called in TRACKING.items():
         for line in lines(having(runs["study_uniform"], "tracking.mode", mode), memory, interval):

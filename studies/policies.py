@@ -63,7 +63,7 @@ def _responsive_table(runs: Sequence[Run]) -> list[str]:
 
 def _throttle(group: Ensemble) -> str:
     """Return the version and whether it has its own throttle rule."""
-    own = group.value("migration.throttle_rule").text == "none"
+    own = group.runs[0].config.get("migration.throttle_rule") is None
     return f"{rule(group)}, {'its own' if own else 'responsive'}"
 
 

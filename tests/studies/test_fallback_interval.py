@@ -52,7 +52,8 @@ def test_a_figure(runs: dict[str, list[Run]], tmp_path: Path) -> None:
     missing = Quantity(key="no_such_key", label="missing")
     quantities = (*AGAINST_NEVER, missing)
     with figure_of(draw_study, "Title", ["fact"], columns, quantities, axis) as figure:
-        assert [panel.get_ylabel() for panel in figure.axes] == [q.label for q in AGAINST_NEVER]
+        labels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]
+        assert labels == [q.label for q in AGAINST_NEVER]
 
 
 def test_figures_are_those_of_the_document() -> None:

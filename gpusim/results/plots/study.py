@@ -6,6 +6,7 @@ has marks and no line.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEVER = "never"
+LABEL_CHARACTERS, TICK_CHARACTERS = 18, 6  # in a line of a label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def draw_study(
         panels[0, column].set_title(name, fontsize=11)
         _set_ticks(panels[-1, column], x)
     for quantity, panel in zip(shown, panels[:, 0], strict=True):
-        panel.set_ylabel(quantity.label, fontsize=10)
+        panel.set_ylabel(textwrap.fill(quantity.label, LABEL_CHARACTERS), fontsize=10)
         if quantity.logarithmic:
             panel.set_yscale("log")
         else:
@@ -156,6 +158,7 @@ def _set_ticks(panel: Panel, x: XAxis) -> None:
         panel.set_xscale("log")
     else:
         panel.set_xlim(-0.6, len(texts) - 0.4)
-        texts = [text.replace(" ", "\n") for text in texts]  # Neighbours would overlap on one line.
+        wrap = textwrap.TextWrapper(TICK_CHARACTERS, break_long_words=False)
+        texts = [wrap.fill(text) for text in texts]  # Neighbours would overlap on one line.
     panel.set_xticks([x.at(text) for text in x.places], texts, fontsize=9)
     panel.set_xticks([], minor=True)

@@ -231,7 +231,7 @@ def test_a_study_shows_scaled_relative_and_unnumbered_points(tmp_path: Path) -> 
     with figure_of(draw_study, "Title", ["fact"], columns, quantities, axis) as figure:
         minutes, relative = figure.axes
         assert minutes.get_ylabel() == "total time (min)"
-        assert relative.get_ylabel() == "total time, 1 = never"
+        assert relative.get_ylabel() == "total time, 1 =\nnever"
         assert figure.get_supxlabel() == "interval (s)"
         assert legend_texts(figure) == ["1 TiB"]
         assert texts(figure)[1:] == ["Title", "fact"]
