@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario
@@ -20,6 +20,18 @@ CHANNELS = (2, 4, 8, 16)
 DOWNTIME_FACTORS = (2, 5, 10, 20, 50, 100)
 LONGEST_DOWNTIME_MS = 30_000  # a guest that pauses for longer was not migrated live
 HIGHEST_THROTTLE = 99  # migration/options.c:migrate_params_check
+
+
+class Setting(NamedTuple):
+    """A config key and its value, both as a user types them."""
+
+    key: str
+    value: str
+
+
+def override_text(setting: Setting | None) -> str:
+    """Return "KEY=VALUE" as a user types it, or "" if there is no setting."""
+    return "" if setting is None else f"{setting.key}={setting.value}"
 
 
 def set_key(config: Config, key: str, value: Any) -> Config:
@@ -50,14 +62,14 @@ class Change:
         values: the later a value, the easier the migration converges with it.
         apply: returns a config with a value. None: set `key` to the value.
         text: returns a value as a user types it.
-        also: returns the "KEY=VALUE" that has to be set with a value, or "".
+        also: returns the setting that a value needs too, or None.
     """
 
     key: str
     values: tuple[Any, ...]
     apply: Callable[[Config, Any], Config] | None = None
     text: Callable[[Any], str] = value_text
-    also: Callable[[Any], str] = lambda _: ""
+    also: Callable[[Any], Setting | None] = lambda _: None
 
     def config_of(self, config: Config, step: int) -> Config:
         """Return the config with the value of a step."""

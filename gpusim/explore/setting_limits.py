@@ -14,7 +14,14 @@ from time import monotonic
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
-from gpusim.explore.changes import Change, single_changes, value_text, with_fallback_sync
+from gpusim.explore.changes import (
+    Change,
+    Setting,
+    override_text,
+    single_changes,
+    value_text,
+    with_fallback_sync,
+)
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.setting_questions import Name, Question, questions_of
 from gpusim.explore.value_search import ValueSearch, run_searches
@@ -41,8 +48,8 @@ class Limit:
         now: the value as it is set, as a user types it.
         found: the last value that converges. None: no tried value does.
         value: `found` as a number: bit/s, factor, ms or percent.
-        also: the "KEY=VALUE" that has to be set with it. More multifd channels if one thread is
-            slower than the bandwidth. Auto-converge if it is off.
+        also: what has to be set with it. More multifd channels if one thread is slower than the
+            bandwidth. Auto-converge if it is off. None: nothing.
         outcome: the summary of the run with `found`.
         first_failing: the next tried value, which does not converge. None: no value failed. If
             `finished`, then no value lies between. Values are 5 % apart, or one throttle step.
@@ -55,7 +62,7 @@ class Limit:
     now: str
     found: str | None
     value: float | None
-    also: str
+    also: Setting | None = field(metadata={"as_json": override_text})
     outcome: Summary | None
     first_failing: str | None = field(metadata={"json": "too_hard"})
     finished: bool
@@ -222,7 +229,7 @@ def _limit(question: Question, search: ValueSearch) -> Limit:
         now=question.now_text,
         found=None if step is None else texts[step],
         value=None if step is None else change.values[step],
-        also="" if step is None else change.also(change.values[step]),
+        also=None if step is None else change.also(change.values[step]),
         outcome=None if step is None else search.outcomes[step],
         first_failing=None if failing < 0 else texts[failing],
         finished=bisection.is_finished,

@@ -21,6 +21,7 @@ from gpusim.explore.changes import (
     HIGHEST_THROTTLE,
     LONGEST_DOWNTIME_MS,
     Change,
+    Setting,
     rate_text,
     set_key,
 )
@@ -116,9 +117,9 @@ def _bandwidth(scenario: Scenario) -> Iterator[Question]:
         changed = set_key(made, f"{group}.{name}", bits / 8)
         return set_key(changed, "migration.multifd_channels", channels(bits))
 
-    def also(bits: float) -> str:
+    def also(bits: float) -> Setting | None:
         needs_more = channels(bits) > config.migration.multifd_channels
-        return f"migration.multifd_channels={channels(bits)}" if needs_more else ""
+        return Setting("migration.multifd_channels", str(channels(bits))) if needs_more else None
 
     values = _values_between(8 * LEAST_LINK * now, max(8 * most, 8 * now), 8 * now)
     yield Question(
@@ -233,6 +234,7 @@ def _throttle(config: Config, now: Summary) -> Iterator[Question]:
         made = set_key(made, "migration.auto_converge", percent > 0)
         return set_key(made, "migration.max_cpu_throttle", round(percent)) if percent else made
 
+    auto_converge = Setting("migration.auto_converge", "true")
     yield Question(
         name="max_cpu_throttle",
         change=Change(
@@ -240,7 +242,7 @@ def _throttle(config: Config, now: Summary) -> Iterator[Question]:
             tuple(map(float, values)),
             apply,
             lambda percent: f"{percent:.0f}",
-            lambda percent: "migration.auto_converge=true" if percent and not limit else "",
+            lambda percent: auto_converge if percent and not limit else None,
         ),
         now=float(limit),
         now_text=str(limit),

@@ -13,7 +13,7 @@ import yaml
 
 from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
-from gpusim.explore.changes import set_key, value_text
+from gpusim.explore.changes import Setting, override_text, set_key, value_text
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from gpusim.explore.setting_questions import Name
@@ -136,7 +136,8 @@ def limit_notes(advice: Advice) -> list[Message]:
         unit = LIMITS[limit.name].unit
         if limit.also:
             code = "channels_needed" if limit.name == "bandwidth" else "setting_needed"
-            found.append(Message(code, {"value": f"{limit.found}{unit}", "also": limit.also}))
+            also = override_text(limit.also)
+            found.append(Message(code, {"value": f"{limit.found}{unit}", "also": also}))
         if limit.exceptions:
             others = tuple(value + unit for value in limit.exceptions)
             data = {"value": f"{limit.first_failing}{unit}", "others": others}
@@ -248,7 +249,7 @@ def _ways_out(guest: GuestAdvice, config: Config, memory_bytes: int) -> Iterator
     if guest.now is None or guest.now.verdict == "converged":
         return
     helpful = [one for one in guest.alternatives if one.outcome == "converges"]
-    alone = [f"{one.key}={one.value}" for one in helpful]
+    alone = [Setting(one.key, one.value) for one in helpful]
     for limit in guest.limits:
         # If `also` is sufficient alone, then the limit repeats that change.
         if limit.outcome is None or limit.also in alone:
@@ -258,18 +259,18 @@ def _ways_out(guest: GuestAdvice, config: Config, memory_bytes: int) -> Iterator
                 change=f"a dirty rate of {limit.found}", outcome=outcome_text(limit.outcome)
             )
             continue
-        changes = [f"{limit.key}={limit.found}", *([limit.also] if limit.also else [])]
+        changes = [Setting(limit.key, str(limit.found)), *([limit.also] if limit.also else [])]
         yield _way_out(changes, outcome_text(limit.outcome), config, memory_bytes)
     for change, one in zip(alone, helpful, strict=True):
         outcome = time_and_throttle(one.total_time_s or 0.0, one.max_throttle_percent or 0)
         yield _way_out([change], outcome, config, memory_bytes)
 
 
-def _way_out(changes: Sequence[str], outcome: str, config: Config, memory_bytes: int) -> WayOut:
-    """Return changes, given as overrides, with the commands that they alter."""
-    text = " with ".join(changes)
+def _way_out(changes: Sequence[Setting], outcome: str, config: Config, memory_bytes: int) -> WayOut:
+    """Return changes with the commands that they alter."""
+    text = " with ".join(map(override_text, changes))
     changed = config
-    for key, _, value in (change.partition("=") for change in changes):
+    for key, value in changes:
         if key not in SETTABLE:
             return WayOut(change=text, outcome=outcome)
         if key != "link.bandwidth":

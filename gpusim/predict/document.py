@@ -120,7 +120,9 @@ def _plain(value: Any) -> Any:
     """Return data classes as mappings and arrays as lists. JSON has no NaN and no infinity."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            field.metadata.get("json", field.name): _plain(getattr(value, field.name))
+            field.metadata.get("json", field.name): _plain(
+                field.metadata.get("as_json", _unchanged)(getattr(value, field.name))
+            )
             for field in fields(value)
         }
     if isinstance(value, Mapping):
@@ -130,3 +132,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unchanged(value: Any) -> Any:
+    return value

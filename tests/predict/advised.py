@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpusim.engine.records import Alternative
+from gpusim.explore.changes import Setting
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from tests.predict.predictions import summary
@@ -17,7 +18,7 @@ def limit(name: Any, found: str | None, now: str, **fields: Any) -> Limit:
     known: dict[str, Any] = {
         "key": None if name == "dirty_rate" else f"migration.{name}",
         "value": None if found is None else 1.0,
-        "also": "",
+        "also": None,
         "outcome": None if found is None else CONVERGES,
         "first_failing": "130",
         "finished": True,
@@ -51,7 +52,7 @@ def stalled(**fields: Any) -> GuestAdvice:
         "limits": (
             limit(
                 "bandwidth", "14Gbit/s", "10Gbit/s", key="link.bandwidth",
-                also="migration.multifd_channels=2",
+                also=Setting("migration.multifd_channels", "2"),
             ),
             limit("downtime_limit", None, "300", first_failing="30000"),
         ),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gpusim.engine.records import Alternative
+from gpusim.explore.changes import Setting
 from gpusim.explore.setting_limits import GuestAdvice
 from gpusim.predict import advice_text
 from gpusim.predict.advice_text import Cell
@@ -118,7 +119,7 @@ def test_commands_of_a_change() -> None:
     ],
 )
 def test_auto_converge_is_one_change(is_alternative: bool, change: str) -> None:
-    on = "migration.auto_converge=true"
+    on = Setting("migration.auto_converge", "true")
     converges = replace(
         advised.stalled().alternatives[0], key="migration.auto_converge", value="true"
     )

@@ -38,6 +38,9 @@ def test_the_keys_of_advice_and_of_better_settings_stay() -> None:
     assert " ".join(advice["heavy"]["limits"][0]) == (
         "name key now found value also outcome too_hard finished exceptions"
     )
+    stalled = document(predictions.prediction(), advised.advice(advised.stalled()))["advice"]
+    limits = stalled["typical"]["limits"]
+    assert [limit["also"] for limit in limits] == ["migration.multifd_channels=2", ""]
     assert " ".join(advice["heavy"]["fallback_sync"]) == "there key value with_it without_it"
     assert " ".join(better) == (
         "goal deadline_s now settings outcome gain runs finished of_heavy heavy_now heavy"
