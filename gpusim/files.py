@@ -1,13 +1,15 @@
 """A file that exists is complete: it is written under a temporary name and then renamed.
 
-Owns this promise and the lock that keeps two processes out of one folder. It knows no format.
+Owns this promise, the lock that keeps two processes out of one folder, and the format of CSV files.
 """
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -61,6 +63,13 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, completely or not at all. Line ends stay as they are."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as the text of a CSV file, with "\\n" line ends. None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -105,6 +105,11 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def shorten(text: str, longest: int) -> str:
+    """Return a text, cut to `longest` characters with an ellipsis at the end."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def join_words(words: Sequence[str], last: str = "and") -> str:
     """Return "a", "a and b" or "a, b and c"."""
     if len(words) < 2:

@@ -25,6 +25,7 @@ from gpusim.config.checks import reject
 from gpusim.config.schema import MigrationConfig, PolicyConfig
 from gpusim.errors import ConfigError
 from gpusim.qemu.rules import Manager, SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
+from gpusim.text import shorten
 
 KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # protocol, arguments of every rule of the kind
     "throttle_rule": (ThrottlePolicy, ("parameters",)),
@@ -55,13 +56,9 @@ def describe_policies(migration: MigrationConfig) -> str:
 
 
 def _call_text(policy: PolicyConfig) -> str:
-    arguments = ", ".join(f"{name}={_shorten(value)}" for name, value in policy.args.items())
+    texts = ((name, shorten(str(value), LONGEST_ARGUMENT)) for name, value in policy.args.items())
+    arguments = ", ".join(f"{name}={text}" for name, text in texts)
     return f"{policy.target}({arguments})" if arguments else policy.target
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST_ARGUMENT else f"{text[: LONGEST_ARGUMENT - 3]}..."
 
 
 def make_factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., Any]:

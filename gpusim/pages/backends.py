@@ -14,6 +14,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from gpusim.pages.primitives import Kernels
+from gpusim.text import shorten
 from gpusim.units import format_bytes
 
 BACKENDS = ("cupy", "numba", "numpy")  # `auto` uses the first that can be used
@@ -293,5 +294,4 @@ def _device_obstacle() -> Obstacle | None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
+    return shorten(" ".join(f"{type(error).__name__}: {error}".split()), LONGEST_ERROR)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.engine.records import EvacuatedGuest, Evacuation
-from gpusim.files import write_text
+from gpusim.files import csv_text, write_text
 from gpusim.results.plots.canvas import picture, require_matplotlib
 from gpusim.results.plots.evacuation import draw_evacuation
 from gpusim.results.run_files import SUMMARY, begin_run, whole_run, write_run, write_summary
@@ -62,9 +60,7 @@ def whole_evacuation(folder: Path, run_hash: str, *, plot: bool) -> dict[str, An
 
 def _csv(guests: list[EvacuatedGuest]) -> str:
     """Return a row for each guest, in the order in which they started."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["name", "vm_bytes", "vcpus", "start_s", "end_s", *GUEST_KEYS])
+    rows: list[list[object]] = [["name", "vm_bytes", "vcpus", "start_s", "end_s", *GUEST_KEYS]]
     for guest in guests:
         summary = guest.result.summary
         own = [
@@ -74,5 +70,5 @@ def _csv(guests: list[EvacuatedGuest]) -> str:
             f"{guest.start_s:.9f}",
             f"{guest.end_s:.9f}",
         ]
-        rows.writerow([*own, *(getattr(summary, name) for name in GUEST_KEYS)])
-    return text.getvalue()
+        rows.append([*own, *(getattr(summary, name) for name in GUEST_KEYS)])
+    return csv_text(rows)

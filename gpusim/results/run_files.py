@@ -20,7 +20,7 @@ import numpy as np
 from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Event, Result, SyncRecord
-from gpusim.files import remove_leftovers, whole_file, write_text
+from gpusim.files import csv_text, remove_leftovers, whole_file, write_text
 from gpusim.results import timeline as grid
 from gpusim.results.errors import RunsError
 from gpusim.results.guestperf import write_guestperf
@@ -220,11 +220,14 @@ def _csv(
     names: Sequence[str], rows: Iterable[Sequence[object]], decimals: Mapping[str, int]
 ) -> str:
     formats = [f".{decimals[name]}f" if name in decimals else "" for name in names]
-    lines = [",".join(names)]
-    for row in rows:
-        cells = zip(row, formats, strict=True)
-        lines.append(",".join("" if cell is None else format(cell, spec) for cell, spec in cells))
-    return "\n".join(lines) + "\n"
+    cells = (
+        [
+            "" if cell is None else format(cell, spec)
+            for cell, spec in zip(row, formats, strict=True)
+        ]
+        for row in rows
+    )
+    return csv_text([names, *cells])
 
 
 def _events_jsonl(events: Iterable[Event]) -> str:

@@ -28,6 +28,7 @@ from gpusim.text import (
     format_duration,
     format_number,
     join_words,
+    shorten,
 )
 from gpusim.units import format_bytes
 
@@ -152,7 +153,9 @@ def report_page(
         name: [_change(one) for one in alternatives or () if one.outcome == name and not converged]
         for name in ("converges", "does_not", "not_tried")
     }
-    settings = {k: _short(v) for k, v in flat_settings(config or {}) if v not in (None, "{}")}
+    settings = {
+        k: _setting_text(v) for k, v in flat_settings(config or {}) if v not in (None, "{}")
+    }
     return render(
         "report.html",
         title=f"{heading} \u00b7 {vm} \u00b7 gpusim",
@@ -222,6 +225,6 @@ def _text(summary: Summary, key: str) -> str:
     return SUMMARY_FIELDS[key].format(getattr(summary, key))
 
 
-def _short(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ..."
+    return shorten(text, LONGEST_VALUE)

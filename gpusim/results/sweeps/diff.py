@@ -6,8 +6,6 @@ two sweeps ignores that.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.errors import ResultsError
-from gpusim.files import write_text
+from gpusim.files import csv_text, write_text
 from gpusim.results.errors import RunsError
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import CONFIG, SUMMARY
@@ -231,15 +229,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _write(found: Sequence[Difference], path: Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "source", "key", "A", "B", "difference", "percent"])
+    rows: list[list[object]] = [["run", "source", "key", "A", "B", "difference", "percent"]]
     for one in found:
-        numbers = ["" if number is None else number for number in (one.change, one.percent)]
         cells = ["" if value is _MISSING else _csv_cell(value) for value in (one.a, one.b)]
-        writer.writerow([one.run, one.source, one.key, *cells, *numbers])
+        rows.append([one.run, one.source, one.key, *cells, one.change, one.percent])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
 
 
 def _csv_cell(value: Any) -> Any:

@@ -5,15 +5,13 @@ Column names contain the unit. Config values keep the text of the user, such as 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpusim.errors import require
-from gpusim.files import whole_file, write_text
+from gpusim.files import csv_text, whole_file, write_text
 from gpusim.results.summary_fields import NUMBER_KEYS, STATISTICS_KEYS
 from gpusim.results.sweeps.config_values import ABSENT, SEED
 from gpusim.results.sweeps.ensembles import QUANTILES, Ensemble
@@ -96,12 +94,9 @@ def write_csv(columns: Sequence[Column], path: Path) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(column.name for column in columns)
     cells = [[_cell(value, column.is_config) for value in column.values] for column in columns]
-    writer.writerows(zip(*cells, strict=True))
-    write_text(path, text.getvalue())
+    rows = zip(*cells, strict=True)
+    write_text(path, csv_text([[column.name for column in columns], *rows]))
 
 
 def _cell(value: Any, is_config: bool) -> Any:
