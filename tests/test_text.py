@@ -12,6 +12,7 @@ from gpusim.text import (
     format_number,
     join_words,
     rate_unit,
+    shorten,
     size_unit,
     text_table,
     time_unit,
@@ -80,3 +81,8 @@ def test_a_table_is_aligned_without_trailing_spaces() -> None:
     assert text_table(rows, left_columns=(0, 2), indent="  ") == (
         "  name        time  verdict\n  a          1.5 s  ok\n  long name   10 s  failed"
     )
+
+
+def test_a_long_text_ends_with_an_ellipsis() -> None:
+    assert shorten("0123456789", 10) == "0123456789"
+    assert shorten("0123456789a", 10) == "0123456..."
