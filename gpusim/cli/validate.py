@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _new_parser(
         "",
         "Simulate recorded migrations of a real QEMU. Print the measured and the simulated values.",
-        "gpusim-validate published [TABLE ...]: the same for published measurements of others. "
+        "gpusim-validate published [TABLE ...]: the same for the measurements that others published. "
         "gpusim-validate profiles [PATH ...]: predictions from calc-dirty-rate alone.",
     )
     _add_paths(
