@@ -1,4 +1,4 @@
-# make run    installs gpusim into .venv and runs the first experiment
+# make run    installs gpusim with pictures, numba and predictions into .venv, and runs the first experiment
 # make test   installs what the tests need too and runs them
 # Needs python3 >= 3.11; PYTHON=... names another interpreter, VENV=... another folder,
 # EXTRAS=... what make test installs of pyproject.toml's extras.
@@ -24,7 +24,7 @@ $(BIN)/python:
 
 # The stamps make a second run start at once; a change of the dependencies installs again.
 $(VENV)/.installed-run: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[plot]'
+	$(INSTALL) --editable '.[plot,numba,predict]'
 	touch $@
 
 $(VENV)/.installed-test-$(EXTRAS): pyproject.toml | $(BIN)/python

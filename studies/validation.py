@@ -312,8 +312,8 @@ def published_headline() -> list[str]:
     return [
         f"- **Published measurements.** The median error of {found['judged_total_times']} published total times is "
         f"{found['median_abs_error_percent']:.1f} %, the largest {found['largest_abs_error_percent']:.0f} %.",
-        f"  {len(found['fitted'])} unpublished numbers are fitted, each on a row that does not count. The best "
-        f"published predictor reaches {accuracy_text.BEST_PUBLISHED}.",
+        f"  {len(found['fitted'])} numbers that the authors do not give are fitted, each to one row, and that row does not "
+        f"count. The best published predictor: {accuracy_text.BEST_PUBLISHED}.",
     ]
 
 
@@ -327,8 +327,8 @@ def profiles_headline() -> list[str]:
         f"- **Predictions from calc-dirty-rate alone.** Under TCG {found['within_band']} of {found['completed']} "
         "migrations took a time within the 5 to 95 % band.",
         f"  The median error is {found['median_abs_error_percent']:.1f} %, and {found['verdict_right']} of "
-        f"{found['migrations']} verdicts are right. Under nested KVM {kvm['within_band']} of {kvm['completed']} are within",
-        f"  a band a quarter as wide. The median error is {kvm['median_abs_error_percent']:.1f} %, and "
+        f"{found['migrations']} verdicts are right. Under nested KVM the band is a quarter as wide",
+        f"  and holds {kvm['within_band']} of {kvm['completed']}. The median error is {kvm['median_abs_error_percent']:.1f} %, and "
         f"{kvm['verdict_right']} of {kvm['migrations']} verdicts are right.",
     ]
 
