@@ -36,7 +36,7 @@ class SyncRecord:
         transferred_bytes: bytes flushed since the start.
         threshold_bytes: QEMU's threshold_size when the sync ended: what fits the downtime limit.
         bandwidth_bytes_per_s: the last window's bandwidth sample.
-        cursor_page: the guest page that the sender looks at next.
+        cursor_page: the guest page that the sender visits next.
         pass_number: the sender's way round the bitmap, from 1.
         cpu_throttle_percentage: the throttle after the sync.
         dirty_rate_high_cnt: QEMU's count of high periods after the sync.
@@ -86,7 +86,7 @@ class TimelineSample:
     transferred_bytes: int
     cpu_throttle_percentage: int
     dirty_sync_count: int
-    guest_run_s: float  # run time of each vCPU; its slope is the speed
+    guest_run_s: float  # run time of each vCPU, whose slope is the speed
 
 
 @dataclass(frozen=True, kw_only=True)
