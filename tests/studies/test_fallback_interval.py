@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,16 @@ import pytest
 from gpusim.results.plots.study import NEVER, Quantity, XAxis, draw_study
 from gpusim.results.sweeps.ensembles import ensembles
 from gpusim.results.sweeps.runs import Run, find_runs
-from studies.fallback_interval import AGAINST_NEVER, SWEEPS, interval, lines, main, memory, tables
+from studies.fallback_interval import (
+    AGAINST_NEVER,
+    COSTS,
+    SWEEPS,
+    interval,
+    lines,
+    main,
+    memory,
+    tables,
+)
 from studies.tables import with_tables
 from tests.cli.command import REPOSITORY
 from tests.results.plots.drawn import figure_of, png_size
@@ -54,6 +65,18 @@ def test_a_figure(runs: dict[str, list[Run]], tmp_path: Path) -> None:
     with figure_of(draw_study, "Title", ["fact"], columns, quantities, axis) as figure:
         labels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]
         assert labels == [q.label for q in AGAINST_NEVER]
+
+
+def test_labels_of_six_rows_do_not_overlap(runs: dict[str, list[Run]]) -> None:
+    groups = ensembles(run for run in runs["study_paced"] if run.config["seed"] == 1)
+    axis = XAxis(label="s", places={"1": 1.0, "5": 5.0, NEVER: None})
+    columns = {"paced": lines(groups, memory, interval)}
+    rows = tuple(replace(quantity, key="total_time_s") for quantity in COSTS)
+    with figure_of(draw_study, "Title", ["fact"], columns, rows, axis) as figure:
+        figure.canvas.draw()
+        boxes = [panel.yaxis.label.get_window_extent() for panel in figure.axes]
+    assert len(boxes) == 6
+    assert not [a for a, b in pairwise(boxes) if a.overlaps(b)]
 
 
 def test_figures_are_those_of_the_document() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NEVER = "never"
 LABEL_CHARACTERS, TICK_CHARACTERS = 18, 6  # in a line of a label
+MANY_ROWS, SHORT_LABEL_CHARACTERS = 5, 16  # so many rows leave less height for each label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,11 @@ def draw_study(
                 _draw_line(panels[row, column], line, index, quantity, x)
         panels[0, column].set_title(name, fontsize=11)
         _set_ticks(panels[-1, column], x)
+    is_tight = len(shown) >= MANY_ROWS
+    characters = SHORT_LABEL_CHARACTERS if is_tight else LABEL_CHARACTERS
     for quantity, panel in zip(shown, panels[:, 0], strict=True):
-        panel.set_ylabel(textwrap.fill(quantity.label, LABEL_CHARACTERS), fontsize=10)
+        label = textwrap.fill(quantity.label, characters)
+        panel.set_ylabel(label, fontsize=9 if is_tight else 10)
         if quantity.logarithmic:
             panel.set_yscale("log")
         else:
