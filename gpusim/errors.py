@@ -12,7 +12,10 @@ from typing import Any, ClassVar
 
 LONGEST_VALUE = 160  # characters of a value that somebody else wrote
 LONGEST_MESSAGE = 2000  # characters of a whole line, with its list of what is allowed
-FOREIGN = ("answer", "message", "qemu_line", "reason", "row", "value")  # keys of foreign data
+FOREIGN = (  # keys of data that somebody else wrote
+    *("address", "answer", "case", "command", "event", "key", "message", "name", "names"),
+    *("qemu_line", "reason", "row", "value", "values"),
+)
 CODES = {  # of a ConfigError
     "backend_not_available": "the named backend cannot run on this machine",
     "cannot_import": "a user's module or class cannot be imported",

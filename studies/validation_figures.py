@@ -98,7 +98,9 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
         times.legend(loc="upper left")
         subtitle = "Every migration that judges. Below: the errors of the same points."
         if len(ended) < len(points):
-            subtitle += f" {len(points) - len(ended)} more never end in gpusim."
+            subtitle += (
+                f" Migrations that never end in gpusim, not drawn: {len(points) - len(ended)}."
+            )
         headline(figure, "Total times, measured and simulated", [subtitle])
 
 
