@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpusim.parent import die_with_me
 from gpusim.results.plots.canvas import picture
 from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
 from gpusim.results.sweeps.config_values import FALLBACK, VERSION
@@ -91,7 +92,7 @@ def runs_of(
             f"sweep={sweep}",
             f"hydra.sweep.dir={folder / sweep}",
         ]
-        subprocess.run([*command, *overrides], check=True)
+        subprocess.run([*command, *overrides], check=True, preexec_fn=die_with_me())
         found[sweep] = find_runs([folder / sweep]).runs
     return found
 

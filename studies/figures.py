@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpusim.parent import die_with_me
+
 GPUSIM = [sys.executable, "-c", "from gpusim.cli.app import main; main()"]
 COLLECT = [sys.executable, "-m", "gpusim.cli.collect"]
 RUNS = Path("outputs/multirun")
@@ -36,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides, runs, picture, collected = FIGURES[name]
         folder = RUNS / runs
         place = f"hydra.{'sweep' if 'experiment=evacuate' not in overrides else 'run'}.dir={folder}"
-        subprocess.run([*GPUSIM, *overrides, place], check=True)
+        subprocess.run([*GPUSIM, *overrides, place], check=True, preexec_fn=die_with_me())
         if collected:
-            subprocess.run([*COLLECT, str(folder)], check=True)
+            subprocess.run([*COLLECT, str(folder)], check=True, preexec_fn=die_with_me())
         shutil.copyfile(folder / picture, options.folder / name)
 
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from gpusim.config.schema import Config, LinkConfig, VmConfig, WriterConfig
 from gpusim.engine.attempts import simulate
+from gpusim.parent import die_with_me
 from gpusim.results import begin_run, write_run
 
 ENGINES = {
@@ -80,5 +81,5 @@ def _sweep(points: int, backend: str, overrides: list[str]) -> float:
         command += ["experiment=tiny", f"seed=range(0,{points})", f"backend={backend}"]
         command += [f"hydra.sweep.dir={folder}/sweep", *overrides]
         start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, preexec_fn=die_with_me())
         return time.perf_counter() - start

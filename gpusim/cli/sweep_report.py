@@ -117,6 +117,10 @@ class SweepReport(Callback):
             _check_direction(config)
         except ConfigError as error:
             job.stop(error, job.EXIT_CONFIG)
+        if config.hydra.launcher._target_.endswith(".JoblibLauncher"):
+            from gpusim.cli import joblib_workers
+
+            joblib_workers.register()
         self._since_s = time.time() - _MTIME_SLACK_S
         if config.dry_run:
             return

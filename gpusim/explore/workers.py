@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Result
+from gpusim.parent import become_worker
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -119,27 +122,63 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class _PoolWithoutInterrupts(ProcessPoolExecutor):
-    """A pool whose processes never see an interrupt: a child inherits the blocked signals."""
+class _Pool(ProcessPoolExecutor):
+    """A pool whose processes die with this one, and never see an interrupt.
+
+    One thread starts all of them. A child inherits the signals that this thread blocks, and the
+    kernel kills the child if this thread ends.
+    """
+
+    def __init__(self, count: int) -> None:
+        # A forked child of a process with threads or a GPU may hang.
+        super().__init__(count, mp_context=get_context("spawn"), initializer=become_worker)
+        self._starter = ThreadPoolExecutor(
+            1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, [signal.SIGINT])
+        )
+        _open_pools.add(self)
 
     def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
         """Start one call. This may start a process, too."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            return super().submit(*arguments, **named)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        future: Future[Any] = self._starter.submit(super().submit, *arguments, **named).result()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for the calls that run, and end the processes."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._starter.shutdown(wait)
+
+    def kill(self) -> None:
+        """End the processes at once, in the middle of a call too."""
+        self._starter.shutdown()  # no process starts after this
+        for process in list((self._processes or {}).values()):
+            process.kill()
+        self.shutdown(cancel_futures=True)
+
+
+_open_pools: WeakSet[_Pool] = WeakSet()
+
+
+def _kill_pools() -> None:
+    for pool in list(_open_pools):
+        pool.kill()
+
+
+# An exception keeps the frames that it passed, and with them a suspended `_map_in_processes`. When
+# Python exits, ProcessPoolExecutor waits for all calls of such a pool. This runs before that.
+threading._register_atexit(_kill_pools)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes that leave an interrupt to this one.
+    """Yield a pool of processes. They die with this one, and leave an interrupt to it.
 
-    If the block ends with an error, then calls that have not started are cancelled.
+    Calls that have not started when the block ends are cancelled. If the block ends with an error or
+    an interrupt, then calls that run are killed too.
     """
-    # A forked child of a process with threads or a GPU may hang.
-    pool = _PoolWithoutInterrupts(count, mp_context=get_context("spawn"))
+    pool = _Pool(count)
     try:
         yield pool
-    finally:
         pool.shutdown(cancel_futures=True)
+    except BaseException:
+        pool.kill()
+        raise

@@ -8,7 +8,6 @@ This module does not know what a recording is.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import shutil
 import signal
@@ -21,11 +20,11 @@ from dataclasses import dataclass, field
 
 from gpusim.monitor.errors import LiveError
 from gpusim.monitor.qmp import Monitor
+from gpusim.parent import die_with_me
 from gpusim.record.guest import Counter, build_guest
 from gpusim.record.messages import RecordError, qemu_line
 from gpusim.record.trace_log import EVENTS, TraceLine, parse_trace_line
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 END_TIMEOUT_S = 2.0  # before the next, stronger way to end QEMU
 KEPT_LINES = 20
 
@@ -136,7 +135,7 @@ async def start_qemu(
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(kernel, theirs.fileno()),
                 start_new_session=True,  # Ctrl-C goes to the recorder alone
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with_me(),
             )
         except OSError as error:
             raise RecordError("cannot_start", name=qemu, reason=error.strerror) from None
@@ -206,15 +205,3 @@ async def _read_lines(stream: asyncio.StreamReader | None, take: Callable[[str],
     assert stream is not None
     async for line in stream:
         take(line.decode(errors="replace").rstrip())
-
-
-def _die_with(recorder: int) -> Callable[[], None]:
-    """Return a function for the child: the kernel kills the child when the recorder dies."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != recorder:  # the recorder died before prctl took effect
-            os._exit(1)
-
-    return prepare

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from gpusim import Config, ConfigError, LinkConfig, Result, VmConfig, simulate, simulate_many
 from gpusim.config.schema import WriterConfig
 from gpusim.explore.workers import processes
-from tests.cli.command import gpusim
+from tests.cli.command import REPOSITORY, gpusim
 from tests.cli.engines import need_engine_of
 
 SAME_BYTES = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
@@ -136,3 +140,57 @@ def test_processes_never_see_an_interrupt() -> None:
         blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
     assert signal.SIGINT in blocked
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def busy(queue_of: int) -> int:
+    """Compute in C and hold the GIL far longer than any test lasts."""
+    return sum(range(10**12)) + queue_of
+
+
+INTERRUPTED = """
+import os, signal
+from tests.explore.test_workers import busy
+from gpusim.explore.workers import processes
+if __name__ == "__main__":
+    with processes(2) as pool:
+        pool.submit(abs, 1).result()
+        running = [pool.submit(busy, number) for number in range(5)]
+        {end}
+"""
+EXIT_HOLDING_A_GENERATOR = """
+import time
+from gpusim.explore.workers import map_in_order
+if __name__ == "__main__":
+    outcomes = map_in_order(time.sleep, [0, 1000, 1000, 1000], 2, None)
+    next(outcomes)
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        (INTERRUPTED.format(end="signal.raise_signal(signal.SIGINT)"), -signal.SIGINT),
+        (INTERRUPTED.format(end="os._exit(7)"), 7),
+        (EXIT_HOLDING_A_GENERATOR, -signal.SIGINT),
+    ],
+    ids=["interrupt", "os._exit", "suspended generator"],
+)
+def test_busy_workers_end_with_their_parent(program: str, code: int, tmp_path) -> None:
+    """Every process inherits a pipe. Its end is the end of the last one."""
+    (tmp_path / "program.py").write_text(program)
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=writer,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    ended, _, _ = select.select([reader], [], [], 60)
+    os.close(reader)
+    if not ended:
+        process.kill()
+    assert process.wait(60) == code
+    assert ended
