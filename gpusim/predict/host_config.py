@@ -112,6 +112,9 @@ def _profile_overrides(profile: Profile) -> list[str]:
         overrides.append(f"migration.auto_converge={str(auto_converge).lower()}")
         if "multifd" in profile.capabilities and VERSIONS[version].has_multifd:
             channels = profile.parameters.get("multifd-channels", 2)
+            if not isinstance(channels, int):  # Hydra would resolve a text such as ${oc.env:HOME}
+                hint = "must be a whole number"
+                raise ConfigError("parameters.multifd-channels", channels, hint, "not_a_number")
             overrides.append(f"migration.multifd_channels={channels}")
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():

@@ -53,6 +53,18 @@ def test_capabilities_count_without_parameters() -> None:
     assert (migration.auto_converge, migration.multifd_channels) == (False, 2)
 
 
+def test_an_interpolation_in_a_profile_is_refused_and_not_resolved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHANNELS", "7")
+    typed = {"multifd-channels": "${oc.env:CHANNELS}"}
+    profile = profile_with(parameters=typed, capabilities=("multifd",))
+    with pytest.raises(ConfigError) as error:
+        host_config(profile)
+    assert (error.value.key, error.value.code) == ("parameters.multifd-channels", "not_a_number")
+    assert error.value.value == typed["multifd-channels"]
+
+
 def test_an_override_replaces_what_the_profile_says() -> None:
     profile = profile_with(parameters=SHOWN, capabilities=("auto-converge",))
     host = host_config(
