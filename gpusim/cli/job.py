@@ -24,6 +24,7 @@ from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
+from gpusim.config.types import checked
 from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.evacuation import Host
 from gpusim.engine.records import EvacuationSummary, Summary
@@ -164,6 +165,7 @@ def run_config(
     Raises:
         ConfigError: before gpusim takes memory or writes a file.
     """
+    config = checked(config, Config)
     check_output_keys(config.objective, plot=config.plot, evacuates=config.evacuation is not None)
     if config.dry_run:
         print(plan_text(make_plan(config)))

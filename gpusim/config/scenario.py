@@ -17,6 +17,7 @@ from gpusim.config.plugins import describe_policies
 from gpusim.config.schedule import Action, parse_schedule
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.config.tracking import Tracking, check_tracking, parse_tracking
+from gpusim.config.types import checked
 from gpusim.config.workload import parse_writers
 from gpusim.errors import ConfigError
 from gpusim.guest.writer import Writer
@@ -121,8 +122,9 @@ def resolve(config: Config) -> Scenario:
     """Check a config and return it as numbers. Of several attempts, return the last.
 
     Raises:
-        ConfigError: a value is out of range, or two values contradict each other.
+        ConfigError: a value has another type or is out of range, or two values contradict each other.
     """
+    config = checked(config, Config)
     if not config.attempts:
         return _resolve_migration(config)
     scenarios = [_resolve_attempt(n, plan) for n, plan in enumerate(plan_attempts(config))]

@@ -13,6 +13,7 @@ from gpusim.config.backend import Backend, choose_backend
 from gpusim.config.checks import reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
+from gpusim.config.types import checked
 from gpusim.engine.migration import Migration
 from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import Attempt, Event, Observer, Result
@@ -38,6 +39,7 @@ def simulate(config: Config, *, observe: Observer | None = None) -> Result:
         ConfigError: a value cannot be simulated. gpusim raises this before it allocates a bitmap.
         MemoryError: the bitmaps do not fit into memory.
     """
+    config = checked(config, Config)
     if config.evacuation is not None:
         hint = "is not one migration. Call gpusim.evacuate, or set evacuation to null"
         reject("evacuation", "...", hint, "not_supported")

@@ -18,6 +18,7 @@ from dataclasses import replace
 from gpusim.config.backend import EXPECTED
 from gpusim.config.checks import SLOWEST, check_whole, reject
 from gpusim.config.schema import Config
+from gpusim.config.types import checked
 from gpusim.engine.evacuation_guests import MOST_GUESTS, Vm, make_vms
 from gpusim.engine.evacuation_summary import make_evacuation
 from gpusim.engine.migration import Migration
@@ -59,6 +60,7 @@ class Host:
 
     def __init__(self, config: Config) -> None:
         self._started_ns = time.monotonic_ns()
+        config = checked(config, Config)
         evacuation = config.evacuation
         if evacuation is None:
             hint = "there are no guests. See conf/experiment/evacuate.yaml"
