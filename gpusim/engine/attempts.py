@@ -29,7 +29,7 @@ def simulate(config: Config, *, observe: Observer | None = None) -> Result:
 
     Args:
         config: what to simulate.
-        observe: is called with the progress, at most once per simulated second.
+        observe: is called with the progress, at most every 0.1 s of the wall clock.
 
     Returns:
         The summary, syncs, events and timeline samples of the last attempt, and the attempts before

@@ -112,6 +112,10 @@ class Clock:
             timer.fire()
         self.now_ns = max(self.now_ns, t_ns)
 
+    def skip_to(self, t_ns: int) -> None:
+        """Let time pass to `t_ns` at the end of a run, without a timer that fires."""
+        self.now_ns = max(self.now_ns, t_ns)
+
     def stop_vm(self) -> None:
         """Stop the VM. Timers that freeze stand still from now on."""
         if self._stopped_at_ns is None:

@@ -112,8 +112,12 @@ class FallbackTimer:
         if self.waits_for_burst and not self._state.sender.in_burst:
             self._merge()
 
-    def wait_until_idle(self) -> None:
-        """Let the migration thread wait for the big lock until a sync in progress has ended."""
+    def wait_until_idle(self, limit_ns: int = NEVER_NS) -> None:
+        """Let the migration thread wait for the big lock until a sync in progress has ended.
+
+        Args:
+            limit_ns: wait no longer, because the run ends then.
+        """
         clock = self._state.clock
         from_ns = clock.now_ns
         while self.sync is not None:
@@ -121,6 +125,9 @@ class FallbackTimer:
                 self._merge()
             else:
                 assert self._next_step.at_ns is not None
+                if self._next_step.at_ns > limit_ns:
+                    clock.run_to(max(from_ns, limit_ns))
+                    break
                 clock.run_to(self._next_step.at_ns)
         self._syncs.stall_sender(from_ns, clock.now_ns)
 

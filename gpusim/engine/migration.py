@@ -32,7 +32,7 @@ class Migration:
         scenario: what to simulate.
         backend: where the bitmaps live.
         process: the QEMU process, with what earlier migrations left in it.
-        observe: is called with the progress, at most once per simulated second.
+        observe: is called with the progress, at most every 0.1 s of the wall clock.
         make_run_time: makes the vCPUs' run time from the clock.
 
     Attributes:
@@ -81,6 +81,7 @@ class Migration:
             state.clock.run_to(advanced.at_ns)
             fallback.go_on_after_burst()
             recorder.sample_if_due()
+            recorder.observe_if_due()
             ready = advanced.turn and not state.is_cancelled and self._take_turn()
             if state.is_cancelled:
                 return self._cancel()
@@ -107,8 +108,9 @@ class Migration:
         self._management.start()
         self.state.pages.start()
         self._syncs.run("setup")
-        at_ns = self._syncs.big_lock_free_ns
-        self._recorder.record_event("migrate_set_state", at_ns=at_ns, new_state="active")
+        if self._syncs.unfinished is None:
+            at_ns = self._syncs.big_lock_free_ns
+            self._recorder.record_event("migrate_set_state", at_ns=at_ns, new_state="active")
 
     def _take_turn(self) -> bool:
         """Take a turn of the main loop with a low estimate. Return whether to switch over.
@@ -117,11 +119,13 @@ class Migration:
         """
         state = self.state
         threshold_bytes, pending_bytes = state.sender.threshold_bytes, state.pending_bytes
-        self.fallback_timer.wait_until_idle()
+        self.fallback_timer.wait_until_idle(state.scenario.simulated_limit_ns)
         if state.is_cancelled or state.clock.now_ns >= state.scenario.simulated_limit_ns:
             return False
         if state.switchover.wants_sync(pending_bytes, threshold_bytes):
             self._syncs.run("exact")
+            if self._syncs.unfinished is not None:
+                return False
             pending_bytes, at_ns = state.pending_bytes, self._syncs.big_lock_free_ns
             self._recorder.record_event("migrate_pending_exact", at_ns=at_ns, size=pending_bytes)
         state.sender.iterate()
@@ -162,8 +166,12 @@ class Migration:
         """
         state, recorder = self.state, self._recorder
         state.clock.run_to(max(state.clock.now_ns, self._syncs.big_lock_free_ns))
+        # A tick that waited for the big lock may sync first. The VM stops after that sync.
+        self.fallback_timer.wait_until_idle(state.scenario.simulated_limit_ns)
         if state.is_cancelled:  # while the last exact sync ran
             return self._cancel()
+        if self.fallback_timer.sync is not None:
+            return self._end("ok", "time_limit", self._limit_reason())
         stop_ns = state.vm_stopped_ns = state.clock.now_ns
         self.fallback_timer.stop()
         self._management.stop()
@@ -218,6 +226,12 @@ class Migration:
     ) -> Result:
         """End now. `stop_ns` is when the switchover stopped the VM, if there was one."""
         self.reason = reason
+        clock, limit_ns = self.state.clock, self.state.scenario.simulated_limit_ns
+        if stop_ns is None:  # a sync that the migration thread has begun ends first
+            clock.skip_to(min(self._syncs.big_lock_free_ns, limit_ns))
+        for sync in (self._syncs.unfinished, self.fallback_timer.sync):
+            if sync is not None:
+                self._syncs.cut(sync)
         vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
         self._syncs.writes.settle(vm_ended_ns)
         end = RunEnd(

@@ -30,6 +30,7 @@ from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from gpusim.version import __version__
 
 SAMPLE_EVERY_NS = NS_PER_S
+OBSERVE_EVERY_NS = 100 * NS_PER_MS  # of the wall clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Recorder:
 
     Args:
         state: of the migration.
-        observe: is called with the progress, at most once per simulated second.
+        observe: is called with the progress, at most every 0.1 s of the wall clock.
 
     Attributes:
         throttle_steps: (ns, percent): the throttle's value from a time on.
@@ -83,6 +84,7 @@ class Recorder:
         self.samples: list[TimelineSample] = []
         self.throttle_steps: list[tuple[int, int]] = []
         self.stalls = SyncStalls()
+        self._observed_ns: int | None = None
         self._link_changes_ns = deque(at_ns for at_ns, _ in state.scenario.link.changes)
 
     def record_event(
@@ -109,22 +111,29 @@ class Recorder:
         )
 
     def sample_if_due(self) -> None:
-        """Sample the state and tell the observer, unless the last sample is under a second old."""
+        """Sample the state, unless the last sample is under a simulated second old."""
         now_ns = self._state.clock.now_ns
         if self.samples and now_ns < self.samples[-1].time_s * NS_PER_S + SAMPLE_EVERY_NS:
             return
         self.sample()
-        if self._observe is not None:
-            sample = self.samples[-1]
-            self._observe(
-                Progress(
-                    time_s=sample.time_s,
-                    remaining_bytes=sample.remaining_bytes,
-                    total_bytes=self._state.vm_bytes,
-                    cpu_throttle_percentage=sample.cpu_throttle_percentage,
-                    dirty_sync_count=sample.dirty_sync_count,
-                )
+
+    def observe_if_due(self) -> None:
+        """Show the observer the progress. The wall clock decides, and no result depends on it."""
+        if self._observe is None:
+            return
+        wall_ns = time.monotonic_ns()
+        if self._observed_ns is not None and wall_ns - self._observed_ns < OBSERVE_EVERY_NS:
+            return
+        self._observed_ns, state = wall_ns, self._state
+        self._observe(
+            Progress(
+                time_s=state.clock.now_ns / NS_PER_S,
+                remaining_bytes=state.pending_bytes,
+                total_bytes=state.vm_bytes,
+                cpu_throttle_percentage=state.run_time.percent,
+                dirty_sync_count=state.accounting.dirty_sync_count,
             )
+        )
 
     def next_link_change_ns(self) -> int:
         """Return when the link changes next. The timeline gets a sample at each change."""

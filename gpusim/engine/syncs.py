@@ -100,6 +100,7 @@ class Syncs:
         writes: what the next sync draws.
         big_lock_free_ns: a sync holds the big lock until then.
         dirty_pages_rate: of the last closed period, in pages per second. It is 0 before the first.
+        unfinished: a sync of the migration thread that ends after the simulated limit.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Syncs:
         self.writes = WriteLog(state)
         self.big_lock_free_ns = 0
         self.dirty_pages_rate = 0
+        self.unfinished: DirtySync | None = None
         self._stalled_to_ns = 0  # the sender's stalls are counted up to here
 
     def run(self, kind: SyncKind) -> None:
@@ -128,7 +130,21 @@ class Syncs:
             self._state.sender.stall(start_ns, end_ns)  # counts as downtime, not as a stall
         else:
             self.stall_sender(start_ns, end_ns)
-        self.end(sync, end_ns)
+        if kind != "final" and end_ns > scenario.simulated_limit_ns:
+            self.big_lock_free_ns, self.unfinished = end_ns, sync
+        else:
+            self.end(sync, end_ns)
+
+    def cut(self, sync: DirtySync) -> None:
+        """Record a sync that the end of the run cuts short. It decides nothing."""
+        sync.end_ns = self._state.clock.now_ns
+        if not sync.is_merged:
+            state = self._state
+            sync.pending_pages = state.pages.pending
+            sync.cursor_page = state.pages.cursor.guest_page
+            sync.pass_number = state.pages.cursor.wraps + 1
+        self._recorder.syncs.append(self._make_record(sync))
+        self._count_main_loop_stall(sync)
 
     def begin(self, kind: SyncKind) -> DirtySync:
         """Start a sync now."""

@@ -1,0 +1,80 @@
+"""Does a run that ends inside a sync agree with itself, wherever it ends?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpusim import Progress, TrackingConfig, WriterConfig, simulate
+from gpusim.engine import recorder
+from gpusim.engine.audit import audit
+from tests.engine.scenarios import config
+
+COSTLY = TrackingConfig(
+    mode="kvm_legacy", listeners_ms=90.0, misaligned_ms=40.0, protect_ns_per_page=300.0
+)
+LIMITS_S = [number / 20 for number in range(1, 241)]
+
+
+@pytest.mark.parametrize("tracking", [COSTLY, replace(COSTLY, waits_for_burst=False)])
+def test_a_run_that_ends_at_any_limit_is_sound(tracking: TrackingConfig) -> None:
+    ends_inside = 0
+    for limit_s in LIMITS_S:
+        made = config(
+            "512MiB",
+            WriterConfig(working_set="200MiB", page_writes_per_s=4e4),
+            bandwidth="60MB/s",
+            max_bandwidth=0,
+            fallback_sync_interval="700ms",
+            tracking=tracking,
+            limit_s=limit_s,
+        )
+        result = simulate(made)
+        assert audit(result) == []
+        assert len(result.syncs) == result.summary.dirty_sync_count
+        last = result.syncs[-1]
+        ends_inside += last.time_s + last.duration_ms / 1000 >= result.summary.total_time_s
+        assert result.summary.total_time_s == pytest.approx(limit_s)
+    assert ends_inside > 10
+
+
+def test_the_final_sync_comes_after_a_fallback_sync_that_waited_for_the_lock() -> None:
+    """In v3 the setup's period starts the timer, and its tick waits for the exact sync."""
+    tracking = replace(COSTLY, listeners_ms=3000.0)
+    made = config(
+        "16MiB",
+        WriterConfig(working_set="4MiB", page_writes_per_s=10),
+        bandwidth="60MB/s",
+        max_bandwidth=0,
+        version="seed_v3",
+        fallback_sync_interval="1s",
+        tracking=tracking,
+    )
+    result = simulate(made)
+    assert result.syncs[-1].kind == "final"
+    assert audit(result) == []
+
+
+def test_the_observer_follows_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading of the clock is 50 ms after the one before, so every second one is shown."""
+    readings: list[int] = []
+
+    def read_clock() -> int:
+        readings.append(50_000_000 * len(readings))
+        return readings[-1]
+
+    monkeypatch.setattr(recorder.time, "monotonic_ns", read_clock)
+    shown: list[Progress] = []
+    writer = WriterConfig(working_set="200MiB", page_writes_per_s=4e4)
+    made = config("512MiB", writer, bandwidth="60MB/s", max_bandwidth=0, limit_s=30,
+                  fallback_sync_interval="10ms", downtime_limit=1)  # fmt: skip
+    watched = simulate(made, observe=shown.append)
+    monkeypatch.undo()
+    alone = simulate(made)
+    assert watched.syncs == alone.syncs
+    assert watched.events == alone.events
+    assert watched.samples == alone.samples
+    decisions = len(readings) - 2  # the start and the end of the run read the clock as well
+    assert decisions > 100
+    assert len(shown) == (decisions + 1) // 2
