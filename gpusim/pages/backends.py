@@ -98,13 +98,18 @@ def _lasting_obstacle(name: str) -> Obstacle | None:
     if util.find_spec(name) is None:
         return Obstacle("not_installed", f"{name} is not installed", HOW_TO_INSTALL[name])
     try:
-        importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
+        module = importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
     except Exception as error:  # a broken installation may raise anything
-        advice = HOW_TO_INSTALL[name]
-        if "cannot cache" in str(error):  # numba finds no folder for compiled code
-            advice = "set NUMBA_CACHE_DIR to a folder that can be written"
-        return Obstacle("import_failed", f"{name} cannot be imported ({_one_line(error)})", advice)
-    return _device_obstacle() if name == "cupy" else None
+        reason = f"{name} cannot be imported ({_one_line(error)})"
+        return Obstacle("import_failed", reason, HOW_TO_INSTALL[name])
+    if name == "cupy":
+        return _device_obstacle()
+    try:
+        module.compile_kernels()
+    except Exception as error:  # numba and LLVM raise many kinds of errors
+        reason = f"numba cannot compile the kernels ({_one_line(error)})"
+        return Obstacle("compile_failed", reason, HOW_TO_INSTALL[name])
+    return None
 
 
 def _cupy_wheels() -> list[str]:

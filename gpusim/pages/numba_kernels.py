@@ -1,7 +1,7 @@
 """The primitives on a CPU, compiled by numba: loops over the words of each chunk.
 
-Slices and unsigned words let LLVM vectorise the loops. numba keeps the compiled code beside this
-file, or in the user's cache folder, for the next process.
+Slices and unsigned words let LLVM vectorise the loops. The compiled code stays beside this file, or
+in the user's cache folder, for the next process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numba import njit, uint64
 from gpusim.layout import IntArray
 from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import HostKernels
+from gpusim.pages.kernel_cache import cache_on_disk
 from gpusim.pages.primitives import Counts, Op
 
 # Copies of constants of draw.py, layout.py and primitives.Op, which a test compares. numba compiles
@@ -63,7 +64,7 @@ def _ones(x):
     return (x * uint64(0x0101010101010101)) >> uint64(56)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _planes(out, key, word0, threshold):
     """Set each bit with probability threshold / 256, from the lowest plane up."""
     out[:] = 0
@@ -79,7 +80,7 @@ def _planes(out, key, word0, threshold):
                 out[i] &= _mix(start + uint64(i) * GOLDEN)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _draw(tile, cell, hits, columns, c, base):
     """Draw cell c into the tile of the chunk that starts at slot `base`."""
     firsts, lasts, thresholds, counts, keys, inverteds = columns
@@ -112,7 +113,7 @@ def _draw(tile, cell, hits, columns, c, base):
         out[i] |= bits[i]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _merge(op, tile, dirty, log, zero):
     new, unzeroed = uint64(0), uint64(0)
     if len(zero):
@@ -133,7 +134,8 @@ def _merge(op, tile, dirty, log, zero):
     return new, unzeroed
 
 
-@njit(nogil=True, cache=True)
+@cache_on_disk  # with the code of all that it calls
+@njit(nogil=True)
 def _paint(op, columns, low, high, chunks, dirty, log, zero, counts):
     tile, cell = np.zeros(CHUNK_WORDS, np.uint64), np.zeros(CHUNK_WORDS, np.uint64)
     hits = np.zeros(HITS, np.uint64)
@@ -145,3 +147,14 @@ def _paint(op, columns, low, high, chunks, dirty, log, zero, counts):
         own_log = log[chunk] if len(log) else tile[:0]
         own_zero = zero[chunk] if len(zero) else tile[:0]
         counts[i] = _merge(op, tile, dirty[chunk], own_log, own_zero)
+
+
+def compile_kernels() -> None:
+    """Compile the kernels, or read their compiled code, and run them on no chunk.
+
+    Raises:
+        Exception: numba or LLVM cannot compile here.
+    """
+    none, bitmaps = np.zeros(0, np.int64), [np.zeros((0, CHUNK_WORDS), np.uint64)] * 3
+    columns = none, none, none, none, none.astype(np.uint64), none.astype(np.bool_)
+    _paint(Op.MERGE, columns, none, none, none, *bitmaps, np.zeros((0, 2), np.int64))

@@ -173,11 +173,15 @@ def test_a_full_gpu_is_checked_again(error: Exception, monkeypatch: pytest.Monke
     assert len(checks) == 2
 
 
-def test_no_folder_for_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = RuntimeError("cannot cache function '_planes': no locator available")
+def test_numba_that_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(compile_kernels=raising(OSError("LLVM ERROR:\nno such target")))
     monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(backends.importlib, "import_module", raising(error))
-    assert "NUMBA_CACHE_DIR" in obstacle("numba").advice
+    monkeypatch.setattr(backends.importlib, "import_module", lambda name: module)
+    found = obstacle("numba")
+    assert found.code == "compile_failed"
+    assert "LLVM ERROR: no such target" in found.reason
+    monkeypatch.setattr(backends, "_cupy_wheels", lambda: ["cupy-cuda12x", "cupy-cuda13x"])
+    assert choose("auto", 1)[0] == "numpy"
 
 
 def test_no_kernels_of_an_unknown_name() -> None:
