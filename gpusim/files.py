@@ -9,12 +9,19 @@ import csv
 import fcntl
 import io
 import os
+import re
+import secrets
+import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 _TEMPORARY = ".gpusim.tmp"
+_MOMENT_S = 60.0
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def can_be_written(path: Path) -> bool:
@@ -33,11 +40,14 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written or renamed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
+            with suppress(OSError):  # the lock says that the writer lives, see remove_leftovers
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield file
-        os.replace(temporary, path)
+            file.flush()
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -66,13 +76,47 @@ def write_text(path: Path, text: str) -> None:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Return rows as the text of a CSV file, with "\\n" line ends. None is an empty cell."""
+    """Return rows as the text of a CSV file, with "\\n" line ends. None is an empty cell.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe. Numbers stay numbers,
+    also as text: -1.5.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_without_formula(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
+def _without_formula(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")  # csv does not quote a lone "\r"
+    is_formula = text.startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote here."""
+    """Remove the temporary files of processes that were killed while they wrote here.
+
+    A writer holds a lock on its file until the rename, so the file of a living process stays, also if
+    the process runs on another host. On a file system without locks every file stays.
+    """
     for path in folder.glob(f".*{_TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it went away, or it cannot be locked or removed
+            _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        found = os.fstat(handle)
+        if stat.S_ISREG(found.st_mode):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if found.st_size or _is_old(found):  # the lock of a new file may be a moment away
+                path.unlink()
+    finally:
+        os.close(handle)
+
+
+def _is_old(found: os.stat_result) -> bool:
+    return time.time() - found.st_mtime > _MOMENT_S

@@ -1,11 +1,48 @@
-"""Is a CSV file the same on every machine?"""
+"""Is a file whole or absent, and is a CSV file the same and harmless on every machine?"""
 
 from __future__ import annotations
 
-from gpusim.files import csv_text
+import csv
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from gpusim.files import csv_text, remove_leftovers, whole_file
 
 
 def test_csv_text_has_plain_line_ends_and_quotes_what_it_must() -> None:
     assert csv_text([["a", "b"], [1, None], ["x,y", 'say "no"']]) == (
         'a,b\n1,\n"x,y","say ""no"""\n'
     )
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "-"])
+def test_a_spreadsheet_runs_no_cell(text: str) -> None:
+    (row,) = csv.reader(io.StringIO(csv_text([["run", text]]), newline=""))
+    assert row == ["run", "'" + text.replace("\r", "\n")]
+
+
+@pytest.mark.parametrize("number", [-1.5, "-1.5", "+3", "-1e-09", "-.5", -7])
+def test_numbers_stay_numbers(number: object) -> None:
+    assert csv_text([[number]]) == f"{number}\n"
+
+
+def test_leftovers_are_removed_but_no_file_of_a_living_writer(tmp_path: Path) -> None:
+    killed = tmp_path / ".runs.csv.1.gpusim.tmp"
+    killed.write_text("half of a ta")
+    new = tmp_path / ".summary.json.2.gpusim.tmp"  # its lock may be a moment away
+    new.touch()
+    empty = tmp_path / ".index.html.3.gpusim.tmp"
+    empty.touch()
+    os.utime(empty, (0, 0))
+    os.mkfifo(tmp_path / ".pipe.gpusim.tmp")
+    with whole_file(tmp_path / "runs.csv") as file:
+        file.write(b"whole")
+        file.flush()
+        remove_leftovers(tmp_path)
+        assert not killed.exists()
+        assert not empty.exists()
+        assert new.exists()
+    assert (tmp_path / "runs.csv").read_bytes() == b"whole"

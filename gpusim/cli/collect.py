@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.errors import ResultsError
-from gpusim.files import can_be_written
+from gpusim.files import can_be_written, remove_leftovers
 from gpusim.results import require_matplotlib
 from gpusim.results.errors import RunsError
 from gpusim.results.html.sweep_page import INDEX, Figure, SweepPage, write_index
@@ -106,6 +106,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
     if not found.runs:
         raise no_finished_run(", ".join(map(str, folders)), found)
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
     keys = varying_keys(found.runs)
     groups = ensembles(found.runs)
     axes = choose_axes(found.runs, _wanted_axis(found))

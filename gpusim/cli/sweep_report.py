@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gpusim.cli import job
 from gpusim.errors import ConfigError, ResultsError
-from gpusim.files import write_text
+from gpusim.files import remove_leftovers, write_text
 from gpusim.results import read_summary
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import SUMMARY
@@ -129,6 +129,7 @@ class SweepReport(Callback):
         sweep = {"question": self.question, "command": command, "x": self.x}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent)
             write_text(path, json.dumps(sweep, indent=2) + "\n")
         except OSError as error:
             hint = f"hydra.sweep.dir = {path.parent}: cannot be written ({error}). Name another"
