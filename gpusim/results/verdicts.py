@@ -1,7 +1,7 @@
 """How a run can end, as text: the only copy of the sentences about verdicts.
 
 Pages, pictures, console lines and predictions take them from here. A run's outcome is its verdict,
-or its status if it has no verdict.
+or its status if it is not ok.
 """
 
 from __future__ import annotations
@@ -84,8 +84,12 @@ OUTCOMES = {
 
 
 def outcome_code(status: str, verdict: str | None) -> str:
-    """Return the key of OUTCOMES for a summary's status and verdict."""
-    return verdict or status
+    """Return the key of OUTCOMES for a summary's status and verdict.
+
+    Only a run whose status is ok has a verdict. A failed run never counts as converged, whatever
+    else its summary says.
+    """
+    return verdict if status == "ok" and verdict else status
 
 
 def outcome_of(code: str) -> Outcome:

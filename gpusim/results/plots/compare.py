@@ -27,7 +27,7 @@ from gpusim.results.plots.canvas import (
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.timeline import FloatArray, Timeline
-from gpusim.results.verdicts import describe_outcome
+from gpusim.results.verdicts import describe_outcome, outcome_code
 from gpusim.text import decider_name, format_duration, format_number, size_unit, time_unit
 from gpusim.units import format_bytes
 
@@ -140,7 +140,8 @@ def _title(runs: list[ComparedRun]) -> str:
 
 def _difference(one: ComparedRun, other: ComparedRun) -> str:
     """Return the difference of two runs that converged, as sentences."""
-    if not one.summary["verdict"] == other.summary["verdict"] == "converged":
+    ends = [outcome_code(run.summary["status"], run.summary["verdict"]) for run in (one, other)]
+    if ends != ["converged", "converged"]:
         return ""
     first, last = sorted((one, other), key=lambda run: float(run.summary["total_time_s"]))
     sooner_s = last.summary["total_time_s"] - first.summary["total_time_s"]

@@ -20,6 +20,7 @@ from gpusim.engine.records import Verdict
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
 from gpusim.results.summary_fields import NUMBER_KEYS
+from gpusim.results.verdicts import outcome_code
 from gpusim.text import Message
 
 SWEEP = "sweep.json"
@@ -51,7 +52,7 @@ class Run:
     @property
     def outcome(self) -> str:
         """The verdict, or the status of a run without a verdict: failed or incomplete."""
-        return str(self.summary.get("verdict") or self.summary["status"])
+        return outcome_code(self.summary["status"], self.summary.get("verdict"))
 
     @property
     def converged(self) -> bool:

@@ -384,3 +384,46 @@ def test_a_place_below_a_file_is_refused_before_anything_is_written(
     assert main([str(sweep), "--out", str(tmp_path / "file/out")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not (sweep / "index.html").exists()
+
+
+def test_a_failed_run_never_counts_as_converged(tmp_path: Path) -> None:
+    """Its summary holds a verdict and fast numbers, as a damaged or edited file may."""
+    for seed in (1, 2):
+        write(tmp_path / f"seed={seed}", {"seed": seed}, total_time_s=10.0 + seed)
+    write(tmp_path / "seed=3", {"seed": 3}, total_time_s=1.0, status="failed")
+    write(tmp_path / "seed=4", {"seed": 4}, total_time_s=1.0, status="incomplete")
+    assert main([str(tmp_path)]) == 0
+    (row,) = rows(tmp_path / "statistics.csv")
+    assert (row["runs"], row["converged"]) == ("4", "2")
+    assert float(row["p5_total_time_s"]) > 10
+    text = " ".join(page_in(tmp_path).text)
+    assert "2 converged" in text
+    assert "fastest run that converged took 11 s" in text
+
+
+def test_a_cell_that_begins_like_a_formula(tmp_path: Path) -> None:
+    write(tmp_path / "=1+1", {"seed": 1}, reason="@SUM(A1)")
+    write(tmp_path / "-2", {"seed": 2})
+    assert main([str(tmp_path)]) == 0
+    assert [row["run"] for row in rows(tmp_path / "runs.csv")] == ["-2", "'=1+1"]
+    assert rows(tmp_path / "runs.csv")[1]["reason"] == "'@SUM(A1)"
+
+
+def test_leftovers_of_a_killed_collect_are_removed(sweep: Path) -> None:
+    (sweep / ".runs.csv.1.gpusim.tmp").write_text("half")
+    assert main([str(sweep)]) == 0
+    assert not list(sweep.glob(".*"))
+
+
+def test_a_strict_policy_is_on_the_page(sweep: Path) -> None:
+    assert main([str(sweep)]) == 0
+    (policy,) = [m["content"] for m in page_in(sweep).all("meta") if "http-equiv" in m]
+    rules = dict(rule.strip().split(" ", 1) for rule in str(policy).split(";"))
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "script-src": "'unsafe-inline'",
+    }
