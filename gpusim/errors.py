@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 LONGEST_VALUE = 160  # characters of a value that somebody else wrote
 LONGEST_MESSAGE = 2000  # characters of a whole line, with its list of what is allowed
+MOST_INTEGER = 10**LONGEST_VALUE  # that is shown with all its digits
 FOREIGN = (  # keys of data that somebody else wrote
     *("address", "answer", "case", "command", "event", "key", "message", "name", "names"),
     *("qemu_line", "reason", "row", "value", "values"),
@@ -56,22 +57,44 @@ class CodedError(Exception):
 
     def __str__(self) -> str:
         shown = {
-            key: _shorten(value, LONGEST_VALUE if key in FOREIGN else LONGEST_MESSAGE)
+            key: _shown(value, LONGEST_VALUE if key in FOREIGN else LONGEST_MESSAGE)
             for key, value in self.data.items()
         }
-        return str(_shorten(self.texts[self.code].format_map(shown), LONGEST_MESSAGE))
+        return one_line(self.texts[self.code].format_map(shown))
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Return what pickle needs to rebuild the error from a worker process."""
         return partial(type(self), self.code, **self.data), ()
 
 
-def _shorten(value: object, longest: int = LONGEST_VALUE) -> object:
-    """Return a number as it is, and everything else as bounded text on one line."""
-    if isinstance(value, int | float):
-        return value
-    text = " ".join(str(value).split())
+def one_line(value: object, longest: int = LONGEST_MESSAGE) -> str:
+    """Return a value as bounded text on one line that every terminal can print.
+
+    Line ends and runs of white space become one space. Control characters, marks that change the
+    direction of writing, and bytes of file names that are no UTF-8 are shown as "\\x1b".
+    """
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except Exception:  # an integer of 5000 digits, a list that holds itself, a class of the user's
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text[: 8 * longest].split())  # all that can be shown, and some white space
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else _escape(char) for char in text)
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("ascii", "backslashreplace").decode() if code > 0x7F else f"\\x{code:02x}"
+
+
+def _shown(value: object, longest: int) -> object:
+    """Return a number as it is, for the text's own format, and everything else as one line."""
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < MOST_INTEGER):
+        return value
+    return one_line(value, longest)
 
 
 class ConfigError(ValueError):
@@ -88,7 +111,7 @@ class ConfigError(ValueError):
         if code not in CODES:
             raise ValueError(f"unknown code {code}")
         self.key, self.value, self.code, self.message = key, value, code, message
-        super().__init__(f"{key} = {_shorten(value)}: {_shorten(message, LONGEST_MESSAGE)}")
+        super().__init__(f"{one_line(key)} = {one_line(value, LONGEST_VALUE)}: {one_line(message)}")
 
     def with_prefix(self, old: str, new: str) -> ConfigError:
         """Return the same error with `new` in place of `old` at the start of its key."""
@@ -101,6 +124,9 @@ class ConfigError(ValueError):
 
 class ResultsError(Exception):
     """Results cannot be written, drawn or read. The message is one line for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def is_installed(package: str) -> bool:

@@ -14,6 +14,7 @@ from gpusim.errors import LONGEST_MESSAGE, CodedError
 from gpusim.formats.errors import ProfileError, RecordingError, VirshLogError
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 from gpusim.published.errors import TableError
+from gpusim.reading import ReadingError
 from gpusim.record.messages import CannotWriteError, RecordError
 from gpusim.validation.errors import ValidationError
 
@@ -21,7 +22,7 @@ PACKAGE = Path(gpusim.__file__).parent
 SOURCES = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
 ERRORS: list[type[CodedError]] = [
     RecordingError, VirshLogError, ProfileError, LiveError, RecordError, CannotWriteError, TableError,
-    ValidationError,
+    ValidationError, ReadingError,
 ]  # fmt: skip
 RAISED_AS = {"fail": RecordingError, "MonitorClosedError": LiveError, "NoAnswerError": LiveError}
 
