@@ -87,6 +87,12 @@ def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes
         process.wait()
 
 
+def kill(process: subprocess.Popen[bytes], number: signal.Signals, *, group: bool) -> None:
+    """Send a signal to a command, or to all processes of its group as a terminal does."""
+    with suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(process.pid, number)
+
+
 def check(kind: str, number: signal.Signals, folder: Path, *, group: bool = False) -> None:
     """Start a command, wait for its workers, signal it, and expect that nothing is left."""
     worker = WORKER.get(kind, b"multiprocessing.spawn")
@@ -95,7 +101,7 @@ def check(kind: str, number: signal.Signals, folder: Path, *, group: bool = Fals
         while not any(worker in line for line in processes_of(process.pid).values()):
             assert process.poll() is None, (folder / "stderr").read_text()
             assert time.monotonic() < until
-        (os.killpg if group else os.kill)(process.pid, number)
+        kill(process, number, group=group)
         process.wait(ENDS_WITHIN_S)
         assert process.returncode != 0
         assert left_behind(process.pid) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -273,52 +272,3 @@ def test_full_disk_leaves_nothing_half_written(hit: str, recorded: bool, tmp_pat
     assert not list(tmp_path.rglob("*.tmp"))
     done = gpusim(*SWEEP, "seed=1,2,3", cwd=tmp_path)
     assert done.stdout.splitlines()[-2] == "3 runs (2 computed earlier): 3 converged"
-
-
-def contents(tmp_path: Path) -> dict[str, bytes]:
-    names = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
-    return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for name in names
-        for path in tmp_path.glob(f"out/*/{name}")
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["hydra/sweeper=batch", "hydra/sweeper=basic"])
-def test_killed_at_random_moments(engine: str, tmp_path) -> None:
-    """Kill a sweep ten times per engine, start it again, and compare it with an undisturbed sweep."""
-    points = 120 if "batch" in engine else 40
-    sweep = [*SWEEP[:2], engine, SWEEP[3], f"seed=range(0,{points})"]
-    command = [sys.executable, "-c", MAIN, *sweep]
-    moments = random.Random(4)
-    done_before: dict[str, int] = {}
-    killed_in_the_middle = 0
-    for _ in range(10):
-        process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        target = len(done_before) + moments.randint(1, 3)
-        while process.poll() is None and len(computed(tmp_path)) < target:
-            os.sched_yield()
-        try:  # wherever in the next run that is: between two files, or inside one
-            process.wait(timeout=moments.uniform(0, 0.02 if "batch" in engine else 0.3))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            killed_in_the_middle += 1
-        process.wait()
-        whole = computed(tmp_path)
-        for summary in summaries(tmp_path).values():  # a file that is there is whole
-            assert summary["status"] == "ok"
-        assert {name: whole[name] for name in done_before} == done_before  # none computed twice
-        done_before = whole
-    assert killed_in_the_middle >= 5
-    assert len(done_before) < points
-    gpusim(*sweep, cwd=tmp_path)
-    assert {name: computed(tmp_path)[name] for name in done_before} == done_before
-    assert len(computed(tmp_path)) == points
-    assert not list(tmp_path.rglob("*.tmp"))
-    calm = tmp_path / "calm"
-    calm.mkdir()
-    gpusim(*sweep, cwd=calm)
-    assert contents(tmp_path) == contents(calm)
