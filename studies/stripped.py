@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.quantities import recorded_quantities
-from gpusim.formats.recording_file import find_recordings, load_recording, read_document, unpack
+from gpusim.formats.recording_file import find_recordings, load_recording, read_document
+from gpusim.reading import read_bytes
 from gpusim.validation.accuracy import Case, error_percent, replay_figures
 from gpusim.validation.runs import make_runs, plan_runs
 from gpusim.validation.shipped import SHIPPED
@@ -37,7 +38,7 @@ def replayed(paths: Sequence[Path] = ()) -> dict[str, list[Case]]:
     cases: dict[str, list[Case]] = {source: [] for source in SOURCES}
     for path in paths or find_recordings(SHIPPED):
         whole = load_recording(path)
-        document = json.loads(unpack(path))
+        document = json.loads(read_bytes(path))
         for source in SOURCES:
             recording = whole
             if source != "counter":

@@ -18,10 +18,6 @@ class RecordingError(CodedError, ValueError):
         "empty_folder": "{path}: this folder holds no recordings. Expected {suffixes} files",
         "wrong_suffix": "{path}: a recording is not named like this. Expected {suffixes}",
         "unreadable": "{path}: cannot be read ({reason}). Expected a whole {suffix} file",
-        "damaged_compression": (
-            "{path}: damaged compression ({reason}). Expected a whole {suffix} file"
-        ),
-        "not_json": "{path}: not JSON, or cut off ({reason}). Expected a whole recording",
         "not_an_object": "{path}: {key} is missing or no object. Is this a recording?",
         "not_a_list": "{path}: {key} is missing or no list. Is this a recording?",
         "not_a_text": "{path}: {key} is missing or no text. Is this a recording?",

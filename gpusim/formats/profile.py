@@ -6,7 +6,6 @@ values. It does not measure and does not fit a guest.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -18,6 +17,7 @@ from gpusim.config import checks
 from gpusim.errors import ConfigError
 from gpusim.formats.errors import ProfileError
 from gpusim.qemu import names
+from gpusim.reading import ReadingError, parse_json, parse_yaml, read_text
 from gpusim.text import join_words
 from gpusim.units import format_bytes
 
@@ -178,38 +178,20 @@ def load_profile(path: Path) -> Profile:
     Raises:
         ProfileError: the file cannot be read, or is not a usable profile.
     """
-    text = read_text(path, "a profile")
+    try:
+        text = read_text(path)
+    except ReadingError as error:
+        data = {"reason": error.reason, "expected": "a profile"}
+        raise ProfileError("unreadable", path=path, **data) from None
     if not text.strip():
         raise ProfileError("empty", path=path)
     try:
-        if text.lstrip().startswith("{"):
-            found = json.loads(text)
-        else:
-            from omegaconf import OmegaConf
-
-            found = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:  # OmegaConf passes on the YAML parser's own exceptions
-        raise ProfileError("not_parsed", path=path, reason=error) from None
+        found = parse_json(text) if text.lstrip().startswith("{") else parse_yaml(text)
+    except ReadingError as error:
+        raise ProfileError("not_parsed", path=path, reason=error.reason) from None
     if not isinstance(found, dict):
         raise ProfileError("not_a_mapping", path=path)
     return profile_of(path, found)
-
-
-def read_text(path: Path, expected: str) -> str:
-    """Return the text of a file.
-
-    Args:
-        path: of the file.
-        expected: what the file should hold, for the error.
-
-    Raises:
-        ProfileError: the file cannot be read.
-    """
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ProfileError("unreadable", path=path, reason=reason, expected=expected) from None
 
 
 def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:

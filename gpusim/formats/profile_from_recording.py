@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gpusim.formats.errors import RecordingError
 from gpusim.formats.profile import MIB, Measurement, Profile, check_plausible, load_profile
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import READERS, load_recording, unpack
+from gpusim.formats.recording_file import SUFFIXES, load_recording
 from gpusim.formats.sync_record import PAGE_BYTES, Sync, count_zero_pages, find_syncs
+from gpusim.reading import ReadingError, read_bytes
 
 # A sync does not count a write to a page that already waits to be sent. A period is used only if
 # few pages wait at its end: at most WAITING of all pages that the guest writes, and at most
@@ -53,11 +53,11 @@ def load(path: Path) -> Profile:
 
 def _is_recording(path: Path) -> bool:
     """Decide by the name, and by the content if a profile can have the same name."""
-    if not path.name.endswith(tuple(READERS)) or not path.is_file():
+    if not path.name.endswith(SUFFIXES) or not path.is_file():
         return False
     try:
-        return path.suffix != ".json" or b'"scenario"' in unpack(path)
-    except RecordingError:
+        return path.suffix != ".json" or b'"scenario"' in read_bytes(path)
+    except ReadingError:
         return False
 
 

@@ -6,13 +6,9 @@ does not know the simulator.
 
 from __future__ import annotations
 
-import gzip
-import json
-import lzma
 import math
 import statistics
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,12 +26,9 @@ from gpusim.formats.recording import (
     TraceEvent,
 )
 from gpusim.qemu import names
+from gpusim.reading import ReadingError, read_json
 
-READERS: dict[str, Callable[[bytes], bytes]] = {
-    ".json": bytes,
-    ".json.xz": lzma.decompress,
-    ".json.gz": gzip.decompress,
-}
+SUFFIXES = (".json", ".json.xz", ".json.gz")
 FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # recordings lack data about multifd
 PARAMETERS = (
     "max-bandwidth",
@@ -66,10 +59,10 @@ def find_recordings(path: Path) -> list[Path]:
     """
     if path.is_dir():
         found = sorted(
-            file for file in path.iterdir() if file.is_file() and file.name.endswith(tuple(READERS))
+            file for file in path.iterdir() if file.is_file() and file.name.endswith(SUFFIXES)
         )
         if not found:
-            raise RecordingError("empty_folder", path=path, suffixes=_suffixes())
+            raise RecordingError("empty_folder", path=path, suffixes=", ".join(SUFFIXES))
         return found
     if not path.exists():
         raise RecordingError("no_such_path", path=path)
@@ -84,12 +77,14 @@ def load_recording(path: str | Path) -> Recording:
         ProfileError: its profile is damaged.
     """
     path = Path(path)
-    content = unpack(path)
+    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise RecordingError("wrong_suffix", path=path, suffixes=", ".join(SUFFIXES))
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RecordingError("not_json", path=path, reason=error) from None
-    return _Reader(path, path.name.removesuffix(_suffix(path))).recording(document)
+        document = read_json(path)
+    except ReadingError as error:
+        raise RecordingError("unreadable", path=path, reason=error.reason, suffix=suffix) from None
+    return _Reader(path, path.name.removesuffix(suffix)).recording(document)
 
 
 def read_document(document: object, case: str) -> Recording:
@@ -100,35 +95,6 @@ def read_document(document: object, case: str) -> Recording:
         ProfileError: its profile is damaged.
     """
     return _Reader(Path(case), case).recording(document)
-
-
-def unpack(path: Path) -> bytes:
-    """Return the content of a recording's file, uncompressed by its suffix.
-
-    Raises:
-        RecordingError: unreadable, damaged, or not named like a recording.
-    """
-    suffix = _suffix(path)
-    try:
-        return READERS[suffix](path.read_bytes())
-    except OSError as error:  # gzip.BadGzipFile is an OSError
-        reason = error.strerror or error
-        raise RecordingError("unreadable", path=path, reason=reason, suffix=suffix) from None
-    except (EOFError, lzma.LZMAError, zlib.error) as error:
-        raise RecordingError(
-            "damaged_compression", path=path, reason=error, suffix=suffix
-        ) from None
-
-
-def _suffix(path: Path) -> str:
-    suffix = next((suffix for suffix in READERS if path.name.endswith(suffix)), None)
-    if suffix is None:
-        raise RecordingError("wrong_suffix", path=path, suffixes=_suffixes())
-    return suffix
-
-
-def _suffixes() -> str:
-    return ", ".join(READERS)
 
 
 class _Reader:

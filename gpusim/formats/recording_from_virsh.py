@@ -9,7 +9,6 @@ the fields of --rawstats.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 from gpusim.formats.errors import VirshLogError
 from gpusim.formats.recording import MIB
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
+from gpusim.reading import ReadingError, parse_json, read_text
 
 STAMP = re.compile(r"\d{9,}\.\d+")  # of `date +%s.%N`
 VALUE = re.compile(r"([A-Za-z_][\w /.]*):\s+(-?\d+(?:\.\d+)?)\s*([KMGTPE]?i?B)?(?:/s)?\b.*")
@@ -176,17 +176,17 @@ def _read_job_log(path: Path) -> JobLog:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        text = path.read_text(errors="replace")
-    except OSError as error:
-        raise VirshLogError("unreadable", path=path, reason=error.strerror) from None
+        text = read_text(path, errors="replace")
+    except ReadingError as error:
+        raise VirshLogError("unreadable", path=path, reason=error.reason) from None
     return (line.strip() for line in text.splitlines())
 
 
 def _add_answer(log: JobLog, line: str) -> None:
     """Add an answer of QEMU's. Its content shows which query it answers."""
     try:
-        answer = json.loads(line).get("return")
-    except (ValueError, AttributeError):
+        answer = _object(line).get("return")
+    except ReadingError:
         return
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         key = "capabilities" if "capability" in answer[0] else "vcpus"
@@ -194,6 +194,11 @@ def _add_answer(log: JobLog, line: str) -> None:
     elif isinstance(answer, dict):
         marks = {"qemu": "version", "max-bandwidth": "parameters", "enabled": "kvm"}
         log.answers |= {key: answer for mark, key in marks.items() if mark in answer}
+
+
+def _object(line: str) -> dict[str, Any]:
+    found = parse_json(line)
+    return found if isinstance(found, dict) else {}
 
 
 def _answer(path: Path, log: JobLog, key: str) -> Any:
@@ -219,8 +224,8 @@ def _read_events(path: Path) -> Iterator[LoggedEvent]:
         else:
             continue
         try:
-            data = json.loads(match["data"]) if match["data"].startswith("{") else {}
-        except ValueError:  # a line that was cut off
+            data = _object(match["data"]) if match["data"].startswith("{") else {}
+        except ReadingError:  # a line that was cut off
             continue
         yield LoggedEvent(time_s=time_s, name=match["name"], data=data)
 

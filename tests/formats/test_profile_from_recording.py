@@ -114,4 +114,4 @@ def test_load_tells_profiles_from_recordings(tmp_path: Path) -> None:
     broken.write_bytes((RECORDER / "seq_mid.qemu10.a.json.xz").read_bytes()[:500])
     with pytest.raises(RecordingError) as caught:
         load(broken)
-    assert (caught.value.code, caught.value.data["path"]) == ("damaged_compression", broken)
+    assert (caught.value.code, caught.value.data["path"]) == ("unreadable", broken)

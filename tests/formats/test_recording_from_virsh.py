@@ -13,13 +13,14 @@ from gpusim.formats import sync_record
 from gpusim.formats.errors import VirshLogError
 from gpusim.formats.quantities import recorded_quantities
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import read_document, unpack
+from gpusim.formats.recording_file import read_document
 from gpusim.formats.recording_from_virsh import (
     NO_END_NOTE,
     NO_SETUP_NOTE,
     ROUNDED_NOTE,
     convert,
 )
+from gpusim.reading import read_bytes
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
 from studies.stripped import stripped
@@ -29,7 +30,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "libvirt"
 
 
 def document(case: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
+    parsed: dict[str, Any] = json.loads(read_bytes(SHIPPED / f"{case}.json.xz"))
     return parsed
 
 

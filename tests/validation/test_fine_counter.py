@@ -12,7 +12,8 @@ from gpusim.cli.validate import main
 from gpusim.config.schema import WriterConfig
 from gpusim.formats.errors import RecordingError
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import read_document, unpack
+from gpusim.formats.recording_file import read_document
+from gpusim.reading import read_bytes
 from gpusim.validation.replay import predict_config, replay_config, replay_source
 from gpusim.validation.shipped import SHIPPED, load_recordings
 from tests.golden import check_golden
@@ -20,7 +21,7 @@ from tests.golden import check_golden
 
 def fine(case: str, **more: Any) -> dict[str, Any]:
     """Return a shipped recording with a linear counter from four seconds before to its end."""
-    held: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
+    held: dict[str, Any] = json.loads(read_bytes(SHIPPED / f"{case}.json.xz"))
     last = held["samples"][-1]
     counter = [[-4.0, 1000], [0.5, 5500], [0.5, 5500], [last["t"], 5500 + 100_000]]
     return held | {"counter": counter, "flat_out_writes_per_s": 1.5e6} | more

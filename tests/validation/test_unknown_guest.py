@@ -28,7 +28,8 @@ from gpusim.formats import sync_record
 from gpusim.formats.errors import RecordingError
 from gpusim.formats.quantities import recorded_quantities
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import load_recording, read_document, unpack
+from gpusim.formats.recording_file import load_recording, read_document
+from gpusim.reading import read_bytes
 from gpusim.validation.errors import ValidationError
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
@@ -40,7 +41,7 @@ PAGE = 4096
 
 
 def document(case: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(unpack(SHIPPED / f"{case}.json.xz"))
+    parsed: dict[str, Any] = json.loads(read_bytes(SHIPPED / f"{case}.json.xz"))
     return parsed
 
 
