@@ -337,7 +337,7 @@ def _check_finite(number: float, shown: str = "a number with a huge exponent") -
 
 
 def _check_integer(number: int) -> None:
-    if not -LARGEST_INTEGER <= number <= LARGEST_INTEGER:
+    if not -LARGEST_INTEGER <= number < LARGEST_INTEGER:
         raise ReadingError("integer_too_large")
 
 

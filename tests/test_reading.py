@@ -147,7 +147,7 @@ def test_text_is_utf8_unless_a_log_may_be_damaged(tmp_path: Path) -> None:
 PARSERS: list[Callable[..., object]] = [parse_json, parse_yaml]
 SAME = {  # in both languages
     '{"a": [1, -2.5, "x", null, true], "b": {}}': {"a": [1, -2.5, "x", None, True], "b": {}},
-    "[9223372036854775808, -9223372036854775808]": [2**63, -(2**63)],
+    "[9223372036854775807, -9223372036854775808]": [2**63 - 1, -(2**63)],
     '["\\ud83d\\ude00"]': None,  # a pair of surrogates is one character of JSON
     "[1.5e300]": None,
 }

@@ -16,6 +16,7 @@ class RunsError(CodedError, ResultsError):
         "summary_without_status": "{path}: not a summary of gpusim, because it has no status",
         "run_failed": "{error}",
         "timeline_not_found": "there is no {name}",
+        "timeline_not_readable": "the timeline cannot be read: {reason}",
         "nothing_to_draw": "no run to draw: {skipped}",
         "no_total_time": "no run has a total time",
         "none_converged": "no run converged, so a grid of total times would be empty",

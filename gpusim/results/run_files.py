@@ -21,6 +21,7 @@ from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Event, Result, SyncRecord
 from gpusim.files import csv_text, remove_leftovers, whole_file, write_text
+from gpusim.reading import ReadingError, read_json
 from gpusim.results import timeline as grid
 from gpusim.results.errors import RunsError
 from gpusim.results.guestperf import write_guestperf
@@ -178,11 +179,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY
     try:
-        summary = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunsError("summary_not_found", path=path) from None
-    except (OSError, ValueError) as error:
-        raise RunsError("summary_not_readable", path=path, reason=error) from error
+        summary = read_json(path)
+    except ReadingError as error:
+        if error.code == "no_such_file":
+            raise RunsError("summary_not_found", path=path) from None
+        raise RunsError("summary_not_readable", path=path, reason=error.reason) from None
     if not isinstance(summary, dict) or "status" not in summary:
         raise RunsError("summary_without_status", path=path)
     return summary

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from gpusim.files import write_text
 from gpusim.results.evacuation_files import EVACUATION_PNG
@@ -187,7 +188,7 @@ def _columns(page: SweepPage) -> list[_Column]:
 def _link(run: Run, folder: Path) -> str:
     names = (REPORT, EVACUATION_PNG)
     name = next((name for name in names if (run.folder / name).is_file()), SUMMARY)
-    return os.path.relpath(run.folder / name, folder).replace(os.sep, "/")
+    return quote(os.fsencode(os.path.relpath(run.folder / name, folder)))
 
 
 def _config_column(runs: Sequence[Run], key: str) -> _Column:

@@ -5,14 +5,17 @@ The picture needs only summary.json and timeline.npz. It names the runs that it 
 
 from __future__ import annotations
 
+import io
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from gpusim.errors import one_line
+from gpusim.reading import DEFAULT, ReadingError, read_bytes
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
@@ -74,22 +77,22 @@ def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, s
             summary = read_summary(folder)
             if summary["status"] == "failed":
                 raise RunsError("run_failed", error=summary.get("error", "no reason given"))
-            with (folder / TIMELINE_NPZ).open("rb") as file:  # numpy does not close a torn file.
-                found.append((folder, summary, dict(np.load(file, allow_pickle=False))))
-        except FileNotFoundError:  # The folder of an evacuation has no timeline.
-            skipped.append((folder.name, str(RunsError("timeline_not_found", name=TIMELINE_NPZ))))
-        except (RunsError, OSError, ValueError, BadZipFile) as error:
-            skipped.append((folder.name, str(error)))
+            found.append((folder, summary, _read_timeline(folder / TIMELINE_NPZ)))
+        except (RunsError, ReadingError) as error:
+            skipped.append((one_line(folder.name), str(error)))
     versions = [
         decider_name(str(summary["qemu_version"]), str(summary.get("policies", "")))
         for _, summary, _ in found
     ]
     folders = [folder for folder, _, _ in found]
+    own_names = [one_line(folder.name) for folder in folders]
     candidates = (
         versions,
-        _distinct_parts([folder.name for folder in folders]),
-        [folder.name for folder in folders],
-        [f"{folder.parent.name}/{folder.name}" for folder in folders],  # one run of two sweeps
+        _distinct_parts(own_names),
+        own_names,
+        [
+            one_line(f"{folder.parent.name}/{folder.name}") for folder in folders
+        ],  # one run of two sweeps
     )
     names = next((names for names in candidates if len({*names}) == len(names)), candidates[-1])
     runs = [
@@ -97,6 +100,28 @@ def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, s
         for name, (_, summary, columns) in zip(names, found, strict=True)
     ]
     return runs, skipped
+
+
+def _read_timeline(path: Path) -> Timeline:
+    """Return the columns of timeline.npz.
+
+    Raises:
+        RunsError: there is no such file, as in the folder of an evacuation, or it is damaged.
+        ReadingError: it cannot be read or is too large.
+    """
+    try:
+        content = read_bytes(path)
+        with ZipFile(io.BytesIO(content)) as archive:
+            unpacked_bytes = sum(member.file_size for member in archive.infolist())
+        if unpacked_bytes > DEFAULT.decompressed_bytes:
+            raise RunsError("timeline_not_readable", reason="too large")
+        return dict(np.load(io.BytesIO(content), allow_pickle=False))
+    except ReadingError as error:
+        if error.code == "no_such_file":
+            raise RunsError("timeline_not_found", name=path.name) from None
+        raise
+    except (BadZipFile, EOFError, OSError, ValueError) as error:
+        raise RunsError("timeline_not_readable", reason=error) from None
 
 
 def _distinct_parts(names: list[str]) -> list[str]:

@@ -7,7 +7,6 @@ the search cannot use becomes a `Skipped` with a code.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gpusim.engine.records import Verdict
+from gpusim.errors import one_line
+from gpusim.reading import ReadingError, read_json
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
 from gpusim.results.summary_fields import NUMBER_KEYS
@@ -202,9 +203,9 @@ def _is_finite(value: float) -> bool:
 
 def _read_object(path: Path, found: FoundRuns, name: str) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        found.skip(name, "unreadable", error=str(error))
+        content = read_json(path)
+    except ReadingError as error:
+        found.skip(name, "unreadable", error=error.reason)
         return None
     if not isinstance(content, dict):
         found.skip(name, "not_an_object")
@@ -214,5 +215,5 @@ def _read_object(path: Path, found: FoundRuns, name: str) -> dict[str, Any] | No
 
 def _name(folder: Path, base: Path) -> str:
     if folder == base:
-        return folder.name or str(folder)
-    return folder.relative_to(base).as_posix() if folder.is_relative_to(base) else str(folder)
+        return one_line(folder.name or folder)
+    return one_line(folder.relative_to(base).as_posix() if folder.is_relative_to(base) else folder)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import struct
 import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -427,3 +429,40 @@ def test_a_strict_policy_is_on_the_page(sweep: Path) -> None:
         "form-action": "'none'",
         "script-src": "'unsafe-inline'",
     }
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["summary.json", "config.json", "sweep.json", "timeline.npz"])
+def test_a_pipe_in_place_of_a_file_stops_nothing(name: str, sweep: Path) -> None:
+    folder = sweep / "foreign"
+    write(folder, {"vm.memory": "1TiB", "seed": 9}, total_time_s=1.0)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert main([str(sweep)]) == 0
+    assert len(rows(sweep / "runs.csv")) >= 18
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "1" * 5000, '{"status": NaN}', '{"status": "\\ud800"}', '{"a": 1, "a": 2}'],
+)
+def test_a_damaged_summary_is_skipped(
+    text: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sweep / "foreign").mkdir()
+    (sweep / "foreign" / "summary.json").write_text(text)
+    assert main([str(sweep)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "foreign" in line)
+    assert len(line) < 300
+    assert len(rows(sweep / "runs.csv")) == 18
+
+
+def test_names_of_folders_may_be_any_bytes(tmp_path: Path) -> None:
+    names = [b"caf\xe9", b"two\nlines", b"\x1b[31m", b"a?b#c%20", b"n" * 200]
+    for seed, name in enumerate(names):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        write(folder, {"vm.memory": "1TiB", "seed": seed}, total_time_s=1.0)
+    assert main([str(tmp_path)]) == 0
+    assert len(rows(tmp_path / "runs.csv")) == len(names)
+    links = re.findall(r'<th scope="row"><a href="([^"]+)"', (tmp_path / "index.html").read_text())
+    assert {unquote_to_bytes(link).split(b"/")[0] for link in links} == {*names}

@@ -63,8 +63,8 @@ def test_an_evacuation_is_one_run(tmp_path: Path) -> None:
         ('{"status": "great", "total_time_s": 1}', "foreign_summary"),
         ('{"status": "ok", "verdict": "maybe", "total_time_s": 1}', "foreign_summary"),
         ('{"status": "ok", "verdict": "converged", "total_time_s": "1"}', "damaged_summary"),
-        ('{"status": "ok", "verdict": "converged", "total_time_s": NaN}', "damaged_summary"),
-        ('{"status": "ok", "total_time_s": 1, "vm_bytes": 1' + "0" * 400 + "}", "damaged_summary"),
+        ('{"status": "ok", "verdict": "converged", "total_time_s": NaN}', "unreadable"),
+        ('{"status": "ok", "total_time_s": 1, "vm_bytes": 1' + "0" * 400 + "}", "unreadable"),
     ],
 )
 def test_a_foreign_or_damaged_summary_is_skipped(text: str, code: str, tmp_path: Path) -> None:
