@@ -121,11 +121,24 @@ def _parse_blocks(text: str) -> dict[str, int]:
 
     Source: system/physmem.c:ram_block_format.
     """
-    rows = re.findall(r"^\s*(\S.*?)\s+\d+ [KMG]iB\s+0x\w+\s+(0x\w+)\s+0x\w+", text, re.MULTILINE)
-    blocks = {name: int(used, 16) for name, used in rows}
+    blocks = dict(row for row in map(_parse_block, text.splitlines()) if row is not None)
     if not sum(blocks.values()):
         raise LiveError("no_ram", answer=repr(text[:80]))
     return blocks
+
+
+def _parse_block(line: str) -> tuple[str, int] | None:
+    """Return name and used bytes of a row: NAME, SIZE, UNIT, offset, used, total and more."""
+    fields = line.split()
+    for place in range(2, len(fields) - 3):
+        numbers = fields[place + 1 : place + 4]
+        if (
+            fields[place] in ("KiB", "MiB", "GiB")
+            and fields[place - 1].isdecimal()
+            and all(re.fullmatch("0x[0-9a-f]{1,16}", number) for number in numbers)
+        ):
+            return " ".join(fields[: place - 1]), int(numbers[1], 16)
+    return None
 
 
 def _parse_ranges(text: str) -> Iterator[tuple[int, int]]:
@@ -136,9 +149,10 @@ def _parse_ranges(text: str) -> Iterator[tuple[int, int]]:
     for view in text.split("FlatView #"):
         if ' AS "memory", ' in view:
             for first, last in re.findall(
-                r"^ +(\w+)-(\w+) \(prio -?\d+, ram\)", view, re.MULTILINE
+                r"^ +([0-9a-f]{1,16})-([0-9a-f]{1,16}) \(prio -?\d+, ram\)", view, re.MULTILINE
             ):
-                yield int(first, 16), int(last, 16) + 1
+                if int(first, 16) <= int(last, 16):
+                    yield int(first, 16), int(last, 16) + 1
 
 
 def plan_measurements(vm: Vm, mode: str, *, quick: bool) -> Plan:

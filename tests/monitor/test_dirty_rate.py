@@ -127,6 +127,19 @@ def test_what_the_monitor_tells() -> None:
     assert (vm.accelerator, vm.capabilities) == ("tcg", ("auto-converge",))
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("unit", ["\n", " ", "a 4 KiB ", "a  1 ", "x 4 KiB 0xzz 0xzz 0xzz rw\n"])
+def test_a_megabyte_of_other_text_is_refused_at_once(unit: str) -> None:
+    with pytest.raises(LiveError) as caught:
+        measure._parse_blocks(unit * (10**6 // len(unit)) + "x")
+    assert caught.value.code == "no_ram"
+
+
+def test_a_range_that_is_no_number_or_reversed_is_no_ram() -> None:
+    rows = "  zzzz-qqqq (prio 0, ram): x\n  ffff-0000 (prio 0, ram): x\n"
+    assert list(measure._parse_ranges('FlatView #0\n AS "memory", root: system\n' + rows)) == []
+
+
 def test_it_queries_and_measures_and_sets_nothing() -> None:
     monitor = FakeMonitor()
 
