@@ -283,7 +283,7 @@ def _window_overrun_us(recording: Recording) -> float:
 
     QEMU's bandwidth sample is a window's bytes divided by its whole milliseconds. With a rate limit
     most windows hold equal bytes, so the samples give the lengths. Their fractions cancel in the
-    mean.
+    mean. A window with a few zero pages holds some bytes more, so each length is rounded.
     """
     samples = [sample.mbps for sample in samples_before_stop(recording) if sample.mbps > 0]
     usual = statistics.mode(samples) if samples else 0.0
@@ -292,7 +292,7 @@ def _window_overrun_us(recording: Recording) -> float:
         return LinkConfig.wakeup_latency_us
     lengths_ms = [WINDOW_MS * usual / mbps for mbps in samples]
     full = [
-        ms
+        round(ms)
         for ms in lengths_ms
         if WINDOW_MS - 0.5 < ms < STALLED_MS + 0.5 and abs(ms - round(ms)) < ROUNDING_MS
     ]

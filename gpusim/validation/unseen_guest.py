@@ -20,6 +20,8 @@ from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray
 
 CELLS = 4096  # the bitmap is followed in at least so many pieces
 MOST_WRITES = 16.0  # per page between two syncs. Then all pages but one in 9 million are written.
+# Bytes of a page on the link. Source: migration/ram.c:save_normal_page, save_zero_page.
+NORMAL_PAGE_BYTES, ZERO_PAGE_BYTES = 8 + 4096, 8 + 1
 HALVINGS = 60  # of the bisection, which finds the writes to the last digit
 
 
@@ -64,6 +66,7 @@ class ExpectedBitmap:
         size = np.diff(edges).astype(np.float64)
         self._chunk = edges[:-1] >> CHUNK_SHIFT
         self._written = (edges[:-1] >= written.start) & (edges[1:] <= written.stop)
+        self._page_bytes = np.where(self._written, NORMAL_PAGE_BYTES, ZERO_PAGE_BYTES)
         self._lazy = lazy
         none = np.zeros_like(size)
         # At first all pages are dirty, and a lazy tracker's log holds all of them (INITIALLY_SET).
@@ -86,12 +89,18 @@ class ExpectedBitmap:
         begins = ends - pending
         self._sent = np.empty_like(pending)
         self._sent[order] = np.clip((pages - begins) / np.maximum(pending, 1e-9), 0.0, 1.0)
+        # A page that was not sent before is zero outside the written memory.
+        bytes_ahead = np.cumsum(pending * self._page_bytes[order])
+        sent_bytes = float(np.interp(pages, np.append(0.0, ends), np.append(0.0, bytes_ahead)))
+        begin_bytes = bytes_ahead - pending * self._page_bytes[order]
         first = np.full(self._chunk[-1] + 1, math.inf)
         np.minimum.at(
-            first, self._chunk[order], np.where((begins < pages) & (pending > 0), begins, math.inf)
+            first,
+            self._chunk[order],
+            np.where((begins < pages) & (pending > 0), begin_bytes, math.inf),
         )
         self._cleared = np.isfinite(first)[self._chunk]
-        left = 1 - np.where(np.isfinite(first), first, 0.0) / max(pages, 1e-9)
+        left = 1 - np.where(np.isfinite(first), first, 0.0) / max(sent_bytes, 1e-9)
         self._left = np.where(self._cleared, left[self._chunk], 0.0)
         place = int(np.searchsorted(ends, pages))
         self._cursor = int(order[min(place, len(ends) - 1)])
