@@ -1,12 +1,18 @@
-"""`pytest -m gpu` collects the parity suite alone: the other tests import Hydra and Hypothesis."""
+"""Every run is audited, also in the processes that tests start.
+
+`pytest -m gpu` collects the parity suite alone: the other tests import Hydra and Hypothesis.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 PARITY = Path(__file__).parent / "parity"
+
+os.environ["GPUSIM_AUDIT"] = "1"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

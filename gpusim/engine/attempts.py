@@ -14,6 +14,7 @@ from gpusim.config.checks import reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.config.types import checked
+from gpusim.engine.audit import check_in_tests
 from gpusim.engine.migration import Migration
 from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import Attempt, Event, Observer, Result
@@ -81,6 +82,7 @@ def run_attempts(
         if not later or result.summary.verdict not in ("cancelled", "not_converged", "time_limit"):
             break
         before = [*before, Attempt(config=own.config, result=replace(result, before=[]))]
+    check_in_tests(result)
     return result
 
 

@@ -19,6 +19,7 @@ from gpusim.config.backend import EXPECTED
 from gpusim.config.checks import SLOWEST, check_whole, reject
 from gpusim.config.schema import Config
 from gpusim.config.types import checked
+from gpusim.engine.audit import check_in_tests
 from gpusim.engine.evacuation_guests import MOST_GUESTS, Vm, make_vms
 from gpusim.engine.evacuation_summary import make_evacuation
 from gpusim.engine.migration import Migration
@@ -151,6 +152,8 @@ class Host:
 
     def _make_result(self, status: Status) -> Evacuation:
         wall_time_s = (time.monotonic_ns() - self._started_ns) / NS_PER_S
-        return make_evacuation(
+        evacuation = make_evacuation(
             status, self.vms, self._link, self._evacuation, self._config.seed, wall_time_s
         )
+        check_in_tests(evacuation)
+        return evacuation
