@@ -167,6 +167,8 @@ class ConfigDraw:
         elif kind is SequentialConfig:
             keys["threads"] = self.rarely(1, 2, 4, 100)
             keys["first_write"] = self.rarely(0, 5, 10**6, 2**52, 2**53)
+            if "granule" in keys:  # a burst over thousands of pieces takes seconds
+                keys["granule"] = max(keys["granule"], 2**21)
         return kind(**keys)
 
     def record(self, count: int) -> list[list[float]]:
