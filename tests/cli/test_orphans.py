@@ -69,7 +69,7 @@ def left_behind(session: int) -> list[bytes]:
 def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Yield a command in a session of its own, and kill it if the block fails."""
     name, *arguments = command
-    main = f"from gpusim.cli import entry; entry.{name}() # import entry"
+    main = f"import sys; from gpusim.cli import entry; sys.exit(entry.{name}())"
     with (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-c", main, *arguments],
