@@ -22,7 +22,9 @@ from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 from gpusim.reading import ReadingError, parse_json, read_text
 
 STAMP = re.compile(r"\d{9,}\.\d+")  # of `date +%s.%N`
-VALUE = re.compile(r"([A-Za-z_][\w /.]*):\s+(-?\d+(?:\.\d+)?)\s*([KMGTPE]?i?B)?(?:/s)?\b.*")
+VALUE = re.compile(
+    r"([A-Za-z_][\w /.]*):\s+(-?\d{1,18}(?:\.\d{1,18})?)\s*([KMGTPE]?i?B)?(?:/s)?\b.*"
+)
 JOB = re.compile(r"Job type:\s+(\w+)\s*")
 # With --timestamp virsh stamps the line itself, in UTC. Without it the line holds QEMU's own stamp.
 EVENT = re.compile(

@@ -29,6 +29,7 @@ MEASURED = ("2", "measured")  # VIR_DOMAIN_DIRTYRATE_MEASURED, and the text of o
 PAIR = re.compile(r"\s*([\w.-]+)=(.*?)\s*")
 DOMINFO = re.compile(r"\s*(CPU\(s\)|Max memory|Used memory):\s+(\d+)(?: KiB)?\s*")
 VCPU_RATE = re.compile(r"dirtyrate\.vcpu\.\d+\.megabytes_per_second")
+WHOLE = re.compile(r"\d{1,18}")
 DOMAIN = re.compile(r"\s*Domain: '(.*)'\s*")
 MEASURE_ADVICE = "Run one virsh domdirtyrate-calc for each of 1, 2, 5, 10 and 30 s"
 
@@ -107,7 +108,7 @@ def _last_values(text: str) -> dict[str, str]:
 
 def _whole(values: Mapping[str, str], *names: str) -> int:
     """Return the first of the values that is a whole number, or 0. A log may be cut off."""
-    return next((int(values[name]) for name in names if values.get(name, "").isdecimal()), 0)
+    return next((int(values[name]) for name in names if WHOLE.fullmatch(values.get(name, ""))), 0)
 
 
 def _measured_vcpus(values: Mapping[str, str]) -> int:

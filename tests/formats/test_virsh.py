@@ -116,3 +116,11 @@ def test_vcpus_come_from_the_measured_rings_if_nothing_else_has_them() -> None:
     )
     assert from_domstats(ring, "log", 2**30).vcpus == 2
     assert from_domstats(DOMINFO + ring, "log").vcpus == 4
+
+
+def test_a_number_of_5000_digits_is_no_size(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"Max memory:     {'9' * 5000} KiB\n")
+    with pytest.raises(ProfileError) as caught:
+        load_domstats(log, None, None)
+    assert caught.value.code == "no_memory_size"
