@@ -6,7 +6,6 @@ does not know the simulator.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +25,7 @@ from gpusim.formats.recording import (
     TraceEvent,
 )
 from gpusim.qemu import names
-from gpusim.reading import ReadingError, read_json
+from gpusim.reading import LARGEST_INTEGER, ReadingError, read_json
 
 SUFFIXES = (".json", ".json.xz", ".json.gz")
 FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # recordings lack data about multifd
@@ -393,4 +392,5 @@ def _since(start_s: float, events: tuple[TraceEvent, ...]) -> tuple[TraceEvent, 
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Return whether a value is a number that sums and quotients of it leave finite."""
+    return isinstance(value, int | float) and abs(value) <= LARGEST_INTEGER

@@ -126,6 +126,7 @@ def _cut(document: Any) -> None:
         (_put([], "events"), "no_start", {}),
         (_put([], "samples"), "too_few_samples", {"samples": 0, "least": 3}),
         (_put({"t": "late"}, "samples", 5), "not_a_number", {"key": "samples[5].t"}),
+        (_put(1e308, "samples", 5, "t"), "not_a_number", {"key": "samples[5].t"}),
         (_put(float("nan"), "samples", 5, "t"), "unreadable", {"suffix": ".json"}),
         (_put(0, "samples", 5, "writes"), "counter_fell", {"key": "samples[5].writes"}),
         (_put([0.0, "migrate_set_state", "new state failed"], "events", 4), "failed", {}),
