@@ -42,7 +42,7 @@ def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         (["link=25gbit"], "PROFILE = none: "),
         (["vm.json", "--measure", "--qmp", "s"], "PROFILE = vm.json, --measure: "),
         (["none.json"], "none.json: "),
-        (["."], ".: cannot be read (Is a directory)"),
+        (["."], ".: cannot be read (not a regular file but a folder"),
         (["--measure"], "--qmp = none: "),
         (["vm.json", "--quick"], "--quick = True: "),
         (["vm.json", "link=nosuch"], ""),  # Hydra's own text
