@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -39,8 +40,15 @@ def die_with_me() -> Callable[[], None]:
 
 
 def become_worker() -> None:
-    """Prepare a process of a pool: it dies with its parent, and leaves an interrupt to it."""
+    """Prepare a process of a pool: it dies with its parent, and leaves an interrupt to it.
+
+    tqdm's own lock is a semaphore of the system, which a killed process leaves behind. A worker gets
+    a lock that belongs to its process.
+    """
+    from tqdm import tqdm
+
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     parent = multiprocessing.parent_process()
     assert parent is not None and parent.pid is not None, "runs in a process of a pool only"
     die_with(parent.pid)
+    tqdm.set_lock(threading.RLock())

@@ -1,9 +1,8 @@
 """The one reader of everything that comes from outside: files, JSON and YAML.
 
-Every file is hostile until it was read: it may be a FIFO that never ends, 156 kB of xz that hold 2 GB,
-or a list in a list 100,000 deep. All limits hold before the memory is taken. The values that come out are
-None, bool, int, float, str, list and dict with text keys, and nothing else. What they mean is
-decided by the callers.
+A file may be a FIFO that never ends, 156 kB of xz that hold 2 GB, or lists nested 100,000 deep. This
+module checks all limits before it takes memory. It returns None, bool, int, float, str, list and dict
+with text keys, and nothing else. The callers decide what the values mean.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class ReadingError(CodedError):
 
     texts: ClassVar[dict[str, str]] = {
         "no_such_file": "no such file",
-        "not_a_file": "not a regular file but {kind}. Expected a file",
+        "not_a_file": "not a regular file but {kind}",
         "unreadable": "cannot be read ({reason})",
         "too_large": "larger than {most_mib:g} MiB",
         "too_large_unpacked": "larger than {most_mib:g} MiB after decompression",
@@ -59,15 +58,15 @@ class ReadingError(CodedError):
         "not_utf8": "not UTF-8 at byte {place}. Expected text",
         "not_json": "not JSON, or cut off ({reason})",
         "not_yaml": "not YAML, or cut off ({reason})",
-        "not_a_tree": "the alias {name} names nothing that ended before it",
+        "not_a_tree": "the alias {name} stands before the end of its anchor, or has none",
         "tag": "YAML's tag {name} is not supported. Expected plain values",
         "key_not_text": "a key is a list or a mapping. Expected text",
-        "repeated_key": "the key {key} stands twice in one mapping",
-        "too_deep": "lists and mappings lie more than {most} deep in each other",
+        "repeated_key": "the key {key} occurs twice in one mapping",
+        "too_deep": "lists and mappings are nested more than {most} levels deep",
         "too_many_values": "more than {most} values",
-        "not_finite": "{value} is no finite number",
-        "integer_too_large": "a whole number lies outside of -2^63 to 2^63",
-        "not_unicode": "a text holds half a character (a lone surrogate)",
+        "not_finite": "{value} is not a finite number",
+        "integer_too_large": "a whole number does not fit 64 bits with a sign",
+        "not_unicode": "a text holds a lone surrogate, which is half of a character",
     }
 
     @property
@@ -86,9 +85,9 @@ class Limits:
     """What may be read. A recording of a day with a sample every 0.2 s fits.
 
     Attributes:
-        bytes: of the file as it lies on the disk.
+        bytes: of the file on the disk.
         decompressed_bytes: of the content of a .xz or .gz file.
-        depth: lists and mappings in each other.
+        depth: levels of nested lists and mappings.
         nodes: values in all lists and mappings. An alias of YAML counts with all its values.
     """
 

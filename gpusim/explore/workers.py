@@ -122,17 +122,6 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _become_worker() -> None:
-    """Make this process a worker that can be killed at any moment and leaves nothing behind.
-
-    tqdm's own lock is a semaphore of the system, which outlives a killed process.
-    """
-    from tqdm import tqdm
-
-    become_worker()
-    tqdm.set_lock(threading.RLock())
-
-
 class _Pool(ProcessPoolExecutor):
     """A pool whose processes die with this one, and never see an interrupt.
 
@@ -142,7 +131,7 @@ class _Pool(ProcessPoolExecutor):
 
     def __init__(self, count: int) -> None:
         # A forked child of a process with threads or a GPU may hang.
-        super().__init__(count, mp_context=get_context("spawn"), initializer=_become_worker)
+        super().__init__(count, mp_context=get_context("spawn"), initializer=become_worker)
         self._starter = ThreadPoolExecutor(
             1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, [signal.SIGINT])
         )

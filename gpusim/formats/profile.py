@@ -178,11 +178,7 @@ def load_profile(path: Path) -> Profile:
     Raises:
         ProfileError: the file cannot be read, or is not a usable profile.
     """
-    try:
-        text = read_text(path)
-    except ReadingError as error:
-        data = {"reason": error.reason, "expected": "a profile"}
-        raise ProfileError("unreadable", path=path, **data) from None
+    text = read_source(path, "a profile")
     if not text.strip():
         raise ProfileError("empty", path=path)
     try:
@@ -192,6 +188,24 @@ def load_profile(path: Path) -> Profile:
     if not isinstance(found, dict):
         raise ProfileError("not_a_mapping", path=path)
     return profile_of(path, found)
+
+
+def read_source(path: Path, expected: str) -> str:
+    """Return the text of a file that a profile is made from.
+
+    Args:
+        path: of the file.
+        expected: what the file should hold, for the error.
+
+    Raises:
+        ProfileError: the file cannot be read.
+    """
+    try:
+        return read_text(path)
+    except ReadingError as error:
+        raise ProfileError(
+            "unreadable", path=path, reason=error.reason, expected=expected
+        ) from None
 
 
 def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:

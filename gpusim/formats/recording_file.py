@@ -250,7 +250,7 @@ class _Reader:
             if not (
                 isinstance(row, list)
                 and len(row) == 3
-                and _is_finite(row[0])
+                and _is_in_range(row[0])
                 and isinstance(row[1], str)
             ):
                 self.fail("wrong_event", key=f"{key}[{place}]", value=row)
@@ -266,7 +266,7 @@ class _Reader:
         rows = self.get(document, "counter", list) if "counter" in document else []
         for place, row in enumerate(rows):
             key = f"counter[{place}]"
-            if not (isinstance(row, list) and len(row) == 2 and all(map(_is_finite, row))):
+            if not (isinstance(row, list) and len(row) == 2 and all(map(_is_in_range, row))):
                 self.fail("wrong_count", key=key, value=row)
             pair = (round(row[0] - start_s, CLOCK_DIGITS), int(row[1]))
             if pairs and pair[1] < pairs[-1][1]:
@@ -374,7 +374,7 @@ class _Reader:
     ) -> float:
         value = holder.get(key) if isinstance(holder, Mapping) else None
         if (
-            not _is_finite(value)
+            not _is_in_range(value)
             or value is None
             or (value < 0 and not signed)
             or (value == 0 and positive)
@@ -391,6 +391,6 @@ def _since(start_s: float, events: tuple[TraceEvent, ...]) -> tuple[TraceEvent, 
     return tuple(replace(e, time_s=round(e.time_s - start_s, CLOCK_DIGITS)) for e in events)
 
 
-def _is_finite(value: Any) -> bool:
-    """Return whether a value is a number that sums and quotients of it leave finite."""
+def _is_in_range(value: Any) -> bool:
+    """Return whether a value is a number so small that sums of such numbers stay finite."""
     return isinstance(value, int | float) and abs(value) <= LARGEST_INTEGER

@@ -21,8 +21,8 @@ from gpusim.formats.profile import (
     Measurement,
     Profile,
     check_plausible,
+    read_source,
 )
-from gpusim.reading import ReadingError, read_text
 from gpusim.text import join_words
 
 MEASURED = ("2", "measured")  # VIR_DOMAIN_DIRTYRATE_MEASURED, and the text of older libvirts
@@ -40,12 +40,7 @@ def load_domstats(path: Path, memory_bytes: int | None, vcpus: int | None) -> Pr
     Raises:
         ProfileError: the file cannot be read, or does not describe one VM.
     """
-    try:
-        text = read_text(path)
-    except ReadingError as error:
-        data = {"reason": error.reason, "expected": "a log of virsh"}
-        raise ProfileError("unreadable", path=path, **data) from None
-    return from_domstats(text, path, memory_bytes, vcpus)
+    return from_domstats(read_source(path, "a log of virsh"), path, memory_bytes, vcpus)
 
 
 def from_domstats(

@@ -355,7 +355,7 @@ class Faults:
         if self._slowed:
             self._slow(until_ns, rounds)
         done = self._writes(until_ns)
-        writes = np.maximum(done - self._done, 0) / rounds  # without the error of rounding
+        writes = np.maximum(done - self._done, 0) / rounds  # rounding can give -1e-12
         for part in self._parts:
             self.count += rounds * part.write(writes)
             if self._protection.reaped:

@@ -203,10 +203,10 @@ class Orders:
         set: parameters under QEMU's names, as in `schedule`: {"downtime_limit": 600}.
         do: pause, resume or cancel. None: no action.
         why: the reason of a cancel, for people. It becomes part of the run's reason.
-        again_ns: time of the next poll besides the syncs, later than `time_ns`. A time less
-            than 1 ms from now counts as 1 ms from now. None: poll only at syncs. A manager that may still act must
-            give a time, because gpusim may stop a migration without progress that nobody waits for
-            (`limit.stop_when_stuck`).
+        again_ns: time of the next poll besides the syncs, later than `time_ns`. A time less than
+            1 ms from now counts as 1 ms from now. None: poll only at syncs. A manager that may still
+            act must give a time, because gpusim may stop a migration without progress that nobody
+            waits for (`limit.stop_when_stuck`).
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)

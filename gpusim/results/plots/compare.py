@@ -90,9 +90,7 @@ def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, s
         versions,
         _distinct_parts(own_names),
         own_names,
-        [
-            one_line(f"{folder.parent.name}/{folder.name}") for folder in folders
-        ],  # one run of two sweeps
+        [one_line(f"{run.parent.name}/{run.name}") for run in folders],  # one run of two sweeps
     )
     names = next((names for names in candidates if len({*names}) == len(names)), candidates[-1])
     runs = [
