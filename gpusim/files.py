@@ -12,14 +12,12 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 _TEMPORARY = ".gpusim.tmp"
-_MOMENT_S = 60.0
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
@@ -40,17 +38,27 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written or renamed.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    temporary, file = _open_temporary(path)
     try:
-        with temporary.open("xb") as file:
-            with suppress(OSError):  # the lock says that the writer lives, see remove_leftovers
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with file:
             yield file
             file.flush()
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    """Return a new file beside `path`. Its lock tells `remove_leftovers` that the writer lives."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+        file = temporary.open("xb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        file.close()  # remove_leftovers removed the file before this process locked it
 
 
 @contextmanager
@@ -109,14 +117,8 @@ def remove_leftovers(folder: Path) -> None:
 def _remove_unlocked(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
-        found = os.fstat(handle)
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(os.fstat(handle).st_mode):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if found.st_size or _is_old(found):  # the lock of a new file may be a moment away
-                path.unlink()
+            path.unlink()
     finally:
         os.close(handle)
-
-
-def _is_old(found: os.stat_result) -> bool:
-    return time.time() - found.st_mtime > _MOMENT_S

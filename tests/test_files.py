@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 from pathlib import Path
@@ -32,11 +33,8 @@ def test_numbers_stay_numbers(number: object) -> None:
 def test_leftovers_are_removed_but_no_file_of_a_living_writer(tmp_path: Path) -> None:
     killed = tmp_path / ".runs.csv.1.gpusim.tmp"
     killed.write_text("half of a ta")
-    new = tmp_path / ".summary.json.2.gpusim.tmp"  # its lock may be a moment away
-    new.touch()
     empty = tmp_path / ".index.html.3.gpusim.tmp"
     empty.touch()
-    os.utime(empty, (0, 0))
     os.mkfifo(tmp_path / ".pipe.gpusim.tmp")
     with whole_file(tmp_path / "runs.csv") as file:
         file.write(b"whole")
@@ -44,5 +42,23 @@ def test_leftovers_are_removed_but_no_file_of_a_living_writer(tmp_path: Path) ->
         remove_leftovers(tmp_path)
         assert not killed.exists()
         assert not empty.exists()
-        assert new.exists()
+    assert (tmp_path / "runs.csv").read_bytes() == b"whole"
+
+
+def test_a_file_that_was_removed_before_its_lock_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, removals = fcntl.flock, []
+
+    def lock_late(file: object, operation: int) -> None:
+        if not removals:
+            removals.append(list(tmp_path.iterdir()))
+            remove_leftovers(tmp_path)
+        lock(file, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("gpusim.files.fcntl.flock", lock_late)
+    with whole_file(tmp_path / "runs.csv") as file:
+        file.write(b"whole")
+    assert len(removals[0]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
     assert (tmp_path / "runs.csv").read_bytes() == b"whole"
