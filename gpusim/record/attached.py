@@ -22,6 +22,7 @@ from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 from gpusim.monitor.dirty_rate import Progress
 from gpusim.monitor.errors import MonitorClosedError, NoAnswerError
 from gpusim.monitor.qmp import Monitor
+from gpusim.reading import ReadingError, read_text
 from gpusim.record.messages import RecordError, note
 from gpusim.record.session import (
     ENDED,
@@ -193,8 +194,8 @@ async def _read_trace(watched: Watched, path: Path | None) -> list[TraceLine]:
     while True:
         try:
             trace = read_last_migration(path)
-        except OSError as error:
-            watched.notes.append(note("lost_trace_log", path=path, reason=error.strerror))
+        except ReadingError as error:
+            watched.notes.append(note("lost_trace_log", path=path, reason=error.reason))
             return []
         if _completed(trace) or watched.ended != "completed" or time.monotonic() > until_s:
             break
@@ -217,17 +218,19 @@ def read_last_migration(path: Path) -> list[TraceLine]:
     """Return the events of a log from the last "new state setup" on.
 
     Events without a time are skipped.
+
+    Raises:
+        ReadingError: no regular file, unreadable, or larger than 64 MiB.
     """
     found: list[TraceLine] = []
-    with path.open(errors="replace") as file:
-        for text in file:
-            line = parse_trace_line(text, 0.0)
-            if line is None or not line.time_s:
-                continue
-            if line.arguments == SETUP:
-                found = [line]
-            elif found:
-                found.append(line)
+    for text in read_text(path, errors="replace").split("\n"):
+        line = parse_trace_line(text, 0.0)
+        if line is None or not line.time_s:
+            continue
+        if line.arguments == SETUP:
+            found = [line]
+        elif found:
+            found.append(line)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 # trace/simpletrace has another format. Debian's QEMU uses the log backend. A line starts with
 # `pid@seconds.micros:` if QEMU has -msg timestamp=on.
 # Source: QEMU scripts/tracetool/backend/log.py:generate_h, 7.2 and 10.0.
-LINE = re.compile(r"(?:\d+@(\d+\.\d+):)?([a-z][a-z0-9_]+)(?: (.*))?")
+LINE = re.compile(r"(?:[0-9]{1,18}@([0-9]{1,18}\.[0-9]{1,18}):)?([a-z][a-z0-9_]+)(?: (.*))?")
 
 # A recording keeps these events: state, syncs, the throttle, and the decision to switch over.
 # QEMU 7.2 has no cpu_throttle_set and no migrate_pending_exact. It warns and goes on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpusim.formats.recording_file import read_document
+from gpusim.reading import ReadingError
 from gpusim.record import attached
 from gpusim.record.messages import RecordError, note
 from gpusim.validation.replay import replay_config
@@ -276,7 +278,17 @@ def test_a_log_that_is_lost_meanwhile_costs_the_trace_alone(tmp_path: Path) -> N
     with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
         document = watch(server, trace_log=tmp_path)  # a folder: can be accessed, not read
     assert document["events"] == []
-    assert document["notes"] == [note("lost_trace_log", path=tmp_path, reason="Is a directory")]
+    reason = "not a regular file but a folder"
+    assert document["notes"] == [note("lost_trace_log", path=tmp_path, reason=reason)]
+
+
+def test_a_log_that_is_a_pipe_or_never_ends_costs_the_trace_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(2**40)
+    for path in (tmp_path / "pipe", tmp_path / "sparse"):
+        with pytest.raises(ReadingError):
+            attached.read_last_migration(path)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from gpusim.record.trace_log import TraceLine, parse_trace_line
         ),
         ("4711@12.000001:vm_state_notify running 1", None),
         ("qemu-system-x86_64: warning: trace event 'cpu_throttle_set' does not exist", None),
+        (f"4711@{'9' * 400}.0:migration_throttle ", None),
         ("", None),
     ],
 )
