@@ -11,7 +11,7 @@ import pytest
 
 import gpusim
 from gpusim.errors import LONGEST_MESSAGE, CodedError
-from gpusim.formats.errors import ProfileError, RecordingError, VirshLogError
+from gpusim.formats.errors import AnswersError, ProfileError, RecordingError, VirshLogError
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 from gpusim.published.errors import TableError
 from gpusim.reading import ReadingError
@@ -22,7 +22,7 @@ PACKAGE = Path(gpusim.__file__).parent
 SOURCES = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
 ERRORS: list[type[CodedError]] = [
     RecordingError, VirshLogError, ProfileError, LiveError, RecordError, CannotWriteError, TableError,
-    ValidationError, ReadingError,
+    ValidationError, ReadingError, AnswersError,
 ]  # fmt: skip
 RAISED_AS = {"fail": RecordingError, "MonitorClosedError": LiveError, "NoAnswerError": LiveError}
 

@@ -18,7 +18,8 @@ EXIT_FAILED, EXIT_INPUT = 1, 2
 QEMU = "qemu-system-x86_64"
 SAMPLING = "page-sampling"
 NOT_ATTACHED = (
-    "works only with a QEMU that gpusim-record starts. Leave it out with --qmp or --libvirt"
+    "works only with a QEMU that gpusim-record starts. Leave it out with --qmp, --libvirt or "
+    "--answers"
 )
 MOST_REPEATS = 26  # the letters at the end of a file's name
 
@@ -106,7 +107,18 @@ def _parser() -> argparse.ArgumentParser:
         help="with --libvirt: log of virsh qemu-monitor-event",
     )
     others.add_argument(
-        "--name", help="with --qmp and --libvirt: NAME of the file (default: attached)"
+        "--answers", type=Path, metavar="FILE", help="convert a file of query-migrate's answers"
+    )
+    others.add_argument(
+        "--fact",
+        action="append",
+        metavar="KEY=VALUE",
+        help="with --answers: a fact that is not in the file, such as qemu=10.1, accelerator=kvm, "
+        "max-bandwidth=1GiB/s or auto-converge=on",
+    )
+    others.add_argument(
+        "--name",
+        help="with --qmp, --libvirt and --answers: NAME of the file (default: attached)",
     )
     return parser
 
@@ -129,7 +141,7 @@ def _repeats(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from gpusim.errors import ConfigError
-    from gpusim.formats.errors import VirshLogError
+    from gpusim.formats.errors import AnswersError, RecordingError, VirshLogError
     from gpusim.monitor.errors import LiveError
     from gpusim.record.messages import CannotWriteError
 
@@ -137,13 +149,13 @@ def _run(options: argparse.Namespace) -> int:
         if options.list:
             return _list()
         _check_together(options)
-        if options.qmp or options.libvirt:
+        if options.qmp or options.libvirt or options.answers:
             return _record_attached(options)
         return _record_own(options)
     except (ConfigError, CannotWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
-    except (LiveError, VirshLogError) as error:
+    except (LiveError, VirshLogError, AnswersError, RecordingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
 
@@ -163,18 +175,19 @@ def _check_together(options: argparse.Namespace) -> None:
         ("trace_log", ("qmp",)),
         ("limit", ("qmp",)),
         ("events", ("libvirt",)),
-        ("name", ("qmp", "libvirt")),
+        ("fact", ("answers",)),
+        ("name", ("qmp", "libvirt", "answers")),
         ("mode", ("measure",)),
     ):
         given = getattr(options, option)
         if given is not None and not any(getattr(options, key) for key in wanted):
             owners = " or ".join(f"--{key}" for key in wanted)
             reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
-    if options.qmp and options.libvirt:
-        reject(
-            "--libvirt", options.libvirt, "converts logs and --qmp watches a VM. Give one of them"
-        )
-    if not (options.qmp or options.libvirt):
+    sources = [key for key in ("qmp", "libvirt", "answers") if getattr(options, key)]
+    if len(sources) > 1:
+        key, others = sources[-1], " and ".join(f"--{key}" for key in sources[:-1])
+        reject(f"--{key}", getattr(options, key), f"excludes {others}. Give one of them")
+    if not sources:
         return
     for option in ("qemu", "repeats", "measure"):
         if getattr(options, option) is not None:
@@ -184,8 +197,9 @@ def _check_together(options: argparse.Namespace) -> None:
 
 
 def _record_attached(options: argparse.Namespace) -> int:
-    """Record a migration of another program's VM, as it happens or from virsh's logs."""
+    """Record a migration of another program's VM, as it happens or from a file."""
     from gpusim.cli.progress_line import progress_line
+    from gpusim.formats import recording_from_answers as answers
     from gpusim.formats.recording_from_virsh import convert
     from gpusim.monitor.qmp import require_qmp
     from gpusim.record.attached import attach
@@ -195,6 +209,8 @@ def _record_attached(options: argparse.Namespace) -> int:
     check_folder(options.out)
     if options.libvirt:
         document = convert(options.libvirt, options.events)
+    elif options.answers:
+        document = answers.convert(options.answers, answers.parse_facts(options.fact or ()))
     else:
         require_qmp()
         print(f"watching {options.qmp}. Ctrl-C stops and keeps the recording so far", flush=True)

@@ -71,6 +71,26 @@ class VirshLogError(CodedError, ValueError):
     }
 
 
+class AnswersError(CodedError, ValueError):
+    """A file of query-migrate's answers that holds no usable migration, or a wrong fact about it."""
+
+    texts: ClassVar[Mapping[str, str]] = {
+        "unreadable": (
+            "{path}: cannot be read ({reason}). Expected JSON with answers to query-migrate, or one "
+            "answer per line"
+        ),
+        "too_few_answers": (
+            "{path}: the last migration has {answers} active answers with total-time and ram. "
+            "Expected {least} or more answers to query-migrate"
+        ),
+        "not_precopy": (
+            "{path}: the migration switched to post-copy or COLO. Expected plain precopy"
+        ),
+        "unknown_fact": "--fact {key}: there is no such fact. Expected KEY=VALUE with {known}",
+        "bad_fact": "--fact {key}={value}: not possible. Expected {expected}",
+    }
+
+
 class ProfileError(CodedError, ValueError):
     """A file that is not a usable profile. The data of each error has the file's `path`."""
 
