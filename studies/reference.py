@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.config import schema
-from gpusim.config.compose import conf_folder
+from gpusim.config.presets import conf_folder
 from gpusim.engine.records import SyncRecord
 from gpusim.results.html.run_page import SIBLINGS
 from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS, SummaryField, places

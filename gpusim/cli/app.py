@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 import gpusim.cli.sweep_report  # noqa: F401  its resolvers name a job's folder in every process
 from gpusim.cli import job
-from gpusim.config.compose import conf_folder, converted, register
+from gpusim.config.compose import converted, register
+from gpusim.config.presets import conf_folder
 
 
 def task(composed: DictConfig) -> job.Objective | None:

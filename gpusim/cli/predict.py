@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from gpusim.predict.prediction import Prediction
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
-# Hydra adds hints on its own command line after the error itself.
-HINTS = r"\n\s*full_key:|\nTo append to your config|\nConfig search path:"
 GOALS = ("fastest", "least-loss")
 # A whole answer takes less than a minute on two cores: wall time for the members (unless --members is
 # given), for all advice and for a goal.
@@ -113,9 +110,6 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
 def _run(options: argparse.Namespace) -> int:
     from concurrent.futures import BrokenExecutor
 
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from gpusim.errors import ConfigError, ResultsError
     from gpusim.formats.errors import ProfileError, RecordingError
     from gpusim.monitor.errors import LiveError
@@ -127,9 +121,6 @@ def _run(options: argparse.Namespace) -> int:
     except (ConfigError, ProfileError, RecordingError, ResultsError, CannotWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return EXIT_INPUT
     except (LiveError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -137,16 +128,6 @@ def _run(options: argparse.Namespace) -> int:
         message = "out of memory, or the system killed a process for lack of memory"
         print(f"error: {message}", file=sys.stderr)
         return EXIT_FAILED
-
-
-def _one_line(error: BaseException) -> str:
-    """Return an error of Hydra or OmegaConf and its cause, without hints for other commands."""
-    texts = [
-        " ".join(re.split(HINTS, str(one))[0].split())
-        for one in (error, error.__cause__)
-        if one is not None
-    ]
-    return texts[0] if texts[-1] in texts[0] else ": ".join(texts)
 
 
 def _messages_to(options: argparse.Namespace) -> TextIO:

@@ -1,6 +1,6 @@
 """Hydra's config groups become data classes, once.
 
-Owns where conf/ lies and which class checks which key. No other module of gpusim/config imports
+Owns which class checks which key. Of gpusim/config only this module and compose_errors.py import
 Hydra.
 """
 
@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from gpusim.config.compose_errors import one_compose_error
 from gpusim.config.plugins import KINDS, policies_of
+from gpusim.config.presets import conf_folder
 from gpusim.config.schema import PATTERNS, Config, EvacuationConfig, PolicyConfig
 from gpusim.errors import ConfigError
-
-
-def conf_folder(name: str = "conf") -> Path:
-    """Return the absolute folder `conf` or `conf_record`: the wheel's copy or the working tree's."""
-    package = Path(__file__).resolve().parents[1]
-    return next(folder / name for folder in (package, package.parent) if (folder / name).is_dir())
 
 
 def register() -> None:
@@ -46,10 +41,14 @@ def composed_config(overrides: Sequence[str]) -> Config:
     """Return the config that `gpusim OVERRIDES` would simulate.
 
     Raises:
-        HydraException, OmegaConfBaseException, ConfigError: there is no such preset, key or type.
+        ConfigError: there is no such preset, key or type, or an override cannot be parsed.
     """
     register()
-    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+    folder = str(conf_folder())
+    with (
+        one_compose_error(overrides),
+        initialize_config_dir(config_dir=folder, version_base="1.3"),
+    ):
         return converted(compose("config", overrides=list(overrides)))
 
 

@@ -61,9 +61,8 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
         overrides: as gpusim takes them: "link=25gbit", "migration.downtime_limit=500".
 
     Raises:
-        ConfigError: the profile decides a key, no prediction uses it, or a parameter of the profile
-            is not a number.
-        HydraException, OmegaConfBaseException: there is no such preset or key.
+        ConfigError: the profile decides a key, no prediction uses it, there is no such preset or
+            key, or a parameter of the profile is not a number.
     """
     from gpusim.config.compose import composed_config  # imports Hydra, which --help does not need
 
@@ -84,7 +83,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     """Raise an error for overrides that no prediction can use, before a profile is measured.
 
     Raises:
-        ConfigError, HydraException, OmegaConfBaseException: as `host_config`.
+        ConfigError: as `host_config`.
     """
     from gpusim.config.compose import composed_config
 

@@ -90,7 +90,7 @@ def configs(row: Row) -> list[Config]:
     """Return the configs of the row's command, one per seed.
 
     Raises:
-        HydraException, OmegaConfBaseException, ConfigError: the command cannot be run.
+        ConfigError: the command cannot be run.
     """
     if not row.run:
         return []
@@ -102,7 +102,7 @@ def simulate_tables(tables: Sequence[Table]) -> list[Outcome]:
     """Simulate all rows of some tables in parallel processes. Return the outcomes in order.
 
     Raises:
-        HydraException, OmegaConfBaseException, ConfigError: a command cannot be run. All commands
+        ConfigError: a command cannot be run. All commands
             are checked before the first run.
     """
     rows = [(table, row, configs(row)) for table in tables for row in table.rows]

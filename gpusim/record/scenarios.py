@@ -7,14 +7,16 @@ own for capabilities and parameters. session.py asks QEMU whether it knows these
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from gpusim.config.checks import check_range, check_whole, reject
+from gpusim.config.compose_errors import compose_error, describe
+from gpusim.config.presets import conf_folder
 from gpusim.errors import ConfigError
 from gpusim.formats.recording import GUEST_STARTS_MIB, UNFILLED_END_MIB
 from gpusim.formats.recording_file import FOREIGN_CAPABILITIES
@@ -105,8 +107,6 @@ class Scenario:
 
 def scenario_folder() -> Path:
     """Return the folder of the scenarios that come with gpusim."""
-    from gpusim.config.compose import conf_folder  # imports Hydra, which --help does not need
-
     return conf_folder("conf_record")
 
 
@@ -137,45 +137,28 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
     try:
         layers = [(path.name, OmegaConf.load(path))]
     except Exception as error:  # errors of the YAML library, which OmegaConf does not wrap
-        raise ConfigError("SCENARIO", name, f"cannot be read as YAML: {_line(error)}") from None
+        why = f"cannot be read as YAML: {describe(error)}"
+        raise ConfigError("SCENARIO", name, why, "wrong_format") from None
     for text in overrides:
         try:
             layers.append((text, OmegaConf.from_dotlist([text])))
         except Exception as error:  # as above
-            raise ConfigError("KEY=VALUE", text, f"is no YAML value: {_line(error)}") from None
+            why = f"is no YAML value: {describe(error)}"
+            raise ConfigError("KEY=VALUE", text, why, "wrong_format") from None
     merged = OmegaConf.structured(Scenario)
     for where, layer in layers:
         try:
             merged.merge_with(layer)
         except (OmegaConfBaseException, TypeError, ValueError) as error:
-            raise _config_error(where, error) from None
+            given = [where] if where in overrides else []
+            raise compose_error(error, given, root=Scenario, source=where) from None
     try:
         scenario = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise _config_error(name, error) from None
+        raise compose_error(error, overrides, root=Scenario, source=name) from None
     assert isinstance(scenario, Scenario)
     check(scenario)
     return scenario
-
-
-def _config_error(where: str, error: Exception) -> ConfigError:
-    """Return an error of OmegaConf's with the key, or at least with the layer."""
-    key = str(getattr(error, "full_key", None) or "")
-    if isinstance(error, ConfigKeyError):
-        kind = error.object_type
-        known = ", ".join(kind.__dataclass_fields__) if is_dataclass(kind) else "none"
-        return ConfigError(key, where, f"no such key. Expected one of {known}")
-    if isinstance(error, MissingMandatoryValue):
-        return ConfigError(
-            key, "missing", f"{where} has to set it. See docs/how-to/record-a-real-qemu.md"
-        )
-    reason = f"{_line(error)}. The keys and their values are in docs/how-to/record-a-real-qemu.md"
-    return ConfigError(key or "scenario", where, reason)
-
-
-def _line(error: Exception) -> str:
-    text = str(getattr(error, "msg", None) or error)
-    return " ".join(text.partition("full_key:")[0].split())
 
 
 def check(scenario: Scenario) -> None:

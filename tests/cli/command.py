@@ -13,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from gpusim import Config
-from gpusim.config.compose import composed_config, conf_folder, register
+from gpusim.config.compose import composed_config, register
+from gpusim.config.presets import conf_folder
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"

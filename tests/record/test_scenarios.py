@@ -45,10 +45,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "key", "value"),
     [
-        ("guest.rte=5", "guest.rte", "guest.rte=5"),
-        ("gest.rate=5", "gest", "gest.rate=5"),
-        ("guest.size=much", "guest.size", "guest.size=much"),
-        ("guest=5", "scenario", "guest=5"),
+        ("guest.rte=5", "guest.rte", "5"),
+        ("gest.rate=5", "gest", "5"),
+        ("guest.size=much", "guest.size", "much"),
+        ("guest=5", "guest", "5"),
         ("guest.size=0", "guest.size", 0),
         ("guest.size=400", "guest.size", 400),
         ("guest.base=8", "guest.base", 8),

@@ -1,0 +1,432 @@
+"""One line for everything that composing a config raises: the key, the value and what is allowed.
+
+Hydra, OmegaConf, the parser and the YAML library raise dozens of kinds of errors on several lines,
+with hints that do not fit gpusim. Here each becomes a ConfigError with a code. Few of these errors
+hold data, so the module looks for the fault in the overrides. It shows a value as the user typed it
+and never as it was resolved, because a reference may read an environment variable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    InterpolationValidationError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from yaml import MarkedYAMLError, YAMLError
+
+from gpusim.config.presets import preset_groups, preset_names
+from gpusim.config.schema import PATTERNS, Config, WorkloadConfig
+from gpusim.config.types import DEEPEST, NAMES
+from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, ConfigError, one_line
+
+# Hydra and OmegaConf add hints after the error itself.
+_HINTS = re.compile(
+    r"\n\s*full_key:|\nTo append to your|\nConfig search path:|\nAvailable options|\nSee https:"
+)
+_FILE = re.compile(r"In '([^'\n]+)'|(?:merging|loading) '([^'\n]+)'")
+_MOST_ERRORS = 50  # of a chain of causes
+_WRITE = 'Write KEY=VALUE, such as link.bandwidth="10Gbit/s"'
+_QUOTE = "Quote a text with special characters: 'KEY=\"VALUE\"'"
+_ADDED = 'is a key or group of the config already. Write KEY=VALUE, without "+"'
+_ABSENT = "is not there, so it cannot be removed. Leave it out"
+_SEVERAL = (
+    "has several values, which only a sweep takes (gpusim -m). For one list write KEY=[A,B], for one "
+    "text 'KEY=\"A,B\"'"
+)
+_BY_TEXT = (  # how Hydra's texts begin -> code, what to type. These errors hold no data
+    ("Ambiguous value", "several_values", _SEVERAL),
+    ("Sweep parameters", "several_values", _SEVERAL),
+    ("Sweeping over Hydra", "several_values", "must have one value. A sweep cannot change it"),
+    ("Could not delete", "unknown_key", _ABSENT),
+    ("Config group override deletion", "unknown_key", _ABSENT),
+    ("Could not append", "contradiction", _ADDED),
+    ("Multiple values for", "contradiction", _ADDED),
+    ("force-add of config groups", "contradiction", _ADDED),
+    ("hydra.searchpath must be", "wrong_type", "must be a list of folders: [file:///FOLDER]"),
+    ("You must specify", "missing", "must be set. Name a preset"),
+    ("Error resolving interpolation", "wrong_reference", "cannot refer to a key of a config"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Override:
+    """What a user typed.
+
+    Attributes:
+        text: the whole override.
+        key: without +, ~ and the package after an @.
+        value: None if there is no "=".
+    """
+
+    text: str
+    key: str
+    value: str | None
+
+
+@contextmanager
+def one_compose_error(overrides: Sequence[str], folders: Sequence[Path] = ()) -> Iterator[None]:
+    """Turn whatever composing raises into a ConfigError.
+
+    Args:
+        overrides: what is composed.
+        folders: of the user's, with more presets.
+
+    Raises:
+        ConfigError: composing failed. Only a lack of memory is raised as it is.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise compose_error(error, overrides, folders=folders) from error
+
+
+def compose_error(
+    error: BaseException,
+    overrides: Sequence[str] = (),
+    *,
+    folders: Sequence[Path] = (),
+    root: type = Config,
+    source: str = "a file",
+) -> ConfigError:
+    """Return the error of a config that does not compose, as one line with a code.
+
+    Args:
+        error: of Hydra, OmegaConf, the parser, the YAML library or the system.
+        overrides: what the user typed.
+        folders: of the user's, with more presets.
+        root: the data class of the whole config.
+        source: what set a value that no override sets.
+
+    Returns:
+        The error itself if it is a ConfigError. If no rule knows the error, then the code is
+        not_composed.
+    """
+    if isinstance(error, ConfigError):
+        return error
+    given = [_split(text) for text in overrides]
+    chain = list(_chain(error))
+    if any(isinstance(one, RecursionError) for one in chain):
+        deepest = max(given, key=_depth, default=None)
+        if deepest is None or _depth(deepest) < DEEPEST:
+            deepest = _last_preset(given, folders)
+        return _refusal(deepest, "has too many levels, or refers to itself", "too_deep")
+    for one in chain:
+        file = _FILE.search(str(one))
+        if file:
+            source = f"set by {file[1] or file[2]}.yaml"
+        if isinstance(one, OverrideParseException):
+            return _syntax(one)
+        if isinstance(one, MissingConfigException):
+            return _no_file(one, given)
+        if isinstance(one, OmegaConfBaseException) and getattr(one, "full_key", None):
+            return _of_key(one, given, root, source, folders)
+        if isinstance(one, YAMLError | UnicodeError | OSError):
+            return _of_file(one, source, _last_preset(given, folders))
+    return _of_overrides(error, given, root, folders)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error of Hydra, OmegaConf or YAML, and its cause, on one line without hints."""
+    texts = [_text(one) for one in (error, error.__cause__) if one is not None]
+    shown = texts[0] if texts[-1] in texts[0] else ": ".join(text for text in texts if text)
+    return shown or type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    return one_line(_HINTS.split(str(error)[: 8 * LONGEST_MESSAGE])[0])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it."""
+    one: BaseException | None = error
+    for _ in range(_MOST_ERRORS):
+        if one is None:
+            return
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _split(text: str) -> _Override:
+    key, is_set, value = text.partition("=")
+    return _Override(text, key.lstrip("+~").partition("@")[0], value if is_set else None)
+
+
+def _depth(given: _Override) -> int:
+    return len(re.findall(r"[\[{(]", given.text))
+
+
+def _last_preset(given: Sequence[_Override], folders: Sequence[Path]) -> _Override | None:
+    groups = preset_groups(folders)
+    return next((one for one in reversed(given) if one.key in groups), None)
+
+
+def _refusal(given: _Override | None, allowed: str, code: str) -> ConfigError:
+    if given is None:
+        return ConfigError("config", "...", allowed, code)
+    is_removal = given.text.startswith("~")
+    if not given.key or (given.value is None and not is_removal):
+        return ConfigError("KEY=VALUE", given.text, allowed, code)
+    key = given.text.partition("=")[0].lstrip("+~")
+    shown = given.text if is_removal else given.value
+    return ConfigError(one_line(key, LONGEST_VALUE).lstrip("~"), shown, allowed, code)
+
+
+def _syntax(error: OverrideParseException) -> ConfigError:
+    """Return why a text is no override."""
+    text = error.override
+    given = _split(text)
+    key, is_set, value = text.partition("=")
+    strange = next((char for char in text if not (char.isprintable() or char.isspace())), None)
+    if "while evaluating" in error.message:
+        reason = describe(error).partition("evaluating ")[2]
+        return _refusal(given, f"cannot be evaluated: {reason}", "wrong_format")
+    if strange is not None:
+        why = f"holds {ascii(strange)[1:-1]}, which no value may hold"
+    elif not is_set and text not in preset_groups():
+        why = f"is no setting. {_WRITE}"
+    elif not is_set:
+        why = f"is a group of presets. Write {text}=PRESET"
+    elif not re.fullmatch(r"~?\+{0,2}[\w$.:/@-]+", key) or ".." in key or key.endswith("."):
+        why = f"has no valid key. {_WRITE}"
+    elif value.count('"') % 2 or value.count("'") % 2:
+        why = 'has a quote that is not closed. Write a quote inside of a text as \\"'
+    elif any(value.count(first) != value.count(last) for first, last in ("[]", "{}", "()")):
+        why = "has a bracket without its partner"
+    else:
+        why = f"cannot be parsed. {_QUOTE}"
+    return _refusal(given, why, "wrong_format")
+
+
+def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> ConfigError:
+    """Return that a preset, or the first file of all, does not exist."""
+    path = error.missing_cfg_file
+    if path is None:
+        return ConfigError("--config-path", "...", describe(error), "unknown_choice")
+    chosen = next((one for one in given if one.key and path.startswith(f"{one.key}/")), None)
+    group, _, name = path.rpartition("/")
+    if chosen is not None:  # its value may be a reference
+        group, name = chosen.text.partition("=")[0].lstrip("+~"), chosen.value or ""
+    options = [one for one in error.options or () if not one.startswith("base_")]
+    if not group and not options:
+        allowed = "no such file in the folders of the config. Leave out --config-name"
+        return ConfigError("--config-name", name, allowed, "unknown_choice")
+    return ConfigError(group, name, _presets_text(group, name, options), "unknown_choice")
+
+
+def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
+    longer = [one for one in options if name and one.startswith(name)]
+    nearest = (
+        min(longer, key=len) if longer else next(iter(get_close_matches(name, options, 1)), "")
+    )
+    hints = [f'Did you mean "{group}={nearest}"?'] if nearest else []
+    return _sentences(f"must be one of {', '.join(options)}", *hints)
+
+
+def _of_key(
+    error: OmegaConfBaseException,
+    given: Sequence[_Override],
+    root: type,
+    source: str,
+    folders: Sequence[Path],
+) -> ConfigError:
+    """Return an error of OmegaConf, which names the key."""
+    key = error.full_key
+    assert key is not None
+    value = _value_of(key, given)
+    shown = source if value is None else value
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        allowed = _unknown_key_text(key, error.object_type, root, folders)
+        return ConfigError(key, shown, allowed, "unknown_key")
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError(key, "missing", f"must be set. Add {key}=VALUE", "missing")
+    is_reference = "${" in (value or "")
+    if isinstance(error, InterpolationResolutionError | GrammarParseError) and not isinstance(
+        error, InterpolationValidationError
+    ):
+        if key == "_dummy_":  # while Hydra chooses presets
+            wanted = next((one for one in given if "${" in one.text), None)
+            return _refusal(wanted, "refers to nothing that exists here", "wrong_reference")
+        named = re.search(r"'([\w.:-]+)' not found", str(error))
+        what = f"{named[1]}, which does not exist" if named else "what cannot be resolved"
+        hint = "Write ${KEY} with a key of the config, or ${oc.env:NAME} with a variable"
+        return ConfigError(key, shown, f"refers to {what}. {hint}", "wrong_reference")
+    allowed = _type_text(key, root)
+    if not allowed:  # a class of Hydra's
+        hides = is_reference or value is None
+        allowed = "has a wrong type" if hides else describe(error)
+    return ConfigError(key, shown, allowed, "wrong_type")
+
+
+def _value_of(key: str, given: Sequence[_Override]) -> str | None:
+    """Return what the last override set at a key, above or below it, as the user typed it."""
+    same = [one for one in given if one.key == key]
+    near = [one for one in given if one.key and (_holds(one.key, key) or _holds(key, one.key))]
+    return (same or near)[-1].value if near else None
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".", "[")
+
+
+def _type_text(key: str, root: type) -> str:
+    """Return which types a key may have, or nothing for a key of Hydra's."""
+    annotation: Any = root
+    for name in key.split("."):
+        if get_origin(annotation) is dict:  # names of the user's
+            annotation = get_args(annotation)[1]
+            continue
+        kinds = [one for one in _choices(annotation) if is_dataclass(one)]
+        if kinds == [WorkloadConfig]:
+            kinds = list(PATTERNS.values())
+        hints = [get_type_hints(one) for one in kinds]
+        annotation = next((one[name] for one in hints if name in one), None)
+    types = [get_origin(one) or one for one in _choices(annotation)]
+    if any(is_dataclass(one) for one in types):
+        return "must hold names and values, one for each of its keys"
+    if float in types and int in types:
+        types.remove(int)
+    names = [NAMES[one] for one in types if one in NAMES]
+    return f"must be {' or '.join(names)}" if names else ""
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def _unknown_key_text(key: str, kind: Any, root: type, folders: Sequence[Path]) -> str:
+    """Return that there is no such key, the key that was probably meant, and the group's keys."""
+    group, _, name = key.rpartition(".")
+    parts = ["no such key", *_nearest(key, root, folders)]
+    if isinstance(kind, type) and is_dataclass(kind):
+        parts.append(f"{group or 'The config'} has {', '.join(_names(kind))}")
+    owners = [f"workload={pattern}" for pattern, one in PATTERNS.items() if name in _names(one)]
+    if kind in PATTERNS.values() and owners:
+        parts.append(f"{name} is a key of {' or '.join(owners)}")
+    return _sentences(*parts)
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part if part.endswith("?") else f"{part}." for part in parts).rstrip(".")
+
+
+def _nearest(key: str, root: type, folders: Sequence[Path]) -> list[str]:
+    """Return a hint at the key that was probably meant: a similar one, or the same name elsewhere."""
+    guest = re.match(r"evacuation\.guests\.[^.]+\.", key)
+    if guest:  # it has keys as the whole config has
+        hints = _nearest(key[guest.end() :], root, ())
+        return [hint.replace(" mean ", f" mean {guest[0]}") for hint in hints]
+    group, _, name = key.rpartition(".")
+    keys = _keys_of(root) + (preset_groups(folders) if root is Config else [])
+    keys = [one for one in keys if one != key and not one.startswith("evacuation.guests.")]
+    here = {one.rpartition(".")[2]: one for one in keys if one.rpartition(".")[0] == group}
+    same = [one for one in keys if one.rpartition(".")[2] == name]
+    every = {one.rpartition(".")[2]: one for one in reversed(keys)}
+    close = [here[one] for one in get_close_matches(name, here, 1, 0.7)] or same
+    close = close or [every[one] for one in get_close_matches(name, every, 1, 0.8)]
+    return [f"Did you mean {' or '.join(close[:3])}?"] if close else []
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+@cache
+def _keys_of(kind: Any, prefix: str = "") -> list[str]:
+    """Return all keys of a data class. Those of `workload` are the keys of every pattern."""
+    found: list[str] = []
+    for name, annotation in get_type_hints(kind).items():
+        found.append(prefix + name)
+        parts: list[Any] = [one for one in (annotation, *get_args(annotation)) if is_dataclass(one)]
+        if parts == [WorkloadConfig]:
+            parts = list(PATTERNS.values())
+        found += [key for part in parts for key in _keys_of(part, f"{prefix}{name}.")]
+    return list(dict.fromkeys(found))
+
+
+def _of_file(error: BaseException, source: str, preset: _Override | None) -> ConfigError:
+    """Return that a file of the user's cannot be read."""
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    if mark is not None:
+        why = f"is no YAML (line {mark.line + 1}): {error.problem}"  # type: ignore[attr-defined]
+        return ConfigError("file", mark.name, why, "wrong_format")
+    reason = getattr(error, "strerror", None) or describe(error)
+    name = getattr(error, "filename", None)
+    if name is None and preset is not None:
+        return _refusal(preset, f"its file cannot be read: {reason}", "wrong_format")
+    return ConfigError("file", name or source, f"cannot be read: {reason}", "wrong_format")
+
+
+def _of_overrides(
+    error: BaseException, given: Sequence[_Override], root: type, folders: Sequence[Path]
+) -> ConfigError:
+    """Return an error that names no key, after a search for the override that causes it."""
+    text = _text(error)
+    for one in given:
+        found = _fault_of(one, folders)
+        if found is not None and not (one.key and isinstance(error, HydraException)):
+            return found
+    named = [one for one in given if one.text and (one.text in str(error))]
+    named += [
+        one
+        for one in given
+        if re.search(rf"'{re.escape(one.key)}\b|\b{re.escape(one.key)}\.? ", text)
+    ]
+    culprit = named[0] if named else given[0] if len(given) == 1 else None
+    if isinstance(error, OmegaConfBaseException) and culprit and _type_text(culprit.key, root):
+        return _refusal(culprit, _type_text(culprit.key, root), "wrong_type")
+    for start, code, allowed in _BY_TEXT:
+        if text.startswith(start):
+            return _refusal(culprit, allowed, code)
+    if re.match(r"Could not override|Override .* looks like a config group", text) and culprit:
+        hints = _nearest(culprit.key, Config, folders)
+        return _refusal(culprit, _sentences("no such key or group", *hints), "unknown_key")
+    return _refusal(culprit, f"cannot be composed: {describe(error)}", "not_composed")
+
+
+def _fault_of(given: _Override, folders: Sequence[Path]) -> ConfigError | None:
+    """Return what is wrong with one override for itself."""
+    if not given.key:
+        return _refusal(given, f"has no key. {_WRITE}", "wrong_format")
+    try:
+        value = OverridesParser.create().parse_overrides([given.text])[0].value()
+    except RecursionError:
+        return _refusal(given, "has too many levels", "too_deep")
+    except OverrideParseException as error:
+        return _syntax(error)
+    except ValueError:  # of int()
+        return _refusal(given, "holds a number of too many digits", "wrong_format")
+    if given.key not in preset_groups(folders):
+        return None
+    names = value if isinstance(value, list) else [value]
+    if all(isinstance(name, str) for name in names):
+        return None
+    return _refusal(given, _group_text(given, folders), "unknown_choice")
+
+
+def _group_text(given: _Override, folders: Sequence[Path]) -> str:
+    group, name = given.key, given.value or ""
+    text = _presets_text(group, name, preset_names(group, folders))
+    keys = [key for key in _keys_of(Config) if key.startswith(f"{group}.")]
+    if not keys:
+        return text
+    return _sentences(text, f"To set a key of the group, write its name, such as {keys[0]}={name}")

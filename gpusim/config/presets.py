@@ -1,0 +1,41 @@
+"""The files of conf/: where they lie, and which presets each group has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def conf_folder(name: str = "conf") -> Path:
+    """Return the absolute folder `conf` or `conf_record`: the wheel's copy or the working tree's."""
+    package = Path(__file__).resolve().parents[1]
+    return next(folder / name for folder in (package, package.parent) if (folder / name).is_dir())
+
+
+def preset_groups(folders: Sequence[Path] = ()) -> list[str]:
+    """Return the groups that have presets, such as "link". Hydra's own groups are left out.
+
+    Args:
+        folders: of the user's, with more presets.
+    """
+    found = {
+        path.name
+        for folder in (conf_folder(), *folders)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_dir() and path.name != "hydra"
+    }
+    return sorted(found)
+
+
+def preset_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """Return the names of a group's presets.
+
+    Args:
+        group: such as "link".
+        folders: of the user's, with more presets.
+    """
+    paths = (
+        path for folder in (conf_folder(), *folders) for path in (folder / group).glob("*.y*ml")
+    )
+    return sorted({path.stem for path in paths})

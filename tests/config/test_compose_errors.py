@@ -1,0 +1,206 @@
+"""Does everything that composing raises become one line with a code, a key and the value typed?"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from gpusim import ConfigError
+from gpusim.config.compose import composed_config
+from gpusim.config.compose_errors import compose_error, describe
+from gpusim.config.scenario import resolve
+from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE
+
+DEEP = "[" * 2000 + "]" * 2000
+CASES = [  # overrides, code, key
+    ("link=10", "unknown_choice", "link"),
+    ("link=nosuch", "unknown_choice", "link"),
+    ("link=${oc.env:HOME}", "unknown_choice", "link"),
+    ("hydra/launcher=nosuch", "unknown_choice", "hydra/launcher"),
+    ("link.threads=1.5", "unknown_key", "link.threads"),
+    ("+link.foo=1", "unknown_key", "link.foo"),
+    ("~x", "unknown_key", "x"),
+    ("~link=nosuch", "unknown_key", "link"),
+    ("link@foo=10gbit", "unknown_key", "link@foo"),
+    ("seed=abc", "wrong_type", "seed"),
+    ("evacuation.guests=3", "wrong_type", "evacuation.guests"),
+    ("backend.threads=${oc.env:HOME}", "wrong_type", "backend.threads"),
+    ("backend.threads=${nosuch}", "wrong_reference", "backend.threads"),
+    ("vm.memory=${oc.env:NO_SUCH_VARIABLE}", "wrong_reference", "vm.memory"),
+    ("seed=1,2", "several_values", "seed"),
+    ("seed=range(1,3)", "several_values", "seed"),
+    ("vm=tiny_256mib,huge_1tib", "several_values", "vm"),
+    ("link.threads=[1", "wrong_format", "link.threads"),
+    ("link.threads=}", "wrong_format", "link.threads"),
+    ("vm.memory=${", "wrong_format", "vm.memory"),
+    ('vm.memory="1', "wrong_format", "vm.memory"),
+    ("vm.memory='1", "wrong_format", "vm.memory"),
+    ("a=b=c", "wrong_format", "a"),
+    ("seed=int(x)", "wrong_format", "seed"),
+    ("seed=choice()", "wrong_format", "seed"),
+    ("seed=" + "1" * 5000, "wrong_format", "seed"),
+    ("link..x=1", "wrong_format", "link..x"),
+    ("link", "wrong_format", "KEY=VALUE"),
+    ("=3", "wrong_format", "KEY=VALUE"),
+    ("=", "wrong_format", "KEY=VALUE"),
+    ("vm.memory=\x00", "wrong_format", "vm.memory"),
+    ("vm.memory=\x1b[31m", "wrong_format", "vm.memory"),
+    ("vm.memory=\ud800", "wrong_format", "vm.memory"),
+    ("\udcff=1", "wrong_format", "\\xff"),
+    ("x" * 2**16, "wrong_format", "KEY=VALUE"),
+    (f"vm.blocks={'[' * 2000}", "wrong_format", "vm.blocks"),
+]  # fmt: skip
+MORE_CASES = [  # as above. Hydra composes a config for each
+    ("link=null", "unknown_choice", "link"),
+    ("link=true", "unknown_choice", "link"),
+    ("link=1.5", "unknown_choice", "link"),
+    ("link=", "unknown_choice", "link"),
+    ("link=/etc/passwd", "unknown_choice", "link"),
+    ("experiment=nosuch", "unknown_choice", "experiment"),
+    ("experiment=[tiny,nosuch]", "unknown_choice", "experiment"),
+    ("migration=qemu_1_0", "unknown_choice", "migration"),
+    ("link.foo=1", "unknown_key", "link.foo"),
+    ("++x=1", "unknown_key", "x"),
+    ("x=1", "unknown_key", "x"),
+    ("~link.threads", "unknown_key", "link.threads"),
+    ("link.threads.x=1", "unknown_key", "link.threads"),
+    ("link={a:1}", "unknown_key", "link.a"),
+    ("wrkload=uniform", "unknown_key", "wrkload"),
+    ("vm.memorx=1TiB", "unknown_key", "vm.memorx"),
+    ("workload._target_=os.system", "unknown_key", "workload._target_"),
+    ("workload=idle workload.working_set_percent=5", "unknown_key", "workload.working_set_percent"),
+    ("workload=mix workload.writer=5", "unknown_key", "workload.writer"),
+    ("hydra.foo=1", "unknown_key", "hydra.foo"),
+    ("+link@foo=10gbit", "unknown_key", "foo"),
+    ("link/threads=1", "unknown_key", "link/threads"),
+    ("seed=1e400", "wrong_type", "seed"),
+    ("vm.vcpus=many", "wrong_type", "vm.vcpus"),
+    ("vm.memory=true", "wrong_type", "vm.memory"),
+    ("plot=maybe", "wrong_type", "plot"),
+    ("link.bandwidth=[1,2]", "wrong_type", "link.bandwidth"),
+    ("attempts=3", "wrong_type", "attempts"),
+    ("evacuation.guests=[{a:1}]", "wrong_type", "evacuation.guests"),
+    ("hydra.mode=foo", "wrong_type", "hydra.mode"),
+    ("hydra.searchpath=3", "wrong_type", "hydra.searchpath"),
+    ("vm.blocks=[${x}]", "wrong_reference", "vm.blocks[0]"),
+    ("vm.memory=${nosuch:1}", "wrong_reference", "vm.memory"),
+    ("link=${link}", "wrong_reference", "link"),
+    ("vm.memory=${vm.memory}", "wrong_reference", "vm.memory"),
+    ("link=???", "missing", "link"),
+    ("+vm=tiny_256mib", "contradiction", "vm"),
+    ("++vm=tiny_256mib", "contradiction", "vm"),
+    ("+seed=4", "contradiction", "seed"),
+    (f"vm.blocks={DEEP}", "too_deep", "vm.blocks"),
+    (f"vm.blocks={'[' * 200}{']' * 200}", "too_deep", "vm.blocks"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "key"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)],
+    ids=lambda text: ascii(text)[1:40],
+)
+def test_a_wrong_override_is_one_line(typed: str, code: str, key: str) -> None:
+    overrides = typed.split(" ")
+    with pytest.raises(ConfigError) as caught:
+        composed_config(overrides)
+    error = caught.value
+    assert (error.code, error.key) == (code, key)
+    assert str(error).isprintable()
+    assert len(str(error)) <= LONGEST_MESSAGE + 2 * LONGEST_VALUE
+    assert os.environ["HOME"] not in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.code) == (str(error), code)
+
+
+def test_an_empty_override() -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed_config([""])
+    assert caught.value.code == "wrong_format"
+
+
+def test_a_long_value_is_one_bounded_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(composed_config([f"vm.memory={'a' * 2**18}"]))
+    assert len(str(caught.value)) < LONGEST_MESSAGE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("link=10", '"link=10gbit"'),
+        ("link=10", "link.bandwidth=10"),
+        ("link.bandwith=1", "link.bandwidth?"),
+        ("link.threads=1", "workload.threads or backend.threads?"),
+        ("downtime_limit=1", "migration.downtime_limit?"),
+        ("wrkload=idle", "workload?"),
+        ("workload=hot_cod", '"workload=hot_cold"'),
+        ("workload.exponent=2", "workload=zipf"),
+        ("seed=1,2", "gpusim -m"),
+        ("link", "link=PRESET"),
+        (
+            "experiment=evacuate evacuation.guests.web.vm.memry=1",
+            "evacuation.guests.web.vm.memory?",
+        ),
+    ],
+)
+def test_the_line_says_what_to_type(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed_config(typed.split(" "))
+    assert meant in caught.value.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"a: [", "wrong_format"),
+        (b"\xff\xfe\x00", "wrong_format"),
+        (b"a: !!python/object:os.system 3", "wrong_format"),
+        (b"defaults: [mine]", "too_deep"),
+        (b"defaults: [{override /vm: nosuch}]", "not_composed"),
+        (b"defaults: 3", "not_composed"),
+        (b"defaults: [{/nosuch: x}]", "unknown_choice"),
+        (b"# @package _global_\nvm: {memorx: 1}", "unknown_key"),
+        (b"# @package _global_\nseed: x", "wrong_type"),
+        (b"# @package _global_\nseed: ${oc.env:HOME}", "wrong_type"),
+        (b"# @package _global_\nseed: ${nosuch}", "wrong_reference"),
+        (b"# @package _global_\nvm: 3", "not_composed"),
+        (b"- 3", "unknown_key"),
+        (b"3", "wrong_format"),
+    ],
+)
+def test_a_wrong_file_of_the_users(tmp_path: Path, text: bytes, code: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(text)
+    with pytest.raises(ConfigError) as caught:
+        composed_config([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
+    assert caught.value.code == code
+    assert str(caught.value).isprintable()
+    assert os.environ["HOME"] not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "loop", "nothing"])
+def test_what_is_no_file_is_no_preset(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind != "nothing":
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    with pytest.raises(ConfigError) as caught:
+        composed_config([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
+    assert (caught.value.code, caught.value.key) == ("unknown_choice", "experiment")
+
+
+def test_an_unknown_error_is_one_line() -> None:
+    error = compose_error(ZeroDivisionError("a\nb\x1b"), ["vm=tiny_256mib"])
+    assert error.code == "not_composed"
+    assert "a b\\x1b" in error.message
+    assert describe(KeyError()) == "KeyError"
