@@ -84,11 +84,12 @@ def one_line(value: object, longest: int = LONGEST_MESSAGE) -> str:
         text = f"<{type(value).__name__}>"
     text = " ".join(text[: 8 * longest].split())  # all that can be shown, and some white space
     if not text.isprintable():
-        text = "".join(char if char.isprintable() else _escape(char) for char in text)
+        text = "".join(char if char.isprintable() else escape(char) for char in text)
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _escape(char: str) -> str:
+def escape(char: str) -> str:
+    """Return a character as ASCII: "\\x1b", "\\u4e2d". A byte that is no UTF-8 is "\\xff"."""
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"

@@ -26,7 +26,9 @@ _RATES = {f"{unit}/s": float(size) for unit, size in _BYTES.items()} | {
     for prefix, factor in {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.items()
 }
 _DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
-_QUANTITY = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z/]*)\s*")
+_QUANTITY = re.compile(
+    r"\s*([0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z/]*)\s*"
+)
 
 
 def _number(digits: str) -> Fraction | int:
@@ -110,12 +112,16 @@ class Quantity(NamedTuple):
 def read_quantity(text: str) -> Quantity | None:
     """Return a text with a unit, such as "4TiB", as a quantity. Any other text gives None."""
     match = _QUANTITY.fullmatch(text)
-    unit = match[2] if match else ""
-    if match and unit in _BYTES:
-        return Quantity("size", float(_parse(text, _BYTES, 1)), f"{match[1]} {unit}")
-    if match and unit in _RATES:
-        return Quantity("rate", float(_parse(text, _RATES, 1)), f"{match[1]} {unit}")
-    if match and unit in _DURATIONS:
-        seconds = float(_parse(text, _DURATIONS, 1)) / NS_PER_S
-        return Quantity("time", seconds, f"{match[1]} {unit}")
+    if not match:
+        return None
+    shown, unit = f"{match[1]} {match[2]}", match[2]
+    try:
+        if unit in _BYTES:
+            return Quantity("size", float(_parse(text, _BYTES, 1)), shown)
+        if unit in _RATES:
+            return Quantity("rate", float(_parse(text, _RATES, 1)), shown)
+        if unit in _DURATIONS:
+            return Quantity("time", float(_parse(text, _DURATIONS, 1)) / NS_PER_S, shown)
+    except (ValueError, OverflowError):  # too large for a float
+        return None
     return None

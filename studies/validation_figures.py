@@ -12,7 +12,7 @@ from gpusim.engine.records import Result
 from gpusim.formats.quantities import recorded_quantities, simulated_quantities, throttle_steps
 from gpusim.formats.recording import MIB, Recording
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import headline, panels, picture
+from gpusim.results.plots.canvas import headline, panels, picture, set_log_scale
 from gpusim.text import format_duration
 from gpusim.validation.accuracy import error_percent
 
@@ -81,9 +81,9 @@ def draw_errors(path: Path, points: Sequence[Point]) -> None:
             times.plot(x, [point.simulated_s for point in of_group], label=label, **appearance)
             _draw_deviations(errors, of_group, appearance)
         for panel in (times, errors):
-            panel.set_xscale("log")
+            set_log_scale(panel.xaxis)
             panel.grid(axis="both")
-        times.set_yscale("log")
+        set_log_scale(times.yaxis)
         times.set_xlim(ends_s)
         times.set_ylim(ends_s)
         times.set_ylabel("simulated")

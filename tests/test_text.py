@@ -59,7 +59,11 @@ def test_the_unit_of_an_axis_fits_at_least_twice() -> None:
 def test_versions_and_rules_have_names() -> None:
     assert version_name("qemu_9_2") == "QEMU 9.2"
     assert version_name("custom") == "custom"
-    assert decider_name("qemu_9_2", "throttle_rule mine:T") == "QEMU 9.2 with throttle_rule mine:T"
+    assert decider_name("qemu_9_2", "throttle_rule mine:T") == "QEMU 9.2 with throttle rule T"
+    both = "throttle_rule my.rules:Outer.T(step=5, note=a, b), manager m:\u0394elta"
+    assert decider_name("seed_v2", both) == "seed v2 with throttle rule T and manager \u0394elta"
+    assert len(decider_name("v" * 1000, f"manager m:{'M' * 1000}")) < 120
+    assert len(decider_name("qemu_9_2", "<object at 0x7f> " * 1000)) < 120
 
 
 def test_lists_and_counts() -> None:

@@ -19,7 +19,7 @@ from gpusim.fit.evidence import Evidence, Mixture, evidence_of
 from gpusim.predict import prediction_text
 from gpusim.predict.prediction import HIGH, LOW, Prediction
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture
+from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture, set_log_scale
 from gpusim.results.timeline import FloatArray
 from gpusim.text import format_duration, size_unit, time_unit
 
@@ -255,7 +255,7 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
         color=style.BLUE,
         label="measured",
     )
-    axes.set_xscale("log")
+    set_log_scale(axes.xaxis)
     axes.set_ylim(bottom=0)
     ticks_s = style.time_ticks(seconds[0], seconds[-1], most=5)
     axes.set_xticks(ticks_s, [format_duration(tick) for tick in ticks_s])

@@ -102,7 +102,7 @@ def _decider(prediction: Prediction) -> str:
     name = f"QEMU {'.'.join(map(str, own))}"
     if version != "_".join(map(str, ("qemu", *own[:2]))):
         name = f"{name} (rules of {version_name(version)})"
-    return f"{name} with {policies}" if policies else name
+    return decider_name(name, policies)
 
 
 def verdict_code(prediction: Prediction) -> str:

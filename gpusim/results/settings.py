@@ -32,7 +32,7 @@ def flat_settings(settings: Settings, prefix: str = "") -> Iterator[tuple[str, A
     A policy has the name of its class as its value, and a key for each argument.
     """
     for key, value in settings.items():
-        if isinstance(value, dict) and value.keys() == {"target", "args"}:  # a policy
+        if _is_policy(value):
             yield f"{prefix}{key}", value["target"]
             yield from flat_settings(value["args"], f"{prefix}{key}.args.")
         elif isinstance(value, dict) and value:
@@ -40,3 +40,9 @@ def flat_settings(settings: Settings, prefix: str = "") -> Iterator[tuple[str, A
         else:
             plain = not isinstance(value, dict | list)
             yield f"{prefix}{key}", value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _is_policy(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"target", "args"}:
+        return False
+    return isinstance(value["target"], str) and isinstance(value["args"], dict)

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 from gpusim.errors import require
 from gpusim.files import whole_file
 from gpusim.results.plots import style
-from gpusim.text import format_duration, time_unit
+from gpusim.text import format_duration, shorten, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
+    from matplotlib.text import Annotation, Text
 
 LINE_CHARACTERS = 145  # what fits on a line below the headline
 LOG_RATIO = 12.0  # values further apart than this share no linear axis
+LEAST_LOG_S = 1e-4  # a shorter time is no power of ten on an axis, but nearly zero
+TITLE_PT, SMALLEST_TITLE_PT, SMALLEST_PT = 18, 11, 9
+LEGEND_LINE = 70.0  # pixels of a line of a legend and the space around it
 SEPARATOR = "  \u00b7  "
 CLEARANCE = 5.0  # pixels between a label and a mark
 
@@ -47,12 +50,13 @@ def blank_figure() -> Iterator[Figure]:
     """
     require_matplotlib()
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    from gpusim.results.plots.agg import TextCanvas
 
     with matplotlib.rc_context(style.RC):
         figure = Figure(figsize=(style.WIDTH_IN, style.HEIGHT_IN), dpi=style.DPI)
-        FigureCanvasAgg(figure)
+        TextCanvas(figure)
         yield figure
 
 
@@ -70,6 +74,28 @@ def picture(path: Path) -> Iterator[Figure]:
             figure.savefig(file, format="png")
 
 
+def set_log_scale(axis: Any, scale: str = "log", **options: Any) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks.
+
+    Args:
+        axis: the xaxis or yaxis of a panel.
+        scale: matplotlib's name, "log" or "symlog".
+        options: of the scale.
+    """
+    from matplotlib.ticker import NullFormatter
+
+    set_scale = axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale
+    set_scale(scale, **options)
+    axis.set_major_formatter("{x:g}")  # matplotlib's own writes mathtext
+    axis.set_minor_formatter(NullFormatter())
+
+
+def spans_decades(times_s: Sequence[float]) -> bool:
+    """Return whether times need a logarithmic axis."""
+    low, high = min(times_s, default=0.0), max(times_s, default=1.0)
+    return low >= LEAST_LOG_S and high > LOG_RATIO * low
+
+
 def panels(figure: Figure, heights: tuple[float, ...], rows: float) -> list[Axes]:
     """Return panels above each other with one time axis, below a headline and `rows` lines."""
     axes = figure.subplots(
@@ -81,11 +107,31 @@ def panels(figure: Figure, heights: tuple[float, ...], rows: float) -> list[Axes
 
 
 def headline(figure: Figure, title: str, lines: list[str]) -> None:
-    """Write a bold title and the lines under it."""
-    figure.text(0.02, 0.972, title, fontsize=18, fontweight="bold", va="top")
-    figure.text(
+    """Write a bold title and the lines under it. What is too long becomes smaller, then it is cut."""
+    bold = figure.text(0.02, 0.972, title, fontsize=TITLE_PT, fontweight="bold", va="top")
+    below = figure.text(
         0.02, 0.932, "\n".join(lines), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
     )
+    for text, smallest_pt in ((bold, SMALLEST_TITLE_PT), (below, SMALLEST_PT)):
+        fit_text(text, 0.965 * figure.bbox.width, smallest_pt)
+
+
+def fit_text(text: Text, most: float, smallest_pt: float) -> None:
+    """Make a text smaller, and then cut its lines, until it is at most so many pixels wide."""
+    if (ratio := text.get_window_extent().width / most) > 1:
+        text.set_fontsize(max(smallest_pt, float(text.get_fontsize()) / ratio))
+    lines = text.get_text().split("\n")
+    characters = min(max(map(len, lines)), style.LONGEST_TEXT)
+    while (ratio := text.get_window_extent().width / most) > 1 and characters > 4:
+        characters = min(characters - 1, int(characters / ratio))
+        text.set_text("\n".join(shorten(line, characters) for line in lines))
+
+
+def tick_text(text: str, longest: int) -> str:
+    """Return a foreign text for a tick, as it is drawn and at most so many characters long."""
+    from gpusim.results.plots.agg import drawable
+
+    return shorten(drawable(text), longest)
 
 
 def legend(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> None:
@@ -121,7 +167,7 @@ def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int 
         return below - 0.02
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), width // (8 + longest)))
-    figure.legend(
+    legend = figure.legend(
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(0.012, below),
@@ -129,6 +175,8 @@ def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int 
         columnspacing=2.0,
         labelspacing=0.35,
     )
+    for text in legend.get_texts():
+        fit_text(text, 0.96 * figure.bbox.width / columns - LEGEND_LINE, SMALLEST_PT)
     return below - 0.03 - 0.026 * math.ceil(len(handles) / columns)
 
 
@@ -222,8 +270,8 @@ def set_time_axis(
     low, high = min(times_s, default=0.0), max(times_s, default=1.0)
     vertical = axis.axis_name == "y"
     set_limits = axis.axes.set_ylim if vertical else axis.axes.set_xlim
-    if high > LOG_RATIO * low > 0:
-        (axis.axes.set_yscale if vertical else axis.axes.set_xscale)("log")
+    if spans_decades(times_s):
+        set_log_scale(axis)
         set_limits(low / 1.4, high * 1.4)
         ticks = style.time_ticks(low / 1.4, high * 1.4)
         axis.set_ticks(ticks, [format_duration(tick) for tick in ticks])

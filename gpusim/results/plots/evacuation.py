@@ -17,6 +17,7 @@ from gpusim.results.plots.canvas import (
     headline,
     legend,
     place_label,
+    tick_text,
 )
 from gpusim.results.timeline import FloatArray
 from gpusim.results.verdicts import describe_outcome
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 FIRST_PASS, LATER = "#b9d7ea", style.BLUE
 SHARES = ("#80868b", "#b4b9be", "#dadde1")  # of the link
 LINK_BINS = 240
+LONGEST_NAME = 32  # characters
 MOST_NAMES = 40  # With more rows, the labels would overlap.
 BAR = 0.66  # of a row's height
 
@@ -106,7 +108,7 @@ def _draw_guests(axes: Axes, guests: list[EvacuatedGuest], unit_s: float) -> Non
     """Draw a bar for each guest: first pass, later passes, and the throttle as a height."""
     named = len(guests) <= MOST_NAMES
     axes.set_yticks(range(len(guests)) if named else [])
-    axes.set_yticklabels([guest.name for guest in guests] if named else [])
+    axes.set_yticklabels([tick_text(guest.name, LONGEST_NAME) for guest in guests] if named else [])
     axes.set_ylim(len(guests) - 0.4, -0.6)
     for row, guest in enumerate(guests):
         start, end = guest.start_s / unit_s, guest.end_s / unit_s

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import LOG_RATIO, SEPARATOR, even_ticks, headline
+from gpusim.results.plots.canvas import (
+    SEPARATOR,
+    SMALLEST_PT,
+    even_ticks,
+    fit_text,
+    headline,
+    spans_decades,
+    tick_text,
+)
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.sweeps.axes import Axes
 from gpusim.results.sweeps.config_values import Value, axis_label, describe_value, sort_values
@@ -25,6 +33,7 @@ FEWEST = 3  # values along each side: with fewer, lines show more
 FILLED = 0.6  # of the cells: random samples make no grid
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}  # how many panels stand side by side
 MAX_WRITTEN = 12  # columns of all panels: with more, a cell is too narrow for text
+TICK_CHARACTERS = 18
 NO_TIME = "#e4e6e9"
 
 
@@ -73,7 +82,7 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
         raise RunsError("none_converged")
     columns = _COLUMNS[len(grid.panels)]
     low, high = min(times_s), max(times_s)
-    logarithmic = high > LOG_RATIO * low > 0
+    logarithmic = spans_decades(times_s)
     norm = LogNorm(low, high) if logarithmic else Normalize(low if low < high else 0.0, high)
     colours = ScalarMappable(norm, "cividis_r")
     panels = figure.subplots(
@@ -94,7 +103,8 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
         _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
         _set_ticks(panel, xs, ys, most_ticks=12 // columns)
         title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
-        panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
+        text = panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
+        fit_text(text, 0.75 * figure.bbox.width / columns, SMALLEST_PT)
         if index + columns >= len(grid.panels):
             panel.set_xlabel(axis_label(grid.x))
             panel.tick_params(labelbottom=True)
@@ -175,7 +185,8 @@ def _set_ticks(panel: Panel, xs: Sequence[Value], ys: Sequence[Value], *, most_t
     panel.set_ylim(-0.5, len(ys) - 0.5)
     for axis, values, most in ((panel.xaxis, xs, most_ticks), (panel.yaxis, ys, 2 * most_ticks)):
         step = math.ceil(len(values) / most)
-        axis.set_ticks(range(0, len(values), step), [v.text for v in values[::step]])
+        texts = [tick_text(v.text, TICK_CHARACTERS) for v in values[::step]]
+        axis.set_ticks(range(0, len(values), step), texts)
     panel.grid(False)
     panel.tick_params(length=0, labelsize=10)
     for spine in panel.spines.values():

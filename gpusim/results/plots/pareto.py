@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
-    LOG_RATIO,
+    LEAST_LOG_S,
     SEPARATOR,
     Place,
     figure_legend,
     headline,
     place_label,
+    set_log_scale,
     set_time_axis,
+    spans_decades,
 )
 from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.axes import Axes
@@ -140,15 +142,15 @@ def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 def _set_loss_axis(panel: Panel, lost_s: Sequence[float], name: str) -> None:
     """Set the axis of vCPU time: linear, or logarithmic with a zero if the times span decades."""
-    positive = [loss for loss in lost_s if loss > 0]
-    if not positive or max(positive) <= LOG_RATIO * min(positive):
+    positive = [loss for loss in lost_s if loss >= LEAST_LOG_S]
+    if not spans_decades(positive):
         set_time_axis(panel.yaxis, lost_s, name=name, from_zero=False)
         return
     low, high = min(positive), max(positive)
     if len(positive) == len(lost_s):
         set_time_axis(panel.yaxis, lost_s, name=name)
         return
-    panel.set_yscale("symlog", linthresh=low)
+    set_log_scale(panel.yaxis, "symlog", linthresh=low)
     panel.set_ylim(-0.15 * low, 1.5 * high)
     ticks = [0.0, *style.time_ticks(low, 1.5 * high, most=7)]
     panel.set_yticks(ticks, ["0", *(format_duration(tick) for tick in ticks[1:])])

@@ -18,6 +18,7 @@ from gpusim.results.plots.canvas import (
     headline,
     legend,
     panels,
+    set_log_scale,
     set_percent_axis,
 )
 from gpusim.results.summary_fields import RUN_FIELDS
@@ -312,9 +313,8 @@ def _draw_staircases(
         )
     if logarithmic:
         floor = smallest / unit_rate / 10
-        axes.set_yscale("log")
+        set_log_scale(axes.yaxis)
         axes.set_ylim(floor, 2 * largest / unit_rate)
-        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylabel(f"{unit}, log scale")
     else:
         axes.set_ylim(0, 1.15 * largest / unit_rate)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gpusim.errors import one_line
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import figure_legend, headline, set_time_axis
+from gpusim.results.plots.canvas import figure_legend, headline, set_time_axis, tick_text
 from gpusim.results.plots.sweep import KEYS, counted
 from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.config_values import SEED
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
     from matplotlib.figure import Figure
 
-MAX_SEEDS = 25  # on the axis
+MAX_SEEDS, SEED_CHARACTERS = 25, 12  # on the axis
 
 
 def draw_seeds(figure: Figure, groups: Sequence[Ensemble]) -> str:
@@ -43,7 +44,7 @@ def draw_seeds(figure: Figure, groups: Sequence[Ensemble]) -> str:
     set_time_axis(time.yaxis, times_s, name=RUN_FIELDS[KEYS[0]].label, from_zero=False)
     loss.set_ylabel(RUN_FIELDS[KEYS[1]].axis_label())
     step = math.ceil(len(runs) / MAX_SEEDS)
-    seeds = [str(run.config.get(SEED, "")) for run in runs]
+    seeds = [tick_text(one_line(run.config.get(SEED, "")), SEED_CHARACTERS) for run in runs]
     loss.set_xticks(range(0, len(runs), step), seeds[::step])
     loss.set_xlabel("Seed, ordered by total time")
     top = figure_legend(figure, time.get_legend_handles_labels()[0], 1)

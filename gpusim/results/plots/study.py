@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import figure_legend, headline
+from gpusim.results.plots.canvas import figure_legend, headline, set_log_scale
 from gpusim.results.sweeps.ensembles import Ensemble
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def draw_study(
         label = textwrap.fill(quantity.label, characters)
         panel.set_ylabel(label, fontsize=9 if is_tight else 10)
         if quantity.logarithmic:
-            panel.set_yscale("log")
+            set_log_scale(panel.yaxis)
         else:
             panel.set_ylim(0, 1.06 * panel.get_ylim()[1])  # All columns are drawn now.
     figure.supxlabel(x.label, y=0.015, fontsize=11, color=style.QUIET)
@@ -159,7 +159,7 @@ def _draw_line(panel: Panel, line: Line, index: int, quantity: Quantity, x: XAxi
 def _set_ticks(panel: Panel, x: XAxis) -> None:
     texts = list(x.places)
     if x.numbers:
-        panel.set_xscale("log")
+        set_log_scale(panel.xaxis)
     else:
         panel.set_xlim(-0.6, len(texts) - 0.4)
         wrap = textwrap.TextWrapper(TICK_CHARACTERS, break_long_words=False)

@@ -24,6 +24,7 @@ RUN_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
+    "text.parse_math": False,  # "$" in the name of a file is a dollar
     "text.color": INK,
     "axes.edgecolor": "#c4c8cc",
     "axes.labelcolor": QUIET,
@@ -51,8 +52,10 @@ RC: dict[Any, Any] = {
 _TIME_TICKS_S = (
     *(round(digit * 10.0**power, 6) for power in range(-3, 1) for digit in (1, 2, 5)),
     *(10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 4 * 3600, 8 * 3600, 24 * 3600),
-    *(86400.0 * days for days in (2, 5, 10, 20, 50, 100, 200, 500, 1000)),
+    *(86400.0 * digit * 10.0**power for power in range(6) for digit in (2, 5, 10)),
 )
+
+LONGEST_TEXT = 400  # characters of a line. A line of 1200 pixels holds 300 of the narrowest.
 
 PANELS_TOP = 0.887  # under the bold line, as a share of the figure's height
 ROW = 0.0245  # a line of text below it

@@ -18,9 +18,13 @@ from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
     LOG_RATIO,
     SEPARATOR,
+    SMALLEST_PT,
     figure_legend,
+    fit_text,
     headline,
+    set_log_scale,
     set_time_axis,
+    tick_text,
 )
 from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.axes import Axes
@@ -42,7 +46,9 @@ if TYPE_CHECKING:
 MAX_COLOURS = len(style.RUN_COLOURS)
 MAX_PANELS = 6
 MAX_TICKS = 9  # swept values that all get a tick
+TICK_CHARACTERS = 30  # of a tick that leans
 CLOSEST_TICKS = 0.07  # of the axis: nearer labels would overlap
+MOST_CATEGORIES = 48  # texts on the axes of all panels: with more, they would overlap
 DODGE = 0.11  # between the series of one category
 KEYS = ("total_time_s", "guest_cpu_lost_percent")
 STOPPED = "did not converge (time of the stop)"
@@ -106,7 +112,8 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
                 _draw_line(rows[row, column], chosen, key, x, index, shift, name, joined)
         if panel:
             title = "\n".join(map(describe_value, plan.panel_keys, panel))
-            rows[0, column].set_title(title, fontsize=11 if columns < 4 else 9.5)
+            text = rows[0, column].set_title(title, fontsize=11 if columns < 4 else 9.5)
+            fit_text(text, 0.85 * figure.bbox.width / columns, SMALLEST_PT)
         x.set_ticks(rows[1, column], columns)
         if columns <= 2:
             rows[1, column].set_xlabel(x.label)
@@ -171,11 +178,10 @@ class _XAxis:
     def set_ticks(self, panel: Panel, columns: int) -> None:
         """Set ticks at the swept values, or at round values if there are many."""
         if self.logarithmic:
-            panel.set_xscale("log")
+            set_log_scale(panel.xaxis)
         places = [v.number if self.numeric else float(i) for i, v in enumerate(self.values)]
-        ticks = dict(
-            zip([float(p or 0.0) for p in places], (v.text for v in self.values), strict=True)
-        )
+        texts = [tick_text(v.text, TICK_CHARACTERS) for v in self.values]
+        ticks = dict(zip([float(p or 0.0) for p in places], texts, strict=True))
         if self.numeric:
             # Wider margins, or the outermost labels of neighbouring panels would overlap.
             panel.set_xlim(
@@ -187,6 +193,8 @@ class _XAxis:
             ticks = _apart(ticks, self.logarithmic, CLOSEST_TICKS * columns)
         else:
             panel.set_xlim(-0.6, len(self.values) - 0.4)
+            step = math.ceil(len(ticks) / (MOST_CATEGORIES // columns))
+            ticks = dict(list(ticks.items())[::step])
         crowded = not self.numeric and sum(map(len, ticks.values())) > 110 / columns
         panel.set_xticks(
             list(ticks),
@@ -212,7 +220,7 @@ def _round_ticks(places: list[float], x: _XAxis) -> list[float]:
         return [tick for tick in ticks if low / 1.01 <= tick <= high * 1.01] or [low, high]
     unit = size_unit(high)[1] if x.kind == "size" else 1.0
     found = MaxNLocator(MAX_TICKS - 1).tick_values(low / unit, high / unit)
-    return [float(tick) * unit for tick in found if low <= tick * unit <= high]
+    return [float(tick) * unit for tick in found if low <= tick * unit <= high] or [low, high]
 
 
 def _with_margin(places: list[float], logarithmic: bool, share: float) -> tuple[float, float]:

@@ -6,12 +6,13 @@ own interval of fallback syncs.
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gpusim.config.plugins import KINDS
+from gpusim.errors import one_line
 from gpusim.qemu.versions import VERSIONS
 from gpusim.results.sweeps.runs import Run
 from gpusim.text import format_duration, format_number, rate_unit, version_name
@@ -22,6 +23,8 @@ FALLBACK = "migration.fallback_sync_interval"
 VERSION = "migration.version"
 POLICIES = tuple(f"migration.{name}" for name in KINDS)
 ABSENT = ""  # the value of a key that a run's config does not have
+LONGEST_NAME, LONGEST_TEXT = 40, 60  # characters of a key and of a value in pictures and sentences
+LEAST, MOST = 1e-12, 1e24  # Other numbers have no place on an axis. Their text has.
 
 # The dimension of numbers without a unit, by the last part of their key.
 _DIMENSIONS = {
@@ -95,7 +98,16 @@ def describe_value(key: str, text: str) -> str:
 
 
 def _label(key: str) -> _Label:
-    return _LABELS.get(key) or _Label(_last_part(key).replace("_", " "))
+    return _LABELS.get(key) or _Label(_bounded(_last_part(key).replace("_", " "), LONGEST_NAME))
+
+
+def _bounded(text: str, longest: int) -> str:
+    """Return foreign text on one line. If it is cut, a digest keeps it apart from others."""
+    line = one_line(text)
+    if len(line) <= longest:
+        return line
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{line[: longest - 11]}... ({digest})"
 
 
 def _last_part(key: str) -> str:
@@ -110,22 +122,31 @@ def value_of(run: Run, key: str) -> Value:
     if key == FALLBACK and raw in (None, "never"):
         return _missing_interval(run, raw)
     if key == VERSION:
-        return Value(version_name(str(raw)), None)
+        return _text_value(version_name(str(raw)))
     if isinstance(raw, bool):
         return Value("on" if raw else "off", None)
     if key in POLICIES:
-        return Value("none" if raw is None else str(raw).rpartition(":")[2], None)
+        return _text_value("none" if raw is None else str(raw).rpartition(":")[2])
     if raw is None:
         return Value("null", None)
     if isinstance(raw, str) and (quantity := read_quantity(raw)):
-        return Value(quantity.text, quantity.number)
+        shown = _bounded(quantity.text, LONGEST_TEXT)
+        return Value(shown, quantity.number) if _has_place(quantity.number) else _text_value(shown)
     try:
         number = float(raw)
     except (ValueError, TypeError, OverflowError):
-        return Value(str(raw), None)
-    if not math.isfinite(number):
-        return Value(str(raw), None)
+        return _text_value(str(raw))
+    if not _has_place(number):
+        return _text_value(str(raw))
     return Value(format_value(_dimension(key, raw), number), number)
+
+
+def _text_value(text: str) -> Value:
+    return Value(_bounded(text, LONGEST_TEXT), None)
+
+
+def _has_place(number: float) -> bool:
+    return number == 0 or LEAST <= abs(number) <= MOST
 
 
 def _missing_interval(run: Run, raw: str | None) -> Value:
@@ -135,7 +156,7 @@ def _missing_interval(run: Run, raw: str | None) -> Value:
     version = str(run.config.get(VERSION, ""))
     name = version_name(version)
     if version not in VERSIONS:
-        return Value(f"default of {name}", None)
+        return _text_value(f"default of {name}")
     interval_ns = VERSIONS[version].fallback_sync_interval_ns
     if interval_ns is None:
         return Value(f"none (default of {name})", None)
