@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpusim.errors import ResultsError
+from gpusim.errors import ResultsError, one_line
 from gpusim.files import can_be_written, remove_leftovers
 from gpusim.results import require_matplotlib
 from gpusim.results.errors import RunsError
@@ -120,7 +120,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
     figures, notes = _draw(groups, axes, out)
     page = SweepPage(
         folder=out.resolve(),
-        title=" and ".join(folder.resolve().name or str(folder) for folder in folders),
+        title=" and ".join(one_line(folder.resolve().name or folder) for folder in folders),
         questions=_distinct(found, "question"),
         commands=_distinct(found, "command"),
         findings=compute_findings(found.runs, groups, axes),
@@ -134,7 +134,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
     )
     write_index(page)
     outcomes = describe_outcomes(count_outcomes(found.runs))
-    return "\n".join([outcomes, *_skipped_lines(found), str(out / INDEX)])
+    return "\n".join([outcomes, *_skipped_lines(found), one_line(out / INDEX)])
 
 
 def _diff(folders: Sequence[Path], out: Path, *, parquet: bool) -> str:
@@ -209,7 +209,7 @@ def _skipped_lines(found: FoundRuns) -> list[str]:
     shown = found.skipped[:MOST_PRINTED]
     lines = [f"  {one.name}: {describe_skipped(one.reason)}" for one in shown]
     more = len(found.skipped) - len(shown)
-    lines += [f"  and {more} more, which {INDEX} lists"] if more else []
+    lines += [f"  and {more} more, in {INDEX}"] if more else []
     return [f"skipped: {len(found.skipped)}", *lines]
 
 

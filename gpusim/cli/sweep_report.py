@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from gpusim.cli import job
-from gpusim.errors import ConfigError, ResultsError
+from gpusim.errors import ConfigError, ResultsError, one_line
 from gpusim.files import remove_leftovers, write_text
 from gpusim.results import read_summary
 from gpusim.results.plots.compare import write_comparison
@@ -125,7 +125,7 @@ class SweepReport(Callback):
         if config.dry_run:
             return
         path = Path(config.hydra.sweep.dir) / SWEEP
-        command = shlex.join(["gpusim", *sys.argv[1:]])
+        command = one_line(shlex.join(["gpusim", *sys.argv[1:]]))  # arguments may be any bytes
         sweep = {"question": self.question, "command": command, "x": self.x}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,18 +167,19 @@ class SweepReport(Callback):
     def _jobs(self, folder: Path) -> list[Path]:
         """Return the folders of this sweep's jobs. Each job touches its folder when it starts."""
         folders = (path for path in folder.glob("[!.]*/") if path.is_dir())
-        ours = [path for path in folders if path.stat().st_mtime >= self._since_s]
+        ours = [path for path in folders if _mtime_s(path) >= self._since_s]
         return sorted(ours, key=lambda path: natural(path.name))
 
     def _print(self, folder: Path, summaries: dict[Path, dict[str, Any]]) -> None:
-        width = max((len(path.name) for path in summaries), default=0)
+        names = {path: one_line(path.name) for path in summaries}
+        width = max(map(len, names.values()), default=0)
         for path, summary in summaries.items():
             if len(summaries) <= _MANY or summary["status"] == "failed":
-                print(f"{path.name:<{width}}  {_line(summary)}")
+                print(f"{names[path]:<{width}}  {_line(summary)}")
         if not summaries:
             return
         counts = Counter(map(_outcome_code, summaries.values()))
-        earlier = sum(_older(path / SUMMARY, self._since_s) for path in summaries)
+        earlier = sum(0 < _mtime_s(path / SUMMARY) < self._since_s for path in summaries)
         computed = f" ({earlier} computed earlier)" if earlier else ""
         print(f"{count_noun(len(summaries), 'run')}{computed}: {describe_counts(counts)}")
         print(f"show them on one page: gpusim-collect {shlex.quote(str(folder))}")
@@ -193,8 +194,12 @@ def _check_direction(config: DictConfig) -> None:
         raise ConfigError("objective", list(config.objective), allowed, "contradiction")
 
 
-def _older(path: Path, time_s: float) -> bool:
-    return path.exists() and path.stat().st_mtime < time_s
+def _mtime_s(path: Path) -> float:
+    """Return when a file or folder was changed. 0 if there is none, or it cannot be seen."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -210,11 +215,15 @@ def _outcome_code(summary: Mapping[str, Any]) -> str:
 
 def _line(summary: dict[str, Any]) -> str:
     if summary["status"] == "failed":
-        return f"failed: {summary.get('error', 'no error was recorded')}"
-    downtime_ms = summary["downtime_ms"]
+        return f"failed: {one_line(summary.get('error') or 'no error was recorded')}"
+
+    def shown(key: str, width: int, digits: int = 0) -> str:
+        value = summary.get(key)
+        return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+
     return (
-        f"{outcome_of(_outcome_code(summary)).short:<14}{summary['total_time_s']:>10.1f} s  "
-        f"downtime {'-' if downtime_ms is None else f'{downtime_ms:.0f}':>5} ms  "
-        f"syncs {summary['dirty_sync_count']:>4}  throttle {summary['max_throttle_percent']:>2} %  "
-        f"guest CPU lost {summary['guest_cpu_lost_percent']:>4.1f} %"
+        f"{outcome_of(_outcome_code(summary)).short:<14}{shown('total_time_s', 10, 1)} s  "
+        f"downtime {shown('downtime_ms', 5)} ms  "
+        f"syncs {shown('dirty_sync_count', 4)}  throttle {shown('max_throttle_percent', 2)} %  "
+        f"guest CPU lost {shown('guest_cpu_lost_percent', 4, 1)} %"
     )

@@ -13,7 +13,9 @@ class RunsError(CodedError, ResultsError):
     texts: ClassVar[dict[str, str]] = {
         "summary_not_found": "{path}: not found, so this folder holds no finished run",
         "summary_not_readable": "{path}: cannot be read: {reason}",
-        "summary_without_status": "{path}: not a summary of gpusim, because it has no status",
+        "not_an_object": "{path}: not a summary of gpusim, because it is no JSON object",
+        "foreign_summary": "{path}: not a summary of gpusim: status {status}, verdict {verdict}",
+        "damaged_summary": "{path}: damaged: {key} = {value} is not {allowed}",
         "run_failed": "{error}",
         "timeline_not_found": "there is no {name}",
         "timeline_not_readable": "the timeline cannot be read: {reason}",

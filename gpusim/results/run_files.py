@@ -29,6 +29,7 @@ from gpusim.results.html.run_page import Introduction, write_report
 from gpusim.results.plots.canvas import picture, require_matplotlib
 from gpusim.results.plots.run import draw_run
 from gpusim.results.settings import Settings, setting
+from gpusim.results.summary_shape import find_fault
 from gpusim.results.trace import write_trace
 from gpusim.version import __version__
 
@@ -174,8 +175,11 @@ def write_failure(error: BaseException, folder: Path, config: Config | None = No
 def read_summary(folder: Path) -> dict[str, Any]:
     """Return the content of summary.json. `status` always exists, and a failed run has little else.
 
+    Known keys have the type of their field in the registry, or are null or missing.
+
     Raises:
-        RunsError: there is no summary.json, so the run did not finish, or gpusim did not write it.
+        RunsError: there is no summary.json, so the run did not finish, or gpusim did not write it, or
+            it is damaged.
     """
     path = folder / SUMMARY
     try:
@@ -184,8 +188,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
         if error.code == "no_such_file":
             raise RunsError("summary_not_found", path=path) from None
         raise RunsError("summary_not_readable", path=path, reason=error.reason) from None
-    if not isinstance(summary, dict) or "status" not in summary:
-        raise RunsError("summary_without_status", path=path)
+    if fault := find_fault(summary):
+        raise RunsError(fault.code, path=path, **fault.data)
+    assert isinstance(summary, dict)
     return summary
 
 

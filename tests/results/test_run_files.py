@@ -189,8 +189,9 @@ def test_a_failure_without_a_message_is_its_type(tmp_path: Path) -> None:
     [
         (None, "summary_not_found"),
         ("{", "summary_not_readable"),
-        ("[]", "summary_without_status"),
-        ("{}", "summary_without_status"),
+        ("[]", "not_an_object"),
+        ("{}", "foreign_summary"),
+        ('{"status": "ok"}', "damaged_summary"),
     ],
 )
 def test_a_folder_without_a_whole_run_is_one_line(

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from gpusim.errors import one_line
 from gpusim.files import write_text
 from gpusim.results.evacuation_files import EVACUATION_PNG
 from gpusim.results.html.render import render
@@ -28,7 +29,9 @@ from gpusim.text import Message, count_noun, format_number
 from gpusim.version import __version__
 
 INDEX = "index.html"
-MOST_OPEN = 10  # skipped files that are listed without a click
+MOST_KEYS = 40  # columns of settings. runs.csv has all of them.
+MOST_OPEN, MOST_LISTED = 10, 1000  # skipped files that are listed without a click, and at all
+LONGEST_TEXT, LONGEST_VERSION, MOST_VERSIONS = 1000, 40, 5  # characters of a foreign text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +105,9 @@ def write_index(page: SweepPage) -> None:
         "index.html",
         title=f"{page.title}: gpusim",
         header_class="sweep",
-        heading=" ".join(page.questions) or page.title,
+        heading=" ".join(one_line(text, LONGEST_TEXT) for text in page.questions) or page.title,
         subtitle=page.title if page.questions else "",
-        commands=page.commands,
+        commands=[one_line(command, LONGEST_TEXT) for command in page.commands],
         findings=[describe_finding(finding) for finding in page.findings],
         figures=page.figures,
         notes=page.notes,
@@ -120,7 +123,8 @@ def write_index(page: SweepPage) -> None:
             for run, *cells in zip(page.runs, *(column.cells for column in columns), strict=True)
         ],
         files=page.files,
-        skipped=[(one.name, describe_skipped(one.reason)) for one in page.skipped],
+        skipped=[(one.name, describe_skipped(one.reason)) for one in page.skipped[:MOST_LISTED]],
+        more_skipped=max(0, len(page.skipped) - MOST_LISTED),
         skipped_count=count_noun(len(page.skipped), "folder or file", "folders or files"),
         is_open=len(page.skipped) <= MOST_OPEN,
         made=f"{page.now:%Y-%m-%d %H:%M} UTC",
@@ -131,8 +135,9 @@ def write_index(page: SweepPage) -> None:
 
 
 def _versions(runs: Sequence[Run]) -> list[str]:
-    known = {str(run.summary.get("gpusim_version", "of an unknown version")) for run in runs}
-    return sorted(known, key=natural)
+    known = {run.summary.get("gpusim_version") or "of an unknown version" for run in runs}
+    names = [one_line(name, LONGEST_VERSION) for name in sorted(known, key=natural)]
+    return names if len(names) <= MOST_VERSIONS else [*names[:MOST_VERSIONS], "others"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +153,7 @@ def _statistics(page: SweepPage) -> _Statistics | None:
     """Return the statistics over seeds. None if no group has two seeds."""
     if all(len(group.runs) < 2 for group in page.groups):
         return None
-    keys = [key for key in page.keys if key != SEED]
+    keys = [key for key in page.keys if key != SEED][:MOST_KEYS]
     fields = [SUMMARY_FIELDS[key] for key in STATISTICS_KEYS]
     headings = [*map(axis_label, keys), "Converged", *(field.heading for field in fields)]
     rows = []
@@ -172,7 +177,7 @@ def _columns(page: SweepPage) -> list[_Column]:
     columns = [
         _Column(heading="Run", kind="text", cells=names),
         _Column(heading="Outcome", kind="text outcome", cells=outcomes),
-        *(_config_column(runs, key) for key in page.keys),
+        *(_config_column(runs, key) for key in page.keys[:MOST_KEYS]),
     ]
     for key in RUNS_TABLE_KEYS:
         field = SUMMARY_FIELDS[key]
@@ -181,13 +186,13 @@ def _columns(page: SweepPage) -> list[_Column]:
             cells = [_number_cell(number, field.column_scale) for number in numbers]
             columns.append(_Column(heading=field.heading, kind="", cells=cells))
     reasons = [str(run.summary.get("error") or run.summary.get("reason") or "") for run in runs]
-    cells = [_Cell(text=reason) for reason in reasons]
+    cells = [_Cell(text=one_line(reason, LONGEST_TEXT)) for reason in reasons]
     return [*columns, _Column(heading="Reason", kind="text long", cells=cells)]
 
 
 def _link(run: Run, folder: Path) -> str:
     names = (REPORT, EVACUATION_PNG)
-    name = next((name for name in names if (run.folder / name).is_file()), SUMMARY)
+    name = next((name for name in names if os.path.isfile(run.folder / name)), SUMMARY)
     return quote(os.fsencode(os.path.relpath(run.folder / name, folder)))
 
 

@@ -6,16 +6,18 @@ The picture needs only summary.json and timeline.npz. It names the runs that it 
 from __future__ import annotations
 
 import io
+import re
 import textwrap
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
 from gpusim.errors import one_line
-from gpusim.reading import DEFAULT, ReadingError, read_bytes
+from gpusim.reading import ReadingError, read_bytes
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
@@ -29,9 +31,18 @@ from gpusim.results.plots.canvas import (
 )
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.results.timeline import FloatArray, Timeline
+from gpusim.results.summary_shape import LARGEST_COUNT
+from gpusim.results.timeline import MAX_ROWS, FloatArray, Timeline
 from gpusim.results.verdicts import describe_outcome, outcome_code
-from gpusim.text import decider_name, format_duration, format_number, size_unit, time_unit
+from gpusim.text import (
+    count_noun,
+    decider_name,
+    format_duration,
+    format_number,
+    shorten,
+    size_unit,
+    time_unit,
+)
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +50,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_FACTS = 4
+MAX_RUNS = 16  # with a line of the legend each
 MAX_TITLE = 66  # characters of names: more would leave the picture
+MAX_NAME = 60  # characters
+COLUMNS = ("time_s", "remaining_bytes", "cpu_throttle_percentage", "guest_run_s")
+ENCRYPTED = 1  # a bit of a zip's member
+ZIP_ERRORS = (BadZipFile, EOFError, KeyError, NotImplementedError, OSError, zlib.error)
+NPY_HEAD_BYTES = 128  # as numpy writes it for one row
+NPY_HEAD = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<type><[if][48])', 'fortran_order': False, "
+    rb"'shape': \((?P<rows>[0-9]{1,9}),\), \} *\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +91,7 @@ def write_comparison(folders: list[Path], path: Path) -> None:
 
 
 def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, str]]]:
-    """Return the runs that can be drawn, and (folder, reason) for each that cannot."""
+    """Return at most MAX_RUNS runs that can be drawn, and (folder, reason) for each other."""
     found: list[tuple[Path, dict[str, Any], Timeline]] = []
     skipped: list[tuple[str, str]] = []
     for folder in folders:
@@ -80,8 +102,12 @@ def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, s
             found.append((folder, summary, _read_timeline(folder / TIMELINE_NPZ)))
         except (RunsError, ReadingError) as error:
             skipped.append((one_line(folder.name), str(error)))
+    if more := found[MAX_RUNS:]:
+        reason = f"a picture shows at most {MAX_RUNS} runs"
+        skipped.insert(0, (count_noun(len(more), "more run"), reason))
+        del found[MAX_RUNS:]
     versions = [
-        decider_name(str(summary["qemu_version"]), str(summary.get("policies", "")))
+        decider_name(summary.get("qemu_version") or "QEMU", summary.get("policies") or "")
         for _, summary, _ in found
     ]
     folders = [folder for folder, _, _ in found]
@@ -94,32 +120,55 @@ def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, s
     )
     names = next((names for names in candidates if len({*names}) == len(names)), candidates[-1])
     runs = [
-        ComparedRun(name=name, summary=summary, columns=columns)
+        ComparedRun(name=shorten(name, MAX_NAME), summary=summary, columns=columns)
         for name, (_, summary, columns) in zip(names, found, strict=True)
     ]
     return runs, skipped
 
 
 def _read_timeline(path: Path) -> Timeline:
-    """Return the columns of timeline.npz.
+    """Return the columns of timeline.npz that the picture needs, all of one length.
 
     Raises:
         RunsError: there is no such file, as in the folder of an evacuation, or it is damaged.
         ReadingError: it cannot be read or is too large.
     """
     try:
-        content = read_bytes(path)
-        with ZipFile(io.BytesIO(content)) as archive:
-            unpacked_bytes = sum(member.file_size for member in archive.infolist())
-        if unpacked_bytes > DEFAULT.decompressed_bytes:
-            raise RunsError("timeline_not_readable", reason="too large")
-        return dict(np.load(io.BytesIO(content), allow_pickle=False))
+        with ZipFile(io.BytesIO(read_bytes(path))) as archive:
+            columns = {name: _read_column(archive, name) for name in COLUMNS}
     except ReadingError as error:
         if error.code == "no_such_file":
             raise RunsError("timeline_not_found", name=path.name) from None
         raise
-    except (BadZipFile, EOFError, OSError, ValueError) as error:
+    except (*ZIP_ERRORS, ValueError) as error:
         raise RunsError("timeline_not_readable", reason=error) from None
+    if len({len(column) for column in columns.values()}) > 1:
+        raise RunsError("timeline_not_readable", reason="columns of different lengths")
+    return columns
+
+
+def _read_column(archive: ZipFile, name: str) -> FloatArray:
+    """Return a column. Its size is checked before any memory is taken.
+
+    Raises:
+        ValueError: not one row of 1 to MAX_ROWS finite numbers that are not negative.
+    """
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) or member.flag_bits & ENCRYPTED:
+        raise ValueError(f"{name} is packed in a way that gpusim does not use")
+    with archive.open(member) as file:
+        head = file.read(NPY_HEAD_BYTES)
+        match = NPY_HEAD.fullmatch(head)
+        if not match or not 0 < (rows := int(match["rows"])) <= MAX_ROWS:
+            raise ValueError(f"{name} is not one row of 1 to {MAX_ROWS} numbers")
+        dtype = np.dtype(match["type"].decode())
+        content = file.read(rows * dtype.itemsize)
+    if len(content) < rows * dtype.itemsize:
+        raise ValueError(f"{name} is cut off")
+    column: FloatArray = np.frombuffer(content, dtype).astype(np.float64)
+    if not ((column >= 0) & (column < LARGEST_COUNT)).all():  # not of NaN
+        raise ValueError(f"{name} holds a number that is not from 0 to 2^63")
+    return column
 
 
 def _distinct_parts(names: list[str]) -> list[str]:
@@ -154,17 +203,19 @@ def draw_comparison(
 
 
 def _title(runs: list[ComparedRun]) -> str:
-    sizes = " and ".join(dict.fromkeys(format_bytes(run.summary["vm_bytes"]) for run in runs))
+    known = [size for run in runs if (size := run.summary.get("vm_bytes")) is not None]
+    sizes = " and ".join(dict.fromkeys(map(format_bytes, known)))
     names = " and ".join(run.name for run in runs)
     if len(runs) > 2 or len(names) > MAX_TITLE:
         names = f"{len(runs)} runs"
-    return f"{names}{SEPARATOR}{sizes} VM"
+    return f"{names}{SEPARATOR}{sizes} VM" if sizes else names
 
 
 def _difference(one: ComparedRun, other: ComparedRun) -> str:
     """Return the difference of two runs that converged, as sentences."""
-    ends = [outcome_code(run.summary["status"], run.summary["verdict"]) for run in (one, other)]
-    if ends != ["converged", "converged"]:
+    ends = [outcome_code(run.summary["status"], run.summary.get("verdict")) for run in (one, other)]
+    losses = [run.summary.get("guest_cpu_lost_s") for run in (one, other)]
+    if ends != ["converged", "converged"] or None in losses:
         return ""
     first, last = sorted((one, other), key=lambda run: float(run.summary["total_time_s"]))
     sooner_s = last.summary["total_time_s"] - first.summary["total_time_s"]
@@ -181,13 +232,18 @@ def _difference(one: ComparedRun, other: ComparedRun) -> str:
 
 def _label(run: ComparedRun) -> str:
     summary = run.summary
-    return (
-        f"{run.name}: "
-        f"{describe_outcome(summary['status'], summary['verdict'], summary['total_time_s'])}, "
-        f"guest CPU lost {format_number(summary['guest_cpu_lost_percent'])} % "
-        f"({format_duration(summary['guest_cpu_lost_s'])} of vCPU time), "
-        f"throttle up to {summary['max_throttle_percent']} %"
+    ended = describe_outcome(summary["status"], summary.get("verdict"), summary["total_time_s"])
+    percent, lost_s, throttle_percent = (
+        summary.get(key)
+        for key in ("guest_cpu_lost_percent", "guest_cpu_lost_s", "max_throttle_percent")
     )
+    parts = [ended]
+    if percent is not None and lost_s is not None:
+        lost = f"guest CPU lost {format_number(percent)} %"
+        parts.append(f"{lost} ({format_duration(lost_s)} of vCPU time)")
+    if throttle_percent is not None:
+        parts.append(f"throttle up to {throttle_percent} %")
+    return f"{run.name}: {', '.join(parts)}"
 
 
 def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None:
@@ -228,6 +284,6 @@ def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None
 def _lost_s(run: ComparedRun) -> FloatArray:
     """Return the seconds so far in which each vCPU could not run, without the downtime."""
     time_s, run_s = run.columns["time_s"], run.columns["guest_run_s"]
-    stopped_s = run.summary["total_time_s"] - (run.summary["downtime_ms"] or 0.0) / 1e3
+    stopped_s = run.summary["total_time_s"] - (run.summary.get("downtime_ms") or 0.0) / 1e3
     lost: FloatArray = np.maximum(np.minimum(time_s, stopped_s) - run_s, 0.0)
     return lost

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpusim.errors import ResultsError
+from gpusim.errors import ResultsError, one_line
 from gpusim.files import csv_text, write_text
 from gpusim.results.errors import RunsError
 from gpusim.results.plots.compare import write_comparison
@@ -27,6 +27,7 @@ CSV, PICTURE = "diff.csv", "diff.png"
 MOST_PRINTED = 40  # changed runs. diff.csv has all of them.
 MOST_NAMES = 5  # of runs that only one sweep has
 LONGEST_CELL = 28  # characters. Longer values get a line each.
+LONGEST_TEXT, LONGEST_NAME = 400, 120  # characters. diff.csv has the whole texts.
 _MISSING = object()
 
 
@@ -115,7 +116,7 @@ def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, 
 def _compare_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
     found = differences(one, other, machine=True)
     _write(found, out / CSV)
-    lines = [f"A  {a}", f"B  {b}"]
+    lines = [f"A  {one_line(a)}", f"B  {one_line(b)}"]
     for run, name in ((one, "A"), (other, "B")):
         if not run.config:
             lines.append(f"{name} has no {CONFIG}, so its settings are not known")
@@ -125,14 +126,14 @@ def _compare_runs(a: Path, b: Path, one: Run, other: Run, out: Path) -> str:
         if rows:
             lines += ["", text_table([(heading, "A", "B", "B - A", "%"), *rows])]
         for difference in filter(_is_long, ours):
-            lines += ["", f"{difference.key}:"]
+            lines += ["", f"{_name(difference.key)}:"]
             lines += [f"  A  {_text(difference.a)}", f"  B  {_text(difference.b)}"]
         lines += [] if ours else ["", f"{heading}: no difference"]
     same = sum(one.summary.get(key) == other.summary.get(key) for key in NUMBER_KEYS)
-    lines += ["", f"{same} of {len(NUMBER_KEYS)} numbers are the same", str(out / CSV)]
+    lines += ["", f"{same} of {len(NUMBER_KEYS)} numbers are the same", one_line(out / CSV)]
     try:
         write_comparison([a.resolve(), b.resolve()], out / PICTURE)
-        lines.append(str(out / PICTURE))
+        lines.append(one_line(out / PICTURE))
     except ResultsError as error:
         lines.append(f"no picture: {error}")
     return "\n".join(lines)
@@ -149,7 +150,7 @@ def _compare_sweeps(a: Path, b: Path, one: FoundRuns, other: FoundRuns, out: Pat
         if (found := differences(runs_a[name], runs_b[name], machine=False))
     }
     _write([difference for found in changed.values() for difference in found], out / CSV)
-    lines = [f"A  {a}", f"B  {b}", ""]
+    lines = [f"A  {one_line(a)}", f"B  {one_line(b)}", ""]
     lines.append(
         f"{count_noun(len(common), 'run')} in both: {len(changed)} changed, "
         f"{len(common) - len(changed)} the same"
@@ -158,14 +159,17 @@ def _compare_sweeps(a: Path, b: Path, one: FoundRuns, other: FoundRuns, out: Pat
         only = [run for run in own if run not in others]
         if only:
             more = f" and {len(only) - MOST_NAMES} more" if len(only) > MOST_NAMES else ""
-            lines.append(f"only in {name}: {len(only)}: {', '.join(only[:MOST_NAMES])}{more}")
+            lines.append(
+                f"only in {name}: {len(only)}: {', '.join(map(_name, only[:MOST_NAMES]))}{more}"
+            )
     if changed:
         head = ("run", "outcome", "total time A", "B", "%", "guest CPU lost % A", "B")
-        rows = [(n, *_changed_row(runs_a[n], runs_b[n])) for n in list(changed)[:MOST_PRINTED]]
+        shown = list(changed)[:MOST_PRINTED]
+        rows = [(_name(n), *_changed_row(runs_a[n], runs_b[n])) for n in shown]
         lines += ["", text_table([head, *rows])]
         if len(changed) > MOST_PRINTED:
             lines.append(f"and {len(changed) - MOST_PRINTED} more, which {CSV} lists")
-    return "\n".join([*lines, "", str(out / CSV)])
+    return "\n".join([*lines, "", one_line(out / CSV)])
 
 
 def _paired(
@@ -201,10 +205,14 @@ def _changed_row(one: Run, other: Run) -> tuple[str, ...]:
     return outcome, *shown, percent, *lost
 
 
+def _name(run: str) -> str:
+    return one_line(run, LONGEST_NAME)
+
+
 def _row(difference: Difference) -> tuple[str, ...]:
     change = difference.change
     return (
-        difference.key,
+        _name(difference.key),
         _text(difference.a),
         _text(difference.b),
         "" if change is None else f"{change:+.6g}" if isinstance(change, float) else f"{change:+d}",
@@ -221,7 +229,7 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.9g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return one_line(value if isinstance(value, str) else json.dumps(value), LONGEST_TEXT)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,20 +7,18 @@ the search cannot use becomes a `Skipped` with a code.
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from gpusim.engine.records import Verdict
 from gpusim.errors import one_line
-from gpusim.reading import ReadingError, read_json
+from gpusim.reading import MIB, Limits, ReadingError, read_json
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
-from gpusim.results.summary_fields import NUMBER_KEYS
+from gpusim.results.summary_shape import LONGEST_VALUE, find_fault
 from gpusim.results.verdicts import outcome_code
 from gpusim.text import Message
 
@@ -29,8 +27,8 @@ GUESTS = "guests"  # in an evacuation: one folder per VM
 COLLECTED = {"runs.csv", "index.html"}  # files of gpusim-collect, which are no run
 
 _BEGUN = {".hydra", "gpusim.log", CONFIG, "syncs.csv", "events.jsonl", "timeline.csv"}
-_STATUSES = ("ok", "failed", "incomplete")
-_VERDICTS = (*get_args(Verdict), None)
+DIGITS = frozenset("0123456789")
+LIMITS = Limits(bytes=16 * MIB, nodes=500_000)  # a config may hold a recorded bandwidth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ class Run:
     def number(self, key: str) -> float | None:
         """Return a number of the summary, or None if the summary does not have it."""
         found = self.summary.get(key)
-        return None if found is None or isinstance(found, str) else float(found)
+        return None if found is None else float(found)
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,11 @@ class Skipped:
     name: str
     reason: Message
 
+    @property
+    def is_foreign(self) -> bool:
+        """Return whether it never was a run, so that nothing is missing."""
+        return self.reason.code in ("no_run", "link")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRuns:
@@ -80,7 +83,7 @@ class FoundRuns:
 
     Attributes:
         runs: in natural order of their names: seed=2 before seed=10.
-        skipped: in the same order.
+        skipped: in the same order, first what may have been a run.
         sweeps: the content of each sweep.json.
     """
 
@@ -95,8 +98,11 @@ class FoundRuns:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """Return a sort key that treats digits as numbers."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
+    parts = filter(None, re.split(r"([0-9]+)", name))
+    return [
+        (len(number := part.lstrip("0")), number) if part[0] in DIGITS else (-1, part)
+        for part in parts
+    ]
 
 
 def find_runs(folders: Sequence[Path], out: Path | None = None) -> FoundRuns:
@@ -108,107 +114,111 @@ def find_runs(folders: Sequence[Path], out: Path | None = None) -> FoundRuns:
         folders: searched at any depth. Hidden folders and symbolic links are not entered.
         out: a folder that may hold other files without being reported.
     """
-    roots = list(dict.fromkeys(folder.resolve() for folder in folders))
-    out = out and out.resolve()
+    roots = list(dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders))
     base = roots[0] if len(roots) == 1 else Path(os.path.commonpath(roots))
     found = FoundRuns()
+    known = {
+        *roots,
+        *([Path(os.path.realpath(out))] if out else []),
+    }  # folders that need no run of their own
     empty: set[Path] = set()  # folders without any file of gpusim, at any depth
     seen: set[Path] = set()
     for root in roots:
-        for folder, names, everything in _walk(root, base, found):
-            if folder in seen:
-                names.clear()
-                continue
-            seen.add(folder)
-            if _read_folder(folder, everything, base, found) or folder in (root, out):
+        for folder, names in _walk(root, base, found, seen):
+            if _read_folder(folder, names, base, found) or folder in known:
                 empty.difference_update((folder, *folder.parents))
             else:
                 empty.add(folder)
-    runs = {run.folder for run in found.runs}
+    runs = {run.folder for run in found.runs}  # a run may have folders of its own
     for folder in empty:
-        if folder.parent not in empty | runs:  # a run may have folders of its own
+        if folder.parent not in empty and folder.parent not in runs:
             found.skip(_name(folder, base), "no_run")
     found.runs.sort(key=lambda run: natural(run.name))
-    found.skipped.sort(key=lambda one: natural(one.name))
+    found.skipped.sort(key=lambda one: (one.is_foreign, natural(one.name)))
     return found
 
 
-def _walk(root: Path, base: Path, found: FoundRuns) -> Iterator[tuple[Path, list[str], set[str]]]:
-    """Yield each folder from `root` down, its folders that will be entered, and all its names."""
-
-    def skip_unreadable(error: OSError) -> None:
-        found.skip(_name(Path(error.filename), base), "unreadable", error=str(error))
-
-    for path, names, files in os.walk(root, onerror=skip_unreadable):
-        folder = Path(path)
-        everything = {*files, *names}
-        inside_run = bool({SUMMARY, *_BEGUN} & everything)
-        names[:] = sorted(
-            name
-            for name in names
-            if not name.startswith(".") and not (inside_run and name in (GUESTS, ATTEMPTS))
-        )
-        for name in names:
-            if (folder / name).is_symlink():
+def _walk(
+    root: Path, base: Path, found: FoundRuns, seen: set[Path]
+) -> Iterator[tuple[Path, set[str]]]:
+    """Yield each folder from `root` down that was not seen before, and all names in it."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if folder in seen:
+            continue
+        seen.add(folder)
+        try:
+            with os.scandir(folder) as entries:
+                kinds = {entry.name: _kind(entry) for entry in entries}
+        except OSError as error:
+            found.skip(_name(folder, base), "unreadable", error=error.strerror)
+            continue
+        inside_run = not {SUMMARY, *_BEGUN}.isdisjoint(kinds)
+        below = sorted(name for name in kinds if kinds[name] and not name.startswith("."))
+        if inside_run:
+            below = [name for name in below if name not in (GUESTS, ATTEMPTS)]
+        for name in below:
+            if kinds[name] == "link":
                 found.skip(_name(folder / name, base), "link")
-        yield folder, names, everything
+        yield folder, set(kinds)
+        waiting += [folder / name for name in reversed(below) if kinds[name] == "folder"]
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return "folder", "link" for a link to a folder, or "" for all else."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return "folder"
+        return "link" if entry.is_symlink() and entry.is_dir() else ""
+    except OSError:  # it went away, or it must not be looked at
+        return ""
 
 
 def _read_folder(folder: Path, names: set[str], base: Path, found: FoundRuns) -> bool:
     """Note what `folder` holds. Return False if it holds no file of gpusim."""
     name = _name(folder, base)
     if SWEEP in names:
-        sweep = _read_object(folder / SWEEP, found, f"{name}/{SWEEP}")
+        sweep = _read(folder / SWEEP, found, f"{name}/{SWEEP}", _sweep_fault)
         found.sweeps.extend([sweep] if sweep else [])
     if SUMMARY in names:
-        summary = _read_object(folder / SUMMARY, found, f"{name}/{SUMMARY}")
-        error = None if summary is None else _summary_error(summary)
-        if error:
-            found.skipped.append(Skipped(f"{name}/{SUMMARY}", error))
-        if summary is None or error:
+        summary = _read(folder / SUMMARY, found, f"{name}/{SUMMARY}", find_fault)
+        if summary is None:
             return True
         config: dict[str, Any] = {}
         if CONFIG in names:
-            config = _read_object(folder / CONFIG, found, f"{name}/{CONFIG}") or {}
+            config = _read(folder / CONFIG, found, f"{name}/{CONFIG}", lambda _: None) or {}
         run = Run(name=name, folder=folder, summary=summary, config=dict(flat_settings(config)))
         found.runs.append(run)
         return True
-    if _BEGUN & names:
+    if not _BEGUN.isdisjoint(names):
         found.skip(name, "unfinished")
         return True
     return SWEEP in names or names >= COLLECTED
 
 
-def _summary_error(summary: Mapping[str, Any]) -> Message | None:
-    """Return why a summary is foreign or damaged. None if it is neither."""
-    status, verdict = summary.get("status"), summary.get("verdict")
-    if status not in _STATUSES or verdict not in _VERDICTS:
-        return Message("foreign_summary", {"status": status, "verdict": verdict})
-    needed = ["total_time_s"] if status != "failed" else []
-    for key in (*NUMBER_KEYS, *needed):
-        value = summary.get(key)
-        if value is None and key not in needed:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-            return Message("damaged_summary", {"key": key, "value": value})
+def _sweep_fault(sweep: Mapping[str, Any]) -> Message | None:
+    for key in ("question", "command", "x"):
+        if not isinstance(sweep.get(key), str | None):
+            value = one_line(repr(sweep[key]), LONGEST_VALUE)
+            return Message("damaged_summary", {"key": key, "value": value, "allowed": "a text"})
     return None
 
 
-def _is_finite(value: float) -> bool:
+def _read(
+    path: Path, found: FoundRuns, name: str, fault_of: Callable[[dict[str, Any]], Message | None]
+) -> dict[str, Any] | None:
+    """Return the object in a JSON file. Note why it cannot be used, and return None."""
     try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer with hundreds of digits
-        return False
-
-
-def _read_object(path: Path, found: FoundRuns, name: str) -> dict[str, Any] | None:
-    try:
-        content = read_json(path)
+        content = read_json(path, LIMITS)
     except ReadingError as error:
         found.skip(name, "unreadable", error=error.reason)
         return None
     if not isinstance(content, dict):
         found.skip(name, "not_an_object")
+        return None
+    if fault := fault_of(content):
+        found.skipped.append(Skipped(name, fault))
         return None
     return content
 

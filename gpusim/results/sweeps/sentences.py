@@ -46,8 +46,8 @@ _REASONS = {
     "unfinished": "unfinished: summary.json is missing",
     "unreadable": "cannot be read: {error}",
     "not_an_object": "is not a JSON object with keys",
-    "foreign_summary": "not a summary of gpusim: status {status!r}, verdict {verdict!r}",
-    "damaged_summary": "damaged: {key} = {value!r} is not a number",
+    "foreign_summary": "not a summary of gpusim: status {status}, verdict {verdict}",
+    "damaged_summary": "damaged: {key} = {value} is not {allowed}",
 }
 
 
