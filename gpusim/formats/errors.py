@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from gpusim.errors import CodedError
+from gpusim.shapes import ShapeError
+
+IN_FILE = {code: f"{{path}}: {text}" for code, text in ShapeError.texts.items()}
 
 
 class RecordingError(CodedError, ValueError):
@@ -18,25 +21,10 @@ class RecordingError(CodedError, ValueError):
         "empty_folder": "{path}: this folder holds no recordings. Expected {suffixes} files",
         "wrong_suffix": "{path}: a recording is not named like this. Expected {suffixes}",
         "unreadable": "{path}: cannot be read ({reason}). Expected a whole {suffix} file",
-        "not_an_object": "{path}: {key} is missing or no object. Is this a recording?",
-        "not_a_list": "{path}: {key} is missing or no list. Is this a recording?",
-        "not_a_text": "{path}: {key} is missing or no text. Is this a recording?",
-        "not_a_whole_number": "{path}: {key} is missing or no whole number. Is this a recording?",
-        "not_a_number": "{path}: {key} is missing or no number from 0 up. Is this a recording?",
-        "not_a_positive_number": (
-            "{path}: {key} is missing or no number above 0. Is this a recording?"
-        ),
-        "too_small": "{path}: {key} is {value}. Expected at least {least}",
-        "wrong_event": "{path}: {key} is {value}. Expected [seconds, name, arguments]",
-        "wrong_count": "{path}: {key} is {value}. Expected [seconds, writes]",
-        "counter_fell": "{path}: {key}: the guest's write counter fell. Expected it to rise",
-        "wrong_mode": "{path}: {key} is {value}. Expected 0 (sequential) or 1 (random)",
-        "half_hot": "{path}: {key} has only one of hot and hotpct. Expected both, or none",
         "working_set_outside_memory": (
             "{path}: the guest's working set ends at {end_mib} MiB and its memory at {mem_mib} "
             "MiB. Expected base + size <= mem_mib"
         ),
-        "wrong_accelerator": "{path}: accelerator is {value}. Expected tcg or kvm",
         "foreign_capabilities": (
             "{path}: the migration used {capabilities}, which gpusim does not simulate. Expected "
             "plain precopy"
@@ -50,7 +38,17 @@ class RecordingError(CodedError, ValueError):
             "{path}: {samples} samples of an active migration. Expected {least} or more"
         ),
         "failed": "{path}: the migration failed. Expected one that completed or hit its limit",
+        "ends_before_sample": (
+            "{path}: the migration ended after {end_s:.1f} s, and a sample of {sample_s:.1f} s is "
+            "active. Expected the samples and the end of one migration"
+        ),
+        "ends_after_sample": (
+            "{path}: the migration ended after {end_s:.1f} s, and the sample of its end is from "
+            "{sample_s:.1f} s. Expected the samples and the end of one migration"
+        ),
         "ends_early": "{path}: ends after {end_s:.1f} s. Expected a completion, or {limit_s:g} s",
+        **IN_FILE,
+        "missing": "{path}: {key} is missing: {allowed}. Is this a recording?",
     }
 
 
@@ -99,9 +97,8 @@ class ProfileError(CodedError, ValueError):
         "empty": "{path}: is empty. Make a profile with gpusim-predict --measure --qmp SOCKET",
         "not_parsed": "{path}: is cut off, or is neither JSON nor YAML ({reason})",
         "not_a_mapping": '{path}: is not a profile. Expected keys such as "memory"',
-        "unknown_key": "{path}: {key}: there is no such key. The keys are {known}",
         "misspelt_name": "{path}: {key}: QEMU has no {value}. Write {right}",
-        "bad_value": "{path}: {key} = {value}: {message}",
+        **IN_FILE,
         "too_many_utilisations": (
             "{path}: utilisation has {values} values and the VM has {vcpus} vCPUs. "
             "Give at most one value per vCPU"

@@ -13,13 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpusim.config import checks
-from gpusim.errors import ConfigError
+from gpusim.config.checks import MAX_BYTES
 from gpusim.formats.errors import ProfileError
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, parse_yaml, read_text
-from gpusim.text import join_words
-from gpusim.units import format_bytes
+from gpusim.shapes import (
+    Anything,
+    Keys,
+    Names,
+    Number,
+    OneOf,
+    Parsed,
+    Rows,
+    ShapeError,
+    Text,
+    Whole,
+    check,
+    refuse,
+)
+from gpusim.units import format_bytes, parse_bytes
 
 FORMAT = 1
 MIB, GIB = 2**20, 2**30
@@ -36,7 +48,71 @@ LEAST_PERIODS = 3  # different ones. Any curve fits two points
 REPEAT_FACTOR, REPEAT_MARGIN_S = 1.03, 0.01
 MEASURE_ADVICE = "Measure periods from less than a second up to the length of a pass"
 TYPED = "a profile typed by hand"  # the source of a profile that names none
-ROW = "seconds and dirty_rate (MiB/s), and may have at_s (s) and running (0 to 1)"
+VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?(?![0-9])")
+MEASUREMENT = Keys(
+    required={
+        "seconds": Number(SHORTEST_S, 86_400, " s"),
+        "dirty_rate": Number(0, 1e9, " MiB/s"),
+    },
+    optional={"at_s": Number(0, 1e9, " s"), "running": Number(0.01, 1)},
+    defaults={"running": 1.0},
+    refuse_others=True,
+    allowed="must have seconds and dirty_rate (MiB/s), and may have at_s (s) and running (0 to 1)",
+)
+
+
+def _version(value: Any) -> tuple[int, int, int]:
+    found = VERSION.match(str(value))
+    if found is None:
+        raise ValueError("not a version")
+    return int(found[1]), int(found[2]), int(found[3] or 0)
+
+
+def _size(value: Any) -> int:
+    size = parse_bytes(value)
+    if not 0 < size <= MAX_BYTES:
+        raise ValueError("too small or too large")
+    return size
+
+
+SIZE = Parsed(_size, f'must be above 0 and at most {format_bytes(MAX_BYTES)}, such as "64GiB"')
+SHAPE = Keys(
+    required={"memory": SIZE, "measurements": Rows(MEASUREMENT)},
+    optional={
+        "profile": OneOf((FORMAT,)),
+        "source": Text(),
+        "qemu": Parsed(_version, 'must be a version such as "9.2.0"'),
+        "accelerator": OneOf(ACCELERATORS),
+        "page_size": Whole(4096, 2**30, " bytes"),
+        "vcpus": Whole(1, 4096),
+        "blocks": Names(SIZE),
+        "zero_pages": Keys(
+            required={"sampled": Whole(0, MOST_PAGES, " pages"), "zero": Whole(0, MOST_PAGES)},
+            refuse_others=True,
+        ),
+        "zero_percent": Number(0, 100, " %"),
+        "utilisation": Rows(Number(0, 1)),
+        "mode": OneOf(MODES),
+        "sample_pages": Whole(128, 16384, " pages per GiB"),
+        "parameters": Names(Anything()),
+        "capabilities": Rows(Text()),
+        "notes": Rows(Text()),
+    },
+    defaults={
+        "source": TYPED,
+        "accelerator": "kvm",
+        "page_size": 4096,
+        "vcpus": 1,
+        "blocks": {},
+        "zero_pages": {"sampled": 0, "zero": 0},
+        "utilisation": [],
+        "mode": "dirty-bitmap",
+        "parameters": {},
+        "notes": [],
+    },
+    refuse_others=True,
+    allowed='must be a mapping of keys such as "memory" and "measurements"',
+)
 
 
 def pages_sampled(block_bytes: Iterable[int], per_gib: int) -> int:
@@ -219,10 +295,9 @@ def profile_of(path: Path, found: Mapping[str, Any]) -> Profile:
         ProfileError: a key or a value is wrong, or the measurements contradict each other.
     """
     try:
-        profile = _Keys(path, found).profile()
-    except ConfigError as error:
-        data = {"key": error.key, "value": error.value, "message": error.message}
-        raise ProfileError("bad_value", path=path, **data) from None
+        profile = _profile(path, check(found, SHAPE))
+    except ShapeError as error:
+        raise ProfileError(error.code, path=path, **error.data) from None
     check_plausible(path, profile)
     return profile
 
@@ -274,149 +349,40 @@ def check_plausible(path: str | Path, profile: Profile, advice: str = MEASURE_AD
             raise ProfileError("dirties_zero_pages", percent=100 * (1 - zero), **of_one)
 
 
-class _Keys:
-    """Reads the keys of a profile one by one. Each wrong value raises an error that names its key."""
+def _profile(path: Path, found: Mapping[str, Any]) -> Profile:
+    """Return the profile of a checked mapping."""
+    mode, sample_pages = found["mode"], found["sample_pages"]
+    zero = found["zero_pages"]
+    if zero["zero"] > zero["sampled"]:
+        allowed = f"must be at most {zero['sampled']}, the sampled pages"
+        refuse(zero["zero"], allowed, "zero_pages.zero")
+    if found["zero_percent"] is not None:  # a typed percentage is known to a tenth of a percent
+        zero = {"sampled": 10**6, "zero": round(10**4 * found["zero_percent"])}
+    for key, known in (("parameters", names.PARAMETERS), ("capabilities", names.CAPABILITIES)):
+        _check_spelling(path, key, found[key] or (), known)
+    return Profile(
+        source=found["source"] or TYPED,
+        memory_bytes=found["memory"],
+        page_bytes=found["page_size"],
+        vcpus=found["vcpus"],
+        accelerator=found["accelerator"],
+        qemu=found["qemu"],
+        mode=mode,
+        sample_pages=(sample_pages or SAMPLES_PER_GIB) if mode == "page-sampling" else None,
+        measurements=tuple(Measurement(**row) for row in found["measurements"]),
+        blocks=found["blocks"],
+        zero_sampled=zero["sampled"],
+        zero_found=zero["zero"],
+        utilisation=tuple(found["utilisation"]),
+        parameters=found["parameters"],
+        capabilities=None if found["capabilities"] is None else tuple(found["capabilities"]),
+        notes=tuple(found["notes"]),
+    )
 
-    def __init__(self, path: Path, found: Mapping[str, Any]) -> None:
-        self._path, self._found = path, found
 
-    def profile(self) -> Profile:
-        self._refuse_unknown()
-        self.whole("profile", FORMAT, FORMAT, FORMAT)
-        mode = self.one_of("mode", MODES, "dirty-bitmap")
-        zero_sampled, zero_found = self.zero_pages()
-        return Profile(
-            source=str(self._found.get("source") or TYPED),
-            qemu=self.qemu(),
-            accelerator=self.one_of("accelerator", ACCELERATORS, "kvm"),
-            memory_bytes=self.size("memory", self._found.get("memory")),
-            page_bytes=self.whole("page_size", 4096, 4096, 2**30),
-            vcpus=self.whole("vcpus", 1, 1, 4096),
-            mode=mode,
-            sample_pages=self.sample_pages(mode),
-            measurements=tuple(self.measurements()),
-            blocks={
-                name: self.size(f"blocks.{name}", size)
-                for name, size in self.mapping("blocks").items()
-            },
-            zero_sampled=zero_sampled,
-            zero_found=zero_found,
-            utilisation=tuple(
-                self.number("utilisation", one, 0, 1) for one in self.rows("utilisation")
-            ),
-            parameters=self.parameters(),
-            capabilities=self.capabilities(),
-            notes=tuple(map(str, self.rows("notes"))),
-        )
-
-    def _refuse_unknown(self) -> None:
-        known = [*Profile(source="", memory_bytes=GIB).document(), "zero_percent"]
-        for key in self._found:
-            if key not in known:
-                keys = join_words(known)
-                raise ProfileError("unknown_key", path=self._path, key=key, known=keys)
-
-    def whole(self, key: str, default: int, low: int, high: int) -> int:
-        value = self._found.get(key, default)
-        checks.check_whole(key, value, low, high)
-        return int(value)
-
-    def number(self, key: str, value: Any, low: float, high: float, unit: str = "") -> float:
-        if isinstance(value, bool):
-            checks.reject(key, value, "must be a number")
-        checks.check_range(key, value, low, high, unit)
-        return float(value)
-
-    def one_of(self, key: str, allowed: tuple[str, ...], default: str) -> str:
-        value = self._found.get(key, default)
-        if value not in allowed:
-            checks.reject(key, value, f"must be {join_words(allowed, 'or')}")
-        return str(value)
-
-    def size(self, key: str, value: Any) -> int:
-        size = checks.parse_size(key, value)
-        if not size:
-            checks.reject(key, value, "must be above 0")
-        return size
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self._found.get(key) or {}
-        if not isinstance(value, dict):
-            checks.reject(key, value, "must be a mapping of names to values")
-        return {str(name): one for name, one in value.items()}
-
-    def rows(self, key: str) -> list[Any]:
-        value = self._found.get(key) or []
-        if not isinstance(value, list):
-            checks.reject(key, value, "must be a list")
-        return value
-
-    def parameters(self) -> dict[str, Any]:
-        found = self.mapping("parameters")
-        self._check_spelling("parameters", found, names.PARAMETERS)
-        return found
-
-    def capabilities(self) -> tuple[str, ...] | None:
-        if self._found.get("capabilities") is None:
-            return None
-        found = tuple(map(str, self.rows("capabilities")))
-        self._check_spelling("capabilities", found, names.CAPABILITIES)
-        return found
-
-    def _check_spelling(self, key: str, found: Iterable[str], known: Collection[str]) -> None:
-        """Refuse a misspelt name, which would have no effect. A name of a newer QEMU may pass."""
-        for name in found:
-            right = names.suggest_name(name, known)
-            if right is not None:
-                data = {"key": key, "value": name, "right": right}
-                raise ProfileError("misspelt_name", path=self._path, **data)
-
-    def qemu(self) -> tuple[int, int, int] | None:
-        value = self._found.get("qemu")
-        if value is None:
-            return None
-        found = re.match(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?!\d)", str(value))
-        if found is None:
-            checks.reject("qemu", value, 'must be a version such as "9.2.0"')
-        return int(found[1]), int(found[2]), int(found[3] or 0)
-
-    def sample_pages(self, mode: str) -> int | None:
-        if mode != "page-sampling":
-            return None
-        if self._found.get("sample_pages") is None:
-            return SAMPLES_PER_GIB
-        return self.whole("sample_pages", SAMPLES_PER_GIB, 128, 16384)
-
-    def zero_pages(self) -> tuple[int, int]:
-        """Return (checked, zero) pages. A typed percentage counts as known to a tenth of a percent."""
-        percent = self._found.get("zero_percent")
-        if percent is not None:
-            share = self.number("zero_percent", percent, 0, 100, " %") / 100
-            return 10**6, round(share * 10**6)
-        pages = self.mapping("zero_pages")
-        if not pages:
-            return 0, 0
-        sampled, zero = (pages.get(name) for name in ("sampled", "zero"))
-        checks.check_whole("zero_pages.sampled", sampled, 0, MOST_PAGES)
-        assert isinstance(sampled, int)
-        checks.check_whole("zero_pages.zero", zero, 0, sampled)
-        assert isinstance(zero, int)
-        return sampled, zero
-
-    def measurements(self) -> list[Measurement]:
-        rows = self.rows("measurements")
-        if not rows:
-            checks.reject("measurements", "none", f"must be a list of rows that have {ROW}")
-        return [self._measurement(f"measurements[{place}]", row) for place, row in enumerate(rows)]
-
-    def _measurement(self, key: str, row: Any) -> Measurement:
-        keys = {"seconds", "dirty_rate", "at_s", "running"}
-        if not isinstance(row, dict) or not {"seconds", "dirty_rate"} <= row.keys() <= keys:
-            checks.reject(key, row, f"must have {ROW}")
-        at_s = row.get("at_s")
-        return Measurement(
-            seconds=self.number(f"{key}.seconds", row["seconds"], SHORTEST_S, 86_400, " s"),
-            dirty_rate=self.number(f"{key}.dirty_rate", row["dirty_rate"], 0, 1e9, " MiB/s"),
-            at_s=None if at_s is None else self.number(f"{key}.at_s", at_s, 0, 1e9, " s"),
-            running=self.number(f"{key}.running", row.get("running", 1.0), 0.01, 1),
-        )
+def _check_spelling(path: Path, key: str, found: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a misspelt name, which would have no effect. A name of a newer QEMU may pass."""
+    for name in found:
+        right = names.suggest_name(name, known)
+        if right is not None:
+            raise ProfileError("misspelt_name", path=path, key=key, value=name, right=right)

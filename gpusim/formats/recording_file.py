@@ -1,19 +1,23 @@
 """Files of recordings: find them, unpack them, and check every value.
 
 Owns the file format (gpusim/validation/data/README.md) and the meaning of QEMU's trace events. It
-does not know the simulator.
+does not know the simulator. recording_shape.py has the types and ranges of the keys.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpusim.errors import one_line
 from gpusim.formats.errors import RecordingError
-from gpusim.formats.profile import Profile, profile_of
+from gpusim.formats.profile import profile_of
 from gpusim.formats.recording import (
     MIB,
     SETUP,
@@ -24,30 +28,30 @@ from gpusim.formats.recording import (
     Sample,
     TraceEvent,
 )
+from gpusim.formats.recording_shape import document_shape
 from gpusim.qemu import names
-from gpusim.reading import LARGEST_INTEGER, ReadingError, read_json
+from gpusim.reading import ReadingError, read_json
+from gpusim.shapes import ShapeError, check, refuse
 
 SUFFIXES = (".json", ".json.xz", ".json.gz")
 FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # recordings lack data about multifd
-PARAMETERS = (
-    "max-bandwidth",
-    "downtime-limit",
-    "throttle-trigger-threshold",
-    "cpu-throttle-initial",
-    "cpu-throttle-increment",
-    "cpu-throttle-tailslow",
-    "max-cpu-throttle",
-)
 CLOCK_DIGITS = 4  # the trace's times are whole tenths of a millisecond
 LEAST_SAMPLES = 3  # of an active migration. Fewer samples give no rate.
 GIVEN_UP = 2.0  # times the recorded total time. A longer simulation did not complete.
 LATEST_END_S = 2.0  # a recording that stops earlier before its limit_s was cut off
-KIND_ERRORS = {
-    dict: "not_an_object",
-    list: "not_a_list",
-    str: "not_a_text",
-    int: "not_a_whole_number",
+LATEST_EVENT_S = 0.1  # QEMU's threads print events late, but not by more
+LONGEST_GAP_S = 3600.0  # between two samples
+MOST_SYNCS_PER_S, MORE_SYNCS = 1000, 100  # the smallest VM needs about a millisecond for a sync
+OTHER_RAM_BYTES = 256 * MIB  # of video memory and ROMs, which mem_mib does not count
+# The arguments of trace events that are read as numbers.
+# Source: migration/trace-events:migration_bitmap_sync_end, system/trace-events:cpu_throttle_set.
+NUMBERED = {
+    "migration_bitmap_sync_end": re.compile(r"dirty_pages [0-9]{1,15}"),
+    "cpu_throttle_set": re.compile(r"set guest CPU throttled by [0-9]{1,2}%"),
 }
+RISES = "must not be less than before"
+ORDERED = ("t", "writes", "total", "transferred", "duplicate", "normal", "dirty-sync-count")
+PASS = re.compile(r"[0-9]{1,15}")
 
 
 def find_recordings(path: Path) -> list[Path]:
@@ -83,7 +87,7 @@ def load_recording(path: str | Path) -> Recording:
         document = read_json(path)
     except ReadingError as error:
         raise RecordingError("unreadable", path=path, reason=error.reason, suffix=suffix) from None
-    return _Reader(path, path.name.removesuffix(suffix)).recording(document)
+    return _read(path, path.name.removesuffix(suffix), document)
 
 
 def read_document(document: object, case: str) -> Recording:
@@ -93,226 +97,124 @@ def read_document(document: object, case: str) -> Recording:
         RecordingError: it is not a recording.
         ProfileError: its profile is damaged.
     """
-    return _Reader(Path(case), case).recording(document)
+    return _read(Path(case), case, document)
+
+
+def _read(path: Path, case: str, document: object) -> Recording:
+    scenario = document.get("scenario") if isinstance(document, Mapping) else None
+    is_known = isinstance(scenario, Mapping) and scenario.get("guest") is not None
+    try:
+        checked = check(document, document_shape(known=is_known))
+        recording = _Reader(path).recording(case, checked)
+    except ShapeError as error:
+        raise RecordingError(error.code, path=path, **error.data) from None
+    assert isinstance(document, Mapping) and isinstance(scenario, Mapping)
+    given = checked["profile"]
+    return replace(
+        recording,
+        scenario=scenario,  # as recorded, without defaults
+        parameters=document["parameters"],
+        profile=None if given is None else profile_of(path, given),
+    )
 
 
 class _Reader:
-    """Turn a parsed document into a Recording. Errors name the file and the key."""
+    """Turn a checked document into a Recording. Errors name the file and the key."""
 
-    def __init__(self, path: Path, case: str) -> None:
-        self.path, self.case = path, case
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def recording(self, document: object) -> Recording:
-        scenario = self.mapping(document, "scenario")
-        assert isinstance(document, Mapping)
+    def recording(self, case: str, document: Mapping[str, Any]) -> Recording:
+        scenario, rows = document["scenario"], document["samples"]
+        ram_bytes: int = scenario["mem_mib"] * MIB
         guest = None
         if scenario.get("guest") is not None:
-            guest = self.guest(self.mapping(scenario, "guest", "scenario."))
-        mem_mib = self.whole(scenario, "mem_mib", "scenario.", positive=True)
-        if guest is not None and guest.base_mib + guest.size_mib > mem_mib:
-            end_mib = guest.base_mib + guest.size_mib
-            self.fail("working_set_outside_memory", end_mib=end_mib, mem_mib=mem_mib)
-        qemu = self.mapping(document, "qemu")
-        rows = self.get(document, "samples", list)
-        all_events = self.events(document, "events")
-        traced = any(event.arguments == SETUP for event in all_events)
-        start_s = self.start_s(all_events, rows, traced or guest is not None)
-        samples = self.samples(rows, start_s, known=guest is not None)
-        qmp = self.events(document, "qmp_events") if "qmp_events" in document else ()
-        qmp = _since(start_s, qmp)
-        events: tuple[TraceEvent, ...] = ()
-        if traced:
-            since_start = _since(start_s, all_events)
-            completed, events = self.ending(since_start)
-            total_time_s = events[-1].time_s if completed else None
-            stop_s = next((event.time_s for event in events if event.name == VM_STOP), None)
-            if not completed and events == since_start:  # the trace lost its end, no cancel either
-                total_time_s, sampled_stop_s = self.end_without_trace(rows, qmp)
-                stop_s = sampled_stop_s if stop_s is None else stop_s
-        else:
-            total_time_s, stop_s = self.end_without_trace(rows, qmp)
-        if guest is not None or "limit_s" in scenario:
-            limit_s = self.number(scenario, "limit_s", "scenario.", positive=True)
-        elif total_time_s is not None:
-            limit_s = GIVEN_UP * total_time_s
-        else:
-            limit_s = max(s.time_s for s in samples if s.status == "active")
-        if total_time_s is None and samples[-1].time_s < limit_s - LATEST_END_S:
-            self.fail("ends_early", end_s=samples[-1].time_s, limit_s=limit_s)
-        before, flat_out = "writes_per_s_before", "flat_out_writes_per_s"
+            guest = self.guest(scenario["guest"], scenario["mem_mib"])
+        self.check_capabilities(scenario["capabilities"])
+        all_events = _events(document["events"], "events")
+        start_s = self.start_s(all_events, rows, known=guest is not None)
+        traced = _since_setup(start_s, all_events)
+        qmp = _since(start_s, _events(document["qmp_events"], "qmp_events"))
+        completed, events = self.ending(traced)
+        total_time_s = events[-1].time_s if completed else None
+        stop_s = next((event.time_s for event in events if event.name == VM_STOP), None)
+        if not completed and events == traced:  # no trace, or it lost its end and has no cancel
+            total_time_s, sampled_stop_s = self.end_without_trace(rows, qmp)
+            stop_s = sampled_stop_s if stop_s is None else stop_s
+        samples = _samples(rows, start_s, ram_bytes, known=guest is not None)
+        active = self.active(samples, stop_s)
+        limit_s = scenario["limit_s"]
+        if limit_s is None:
+            limit_s = active[-1].time_s if total_time_s is None else GIVEN_UP * total_time_s
+        self.check_end(samples[-1], active[-1], total_time_s, limit_s)
+        totals = [row["total"] for row in rows if row["total"] is not None]
+        counter = _counter(document["counter"], start_s)
+        if guest is not None and counter and sum(time_s > 0 for time_s, _ in counter) < 2:
+            refuse(document["counter"], "must have two counts or more after the start", "counter")
         return Recording(
-            case=self.case,
+            case=case,
             scenario=scenario,
-            qemu=(self.whole(qemu, "major", "qemu."), self.whole(qemu, "minor", "qemu.")),
-            ram_bytes=mem_mib * MIB if guest is not None else self.ram_bytes(rows, mem_mib),
+            qemu=(document["qemu"]["major"], document["qemu"]["minor"]),
+            ram_bytes=totals[0] if totals and guest is None else ram_bytes,
             guest=guest,
-            accelerator=self.accelerator(document),
-            vcpus=self.whole(document, "vcpus", positive=True) if "vcpus" in document else 1,
-            auto_converge="auto-converge" in self.capabilities(scenario),
-            parameters=self.parameters(document),
+            accelerator=document["accelerator"],
+            vcpus=document["vcpus"],
+            auto_converge="auto-converge" in scenario["capabilities"],
+            parameters=document["parameters"],
             limit_s=limit_s,
-            page_writes_per_s_before=None if guest is None else self.number(document, before),
-            flat_out_page_writes_per_s=None
-            if document.get(flat_out) is None
-            else self.number(document, flat_out, positive=True),
+            page_writes_per_s_before=document.get("writes_per_s_before") if guest else None,
+            flat_out_page_writes_per_s=document["flat_out_writes_per_s"],
             total_time_s=total_time_s,
             stop_s=stop_s,
             events=events,
-            passes_s={
-                int(event.arguments): event.time_s
-                for event in qmp
-                if event.name == "MIGRATION_PASS" and event.arguments.isdecimal()
-            },
-            counter=self.counter(document, start_s),
+            passes_s=_passes(qmp),
+            counter=counter,
             samples=samples,
-            profile=self.profile(document),
+            profile=None,
         )
 
-    def profile(self, document: Mapping[str, Any]) -> Profile | None:
-        if "profile" not in document:
-            return None
-        return profile_of(self.path, self.mapping(document, "profile"))
+    def guest(self, guest: Mapping[str, Any], mem_mib: int) -> RecordedGuest:
+        end_mib = guest["base"] + guest["size"]
+        if end_mib > mem_mib:
+            self.fail("working_set_outside_memory", end_mib=end_mib, mem_mib=mem_mib)
+        return RecordedGuest(
+            base_mib=guest["base"],
+            size_mib=guest["size"],
+            sequential=guest["mode"] == 0,
+            page_writes_per_s=guest["rate"],
+            delay=guest["delay"],
+            paced=guest["paced"],
+            hot_mib=guest["hot"],
+            hot_percent=guest["hotpct"],
+            fill_mib=guest["fill"],
+        )
 
-    def parameters(self, document: object) -> Mapping[str, Any]:
-        parameters = self.mapping(document, "parameters")
-        for name in PARAMETERS:
-            self.number(parameters, name, "parameters.")
-        return parameters
-
-    def capabilities(self, scenario: Mapping[str, Any]) -> list[Any]:
-        capabilities: list[Any] = self.get(scenario, "capabilities", list, "scenario.")
-        foreign = FOREIGN_CAPABILITIES.intersection(map(str, capabilities))
+    def check_capabilities(self, capabilities: Sequence[str]) -> None:
+        foreign = FOREIGN_CAPABILITIES.intersection(capabilities)
         if foreign:
             self.fail("foreign_capabilities", capabilities=", ".join(sorted(foreign)))
-        return capabilities
 
-    def accelerator(self, document: Mapping[str, Any]) -> str:
-        found = document.get("accelerator", "tcg")
-        if found not in ("tcg", "kvm"):
-            self.fail("wrong_accelerator", value=found)
-        return str(found)
-
-    def ram_bytes(self, rows: list[Any], mem_mib: int) -> int:
-        """Return query-migrate's total, which includes small ROM blocks, or else mem_mib."""
-        return next(
-            (
-                self.whole(row, "total", "samples.", positive=True)
-                for row in rows
-                if isinstance(row, Mapping) and row.get("total")
-            ),
-            mem_mib * MIB,
-        )
-
-    def start_s(self, events: tuple[TraceEvent, ...], rows: list[Any], traced: bool) -> float:
+    def start_s(
+        self, events: tuple[TraceEvent, ...], rows: Sequence[Mapping[str, Any]], *, known: bool
+    ) -> float:
         """Return when the migration began, by the clock of the file.
 
         QEMU's own total-time starts then, in whole milliseconds
         (migration/migration.c:migrate_init).
         """
-        if traced:
-            start_s = next((event.time_s for event in events if event.arguments == SETUP), None)
-            if start_s is None:
-                self.fail("no_start", event=SETUP)
+        start_s = next((event.time_s for event in events if event.arguments == SETUP), None)
+        if start_s is not None:
             return start_s
-        starts = [
-            self.number(row, "t", f"samples[{place}].", signed=True)
-            - self.number(row, "total-time", f"samples[{place}].") / 1000
-            for place, row in enumerate(rows)
-            if isinstance(row, Mapping) and row.get("status") == "active" and "total-time" in row
+        if known:
+            self.fail("no_start", event=SETUP)
+        starts: list[float] = [
+            row["t"] - row["total-time"] / 1000
+            for row in rows
+            if row["status"] == "active" and row["total-time"] is not None
         ]
         if not starts:
             self.fail("no_clock")
         return statistics.median(starts)
-
-    def guest(self, guest: Mapping[str, Any]) -> RecordedGuest:
-        where = "scenario.guest."
-        mode = self.whole(guest, "mode", where)
-        if mode not in (0, 1):
-            self.fail("wrong_mode", key=f"{where}mode", value=mode)
-        hot = self.whole(guest, "hot", where) if "hot" in guest else None
-        if (hot is None) != ("hotpct" not in guest):
-            self.fail("half_hot", key="scenario.guest")
-        return RecordedGuest(
-            base_mib=self.whole(guest, "base", where),
-            size_mib=self.whole(guest, "size", where, positive=True),
-            sequential=mode == 0,
-            page_writes_per_s=self.number(guest, "rate", where) if "rate" in guest else None,
-            delay=self.number(guest, "delay", where) if "delay" in guest else None,
-            paced=bool(guest.get("paced", 0)),
-            hot_mib=hot,
-            hot_percent=self.number(guest, "hotpct", where) if hot is not None else None,
-            fill_mib=self.whole(guest, "fill", where, positive=True) if "fill" in guest else None,
-        )
-
-    def events(self, document: object, key: str) -> tuple[TraceEvent, ...]:
-        events = []
-        for place, row in enumerate(self.get(document, key, list)):
-            if not (
-                isinstance(row, list)
-                and len(row) == 3
-                and _is_in_range(row[0])
-                and isinstance(row[1], str)
-            ):
-                self.fail("wrong_event", key=f"{key}[{place}]", value=row)
-            arguments = row[2]
-            if isinstance(arguments, Mapping):  # QMP: MIGRATION has a status, MIGRATION_PASS a pass
-                arguments = arguments.get("status", arguments.get("pass", ""))
-            events.append(TraceEvent(time_s=float(row[0]), name=row[1], arguments=str(arguments)))
-        return tuple(events)
-
-    def counter(self, document: Mapping[str, Any], start_s: float) -> tuple[tuple[float, int], ...]:
-        """Return the fine counter. It may begin before the migration."""
-        pairs: list[tuple[float, int]] = []
-        rows = self.get(document, "counter", list) if "counter" in document else []
-        for place, row in enumerate(rows):
-            key = f"counter[{place}]"
-            if not (isinstance(row, list) and len(row) == 2 and all(map(_is_in_range, row))):
-                self.fail("wrong_count", key=key, value=row)
-            pair = (round(row[0] - start_s, CLOCK_DIGITS), int(row[1]))
-            if pairs and pair[1] < pairs[-1][1]:
-                self.fail("counter_fell", key=key)
-            if not pairs or pair[0] > pairs[-1][0]:
-                pairs.append(pair)
-        return tuple(pairs)
-
-    def samples(self, rows: list[Any], start_s: float, known: bool) -> tuple[Sample, ...]:
-        """Return the samples from the start on. A second sample at the same time is left out.
-
-        Args:
-            known: whether the guest is known and counts its writes.
-        """
-        throttle = "cpu-throttle-percentage"
-        samples: list[Sample] = []
-        for place, row in enumerate(rows):
-            where = f"samples[{place}]."
-            time_s = round(self.number(row, "t", where, signed=True) - start_s, CLOCK_DIGITS)
-            writes = self.whole(row, "writes", where) if known else None
-            sample = Sample(
-                time_s=time_s,
-                status=self.get(row, "status", str, where),
-                writes=writes,
-                ram=self.ram(row, where) if "transferred" in row else None,
-                cpu_throttle_percentage=self.whole(row, throttle, where) if throttle in row else 0,
-                mbps=self.number(row, "mbps", where) if "mbps" in row else 0.0,
-            )
-            if writes is not None and samples and writes < (samples[-1].writes or 0):
-                self.fail("counter_fell", key=f"{where}writes")
-            if time_s >= 0 and (not samples or time_s > samples[-1].time_s):
-                samples.append(sample)
-        active = sum(sample.status == "active" and sample.ram is not None for sample in samples)
-        if active < LEAST_SAMPLES:
-            self.fail("too_few_samples", samples=active, least=LEAST_SAMPLES)
-        return tuple(samples)
-
-    def ram(self, row: Mapping[str, Any], where: str) -> Ram:
-        zero_pages = self.whole(row, "duplicate", where)
-        return Ram(
-            transferred_bytes=self.whole(row, "transferred", where),
-            remaining_bytes=self.whole(row, "remaining", where),
-            sent_pages=self.whole(row, "normal", where) + zero_pages,
-            zero_pages=zero_pages,
-            dirty_sync_count=self.whole(row, "dirty-sync-count", where),
-        )
 
     def ending(self, events: tuple[TraceEvent, ...]) -> tuple[bool, tuple[TraceEvent, ...]]:
         """Return whether the migration completed, and the trace events that belong to it."""
@@ -326,71 +228,187 @@ class _Reader:
         return False, events
 
     def end_without_trace(
-        self, rows: list[Any], qmp: tuple[TraceEvent, ...]
+        self, rows: Sequence[Mapping[str, Any]], qmp: tuple[TraceEvent, ...]
     ) -> tuple[float | None, float | None]:
         """Return the total time and the time of the VM's stop, from query-migrate or QMP's events.
 
         QEMU's downtime runs from just before the VM's stop to the end of the migration.
         Source: migration/migration.c:migration_completion_precopy, migration_completion_end.
         """
-        if any(row.get("status") == "failed" for row in rows):
+        if any(row["status"] == "failed" for row in rows):
             self.fail("failed")
         for place, row in enumerate(rows):
-            if row.get("status") == "completed":
-                where = f"samples[{place}]."
-                total_ms = self.number(row, "total-time", where)
-                downtime_ms = self.number(row, "downtime", where)
+            if row["status"] == "completed":
+                total_ms, downtime_ms = row["total-time"], row["downtime"]
+                if not total_ms:
+                    refuse(total_ms, "must be a number above 0", f"samples[{place}].total-time")
+                if downtime_ms is None or downtime_ms > total_ms:
+                    allowed = f"must be a number from 0 to {total_ms:g} ms, the total-time"
+                    refuse(downtime_ms, allowed, f"samples[{place}].downtime")
                 return total_ms / 1000, (total_ms - downtime_ms) / 1000
         done = [e.time_s for e in qmp if (e.name, e.arguments) == ("MIGRATION", "completed")]
-        stops = [e.time_s for e in qmp if e.name == "STOP"]
         if not done:
             return None, None
+        stops = [e.time_s for e in qmp if e.name == "STOP" and e.time_s <= done[-1]]
         return done[-1], stops[-1] if stops else done[-1]
 
-    def get(self, holder: object, key: str, kind: type[Any], where: str = "") -> Any:
-        value = holder.get(key) if isinstance(holder, Mapping) else None
-        if not isinstance(value, kind) or isinstance(value, bool):
-            self.fail(KIND_ERRORS[kind], key=f"{where}{key}")
-        return value
+    def active(self, samples: Sequence[Sample], stop_s: float | None) -> list[Sample]:
+        """Return the samples of the active migration, before the VM's stop."""
+        found = [
+            sample
+            for sample in samples
+            if sample.status == "active"
+            and sample.ram is not None
+            and (stop_s is None or sample.time_s < stop_s)
+        ]
+        if len(found) < LEAST_SAMPLES:
+            self.fail("too_few_samples", samples=len(found), least=LEAST_SAMPLES)
+        return found
 
-    def mapping(self, holder: object, key: str, where: str = "") -> Mapping[str, Any]:
-        value: Mapping[str, Any] = self.get(holder, key, dict, where)
-        return value
-
-    def whole(self, holder: object, key: str, where: str = "", *, positive: bool = False) -> int:
-        value: int = self.get(holder, key, int, where)
-        if value < positive:
-            self.fail("too_small", key=f"{where}{key}", value=value, least=int(positive))
-        return value
-
-    def number(
-        self,
-        holder: object,
-        key: str,
-        where: str = "",
-        *,
-        positive: bool = False,
-        signed: bool = False,
-    ) -> float:
-        value = holder.get(key) if isinstance(holder, Mapping) else None
-        if (
-            not _is_in_range(value)
-            or value is None
-            or (value < 0 and not signed)
-            or (value == 0 and positive)
-        ):
-            self.fail("not_a_positive_number" if positive else "not_a_number", key=f"{where}{key}")
-        return float(value)
+    def check_end(
+        self, last: Sample, last_active: Sample, total_time_s: float | None, limit_s: float
+    ) -> None:
+        """Refuse a recording whose samples and end contradict each other."""
+        if total_time_s is None:
+            if last.time_s < limit_s - LATEST_END_S:
+                self.fail("ends_early", end_s=last.time_s, limit_s=limit_s)
+        elif not last_active.time_s - LATEST_END_S <= total_time_s:
+            self.fail("ends_before_sample", end_s=total_time_s, sample_s=last_active.time_s)
+        elif last.status == "completed" and total_time_s > last.time_s + LATEST_END_S:
+            self.fail("ends_after_sample", end_s=total_time_s, sample_s=last.time_s)
 
     def fail(self, code: str, **data: Any) -> NoReturn:
         raise RecordingError(code, path=self.path, **data)
 
 
-def _since(start_s: float, events: tuple[TraceEvent, ...]) -> tuple[TraceEvent, ...]:
-    """Return the events with their times since the start of the migration."""
-    return tuple(replace(e, time_s=round(e.time_s - start_s, CLOCK_DIGITS)) for e in events)
+def _events(rows: Sequence[tuple[float, str, Any]], key: str) -> tuple[TraceEvent, ...]:
+    """Return events in the order of their times."""
+    events: list[TraceEvent] = []
+    latest_s = -math.inf
+    for place, (time_s, name, arguments) in enumerate(rows):
+        if time_s < latest_s - LATEST_EVENT_S:
+            refuse(time_s, f"must not be before {latest_s:g} s, an event before", f"{key}[{place}]")
+        latest_s = max(time_s, latest_s)
+        if isinstance(arguments, Mapping):  # QMP: MIGRATION has a status, MIGRATION_PASS a pass
+            detail = arguments.get("status", arguments.get("pass", ""))
+        else:
+            detail = arguments
+        text = detail if isinstance(detail, str) else one_line(detail)
+        if name in NUMBERED and not NUMBERED[name].fullmatch(text):
+            refuse(text, f"must have the form {NUMBERED[name].pattern}", f"{key}[{place}][2]")
+        events.append(TraceEvent(time_s=time_s, name=name, arguments=text))
+    return tuple(sorted(events, key=attrgetter("time_s")))
 
 
-def _is_in_range(value: Any) -> bool:
-    """Return whether a value is a number so small that sums of such numbers stay finite."""
-    return isinstance(value, int | float) and abs(value) <= LARGEST_INTEGER
+def _since(start_s: float, events: Sequence[TraceEvent]) -> tuple[TraceEvent, ...]:
+    """Return the events from the start of the migration on, with their times since then."""
+    moved = (replace(e, time_s=round(e.time_s - start_s, CLOCK_DIGITS)) for e in events)
+    return tuple(event for event in moved if event.time_s >= 0)
+
+
+def _since_setup(start_s: float, events: Sequence[TraceEvent]) -> tuple[TraceEvent, ...]:
+    """Return the trace from the setup of the migration on, or nothing if there is no setup."""
+    places = (place for place, event in enumerate(events) if event.arguments == SETUP)
+    place = next(places, len(events))
+    return _since(start_s, events[place:])
+
+
+def _passes(qmp: Sequence[TraceEvent]) -> dict[int, float]:
+    """Return number of a sync -> time of its event MIGRATION_PASS."""
+    found: dict[int, float] = {}
+    for event in qmp:
+        if event.name == "MIGRATION_PASS" and PASS.fullmatch(event.arguments):
+            number = int(event.arguments)
+            if found and number <= max(found):
+                refuse(
+                    number, "must be above the number of the MIGRATION_PASS before", "qmp_events"
+                )
+            found[number] = event.time_s
+    return found
+
+
+def _counter(rows: Sequence[tuple[float, int]], start_s: float) -> tuple[tuple[float, int], ...]:
+    """Return the fine counter. It may begin before the migration."""
+    pairs: list[tuple[float, int]] = []
+    for place, (at_s, writes) in enumerate(rows):
+        time_s = round(at_s - start_s, CLOCK_DIGITS)
+        if pairs and time_s < pairs[-1][0]:
+            refuse(at_s, RISES, f"counter[{place}][0]")
+        if pairs and writes < pairs[-1][1]:
+            refuse(writes, RISES, f"counter[{place}][1]")
+        if not pairs or time_s > pairs[-1][0]:
+            pairs.append((time_s, writes))
+    return tuple(pairs)
+
+
+def _samples(
+    rows: Sequence[Mapping[str, Any]], start_s: float, ram_bytes: int, *, known: bool
+) -> tuple[Sample, ...]:
+    """Return the samples from the start on. A second sample at the same time is left out.
+
+    Args:
+        rows: checked by their shape.
+        start_s: of the migration, by the clock of the file.
+        ram_bytes: of the VM, without video memory and ROMs.
+        known: whether the guest is known and counts its writes.
+    """
+    samples: list[Sample] = []
+    before: Mapping[str, Any] = {}
+    for place, row in enumerate(rows):
+        _check_order(before, row, f"samples[{place}]", ram_bytes)
+        before = {**before, **{key: row[key] for key in ORDERED if row.get(key) is not None}}
+        time_s = round(row["t"] - start_s, CLOCK_DIGITS)
+        if time_s >= 0 and (not samples or time_s > samples[-1].time_s):
+            samples.append(
+                Sample(
+                    time_s=time_s,
+                    status=row["status"],
+                    writes=row["writes"] if known else None,
+                    ram=None if row["transferred"] is None else _ram(row),
+                    cpu_throttle_percentage=row["cpu-throttle-percentage"],
+                    mbps=row["mbps"],
+                )
+            )
+    return tuple(samples)
+
+
+def _check_order(
+    before: Mapping[str, Any], row: Mapping[str, Any], key: str, ram_bytes: int
+) -> None:
+    """Refuse a sample that contradicts the samples before it.
+
+    Args:
+        before: the last value of each key in ORDERED.
+        row: the sample.
+        key: of the sample, for errors.
+        ram_bytes: of the VM, without video memory and ROMs.
+    """
+    for name in ORDERED:
+        value = row.get(name)
+        if value is not None and value < before.get(name, value):
+            refuse(value, RISES, f"{key}.{name}")
+    gap_s = row["t"] - before.get("t", row["t"])
+    if gap_s > LONGEST_GAP_S:
+        refuse(row["t"], f"must be within {LONGEST_GAP_S:g} s of the sample before", f"{key}.t")
+    total = row["total"]
+    if total is not None and total != before.get("total", total):
+        refuse(total, f"must be {before['total']} bytes, as in the samples before", f"{key}.total")
+    if row["remaining"] is None:
+        return
+    most = ram_bytes + OTHER_RAM_BYTES if total is None else total + MIB
+    if row["remaining"] > most:
+        refuse(row["remaining"], f"must be at most {most} bytes, all RAM", f"{key}.remaining")
+    name = "dirty-sync-count"
+    most = before.get(name, row[name]) + MORE_SYNCS + round(MOST_SYNCS_PER_S * gap_s)
+    if row[name] > most:
+        refuse(row[name], f"must be at most {most}, because a sync takes time", f"{key}.{name}")
+
+
+def _ram(row: Mapping[str, Any]) -> Ram:
+    return Ram(
+        transferred_bytes=row["transferred"],
+        remaining_bytes=row["remaining"],
+        sent_pages=row["normal"] + row["duplicate"],
+        zero_pages=row["duplicate"],
+        dirty_sync_count=row["dirty-sync-count"],
+    )

@@ -139,6 +139,6 @@ def _number(
     except (TypeError, ValueError):
         found = math.nan
     if not low <= found <= high:
-        message = f"must be a number from {low:g} to {high:g}"
-        raise ProfileError("bad_value", path=path, key=key, value=value, message=message)
+        allowed = f"must be a number from {low:g} to {high:g}"
+        raise ProfileError("bad_value", path=path, key=key, value=value, allowed=allowed)
     return found

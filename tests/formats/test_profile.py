@@ -123,15 +123,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ({"mode": ["guess"] * 1000}, "mode"),
         ({"profile": 2}, "profile"),
         ({"qemu": "new"}, "qemu"),
-        ({"utilisation": [2]}, "utilisation"),
-        ({"utilisation": [True]}, "utilisation"),
+        ({"utilisation": [2]}, "utilisation[0]"),
+        ({"utilisation": [True]}, "utilisation[0]"),
         ({"zero_pages": {"sampled": 10, "zero": 11}}, "zero_pages.zero"),
         ({"zero_pages": {"sampled": True, "zero": 0}}, "zero_pages.sampled"),
         ({"zero_pages": {"sampled": 2**62, "zero": 0}}, "zero_pages.sampled"),
         ({"zero_percent": 101}, "zero_percent"),
-        ({"measurements": []}, "measurements"),
-        ({"measurements": [{"seconds": 1}]}, "measurements[0]"),
-        ({"measurements": [{"seconds": 1, "dirty_rate": 1, "speed": 2}]}, "measurements[0]"),
+        ({"measurements": 5}, "measurements"),
+        ({"measurements": [5]}, "measurements[0]"),
         ({"measurements": [{"seconds": 0, "dirty_rate": 1}]}, "measurements[0].seconds"),
         ({"measurements": [{"seconds": 1, "dirty_rate": -1}]}, "measurements[0].dirty_rate"),
         ({"blocks": 3}, "blocks"),
@@ -148,6 +147,9 @@ def test_a_wrong_value_is_refused(changes: dict[str, Any], key: str, tmp_path: P
         ({"utilisation": [0.5] * 5}, "too_many_utilisations"),
         ({"blocks": {"pc.ram": 2 * GIB}}, "blocks_differ_from_memory"),
         ({"colour": "red"}, "unknown_key"),
+        ({"measurements": [{"seconds": 1}]}, "missing"),
+        ({"measurements": [{"seconds": 1, "dirty_rate": 1, "speed": 2}]}, "unknown_key"),
+        ({"measurements": []}, "too_few_periods"),
         ({"c" * 10_000: "red"}, "unknown_key"),
     ],
 )
@@ -223,7 +225,7 @@ def test_a_profile_is_data_and_tells_no_environment_variable(
 ) -> None:
     monkeypatch.setenv("SECRET", "hush")
     error = error_of(tmp_path, document(accelerator="${oc.env:SECRET}"))
-    assert (error.code, error.data["value"]) == ("bad_value", "${oc.env:SECRET}")
+    assert (error.code, error.data["value"]) == ("bad_value", '"${oc.env:SECRET}"')
     path = tmp_path / "typed.yaml"
     path.write_text("memory: ${oc.env:SECRET}\nmeasurements: []\n")
     with pytest.raises(ProfileError) as caught:

@@ -54,8 +54,8 @@ def test_plain_and_gzip_files_are_read_as_xz_is(tmp_path: Path) -> None:
         ("a.json", b"", "unreadable"),
         ("a.json", b'{"scenario": {"mem_mib": 10', "unreadable"),
         ("a.json", b"\xff\xfe\x00", "unreadable"),
-        ("a.json", b"[1, 2, 3]", "not_an_object"),
-        ("a.json", b'{"name": "gpusim", "version": 1}', "not_an_object"),
+        ("a.json", b"[1, 2, 3]", "bad_value"),
+        ("a.json", b'{"name": "gpusim", "version": 1}', "missing"),
         ("a.json.xz", b"", "unreadable"),
         ("a.json.xz", SHORT.read_bytes()[:1000], "unreadable"),
         ("a.json.xz", b"{}", "unreadable"),
@@ -74,8 +74,8 @@ def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, co
     assert "\n" not in str(caught.value)
 
 
-def _drop(*keys: str) -> Callable[[dict[str, Any]], None]:
-    def damage(document: dict[str, Any]) -> None:
+def _drop(*keys: str | int) -> Callable[[Any], None]:
+    def damage(document: Any) -> None:
         for key in keys[:-1]:
             document = document[key]
         del document[keys[-1]]
@@ -101,35 +101,48 @@ def _cut(document: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "code", "data"),
     [
-        (_drop("writes_per_s_before"), "not_a_number", {"key": "writes_per_s_before"}),
-        (
-            _drop("parameters", "downtime-limit"),
-            "not_a_number",
-            {"key": "parameters.downtime-limit"},
-        ),
-        (_drop("scenario", "guest", "size"), "not_a_whole_number", {"key": "scenario.guest.size"}),
-        (
-            _put(0, "scenario", "guest", "size"),
-            "too_small",
-            {"key": "scenario.guest.size", "least": 1},
-        ),
-        (_put(7, "scenario", "guest", "mode"), "wrong_mode", {"value": 7}),
-        (_put(8, "scenario", "guest", "hot"), "half_hot", {"key": "scenario.guest"}),
+        (_drop("writes_per_s_before"), "missing", {"key": "writes_per_s_before"}),
+        (_drop("parameters", "downtime-limit"), "missing", {"key": "parameters.downtime-limit"}),
+        (_drop("scenario", "guest", "size"), "missing", {"key": "scenario.guest.size"}),
+        (_put(0, "scenario", "guest", "size"), "bad_value", {"key": "scenario.guest.size"}),
+        (_put(7, "scenario", "guest", "mode"), "bad_value", {"value": 7}),
+        (_put(8, "scenario", "guest", "hot"), "missing", {"key": "scenario.guest.hotpct"}),
         (
             _put(5000, "scenario", "guest", "size"),
             "working_set_outside_memory",
             {"end_mib": 5032, "mem_mib": 1024},
         ),
         (_put(["multifd"], "scenario", "capabilities"), "foreign_capabilities", {}),
-        (_put("xen", "accelerator"), "wrong_accelerator", {"value": "xen"}),
-        (_put([0.1, "no arguments"], "events", 3), "wrong_event", {"key": "events[3]"}),
+        (_put("xen", "accelerator"), "bad_value", {"value": '"xen"'}),
+        (_put([0.1, "no arguments"], "events", 3), "bad_value", {"key": "events[3]"}),
+        (_put([9e9, "name", ""], "events", 3), "bad_value", {"key": "events[4]"}),
+        (
+            _put([0.5, "migration_bitmap_sync_end", "many"], "events", 3),
+            "bad_value",
+            {"key": "events[3][2]"},
+        ),
         (_put([], "events"), "no_start", {}),
         (_put([], "samples"), "too_few_samples", {"samples": 0, "least": 3}),
-        (_put({"t": "late"}, "samples", 5), "not_a_number", {"key": "samples[5].t"}),
-        (_put(1e308, "samples", 5, "t"), "not_a_number", {"key": "samples[5].t"}),
+        (_put({"t": "late"}, "samples", 5), "bad_value", {"key": "samples[5].t"}),
+        (_put({"t": 1.0}, "samples", 5), "missing", {"key": "samples[5].status"}),
+        (_put(1e308, "samples", 5, "t"), "bad_value", {"key": "samples[5].t"}),
+        (_put(-5, "samples", 5, "t"), "bad_value", {"key": "samples[5].t"}),
+        (_put(9000, "samples", 5, "t"), "bad_value", {"key": "samples[5].t"}),
         (_put(float("nan"), "samples", 5, "t"), "unreadable", {"suffix": ".json"}),
-        (_put(0, "samples", 5, "writes"), "counter_fell", {"key": "samples[5].writes"}),
-        (_put([0.0, "migrate_set_state", "new state failed"], "events", 4), "failed", {}),
+        (_put(0, "samples", 5, "writes"), "bad_value", {"key": "samples[5].writes"}),
+        (_put(2**40, "samples", 5, "remaining"), "bad_value", {"key": "samples[5].remaining"}),
+        (_put(0, "samples", 5, "transferred"), "bad_value", {"key": "samples[5].transferred"}),
+        (
+            _put(10**6, "samples", 5, "dirty-sync-count"),
+            "bad_value",
+            {"key": "samples[5].dirty-sync-count"},
+        ),
+        (_drop("samples", 5, "normal"), "missing", {"key": "samples[5].normal"}),
+        (_put(100, "samples", 5, "cpu-throttle-percentage"), "bad_value", {"value": 100}),
+        (_put([[0, 1]], "counter"), "bad_value", {"key": "counter"}),
+        (_put([[1, 1], [2, 0]], "counter"), "bad_value", {"key": "counter[1][1]"}),
+        (_put([[1, 1], [0, 2]], "counter"), "bad_value", {"key": "counter[1][0]"}),
+        (_put([0.0105, "migrate_set_state", "new state failed"], "events", 4), "failed", {}),
         (_cut, "ends_early", {"limit_s": 200.0}),
     ],
 )

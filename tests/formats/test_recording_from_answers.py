@@ -160,8 +160,8 @@ def test_other_files_are_refused(tmp_path: Path, answers: Answers, damage: Wrap,
     ("change", "code"),
     [
         ({"status": "failed"}, "failed"),
-        ({"downtime": None}, "not_a_number"),
-        ({"cpu-throttle-percentage": "20"}, "not_a_whole_number"),
+        ({"downtime": None}, "bad_value"),
+        ({"cpu-throttle-percentage": "20"}, "bad_value"),
     ],
 )
 def test_a_wrong_answer_is_named(

@@ -63,10 +63,10 @@ def test_a_late_guest_catches_up_as_fast_as_measured() -> None:
 @pytest.mark.parametrize(
     ("counter", "code", "key"),
     [
-        ([[0.1, 5], [0.2, 4]], "counter_fell", "counter[1]"),
-        ([[0.1, 5], [0.2]], "wrong_count", "counter[1]"),
-        ([[float("nan"), 5]], "wrong_count", "counter[0]"),
-        (5, "not_a_list", "counter"),  # type: ignore[list-item]
+        ([[0.1, 5], [0.2, 4]], "bad_value", "counter[1][1]"),
+        ([[0.1, 5], [0.2]], "bad_value", "counter[1]"),
+        ([[float("nan"), 5]], "bad_value", "counter[0][0]"),
+        (5, "bad_value", "counter"),
     ],
 )
 def test_a_damaged_counter_is_refused(counter: list[Any], code: str, key: str) -> None:
