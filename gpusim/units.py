@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 NS_PER_S = 1_000_000_000
 NEVER_NS = 2**62  # later than any time
+LONGEST_NS = 10**8 * NS_PER_S  # of a time that a user sets: three years
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 PS_PER_NS = 1_000

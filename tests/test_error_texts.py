@@ -14,6 +14,7 @@ from gpusim.errors import LONGEST_MESSAGE, CodedError
 from gpusim.formats.errors import AnswersError, ProfileError, RecordingError, VirshLogError
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 from gpusim.published.errors import TableError
+from gpusim.qemu.rules import RuleError
 from gpusim.reading import ReadingError
 from gpusim.record.messages import CannotWriteError, RecordError
 from gpusim.shapes import ShapeError
@@ -23,7 +24,7 @@ PACKAGE = Path(gpusim.__file__).parent
 SOURCES = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
 ERRORS: list[type[CodedError]] = [
     RecordingError, VirshLogError, ProfileError, LiveError, RecordError, CannotWriteError, TableError,
-    ValidationError, ReadingError, AnswersError, ShapeError,
+    ValidationError, ReadingError, AnswersError, ShapeError, RuleError,
 ]  # fmt: skip
 RAISED_AS = {"fail": RecordingError, "MonitorClosedError": LiveError, "NoAnswerError": LiveError}
 

@@ -33,6 +33,7 @@ from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import make_plan
 from gpusim.explore.workers import map_in_order
 from gpusim.files import alone_in
+from gpusim.qemu.rules import RuleError
 from gpusim.results import (
     begin_run,
     whole_evacuation,
@@ -65,7 +66,8 @@ def run_job(
         The objective, or None if a job of a sweep failed.
 
     Raises:
-        SystemExit: interrupted, or a lone run with a config error or out of memory.
+        SystemExit: interrupted, or a lone run with a config error, a rule that fails, or out of
+            memory.
         Exception: any other error of a lone run, after its summary is written.
     """
     is_new, config = holds_no_results(folder), None
@@ -78,15 +80,16 @@ def run_job(
         sweep = shlex.quote(os.path.relpath(folder.parent))
         hint = "" if alone else f". Start it again with hydra.sweep.dir={sweep} to continue"
         stop(f"interrupted{hint}", EXIT_INTERRUPTED)
-    except ConfigError as error:
-        if alone:
+    except (ConfigError, RuleError) as error:
+        is_dry = config is not None and config.dry_run
+        if is_dry or (alone and isinstance(error, ConfigError)):  # no simulation began
             discard(folder, is_new)
-            stop(error, EXIT_CONFIG)
-        if config is not None and config.dry_run:
-            discard(folder, is_new)
-            print(f"error: {folder.name}: {error}", file=sys.stderr)
         else:
             _record_error(error, folder, config)
+        if alone:
+            stop(error, EXIT_CONFIG)
+        if is_dry:
+            print(f"error: {folder.name}: {error}", file=sys.stderr)
     except MemoryError as error:
         _record_error(error, folder, config)
         if alone:
@@ -197,6 +200,8 @@ def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> 
     if config.plot and summary.verdict in ("not_converged", "time_limit"):
         try:
             helpful = alternatives(config, scenario)
+        except RuleError as error:  # in a run with other settings
+            log.warning(f"no search for changes that would make it converge: {error}")
         except Exception:  # the result is worth more than the search for a better one
             log.exception("the search for changes that would make it converge failed")
     if not quiet:

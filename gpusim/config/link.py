@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from gpusim.config.checks import (
-    LONGEST_NS,
     check_range,
     check_whole,
     parse_pairs,
@@ -17,7 +16,7 @@ from gpusim.config.checks import (
 from gpusim.config.migration import parse_multifd
 from gpusim.config.schema import LinkConfig, MigrationConfig, TrackingConfig
 from gpusim.sender.link import Link, RecordedLink
-from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, parse_ns
+from gpusim.units import LONGEST_NS, NS_PER_MS, NS_PER_S, NS_PER_US, parse_ns
 
 CHANGES_EXAMPLE = '[["2h", "5Gbit/s"], ...]'
 
@@ -78,13 +77,13 @@ def _parse_changes(config: LinkConfig) -> tuple[tuple[int, float], ...]:
     if config.recorded is not None:
         hint = "a recorded link has its own rate. Set link.changes=null"
         reject(key, "[...]", hint, "contradiction")
-    if not isinstance(config.changes, list | tuple) or not config.changes:
+    if not config.changes:
         allowed = f"must be one or more [at, bandwidth], such as {CHANGES_EXAMPLE}"
         reject(key, config.changes, allowed, "wrong_type")
     last_ns, last_rate = -1, parse_rate("link.bandwidth", config.bandwidth)
     changes: list[tuple[int, float]] = []
     for pair in config.changes:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
+        if not isinstance(pair, list) or len(pair) != 2:
             allowed = f"must be [at, bandwidth], such as {CHANGES_EXAMPLE}"
             reject(key, pair, allowed, "wrong_format")
         at_ns = parse_value(key, pair[0], parse_ns, '"2h" or a number of seconds')

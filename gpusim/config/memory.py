@@ -18,7 +18,6 @@ from gpusim.units import format_bytes
 
 PAGE_SIZES = (4096, 8192, 16384, 65536)  # bytes
 MOST_CHUNKS = 2**20
-BLOCKS_FORM = 'must be a list of sizes, such as ["3GiB", "1GiB"]'
 ZERO_RANGES_FORM = 'must be [[from, until], ...], such as [["1GiB", "2GiB"]]'
 
 
@@ -36,8 +35,6 @@ def parse_layout(vm: VmConfig) -> Layout:
         reject("vm.memory", vm.memory, "must be at least one page", "out_of_range")
     if vm.blocks is None:
         return Layout([pages])
-    if not isinstance(vm.blocks, list | tuple):
-        reject("vm.blocks", vm.blocks, BLOCKS_FORM, "wrong_type")
     if not vm.blocks:
         hint = "must name at least one block. Set null for one block"
         reject("vm.blocks", vm.blocks, hint, "missing")
@@ -107,10 +104,8 @@ def _cut_to_ranges(
         hint = "set either zero_percent or zero_ranges, and vm.zero_percent=0"
         reject("vm.zero_percent", vm.zero_percent, hint, "contradiction")
     ranges = []
-    if not isinstance(vm.zero_ranges, list | tuple):
-        reject("vm.zero_ranges", vm.zero_ranges, ZERO_RANGES_FORM, "wrong_type")
-    for pair in vm.zero_ranges:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
+    for pair in vm.zero_ranges or ():
+        if not isinstance(pair, list) or len(pair) != 2:
             reject("vm.zero_ranges", vm.zero_ranges, ZERO_RANGES_FORM, "wrong_format")
         low, high = (parse_page_count("vm.zero_ranges", end, vm.page_size) for end in pair)
         if not low < high <= layout.pages:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpusim.config.checks import (
-    LONGEST_NS,
-    check_keys,
     check_whole,
     parse_duration_ns,
     parse_rate,
@@ -22,11 +20,12 @@ from gpusim.config.checks import (
 )
 from gpusim.config.plugins import KINDS, make_factory, policies_of
 from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyConfig
+from gpusim.config.types import changed
+from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.rules import Manager
 from gpusim.qemu.versions import VERSIONS, Version
 from gpusim.sender.link import Multifd
-from gpusim.units import NS_PER_MS, parse_ns
+from gpusim.units import LONGEST_NS, NS_PER_MS, parse_ns
 
 PERCENT = " percent"
 
@@ -104,7 +103,7 @@ def _parse_interval(migration: MigrationConfig, version: Version) -> int | None:
 
 def make_rules(
     migration: MigrationConfig, parameters: Parameters
-) -> tuple[Version, Callable[[], Manager] | None]:
+) -> tuple[Version, Callable[[], UserManager] | None]:
     """Return the rules that decide, and what makes the user's manager, if there is one.
 
     The rules are the version's. A user's rule replaces the version's rule of the same kind.
@@ -232,8 +231,7 @@ def change_migration(
         ConfigError: there is no such key, or a value has another type.
     """
     keys = {name: _make_policy(value) if name in KINDS else value for name, value in keys.items()}
-    check_keys(key, keys, MigrationConfig, "migration")
-    return replace(migration, **keys)
+    return changed(migration, keys, key, "migration")
 
 
 def _make_policy(value: Any) -> Any:

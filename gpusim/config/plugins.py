@@ -13,10 +13,10 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 from gpusim.config.checks import reject
 from gpusim.config.schema import MigrationConfig, PolicyConfig
 from gpusim.errors import ConfigError
+from gpusim.policies import user_rule
 from gpusim.qemu.rules import Manager, SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
 from gpusim.text import shorten
 
@@ -38,16 +39,9 @@ FORM = "must be module:Class, such as my_rules:MyThrottle for the class MyThrott
 
 
 def policies_of(migration: MigrationConfig) -> dict[str, PolicyConfig]:
-    """Return the policies that are set, by their key.
-
-    Raises:
-        ConfigError: a value is no PolicyConfig.
-    """
+    """Return the policies that are set, by their key. `types.checked` refuses any other value."""
     found = {name: getattr(migration, name) for name in KINDS}
-    for name, policy in found.items():
-        if policy is not None and not isinstance(policy, PolicyConfig):
-            reject(f"migration.{name}", policy, "must be a PolicyConfig, or None", "wrong_type")
-    return {name: policy for name, policy in found.items() if policy is not None}
+    return {name: policy for name, policy in found.items() if isinstance(policy, PolicyConfig)}
 
 
 def describe_policies(migration: MigrationConfig) -> str:
@@ -75,25 +69,41 @@ def make_factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., 
         ConfigError: there is no such class, it lacks members, or it refuses the arguments.
     """
     key, (protocol, leading) = f"migration.{name}", KINDS[name]
-    rule = _class_of(f"{key}.target", policy.target)
-    members = _members(protocol)
-    lacks = [m for m, is_method in members.items() if is_method and not _has_method(rule, m)]
+    with _refusing(f"{key}.target", policy.target, "cannot_import", "cannot be used as a rule"):
+        rule = _class_of(f"{key}.target", policy.target)
+        members = _members(protocol)
+        lacks = [m for m, is_method in members.items() if is_method and not _has_method(rule, m)]
+        if lacks:
+            _reject_lack(f"{key}.target", policy.target, protocol, "methods", lacks)
+        _check_arguments(f"{key}.args", policy, rule, leading)
+
+    def make(*given: Any) -> Any:
+        # A rule that changes a list among its arguments must not change the config.
+        return rule(*given, **deepcopy(policy.args))
+
+    problem = f"{policy.target} cannot be made with them"
+    with _refusing(f"{key}.args", policy.args, "wrong_arguments", problem):
+        made = make(*given)
+        lacks = [m for m, is_method in members.items() if not is_method and not hasattr(made, m)]
     if lacks:
-        _reject_lack(f"{key}.target", policy.target, protocol, "methods", lacks)
-    _check_arguments(f"{key}.args", policy, rule, leading)
-    try:
-        made = _make(rule, policy, *given)
-    except Exception as error:
-        problem = f"{policy.target} cannot be made with them: {type(error).__name__}: {error}"
-        reject(f"{key}.args", policy.args, problem, "wrong_arguments")
-    if lacks := [m for m, is_method in members.items() if not is_method and not hasattr(made, m)]:
         _reject_lack(f"{key}.target", policy.target, protocol, "attributes", lacks)
-    return lambda *given: _make(rule, policy, *given)
+    wrapper = user_rule.KINDS[name]
+    return lambda *given: wrapper(user_rule.UserRule(policy.target, partial(make, *given)))
 
 
-def _make(rule: type, policy: PolicyConfig, *given: Any) -> Any:
-    # A rule that changes a list among its arguments must not change the config.
-    return rule(*given, **deepcopy(policy.args))
+@contextmanager
+def _refusing(key: str, value: object, code: str, problem: str) -> Iterator[None]:
+    """Turn whatever the user's code raises in the block into a ConfigError with file and line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except BaseException as error:
+        if user_rule.is_signal(error):
+            raise
+        place = user_rule.raised_at(error)
+        reason = f"{user_rule.reason_of(error)}{f', at {place}' if place else ''}"
+        raise ConfigError(key, value, f"{problem}: {reason}", code) from error
 
 
 def _members(protocol: type) -> dict[str, bool]:
@@ -144,17 +154,19 @@ def _imported(key: str, target: str, name: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            problem = f"no module {error.name} on Python's path or in {os.getcwd()}"
+    with _refusing(key, target, "cannot_import", f"{name} cannot be imported"):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = error.name
+            if missing is None or not f"{name}.".startswith(f"{missing}."):
+                raise
+            problem = f"no module {missing} on Python's path or in {os.getcwd()}"
             hint = "Change to its folder, or set PYTHONPATH to it"
             reject(key, target, f"{problem}. {hint}", "cannot_import")
-        reject(key, target, f"{name} cannot be imported: {error}", "cannot_import")
-    except (Exception, SystemExit) as error:
-        problem = f"{name} cannot be imported: {type(error).__name__}: {error}"
-        reject(key, target, problem, "cannot_import")
+    if type(module) is not ModuleType and not isinstance(module, ModuleType):
+        reject(key, target, f"{name} is no module", "cannot_import")
+    return module
 
 
 def _check_arguments(key: str, policy: PolicyConfig, rule: type, leading: tuple[str, ...]) -> None:
@@ -166,7 +178,7 @@ def _check_arguments(key: str, policy: PolicyConfig, rule: type, leading: tuple[
         rule: the class.
         leading: names of the arguments that every rule of the kind gets first.
     """
-    if not isinstance(policy.args, Mapping) or not all(isinstance(n, str) for n in policy.args):
+    if not all(isinstance(name, str) for name in policy.args):
         reject(key, policy.args, "must be names and values, such as {step: 5}", "wrong_type")
     takes = list(inspect.signature(rule).parameters.values())
     named = [p for p in takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -192,8 +204,10 @@ def sources_of(migration: MigrationConfig) -> list[str]:
     found = []
     try:
         for name, policy in policies_of(migration).items():
-            rule = _class_of(f"migration.{name}.target", policy.target)
-            found += [source_hash(rule.__module__), source_hash(policy.target.split(":")[0])]
+            key = f"migration.{name}.target"
+            with _refusing(key, policy.target, "cannot_import", "has no readable source"):
+                rule = _class_of(key, policy.target)
+                found += [source_hash(rule.__module__), source_hash(policy.target.split(":")[0])]
     except ConfigError as error:
         found.append(str(error))
     return found

@@ -23,8 +23,8 @@ from gpusim.errors import ConfigError
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS
+from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.rules import Manager
 from gpusim.qemu.versions import Version
 from gpusim.sender.link import Link
 
@@ -61,7 +61,7 @@ class Scenario:
     link: Link
     parameters: Parameters
     rules: Version
-    manager: Callable[[], Manager] | None
+    manager: Callable[[], UserManager] | None
     tracking: Tracking
     actions: tuple[Action, ...]
     simulated_limit_ns: int

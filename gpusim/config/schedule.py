@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gpusim.config.checks import LONGEST_NS, check_whole, parse_value, reject
+from gpusim.config.checks import check_whole, parse_value, reject
 from gpusim.config.migration import change_migration, parse_parameters
 from gpusim.config.plugins import KINDS
 from gpusim.config.schema import MigrationConfig
 from gpusim.errors import ConfigError
-from gpusim.qemu.rules import Orders
-from gpusim.units import NS_PER_S, parse_ns
+from gpusim.qemu.rules import COMMANDS, Orders
+from gpusim.units import LONGEST_NS, NS_PER_S, parse_ns
 
-COMMANDS = ("pause", "resume", "cancel")
 EXAMPLE = '{at: "60s", do: cancel}, {at_sync: 5, set: {downtime_limit: 1000}}'
 # A capability cannot change while QEMU migrates (migration/options.c:migrate_caps_check), and QEMU
 # does not know the others. The rest is what query-migrate-parameters lists.
@@ -54,7 +53,7 @@ class Action:
         return f"{when}: {self.do}{settings}"
 
 
-def parse_schedule(key: str, schedule: object, migration: MigrationConfig) -> tuple[Action, ...]:
+def parse_schedule(key: str, schedule: list[Any], migration: MigrationConfig) -> tuple[Action, ...]:
     """Return the actions of a schedule: first those by time, then those by sync, both in order.
 
     Args:
@@ -66,8 +65,6 @@ def parse_schedule(key: str, schedule: object, migration: MigrationConfig) -> tu
     Raises:
         ConfigError: an entry is not usable.
     """
-    if not isinstance(schedule, list | tuple):
-        reject(key, schedule, f"must be a list such as [{EXAMPLE}]", "wrong_type")
     entries = []
     for number, entry in enumerate(schedule):
         own = f"{key}[{number}]"
@@ -154,9 +151,6 @@ def parse_orders(orders: Orders, at_ns: int, migration: MigrationConfig) -> Iter
         action = replace(plain, settings=_check_settable("set", orders.set))
         yield _with_changes("", action, migration)[0]
     if orders.do is not None:
-        if orders.do not in COMMANDS:
-            allowed = f"must be one of {', '.join(COMMANDS)}, or None"
-            reject("do", orders.do, allowed, "unknown_choice")
         yield replace(plain, do=orders.do)
 
 
@@ -171,4 +165,8 @@ def _with_changes(
     except ConfigError as error:
         raise error.with_prefix("migration.", f"{own}.") from None
     names = [FIELDS.get(name, name) for name in action.settings]
-    return replace(action, changes={name: getattr(parameters, name) for name in names}), after
+    return replace(
+        action,
+        changes={name: getattr(parameters, name) for name in names},
+        settings={name: getattr(after, name) for name in action.settings},
+    ), after

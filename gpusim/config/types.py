@@ -56,6 +56,27 @@ def checked(config: Part, kind: type[Part], key: str = "") -> Part:
     return replace(config, **found)  # type: ignore[type-var]
 
 
+def changed(config: Part, values: Mapping[str, Any], key: str, owner: str) -> Part:
+    """Return a copy of a data class with some values replaced, after checking them as `checked` does.
+
+    Args:
+        config: the data class to start from.
+        values: by name.
+        key: of the values in the whole config.
+        owner: what has these values, for the message.
+
+    Raises:
+        ConfigError: there is no such key, or a value has another type.
+    """
+    kind: Any = type(config)
+    known = _types(kind)
+    for name, value in values.items():
+        if name not in known:
+            allowed = f"no such key. {owner} has {', '.join(known)}"
+            raise ConfigError(f"{key}.{name}", value, allowed, "unknown_key")
+    return checked(replace(config, **values), type(config), f"{key}.")  # type: ignore[type-var]
+
+
 @cache
 def _types(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)

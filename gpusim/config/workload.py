@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from gpusim.config.checks import (
     LONGEST_COUNT,
-    LONGEST_NS,
-    check_keys,
     check_range,
     parse_duration_ns,
     parse_page_count,
@@ -25,12 +23,13 @@ from gpusim.config.schema import (
     WriterConfig,
     ZipfConfig,
 )
+from gpusim.config.types import changed
 from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
 from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
-from gpusim.units import NS_PER_S, format_bytes, parse_ns
+from gpusim.units import LONGEST_NS, NS_PER_S, format_bytes, parse_ns
 
 MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
 MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
@@ -193,8 +192,7 @@ def _make_writers(config: MixConfig) -> dict[str, WriterConfig]:
         if kind is None or not issubclass(kind, WriterConfig):
             allowed = "must be uniform, hot_cold, zipf or sequential"
             reject(f"{key}.pattern", pattern, allowed, "unknown_choice")
-        check_keys(key, keys, kind, f"a {pattern} writer")
-        writers[name] = kind(**keys)
+        writers[name] = changed(kind(), keys, key, f"a {pattern} writer")
     return writers
 
 

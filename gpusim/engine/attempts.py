@@ -13,7 +13,6 @@ from gpusim.config.backend import Backend, choose_backend
 from gpusim.config.checks import reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
-from gpusim.config.types import checked
 from gpusim.engine.audit import check_in_tests
 from gpusim.engine.migration import Migration
 from gpusim.engine.reasons import reason_text
@@ -38,10 +37,10 @@ def simulate(config: Config, *, observe: Observer | None = None) -> Result:
 
     Raises:
         ConfigError: a value cannot be simulated. gpusim raises this before it allocates a bitmap.
+        RuleError: a user's rule raises or breaks its contract. `__cause__` is what it raised.
         MemoryError: the bitmaps do not fit into memory.
     """
-    config = checked(config, Config)
-    if config.evacuation is not None:
+    if getattr(config, "evacuation", None) is not None:  # `resolve` checks every type
         hint = "is not one migration. Call gpusim.evacuate, or set evacuation to null"
         reject("evacuation", "...", hint, "not_supported")
     scenario = resolve(config)

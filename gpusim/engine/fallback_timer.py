@@ -14,7 +14,6 @@ from gpusim.engine.clock import Priority
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.state import MigrationState
 from gpusim.engine.syncs import DirtySync, Syncs
-from gpusim.qemu.rules import read_tick_ns
 from gpusim.units import NEVER_NS, NS_PER_MS
 
 
@@ -133,7 +132,7 @@ class FallbackTimer:
 
     def _arm_first_tick(self, now_ns: int) -> None:
         if self._state.parameters.auto_converge and self.rule.start():
-            self._timer.arm(now_ns + read_tick_ns(self.rule))
+            self._timer.arm(now_ns + self.rule.tick_ns)
 
     def _tick(self) -> None:
         """Start a sync if it is time for one."""
@@ -210,4 +209,4 @@ class FallbackTimer:
         """
         woken_ns = max(tick_ns, self._syncs.big_lock_free_ns)
         since_ms_ns = self._state.clock.vm_ns(woken_ns) % NS_PER_MS
-        return woken_ns - since_ms_ns + read_tick_ns(self.rule)
+        return woken_ns - since_ms_ns + self.rule.tick_ns

@@ -17,7 +17,7 @@ from gpusim.engine.recorder import Recorder
 from gpusim.engine.state import MigrationState
 from gpusim.engine.syncs import Syncs
 from gpusim.errors import ConfigError
-from gpusim.qemu.rules import Orders, RuleError, Shown
+from gpusim.qemu.rules import Shown
 from gpusim.text import Message
 from gpusim.units import NEVER_NS, NS_PER_MS
 
@@ -154,23 +154,17 @@ class Management:
         assert self._manager is not None
         state, now_ns = self._state, self._state.clock.now_ns
         orders = self._manager.look(self._show(why))
-        name = type(self._manager).__name__
-        if not isinstance(orders, Orders):
-            raise RuleError("no_orders", rule=name, value=repr(orders))
         try:
             for action in parse_orders(orders, now_ns, state.settings):
                 self._do(action)
         except ConfigError as error:
-            raise RuleError("wrong_order", rule=name, problem=str(error)) from None
+            raise self._manager.refuse_orders(str(error)) from None
         if orders.do == "cancel":
-            data = {"manager": name, "why": orders.why}
+            data = {"manager": self._manager.name, "why": orders.why}
             self.cancelled_by = Message("cancelled_by_manager", data)
         self._poll_timer.cancel()
         self._next_poll_ns = NEVER_NS
         if orders.again_ns is not None and not state.is_cancelled:
-            if not isinstance(orders.again_ns, int) or orders.again_ns <= now_ns:
-                value = repr(orders.again_ns)
-                raise RuleError("wrong_poll", rule=name, value=value, now_ns=now_ns)
             self._next_poll_ns = max(orders.again_ns, now_ns + NS_PER_MS)
             self._poll_timer.arm(self._next_poll_ns)
 

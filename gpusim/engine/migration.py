@@ -20,9 +20,12 @@ from gpusim.engine.stall import STALL_NS, STALL_PASSES, STALL_SHARE, StallDetect
 from gpusim.engine.state import MakeRunTime, MigrationState
 from gpusim.engine.syncs import DirtySync, Syncs
 from gpusim.guest.run_time import RunTime
+from gpusim.policies.user_rule import UserSwitchover
 from gpusim.qemu.process import Process
 from gpusim.text import Message
 from gpusim.units import NS_PER_MS, NS_PER_S
+
+MOST_TURNS = 1000  # of the main loop at one time, under a user's switchover rule
 
 
 class Migration:
@@ -61,6 +64,7 @@ class Migration:
         )
         self._stall = StallDetector(scenario.layout.pages, scenario.stall_after_ns)
         self.reason: Message | None = None
+        self._turns_without_time = 0
 
     def run(self) -> Result:
         """Simulate the migration to its end."""
@@ -68,6 +72,7 @@ class Migration:
         limit_ns = state.scenario.simulated_limit_ns
         self._setup()
         while True:
+            began_ns = state.clock.now_ns
             to_ns = min(
                 self._next_sync_ns(),
                 recorder.next_link_change_ns(),
@@ -93,6 +98,7 @@ class Migration:
                 return self._end("ok", "time_limit", self._limit_reason())
             if self._wall_limit_is_reached():
                 return self._end("incomplete", None, Message("wall_limit"))
+            self._check_time_passes(began_ns)
 
     def close(self) -> None:
         """Free the bitmaps."""
@@ -246,6 +252,17 @@ class Migration:
     def _wall_limit_is_reached(self) -> bool:
         limit_ns = self.state.scenario.wall_limit_ns
         return limit_ns is not None and time.monotonic_ns() - self.state.started_ns > limit_ns
+
+    def _check_time_passes(self, began_ns: int) -> None:
+        """Refuse a user's switchover rule under which the main loop turns and no time passes.
+
+        Once everything is sent, a turn takes no time, and QEMU's own rules stop the VM.
+        """
+        state = self.state
+        passes = state.clock.now_ns > began_ns
+        self._turns_without_time = 0 if passes else self._turns_without_time + 1
+        if self._turns_without_time > MOST_TURNS and isinstance(state.switchover, UserSwitchover):
+            raise state.switchover.refuse_turns(state.clock.now_ns, state.pending_bytes)
 
     def _stall_reason(self) -> Message:
         percent = self.state.run_time.percent

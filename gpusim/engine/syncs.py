@@ -19,7 +19,6 @@ from gpusim.engine.recorder import Recorder
 from gpusim.engine.records import SyncKind, SyncRecord
 from gpusim.engine.state import MigrationState
 from gpusim.layout import IntArray
-from gpusim.qemu.rules import read_percent
 from gpusim.qemu.sync import Period, Sync
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 
@@ -235,7 +234,7 @@ class Syncs:
             triggered |= throttle.on_period(sync.period)
         if not triggered:
             return
-        percent = read_percent(throttle)
+        percent = throttle.percent
         recorder.record_event("migration_throttle", at_ns=end_ns)
         recorder.record_event("cpu_throttle_set", at_ns=end_ns, percent=percent)
         if sync.kind != "final" and percent != state.run_time.percent:

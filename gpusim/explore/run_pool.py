@@ -22,9 +22,10 @@ from gpusim.engine.expected_run import expected_run
 from gpusim.engine.records import Summary
 from gpusim.errors import ConfigError
 from gpusim.explore.workers import count_cores, processes
+from gpusim.qemu.rules import RuleError
 from gpusim.units import NS_PER_S
 
-Outcome: TypeAlias = Summary | ConfigError | None
+Outcome: TypeAlias = Summary | ConfigError | RuleError | None
 
 NUMPY = Backend("numpy", reason="compiles and loads nothing", threads=1)
 SMALL_BYTES = 2**32  # up to this size real bitmaps take no longer than expected shares
@@ -40,22 +41,24 @@ def outcome(config: Config, until_s: float, small_bytes: float = SMALL_BYTES) ->
             shares.
 
     Returns:
-        the summary of a run that ended, the error of a config that cannot be simulated, or None if
-        time was up.
+        the summary of a run that ended, the error of a config that cannot be simulated or of a
+        user's rule that fails, or None if time was up.
     """
     left_ns = round((until_s - monotonic()) * NS_PER_S)
     if left_ns <= 0:
         return None
     try:
         scenario = resolve(config)
-    except ConfigError as error:
+        if scenario.vm_bytes > small_bytes:
+            summary, _ = expected_run(scenario, left_ns)
+        else:
+            earlier = tuple(
+                replace(one, wall_limit_ns=left_ns) for one in scenario.earlier_attempts
+            )
+            limited = replace(scenario, wall_limit_ns=left_ns, earlier_attempts=earlier)
+            summary = simulate_scenario(limited, NUMPY).summary
+    except (ConfigError, RuleError) as error:
         return error
-    if scenario.vm_bytes > small_bytes:
-        summary, _ = expected_run(scenario, left_ns)
-    else:
-        earlier = tuple(replace(one, wall_limit_ns=left_ns) for one in scenario.earlier_attempts)
-        limited = replace(scenario, wall_limit_ns=left_ns, earlier_attempts=earlier)
-        summary = simulate_scenario(limited, NUMPY).summary
     return summary if summary.status == "ok" else None
 
 

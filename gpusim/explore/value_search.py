@@ -17,6 +17,7 @@ from gpusim.errors import ConfigError
 from gpusim.explore.bisection import Bisection
 from gpusim.explore.changes import Change
 from gpusim.explore.run_pool import Outcome, RunPool
+from gpusim.qemu.rules import RuleError
 
 
 @dataclass(kw_only=True)
@@ -70,7 +71,7 @@ class ValueSearch:
             self.outcomes[step] = outcome
             self.bisection.record(step, outcome.verdict == "converged")
         else:
-            self.is_refused |= isinstance(outcome, ConfigError)
+            self.is_refused |= isinstance(outcome, ConfigError | RuleError)
             self.bisection.record(step, None)
 
     def alternative(self) -> Alternative:

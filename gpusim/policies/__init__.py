@@ -9,6 +9,7 @@ from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.rules import (
     Manager,
     Orders,
+    RuleError,
     Shown,
     SwitchoverPolicy,
     SyncTimerPolicy,
@@ -24,6 +25,7 @@ __all__ = [
     "Orders",
     "Parameters",
     "Period",
+    "RuleError",
     "Shown",
     "SwitchoverPolicy",
     "SwitchoverRule",

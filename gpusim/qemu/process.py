@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpusim.qemu.rules import SyncTimerPolicy, read_tick_ns
+from gpusim.qemu.rules import SyncTimerPolicy
 from gpusim.qemu.sync_timer import SyncTimerState
 
 
@@ -51,7 +51,7 @@ class Process:
             if rule.wants_sync(self.dirty_sync_count, at_ns):
                 return at_ns
             rule.after_tick(self.dirty_sync_count)
-            at_ns += read_tick_ns(rule)
+            at_ns += rule.tick_ns
         if at_ns is not None:
             self.sync_timer_left_ns = at_ns - for_ns
         return None

@@ -22,22 +22,27 @@ from typing import Any, ClassVar, Literal, Protocol
 from gpusim.errors import CodedError
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import Period, Sync
-from gpusim.units import NS_PER_MS
+
+COMMANDS: tuple[Literal["pause"], Literal["resume"], Literal["cancel"]] = (
+    "pause",
+    "resume",
+    "cancel",
+)
 
 
 class RuleError(CodedError, ValueError):
-    """A user's rule breaks its contract during a run."""
+    """A user's rule fails, or breaks its contract, during a run.
+
+    If the rule raised, then `__cause__` is what it raised.
+    """
 
     texts: ClassVar[Mapping[str, str]] = {
-        "wrong_tick": "{rule}.tick_ns = {value}: must be an int of 1000000 ns (1 ms) or more. "
-        "Assign such a value, for example self.tick_ns = 5_000_000_000",
-        "wrong_percent": "{rule}.percent = {value}: must be an int from 1 to 99. "
-        "Assign such a value before on_sync or on_period returns True",
-        "no_orders": "{rule}.look returned {value}: must be Orders. "
-        "To order nothing, end look with: return Orders()",
-        "wrong_order": "{rule} ordered {problem}",
-        "wrong_poll": "{rule} ordered again_ns = {value}: must be None or an int above {now_ns}, "
-        "the time of this poll. For example: again_ns=shown.time_ns + 1_000_000_000",
+        "rule_failed": "{rule}.{member} raised {reason}, at {place}. "
+        "A rule must not raise. Correct it, or catch the exception there",
+        "rule_answer": "{rule}.{member} = {value}: must be {allowed}, at {place}",
+        "rule_order": "{rule}.look ordered {problem}, at {place}",
+        "no_time_passes": "{rule}: at {time_s:g} s QEMU's main loop turns for ever and no time "
+        "passes. acts and ready must return True for {pending_bytes} pending bytes, at {place}",
     }
 
 
@@ -118,30 +123,6 @@ class SyncTimerPolicy(Protocol):
         """End a tick. The count includes the sync that the tick forced."""
 
 
-def read_tick_ns(rule: SyncTimerPolicy) -> int:
-    """Return a rule's `tick_ns` after checking it.
-
-    Raises:
-        RuleError: it is not an int of 1 ms or more. Simulated time would not advance.
-    """
-    tick_ns = rule.tick_ns
-    if not isinstance(tick_ns, int) or tick_ns < NS_PER_MS:
-        raise RuleError("wrong_tick", rule=type(rule).__name__, value=repr(tick_ns))
-    return tick_ns
-
-
-def read_percent(rule: ThrottlePolicy) -> int:
-    """Return a rule's `percent` after checking it.
-
-    Raises:
-        RuleError: it is not an int from 1 to 99.
-    """
-    percent = rule.percent
-    if not isinstance(percent, int) or not 1 <= percent <= 99:
-        raise RuleError("wrong_percent", rule=type(rule).__name__, value=repr(percent))
-    return percent
-
-
 class SwitchoverPolicy(Protocol):
     """When the main loop syncs, and when it stops the VM. gpusim makes it as `Rule(**args)`.
 
@@ -203,9 +184,8 @@ class Orders:
         set: parameters under QEMU's names, as in `schedule`: {"downtime_limit": 600}.
         do: pause, resume or cancel. None: no action.
         why: the reason of a cancel, for people. It becomes part of the run's reason.
-        again_ns: time of the next poll besides the syncs, later than `time_ns`. A time less than
-            1 ms from now counts as 1 ms from now. None: poll only at syncs. A manager that may still
-            act must give a time, because gpusim may stop a migration without progress that nobody
+        again_ns: time of the next poll besides the syncs. An earlier time counts as now, and gpusim
+            polls 1 ms later at the earliest. None: poll only at syncs. A manager that may still act must give a time, because gpusim may stop a migration without progress that nobody
             waits for (`limit.stop_when_stuck`).
     """
 

@@ -101,7 +101,7 @@ BAD = {  # code -> key -> overrides
         "migration.max_bandwith": ["+migration.max_bandwith=1GB/s"],
         "workload.writers.log.colour": ["workload=mix", "+workload.writers.log.colour=red"],
     },
-    "wrong_type": {
+    "not_a_number": {
         "workload.writers.log.threads": ["workload=mix", "workload.writers.log.threads=many"],
     },
     "backend_not_available": {

@@ -99,8 +99,29 @@ def test_a_rule_that_raises_leaves_its_traceback(
     config = composed(*SMALL, "migration.throttle_rule.target=raising_rules:Mine")
     assert job.run_job(lambda: config, folder, alone=False) is None
     summary = json.loads((folder / "summary.json").read_text())
-    assert (summary["status"], summary["error"]) == ("failed", "LookupError: no idea")
-    assert "raising_rules.py" in summary["traceback"]
+    assert summary["status"] == "failed"
+    assert summary["error"].startswith("RuleError: raising_rules:Mine.on_period raised LookupError")
+    assert "raise LookupError('no idea')" in summary["traceback"]
+
+
+@pytest.mark.parametrize("is_dry", [False, True])
+def test_a_lone_run_with_a_rule_that_raises_ends_with_one_line(
+    is_dry: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that began leaves a summary. A dry run leaves nothing."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    target = "migration.throttle_rule.target=tests.policies.user_rules:Raises"
+    config = composed(*SMALL, target, f"dry_run={is_dry}")
+    with pytest.raises(SystemExit) as ended:
+        job.run_job(lambda: config, folder, alone=True)
+    printed = capsys.readouterr().err
+    assert ended.value.code == job.EXIT_CONFIG
+    assert printed.startswith(
+        "error: tests.policies.user_rules:Raises.on_period raised LookupError"
+    )
+    assert printed.count("\n") == 1
+    assert folder.exists() is not is_dry
 
 
 def test_every_kind_is_a_key_of_migration_and_documented() -> None:

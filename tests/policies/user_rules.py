@@ -116,19 +116,6 @@ class Wrong:
         return Orders(**self._orders)
 
 
-class Silent:
-    """Returns None instead of orders."""
-
-    def look(self, shown: Shown) -> None:
-        return None
-
-
-class TooMuch(ThrottleRule):
-    def on_sync(self, sync: Sync) -> bool:
-        self.percent = 120
-        return True
-
-
 class Restless(SyncTimerRule):
     def after_tick(self, dirty_sync_count: int) -> None:
         super().after_tick(dirty_sync_count)
