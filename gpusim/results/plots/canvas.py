@@ -30,6 +30,7 @@ TITLE_PT, SMALLEST_TITLE_PT, SMALLEST_PT = 18, 11, 9
 LEGEND_LINE = 70.0  # pixels of a line of a legend and the space around it
 SEPARATOR = "  \u00b7  "
 CLEARANCE = 5.0  # pixels between a label and a mark
+EDGE = 4.0  # pixels between a label and the edge of the picture
 
 
 def require_matplotlib() -> None:
@@ -70,8 +71,22 @@ def picture(path: Path) -> Iterator[Figure]:
     """
     with blank_figure() as figure:
         yield figure
+        keep_labels_inside(figure)
         with whole_file(path) as file:
             figure.savefig(file, format="png")
+
+
+def keep_labels_inside(figure: Figure) -> None:
+    """Move the panels if the labels of their axes leave the picture at the left or the bottom."""
+    panels = [panel for panel in figure.axes if panel.get_subplotspec()]
+    left = min((box.x0 for panel in panels if (box := panel.yaxis.get_tightbbox())), default=EDGE)
+    low = min((box.y0 for panel in panels if (box := panel.xaxis.get_tightbbox())), default=EDGE)
+    if min(left, low) < EDGE:
+        now, size = figure.subplotpars, figure.bbox
+        figure.subplots_adjust(
+            left=now.left + max(EDGE - left, 0.0) / size.width,
+            bottom=now.bottom + max(EDGE - low, 0.0) / size.height,
+        )
 
 
 def set_log_scale(axis: Any, scale: str = "log", **options: Any) -> None:
@@ -118,20 +133,25 @@ def headline(figure: Figure, title: str, lines: list[str]) -> None:
 
 def fit_text(text: Text, most: float, smallest_pt: float) -> None:
     """Make a text smaller, and then cut its lines, until it is at most so many pixels wide."""
-    if (ratio := text.get_window_extent().width / most) > 1:
-        text.set_fontsize(max(smallest_pt, float(text.get_fontsize()) / ratio))
-    lines = text.get_text().split("\n")
-    characters = min(max(map(len, lines)), style.LONGEST_TEXT)
+    from gpusim.results.plots.agg import drawable
+
+    if (ratio := text.get_window_extent().width / most) <= 1:
+        return
+    text.set_fontsize(max(smallest_pt, float(text.get_fontsize()) / ratio))
+    lines = [drawable(line) for line in text.get_text().split("\n")]
+    characters = max(map(len, lines))
     while (ratio := text.get_window_extent().width / most) > 1 and characters > 4:
         characters = min(characters - 1, int(characters / ratio))
         text.set_text("\n".join(shorten(line, characters) for line in lines))
 
 
 def tick_text(text: str, longest: int) -> str:
-    """Return a foreign text for a tick, as it is drawn and at most so many characters long."""
+    """Return a foreign text for a tick, as it is drawn, with its middle cut if it is too long."""
     from gpusim.results.plots.agg import drawable
 
-    return shorten(drawable(text), longest)
+    text = drawable(text)
+    end = longest // 3
+    return text if len(text) <= longest else f"{text[: longest - 3 - end]}...{text[-end:]}"
 
 
 def legend(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> None:
