@@ -8,8 +8,10 @@ plain data by it, such as a value of reading.py, and names the first wrong value
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn, Protocol
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, NoReturn, Protocol, get_args, get_origin, get_type_hints
 
 from gpusim.errors import CodedError, one_line
 from gpusim.text import join_words
@@ -22,8 +24,8 @@ LONGEST_TEXT = 10_000  # characters
 class ShapeError(CodedError):
     """A value without the shape that is needed.
 
-    The data has the `key`, which is the path of the value. It has the `value` as text or as a
-    number, and what is `allowed`.
+    The data has the `key`, which is the path of the value, and what is `allowed`. If there is a
+    value, the data has the `value` as text or as a number.
     """
 
     texts: ClassVar[Mapping[str, str]] = {
@@ -278,7 +280,8 @@ class Keys:
             for key in value:
                 if key not in shapes:
                     allowed = join_words(list(shapes))
-                    raise ShapeError("unknown_key", key=_step(key), allowed=allowed)
+                    shown = _shown(value[key])
+                    raise ShapeError("unknown_key", key=_step(key), value=shown, allowed=allowed)
         found = {**value, **dict.fromkeys(self.optional), **self.defaults}
         for key, shape in shapes.items():
             one = value.get(key)
@@ -294,6 +297,49 @@ class Keys:
                 allowed = f"{join_words(group)} must be there together"
                 raise ShapeError("missing", key=lacks[0], allowed=allowed)
         return found
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A mapping with the fields of a data class, by their annotations. It is read as an instance."""
+
+    kind: Any  # the data class
+    allowed: str = "must be a mapping of keys to values"
+
+    def read(self, value: Any) -> Any:
+        found: dict[str, Any] = _keys_of(self.kind).read(value)
+        return self.kind(**{key: found[key] for key in value if value[key] is not None})
+
+
+@cache
+def _keys_of(kind: Any) -> Keys:
+    types = get_type_hints(kind)
+    shapes: dict[bool, dict[str, Shape]] = {True: {}, False: {}}
+    for one in fields(kind):
+        is_required = one.default is MISSING and one.default_factory is MISSING
+        shapes[is_required][one.name] = _shape_of(types[one.name])
+    return Keys(required=shapes[True], optional=shapes[False], refuse_others=True)
+
+
+def _shape_of(annotation: Any) -> Shape:
+    """Return the shape of an annotation of a data class, such as list[float] or int | None."""
+    if get_origin(annotation) is UnionType:
+        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+    if is_dataclass(annotation):
+        assert isinstance(annotation, type)
+        return Fields(annotation)
+    if get_origin(annotation) is list:
+        return Rows(_shape_of(get_args(annotation)[0]))
+    if get_origin(annotation) is dict:
+        return Names(_shape_of(get_args(annotation)[1]))
+    plain: dict[Any, Shape] = {
+        str: Text(),
+        bool: Flag(),
+        int: Whole(-LARGEST),
+        float: Number(-(2.0**63)),
+        Any: Anything(),
+    }
+    return plain[annotation]
 
 
 def refuse(value: object, allowed: str, key: str = "") -> NoReturn:

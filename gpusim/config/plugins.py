@@ -26,6 +26,7 @@ from gpusim.config.schema import MigrationConfig, PolicyConfig
 from gpusim.errors import ConfigError
 from gpusim.policies import user_rule
 from gpusim.qemu.rules import Manager, SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
+from gpusim.reading import ReadingError, read_bytes
 from gpusim.text import shorten
 
 KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # protocol, arguments of every rule of the kind
@@ -142,7 +143,11 @@ def _class_of(key: str, target: object) -> type:
     if not inspect.isclass(rule):
         problem = f"{name} has the type {type(rule).__name__}. Name a class"
         reject(key, target, problem, "cannot_import")
-    source_hash(module_name)  # now, because the file may change later
+    try:
+        source_hash(module_name)  # now, because the file may change later
+        source_hash(rule.__module__)
+    except ReadingError as error:
+        reject(key, target, f"{error}, so gpusim could not notice a change", "cannot_import")
     return rule
 
 
@@ -223,6 +228,9 @@ def source_hash(name: str) -> str:
     Returns:
         The hash at the first call, because a process keeps what it has imported. Of an installed
         package only the module counts. Every run's hash covers gpusim's own source.
+
+    Raises:
+        ReadingError: a file of the source cannot be read.
     """
     module = sys.modules[name]
     if vars(module).get("__file__") is None:  # built into Python
@@ -232,7 +240,7 @@ def source_hash(name: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(_files(module, folder)):
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
+        digest.update(read_bytes(path))
     return digest.hexdigest()
 
 
@@ -263,8 +271,12 @@ def _named_imports(path: Path, package: str | None) -> set[str]:
     """Return the modules that a file's import statements may name."""
     if path.suffix != ".py":
         return set()
-    names = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    names: set[str] = set()
+    try:
+        tree = ast.parse(read_bytes(path))
+    except (SyntaxError, ValueError, RecursionError):  # changed since it was imported
+        return names
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

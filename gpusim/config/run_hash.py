@@ -19,6 +19,7 @@ from gpusim.config.migration import change_migration
 from gpusim.config.plugins import KINDS, sources_of
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.errors import ConfigError
+from gpusim.reading import read_bytes
 from gpusim.version import __version__
 
 # The results of a run that has ended do not depend on these keys.
@@ -59,7 +60,9 @@ def _source_hash() -> str:
     """Return a hash of gpusim's Python and CUDA files and their names."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(path for kind in ("*.py", "*.cu") for path in package.rglob(kind)):
+    for path in sorted(
+        path for kind in ("*.py", "*.cu") for path in package.rglob(kind) if path.is_file()
+    ):
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
+        digest.update(read_bytes(path))
     return digest.hexdigest()

@@ -13,7 +13,7 @@ class TableError(CodedError, ValueError):
 
     texts: ClassVar[Mapping[str, str]] = {
         "no_such_table": "{table}: no such table. Expected one of {known}",
-        "wrong_key": "{table}: {reason}",
+        "unusable": "{table}: {reason}",
         "wrong_kind": "{table}: kind = {kind}: must be one of {allowed}",
         "wrong_names": "{table}: rows: expected one or more, each with a name of its own",
         "fitted_elsewhere": (

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import yaml
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from gpusim.published.errors import TableError
+from gpusim.reading import ReadingError, read_yaml
+from gpusim.shapes import Fields, ShapeError, check
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("measured", "model")  # migrations of a real QEMU, or results of another model
@@ -24,17 +22,17 @@ FITTED_QUANTITIES = ("total_s", "first_pass_s")
 COMMAND = "gpusim"  # a row's command begins with it
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Source:
     """The source of a table: author, title, date, and the list, document or message id."""
 
-    author: str = MISSING
-    title: str = MISSING
-    date: str = MISSING
-    where: str = MISSING
+    author: str
+    title: str
+    date: str
+    where: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FittedValue:
     """A number that the source does not give.
 
@@ -52,19 +50,19 @@ class FittedValue:
             these differ by more.
     """
 
-    what: str = MISSING
-    unit: str = MISSING
-    key: str = MISSING
-    value: float = MISSING
-    row: str = MISSING
+    what: str
+    unit: str
+    key: str
+    value: float
+    row: str
     quantity: str = "total_s"
-    low: float = MISSING
-    high: float = MISSING
-    step: float = MISSING
+    low: float
+    high: float
+    step: float
     holds: list[float] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Row:
     """One published case: its published values, and the command that simulates it.
 
@@ -83,7 +81,7 @@ class Row:
         cell: row and column in the source's grid, if the source prints a grid.
     """
 
-    name: str = MISSING
+    name: str
     run: str = ""
     total_s: list[float] = field(default_factory=list)
     converges: bool = True
@@ -102,7 +100,7 @@ class Row:
         return shlex.split(self.run)[1:]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sampled:
     """A published calc-dirty-rate curve: distinct dirtied pages of a sample.
 
@@ -121,7 +119,7 @@ class Sampled:
     dirty: list[float] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Table:
     """One source.
 
@@ -142,11 +140,11 @@ class Table:
         rows: the published cases.
     """
 
-    name: str = MISSING
-    heading: str = MISSING
-    kind: str = MISSING
-    source: Source = field(default_factory=Source)
-    what: str = MISSING
+    name: str
+    heading: str
+    kind: str
+    source: Source
+    what: str
     not_published: list[str] = field(default_factory=list)
     readings: list[str] = field(default_factory=list)
     fitted: list[FittedValue] = field(default_factory=list)
@@ -198,13 +196,14 @@ def load(name: str) -> Table:
         TableError: there is no table of that name, or its file is not usable.
     """
     path = DATA / f"{name}.yaml"
-    if not path.is_file():
+    if name not in list_files():
         raise TableError("no_such_table", table=name, known=", ".join(list_files()))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Table(name=name)), OmegaConf.load(path))
-        table = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise TableError("wrong_key", table=path.name, reason=error) from None
+        document = read_yaml(path)
+        named = document | {"name": name} if isinstance(document, dict) else document
+        table = check(named, Fields(Table))
+    except (ReadingError, ShapeError) as error:
+        raise TableError("unusable", table=path.name, reason=error) from None
     assert isinstance(table, Table)
     _check(table, path.name)
     return table

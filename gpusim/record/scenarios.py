@@ -11,21 +11,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from gpusim.config.checks import check_range, check_whole, reject
-from gpusim.config.compose_errors import compose_error, describe
 from gpusim.config.presets import conf_folder
 from gpusim.errors import ConfigError
 from gpusim.formats.recording import GUEST_STARTS_MIB, UNFILLED_END_MIB
 from gpusim.formats.recording_file import FOREIGN_CAPABILITIES
+from gpusim.reading import ReadingError, parse_yaml, read_text, read_yaml
+from gpusim.shapes import Fields, ShapeError
+from gpusim.shapes import check as check_shape
 
 MOST_MIB = 3072  # the pc machine puts memory beyond at addresses that need more than 32 bits
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
 MOST_LOOPS = 10**7  # about 20 ms, and 2 s at the highest throttle, so the guest still writes
 WAITING_CAPABILITIES = {"pause-before-switchover"}  # waits for migrate-continue, which is not sent
 ACCELERATORS = ("tcg", "kvm")
+MOST_KEYS = 4  # in the path of an override. No key lies so deep
+CODES = {"missing": "missing", "bad_value": "wrong_type", "unknown_key": "unknown_key"}
 
 
 @dataclass(kw_only=True)
@@ -47,7 +48,7 @@ class GuestSettings:
     """
 
     base: int = 32
-    size: int = MISSING
+    size: int
     mode: int = 1
     rate: int | None = None
     delay: int | None = None
@@ -92,7 +93,7 @@ class Scenario:
     accelerator: str = "tcg"
     capabilities: list[str] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
-    guest: GuestSettings = field(default_factory=GuestSettings)
+    guest: GuestSettings
 
     def recorded(self) -> dict[str, Any]:
         """Return the `scenario` of a recording. Repeats have equal scenarios."""
@@ -114,7 +115,7 @@ def list_scenarios() -> dict[str, str]:
     """Return the name of every scenario and its purpose, which is the second line of its file."""
     folder = scenario_folder()
     return {
-        str(path.relative_to(folder).with_suffix("")): path.read_text()
+        str(path.relative_to(folder).with_suffix("")): read_text(path)
         .splitlines()[1]
         .removeprefix("# ")
         for path in sorted(folder.rglob("*.yaml"))
@@ -135,30 +136,39 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
         if "=" not in text or text.startswith("="):
             reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
     try:
-        layers = [(path.name, OmegaConf.load(path))]
-    except Exception as error:  # errors of the YAML library, which OmegaConf does not wrap
-        why = f"cannot be read as YAML: {describe(error)}"
-        raise ConfigError("SCENARIO", name, why, "wrong_format") from None
+        document = read_yaml(path)
+    except ReadingError as error:
+        reject("SCENARIO", name, f"cannot be read: {error.reason}", "wrong_format")
     for text in overrides:
-        try:
-            layers.append((text, OmegaConf.from_dotlist([text])))
-        except Exception as error:  # as above
-            why = f"is no YAML value: {describe(error)}"
-            raise ConfigError("KEY=VALUE", text, why, "wrong_format") from None
-    merged = OmegaConf.structured(Scenario)
-    for where, layer in layers:
-        try:
-            merged.merge_with(layer)
-        except (OmegaConfBaseException, TypeError, ValueError) as error:
-            given = [where] if where in overrides else []
-            raise compose_error(error, given, root=Scenario, source=where) from None
+        document = _changed(document, text)
     try:
-        scenario = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise compose_error(error, overrides, root=Scenario, source=name) from None
+        scenario = check_shape({} if document is None else document, Fields(Scenario))
+    except ShapeError as error:
+        value = error.data.get("value", "missing" if error.code == "missing" else path.name)
+        allowed = f"{error.data['allowed']}. See docs/how-to/record-a-real-qemu.md"
+        raise ConfigError(error.data["key"], value, allowed, CODES[error.code]) from None
     assert isinstance(scenario, Scenario)
     check(scenario)
     return scenario
+
+
+def _changed(document: object, override: str) -> object:
+    """Return a document with the value of KEY=VALUE. A mapping is merged into the one there is."""
+    path, _, text = override.partition("=")
+    try:
+        value = parse_yaml(text)
+    except ReadingError as error:
+        reject("KEY=VALUE", override, f"is no YAML value: {error.reason}", "wrong_format")
+    for key in reversed(path.split(".", MOST_KEYS)):
+        value = {key: value}
+    return _merged(document, value)
+
+
+def _merged(document: object, change: object) -> object:
+    if not isinstance(change, dict):
+        return change
+    before = document if isinstance(document, dict) else {}
+    return before | {key: _merged(before.get(key), value) for key, value in change.items()}
 
 
 def check(scenario: Scenario) -> None:

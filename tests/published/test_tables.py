@@ -172,7 +172,7 @@ def test_unknown_table_is_one_line_with_all_names() -> None:
         ),
         ({"rows": [{"name": "a", "total_s": [1]}], "fitted": {}}, "no_command"),
         ({"rows": [{"name": "a", "run": "gpusim"}], "fitted": {}}, "total_time_or_never"),
-        ({"rows": [{"name": "a", "run": "gpusim", "total": [1]}], "fitted": {}}, "wrong_key"),
+        ({"rows": [{"name": "a", "run": "gpusim", "total": [1]}], "fitted": {}}, "unusable"),
         ({"fitted": {"row": "nowhere"}}, "fitted_elsewhere"),
     ],
 )

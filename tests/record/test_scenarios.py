@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -45,10 +46,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "key", "value"),
     [
-        ("guest.rte=5", "guest.rte", "5"),
-        ("gest.rate=5", "gest", "5"),
-        ("guest.size=much", "guest.size", "much"),
-        ("guest=5", "guest", "5"),
+        ("guest.rte=5", "guest.rte", 5),
+        ("gest.rate=5", "gest", "a mapping of 1 keys"),
+        ("guest.size=much", "guest.size", '"much"'),
+        ("guest=5", "guest", 5),
         ("guest.size=0", "guest.size", 0),
         ("guest.size=400", "guest.size", 400),
         ("guest.base=8", "guest.base", 8),
@@ -86,6 +87,34 @@ def test_a_file_without_a_size(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_scenario(str(path))
     assert (error.value.key, error.value.value) == ("guest.size", "missing")
+
+
+def test_a_scenario_is_data_and_tells_no_environment_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hush")
+    path = tmp_path / "mine.yaml"
+    for text in (
+        "accelerator: ${oc.env:SECRET}\nguest: {size: 8, rate: 100}\n",
+        "${oc.env:SECRET}",
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError) as error:
+            load_scenario(str(path))
+        assert "hush" not in str(error.value)
+
+
+def test_a_pipe_is_no_scenario(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError) as error:
+        load_scenario(str(tmp_path / "pipe.yaml"))
+    assert error.value.key == "SCENARIO"
+
+
+def test_a_mapping_is_merged_and_a_list_is_replaced() -> None:
+    scenario = load_scenario("small", ["guest={rate: 50}", "capabilities=[]", "limit_s=7"])
+    assert (scenario.guest.rate, scenario.guest.size) == (50, load_scenario("small").guest.size)
+    assert (scenario.capabilities, scenario.limit_s) == ([], 7.0)
 
 
 def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:

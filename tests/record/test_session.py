@@ -12,7 +12,7 @@ import pytest
 from gpusim.monitor.qmp import Monitor, QmpEvent
 from gpusim.record.machine import Machine, Output
 from gpusim.record.messages import RecordError
-from gpusim.record.scenarios import Scenario
+from gpusim.record.scenarios import GuestSettings, Scenario
 from gpusim.record.session import (
     Observed,
     _count,
@@ -105,7 +105,9 @@ def test_a_guest_that_stands_still_has_crashed_unless_qemu_stopped_it() -> None:
     def follow(*events: QmpEvent) -> list[dict[str, Any]]:
         observed = Observed(start_s=0.0)
         machine = standing_still(list(events))
-        asyncio.run(_follow(machine, Scenario(), observed, lambda _: None))
+        asyncio.run(
+            _follow(machine, Scenario(guest=GuestSettings(size=8)), observed, lambda _: None)
+        )
         return observed.samples
 
     with pytest.raises(RecordError) as caught:
