@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpusim.config.checks import reject
 from gpusim.errors import ConfigError
@@ -24,17 +24,28 @@ from gpusim.validation.accuracy import Case, Mode, list_rows, summarize
 from gpusim.validation.errors import ValidationError
 from gpusim.version import __version__
 
+if TYPE_CHECKING:
+    from gpusim.validation.accuracy_text import LeftOut
+    from gpusim.validation.runs import Task
+
 DEFAULT_SEEDS = 20
 MODES: dict[str, tuple[Mode, ...]] = {
     "replay": ("replay",),
     "predict": ("predict",),
     "both": ("replay", "predict"),
 }
-EXIT_INPUT = 2
+EXIT_CODES = (
+    "Exit codes: 0, 1 if some recordings are not used (the table says why), 2 if none is used or "
+    "for bad input."
+)
+EXIT_NOT_ALL, EXIT_INPUT = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Return its exit code: 0, or 2 for bad input."""
+    """Run the command. Return its exit code.
+
+    It is 0, 1 if some of the files are not used, or 2 for bad input or if no file is used.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "profiles": (_profiles_parser, _profiles),
@@ -47,11 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reject(
                 "--json", options.json, "cannot be written. Expected a file in an existing folder"
             )
-        run(options)
+        return run(options)
     except (ConfigError, RecordingError, ProfileError, ValidationError, TableError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "",
         "Simulate recorded migrations of a real QEMU. Print the measured and the simulated values.",
         "gpusim-validate published [TABLE ...]: the same for the measurements that others published. "
-        "gpusim-validate profiles [PATH ...]: predictions from calc-dirty-rate alone.",
+        "gpusim-validate profiles [PATH ...]: predictions from calc-dirty-rate alone. "
+        f"{EXIT_CODES}",
     )
     _add_paths(
         parser, "recordings, or folders of recordings (default: those that come with gpusim)"
@@ -88,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _profiles_parser() -> argparse.ArgumentParser:
     parser = _new_parser(
-        " profiles", "Predict recorded migrations from their profile alone. Print both total times."
+        " profiles",
+        "Predict recorded migrations from their profile alone. Print both total times.",
+        EXIT_CODES,
     )
     _add_paths(
         parser,
@@ -131,34 +144,61 @@ def _seeds(text: str) -> int:
     return int(text)
 
 
-def _validate(options: argparse.Namespace) -> None:
+def _validate(options: argparse.Namespace) -> int:
     from gpusim.validation import accuracy_text as text
     from gpusim.validation.first_write import fit_costs
     from gpusim.validation.runs import make_runs, plan_runs
-    from gpusim.validation.shipped import RECORDER, SHIPPED, load_recordings
+    from gpusim.validation.shipped import RECORDER, SHIPPED, NotUsed, load_each
 
-    recordings = load_recordings(options.paths or [SHIPPED, RECORDER])
-    cases = [Case(recording=one, measured=recorded_quantities(one)) for one in recordings]
-    unpredictable = [case.recording.case for case in cases if not case.recording.predictable]
-    if unpredictable and options.mode == "predict":
-        raise ValidationError("not_predictable", case=unpredictable[0])
-    costs_ns = fit_costs(recordings) if options.first_write else {}
-    make_runs(cases, plan_runs(cases, MODES[options.mode], options.seeds, costs_ns))
+    modes, seeds = MODES[options.mode], options.seeds
+    cases: list[Case] = []
+    tasks: list[Task] = []
+    left_out: list[tuple[int, NotUsed]] = []
+    for found in load_each(options.paths or [SHIPPED, RECORDER]):
+        if isinstance(found, NotUsed):
+            left_out.append((len(cases), found))
+            continue
+        case = Case(recording=found, measured=recorded_quantities(found))
+        try:
+            if modes == ("predict",) and not found.predictable:
+                raise ValidationError("not_predictable", case=found.case)
+            planned = plan_runs([case], modes, seeds)
+        except ValidationError as error:
+            left_out.append((len(cases), NotUsed(name=found.case, error=error)))
+        else:
+            tasks += [(len(cases), mode, config) for _, mode, config in planned]
+            cases.append(case)
+    if not cases:
+        return _finish_without(left_out)
+    costs_ns = {}
+    if options.first_write:
+        costs_ns = fit_costs([case.recording for case in cases])
+        tasks = plan_runs(cases, modes, seeds, costs_ns)
+    make_runs(cases, tasks)
     rows, summary = list_rows(cases), summarize(cases)
-    parts = [text.rows_table(rows)]
+    parts = [text.rows_table(rows, left_out)]
+    unpredictable = [case.recording.case for case in cases if not case.recording.predictable]
     if unpredictable and options.mode == "both":
         parts.append(text.describe_unpredictable(unpredictable))
     if costs_ns:
         parts.append(text.describe_first_write_costs(costs_ns))
-    _finish(options, rows, summary, [*parts, text.describe_summary(summary)])
+    return _finish(options, rows, summary, [*parts, text.describe_summary(summary)], left_out)
 
 
-def _profiles(options: argparse.Namespace) -> None:
+def _profiles(options: argparse.Namespace) -> int:
     from gpusim.validation import accuracy_text as text
     from gpusim.validation import profile_accuracy as profiles
+    from gpusim.validation.shipped import NotUsed
 
-    paths = options.paths or [profiles.PROFILED, profiles.PROFILED_KVM]
-    cases = profiles.predict_recordings(paths)
+    cases: list[profiles.ProfiledCase] = []
+    left_out: list[tuple[int, NotUsed]] = []
+    for found in profiles.predict_each(options.paths or [profiles.PROFILED, profiles.PROFILED_KVM]):
+        if isinstance(found, NotUsed):
+            left_out.append((len(cases), found))
+        else:
+            cases.append(found)
+    if not cases:
+        return _finish_without(left_out)
     rows = [dict(zip(text.PROFILE_HEAD, text.profile_cells(case), strict=True)) for case in cases]
     groups = profiles.group_by_accelerator(cases)
     summary = {name: profiles.profile_figures(group) for name, group in groups.items()}
@@ -166,10 +206,11 @@ def _profiles(options: argparse.Namespace) -> None:
         f"under {name.upper()}: {text.describe_profile_figures(group)}"
         for name, group in groups.items()
     ]
-    _finish(options, rows, summary, [text.profile_table(cases), "\n".join(lines)])
+    parts = [text.profile_table(cases, left_out), "\n".join(lines)]
+    return _finish(options, rows, summary, parts, left_out)
 
 
-def _published(options: argparse.Namespace) -> None:
+def _published(options: argparse.Namespace) -> int:
     from gpusim.published import accuracy_text as text
     from gpusim.published import tables
     from gpusim.published.accuracy import summarize as summarize_outcomes
@@ -178,7 +219,7 @@ def _published(options: argparse.Namespace) -> None:
     chosen = [tables.load(name) for name in dict.fromkeys(options.tables or tables.names())]
     outcomes = simulate_tables(chosen)
     rows, summary = text.list_rows(outcomes), summarize_outcomes(outcomes)
-    _finish(options, rows, summary, [text.describe_outcomes(outcomes)])
+    return _finish(options, rows, summary, [text.describe_outcomes(outcomes)])
 
 
 def _finish(
@@ -186,12 +227,29 @@ def _finish(
     rows: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
     parts: Sequence[str],
-) -> None:
-    """Write the file of --json, and print the parts of the text."""
+    left_out: LeftOut = (),
+) -> int:
+    """Write the file of --json, and print the parts of the text. Return the exit code."""
+    document: dict[str, Any] = {"rows": rows, "summary": summary}
+    if left_out:
+        from gpusim.validation.accuracy_text import describe_left_out
+
+        document["not_used"] = [
+            {"name": one.name, "code": one.error.code, "error": str(one.error)}
+            for _, one in left_out
+        ]
+        parts = [*parts, describe_left_out(left_out)]
     if options.json is not None:
-        document = {"rows": rows, "summary": summary}
         write_text(options.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
     print("\n\n".join(parts))
+    return EXIT_NOT_ALL if left_out else 0
+
+
+def _finish_without(left_out: LeftOut) -> int:
+    """Print why no file is used. Return the exit code."""
+    for _, one in left_out:
+        print(f"error: {one.error}", file=sys.stderr)
+    return EXIT_INPUT
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from gpusim.text import text_table
+from gpusim.text import count_noun, text_table
 from gpusim.validation.accuracy import BAND_PERCENT, CLOSE_PERCENT
 from gpusim.validation.errors import UNPREDICTABLE
 from gpusim.validation.profile_accuracy import ProfiledCase, profile_figures
+from gpusim.validation.shipped import NotUsed
 
 GROUPS = {
     "cpu_bound": "CPU-bound guests",
@@ -27,8 +28,32 @@ PROFILE_HEAD = (
 )
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows of a validation as a table."""
+LeftOut: TypeAlias = Sequence[tuple[int, NotUsed]]  # how many used recordings come before it
+
+
+def describe_left_out(left_out: LeftOut) -> str:
+    """Return which files are not used, and why, one a line."""
+    lines = [f"{one.name}: {one.error}" for _, one in left_out]
+    return "\n".join([f"not used: {count_noun(len(lines), 'file')}", *lines])
+
+
+def _insert(table: str, left_out: LeftOut, starts: Sequence[int]) -> str:
+    """Return a table with a line for each file that is not used, in the order of the files.
+
+    Args:
+        table: with one line for its head.
+        left_out: the files.
+        starts: row of the first line of each used recording.
+    """
+    lines = table.splitlines()
+    for place, one in reversed(left_out):
+        at = 1 + starts[place] if place < len(starts) else len(lines)
+        lines.insert(at, f"{one.name}  not used: {one.error}")
+    return "\n".join(lines)
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]], left_out: LeftOut = ()) -> str:
+    """Return the rows of a validation as a table, with the files that are not used."""
     cells = [["case", "mode", "quantity", "measured", "simulated", "error %"]]
     for row in rows:
         error = row["error_percent"]
@@ -42,7 +67,9 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "-" if error is None else f"{error:+.2f}",
             ]
         )
-    return text_table(cells, left_columns=(0, 1, 2))
+    names = [row["case"] for row in rows]
+    starts = [n for n, name in enumerate(names) if n == 0 or name != names[n - 1]]
+    return _insert(text_table(cells, left_columns=(0, 1, 2)), left_out, starts)
 
 
 def _format_value(value: float | None) -> str:
@@ -163,10 +190,11 @@ def profile_cells(case: ProfiledCase) -> list[str]:
     ]
 
 
-def profile_table(cases: Sequence[ProfiledCase]) -> str:
+def profile_table(cases: Sequence[ProfiledCase], left_out: LeftOut = ()) -> str:
     """Return the recordings that were predicted from their profiles as a table."""
     rows = [PROFILE_HEAD, *map(profile_cells, cases)]
-    return text_table(rows, left_columns=range(len(PROFILE_HEAD)))
+    table = text_table(rows, left_columns=range(len(PROFILE_HEAD)))
+    return _insert(table, left_out, range(len(cases)))
 
 
 def describe_profile_figures(cases: Sequence[ProfiledCase]) -> str:

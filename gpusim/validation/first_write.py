@@ -15,7 +15,7 @@ import numpy as np
 
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.formats.quantities import throttle_steps
-from gpusim.formats.recording import Recording
+from gpusim.formats.recording import Recording, Sample
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.units import NS_PER_S
@@ -58,9 +58,7 @@ class Stretch:
 
 def find_stretch(recording: Recording) -> Stretch:
     """Return the part of a recording before the first throttle."""
-    events = recording.until_stop()
-    throttled_s = next((e.time_s for e in events if e.name == "migration_throttle"), math.inf)
-    samples = [sample for sample in samples_before_stop(recording) if sample.time_s <= throttled_s]
+    events, samples = recording.until_stop(), _samples(recording)
     since_ns, until_ns = (round(samples[i].time_s * NS_PER_S) for i in (0, -1))
     syncs = [e.time_s for e in events if e.name == "migration_bitmap_sync_start"]
     syncs_ns = (round(time_s * NS_PER_S) for time_s in syncs)
@@ -69,8 +67,23 @@ def find_stretch(recording: Recording) -> Stretch:
         since_ns,
         until_ns,
         tuple(sync_ns for sync_ns in syncs_ns if 0 < sync_ns < until_ns),
-        (samples[-1].writes or 0) - (samples[0].writes or 0),
+        _writes(recording),
     )
+
+
+def _samples(recording: Recording) -> list[Sample]:
+    """Return the samples up to the first throttle."""
+    events = recording.until_stop()
+    throttled_s = next((e.time_s for e in events if e.name == "migration_throttle"), math.inf)
+    return [sample for sample in samples_before_stop(recording) if sample.time_s <= throttled_s]
+
+
+def _writes(recording: Recording) -> int:
+    """Return the counted writes up to the first throttle, or 0 if they were not measured."""
+    samples = _samples(recording)
+    if not samples or not recording.page_writes_per_s_before:
+        return 0
+    return (samples[-1].writes or 0) - (samples[0].writes or 0)
 
 
 def error(stretches: Sequence[Stretch], cost_ns: float) -> float:
@@ -103,9 +116,10 @@ def fit(stretches: Sequence[Stretch]) -> float:
 def halves(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
     """Return two halves of the recordings, with alternate scenarios in alphabetical order.
 
-    Paced and unknown guests are left out. A paced guest does its work whatever its writes cost.
+    Paced and unknown guests are left out, and guests that did not write. A paced guest does its
+    work whatever its writes cost.
     """
-    usable = [r for r in recordings if r.guest is not None and r.guest.kind != "paced"]
+    usable = [r for r in recordings if r.guest and r.guest.kind != "paced" and _writes(r) > 0]
     names = sorted({_scenario(recording) for recording in usable})
     left = set(names[::2])
     return (

@@ -8,19 +8,20 @@ of the recording.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpusim.errors import ConfigError
+from gpusim.formats.errors import ProfileError
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import find_recordings, load_recording
 from gpusim.predict.ensemble import MEMBERS, predict
 from gpusim.predict.host_config import host_config
 from gpusim.predict.prediction import Band, Prediction
 from gpusim.validation.accuracy import error_percent
 from gpusim.validation.errors import ValidationError
-from gpusim.validation.shipped import SHIPPED
+from gpusim.validation.shipped import SHIPPED, NotUsed, load_each, used
 
 PROFILED = SHIPPED / "predict"  # recorded under TCG
 PROFILED_KVM = SHIPPED / "predict_kvm"
@@ -66,16 +67,26 @@ def predict_recordings(paths: Sequence[Path], members: int = MEMBERS) -> list[Pr
         RecordingError: a path that holds no recording.
         ProfileError: a damaged profile.
         ValidationError: a recording without a profile.
+        ConfigError: a profile that cannot be simulated.
     """
-    recordings = [load_recording(file) for path in paths for file in find_recordings(path)]
-    found = []
-    for recording in recordings:
-        if recording.profile is None:
-            raise ValidationError("no_profile", case=recording.case)
-        host = host_config(recording.profile, LINK)
-        prediction = predict(recording.profile, host, members=members)
-        found.append(ProfiledCase(recording=recording, prediction=prediction))
-    return found
+    return [used(found) for found in predict_each(paths, members)]
+
+
+def predict_each(paths: Sequence[Path], members: int = MEMBERS) -> Iterator[ProfiledCase | NotUsed]:
+    """Yield the prediction of each recording from its profile, or why it is not used."""
+    for recording in load_each(paths):
+        if isinstance(recording, NotUsed):
+            yield recording
+            continue
+        try:
+            if recording.profile is None:
+                raise ValidationError("no_profile", case=recording.case)
+            host = host_config(recording.profile, LINK)
+            prediction = predict(recording.profile, host, members=members)
+        except (ProfileError, ValidationError, ConfigError) as error:
+            yield NotUsed(name=recording.case, error=error)
+        else:
+            yield ProfiledCase(recording=recording, prediction=prediction)
 
 
 def profile_figures(cases: Sequence[ProfiledCase]) -> dict[str, Any]:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from gpusim.errors import CodedError, ConfigError
+from gpusim.formats.errors import ProfileError, RecordingError
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import find_recordings, load_recording
 from gpusim.validation.errors import ValidationError
 
 SHIPPED = Path(__file__).parent / "data"
 RECORDER = SHIPPED / "recorder"  # made by gpusim-record
+Used = TypeVar("Used")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotUsed:
+    """A file, or a path without files, that is left out of a validation.
+
+    Attributes:
+        name: of the file or path, for people.
+        error: why it is left out.
+    """
+
+    name: str
+    error: CodedError | ConfigError
 
 
 def load_recordings(paths: Sequence[Path]) -> list[Recording]:
@@ -21,11 +39,36 @@ def load_recordings(paths: Sequence[Path]) -> list[Recording]:
         ProfileError: a damaged profile in a recording.
         ValidationError: two recordings of one name.
     """
-    files = {file.resolve(): file for path in paths for file in find_recordings(path)}
-    recordings: dict[str, Recording] = {}
-    for file in files.values():
-        recording = load_recording(file)
-        if recording.case in recordings:
-            raise ValidationError("repeated_name", path=file, case=recording.case)
-        recordings[recording.case] = recording
-    return list(recordings.values())
+    return [used(found) for found in load_each(paths)]
+
+
+def load_each(paths: Sequence[Path]) -> Iterator[Recording | NotUsed]:
+    """Yield each recording that the paths stand for, or why it is not used. Each file counts once."""
+    files: set[Path] = set()
+    cases: set[str] = set()
+    for path in paths:
+        try:
+            found = find_recordings(path)
+        except RecordingError as error:
+            yield NotUsed(name=str(path), error=error)
+            continue
+        for file in found:
+            if file.resolve() in files:
+                continue
+            files.add(file.resolve())
+            try:
+                recording = load_recording(file)
+                if recording.case in cases:
+                    raise ValidationError("repeated_name", path=file, case=recording.case)
+            except (RecordingError, ProfileError, ValidationError) as error:
+                yield NotUsed(name=file.name, error=error)
+                continue
+            cases.add(recording.case)
+            yield recording
+
+
+def used(found: Used | NotUsed) -> Used:
+    """Return what is used, or raise the error of what is not."""
+    if isinstance(found, NotUsed):
+        raise found.error
+    return found

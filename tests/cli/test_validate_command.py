@@ -9,6 +9,8 @@ import pytest
 
 from gpusim.cli import record
 from gpusim.cli.validate import main
+from gpusim.reading import read_bytes
+from gpusim.validation import profile_accuracy
 from gpusim.validation.accuracy import error_percent
 from gpusim.validation.errors import ValidationError
 from gpusim.validation.shipped import SHIPPED
@@ -66,18 +68,62 @@ def test_one_mode_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "predict" not in printed
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"not a recording", b'{"scenario": 1}'])
-def test_a_bad_file_among_good_ones_is_one_line_and_no_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+BAD = (b"", b"{}", b"not a recording", b'{"scenario": 1}')
+
+
+def test_bad_files_are_named_at_their_place_and_hide_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad, out = tmp_path / "bad.json", tmp_path / "out.json"
-    bad.write_bytes(content)
-    assert main([shipped("converges.qemu10.a"), str(bad), "--json", str(out)]) == 2
+    good, out = shipped("converges.qemu10.a"), tmp_path / "out.json"
+    bad = [tmp_path / f"bad{number}.json" for number in range(len(BAD))]
+    for path, content in zip(bad, BAD, strict=True):
+        path.write_bytes(content)
+    paths = [str(bad[0]), good, *map(str, bad[1:]), str(tmp_path / "none.json")]
+    assert main([*paths, "--mode", "replay", "--json", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert {row["case"] for row in found["rows"]} == {"converges.qemu10.a"}
+    codes = [row["code"] for row in found["not_used"]]
+    assert codes == ["unreadable", "missing", "unreadable", "bad_value", "no_such_path"]
     printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith(f"error: {bad}: ")
-    assert printed.err.count("\n") == 1
-    assert not out.exists()
+    lines = printed.out.splitlines()
+    table = lines[: lines.index("")]
+    places = [n for n, line in enumerate(table) if "  not used: " in line]
+    assert places == [1, *range(len(table) - 4, len(table))]
+    assert [line.split()[0] for line in lines[-5:]] == [
+        "bad0.json:",
+        *(f"{path.name}:" for path in bad[1:]),
+        f"{tmp_path / 'none.json'}:",
+    ]
+
+
+def test_a_recording_that_cannot_be_simulated_hides_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(read_bytes(SHIPPED / "converges.qemu10.a.json.xz"))
+    document["parameters"]["max-bandwidth"] = 1  # slower than gpusim simulates
+    (tmp_path / "slow.json").write_text(json.dumps(document))
+    paths = [str(tmp_path), shipped("converges.qemu10.a")]
+    assert main([*paths, "--mode", "replay", "--json", str(tmp_path / "out")]) == 1
+    found = json.loads((tmp_path / "out").read_text())
+    assert [row["code"] for row in found["not_used"]] == ["cannot_simulate"]
+    assert len(found["rows"]) == len(QUANTITIES)
+
+
+def test_profiles_of_a_list_hide_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted = profile_accuracy.predict_each
+    monkeypatch.setattr(profile_accuracy, "predict_each", lambda paths: predicted(paths, members=2))
+    (tmp_path / "bad.json").write_text("{}")
+    with_profile = sorted(profile_accuracy.PROFILED.glob("*.xz"))[0]
+    paths = [str(tmp_path), shipped("converges.qemu10.a"), str(with_profile)]
+    out = tmp_path / "out"
+    assert main(["profiles", *paths, "--json", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert [row["code"] for row in found["not_used"]] == ["missing", "no_profile"]
+    assert len(found["rows"]) == 1
+    assert main(["profiles", str(tmp_path / "bad.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_missing_paths_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,10 +138,11 @@ def test_two_recordings_of_one_name_are_refused(
 ) -> None:
     original = SHIPPED / "converges.qemu10.a.json.xz"
     (tmp_path / original.name).write_bytes(original.read_bytes())
-    assert main([str(original), str(tmp_path)]) == 2
-    path = tmp_path / original.name
-    error = ValidationError("repeated_name", path=path, case="converges.qemu10.a")
-    assert capsys.readouterr().err == f"error: {error}\n"
+    out = tmp_path / "out"
+    assert main([str(original), str(tmp_path), "--mode", "replay", "--json", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert [row["code"] for row in found["not_used"]] == ["repeated_name"]
+    assert len(found["rows"]) == len(QUANTITIES)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from gpusim.validation.profile_accuracy import (
     PROFILED_KVM,
     ProfiledCase,
     group_by_accelerator,
+    predict_each,
     predict_recordings,
     profile_figures,
 )
@@ -90,7 +91,7 @@ def test_the_command_prints_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        profile_accuracy, "predict_recordings", lambda paths: predict_recordings(paths, members=2)
+        profile_accuracy, "predict_each", lambda paths: predict_each(paths, members=2)
     )
     path = tmp_path / "found.json"
     assert cli.main(["profiles", str(SHORT), "--json", str(path)]) == 0
