@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from gpusim import Config
 from gpusim.config.compose import composed_config, register
 from gpusim.config.presets import conf_folder
+from tests.cli.forked import Forked
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
@@ -45,13 +46,16 @@ def gpusim(
     *arguments: str, cwd: Path, before: str = "", code: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in `cwd`, after the Python statements `before`, and expect an exit code."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{before}\n{MAIN}", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        process = Forked(f"{before}\n{MAIN}", arguments, cwd=cwd, stdout=stdout, stderr=stderr)
+        try:
+            returncode = process.wait(300)
+        finally:
+            process.kill()
+        texts = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            texts.append(file.read().decode())
+    done = subprocess.CompletedProcess(["gpusim", *arguments], returncode, *texts)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -16,6 +15,7 @@ from gpusim.cli.job import run_jobs
 from gpusim.explore.workers import map_in_order
 from gpusim.results import write_failure
 from tests.cli.command import MAIN, gpusim
+from tests.cli.forked import Forked
 
 SWEEP = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
 RAISES = """
@@ -208,19 +208,15 @@ def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path
         sweep.append(f"hydra.sweeper.workers={workers}")
     elif workers > 1:
         pytest.skip("the basic sweeper has no workers")
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *sweep],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while len(computed(tmp_path)) < 3:
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    with TemporaryFile() as stderr:
+        process = Forked(MAIN, sweep, cwd=tmp_path, stderr=stderr)
+        while len(computed(tmp_path)) < 3:
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(60)
+        stderr.seek(0)
+        errors = stderr.read().decode()
+    assert code == 130
     assert errors.startswith("error: interrupted. ")
     assert errors.count("\n") == 1
     assert {summary["status"] for summary in summaries(tmp_path).values()} == {"ok"}
