@@ -55,7 +55,9 @@ def blank_figure() -> Iterator[Figure]:
 
     from gpusim.results.plots.agg import TextCanvas
 
-    with matplotlib.rc_context(style.RC):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc may ask for LaTeX
+        matplotlib.rcParams.update(style.RC)
         figure = Figure(figsize=(style.WIDTH_IN, style.HEIGHT_IN), dpi=style.DPI)
         TextCanvas(figure)
         yield figure

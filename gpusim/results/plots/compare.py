@@ -91,10 +91,14 @@ def write_comparison(folders: list[Path], path: Path) -> None:
 
 
 def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, str]]]:
-    """Return at most MAX_RUNS runs that can be drawn, and (folder, reason) for each other."""
+    """Return at most MAX_RUNS runs that can be drawn, and (folder, reason) for all others."""
     found: list[tuple[Path, dict[str, Any], Timeline]] = []
     skipped: list[tuple[str, str]] = []
-    for folder in folders:
+    for index, folder in enumerate(folders):
+        if len(found) == MAX_RUNS:
+            more = count_noun(len(folders) - index, "more folder")
+            skipped.insert(0, (more, f"a picture shows at most {MAX_RUNS} runs"))
+            break
         try:
             summary = read_summary(folder)
             if summary["status"] == "failed":
@@ -102,10 +106,6 @@ def read_runs(folders: list[Path]) -> tuple[list[ComparedRun], list[tuple[str, s
             found.append((folder, summary, _read_timeline(folder / TIMELINE_NPZ)))
         except (RunsError, ReadingError) as error:
             skipped.append((one_line(folder.name), str(error)))
-    if more := found[MAX_RUNS:]:
-        reason = f"a picture shows at most {MAX_RUNS} runs"
-        skipped.insert(0, (count_noun(len(more), "more run"), reason))
-        del found[MAX_RUNS:]
     versions = [
         decider_name(summary.get("qemu_version") or "QEMU", summary.get("policies") or "")
         for _, summary, _ in found

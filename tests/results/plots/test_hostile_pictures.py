@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +134,12 @@ TIMES: dict[str, list[float]] = {
 
 
 QUICK = (("huge", "decades"), ("texts", "plain"), ("nothing", "zero"))
+OTHERS = (*((one, "plain") for one in NUMBERS), *(("signs", one) for one in TIMES))
 
 
 @pytest.mark.parametrize(
     ("numbers", "times"),
-    [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in product(NUMBERS, TIMES))],
+    [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHERS)],
 )
 def test_the_pictures_of_a_sweep(
     numbers: str,
@@ -185,6 +185,16 @@ def test_a_time_axis_has_ticks_for_any_times(times_s: list[float]) -> None:
             assert sum(low <= place <= high for place in panel.get_yticks()) > 1
             assert len(set(names)) == len(names)
             assert not any("$" in name for name in names)
+
+
+def test_a_users_matplotlibrc_changes_nothing(tmp_path: Path) -> None:
+    import matplotlib
+
+    strange: dict[Any, Any] = {"text.usetex": True, "figure.autolayout": True, "lines.marker": "x"}
+    for name, options in (("one", {}), ("other", strange)):
+        with matplotlib.rc_context(options), picture(tmp_path / name) as figure:
+            draw_run(figure, RUNS["converged"]())
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
 @pytest.mark.parametrize("limits", [(1, 9), (2.5, 3.5), (1e-9, 1e9), (1e20, 1e22)])
