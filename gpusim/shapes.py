@@ -206,9 +206,10 @@ class Rows:
 
     of: Shape
     allowed: str = "must be a list"
+    least: int = 0
 
     def read(self, value: Any) -> list[Any]:
-        if not isinstance(value, list):
+        if not isinstance(value, list) or len(value) < self.least:
             refuse(value, self.allowed)
         found: list[Any] = []
         read = self.of.read

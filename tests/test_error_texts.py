@@ -26,7 +26,12 @@ ERRORS: list[type[CodedError]] = [
     RecordingError, VirshLogError, ProfileError, LiveError, RecordError, CannotWriteError, TableError,
     ValidationError, ReadingError, AnswersError, ShapeError, RuleError,
 ]  # fmt: skip
-RAISED_AS = {"fail": RecordingError, "MonitorClosedError": LiveError, "NoAnswerError": LiveError}
+RAISED_AS = {
+    "fail": RecordingError,
+    "MonitorClosedError": LiveError,
+    "NoAnswerError": LiveError,
+    "WrongAnswerError": LiveError,
+}
 
 
 def raised_codes(error: type[CodedError]) -> set[str]:

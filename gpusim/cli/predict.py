@@ -212,12 +212,12 @@ async def _measured(options: argparse.Namespace) -> Profile:
     from gpusim.cli.progress_line import progress_line
     from gpusim.files import write_text
     from gpusim.formats.profile import check_plausible
+    from gpusim.monitor.commands import MEASURING
     from gpusim.monitor.dirty_rate import inspect_vm, measure_dirty_rate, plan_measurements
     from gpusim.monitor.plan_text import describe_plan
-    from gpusim.monitor.qmp import Monitor, require_qmp
+    from gpusim.monitor.qmp import Monitor
 
-    require_qmp()
-    async with Monitor(options.qmp) as monitor:
+    async with Monitor(options.qmp, MEASURING) as monitor:
         vm = await inspect_vm(monitor)
         plan = plan_measurements(vm, options.mode or "page-sampling", quick=options.quick)
         print("\n".join(describe_plan(vm, plan)), file=_messages_to(options), flush=True)

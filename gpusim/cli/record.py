@@ -201,7 +201,6 @@ def _record_attached(options: argparse.Namespace) -> int:
     from gpusim.cli.progress_line import progress_line
     from gpusim.formats import recording_from_answers as answers
     from gpusim.formats.recording_from_virsh import convert
-    from gpusim.monitor.qmp import require_qmp
     from gpusim.record.attached import attach
     from gpusim.record.files import check_folder, write_recording
     from gpusim.record.summary import summarize_attached
@@ -212,7 +211,6 @@ def _record_attached(options: argparse.Namespace) -> int:
     elif options.answers:
         document = answers.convert(options.answers, answers.parse_facts(options.fact or ()))
     else:
-        require_qmp()
         print(f"watching {options.qmp}. Ctrl-C stops and keeps the recording so far", flush=True)
         with progress_line() as progress:
             watching = attach(options.qmp, progress, options.trace_log, options.limit)
@@ -226,7 +224,6 @@ def _record_own(options: argparse.Namespace) -> int:
     """Start a QEMU for each repeat, and record its migration."""
     from gpusim.cli.progress_line import progress_line
     from gpusim.config.checks import reject
-    from gpusim.monitor.qmp import require_qmp
     from gpusim.record.files import check_folder, write_recording
     from gpusim.record.machine import find_program
     from gpusim.record.scenarios import list_scenarios, load_scenario
@@ -240,7 +237,6 @@ def _record_own(options: argparse.Namespace) -> int:
     if mode != SAMPLING and scenario.accelerator == "tcg":
         reject("--mode", mode, f"counts nothing under TCG. Expected {SAMPLING}")
     check_folder(options.out)
-    require_qmp()
     find_program(options.qemu or QEMU)
     for _ in range(options.repeats or 1):
         print(f"recording {options.scenario}, at most {scenario.limit_s:g} s", flush=True)

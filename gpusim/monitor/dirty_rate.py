@@ -12,13 +12,14 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpusim.formats.profile import GIB, Measurement, Profile
 from gpusim.monitor.errors import LiveError
+from gpusim.monitor.hmp import PAGE_BYTES, parse_blocks, parse_page, parse_ranges
 from gpusim.monitor.qmp import Monitor
 
 # Rounds of periods. Repeats show the guest's mean rate and how steady it is.
@@ -32,7 +33,7 @@ LEAST_SAMPLES, MOST_SAMPLES = 128, 16384  # per GiB: MIN_SAMPLE_PAGE_COUNT, MAX_
 LATE_S = 60.0  # after a period until its answer: QEMU hashes pages, or reads a big bitmap
 ZERO_PAGES = 1000  # pages that are read: a share of one half is then known to 1.6 %
 PROC = Path("/proc")
-PAGE_BYTES = 4096  # a target page of x86, and of most others
+IDLE = frozenset({"none", "completed", "failed", "cancelled"})  # MigrationStatus
 
 Progress = Callable[[str], None]  # shows one line of progress
 NO_THREADS_NOTE = (
@@ -53,6 +54,7 @@ class Vm:
         threads: host thread of each vCPU.
         parameters: query-migrate-parameters, under QEMU's names.
         capabilities: those that are on.
+        migration: query-migrate's answer. It changes if a migration starts.
     """
 
     version: tuple[int, int, int]
@@ -62,6 +64,7 @@ class Vm:
     threads: tuple[int, ...]
     parameters: dict[str, Any]
     capabilities: tuple[str, ...]
+    migration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def memory_bytes(self) -> int:
@@ -92,8 +95,9 @@ async def inspect_vm(monitor: Monitor) -> Vm:
     Raises:
         LiveError: the VM migrates, is measured or is stopped, or the monitor reports no RAM.
     """
-    status = (await monitor.ask("query-migrate")).get("status", "none")
-    if status not in ("none", "completed", "failed", "cancelled"):
+    migration = await monitor.ask("query-migrate")
+    status = migration.get("status", "none")
+    if status not in IDLE:
         raise LiveError("migration_runs", status=status)
     if (await monitor.ask("query-dirty-rate"))["status"] == "measuring":
         raise LiveError("measurement_runs")
@@ -104,11 +108,12 @@ async def inspect_vm(monitor: Monitor) -> Vm:
     return Vm(
         version=monitor.version,
         accelerator="kvm" if (await monitor.ask("query-kvm"))["enabled"] else "tcg",
-        blocks=_parse_blocks(await _hmp(monitor, "info ramblock")),
-        ranges=tuple(_parse_ranges(await _hmp(monitor, "info mtree -f"))),
+        blocks=parse_blocks(await _hmp(monitor, "info ramblock")),
+        ranges=parse_ranges(await _hmp(monitor, "info mtree -f")),
         threads=tuple(vcpu["thread-id"] for vcpu in vcpus),
         parameters=await monitor.ask("query-migrate-parameters"),
         capabilities=tuple(sorted(row["capability"] for row in capabilities if row["state"])),
+        migration=migration,
     )
 
 
@@ -116,43 +121,18 @@ async def _hmp(monitor: Monitor, line: str) -> str:
     return str(await monitor.ask("human-monitor-command", {"command-line": line}))
 
 
-def _parse_blocks(text: str) -> dict[str, int]:
-    """Return the used bytes of each RAM block from "info ramblock".
+async def _require_undisturbed(monitor: Monitor, vm: Vm) -> None:
+    """Check that the VM has neither migrated nor stopped since it was inspected.
 
-    Source: system/physmem.c:ram_block_format.
+    Raises:
+        LiveError: it has.
     """
-    blocks = dict(row for row in map(_parse_block, text.splitlines()) if row is not None)
-    if not sum(blocks.values()):
-        raise LiveError("no_ram", answer=repr(text[:80]))
-    return blocks
-
-
-def _parse_block(line: str) -> tuple[str, int] | None:
-    """Return name and used bytes of a row: NAME, SIZE, UNIT, offset, used, total and more."""
-    fields = line.split()
-    for place in range(2, len(fields) - 3):
-        numbers = fields[place + 1 : place + 4]
-        if (
-            fields[place] in ("KiB", "MiB", "GiB")
-            and fields[place - 1].isdecimal()
-            and all(re.fullmatch("0x[0-9a-f]{1,16}", number) for number in numbers)
-        ):
-            return " ".join(fields[: place - 1]), int(numbers[1], 16)
-    return None
-
-
-def _parse_ranges(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of RAM in the guest's address space from "info mtree -f".
-
-    Source: system/memory.c:mtree_print_flatview.
-    """
-    for view in text.split("FlatView #"):
-        if ' AS "memory", ' in view:
-            for first, last in re.findall(
-                r"^ +([0-9a-f]{1,16})-([0-9a-f]{1,16}) \(prio -?\d+, ram\)", view, re.MULTILINE
-            ):
-                if int(first, 16) <= int(last, 16):
-                    yield int(first, 16), int(last, 16) + 1
+    migration = await monitor.ask("query-migrate")
+    happened = {event.name for event in monitor.events}
+    if migration != vm.migration or "MIGRATION" in happened:
+        raise LiveError("migrated_meanwhile", status=migration.get("status", "none"))
+    if not (await monitor.ask("query-status"))["running"] or "STOP" in happened:
+        raise LiveError("stopped_meanwhile")
 
 
 def plan_measurements(vm: Vm, mode: str, *, quick: bool) -> Plan:
@@ -186,7 +166,8 @@ async def measure_dirty_rate(monitor: Monitor, vm: Vm, plan: Plan, progress: Pro
         progress: shows a line before each period.
 
     Raises:
-        LiveError: QEMU refuses, or does not answer in time.
+        LiveError: QEMU refuses, or does not answer in time. A migration starts meanwhile, or the
+            VM stops.
     """
     notes: list[str] = []
     progress("looking for zero pages")
@@ -197,6 +178,7 @@ async def measure_dirty_rate(monitor: Monitor, vm: Vm, plan: Plan, progress: Pro
         progress(f"measuring {seconds:g} s ({number} of {len(plan.periods_s)})")
         at_s = time.monotonic() - begin_s
         length_s, rate = await _measure_period(monitor, plan, seconds)
+        await _require_undisturbed(monitor, vm)
         measurements.append(Measurement(seconds=length_s, dirty_rate=rate, at_s=round(at_s, 3)))
     elapsed_s = time.monotonic() - begin_s
     utilisation = _utilisation(busy_s, _busy_s(vm), elapsed_s)
@@ -239,11 +221,13 @@ async def _measure_period(monitor: Monitor, plan: Plan, seconds: float) -> tuple
         if time.monotonic() > until_s:
             raise LiveError("no_result", period_s=seconds, late_s=LATE_S)
         await asyncio.sleep(min(0.05, seconds / 10))
-    if answer["mode"] != plan.mode or "dirty-rate" not in answer:
-        raise LiveError("other_measurement", mode=answer["mode"])
+    length_s = answer["calc-time"] / (1000 if plan.milliseconds else 1)
+    is_ours = answer.get("mode") == plan.mode and seconds <= length_s <= seconds + LATE_S
+    if not is_ours or "dirty-rate" not in answer:
+        raise LiveError("other_measurement", mode=answer.get("mode", "unknown"))
     if answer["dirty-rate"] < 0:  # QEMU's value until a measurement succeeds
         raise LiveError("no_rate", period_s=seconds)
-    return answer["calc-time"] / (1000 if plan.milliseconds else 1), answer["dirty-rate"]
+    return length_s, answer["dirty-rate"]
 
 
 async def _count_zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple[int, int]:
@@ -251,7 +235,7 @@ async def _count_zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple
 
     Return how many were read and how many are zero.
     """
-    pages = [range(first // PAGE_BYTES, end // PAGE_BYTES) for first, end in vm.ranges]
+    pages = [range(-(-first // PAGE_BYTES), end // PAGE_BYTES) for first, end in vm.ranges]
     total = sum(map(len, pages))
     if not total:
         notes.append(NO_RANGES_NOTE)
@@ -263,11 +247,8 @@ async def _count_zero_pages(monitor: Monitor, vm: Vm, notes: list[str]) -> tuple
             if number < len(run):
                 break
             number -= len(run)
-        text = await _hmp(monitor, f"xp /{PAGE_BYTES // 8}gx {run[number] * PAGE_BYTES:#x}")
-        words = re.findall(r"0x([0-9a-f]{16})", text)
-        if len(words) != PAGE_BYTES // 8:
-            raise LiveError("no_memory_dump", answer=repr(text[:80]))
-        zero += not any(int(word, 16) for word in words)
+        address = run[number] * PAGE_BYTES
+        zero += not any(parse_page(await _hmp(monitor, f"xp /512gx {address:#x}"), address))
     return ZERO_PAGES, zero
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gpusim.config.schema import TrackingConfig
 from gpusim.formats.profile import GIB, pages_sampled
-from gpusim.monitor.dirty_rate import PAGE_BYTES, ZERO_PAGES, Plan, Vm
+from gpusim.monitor.dirty_rate import ZERO_PAGES, Plan, Vm
+from gpusim.monitor.hmp import PAGE_BYTES
 from gpusim.text import count_noun
 from gpusim.units import format_bytes
 

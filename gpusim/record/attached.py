@@ -19,13 +19,12 @@ from typing import Any
 
 from gpusim.formats.recording import MIB, SETUP
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
-from gpusim.monitor.dirty_rate import Progress
-from gpusim.monitor.errors import MonitorClosedError, NoAnswerError
+from gpusim.monitor.dirty_rate import IDLE, Progress
+from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 from gpusim.monitor.qmp import Monitor
 from gpusim.reading import ReadingError, read_text
 from gpusim.record.messages import RecordError, note
 from gpusim.record.session import (
-    ENDED,
     SAMPLE_EVERY_S,
     describe_progress,
     query_migrate,
@@ -33,10 +32,10 @@ from gpusim.record.session import (
 )
 from gpusim.record.trace_log import TraceLine, parse_trace_line
 
+MOST_WRONG = 10  # wrong answers in a row
 ANSWER_TIMEOUT_S = 120.0  # QEMU's main loop waits for syncs, which take long in big VMs
 TRACE_TIMEOUT_S = 3.0  # for the last line of a log that QEMU writes on its own
 TRACE_SLACK_S = 1.0  # between a trace's start and the start that total-time gives
-IDLE = {"none", *ENDED}
 
 
 @dataclass(kw_only=True)
@@ -46,11 +45,14 @@ class Watched:
     Attributes:
         samples: (seconds, answer of query-migrate).
         notes: lines that say what is missing, and what that costs.
-        ended: completed, cancelled, "connection closed", "no answer", interrupted or limit.
+        wrong_answers: answers that were left out, because they have another shape.
+        ended: completed, cancelled, "connection closed", "no answer", "wrong answers", interrupted
+            or limit.
     """
 
     samples: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    wrong_answers: int = 0
     ended: str = ""
 
     @property
@@ -60,8 +62,12 @@ class Watched:
 
     @property
     def active(self) -> list[tuple[float, dict[str, Any]]]:
-        """Return the samples of the active migration."""
-        return [(at, info) for at, info in self.samples if info.get("status") == "active"]
+        """Return the samples of the active migration. A destination has no times and no RAM."""
+        return [
+            (at, info)
+            for at, info in self.samples
+            if info.get("status") == "active" and "total-time" in info and "ram" in info
+        ]
 
 
 async def attach(
@@ -100,7 +106,6 @@ async def attach(
 
 
 async def _ask(monitor: Monitor, query: str) -> Any:
-    assert query.startswith("query-"), "an attached recorder only queries"
     return await monitor.ask(query, timeout_s=ANSWER_TIMEOUT_S)
 
 
@@ -137,9 +142,24 @@ async def _wait_for_start(monitor: Monitor, watched: Watched, progress: Progress
 
 
 async def _sample(monitor: Monitor, watched: Watched) -> dict[str, Any]:
-    """Add an answer of query-migrate. Its time is the middle between question and answer."""
-    asked_s = time.time()
-    info = await query_migrate(partial(_ask, monitor))
+    """Add an answer of query-migrate. Its time is the middle between question and answer.
+
+    Raises:
+        LiveError: QEMU closed the connection, gave no answer, or ten wrong ones.
+    """
+    for attempt in range(1, MOST_WRONG + 1):
+        asked_s = time.time()
+        try:
+            info = await query_migrate(partial(_ask, monitor))
+        except (MonitorClosedError, NoAnswerError):
+            raise
+        except LiveError:
+            watched.wrong_answers += 1
+            if attempt == MOST_WRONG:
+                raise
+            await asyncio.sleep(SAMPLE_EVERY_S)
+        else:
+            break
     watched.samples.append(((asked_s + time.time()) / 2, info))
     return info
 
@@ -158,6 +178,11 @@ async def _follow(
             if status == "failed":
                 reason = info.get("error-desc", "QEMU gives no reason")
                 raise RecordError("migration_failed", reason=reason, qemu_line="")
+            if status == "completed" and not {"total-time", "downtime"} <= info.keys():
+                watched.samples.pop()
+                watched.wrong_answers += 1
+                watched.ended = "wrong answers"
+                return
             if status in IDLE:
                 watched.ended = status
                 return
@@ -169,6 +194,10 @@ async def _follow(
         watched.ended = "connection closed"
     except NoAnswerError:
         watched.ended = "no answer"
+    except RecordError:
+        raise
+    except LiveError:
+        watched.ended = "wrong answers"
     except asyncio.CancelledError:
         task = asyncio.current_task()
         assert task is not None
@@ -243,7 +272,11 @@ def _document(
     reported = any(e.name == "MIGRATION" and e.data.get("status") == "completed" for e in events)
     completed = watched.ended == "completed" or reported or _completed(trace)
     watched.notes += _end_notes(vm["capabilities"], watched.ended, completed)
-    total = next(info["ram"]["total"] for _, info in watched.active if "ram" in info)
+    if watched.wrong_answers:
+        watched.notes.append(note("wrong_answers", count=watched.wrong_answers))
+    if monitor.bad_events:
+        watched.notes.append(note("bad_events", count=monitor.bad_events))
+    total = watched.active[0][1]["ram"]["total"]
     scenario: dict[str, Any] = {
         "mem_mib": -(-total // MIB),
         "guest": None,

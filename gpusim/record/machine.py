@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 
+from gpusim.monitor.commands import OWN
 from gpusim.monitor.errors import LiveError
 from gpusim.monitor.qmp import Monitor
 from gpusim.parent import die_with_me
@@ -139,7 +140,7 @@ async def start_qemu(
             )
         except OSError as error:
             raise RecordError("cannot_start", name=qemu, reason=error.strerror) from None
-        monitor = Monitor(ours)
+        monitor = Monitor(ours, OWN)
         theirs.close()  # QEMU then holds the only copy, and its death closes the connection
         reading = asyncio.gather(
             _read_lines(process.stdout, output.serial.append),
@@ -186,7 +187,7 @@ async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
     await process.wait()
-    await monitor.close()
+    monitor.close()
 
 
 async def _finish_reading(reading: asyncio.Future[tuple[None, None]]) -> None:

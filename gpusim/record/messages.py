@@ -79,6 +79,8 @@ NOTES = {
         "pid@seconds:event (-msg timestamp=on), with migrate_set_state"
     ),
     "no_traced_syncs": "{path} holds no migration_bitmap_sync_*: the trace is left out",
+    "wrong_answers": "{count} answers of query-migrate were refused or damaged, and are left out",
+    "bad_events": "{count} of QEMU's events were damaged or too many, and are left out",
     "events_off": (
         "the capability events is off: without a trace, a sync is known only to lie between two "
         "samples"

@@ -26,6 +26,42 @@ PARAMETERS = {
     "max-cpu-throttle": 99,
 }
 PAGES = 65536
+RAMBLOCK = """\
+              Block Name    PSize              Offset               Used              Total                HVA  RO
+                  pc.ram    4 KiB  0x0000000000000000 0x0000000040000000 0x0000000040000000 0x00007f5e4bfff000  rw
+   /objects/mem two         2 MiB  0x0000000040000000 0x0000000000200000 0x0000000000200000 0x00007f5ea1c00000  rw
+                 pc.bios    4 KiB  0x0000000080000000 0x0000000000040000 0x0000000000040000 0x00007f5ea2200000  ro
+"""
+MTREE = """\
+FlatView #0
+ AS "I/O", root: io
+ Root memory region: io
+  0000000000000000-0000000000000fff (prio 0, ram): not.this
+
+FlatView #1
+ AS "memory", root: system
+ AS "cpu-memory-0", root: system
+ Root memory region: system
+  0000000000000000-00000000000bffff (prio 0, ram): pc.ram KVM
+  00000000000c0000-00000000000fffff (prio 0, rom): pc.ram @00000000000c0000
+  0000000000100000-000000003fffffff (prio 0, ram): pc.ram @0000000000100000
+  00000000fec00000-00000000fec00fff (prio 0, i/o): ioapic
+
+FlatView #2
+ AS "piix3-ide", root: bus master container
+ Root memory region: (none)
+  No rendered FlatView
+
+"""
+
+
+def page_dump(address: int, last_word: int = 0) -> str:
+    """Return a page as "xp /512gx" shows it: zero, except for its last word."""
+    words = [0] * 511 + [last_word]
+    return "".join(
+        f"{address + 8 * place:016x}: 0x{words[place]:016x} 0x{words[place + 1]:016x}\r\n"
+        for place in range(0, 512, 2)
+    )
 
 
 def active(ms: int, *, sent: int, remaining: int, syncs: int, **more: Any) -> dict[str, Any]:
@@ -123,7 +159,7 @@ def qmp_server(
 FIXED: dict[str, Any] = {
     "query-version": GREETING["QMP"]["version"],
     "query-kvm": {"enabled": False, "present": True},
-    "query-cpus-fast": [{"cpu-index": 0}, {"cpu-index": 1}],
+    "query-cpus-fast": [{"cpu-index": 0, "thread-id": 7}, {"cpu-index": 1, "thread-id": 8}],
     "query-migrate-parameters": PARAMETERS,
 }
 

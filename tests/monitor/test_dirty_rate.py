@@ -21,38 +21,14 @@ from gpusim.monitor.dirty_rate import (
 )
 from gpusim.monitor.errors import LiveError
 from gpusim.monitor.plan_text import describe_plan
+from gpusim.monitor.qmp import QmpEvent
 from gpusim.record.guest import command_line
 from gpusim.record.machine import start_qemu
 from tests.golden import check_golden
-from tests.monitor.fake_qmp import PARAMETERS
+from tests.monitor.fake_qmp import MTREE, PARAMETERS, RAMBLOCK, page_dump
 from tests.record.qemus import every_qemu, need
 
-pytest.importorskip("qemu.qmp")
-
 GIB = 2**30
-RAMBLOCK = """\
-              Block Name    PSize              Offset               Used              Total                HVA  RO
-                  pc.ram    4 KiB  0x0000000000000000 0x0000000040000000 0x0000000040000000 0x00007f5e4bfff000  rw
-   /objects/mem two         2 MiB  0x0000000040000000 0x0000000000200000 0x0000000000200000 0x00007f5ea1c00000  rw
-                 pc.bios    4 KiB  0x0000000080000000 0x0000000000040000 0x0000000000040000 0x00007f5ea2200000  ro
-"""
-MTREE = """\
-FlatView #0
- AS "I/O", root: io
- Root memory region: io
-  0000000000000000-0000000000000fff (prio 0, ram): not.this
-
-FlatView #1
- AS "memory", root: system
- AS "cpu-memory-0", root: system
- Root memory region: system
-  0000000000000000-00000000000bffff (prio 0, ram): pc.ram KVM
-  00000000000c0000-00000000000fffff (prio 0, rom): pc.ram @00000000000c0000
-  0000000000100000-000000003fffffff (prio 0, ram): pc.ram @0000000000100000
-  00000000fec00000-00000000fec00fff (prio 0, i/o): ioapic
-"""
-ZERO = "\n".join(f"{16 * n:016x}: 0x{0:016x} 0x{0:016x}" for n in range(256))
-NOT_ZERO = ZERO[:-1] + "1"
 
 
 class FakeMonitor:
@@ -60,6 +36,7 @@ class FakeMonitor:
 
     def __init__(self, version: tuple[int, int, int] = (10, 0, 2), **answers: Any) -> None:
         self.version = version
+        self.events: list[QmpEvent] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._answers: dict[str, Any] = {
             "query-migrate": {},
@@ -83,7 +60,8 @@ class FakeMonitor:
             assert arguments is not None
             line = arguments["command-line"]
             if line.startswith("xp "):
-                return ZERO if int(line.split()[-1], 16) % 8192 else NOT_ZERO
+                address = int(line.split()[-1], 16)
+                return page_dump(address, last_word=int(address % 8192 == 0))
             return {"info ramblock": RAMBLOCK, "info mtree -f": MTREE}[line]
         if command == "calc-dirty-rate":
             assert arguments is not None
@@ -125,19 +103,6 @@ def test_what_the_monitor_tells() -> None:
     assert vm.blocks == {"pc.ram": GIB, "/objects/mem two": 2 * 2**20, "pc.bios": 2**18}
     assert vm.ranges == ((0, 0xC0000), (0x100000, GIB))
     assert (vm.accelerator, vm.capabilities) == ("tcg", ("auto-converge",))
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("unit", ["\n", " ", "a 4 KiB ", "a  1 ", "x 4 KiB 0xzz 0xzz 0xzz rw\n"])
-def test_a_megabyte_of_other_text_is_refused_at_once(unit: str) -> None:
-    with pytest.raises(LiveError) as caught:
-        measure._parse_blocks(unit * (10**6 // len(unit)) + "x")
-    assert caught.value.code == "no_ram"
-
-
-def test_a_range_that_is_no_number_or_reversed_is_no_ram() -> None:
-    rows = "  zzzz-qqqq (prio 0, ram): x\n  ffff-0000 (prio 0, ram): x\n"
-    assert list(measure._parse_ranges('FlatView #0\n AS "memory", root: system\n' + rows)) == []
 
 
 def test_it_queries_and_measures_and_sets_nothing() -> None:
@@ -224,6 +189,57 @@ def test_a_vm_that_cannot_be_measured_now_is_refused(answers: dict[str, Any], co
     with pytest.raises(LiveError) as caught:
         asyncio.run(inspect_vm(FakeMonitor(**answers)))  # type: ignore[arg-type]
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("answers", "event", "code"),
+    [
+        ({"query-migrate": {"status": "active"}}, None, "migrated_meanwhile"),
+        ({"query-migrate": {"status": "completed"}}, None, "migrated_meanwhile"),
+        ({}, "MIGRATION", "migrated_meanwhile"),  # it started and was cancelled in one period
+        ({"query-status": {"running": False}}, None, "stopped_meanwhile"),
+        ({}, "STOP", "stopped_meanwhile"),  # it was paused and resumed in one period
+    ],
+)
+def test_a_migration_or_pause_meanwhile_ends_the_measurement(
+    answers: dict[str, Any], event: str | None, code: str
+) -> None:
+    """Its rate would be that of a throttled or paused guest."""
+    monitor = FakeMonitor()
+
+    def show(line: str) -> None:
+        if line.startswith("measuring 0.5 s"):
+            monitor._answers |= answers
+            if event is not None:
+                monitor.events.append(QmpEvent(time_s=1.0, name=event, data={}))
+
+    async def run() -> None:
+        vm = await inspect_vm(monitor)  # type: ignore[arg-type]
+        plan = plan_measurements(vm, "page-sampling", quick=True)
+        await measure_dirty_rate(monitor, vm, plan, show)  # type: ignore[arg-type]
+
+    with pytest.raises(LiveError) as caught:
+        asyncio.run(run())
+    assert caught.value.code == code
+    assert sum(command == "calc-dirty-rate" for command, _ in monitor.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "changes", [{"calc-time": 1}, {"calc-time": 10**6}, {"mode": "dirty-ring"}]
+)
+def test_the_measurement_of_another_client_is_refused(changes: dict[str, Any]) -> None:
+    class Other(FakeMonitor):
+        async def ask(
+            self, command: str, arguments: dict[str, Any] | None = None, timeout_s: float = 1
+        ) -> Any:
+            answer = await super().ask(command, arguments, timeout_s)
+            return answer | changes if command == "query-dirty-rate" else answer
+
+    vm = vm_of()
+    plan = plan_measurements(vm, "page-sampling", quick=True)
+    with pytest.raises(LiveError) as caught:
+        asyncio.run(measure_dirty_rate(Other(), vm, plan, lambda _: None))  # type: ignore[arg-type]
+    assert caught.value.code == "other_measurement"
 
 
 def test_a_measurement_that_failed_is_no_rate() -> None:

@@ -18,7 +18,6 @@ from gpusim.record.messages import note
 from tests.monitor.fake_qmp import ACTIVE, COMPLETED, IDLE, qmp_server
 
 LIBVIRT = Path(__file__).parents[2] / "docs" / "libvirt"
-pytest.importorskip("qemu.qmp")
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,6 @@ from gpusim.record.messages import RecordError, note
 from gpusim.validation.replay import replay_config
 from tests.monitor.fake_qmp import ACTIVE, COMPLETED, IDLE, event, qmp_server
 
-pytest.importorskip("qemu.qmp")
-
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import pytest
 from gpusim.engine.attempts import simulate
 from gpusim.formats.quantities import recorded_quantities, simulated_quantities
 from gpusim.formats.recording_file import read_document
+from gpusim.monitor.commands import OWN
 from gpusim.monitor.qmp import Monitor
 from gpusim.record.attached import attach
 from gpusim.record.guest import READY, build_guest, command_line
@@ -70,7 +71,7 @@ async def running(qemu: str, folder: Path) -> AsyncIterator[tuple[str, str, Path
 
 async def watched(qemu: str, folder: Path) -> dict[str, Any]:
     """Return an attached recording of a migration that another monitor starts."""
-    async with running(qemu, folder) as (ours, second, log), Monitor(ours) as driver:
+    async with running(qemu, folder) as (ours, second, log), Monitor(ours, OWN) as driver:
         await set_capabilities(driver, ["auto-converge"])
         await set_parameters(driver, PARAMETERS)
         shown, serial = asyncio.Event(), folder / SERIAL

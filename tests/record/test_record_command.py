@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.cli import record as cli
-from gpusim.monitor import qmp as monitor
 from gpusim.monitor import signals
-from gpusim.monitor.errors import LiveError
 from gpusim.record import guest, machine
 from gpusim.record.messages import RecordError
 
@@ -56,19 +54,10 @@ def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_no_qemu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "require_qmp", lambda: None)
     out = tmp_path / "out"
     code, line = refused(["small", "--qemu", "no-such-qemu", "--out", str(out)], capsys)
     assert (code, line.startswith("error: no-such-qemu: ")) == (1, True)
     assert not out.exists()
-
-
-def test_no_qmp_package(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(monitor, "is_installed", lambda package: False)
-    code, line = refused(["small"], capsys)
-    assert (code, line) == (1, f"error: {LiveError('no_qmp_package')}")
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +81,6 @@ def test_a_compiler_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_program_that_cannot_be_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("qemu.qmp")
     monkeypatch.setattr(machine, "build_guest", lambda: nullcontext(0))
     (tmp_path / "qemu").write_bytes(b"\x7fno program")
     (tmp_path / "qemu").chmod(0o755)
