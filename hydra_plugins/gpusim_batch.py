@@ -51,19 +51,13 @@ class BatchSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what `sweep` needs. The jobs do not run through `task_function`."""
-        from gpusim import ConfigError
-        from gpusim.cli import job, run_folder
-        from gpusim.results.sweeps.runs import SWEEP
+        """Keep what `sweep` needs. The jobs do not run through `task_function`.
 
+        Raises:
+            ConfigError: this sweeper would ignore a setting.
+        """
         self.loader, self.master = hydra_context.config_loader, config
-        try:
-            self._check()
-        except ConfigError as error:
-            folder = Path(config.hydra.sweep.dir).absolute()
-            is_new = folder.is_dir() and {path.name for path in folder.iterdir()} <= {SWEEP}
-            run_folder.discard(folder, is_new)
-            job.stop(error, job.EXIT_CONFIG)
+        self._check()
 
     def _check(self) -> None:
         """Refuse settings that this sweeper would ignore, because it is its own launcher."""
@@ -71,7 +65,7 @@ class BatchSweeper(Sweeper):
 
         settings = self.master.hydra
         hint = "hydra/sweeper=batch runs all jobs itself. Set hydra/sweeper=basic"
-        if self.workers < 0:
+        if not isinstance(self.workers, int) or self.workers < 0:
             allowed = "must be 1 or more, or 0 for one per core"
             raise ConfigError("hydra.sweeper.workers", self.workers, allowed, "out_of_range")
         if not settings.launcher._target_.endswith(".BasicLauncher"):
@@ -86,7 +80,7 @@ class BatchSweeper(Sweeper):
         """Run the grid of all values and return the objectives.
 
         Raises:
-            HydraException: an override does not compose. No job has run then.
+            ConfigError, HydraException: an override does not compose. No job has run then.
             SystemExit: the sweep was interrupted, or a job of a dry run failed.
         """
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -118,6 +112,7 @@ class BatchSweeper(Sweeper):
 
         from gpusim import ConfigError
         from gpusim.config.compose import converted
+        from gpusim.config.compose_errors import one_compose_error
 
         parse = cache(OverridesParser.create(config_loader=self.loader).parse_override)
 
@@ -131,8 +126,9 @@ class BatchSweeper(Sweeper):
         for overrides in jobs:
             keys = [text for text in overrides if _SETS_A_KEY.fullmatch(text)]
             config = copy.deepcopy(of_files(tuple(text for text in overrides if text not in keys)))
-            ConfigLoaderImpl._apply_overrides_to_config([parse(key) for key in keys], config)
+            with one_compose_error(overrides):
+                ConfigLoaderImpl._apply_overrides_to_config([parse(key) for key in keys], config)
             try:
-                yield converted(config)
+                yield converted(config, overrides)
             except ConfigError as error:
                 yield error

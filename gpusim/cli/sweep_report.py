@@ -22,6 +22,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from gpusim.cli import job
+from gpusim.config.compose import typed_overrides
+from gpusim.config.compose_errors import one_compose_error
 from gpusim.errors import ConfigError, ResultsError, one_line
 from gpusim.files import remove_leftovers, write_text
 from gpusim.results import read_summary
@@ -111,10 +113,12 @@ class SweepReport(Callback):
         Raises:
             SystemExit: code 2 if `plot`, `objective` or the folder cannot be used.
         """
-        evacuates = bool(config.evacuation.guests)
+        overrides = typed_overrides(config.hydra.overrides.task)
         try:
-            job.check_output_keys(list(config.objective), plot=config.plot, evacuates=evacuates)
-            _check_direction(config)
+            with one_compose_error(overrides):
+                evacuates, objective = bool(config.evacuation.guests), list(config.objective)
+                job.check_output_keys(objective, plot=config.plot, evacuates=evacuates)
+                _check_direction(config)
         except ConfigError as error:
             job.stop(error, job.EXIT_CONFIG)
         if config.hydra.launcher._target_.endswith(".JoblibLauncher"):
@@ -188,8 +192,8 @@ class SweepReport(Callback):
 def _check_direction(config: DictConfig) -> None:
     """Check that a search has one direction for each number of the objective."""
     direction = config.hydra.sweeper.get("direction")
-    directions = [direction] if isinstance(direction, str) else direction
-    if directions is not None and len(directions) != len(config.objective):
+    directions = list(direction) if OmegaConf.is_list(direction) else [direction]
+    if direction is not None and len(directions) != len(config.objective):
         allowed = f"must be as many numbers as hydra.sweeper.direction = {directions}. Set both"
         raise ConfigError("objective", list(config.objective), allowed, "contradiction")
 

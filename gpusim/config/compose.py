@@ -49,16 +49,29 @@ def composed_config(overrides: Sequence[str]) -> Config:
         one_compose_error(overrides),
         initialize_config_dir(config_dir=folder, version_base="1.3"),
     ):
-        return converted(compose("config", overrides=list(overrides)))
+        return converted(compose("config", overrides=list(overrides)), overrides)
 
 
-def converted(composed: DictConfig) -> Config:
+def typed_overrides(overrides: Any) -> list[str]:
+    """Return Hydra's list of overrides as the user typed them. A reference in one stays a text."""
+    typed = OmegaConf.to_container(overrides, resolve=False)
+    assert isinstance(typed, list)
+    return typed
+
+
+def converted(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """Return the data classes of a composed config.
 
+    Args:
+        composed: by Hydra.
+        overrides: what the user typed, for the errors.
+
     Raises:
-        ConfigError: Hydra accepted a key because of its `+`, and nothing would read the key.
+        ConfigError: a reference cannot be resolved, or Hydra accepted a key because of its `+`, and
+            nothing would read the key.
     """
-    config = OmegaConf.to_object(composed)
+    with one_compose_error(overrides):
+        config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     _reject_unknown_keys(config, "")
     if config.evacuation == EvacuationConfig():  # the default of `register`

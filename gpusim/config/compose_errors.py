@@ -9,6 +9,7 @@ and never as it was resolved, because a reference may read an environment variab
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -92,20 +93,19 @@ def one_compose_error(overrides: Sequence[str], folders: Sequence[Path] = ()) ->
         ConfigError: composing failed. Only a lack of memory is raised as it is.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", r"provider=.* is not available", UserWarning)
+            yield
     except MemoryError:
         raise
     except Exception as error:
-        raise compose_error(error, overrides, folders=folders) from error
+        raise compose_error(error, overrides, folders) from error
 
 
 def compose_error(
     error: BaseException,
     overrides: Sequence[str] = (),
-    *,
     folders: Sequence[Path] = (),
-    root: type = Config,
-    source: str = "a file",
 ) -> ConfigError:
     """Return the error of a config that does not compose, as one line with a code.
 
@@ -113,8 +113,6 @@ def compose_error(
         error: of Hydra, OmegaConf, the parser, the YAML library or the system.
         overrides: what the user typed.
         folders: of the user's, with more presets.
-        root: the data class of the whole config.
-        source: what set a value that no override sets.
 
     Returns:
         The error itself if it is a ConfigError. If no rule knows the error, then the code is
@@ -122,6 +120,7 @@ def compose_error(
     """
     if isinstance(error, ConfigError):
         return error
+    source = "a file"  # what set a value that no override sets
     given = [_split(text) for text in overrides]
     chain = list(_chain(error))
     if any(isinstance(one, RecursionError) for one in chain):
@@ -135,13 +134,18 @@ def compose_error(
             source = f"set by {file[1] or file[2]}.yaml"
         if isinstance(one, OverrideParseException):
             return _syntax(one)
+        if isinstance(one, UserWarning):
+            where = str(one).partition("path=")[2].removesuffix(" is not available.")
+            return ConfigError(
+                "hydra.searchpath", where, "there is no such folder", "unknown_choice"
+            )
         if isinstance(one, MissingConfigException):
             return _no_file(one, given)
         if isinstance(one, OmegaConfBaseException) and getattr(one, "full_key", None):
-            return _of_key(one, given, root, source, folders)
+            return _of_key(one, given, source, folders)
         if isinstance(one, YAMLError | UnicodeError | OSError):
             return _of_file(one, source, _last_preset(given, folders))
-    return _of_overrides(error, given, root, folders)
+    return _of_overrides(error, given, folders)
 
 
 def describe(error: BaseException) -> str:
@@ -244,7 +248,6 @@ def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
 def _of_key(
     error: OmegaConfBaseException,
     given: Sequence[_Override],
-    root: type,
     source: str,
     folders: Sequence[Path],
 ) -> ConfigError:
@@ -254,7 +257,7 @@ def _of_key(
     value = _value_of(key, given)
     shown = source if value is None else value
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        allowed = _unknown_key_text(key, error.object_type, root, folders)
+        allowed = _unknown_key_text(key, error.object_type, folders)
         return ConfigError(key, shown, allowed, "unknown_key")
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(key, "missing", f"must be set. Add {key}=VALUE", "missing")
@@ -269,7 +272,7 @@ def _of_key(
         what = f"{named[1]}, which does not exist" if named else "what cannot be resolved"
         hint = "Write ${KEY} with a key of the config, or ${oc.env:NAME} with a variable"
         return ConfigError(key, shown, f"refers to {what}. {hint}", "wrong_reference")
-    allowed = _type_text(key, root)
+    allowed = _type_text(key)
     if not allowed:  # a class of Hydra's
         hides = is_reference or value is None
         allowed = "has a wrong type" if hides else describe(error)
@@ -287,9 +290,9 @@ def _holds(outer: str, inner: str) -> bool:
     return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".", "[")
 
 
-def _type_text(key: str, root: type) -> str:
+def _type_text(key: str) -> str:
     """Return which types a key may have, or nothing for a key of Hydra's."""
-    annotation: Any = root
+    annotation: Any = Config
     for name in key.split("."):
         if get_origin(annotation) is dict:  # names of the user's
             annotation = get_args(annotation)[1]
@@ -313,10 +316,10 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if is_union else (annotation,)
 
 
-def _unknown_key_text(key: str, kind: Any, root: type, folders: Sequence[Path]) -> str:
+def _unknown_key_text(key: str, kind: Any, folders: Sequence[Path]) -> str:
     """Return that there is no such key, the key that was probably meant, and the group's keys."""
     group, _, name = key.rpartition(".")
-    parts = ["no such key", *_nearest(key, root, folders)]
+    parts = ["no such key", *_nearest(key, folders)]
     if isinstance(kind, type) and is_dataclass(kind):
         parts.append(f"{group or 'The config'} has {', '.join(_names(kind))}")
     owners = [f"workload={pattern}" for pattern, one in PATTERNS.items() if name in _names(one)]
@@ -329,14 +332,14 @@ def _sentences(*parts: str) -> str:
     return " ".join(part if part.endswith("?") else f"{part}." for part in parts).rstrip(".")
 
 
-def _nearest(key: str, root: type, folders: Sequence[Path]) -> list[str]:
+def _nearest(key: str, folders: Sequence[Path]) -> list[str]:
     """Return a hint at the key that was probably meant: a similar one, or the same name elsewhere."""
     guest = re.match(r"evacuation\.guests\.[^.]+\.", key)
     if guest:  # it has keys as the whole config has
-        hints = _nearest(key[guest.end() :], root, ())
+        hints = _nearest(key[guest.end() :], ())
         return [hint.replace(" mean ", f" mean {guest[0]}") for hint in hints]
     group, _, name = key.rpartition(".")
-    keys = _keys_of(root) + (preset_groups(folders) if root is Config else [])
+    keys = _keys_of(Config) + preset_groups(folders)
     keys = [one for one in keys if one != key and not one.startswith("evacuation.guests.")]
     here = {one.rpartition(".")[2]: one for one in keys if one.rpartition(".")[0] == group}
     same = [one for one in keys if one.rpartition(".")[2] == name]
@@ -377,7 +380,7 @@ def _of_file(error: BaseException, source: str, preset: _Override | None) -> Con
 
 
 def _of_overrides(
-    error: BaseException, given: Sequence[_Override], root: type, folders: Sequence[Path]
+    error: BaseException, given: Sequence[_Override], folders: Sequence[Path]
 ) -> ConfigError:
     """Return an error that names no key, after a search for the override that causes it."""
     text = _text(error)
@@ -391,14 +394,19 @@ def _of_overrides(
         for one in given
         if re.search(rf"'{re.escape(one.key)}\b|\b{re.escape(one.key)}\.? ", text)
     ]
-    culprit = named[0] if named else given[0] if len(given) == 1 else None
-    if isinstance(error, OmegaConfBaseException) and culprit and _type_text(culprit.key, root):
-        return _refusal(culprit, _type_text(culprit.key, root), "wrong_type")
+    if len(given) == 1 and isinstance(error, OmegaConfBaseException | HydraException | ValueError):
+        named += given
+    culprit = named[0] if named else None
+    if isinstance(error, InterpolationResolutionError):
+        wanted = next((one for one in given if "${" in one.text), culprit)
+        return _refusal(wanted, f"cannot be resolved: {describe(error)}", "wrong_reference")
+    if isinstance(error, OmegaConfBaseException) and culprit and _type_text(culprit.key):
+        return _refusal(culprit, _type_text(culprit.key), "wrong_type")
     for start, code, allowed in _BY_TEXT:
         if text.startswith(start):
             return _refusal(culprit, allowed, code)
     if re.match(r"Could not override|Override .* looks like a config group", text) and culprit:
-        hints = _nearest(culprit.key, Config, folders)
+        hints = _nearest(culprit.key, folders)
         return _refusal(culprit, _sentences("no such key or group", *hints), "unknown_key")
     return _refusal(culprit, f"cannot be composed: {describe(error)}", "not_composed")
 

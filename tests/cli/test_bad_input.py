@@ -164,13 +164,6 @@ def test_the_command_prints_one_line_and_leaves_nothing(overrides: list[str], tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_typo_is_one_of_hydras_messages(tmp_path) -> None:
-    done = gpusim("vm.memorx=1TiB", cwd=tmp_path, code=1)
-    assert "vm.memorx" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_folder_of_an_earlier_run_stays(tmp_path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")

@@ -1,0 +1,266 @@
+"""Hydra's part of the command `gpusim`: its options, one run, or a sweep.
+
+It does what `hydra.main` does, without Hydra's printing of errors. A config that does not compose is
+one ConfigError. A command that is refused leaves every folder as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus, run_job
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpusim.cli.job import EXIT_CONFIG
+from gpusim.cli.run_folder import Earlier
+from gpusim.config.compose import typed_overrides
+from gpusim.config.compose_errors import compose_error, one_compose_error
+from gpusim.config.presets import conf_folder
+from gpusim.config.schema import Config
+from gpusim.errors import ConfigError
+from gpusim.results.sweeps.runs import SWEEP
+
+Task = Callable[[DictConfig], Any]
+_MULTIRUN = "multirun.yaml"  # written by Hydra's and by our sweepers
+_HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_NAME = "config"
+# What a sweeper raises before the first job, if its values do not compose.
+_OF_COMPOSING = (HydraException, OmegaConfBaseException, AssertionError, TypeError, ValueError)
+
+
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader of configs, with its errors as ConfigError. Launchers send it to processes.
+
+    Args:
+        search_path: where configs lie.
+        folders: of the user's, with more presets.
+    """
+
+    def __init__(self, search_path: ConfigSearchPath, folders: Sequence[Path]) -> None:
+        super().__init__(search_path)
+        self.folders = folders
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **named: Any
+    ) -> DictConfig:
+        with one_compose_error(overrides, self.folders):
+            config = super().load_configuration(config_name, overrides, *args, **named)
+        if config_name is not None and not issubclass(OmegaConf.get_type(config) or dict, Config):
+            allowed = 'is no config of gpusim. Its defaults must begin with "base_config"'
+            raise ConfigError("--config-name", config_name, allowed, "wrong_type")
+        return config
+
+
+def run_hydra(task: Task, arguments: Sequence[str]) -> None:
+    """Compose configs for a command line, and run the task with each.
+
+    Args:
+        task: runs one job. It returns a job's objective.
+        arguments: Hydra's options and overrides.
+
+    Raises:
+        ConfigError: an option is unknown, or a config does not compose. No folder is changed.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    version.setbase("1.3")
+    options, parser = _options(arguments)
+    path = create_config_search_path(options.config_path or str(conf_folder()))
+    folders = []
+    if options.config_dir is not None:
+        folders = [Path(options.config_dir)]
+        where = f"file://{options.config_dir}"
+        path.prepend("command-line", where, SearchPathQuery(provider="schema"))
+    hydra = Hydra("app", _Loader(path, folders))
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        _run(hydra, task, options, parser)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """Return Hydra's options, and their parser for the help.
+
+    Raises:
+        ConfigError: there is no such option, or two exclude each other.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_options  # type: ignore[method-assign]
+    options = parser.parse_intermixed_args(arguments)
+    modes = {
+        "--run": options.run,
+        "--multirun": options.multirun,
+        "--cfg": options.cfg is not None,
+        "--info": options.info is not None,
+        "--shell-completion": options.shell_completion,
+    }
+    chosen = [name for name, is_set in modes.items() if is_set]
+    if len(chosen) > 1:
+        raise ConfigError("OPTION", " ".join(chosen), "exclude each other", "contradiction")
+    if options.experimental_rerun is not None:
+        allowed = "is not supported. Start the command that is in .hydra/overrides.yaml"
+        raise ConfigError("--experimental-rerun", "...", allowed, "unknown_option")
+    if options.resolve and not (options.cfg or options.help):
+        raise ConfigError("--resolve", "true", "needs --cfg job or --help", "contradiction")
+    for key in ("config_path", "config_dir"):
+        given = getattr(options, key)
+        if given is not None and not given.startswith("pkg://"):
+            if not os.path.isdir(given):
+                option = f"--{key.replace('_', '-')}"
+                raise ConfigError(option, given, "there is no such folder", "unknown_choice")
+            setattr(options, key, os.path.abspath(given))
+    options.config_name = options.config_name or _NAME
+    return options, parser
+
+
+def _refuse_options(message: str) -> NoReturn:
+    raise ConfigError("OPTION", "...", f"{message}. Type gpusim --help", "unknown_option")
+
+
+def _run(
+    hydra: Hydra, task: Task, options: argparse.Namespace, parser: argparse.ArgumentParser
+) -> None:
+    name, overrides = options.config_name, list(options.overrides)
+    if options.help:
+        hydra.app_help(name, parser, options)
+    elif options.hydra_help:
+        hydra.hydra_help(name, parser, options)
+    elif options.cfg:
+        _show_config(hydra, options)
+    elif options.shell_completion:
+        with one_compose_error(overrides):
+            hydra.shell_completion(name, overrides)
+    elif options.info:
+        _compose(hydra, name, overrides, RunMode.RUN, is_final=False)  # an error comes first
+        hydra.show_info(options.info, name, overrides)
+    else:
+        found = _compose(hydra, name, overrides, RunMode.MULTIRUN, is_final=False).hydra.mode
+        mode = RunMode.MULTIRUN if options.multirun else found or RunMode.RUN
+        run = _run_once if mode == RunMode.RUN else _run_sweep
+        run(hydra, task, name, overrides)
+
+
+def _compose(
+    hydra: Hydra, name: str, overrides: list[str], mode: RunMode, *, is_final: bool = True
+) -> DictConfig:
+    """Return the config of a run or sweep. If it is final, then also set up the log."""
+    with one_compose_error(overrides):
+        config: DictConfig = hydra.compose_config(
+            name,
+            overrides,
+            mode,
+            with_log_configuration=is_final,
+            validate_sweep_overrides=is_final,
+        )
+        if is_final:
+            config.hydra.mode = mode
+    return config
+
+
+def _show_config(hydra: Hydra, options: argparse.Namespace) -> None:
+    name, overrides, package = options.config_name, list(options.overrides), options.package
+    try:
+        with redirect_stderr(io.StringIO()), one_compose_error(overrides):
+            hydra.show_cfg(name, overrides, options.cfg, package, options.resolve)
+    except SystemExit:
+        allowed = "no such key or group in the config"
+        raise ConfigError("--package", package, allowed, "unknown_key") from None
+
+
+def _run_once(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None:
+    config = _compose(hydra, name, overrides, RunMode.RUN)
+    with one_compose_error(overrides):
+        folder, output = Path(str(config.hydra.run.dir)), config.hydra.output_subdir
+        files = [f"{output}/{file}" for file in _HYDRA_FILES] if output is not None else []
+        callbacks, log = Callbacks(config), f"{config.hydra.job.name}.log"
+    earlier = _earlier("hydra.run.dir", folder, [*files, log])
+    is_started = False
+
+    def started(composed: DictConfig) -> Any:
+        nonlocal is_started
+        is_started = True
+        return task(composed)
+
+    try:
+        callbacks.on_run_start(config=config, config_name=name)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+        ret = run_job(started, config, "hydra.run.dir", None, context)
+        if ret.status == JobStatus.FAILED:
+            raise ret._return_value
+    except BaseException as error:
+        is_lost = isinstance(error, KeyboardInterrupt) and not earlier.has_more()
+        is_refused = isinstance(error, ConfigError) or getattr(error, "code", None) == EXIT_CONFIG
+        if is_lost or is_refused or not is_started:
+            earlier.restore()
+        if isinstance(error, Exception) and not is_started:
+            raise _refusal(error, "hydra.run.dir", folder, overrides) from error
+        raise
+    if config.dry_run:
+        earlier.restore()
+    callbacks.on_run_end(config=config, config_name=name, job_return=ret)
+
+
+def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None:
+    config = _compose(hydra, name, overrides, RunMode.MULTIRUN)
+    of_jobs = config.hydra.overrides.hydra
+    of_jobs.append("hydra.mode=MULTIRUN")
+    if config.dry_run:  # it must not write over what earlier runs have left
+        of_jobs.append("hydra.output_subdir=null")
+    with one_compose_error(overrides):
+        folder, callbacks = Path(str(config.hydra.sweep.dir)), Callbacks(config)
+        arguments = typed_overrides(config.hydra.overrides.task)
+    earlier = _earlier("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    try:
+        callbacks.on_multirun_start(config=config, config_name=name)
+        with one_compose_error(overrides):
+            sweeper = Plugins.instance().instantiate_sweeper(
+                config=config, hydra_context=context, task_function=task
+            )
+        sweeper.sweep(arguments=arguments)
+    except BaseException as error:
+        if earlier.has_more():
+            raise
+        earlier.restore()
+        if isinstance(error, _OF_COMPOSING) or getattr(error, "filename", None) is not None:
+            raise _refusal(error, "hydra.sweep.dir", folder, overrides) from error
+        raise
+    if config.dry_run and not earlier.has_more():
+        earlier.restore()
+    callbacks.on_multirun_end(config=config, config_name=name)
+
+
+def _earlier(key: str, folder: Path, files: Sequence[str]) -> Earlier:
+    try:
+        return Earlier(folder, files)
+    except OSError as error:
+        raise _refusal(error, key, folder, []) from error
+
+
+def _refusal(
+    error: BaseException, key: str, folder: Path, overrides: Sequence[str]
+) -> BaseException:
+    """Return why nothing was run: the folder or the config."""
+    if isinstance(error, MemoryError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        reason = f"cannot be written ({error.strerror or error}). Name another"
+        return ConfigError(key, folder, reason)
+    return compose_error(error, overrides)
