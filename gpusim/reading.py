@@ -27,6 +27,7 @@ XZ_MEMORY_BYTES = 128 * MIB  # for the dictionary: xz -9 needs 65 MiB
 CHUNK_BYTES = MIB
 GZIP_WINDOW = 31  # zlib's number for a gzip header and its largest window
 BOM = "\ufeff"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks of byte order. No UTF-8 begins so.
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # opening a FIFO does not wait
 
 # YAML 1.1 as OmegaConf reads it, without base 60 (1:30), base 8 (010), dates and merge keys.
@@ -275,6 +276,8 @@ def _gunzip(packed: bytes, most: int) -> tuple[bytes, bool, bytes]:
 
 
 def _decode(content: bytes, errors: str) -> str:
+    if content.startswith(UTF_16):
+        raise ReadingError("not_utf8", place=0)
     try:
         text = content.decode("utf-8", errors)
     except UnicodeDecodeError as error:

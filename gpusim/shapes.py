@@ -18,6 +18,7 @@ from gpusim.text import join_words
 
 LARGEST = 2**63 - 1  # of a whole number
 LONGEST_NAME = 60  # characters of a key in a path
+LONGEST_PARSED = 100  # characters of a text that means a number
 LONGEST_TEXT = 10_000  # characters
 
 
@@ -192,7 +193,8 @@ class Parsed:
     allowed: str
 
     def read(self, value: Any) -> Any:
-        if type(value) not in (str, int, float):
+        is_text = isinstance(value, str) and len(value) <= LONGEST_PARSED
+        if not (is_text or type(value) in (int, float)):
             refuse(value, self.allowed)
         try:
             return self.parse(value)

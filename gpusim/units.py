@@ -27,9 +27,7 @@ _RATES = {f"{unit}/s": float(size) for unit, size in _BYTES.items()} | {
     for prefix, factor in {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.items()
 }
 _DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
-_QUANTITY = re.compile(
-    r"\s*([0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z/]*)\s*"
-)
+_QUANTITY = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z/]*)")
 
 
 def _number(digits: str) -> Fraction | int:
@@ -43,7 +41,7 @@ def _number(digits: str) -> Fraction | int:
 def _parse(value: float | str, units: Mapping[str, float], bare: float) -> float | Fraction:
     number: float | Fraction
     if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value)
+        match = _QUANTITY.fullmatch(value.strip())
         if not match or (match[2] and match[2] not in units):
             raise ValueError(f"not a number with one of the units {', '.join(units)}")
         scale = units[match[2]] if match[2] else bare

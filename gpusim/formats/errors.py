@@ -61,6 +61,11 @@ class VirshLogError(CodedError, ValueError):
             "{path}: {answers} answers of domjobinfo while memory was sent. Expected {least}, each "
             "after a line of `date +%s.%N`"
         ),
+        "no_clock": (
+            "{path}: the log has {stamps}, and libvirt's time elapsed is missing or does not rise. "
+            "Print `date +%s.%N` before and after each virsh domjobinfo"
+        ),
+        "bad_answer": "{path}: the answer to {query}: {reason}",
         "no_answer": (
             "{path}: no answer to {query}. Expected the output of virsh qemu-monitor-command, as "
             "docs/how-to/watch-a-migration.md shows"
@@ -97,6 +102,10 @@ class ProfileError(CodedError, ValueError):
         "empty": "{path}: is empty. Make a profile with gpusim-predict --measure --qmp SOCKET",
         "not_parsed": "{path}: is cut off, or is neither JSON nor YAML ({reason})",
         "not_a_mapping": '{path}: is not a profile. Expected keys such as "memory"',
+        "unknown_capability": (
+            "{path}: capabilities: gpusim knows no capability {value}. Remove it if it does not "
+            "change how memory is sent"
+        ),
         "misspelt_name": "{path}: {key}: QEMU has no {value}. Write {right}",
         **IN_FILE,
         "too_many_utilisations": (

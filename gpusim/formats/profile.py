@@ -18,7 +18,7 @@ from gpusim.formats.errors import ProfileError
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, parse_yaml, read_text
 from gpusim.shapes import (
-    Anything,
+    Flag,
     Keys,
     Names,
     Number,
@@ -61,6 +61,58 @@ MEASUREMENT = Keys(
 )
 
 
+@dataclass(frozen=True)
+class _Capabilities:
+    """Capabilities as names of those that are on, name -> on or off, or as QEMU answers."""
+
+    allowed: str = (
+        "must be a list of names, of {capability: NAME, state: true or false}, or a mapping of "
+        "names to true or false"
+    )
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        """Return the names of the capabilities that are on, each once."""
+        value = _answer(value)
+        if isinstance(value, Mapping):
+            found = Names(Flag()).read(value)
+        elif isinstance(value, list):
+            rows = Rows(_Capability(self.allowed)).read(value)
+            found = dict(rows)
+        else:
+            refuse(value, self.allowed)
+        return tuple(name for name, is_on in found.items() if is_on)
+
+
+@dataclass(frozen=True)
+class _Capability:
+    allowed: str
+
+    def read(self, value: Any) -> tuple[str, bool]:
+        if isinstance(value, str):
+            return value, True
+        if not isinstance(value, Mapping):
+            refuse(value, self.allowed)
+        row = Keys(required={"capability": Text(), "state": Flag()}).read(value)
+        return row["capability"], row["state"]
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """Migration parameters under QEMU's names, as QEMU answers. Null counts as not given."""
+
+    allowed: str = "must be a mapping of QEMU's parameters to values"
+
+    def read(self, value: Any) -> dict[str, Any]:
+        found = Keys(optional=names.CHOICES, allowed=self.allowed).read(_answer(value))
+        return {name: one for name, one in found.items() if one is not None}
+
+
+def _answer(value: Any) -> Any:
+    """Return the content of an answer of QMP's, and any other value as it is."""
+    is_answer = isinstance(value, Mapping) and isinstance(value.get("return"), list | Mapping)
+    return value["return"] if is_answer else value
+
+
 def _version(value: Any) -> tuple[int, int, int]:
     found = VERSION.match(str(value))
     if found is None:
@@ -76,6 +128,7 @@ def _size(value: Any) -> int:
 
 
 SIZE = Parsed(_size, f'must be above 0 and at most {format_bytes(MAX_BYTES)}, such as "64GiB"')
+VCPUS = Whole(1, 4096)
 SHAPE = Keys(
     required={"memory": SIZE, "measurements": Rows(MEASUREMENT)},
     optional={
@@ -84,7 +137,7 @@ SHAPE = Keys(
         "qemu": Parsed(_version, 'must be a version such as "9.2.0"'),
         "accelerator": OneOf(ACCELERATORS),
         "page_size": Whole(4096, 2**30, " bytes"),
-        "vcpus": Whole(1, 4096),
+        "vcpus": VCPUS,
         "blocks": Names(SIZE),
         "zero_pages": Keys(
             required={"sampled": Whole(0, MOST_PAGES, " pages"), "zero": Whole(0, MOST_PAGES)},
@@ -94,8 +147,8 @@ SHAPE = Keys(
         "utilisation": Rows(Number(0, 1)),
         "mode": OneOf(MODES),
         "sample_pages": Whole(128, 16384, " pages per GiB"),
-        "parameters": Names(Anything()),
-        "capabilities": Rows(Text()),
+        "parameters": _Parameters(),
+        "capabilities": _Capabilities(),
         "notes": Rows(Text()),
     },
     defaults={
@@ -360,6 +413,9 @@ def _profile(path: Path, found: Mapping[str, Any]) -> Profile:
         zero = {"sampled": 10**6, "zero": round(10**4 * found["zero_percent"])}
     for key, known in (("parameters", names.PARAMETERS), ("capabilities", names.CAPABILITIES)):
         _check_spelling(path, key, found[key] or (), known)
+    unknown = names.find_unknown(found["capabilities"] or (), names.CAPABILITIES)
+    if unknown:
+        raise ProfileError("unknown_capability", path=path, value=unknown[0])
     return Profile(
         source=found["source"] or TYPED,
         memory_bytes=found["memory"],
@@ -375,13 +431,13 @@ def _profile(path: Path, found: Mapping[str, Any]) -> Profile:
         zero_found=zero["zero"],
         utilisation=tuple(found["utilisation"]),
         parameters=found["parameters"],
-        capabilities=None if found["capabilities"] is None else tuple(found["capabilities"]),
+        capabilities=found["capabilities"],
         notes=tuple(found["notes"]),
     )
 
 
 def _check_spelling(path: Path, key: str, found: Iterable[str], known: Collection[str]) -> None:
-    """Refuse a misspelt name, which would have no effect. A name of a newer QEMU may pass."""
+    """Refuse a misspelt name, which would have no effect. A parameter of a newer QEMU may pass."""
     for name in found:
         right = names.suggest_name(name, known)
         if right is not None:

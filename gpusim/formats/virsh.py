@@ -18,19 +18,24 @@ from gpusim.formats.profile import (
     MODES,
     SAMPLES_PER_GIB,
     SHORTEST_S,
+    SIZE,
+    VCPUS,
     Measurement,
     Profile,
     check_plausible,
     read_source,
 )
+from gpusim.shapes import ShapeError, check
 from gpusim.text import join_words
 
 MEASURED = ("2", "measured")  # VIR_DOMAIN_DIRTYRATE_MEASURED, and the text of older libvirts
-PAIR = re.compile(r"\s*([\w.-]+)=(.*?)\s*")
-DOMINFO = re.compile(r"\s*(CPU\(s\)|Max memory|Used memory):\s+(\d+)(?: KiB)?\s*")
-VCPU_RATE = re.compile(r"dirtyrate\.vcpu\.\d+\.megabytes_per_second")
-WHOLE = re.compile(r"\d{1,18}")
-DOMAIN = re.compile(r"\s*Domain: '(.*)'\s*")
+# Lines are matched without the white space around them.
+PAIR = re.compile(r"([\w.-]+)=(.*)", re.ASCII)
+DOMINFO = re.compile(r"(CPU\(s\)|Max memory|Used memory):\s+([0-9]{1,18})(?: KiB)?")
+VCPU_RATE = re.compile(r"dirtyrate\.vcpu\.[0-9]+\.megabytes_per_second")
+WHOLE = re.compile(r"[0-9]{1,18}")
+DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+DOMAIN = re.compile(r"Domain: '(.*)'")
 MEASURE_ADVICE = "Run one virsh domdirtyrate-calc for each of 1, 2, 5, 10 and 30 s"
 
 
@@ -59,13 +64,21 @@ def from_domstats(
     Raises:
         ProfileError: the log has no measurements, or several VMs, or no size of the VM.
     """
-    domains = sorted({found[1] for line in text.splitlines() if (found := DOMAIN.fullmatch(line))})
+    domains = sorted(
+        {found[1] for line in text.split("\n") if (found := DOMAIN.fullmatch(line.strip()))}
+    )
     if len(domains) > 1:
         raise ProfileError("several_vms", path=path, names=join_words(domains))
     values = _last_values(text)
     memory_bytes = memory_bytes or 1024 * _whole(values, "Max memory", "balloon.maximum")
     if not memory_bytes:
         raise ProfileError("no_memory_size", path=path)
+    vcpus = vcpus or _whole(values, "CPU(s)", "vcpu.current") or _measured_vcpus(values) or 1
+    for key, value, shape in (("memory", memory_bytes, SIZE), ("vcpus", vcpus, VCPUS)):
+        try:
+            check(value, shape, key)
+        except ShapeError as error:
+            raise ProfileError(error.code, path=path, **error.data) from None
     runs = _runs(path, text)
     modes = sorted({run.get("dirtyrate.calc_mode", MODES[0]) for run in runs})
     if len(modes) > 1 or modes[0] not in MODES:
@@ -75,7 +88,7 @@ def from_domstats(
     profile = Profile(
         source=f"virsh domstats of {'a VM' if not domains else domains[0]}",
         memory_bytes=memory_bytes,
-        vcpus=vcpus or _whole(values, "CPU(s)", "vcpu.current") or _measured_vcpus(values) or 1,
+        vcpus=vcpus,
         mode=modes[0],
         sample_pages=SAMPLES_PER_GIB if modes[0] == "page-sampling" else None,
         measurements=tuple(
@@ -95,9 +108,9 @@ def from_domstats(
 def _last_values(text: str) -> dict[str, str]:
     """Return the last value of each name that dominfo and domstats printed."""
     found = {}
-    for line in text.splitlines():
+    for line in map(str.strip, text.split("\n")):
         if pair := DOMINFO.fullmatch(line) or PAIR.fullmatch(line):
-            found[pair[1]] = pair[2]
+            found[pair[1]] = pair[2].strip()
     return found
 
 
@@ -114,13 +127,13 @@ def _measured_vcpus(values: Mapping[str, str]) -> int:
 def _runs(path: str | Path, text: str) -> list[dict[str, str]]:
     """Return the finished measurements. A measurement that was printed twice counts once."""
     runs: list[dict[str, str]] = []
-    for line in text.splitlines():
+    for line in map(str.strip, text.split("\n")):
         pair = PAIR.fullmatch(line)
         if pair is None or not pair[1].startswith("dirtyrate."):
             continue
         if not runs or pair[1] in runs[-1]:
             runs.append({})
-        runs[-1][pair[1]] = pair[2]
+        runs[-1][pair[1]] = pair[2].strip()
     done = [run for run in runs if run.get("dirtyrate.calc_status") in MEASURED]
     if not done:
         raise ProfileError("no_measurement", path=path)
@@ -133,11 +146,13 @@ def _number(
 ) -> float:
     key = f"dirtyrate.{name}"
     value = run.get(key, default)
-    low, high = (SHORTEST_S, LONGEST_S) if name == "calc_period" else (0.0, 1e12)
-    try:
-        found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        found = math.nan
+    low, high = (
+        (SHORTEST_S, LONGEST_S)
+        if name == "calc_period"
+        else (0.0, 1e12 if name == "calc_start_time" else 1e9)
+    )
+    is_number = not isinstance(value, str) or DECIMAL.fullmatch(value)
+    found = math.nan if value is None or not is_number else float(value)
     if not low <= found <= high:
         allowed = f"must be a number from {low:g} to {high:g}"
         raise ProfileError("bad_value", path=path, key=key, value=value, allowed=allowed)

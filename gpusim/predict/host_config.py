@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from gpusim.config.checks import rate_limit
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
-from gpusim.errors import ConfigError
+from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
 from gpusim.qemu import names
-from gpusim.qemu.versions import VERSIONS, nearest
+from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.text import Message, version_name
 
 LATEST = "qemu_10_1"
@@ -140,7 +140,7 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
         yield Message("auto_converge_assumed")
     if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in keys):
         yield Message("tracking_assumed", {"tracking": config.tracking.mode})
-    features = _not_simulated(profile)
+    features = _not_simulated(profile, VERSIONS[config.migration.version])
     if features:
         yield Message("not_simulated", {"features": tuple(features)})
     unknown = names.find_unknown(profile.parameters, names.PARAMETERS)
@@ -151,14 +151,20 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
         yield Message("only_ram_downtime")
 
 
-def _not_simulated(profile: Profile) -> list[str]:
+def _not_simulated(profile: Profile, version: Version) -> list[str]:
     """Return the features that the VM uses and gpusim does not simulate."""
     on = set(profile.capabilities or ())
     features = sorted(on.intersection(names.NOT_SIMULATED))
+    used = {name: str(profile.parameters.get(name) or "") for name in names.CHOICES}
+    if used["tls-creds"]:
+        features.append("TLS (tls-creds)")
+    if used["zero-page-detection"] == "none":
+        features.append("zero-page-detection none")
     if "multifd" in on:
-        compression = profile.parameters.get("multifd-compression", "none")
-        if compression != "none":
-            features.append(f"multifd-compression {compression}")
+        if used["multifd-compression"] not in ("", "none"):
+            features.append(f"multifd-compression {used['multifd-compression']}")
+        if used["zero-page-detection"] == "legacy" and version.channels_find_zero_pages:
+            features.append("zero-page-detection legacy")
         if profile.qemu and not VERSIONS[nearest(profile.qemu)].has_multifd:
             features.append("multifd")  # gpusim simulates 4.x as an older version
-    return features
+    return [one_line(feature, LONGEST_VALUE) for feature in features]

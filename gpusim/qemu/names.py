@@ -6,8 +6,10 @@ are those that query-migrate-parameters and query-migrate-capabilities list.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+
+from gpusim.shapes import OneOf, Shape, Text
 
 SIMILAR = 0.8  # difflib's ratio
 _PARAMETERS = """announce-initial announce-max announce-rounds announce-step avail-switchover-bandwidth
@@ -26,6 +28,13 @@ _CAPABILITIES = """auto-converge background-snapshot block compress dirty-bitmap
 # none of them. It simulates multifd, but not in every version.
 _NOT_SIMULATED = """background-snapshot compress dirty-limit mapped-ram postcopy-ram x-colo x-ignore-shared
     xbzrle"""
+# Parameters whose values are names. An empty tls-creds means no TLS.
+# Source: qapi/migration.json:MultiFDCompression, ZeroPageDetection.
+CHOICES: Mapping[str, Shape] = {
+    "multifd-compression": OneOf(("none", "zlib", "zstd", "qatzip", "qpl", "uadk")),
+    "zero-page-detection": OneOf(("none", "legacy", "multifd")),
+    "tls-creds": Text(),
+}
 PARAMETERS = frozenset(_PARAMETERS.split())
 CAPABILITIES = frozenset(_CAPABILITIES.split())
 NOT_SIMULATED = frozenset(_NOT_SIMULATED.split())

@@ -174,6 +174,66 @@ def test_a_misspelt_name_is_refused_with_the_right_one(
     assert (error.code, error.data["right"]) == ("misspelt_name", right)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        ["auto-converge", "events"],
+        {"auto-converge": True, "events": 1, "multifd": False, "newer-than-gpusim": False},
+        [{"capability": "auto-converge", "state": True}, {"capability": "xbzrle", "state": False},
+         {"capability": "events", "state": True}],
+        {"return": [{"capability": "auto-converge", "state": True}, "events"], "id": "libvirt-1"},
+    ],
+)  # fmt: skip
+def test_capabilities_have_qemus_forms(form: Any, tmp_path: Path) -> None:
+    profile = load_profile(written(tmp_path, document(capabilities=form)))
+    assert set(profile.capabilities or ()) == {"auto-converge", "events"}
+
+
+def test_capabilities_typed_as_yaml(tmp_path: Path) -> None:
+    typed = TYPED + "capabilities:\n- {capability: auto-converge, state: on}\n- events\n"
+    assert load_profile(written(tmp_path, typed)).capabilities == ("auto-converge", "events")
+    typed = TYPED + "capabilities: {auto-converge: off}\n"
+    assert load_profile(written(tmp_path, typed)).capabilities == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "key"),
+    [
+        ({"capabilities": 5}, "bad_value", "capabilities"),
+        ({"capabilities": "auto-converge"}, "bad_value", "capabilities"),
+        ({"capabilities": {"auto-converge": "on"}}, "bad_value", "capabilities.auto-converge"),
+        ({"capabilities": [["auto-converge"]]}, "bad_value", "capabilities[0]"),
+        ({"capabilities": [{"capability": "events"}]}, "missing", "capabilities[0].state"),
+        ({"capabilities": ["warp-drive"]}, "unknown_capability", None),
+        ({"capabilities": {"warp-drive": True}}, "unknown_capability", None),
+        ({"capabilities": {"auto_converge": True}}, "misspelt_name", "capabilities"),
+        (
+            {"parameters": {"multifd-compression": "lz4"}},
+            "bad_value",
+            "parameters.multifd-compression",
+        ),
+        (
+            {"parameters": {"zero-page-detection": 1}},
+            "bad_value",
+            "parameters.zero-page-detection",
+        ),
+        ({"parameters": {"tls-creds": []}}, "bad_value", "parameters.tls-creds"),
+        ({"parameters": [1]}, "bad_value", "parameters"),
+    ],
+)
+def test_unknown_capabilities_and_choices_are_refused(
+    changes: dict[str, Any], code: str, key: str | None, tmp_path: Path
+) -> None:
+    error = error_of(tmp_path, document(**changes))
+    assert (error.code, error.data.get("key")) == (code, key)
+
+
+def test_parameters_as_qmp_answers(tmp_path: Path) -> None:
+    given = {"return": {"max-bandwidth": 7, "tls-creds": "", "zero-page-detection": "multifd"}}
+    profile = load_profile(written(tmp_path, document(parameters=given)))
+    assert profile.parameters == given["return"]
+
+
 def test_too_few_periods(tmp_path: Path) -> None:
     rows = [{"seconds": 1, "dirty_rate": 10}] * 5 + [{"seconds": 1.004, "dirty_rate": 10}]
     error = error_of(tmp_path, document(measurements=rows))

@@ -115,6 +115,19 @@ def test_an_override_that_no_prediction_uses_is_an_error(override: str) -> None:
             not_simulated("multifd-compression zstd"),
         ),
         ({"capabilities": ("multifd",), "qemu": (4, 2, 0)}, not_simulated("multifd")),
+        ({"parameters": {"tls-creds": "tls0"}}, not_simulated("TLS (tls-creds)")),
+        (
+            {"parameters": {"zero-page-detection": "none"}},
+            not_simulated("zero-page-detection none"),
+        ),
+        (
+            {
+                "capabilities": ("multifd",),
+                "parameters": {"zero-page-detection": "legacy"},
+                "qemu": (10, 0, 0),
+            },
+            not_simulated("zero-page-detection legacy"),
+        ),
         ({"parameters": {"warp-factor": 9}}, Message("unknown_names", {"names": ("warp-factor",)})),
         ({}, Message("only_ram_downtime")),
     ],
