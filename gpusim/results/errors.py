@@ -15,7 +15,7 @@ class RunsError(CodedError, ResultsError):
         "summary_not_readable": "{path}: cannot be read: {reason}",
         "not_an_object": "{path}: not a summary of gpusim, because it is no JSON object",
         "foreign_summary": "{path}: not a summary of gpusim: status {status}, verdict {verdict}",
-        "damaged_summary": "{path}: damaged: {key} = {value} is not {allowed}",
+        "damaged": "{path}: damaged: {fault}",
         "run_failed": "{error}",
         "timeline_not_found": "there is no {name}",
         "timeline_not_readable": "the timeline cannot be read: {reason}",

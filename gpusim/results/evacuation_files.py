@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,14 @@ from gpusim.engine.records import EvacuatedGuest, Evacuation
 from gpusim.files import csv_text, write_text
 from gpusim.results.plots.canvas import picture, require_matplotlib
 from gpusim.results.plots.evacuation import draw_evacuation
-from gpusim.results.run_files import SUMMARY, begin_run, whole_run, write_run, write_summary
+from gpusim.results.run_files import (
+    SUMMARY,
+    begin_run,
+    remove_folder,
+    whole_run,
+    write_run,
+    write_summary,
+)
 from gpusim.results.summary_fields import GUEST_KEYS
 
 GUESTS = "guests"
@@ -40,7 +46,7 @@ def write_evacuation(
     folder.mkdir(parents=True, exist_ok=True)
     for name in (SUMMARY, EVACUATION_CSV, EVACUATION_PNG):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / GUESTS, ignore_errors=True)
+    remove_folder(folder / GUESTS)
     for guest in evacuation.guests:
         own = folder / GUESTS / guest.name
         begin_run(guest.config, own)

@@ -197,8 +197,16 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def _clear(folder: Path) -> None:
     for name in (SUMMARY, *_NUMBERS, *_PICTURES, *_PREDICTION):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
+    remove_folder(folder / ATTEMPTS)
     remove_leftovers(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of an earlier run with all that it holds, or whatever else has its name."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)  # rmtree would wait for the writer of a pipe
 
 
 def _write_config(folder: Path, config: Config) -> None:

@@ -6,12 +6,12 @@ that the registry of fields does not know are allowed, because newer versions ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from gpusim.engine.records import Status, Verdict
 from gpusim.errors import one_line
 from gpusim.results.summary_fields import SUMMARY_FIELDS, SummaryField
+from gpusim.shapes import LARGEST, Keys, Number, Rows, Shape, ShapeError, Text, Whole, check
 from gpusim.text import Message
 
 STATUSES = get_args(Status)
@@ -19,8 +19,23 @@ VERDICTS = (*get_args(Verdict), None)
 LONGEST_VALUE = 80  # characters of a value in a message
 ROUNDING = -1e-6  # a difference of two equal times may be less than zero
 # The engine's clock ends after 2^63 ns, which is 292 years. Counts and bytes fit 64 bits.
-LARGEST = {"s": 1e10, "ms": 1e13, "vCPU s": 1e14, "%": 1e6}
-LARGEST_COUNT = 2**63
+MOST = {"s": 1e10, "ms": 1e13, "vCPU s": 1e14, "%": 1e6}
+TEXT = Text(LARGEST)  # The reader limits the file.
+
+
+def _shape_of(field: SummaryField) -> Shape:
+    if field.unit == "text":
+        return TEXT
+    if field.unit == "names":
+        return Rows(TEXT, "must be a list of texts")
+    if field.key == "seed":
+        return Whole(-LARGEST)
+    return Number(0.0, MOST.get(field.unit, float(LARGEST)), f" {field.unit}")
+
+
+SHAPES = {key: _shape_of(field) for key, field in SUMMARY_FIELDS.items()}
+FAILED = Keys(optional=SHAPES)
+ENDED = Keys(required={"total_time_s": SHAPES["total_time_s"]}, optional=SHAPES)
 
 
 def find_fault(summary: object) -> Message | None:
@@ -37,34 +52,18 @@ def find_fault(summary: object) -> Message | None:
         return Message(
             "foreign_summary", data | {"verdict": one_line(repr(verdict), LONGEST_VALUE)}
         )
-    if status != "failed" and summary.get("total_time_s") is None:
-        return _damaged(summary, "total_time_s", _allowed(SUMMARY_FIELDS["total_time_s"]))
-    for key, field in SUMMARY_FIELDS.items():
-        if summary.get(key) is not None and not _fits(summary[key], field):
-            return _damaged(summary, key, _allowed(field))
+    rounded = {key: 0.0 if _is_rounded(value) else value for key, value in summary.items()}
+    return find_damage(rounded, FAILED if status == "failed" else ENDED)
+
+
+def find_damage(content: object, shape: Shape) -> Message | None:
+    """Return which key of a JSON object has another shape, or None."""
+    try:
+        check(content, shape)
+    except ShapeError as error:
+        return Message("damaged", {"key": error.data["key"], "fault": str(error)})
     return None
 
 
-def _damaged(summary: Mapping[str, Any], key: str, allowed: str) -> Message:
-    value = one_line(repr(summary.get(key)), LONGEST_VALUE)
-    return Message("damaged_summary", {"key": key, "value": value, "allowed": allowed})
-
-
-def _fits(value: object, field: SummaryField) -> bool:
-    if field.unit == "text":
-        return isinstance(value, str)
-    if field.unit == "names":
-        return isinstance(value, list) and all(isinstance(name, str) for name in value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if field.key == "seed":
-        return isinstance(value, int)
-    return ROUNDING <= value <= LARGEST.get(field.unit, LARGEST_COUNT)
-
-
-def _allowed(field: SummaryField) -> str:
-    if field.unit in ("text", "names"):
-        return {"text": "a text", "names": "a list of texts"}[field.unit]
-    if field.key == "seed":
-        return "a whole number"
-    return f"a number from 0 to {LARGEST.get(field.unit, LARGEST_COUNT):.3g}"
+def _is_rounded(value: object) -> bool:
+    return isinstance(value, float) and ROUNDING <= value < 0

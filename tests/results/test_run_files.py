@@ -191,7 +191,7 @@ def test_a_failure_without_a_message_is_its_type(tmp_path: Path) -> None:
         ("{", "summary_not_readable"),
         ("[]", "not_an_object"),
         ("{}", "foreign_summary"),
-        ('{"status": "ok"}', "damaged_summary"),
+        ('{"status": "ok"}', "damaged"),
     ],
 )
 def test_a_folder_without_a_whole_run_is_one_line(
@@ -217,3 +217,11 @@ def test_attempts_before_the_last_lie_in_its_folder_and_go_with_it(
     assert [run.folder for run in find_runs([tmp_path]).runs] == [tmp_path]
     begin_run(Config(), tmp_path)
     assert "attempts" not in names(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["attempts", "summary.json", "syncs.csv", "timeline.npz"])
+def test_a_pipe_of_the_same_name_is_replaced(name: str, result: Result, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    begin_run(Config(), tmp_path)
+    write_run(result, tmp_path, plot=False)
+    assert files.whole_run(tmp_path, "", plot=False) is not None

@@ -31,9 +31,9 @@ from gpusim.results.plots.canvas import (
 )
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.results.summary_shape import LARGEST_COUNT
 from gpusim.results.timeline import MAX_ROWS, FloatArray, Timeline
 from gpusim.results.verdicts import describe_outcome, outcome_code
+from gpusim.shapes import LARGEST
 from gpusim.text import (
     count_noun,
     decider_name,
@@ -166,7 +166,7 @@ def _read_column(archive: ZipFile, name: str) -> FloatArray:
     if len(content) < rows * dtype.itemsize:
         raise ValueError(f"{name} is cut off")
     column: FloatArray = np.frombuffer(content, dtype).astype(np.float64)
-    if not ((column >= 0) & (column < LARGEST_COUNT)).all():  # not of NaN
+    if not ((column >= 0) & (column <= LARGEST)).all():  # not of NaN
         raise ValueError(f"{name} holds a number that is not from 0 to 2^63")
     return column
 

@@ -18,8 +18,9 @@ from gpusim.errors import one_line
 from gpusim.reading import MIB, Limits, ReadingError, read_json
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
-from gpusim.results.summary_shape import LONGEST_VALUE, find_fault
+from gpusim.results.summary_shape import find_damage, find_fault
 from gpusim.results.verdicts import outcome_code
+from gpusim.shapes import Keys, Text
 from gpusim.text import Message
 
 SWEEP = "sweep.json"
@@ -28,6 +29,7 @@ COLLECTED = {"runs.csv", "index.html"}  # files of gpusim-collect, which are no 
 
 _BEGUN = {".hydra", "gpusim.log", CONFIG, "syncs.csv", "events.jsonl", "timeline.csv"}
 DIGITS = frozenset("0123456789")
+SWEEP_SHAPE = Keys(optional=dict.fromkeys(("question", "command", "x"), Text()))
 LIMITS = Limits(bytes=16 * MIB, nodes=500_000)  # a config may hold a recorded bandwidth
 
 
@@ -179,7 +181,9 @@ def _read_folder(folder: Path, names: set[str], base: Path, found: FoundRuns) ->
     """Note what `folder` holds. Return False if it holds no file of gpusim."""
     name = _name(folder, base)
     if SWEEP in names:
-        sweep = _read(folder / SWEEP, found, f"{name}/{SWEEP}", _sweep_fault)
+        sweep = _read(
+            folder / SWEEP, found, f"{name}/{SWEEP}", lambda sweep: find_damage(sweep, SWEEP_SHAPE)
+        )
         found.sweeps.extend([sweep] if sweep else [])
     if SUMMARY in names:
         summary = _read(folder / SUMMARY, found, f"{name}/{SUMMARY}", find_fault)
@@ -195,14 +199,6 @@ def _read_folder(folder: Path, names: set[str], base: Path, found: FoundRuns) ->
         found.skip(name, "unfinished")
         return True
     return SWEEP in names or names >= COLLECTED
-
-
-def _sweep_fault(sweep: Mapping[str, Any]) -> Message | None:
-    for key in ("question", "command", "x"):
-        if not isinstance(sweep.get(key), str | None):
-            value = one_line(repr(sweep[key]), LONGEST_VALUE)
-            return Message("damaged_summary", {"key": key, "value": value, "allowed": "a text"})
-    return None
 
 
 def _read(

@@ -47,7 +47,7 @@ _REASONS = {
     "unreadable": "cannot be read: {error}",
     "not_an_object": "is not a JSON object with keys",
     "foreign_summary": "not a summary of gpusim: status {status}, verdict {verdict}",
-    "damaged_summary": "damaged: {key} = {value} is not {allowed}",
+    "damaged": "damaged: {fault}",
 }
 
 

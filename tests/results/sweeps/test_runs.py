@@ -59,15 +59,15 @@ def test_an_evacuation_is_one_run(tmp_path: Path) -> None:
         ("{", "unreadable"),
         ("[]", "not_an_object"),
         ("{}", "foreign_summary"),
-        ('{"status": "ok"}', "damaged_summary"),
+        ('{"status": "ok"}', "damaged"),
         ('{"status": "great", "total_time_s": 1}', "foreign_summary"),
         ('{"status": "ok", "verdict": "maybe", "total_time_s": 1}', "foreign_summary"),
-        ('{"status": "ok", "verdict": "converged", "total_time_s": "1"}', "damaged_summary"),
+        ('{"status": "ok", "verdict": "converged", "total_time_s": "1"}', "damaged"),
         ('{"status": "ok", "verdict": "converged", "total_time_s": NaN}', "unreadable"),
         ('{"status": "ok", "total_time_s": 1, "vm_bytes": 1' + "0" * 400 + "}", "unreadable"),
     ],
 )
-def test_a_foreign_or_damaged_summary_is_skipped(text: str, code: str, tmp_path: Path) -> None:
+def test_a_foreign_or_damaged_is_skipped(text: str, code: str, tmp_path: Path) -> None:
     write(tmp_path / "good", {})
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "summary.json").write_text(text)
