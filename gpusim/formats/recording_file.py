@@ -411,4 +411,5 @@ def _ram(row: Mapping[str, Any]) -> Ram:
         sent_pages=row["normal"] + row["duplicate"],
         zero_pages=row["duplicate"],
         dirty_sync_count=row["dirty-sync-count"],
+        dirty_pages_rate=row["dirty-pages-rate"],
     )

@@ -303,17 +303,15 @@ def _accelerator(text: str) -> str:
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "qemu": (_version, "a version, such as 10.1"),
     "accelerator": (_accelerator, "kvm or tcg"),
-    "vcpus": (_whole(1, 65_536), "a number of vCPUs"),
+    "vcpus": (_whole(1, 4096), "a number of vCPUs"),
     "max-bandwidth": (_rate, "a rate, such as 128MiB/s or 134217728, or 0 for no limit"),
     "downtime-limit": (_whole(0, 2_000_000), "milliseconds"),
     "avail-switchover-bandwidth": (_rate, "a rate, such as 1GiB/s, or 0"),
     **dict.fromkeys(
-        ("throttle-trigger-threshold", "cpu-throttle-initial"),
-        (_whole(1, 100), "a percentage"),
+        ("cpu-throttle-initial", "cpu-throttle-increment", "max-cpu-throttle"),
+        (_whole(1, 99), "a percentage"),
     ),
-    **dict.fromkeys(
-        ("cpu-throttle-increment", "max-cpu-throttle"), (_whole(1, 99), "a percentage")
-    ),
+    "throttle-trigger-threshold": (_whole(1, 100), "a percentage"),
     "cpu-throttle-tailslow": (SWITCHES.__getitem__, "on or off"),
     **dict.fromkeys(sorted(names.CAPABILITIES), (SWITCHES.__getitem__, "on or off")),
 }

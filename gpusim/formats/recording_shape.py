@@ -54,6 +54,7 @@ SAMPLE: dict[str, Shape] = {
     "duplicate": PAGES,
     "normal": PAGES,
     "dirty-sync-count": COUNT,
+    "dirty-pages-rate": COUNT,
     "total": Whole(MIB, 2**50, " bytes"),
     "total-time": DURATION_MS,
     "downtime": DURATION_MS,
@@ -76,7 +77,7 @@ def document_shape(*, known: bool) -> Keys:
         Keys(
             required=sample | ({"writes": COUNT} if known else {}),
             optional=SAMPLE,
-            defaults={"cpu-throttle-percentage": 0, "mbps": 0.0},
+            defaults={"cpu-throttle-percentage": 0, "mbps": 0.0, "dirty-pages-rate": 0},
             together=(RAM_KEYS,),
         )
     )

@@ -17,6 +17,7 @@ from operator import itemgetter
 
 import numpy as np
 
+from gpusim.formats.period_ends import PeriodEnd, middle_s, narrow, place_between
 from gpusim.formats.recording import Recording
 from gpusim.sender.link import PS_PER_S
 from gpusim.sender.windows import WINDOW_PS
@@ -37,11 +38,13 @@ class Sync:
         newly_dirty_pages: pages that were clean in QEMU's bitmap before the sync and dirty after
             it.
         sent_pages: pages sent since the migration began.
+        zero_pages: how many of them were zero.
     """
 
     time_s: float
     newly_dirty_pages: int
     sent_pages: float
+    zero_pages: float = 0.0
 
 
 def find_syncs(recording: Recording) -> list[Sync]:
@@ -52,36 +55,40 @@ def find_syncs(recording: Recording) -> list[Sync]:
         found = _sampled(recording)
     sent = _sent_pages(recording, [time_s for time_s, _ in found])
     return [
-        Sync(time_s=time_s, newly_dirty_pages=pages, sent_pages=sent_pages)
-        for (time_s, pages), sent_pages in zip(found, sent, strict=True)
+        Sync(time_s=time_s, newly_dirty_pages=pages, sent_pages=sent_pages, zero_pages=zero_pages)
+        for (time_s, pages), (sent_pages, zero_pages) in zip(found, sent, strict=True)
     ]
 
 
-def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[float]:
-    """Yield the pages sent by each time.
+def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Yield the pages sent by each time, and how many of them were zero.
 
     With a rate limit QEMU sends a window's budget at once and sleeps for the rest of the window. It
     syncs when it wakes, before it sends again. So the pages between two samples left in whole
     windows. On a link slower than the limit they left evenly. Source:
     migration/migration.c:migration_rate_limit, then migration_iteration_run.
     """
-    known = [(s.time_s, s.ram.sent_pages, s.mbps) for s in recording.samples if s.ram is not None]
-    known.insert(0, (0.0, 0, 0.0))
+    known = [
+        (s.time_s, s.ram.sent_pages, s.ram.zero_pages, s.mbps)
+        for s in recording.samples
+        if s.ram is not None
+    ]
+    known.insert(0, (0.0, 0, 0, 0.0))
     limit = recording.parameters["max-bandwidth"]
     for time_s in times_s:
         place = bisect.bisect_left(known, time_s, lo=1, key=itemgetter(0))
-        before_s, before, _ = known[place - 1]
+        before_s, before, zero_before, _ = known[place - 1]
         if place == len(known):
-            yield float(before)
+            yield float(before), float(zero_before)
             continue
-        after_s, after, mbps = known[place]
+        after_s, after, zero_after, mbps = known[place]
         if 0 < 8 * limit <= mbps * MBIT:
             windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
             windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
             share = windows_before / (windows_before + windows_after)
         else:
             share = (time_s - before_s) / (after_s - before_s)
-        yield before + share * (after - before)
+        yield before + share * (after - before), zero_before + share * (zero_after - zero_before)
 
 
 def _traced(recording: Recording) -> list[tuple[float, int]]:
@@ -115,12 +122,16 @@ class _Between:
         first_s: time of the first of these samples.
         last_s: time of the last of these samples.
         dirtied_pages: newly dirty pages since the start of the migration.
+        dirty_pages_rate: of the last period that ended before the last of these samples.
+        rated_s: time of the first of these samples that has this rate.
     """
 
     dirty_sync_count: int
     first_s: float
     last_s: float
     dirtied_pages: int
+    dirty_pages_rate: int = 0
+    rated_s: float = 0.0
 
 
 def _sampled(recording: Recording) -> list[tuple[float, int]]:
@@ -131,8 +142,10 @@ def _sampled(recording: Recording) -> list[tuple[float, int]]:
     """
     found: list[tuple[float, int]] = []
     last_s = 0.0
-    for before, here in itertools.pairwise(_equal_runs(recording)):
-        times_s = _times(recording, before, here)
+    runs = _equal_runs(recording)
+    ends_s = _period_ends_s(runs)
+    for before, here in itertools.pairwise(runs):
+        times_s = _times(recording, before, here, ends_s)
         spans = np.diff([last_s, *times_s])
         shares = np.cumsum(spans) / max(spans.sum(), 1e-9)
         dirtied = here.dirtied_pages - before.dirtied_pages
@@ -166,15 +179,40 @@ def _equal_runs(recording: Recording) -> list[_Between]:
                     dirtied_pages=found[-1].dirtied_pages,
                 )
             )
-        found[-1].last_s = sample.time_s
-        found[-1].dirtied_pages = max(found[-1].dirtied_pages, dirtied)
+        here = found[-1]
+        here.last_s, here.dirtied_pages = sample.time_s, max(here.dirtied_pages, dirtied)
+        # query-migrate shows no rate after the end.
+        rate = ram.dirty_pages_rate if sample.status == "active" else here.dirty_pages_rate
+        if rate != here.dirty_pages_rate or sample.time_s == here.first_s:
+            here.dirty_pages_rate, here.rated_s = rate, sample.time_s
     return found
 
 
-def _times(recording: Recording, before: _Between, here: _Between) -> list[float]:
+def _period_ends_s(runs: Sequence[_Between]) -> list[float]:
+    """Return when periods ended, as far as the samples' rates tell."""
+    ends = [PeriodEnd(earliest_s=0.0, latest_s=0.0, fewest_pages=0, most_pages=0)]
+    for before, here in itertools.pairwise(runs):
+        if here.dirty_pages_rate != before.dirty_pages_rate:
+            several = here.dirty_sync_count > before.dirty_sync_count + 1
+            ends.append(
+                PeriodEnd(
+                    earliest_s=before.last_s,
+                    latest_s=here.rated_s,
+                    fewest_pages=before.dirtied_pages if several else here.dirtied_pages,
+                    most_pages=here.dirtied_pages,
+                    dirty_pages_rate=here.dirty_pages_rate,
+                )
+            )
+    return [middle_s(end) for end in narrow(ends)[1:]]
+
+
+def _times(
+    recording: Recording, before: _Between, here: _Between, ends_s: Sequence[float]
+) -> list[float]:
     """Return the times of the syncs between two runs: from QMP, or else evenly spread.
 
-    The last sync of a migration that completed is at the VM's stop.
+    A sync that ended a period has the time of this end. The last sync of a migration that completed
+    is at the VM's stop.
     """
     numbers = range(before.dirty_sync_count + 1, here.dirty_sync_count + 1)
     if all(number in recording.passes_s for number in numbers):
@@ -182,8 +220,8 @@ def _times(recording: Recording, before: _Between, here: _Between) -> list[float
     stop_s, since_s, until_s = recording.stop_s, before.last_s, here.first_s
     if stop_s is not None and since_s < stop_s <= until_s:
         return list(np.linspace(since_s, stop_s, len(numbers) + 1)[1:])
-    edges = np.linspace(since_s, until_s, len(numbers) + 1)
-    return list((edges[1:] + edges[:-1]) / 2)
+    known_s = [end_s for end_s in ends_s if since_s < end_s <= max(until_s, here.rated_s)]
+    return place_between(since_s, until_s, len(numbers), known_s)
 
 
 def count_zero_pages(recording: Recording) -> tuple[int, int]:

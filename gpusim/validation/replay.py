@@ -12,6 +12,7 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -121,9 +122,9 @@ def _unseen(recording: Recording, seed: int) -> Config:
     pages = recording.ram_bytes // sync_record.PAGE_BYTES
     at_end, others = sync_record.count_zero_pages(recording)
     written = range(min(others, pages - 1), max(pages - at_end, others + 1))
-    syncs = sync_record.find_syncs(recording)
+    syncs = _without_resent_zero_pages(sync_record.find_syncs(recording), at_end + others)
     lazy = recording.accelerator == "kvm"
-    writes = explain_writes(syncs, pages, written, lazy)
+    writes = explain_writes(syncs, pages, written, lazy, _recorded_link(recording))
     pairs = [[0.0, 0.0], *([s.time_s, done] for s, done in zip(syncs, writes, strict=True))]
     if not syncs:  # it ended in its first pass, and no sync counted writes
         pairs.append([samples_before_stop(recording)[-1].time_s, 0.0])
@@ -135,6 +136,32 @@ def _unseen(recording: Recording, seed: int) -> Config:
     runs = [(0, written.start), (written.stop, pages)]
     ranges = [[a * sync_record.PAGE_BYTES, b * sync_record.PAGE_BYTES] for a, b in runs if b > a]
     return _config(recording, writer, ranges, seed)
+
+
+def _without_resent_zero_pages(
+    syncs: Sequence[sync_record.Sync], first_pass_zero_pages: int
+) -> list[sync_record.Sync]:
+    """Return the syncs as if no page was sent as a zero page after the first pass.
+
+    A page that the guest writes and leaves zero takes no time on the link. Such a page counts
+    neither as newly dirty at the sync before it is sent, nor as sent. So at each sync the remaining
+    pages are those of the record, and the simulated writer writes only pages with content.
+    """
+    found = []
+    resent = [max(0.0, sync.zero_pages - first_pass_zero_pages) for sync in syncs]
+    owed = 0.0
+    for sync, before, after in zip(syncs, resent, [*resent[1:], *resent[-1:]], strict=True):
+        owed += after - before
+        left_out = min(round(owed), sync.newly_dirty_pages)
+        owed -= left_out
+        found.append(
+            replace(
+                sync,
+                newly_dirty_pages=sync.newly_dirty_pages - left_out,
+                sent_pages=sync.sent_pages - before,
+            )
+        )
+    return found
 
 
 def _recorded_pace(recording: Recording, writes: list[list[float]]) -> dict[str, Any]:

@@ -25,7 +25,13 @@ NORMAL_PAGE_BYTES, ZERO_PAGE_BYTES = 8 + 4096, 8 + 1
 HALVINGS = 60  # of the bisection, which finds the writes to the last digit
 
 
-def explain_writes(syncs: Sequence[Sync], pages: int, written: range, lazy: bool) -> list[float]:
+def explain_writes(
+    syncs: Sequence[Sync],
+    pages: int,
+    written: range,
+    lazy: bool,
+    link: Sequence[Sequence[float]],
+) -> list[float]:
     """Return the page writes since the start by each sync.
 
     Args:
@@ -34,12 +40,23 @@ def explain_writes(syncs: Sequence[Sync], pages: int, written: range, lazy: bool
         written: the pages that are not zero. All writes go to these pages, evenly.
         lazy: whether KVM protects a page again when its chunk is sent (kvm_manual). Otherwise it
             does so at the sync.
+        link: [seconds, sent bytes] pairs, both ascending.
     """
     bitmap = ExpectedBitmap(pages, written, lazy)
     total, sent, found = 0.0, 0.0, []
+    times_s, sent_bytes = np.array(link).T
+    last_s = 0.0
     for sync in syncs:
-        bitmap.send(sync.sent_pages - sent)
-        sent = sync.sent_pages
+        inside = times_s[(times_s > last_s) & (times_s < sync.time_s)]
+        knots_s = np.array([last_s, *inside, sync.time_s])
+        by_then = np.interp(knots_s, times_s, sent_bytes) - np.interp(last_s, times_s, sent_bytes)
+        length_s = max(sync.time_s - last_s, 1e-9)
+        bitmap.send(
+            sync.sent_pages - sent,
+            by_then / max(float(by_then[-1]), 1e-9),
+            (knots_s - last_s) / length_s,
+        )
+        sent, last_s = sync.sent_pages, sync.time_s
         total += bitmap.sync(sync.newly_dirty_pages) * len(written)
         found.append(total)
     return found
@@ -77,10 +94,15 @@ class ExpectedBitmap:
         self._left: FloatArray = none  # share of the interval after the piece's chunk is cleared
         self._cleared = np.zeros(len(size), np.bool_)
 
-    def send(self, pages: float) -> None:
+    def send(self, pages: float, sent_share: FloatArray, time_share: FloatArray) -> None:
         """Send so many pages from the cursor on.
 
         No page became dirty in QEMU's bitmap meanwhile.
+
+        Args:
+            pages: to send.
+            sent_share: float64 [n], ascending from 0 to 1, share of the bytes sent by some times.
+            time_share: float64 [n], ascending from 0 to 1, these times.
         """
         order = np.roll(np.arange(len(self._chunk)), -self._cursor)
         pending = (self._logged + self._unlogged)[order]
@@ -100,7 +122,8 @@ class ExpectedBitmap:
             np.where((begins < pages) & (pending > 0), begin_bytes, math.inf),
         )
         self._cleared = np.isfinite(first)[self._chunk]
-        left = 1 - np.where(np.isfinite(first), first, 0.0) / max(sent_bytes, 1e-9)
+        cleared_at = np.where(np.isfinite(first), first, 0.0) / max(sent_bytes, 1e-9)
+        left = 1 - np.interp(cleared_at, sent_share, time_share)
         self._left = np.where(self._cleared, left[self._chunk], 0.0)
         place = int(np.searchsorted(ends, pages))
         self._cursor = int(order[min(place, len(ends) - 1)])

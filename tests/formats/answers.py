@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
@@ -11,6 +11,7 @@ from gpusim.engine.migration import Migration
 from gpusim.engine.records import Result
 from gpusim.units import NS_PER_MS, NS_PER_S
 
+Answer: TypeAlias = dict[str, Any]
 PAGE_BYTES = 4096
 
 
@@ -20,7 +21,7 @@ class AnsweringMigration(Migration):
     def __init__(self, config: Config, interval_ns: int) -> None:
         scenario = resolve(config)
         super().__init__(scenario, choose_backend(scenario))
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[Answer] = []
         self._interval_ns = self._due_ns = interval_ns
         self._recorder.sample_if_due = self._answer_if_due  # type: ignore[method-assign]
 
@@ -32,7 +33,7 @@ class AnsweringMigration(Migration):
             self.answers.append(self.answer("active"))
             self._due_ns += self._interval_ns
 
-    def answer(self, status: str) -> dict[str, Any]:
+    def answer(self, status: str) -> Answer:
         state = self.state
         counters, percent = state.sender.counters, state.run_time.percent
         found = {
@@ -54,7 +55,7 @@ class AnsweringMigration(Migration):
         return found | ({"cpu-throttle-percentage": percent} if percent else {})
 
 
-def answers_of(config: Config, interval_s: float = 0.2) -> tuple[Result, list[dict[str, Any]]]:
+def answers_of(config: Config, interval_s: float = 0.2) -> tuple[Result, list[Answer]]:
     """Return a run, and query-migrate's answers at fixed intervals and at the end."""
     migration = AnsweringMigration(config, round(interval_s * NS_PER_S))
     try:
