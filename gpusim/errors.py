@@ -52,9 +52,11 @@ class CodedError(Exception):
     Attributes:
         code: a stable name. Tests and programs compare codes, never texts.
         data: the values that the line needs, with units in their names.
+        exit_code: of a command that ends with the error. 2 is wrong input.
     """
 
     texts: ClassVar[Mapping[str, str]] = {}
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, code: str, /, **data: Any) -> None:
         super().__init__(code)
@@ -113,6 +115,8 @@ class ConfigError(ValueError):
         code: one of CODES. Tests and programs compare codes.
     """
 
+    exit_code: ClassVar[int] = 2
+
     def __init__(self, key: str, value: object, message: str, code: str = "not_allowed") -> None:
         if code not in CODES:
             raise ValueError(f"unknown code {code}")
@@ -128,8 +132,16 @@ class ConfigError(ValueError):
         return ConfigError, (self.key, self.value, self.message, self.code)
 
 
+class UsageError(CodedError):
+    """A command line that argparse cannot parse."""
+
+    texts: ClassVar[Mapping[str, str]] = {"usage": "{message}. Type {command} --help"}
+
+
 class ResultsError(Exception):
     """Results cannot be written, drawn or read. The message is one line for the user."""
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))

@@ -3,5 +3,6 @@
 import sys
 
 from gpusim.bench.cli import main
+from gpusim.command import run_process
 
-sys.exit(main())
+sys.exit(run_process("gpusim-bench", main))

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from gpusim.arguments import Parser
 from gpusim.bench import dry_run, primitives, sweep, whole_run
 from gpusim.bench.primitives import Row
+from gpusim.command import EXIT_INPUT, run_command
 from gpusim.files import can_be_written, write_text
 from gpusim.layout import CHUNK_PAGES
 from gpusim.pages.backends import BACKENDS, device_name, obstacle, too_big
 from gpusim.version import __version__
 
 DEFAULT_PAGES = (2**26, 2**30, 2**33)
-EXIT_INPUT, EXIT_INTERRUPTED = 2, 130
 HEADER = (
     f"{'backend':<7} {'pages':>11}  {'what':<27} {'median ms':>10} {'least':>9} {'most':>9} "
     f"{'x memcpy':>9} {'floor':>7}"
@@ -31,20 +32,14 @@ HEADER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for bad input, 130 if interrupted."""
-    options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except _InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    """Run the command and return its exit code."""
+    return run_command("gpusim-bench", lambda: _run(_parser().parse_args(arguments)))
 
 
 class _InputError(Exception):
     """An option that cannot be used here."""
+
+    exit_code = EXIT_INPUT
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -133,12 +128,11 @@ def _describe_machine(names: Sequence[str], threads: int) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gpusim-bench",
         description="Measure the primitives, draws and a whole run on each backend, in multiples "
         "of memcpy.",
     )
-    parser.add_argument("--version", action="version", version=f"gpusim-bench {__version__}")
     parser.add_argument(
         "--backend",
         action="append",

@@ -31,10 +31,4 @@ def task(composed: DictConfig) -> job.Objective | None:
 def main() -> None:
     """Run the command `gpusim`."""
     register()
-    try:
-        run_hydra(task, sys.argv[1:])
-    except ConfigError as error:
-        job.stop(error, job.EXIT_CONFIG)
-    except KeyboardInterrupt:  # between two jobs, or in a launcher's process
-        hint = "interrupted. To continue a sweep, start it again in the same hydra.sweep.dir"
-        job.stop(hint, job.EXIT_INTERRUPTED)
+    run_hydra(task, sys.argv[1:])

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpusim.arguments import Parser
+from gpusim.command import run_command, run_process
 from gpusim.errors import ResultsError, one_line
 from gpusim.files import can_be_written, remove_leftovers
 from gpusim.results import require_matplotlib
@@ -38,37 +40,29 @@ from gpusim.results.sweeps.tables import (
     write_csv,
     write_parquet,
 )
-from gpusim.version import __version__
 
-EXIT_INPUT, EXIT_INTERRUPTED = 2, 130
 MOST_PRINTED = 10  # skipped files. The page lists all of them.
 SWEEP_PLOT, GRID_PLOT, PARETO_PLOT = "sweep.png", "grid.png", "pareto.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for bad input, 130 if interrupted."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.diff:
-            print(_diff(options.folders, options.out or Path(), parquet=options.parquet))
-        else:
-            print(_collect(options.folders, options.out, parquet=options.parquet))
-    except (ResultsError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return EXIT_INPUT
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+    """Run the command and return its exit code."""
+    return run_command("gpusim-collect", lambda: _run(_parser().parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.diff:
+        print(_diff(options.folders, options.out or Path(), parquet=options.parquet))
+    else:
+        print(_collect(options.folders, options.out, parquet=options.parquet))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gpusim-collect",
         description="Collect all runs under the folders into runs.csv, statistics.csv, figures and "
         "one page, index.html. With --diff, compare two runs or two sweeps.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="DIR", help="the folder of a sweep or of a run"
     )
@@ -214,4 +208,4 @@ def _skipped_lines(found: FoundRuns) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process("gpusim-collect", main))

@@ -20,6 +20,7 @@ from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
 from gpusim.cli.run_text import attempt_lines, outcome_lines
+from gpusim.command import interruption
 from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import resolve
@@ -28,7 +29,7 @@ from gpusim.config.types import checked
 from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.evacuation import Host
 from gpusim.engine.records import EvacuationSummary, Summary
-from gpusim.errors import ConfigError, is_installed
+from gpusim.errors import ConfigError, is_installed, one_line
 from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import make_plan
 from gpusim.explore.workers import map_in_order
@@ -46,14 +47,14 @@ from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS
 
 log = logging.getLogger(__name__)
 
-EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT
+EXIT_CONFIG = 2
 Objective = float | list[float]
 
 
 def run_job(
     make_config: Callable[[], Config], folder: Path, *, alone: bool, quiet: bool = False
 ) -> Objective | None:
-    """Run one job, and turn every error into what the user of the command sees.
+    """Run one job. Leave whole results, or a summary that says why there are none, or nothing.
 
     Args:
         make_config: may raise ConfigError too.
@@ -66,8 +67,8 @@ def run_job(
         The objective, or None if a job of a sweep failed.
 
     Raises:
-        SystemExit: interrupted, or a lone run with a config error, a rule that fails, or out of
-            memory.
+        KeyboardInterrupt: the run leaves nothing.
+        SystemExit: a lone run with a config error, or with a rule that fails.
         Exception: any other error of a lone run, after its summary is written.
     """
     is_new, config = holds_no_results(folder), None
@@ -75,11 +76,9 @@ def run_job(
         os.utime(folder)  # a sweep's report recognises its own jobs by this time
         config = make_config()
         return run_config(config, folder, again=alone, quiet=quiet)
-    except KeyboardInterrupt:
-        discard(folder, is_new)
-        sweep = shlex.quote(os.path.relpath(folder.parent))
-        hint = "" if alone else f". Start it again with hydra.sweep.dir={sweep} to continue"
-        stop(f"interrupted{hint}", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _forget(folder, is_new, error, alone=alone)
+        raise
     except (ConfigError, RuleError) as error:
         is_dry = config is not None and config.dry_run
         if is_dry or (alone and isinstance(error, ConfigError)):  # no simulation began
@@ -90,15 +89,23 @@ def run_job(
             stop(error, EXIT_CONFIG)
         if is_dry:
             print(f"error: {folder.name}: {error}", file=sys.stderr)
-    except MemoryError as error:
-        _record_error(error, folder, config)
-        if alone:
-            stop(f"out of memory ({error or 'no details'}): use a smaller VM", EXIT_FAILED)
     except Exception as error:
+        interrupt = interruption(error)
+        if interrupt is not None:
+            _forget(folder, is_new, interrupt, alone=alone)
+            raise interrupt from None
         _record_error(error, folder, config)
         if alone:
             raise
     return None
+
+
+def _forget(folder: Path, is_new: bool, interrupt: KeyboardInterrupt, *, alone: bool) -> None:
+    """Remove what an interrupted run has written. Say how to continue a sweep."""
+    discard(folder, is_new)
+    if not alone:
+        sweep = shlex.quote(os.path.relpath(folder.parent))
+        interrupt.add_note(f"Start it again with hydra.sweep.dir={sweep} to continue")
 
 
 def run_jobs(
@@ -202,8 +209,12 @@ def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> 
             helpful = alternatives(config, scenario)
         except RuleError as error:  # in a run with other settings
             log.warning(f"no search for changes that would make it converge: {error}")
-        except Exception:  # the result is worth more than the search for a better one
-            log.exception("the search for changes that would make it converge failed")
+        except Exception as error:  # the result is worth more than the search for a better one
+            if interruption(error):
+                raise
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            log.warning(f"the search for changes that would make it converge failed: {reason}")
+            log.debug("", exc_info=error)
     if not quiet:
         for line in attempt_lines(scenario, result):
             log.info(line)

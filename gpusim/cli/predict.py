@@ -1,7 +1,6 @@
 """gpusim-predict: predict the migration of a VM from its dirty rate, and advise on its settings.
 
-It reads the command line, calls the modules that measure, predict and advise, writes whole files and
-turns every error into one line.
+It reads the command line, calls the modules that measure, predict and advise, and writes whole files.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from gpusim.monitor.signals import interruptible, run_until_signal
-from gpusim.version import __version__
+from gpusim.arguments import Parser
+from gpusim.command import run_command, run_process
+from gpusim.monitor.signals import run_until_signal
 
 if TYPE_CHECKING:
     from gpusim.explore.goal_search import BetterSettings
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gpusim.formats.profile import Profile
     from gpusim.predict.prediction import Prediction
 
-EXIT_FAILED, EXIT_INPUT = 1, 2
 GOALS = ("fastest", "least-loss")
 # A whole answer takes less than a minute on two cores: wall time for the members (unless --members is
 # given), for all advice and for a goal.
@@ -31,8 +30,8 @@ T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Return its exit code: 0, 1 (failed), 2 (wrong input) or 128 + signal."""
-    return interruptible(lambda: _run(_parsed(arguments)), whole_process=arguments is None)
+    """Run the command and return its exit code."""
+    return run_command("gpusim-predict", lambda: _run(_parsed(arguments)))
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -40,11 +39,10 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gpusim-predict",
         description="Predict the live migration of a VM from its dirty rate, and advise on settings.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "arguments",
         nargs="*",
@@ -108,26 +106,8 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from concurrent.futures import BrokenExecutor
-
-    from gpusim.errors import ConfigError, ResultsError
-    from gpusim.formats.errors import ProfileError, RecordingError
-    from gpusim.monitor.errors import LiveError
-    from gpusim.record.messages import CannotWriteError
-
-    try:
-        _check(options)
-        return _answer(options, _profile(options))
-    except (ConfigError, ProfileError, RecordingError, ResultsError, CannotWriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except (LiveError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except (MemoryError, BrokenExecutor):
-        message = "out of memory, or the system killed a process for lack of memory"
-        print(f"error: {message}", file=sys.stderr)
-        return EXIT_FAILED
+    _check(options)
+    return _answer(options, _profile(options))
 
 
 def _messages_to(options: argparse.Namespace) -> TextIO:
@@ -299,4 +279,4 @@ def _with_progress_bar(members: Iterator[T], count: int) -> Iterator[T]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process("gpusim-predict", main))

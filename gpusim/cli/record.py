@@ -1,7 +1,6 @@
 """gpusim-record: record a live migration of a real QEMU into one file.
 
-It reads the command line, calls the recorder, writes complete files and prints every error as one
-line. It imports little before the signal handlers are installed, so Ctrl-C always ends in one line.
+It reads the command line, calls the recorder, and writes complete files.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpusim.monitor.signals import interruptible, run_until_signal
-from gpusim.version import __version__
+from gpusim.arguments import Parser
+from gpusim.command import run_command, run_process
+from gpusim.monitor.signals import run_until_signal
 
-EXIT_FAILED, EXIT_INPUT = 1, 2
 QEMU = "qemu-system-x86_64"
 SAMPLING = "page-sampling"
 NOT_ATTACHED = (
@@ -25,8 +24,8 @@ MOST_REPEATS = 26  # the letters at the end of a file's name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Return its exit code: 0, 1 (no recording), 2 (bad input), 128 + signal."""
-    return interruptible(lambda: _run(parse_options(arguments)), whole_process=arguments is None)
+    """Run the command and return its exit code."""
+    return run_command("gpusim-record", lambda: _run(parse_options(arguments)))
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -38,7 +37,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gpusim-record",
         description="Record a live migration of a real QEMU, for gpusim-validate.",
     )
@@ -54,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="changes of the scenario, such as guest.rate=20000",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
     parser.add_argument("--qemu", metavar="BINARY", help=f"QEMU to start (default: {QEMU})")
     parser.add_argument(
@@ -140,24 +138,12 @@ def _repeats(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from gpusim.errors import ConfigError
-    from gpusim.formats.errors import AnswersError, RecordingError, VirshLogError
-    from gpusim.monitor.errors import LiveError
-    from gpusim.record.messages import CannotWriteError
-
-    try:
-        if options.list:
-            return _list()
-        _check_together(options)
-        if options.qmp or options.libvirt or options.answers:
-            return _record_attached(options)
-        return _record_own(options)
-    except (ConfigError, CannotWriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except (LiveError, VirshLogError, AnswersError, RecordingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    if options.list:
+        return _list()
+    _check_together(options)
+    if options.qmp or options.libvirt or options.answers:
+        return _record_attached(options)
+    return _record_own(options)
 
 
 def _list() -> int:
@@ -249,4 +235,4 @@ def _record_own(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process("gpusim-record", main))

@@ -14,15 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpusim.arguments import Parser
+from gpusim.command import run_command, run_process
 from gpusim.config.checks import reject
-from gpusim.errors import ConfigError
 from gpusim.files import can_be_written, write_text
-from gpusim.formats.errors import ProfileError, RecordingError
 from gpusim.formats.quantities import recorded_quantities
-from gpusim.published.errors import TableError
 from gpusim.validation.accuracy import Case, Mode, list_rows, summarize
 from gpusim.validation.errors import ValidationError
-from gpusim.version import __version__
 
 if TYPE_CHECKING:
     from gpusim.validation.accuracy_text import LeftOut
@@ -46,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     It is 0, 1 if some of the files are not used, or 2 for bad input or if no file is used.
     """
+    return run_command("gpusim-validate", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "profiles": (_profiles_parser, _profiles),
@@ -53,15 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     parser, run = commands.get(given[0] if given else "", (_parser, _validate))
     options = parser().parse_args(given[1:] if run is not _validate else given)
-    try:
-        if options.json is not None and not can_be_written(options.json):
-            reject(
-                "--json", options.json, "cannot be written. Expected a file in an existing folder"
-            )
-        return run(options)
-    except (ConfigError, RecordingError, ProfileError, ValidationError, TableError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+    if options.json is not None and not can_be_written(options.json):
+        reject("--json", options.json, "cannot be written. Expected a file in an existing folder")
+    return run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,10 +120,7 @@ def _published_parser() -> argparse.ArgumentParser:
 
 
 def _new_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"gpusim-validate{command}", description=description, epilog=epilog
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser = Parser(prog=f"gpusim-validate{command}", description=description, epilog=epilog)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the rows and the summary to this file"
     )
@@ -253,4 +246,4 @@ def _finish_without(left_out: LeftOut) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process("gpusim-validate", main))

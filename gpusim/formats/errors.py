@@ -55,6 +55,7 @@ class RecordingError(CodedError, ValueError):
 class VirshLogError(CodedError, ValueError):
     """A log of virsh that holds no usable migration."""
 
+    exit_code: ClassVar[int] = 1  # as for a live migration that gives no recording
     texts: ClassVar[Mapping[str, str]] = {
         "unreadable": "{path}: cannot be read ({reason}). Expected a log of virsh",
         "too_few_answers": (
@@ -76,6 +77,8 @@ class VirshLogError(CodedError, ValueError):
 
 class AnswersError(CodedError, ValueError):
     """A file of query-migrate's answers that holds no usable migration, or a wrong fact about it."""
+
+    exit_code: ClassVar[int] = 1  # as for a log of virsh
 
     texts: ClassVar[Mapping[str, str]] = {
         "unreadable": (

@@ -11,6 +11,7 @@ from gpusim.errors import CodedError
 class LiveError(CodedError):
     """A running QEMU cannot be watched, measured or recorded."""
 
+    exit_code: ClassVar[int] = 1  # the command line was right
     texts: ClassVar[Mapping[str, str]] = {
         "no_greeting": (
             "{address}: no greeting in {timeout_s:g} s. Expected a QMP monitor that nobody else "

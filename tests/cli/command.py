@@ -19,7 +19,7 @@ from tests.cli.forked import Forked
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
-MAIN = "from gpusim.cli.app import main; main()"
+MAIN = "import sys; from gpusim.cli.entry import gpusim; sys.exit(gpusim())"
 
 
 def composed(*overrides: str) -> Config:

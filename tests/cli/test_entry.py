@@ -79,8 +79,8 @@ def test_a_command_without_standard_streams_ends(tmp_path: Path) -> None:
 
 def test_an_unbuffered_stream_stays_unbuffered() -> None:
     start = (
-        "import sys\nfrom gpusim.cli.entry import _ignore_closed_pipe\n"
-        "print(_ignore_closed_pipe(sys.stdout).write_through)"
+        "import sys\nfrom gpusim.command import run_process\n"
+        "run_process('gpusim', lambda: print(sys.stdout.write_through))"
     )
     done = subprocess.run(
         [sys.executable, "-u", "-c", start], capture_output=True, text=True, check=True
