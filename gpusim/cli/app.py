@@ -17,7 +17,6 @@ import gpusim.cli.sweep_report  # noqa: F401  its resolvers name a job's folder 
 from gpusim.cli import job
 from gpusim.cli.hydra_run import run_hydra
 from gpusim.config.compose import converted, register, typed_overrides
-from gpusim.errors import ConfigError
 
 
 def task(composed: DictConfig) -> job.Objective | None:

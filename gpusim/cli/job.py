@@ -20,7 +20,7 @@ from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
 from gpusim.cli.run_text import attempt_lines, outcome_lines
-from gpusim.command import interruption
+from gpusim.command import EXIT_FAILED, interruption
 from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import resolve
@@ -95,6 +95,8 @@ def run_job(
             _forget(folder, is_new, interrupt, alone=alone)
             raise interrupt from None
         _record_error(error, folder, config)
+        if alone and isinstance(error, MemoryError):  # Hydra would print a traceback
+            stop(f"out of memory ({error or 'no details'}). Use a smaller VM", EXIT_FAILED)
         if alone:
             raise
     return None

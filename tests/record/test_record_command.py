@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -27,12 +26,6 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--list"]) == 0
     assert "small " in capsys.readouterr().out
-
-
-def test_signals_are_the_callers_again(capsys: pytest.CaptureFixture[str]) -> None:
-    before = [signal.getsignal(number) for number in signals.ENDING]
-    cli.main(["--list"])
-    assert [signal.getsignal(number) for number in signals.ENDING] == before
 
 
 def test_no_scenario(capsys: pytest.CaptureFixture[str]) -> None:
