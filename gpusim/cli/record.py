@@ -20,6 +20,7 @@ NOT_ATTACHED = (
     "works only with a QEMU that gpusim-record starts. Leave it out with --qmp, --libvirt or "
     "--answers"
 )
+LONGEST_NAME = 200  # bytes of a file's name. 255 fit, with what gpusim adds.
 MOST_REPEATS = 26  # the letters at the end of a file's name
 
 
@@ -169,6 +170,10 @@ def _check_together(options: argparse.Namespace) -> None:
         if given is not None and not any(getattr(options, key) for key in wanted):
             owners = " or ".join(f"--{key}" for key in wanted)
             reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
+    if options.name is not None:
+        _check_name("--name", options.name)
+    if options.qmp == "":
+        reject("--qmp", '""', "give the path of the VM's monitor, a UNIX socket")
     sources = [key for key in ("qmp", "libvirt", "answers") if getattr(options, key)]
     if len(sources) > 1:
         key, others = sources[-1], " and ".join(f"--{key}" for key in sources[:-1])
@@ -182,16 +187,34 @@ def _check_together(options: argparse.Namespace) -> None:
         reject("SCENARIO", options.scenario, NOT_ATTACHED)
 
 
+def _check_name(key: str, name: str) -> None:
+    """Refuse a name that is no plain name of a file, or too long with what is added to it."""
+    from gpusim.config.checks import reject
+
+    is_plain = name.isprintable() and "/" not in name and not name.startswith((".", "-"))
+    if not (is_plain and 1 <= len(name.encode()) <= LONGEST_NAME):
+        reject(
+            key,
+            name or '""',
+            f"must be a name of 1 to {LONGEST_NAME} bytes without a folder (--out), that does not "
+            "begin with . or -",
+        )
+
+
 def _record_attached(options: argparse.Namespace) -> int:
     """Record a migration of another program's VM, as it happens or from a file."""
     from gpusim.cli.progress_line import progress_line
     from gpusim.formats import recording_from_answers as answers
     from gpusim.formats.recording_from_virsh import convert
+    from gpusim.monitor.errors import LiveError
     from gpusim.record.attached import attach
+    from gpusim.record.cut_file import CutFile
     from gpusim.record.files import check_folder, write_recording
     from gpusim.record.summary import summarize_attached
 
     check_folder(options.out)
+    name = options.name or "attached"
+    cut = CutFile(options.out, name)
     if options.libvirt:
         document = convert(options.libvirt, options.events)
     elif options.answers:
@@ -199,9 +222,14 @@ def _record_attached(options: argparse.Namespace) -> int:
     else:
         print(f"watching {options.qmp}. Ctrl-C stops and keeps the recording so far", flush=True)
         with progress_line() as progress:
-            watching = attach(options.qmp, progress, options.trace_log, options.limit)
-            document = run_until_signal(watching)
-    path = write_recording(document, options.out, options.name or "attached")
+            watching = attach(options.qmp, progress, options.trace_log, options.limit, cut)
+            try:
+                document = run_until_signal(watching)
+            except LiveError:
+                cut.remove()
+                raise
+    path = write_recording(document, options.out, name)
+    cut.remove()
     print(summarize_attached(document, path), flush=True)
     return 0
 
@@ -219,6 +247,7 @@ def _record_own(options: argparse.Namespace) -> int:
     if options.scenario is None:
         reject("SCENARIO", "none", f"give a .yaml file or one of {', '.join(list_scenarios())}")
     scenario = load_scenario(options.scenario, options.overrides)
+    _check_name("SCENARIO", Path(options.scenario).stem)
     mode = options.mode or SAMPLING
     if mode != SAMPLING and scenario.accelerator == "tcg":
         reject("--mode", mode, f"counts nothing under TCG. Expected {SAMPLING}")

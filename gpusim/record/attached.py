@@ -12,17 +12,20 @@ import os
 import socket
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gpusim.errors import one_line
 from gpusim.formats.recording import MIB, SETUP
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 from gpusim.monitor.dirty_rate import IDLE, Progress
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
 from gpusim.monitor.qmp import Monitor
 from gpusim.reading import ReadingError, read_text
+from gpusim.record.cut_file import CutFile
 from gpusim.record.messages import RecordError, note
 from gpusim.record.session import (
     SAMPLE_EVERY_S,
@@ -46,6 +49,7 @@ class Watched:
         samples: (seconds, answer of query-migrate).
         notes: lines that say what is missing, and what that costs.
         wrong_answers: answers that were left out, because they have another shape.
+        kept_start_s: the start as it was known when the first samples were kept.
         ended: completed, cancelled, "connection closed", "no answer", "wrong answers", interrupted
             or limit.
     """
@@ -53,6 +57,7 @@ class Watched:
     samples: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wrong_answers: int = 0
+    kept_start_s: float = 0.0
     ended: str = ""
 
     @property
@@ -75,6 +80,7 @@ async def attach(
     progress: Progress,
     trace_log: Path | None = None,
     limit_s: float | None = None,
+    cut: CutFile | None = None,
 ) -> dict[str, Any]:
     """Wait for a migration to begin, watch it to its end, and return the recording.
 
@@ -85,6 +91,7 @@ async def attach(
         progress: shows a line after each answer.
         trace_log: file that QEMU traces into, with timestamps.
         limit_s: how long to watch, from the start of the migration. None: to its end.
+        cut: gets each sample as it comes.
 
     Raises:
         LiveError: there is no recording.
@@ -98,8 +105,11 @@ async def attach(
             await _wait_for_start(monitor, watched, progress)
             vm["parameters"] = await _ask(monitor, "query-migrate-parameters")
             vm["capabilities"] = await _query_capabilities(monitor)
-            await _follow(monitor, watched, progress, limit_s)
+            keep = partial(_keep, cut, monitor, watched, vm)
+            await _follow(monitor, watched, progress, limit_s, keep)
             _require_enough(watched)
+            if cut is not None and cut.failure:
+                watched.notes.append(note("no_cut_file", reason=one_line(cut.failure)))
             return _document(monitor, watched, vm, await _read_trace(watched, trace_log))
     except MonitorClosedError as error:
         raise RecordError("closed_before_start", reason=error) from None
@@ -164,8 +174,24 @@ async def _sample(monitor: Monitor, watched: Watched) -> dict[str, Any]:
     return info
 
 
+def _keep(cut: CutFile | None, monitor: Monitor, watched: Watched, vm: Mapping[str, Any]) -> None:
+    """Add the new samples to the file that a killed recorder leaves, once there are enough."""
+    if cut is None or (not cut.samples and len(watched.active) < LEAST_SAMPLES):
+        return
+    if not cut.samples:
+        watched.kept_start_s = watched.start_s
+        notes = [*watched.notes, note("cut")]
+        cut.begin(_head(monitor, watched, vm) | {"ended": "cut", "notes": notes, "events": []})
+    start_s = watched.kept_start_s
+    cut.add(_sample_rows(watched.samples[cut.samples :], start_s), _event_rows(monitor, start_s))
+
+
 async def _follow(
-    monitor: Monitor, watched: Watched, progress: Progress, limit_s: float | None
+    monitor: Monitor,
+    watched: Watched,
+    progress: Progress,
+    limit_s: float | None,
+    keep: Callable[[], None] = lambda: None,
 ) -> None:
     """Sample until the migration ends, QEMU ends, the limit is reached or the task is cancelled."""
     began_s = time.time()
@@ -183,6 +209,7 @@ async def _follow(
                 watched.wrong_answers += 1
                 watched.ended = "wrong answers"
                 return
+            keep()
             if status in IDLE:
                 watched.ended = status
                 return
@@ -264,46 +291,69 @@ def read_last_migration(path: Path) -> list[TraceLine]:
 
 
 def _document(
-    monitor: Monitor, watched: Watched, vm: dict[str, Any], trace: list[TraceLine]
+    monitor: Monitor, watched: Watched, vm: Mapping[str, Any], trace: list[TraceLine]
 ) -> dict[str, Any]:
     """Return the recording, in the format of gpusim/validation/data/README.md."""
     start_s = watched.start_s
-    events = [e for e in monitor.events if e.time_s >= start_s - TRACE_SLACK_S]
-    reported = any(e.name == "MIGRATION" and e.data.get("status") == "completed" for e in events)
+    events = _event_rows(monitor, start_s)
+    reported = any(
+        name == "MIGRATION" and data.get("status") == "completed" for _, name, data in events
+    )
     completed = watched.ended == "completed" or reported or _completed(trace)
     watched.notes += _end_notes(vm["capabilities"], watched.ended, completed)
     if watched.wrong_answers:
         watched.notes.append(note("wrong_answers", count=watched.wrong_answers))
     if monitor.bad_events:
         watched.notes.append(note("bad_events", count=monitor.bad_events))
-    total = watched.active[0][1]["ram"]["total"]
-    scenario: dict[str, Any] = {
-        "mem_mib": -(-total // MIB),
-        "guest": None,
-        "capabilities": [name for name in vm["capabilities"] if name != "events"],
-        "parameters": {},
-    }
+    head = _head(monitor, watched, vm)
     if not completed:
-        scenario["limit_s"] = round(watched.active[-1][0] - start_s, CLOCK_DIGITS)
-    major, minor, micro = monitor.version
-
-    def since(at: float) -> float:
-        return round(at - start_s, CLOCK_DIGITS)
-
+        head["scenario"]["limit_s"] = round(watched.active[-1][0] - start_s, CLOCK_DIGITS)
     return {
-        "scenario": scenario,
-        "qemu": {"major": major, "minor": minor, "micro": micro},
-        **vm,
+        **head,
         "ended": watched.ended,
         "notes": watched.notes,
-        "events": [[since(line.time_s), line.name, line.arguments] for line in trace],
-        "qmp_events": [[since(e.time_s), e.name, e.data] for e in events],
-        "samples": [
-            to_sample(info, since(at), None)
-            | ({"total": info["ram"]["total"]} if "ram" in info else {})
-            for at, info in watched.samples
+        "events": [
+            [round(line.time_s - start_s, CLOCK_DIGITS), line.name, line.arguments]
+            for line in trace
         ],
+        "qmp_events": events,
+        "samples": _sample_rows(watched.samples, start_s),
     }
+
+
+def _head(monitor: Monitor, watched: Watched, vm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a recording that is known from the first samples on."""
+    total = watched.active[0][1]["ram"]["total"]
+    major, minor, micro = monitor.version
+    return {
+        "scenario": {
+            "mem_mib": -(-total // MIB),
+            "guest": None,
+            "capabilities": [name for name in vm["capabilities"] if name != "events"],
+            "parameters": {},
+        },
+        "qemu": {"major": major, "minor": minor, "micro": micro},
+        **vm,
+    }
+
+
+def _event_rows(monitor: Monitor, start_s: float) -> list[list[Any]]:
+    """Return QEMU's events of this migration, with their times since its start."""
+    return [
+        [round(event.time_s - start_s, CLOCK_DIGITS), event.name, event.data]
+        for event in monitor.events
+        if event.time_s >= start_s - TRACE_SLACK_S
+    ]
+
+
+def _sample_rows(
+    samples: list[tuple[float, dict[str, Any]]], start_s: float
+) -> list[dict[str, Any]]:
+    return [
+        to_sample(info, round(at - start_s, CLOCK_DIGITS), None)
+        | ({"total": info["ram"]["total"]} if "ram" in info else {})
+        for at, info in samples
+    ]
 
 
 def _end_notes(capabilities: list[str], ended: str, completed: bool) -> list[str]:

@@ -36,7 +36,7 @@ def write_recording(document: dict[str, Any], folder: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):
-            path = _free_path(folder, stem)
+            path = free_path(folder, stem, ".json.xz")
             _write_packed(document, path)
     except OSError as error:
         reason = error.strerror or error
@@ -55,10 +55,14 @@ def _write_packed(document: dict[str, Any], path: Path) -> None:
         file.write(packed)
 
 
-def _free_path(folder: Path, stem: str) -> Path:
-    """Return the first of STEM.a.json.xz, STEM.b.json.xz, ... that does not exist."""
+def free_path(folder: Path, stem: str, suffix: str) -> Path:
+    """Return the first of STEM.a.SUFFIX, STEM.b.SUFFIX, ... that does not exist.
+
+    Raises:
+        CannotWriteError: all letters are taken.
+    """
     for letter in string.ascii_lowercase:
-        path = folder / f"{stem}.{letter}.json.xz"
+        path = folder / f"{stem}.{letter}{suffix}"
         if not path.exists():
             return path
     raise CannotWriteError("no_letter", folder=folder, stem=stem)

@@ -79,6 +79,8 @@ NOTES = {
         "pid@seconds:event (-msg timestamp=on), with migrate_set_state"
     ),
     "no_traced_syncs": "{path} holds no migration_bitmap_sync_*: the trace is left out",
+    "cut": "the recorder was killed: the recording ends with its last sample",
+    "no_cut_file": "there was no file that a killed recorder leaves ({reason})",
     "wrong_answers": "{count} answers of query-migrate were refused or damaged, and are left out",
     "bad_events": "{count} of QEMU's events were damaged or too many, and are left out",
     "events_off": (

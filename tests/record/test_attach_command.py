@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,11 +15,17 @@ import pytest
 
 from gpusim.cli import record as cli
 from gpusim.formats.recording_file import load_recording
-from gpusim.record import attached
+from gpusim.record import attached, files
 from gpusim.record.messages import note
 from tests.monitor.fake_qmp import ACTIVE, COMPLETED, IDLE, qmp_server
 
 LIBVIRT = Path(__file__).parents[2] / "docs" / "libvirt"
+
+
+WRONG_NAMES = (
+    *("", ".", "..", "../x", "a/b", "/x", "-x", ".x", "a\0b", "a\nb", "\x1b[2J", "\udcff"),
+    *("x" * 201, "é" * 101),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +101,57 @@ def test_logs_of_virsh_are_converted(tmp_path: Path) -> None:
     assert load_recording(path).total_time_s == pytest.approx(11.68, abs=0.01)
 
 
+def test_a_failed_migration_leaves_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with qmp_server([IDLE, *ACTIVE, {"status": "failed"}]) as (server, _):
+        relayed(tmp_path / "qmp", server)
+        code = cli.main(["--qmp", str(tmp_path / "qmp"), "--out", str(tmp_path / "out")])
+    assert code == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_at_the_end_leaves_the_cut_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_write_packed", full)
+    with qmp_server([IDLE, *ACTIVE, COMPLETED]) as (server, _):
+        relayed(tmp_path / "qmp", server)
+        code = cli.main(["--qmp", str(tmp_path / "qmp"), "--out", str(tmp_path / "out")])
+    assert code == 2
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name == "attached.qemu9.cut.a.json"
+    assert load_recording(path).total_time_s == 2.7
+
+
+@pytest.mark.slow
+def test_a_killed_recorder_leaves_what_it_saw(tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(number: int) -> list[dict[str, object]]:
+        if number == 9:
+            os.kill(recorder.pid, signal.SIGKILL)
+            killed.append(number)
+        return []
+
+    with qmp_server([IDLE, *ACTIVE], events_before=kill) as (server, _):
+        relayed(tmp_path / "qmp", server)
+        command = [sys.executable, "-m", "gpusim.cli.record", "--qmp", "qmp", "--out", "out"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+        ) as recorder:
+            assert recorder.wait(60) == -signal.SIGKILL
+    assert killed == [9]
+    (path,) = (tmp_path / "out").iterdir()
+    recording = load_recording(path)
+    assert not recording.completed
+    assert len(recording.samples) == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "start"),
     [
@@ -105,6 +164,8 @@ def test_logs_of_virsh_are_converted(tmp_path: Path) -> None:
         (["--trace-log", "x"], 2, "--trace-log = x: needs --qmp"),
         (["small", "--limit", "3"], 2, "--limit = 3.0: needs --qmp"),
         (["--events", "x"], 2, "--events = x: needs --libvirt"),
+        *((["--qmp", "none.sock", f"--name={name}"], 2, "--name = ") for name in WRONG_NAMES),
+        (["--qmp", ""], 2, '--qmp = "": '),
         (["small", "--name", "x"], 2, "--name = x: needs --qmp or --libvirt"),
         (["small", "--mode", "dirty-bitmap"], 2, "--mode = dirty-bitmap: needs --measure"),
         (
