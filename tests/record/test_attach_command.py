@@ -51,9 +51,10 @@ def relayed(path: Path, server: socket.socket) -> None:
     def serve() -> None:
         with listener:
             client, _ = listener.accept()
+        forth = server.dup()  # it stays open when the test closes its socket
         back = threading.Thread(target=pump, args=(server.dup(), client.dup()), daemon=True)
         back.start()
-        pump(client, server)
+        pump(client, forth)
 
     threading.Thread(target=serve, daemon=True).start()
 
