@@ -145,8 +145,7 @@ def _run(
     elif options.cfg:
         _show_config(hydra, options)
     elif options.shell_completion:
-        with one_compose_error(overrides):
-            hydra.shell_completion(name, overrides)
+        _complete(hydra, name, overrides)
     elif options.info:
         _compose(hydra, name, overrides, RunMode.RUN, is_final=False)  # an error comes first
         hydra.show_info(options.info, name, overrides)
@@ -172,6 +171,16 @@ def _compose(
         if is_final:
             config.hydra.mode = mode
     return config
+
+
+def _complete(hydra: Hydra, name: str, overrides: list[str]) -> None:
+    """Print a shell's code for completion, or the completions of what the user typed so far."""
+    try:
+        with one_compose_error(overrides):
+            hydra.shell_completion(name, overrides)
+    except ConfigError:
+        if not any(text.startswith("query=") for text in overrides):
+            raise  # an unfinished word is no error
 
 
 def _show_config(hydra: Hydra, options: argparse.Namespace) -> None:
