@@ -7,6 +7,7 @@ result.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from gpusim.results.plots.pareto import draw_pareto
 from gpusim.results.plots.seeds import draw_seeds
 from gpusim.results.plots.sweep import draw_sweep, layout
 from gpusim.results.sweeps.axes import Axes, choose_axes, varying_keys
-from gpusim.results.sweeps.diff import write_diff
+from gpusim.results.sweeps.diff import CSV, PICTURE, write_diff
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.findings import compute_findings, count_outcomes
 from gpusim.results.sweeps.runs import FoundRuns, find_runs
@@ -43,6 +44,7 @@ from gpusim.results.sweeps.tables import (
 
 MOST_PRINTED = 10  # skipped files. The page lists all of them.
 SWEEP_PLOT, GRID_PLOT, PARETO_PLOT = "sweep.png", "grid.png", "pareto.png"
+OUTPUTS = (INDEX, RUNS, STATISTICS, PARQUET, SWEEP_PLOT, GRID_PLOT, PARETO_PLOT, CSV, PICTURE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +150,15 @@ def _check_folders(folders: Sequence[Path]) -> None:
 
 
 def _checked_out(out: Path) -> Path:
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    """Return the folder for the result if all files can be written there.
+
+    Raises:
+        RunsError: the folder cannot be made or written to, or a folder has the name of a file.
+    """
+    existing = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
+    taken = next((path for name in OUTPUTS if os.path.isdir(path := out / name)), None)
+    if taken:
+        raise RunsError("out_taken", path=taken)
     if not can_be_written(existing / INDEX):
         raise RunsError("out_not_writable", folder=out)
     return out

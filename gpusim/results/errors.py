@@ -27,6 +27,8 @@ class RunsError(CodedError, ResultsError):
         "folder_not_found": "{folder} does not exist. Name a folder that contains runs of gpusim",
         "not_a_folder": "{folder} is not a folder. Name a folder that contains runs of gpusim",
         "out_not_writable": "{folder}: cannot be written to. Name another folder with --out FOLDER",
+        "out_taken": "{path}: is a folder, but a file of the result has this name. Rename the folder, "
+        "or name another place with --out FOLDER",
         "out_missing": "several folders need a place for the result. Add --out FOLDER",
         "no_finished_run": "no finished run under {folders}. Name a folder with runs, or make some "
         "with gpusim -m ...",

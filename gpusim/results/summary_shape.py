@@ -20,7 +20,18 @@ LONGEST_VALUE = 80  # characters of a value in a message
 ROUNDING = -1e-6  # a difference of two equal times may be less than zero
 # The engine's clock ends after 2^63 ns, which is 292 years. Counts and bytes fit 64 bits.
 MOST = {"s": 1e10, "ms": 1e13, "vCPU s": 1e14, "%": 1e6}
-TEXT = Text(LARGEST)  # The reader limits the file.
+
+
+class AnyText(Text):
+    """A text of any length."""
+
+    @property
+    def allowed(self) -> str:
+        """Return what a value must be, for people."""
+        return "must be a text"
+
+
+TEXT = AnyText(LARGEST)  # The reader limits the file.
 
 
 def _shape_of(field: SummaryField) -> Shape:

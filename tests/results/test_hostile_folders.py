@@ -390,3 +390,21 @@ def test_a_comparison_of_summaries_with_few_numbers(tmp_path: Path) -> None:
     (tmp_path / "many.png").unlink()
     with pytest.raises(RunsError):
         write_comparison([tmp_path], tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("name", [*TABLES, "sweep.png", "diff.csv", "loop"])
+def test_a_place_that_cannot_hold_the_result_is_refused_before_anything_is_written(
+    name: str, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    if name == "loop":
+        out.symlink_to("out")
+    else:
+        (out / name).mkdir(parents=True)
+    pair = [str(sweep / "a"), str(sweep / "b"), "--diff"]
+    for arguments in ([str(sweep)], pair):
+        assert collect.main([*arguments, "--out", str(out)]) == 2
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1)
+        assert "Traceback" not in printed.err
+    assert name == "loop" or [path.name for path in out.iterdir()] == [name]
