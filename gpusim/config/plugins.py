@@ -104,7 +104,11 @@ def _refusing(key: str, value: object, code: str, problem: str) -> Iterator[None
             raise
         place = user_rule.raised_at(error)
         reason = f"{user_rule.reason_of(error)}{f', at {place}' if place else ''}"
-        raise ConfigError(key, value, f"{problem}: {reason}", code) from error
+        refusal = ConfigError(key, value, f"{problem}: {reason}", code)
+        cause = user_rule.cause_of(error)
+    else:
+        return
+    raise refusal from cause
 
 
 def _members(protocol: type) -> dict[str, bool]:

@@ -28,6 +28,7 @@ from gpusim.units import LONGEST_NS, NS_PER_MS, NS_PER_S
 T = TypeVar("T")
 PACKAGE = str(Path(__file__).parents[1])
 LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+HANDLER = str(Path(PACKAGE) / "command.py")  # has gpusim's handler of signals
 LONGEST_WHY = 300  # characters of a manager's reason
 MOST_COUNT = 2**63 - 1
 
@@ -103,7 +104,8 @@ class UserRule:
                 raise
             place = raised_at(error) or self.place_of(member)
             data = {"rule": self.target, "member": member, "reason": reason_of(error)}
-            raise RuleError("rule_failed", **data, place=place) from error
+            failure, cause = RuleError("rule_failed", **data, place=place), cause_of(error)
+        raise failure from cause
 
     def place_of(self, member: str) -> str:
         """Return the file and line of a method or property, or of the class."""
@@ -357,11 +359,19 @@ def _silent(make: Callable[[], str], instead: str) -> str:
         return instead
 
 
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return the cause for the error that is made of a user's error.
+
+    A KeyboardInterrupt is none: whoever finds one in a chain takes it for a signal.
+    """
+    return None if isinstance(error, KeyboardInterrupt) else error
+
+
 def is_signal(error: BaseException) -> bool:
     """Tell whether a signal raised a KeyboardInterrupt, and not a `raise` in the user's code.
 
-    Python calls a handler between two instructions. Without a handler in Python the interrupt
-    appears at an instruction of the interrupted code, which is no `raise`.
+    Python calls a handler between two instructions: gpusim's own, or another one that is known.
+    Without a handler in Python the interrupt appears at an instruction that is no `raise`.
     """
     if not isinstance(error, KeyboardInterrupt):
         return False
@@ -370,7 +380,7 @@ def is_signal(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if code in codes:
+        if code in codes or code.co_filename == HANDLER:
             return True
         if trace.tb_next is None:
             return code.co_code[trace.tb_lasti] != dis.opmap["RAISE_VARARGS"]
