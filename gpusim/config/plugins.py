@@ -13,13 +13,13 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from gpusim.config.checks import reject
 from gpusim.config.schema import MigrationConfig, PolicyConfig
@@ -29,6 +29,7 @@ from gpusim.qemu.rules import Manager, SwitchoverPolicy, SyncTimerPolicy, Thrott
 from gpusim.reading import ReadingError, read_bytes
 from gpusim.text import shorten
 
+T = TypeVar("T")
 KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # protocol, arguments of every rule of the kind
     "throttle_rule": (ThrottlePolicy, ("parameters",)),
     "sync_timer_rule": (SyncTimerPolicy, ("interval_ns", "state")),
@@ -70,45 +71,53 @@ def make_factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., 
         ConfigError: there is no such class, it lacks members, or it refuses the arguments.
     """
     key, (protocol, leading) = f"migration.{name}", KINDS[name]
-    with _refusing(f"{key}.target", policy.target, "cannot_import", "cannot be used as a rule"):
+    members = _members(protocol)
+
+    def find() -> type:
         rule = _class_of(f"{key}.target", policy.target)
-        members = _members(protocol)
         lacks = [m for m, is_method in members.items() if is_method and not _has_method(rule, m)]
         if lacks:
             _reject_lack(f"{key}.target", policy.target, protocol, "methods", lacks)
         _check_arguments(f"{key}.args", policy, rule, leading)
+        return rule
+
+    refuse = partial(_refusal, f"{key}.target", policy.target, "cannot_import")
+    rule = _ask(find, partial(refuse, "cannot be used as a rule"))
 
     def make(*given: Any) -> Any:
         # A rule that changes a list among its arguments must not change the config.
         return rule(*given, **deepcopy(policy.args))
 
-    problem = f"{policy.target} cannot be made with them"
-    with _refusing(f"{key}.args", policy.args, "wrong_arguments", problem):
+    def make_and_check() -> None:
         made = make(*given)
         lacks = [m for m, is_method in members.items() if not is_method and not hasattr(made, m)]
-    if lacks:
-        _reject_lack(f"{key}.target", policy.target, protocol, "attributes", lacks)
+        if lacks:
+            _reject_lack(f"{key}.target", policy.target, protocol, "attributes", lacks)
+
+    problem = f"{policy.target} cannot be made with them"
+    refuse = partial(_refusal, f"{key}.args", policy.args, "wrong_arguments")
+    _ask(make_and_check, partial(refuse, problem))
     wrapper = user_rule.KINDS[name]
     return lambda *given: wrapper(user_rule.UserRule(policy.target, partial(make, *given)))
 
 
-@contextmanager
-def _refusing(key: str, value: object, code: str, problem: str) -> Iterator[None]:
-    """Turn whatever the user's code raises in the block into a ConfigError with file and line."""
+def _ask(ask: Callable[[], T], refuse: Callable[[BaseException], ConfigError]) -> T:
+    """Return what the user's code gives. Whatever it raises becomes a ConfigError."""
     try:
-        yield
+        return ask()
     except ConfigError:
         raise
     except BaseException as error:
         if user_rule.is_signal(error):
             raise
-        place = user_rule.raised_at(error)
-        reason = f"{user_rule.reason_of(error)}{f', at {place}' if place else ''}"
-        refusal = ConfigError(key, value, f"{problem}: {reason}", code)
-        cause = user_rule.cause_of(error)
-    else:
-        return
+        refusal, cause = refuse(error), user_rule.cause_of(error)
     raise refusal from cause
+
+
+def _refusal(key: str, value: object, code: str, problem: str, error: BaseException) -> ConfigError:
+    place = user_rule.raised_at(error)
+    reason = f"{user_rule.reason_of(error)}{f', at {place}' if place else ''}"
+    return ConfigError(key, value, f"{problem}: {reason}", code)
 
 
 def _members(protocol: type) -> dict[str, bool]:
@@ -163,16 +172,16 @@ def _imported(key: str, target: str, name: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     importlib.invalidate_caches()
-    with _refusing(key, target, "cannot_import", f"{name} cannot be imported"):
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            missing = error.name
-            if missing is None or not f"{name}.".startswith(f"{missing}."):
-                raise
-            problem = f"no module {missing} on Python's path or in {os.getcwd()}"
-            hint = "Change to its folder, or set PYTHONPATH to it"
-            reject(key, target, f"{problem}. {hint}", "cannot_import")
+
+    def refuse(error: BaseException) -> ConfigError:
+        missing = error.name if type(error) is ModuleNotFoundError else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            return _refusal(key, target, "cannot_import", f"{name} cannot be imported", error)
+        problem = f"no module {missing} on Python's path or in {os.getcwd()}"
+        hint = "Change to its folder, or set PYTHONPATH to it"
+        return ConfigError(key, target, f"{problem}. {hint}", "cannot_import")
+
+    module = _ask(partial(importlib.import_module, name), refuse)
     if type(module) is not ModuleType and not isinstance(module, ModuleType):
         reject(key, target, f"{name} is no module", "cannot_import")
     return module
@@ -214,12 +223,18 @@ def sources_of(migration: MigrationConfig) -> list[str]:
     try:
         for name, policy in policies_of(migration).items():
             key = f"migration.{name}.target"
-            with _refusing(key, policy.target, "cannot_import", "has no readable source"):
-                rule = _class_of(key, policy.target)
-                found += [source_hash(rule.__module__), source_hash(policy.target.split(":")[0])]
+            refuse = partial(
+                _refusal, key, policy.target, "cannot_import", "has no readable source"
+            )
+            found += _ask(partial(_sources, key, policy.target), refuse)
     except ConfigError as error:
         found.append(str(error))
     return found
+
+
+def _sources(key: str, target: str) -> list[str]:
+    rule = _class_of(key, target)
+    return [source_hash(rule.__module__), source_hash(target.partition(":")[0])]
 
 
 @cache
