@@ -34,6 +34,7 @@ CODES = {  # of a ConfigError
     "out_of_range": "the value is too small or too large",
     "several_values": "a setting has several values outside of a sweep",
     "too_deep": "lists in lists or references have too many levels",
+    "too_slow": "the wall-clock limit is over before the run begins",
     "unknown_choice": "the value is not one of the allowed names",
     "unknown_key": "there is no such key",
     "unknown_option": "the command has no such option",

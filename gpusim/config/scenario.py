@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import Version
 from gpusim.sender.link import Link
+from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,23 +120,36 @@ class Scenario:
         return self.config.seed
 
 
-def resolve(config: Config) -> Scenario:
+def resolve(config: Config, *, now_ns: Callable[[], int] = time.monotonic_ns) -> Scenario:
     """Check a config and return it as numbers. Of several attempts, return the last.
 
+    Args:
+        config: made by a user.
+        now_ns: the wall clock, which `limit.wall` goes by.
+
     Raises:
-        ConfigError: a value has another type or is out of range, or two values contradict each other.
+        ConfigError: a value has another type or is out of range, two values contradict each other, or
+            the wall-clock limit is over.
     """
     config = checked(config, Config)
-    if not config.attempts:
-        return _resolve_migration(config)
-    scenarios = [_resolve_attempt(n, plan) for n, plan in enumerate(plan_attempts(config))]
+    wall = config.limit.wall
+    limit_ns = None if wall is None else parse_duration_ns("limit.wall", wall)
+    limit = WallLimit(limit_ns, now_ns)
+    try:
+        if not config.attempts:
+            return _resolve_migration(config, limit)
+        plans = enumerate(plan_attempts(config))
+        scenarios = [_resolve_attempt(n, plan, limit) for n, plan in plans]
+    except WallLimitReachedError:
+        hint = "is over before all writers are checked. Raise it, or use fewer writers"
+        raise ConfigError("limit.wall", wall, hint, "too_slow") from None
     return replace(scenarios[-1], earlier_attempts=tuple(scenarios[:-1]))
 
 
-def _resolve_attempt(number: int, plan: AttemptPlan) -> Scenario:
+def _resolve_attempt(number: int, plan: AttemptPlan, limit: WallLimit) -> Scenario:
     """Resolve one attempt. An error in a key that the attempt sets gets the attempt's key."""
     try:
-        scenario = _resolve_migration(plan.config)
+        scenario = _resolve_migration(plan.config, limit)
     except ConfigError as error:
         group, _, name = error.key.partition(".")
         is_own = group == "migration" and name.partition(".")[0] in plan.changed_keys
@@ -144,7 +159,7 @@ def _resolve_attempt(number: int, plan: AttemptPlan) -> Scenario:
     return replace(scenario, after_ns=plan.after_ns, resets_capabilities=plan.resets_capabilities)
 
 
-def _resolve_migration(config: Config) -> Scenario:
+def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_whole("seed", config.seed, 0, 2**63 - 1)
     check_whole("vm.vcpus", config.vm.vcpus, 1, 65536)
     check_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
@@ -156,9 +171,8 @@ def _resolve_migration(config: Config) -> Scenario:
     parameters = parse_parameters(config.migration)
     rules, manager = make_rules(config.migration, parameters)
     check_tracking(config.tracking, config.migration.version)
-    writers = parse_writers(config, layout)
+    writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers)
-    limit = config.limit
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(
         config=config,
@@ -172,7 +186,7 @@ def _resolve_migration(config: Config) -> Scenario:
         manager=manager,
         tracking=parse_tracking(config.tracking, layout, page_bytes),
         actions=parse_schedule("schedule", config.schedule, config.migration),
-        simulated_limit_ns=parse_duration_ns("limit.simulated", limit.simulated),
-        wall_limit_ns=None if limit.wall is None else parse_duration_ns("limit.wall", limit.wall),
-        stall_after_ns=last_change_ns if limit.stop_when_stuck else None,
+        simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
+        wall_limit_ns=limit.limit_ns,
+        stall_after_ns=last_change_ns if config.limit.stop_when_stuck else None,
     )

@@ -323,7 +323,10 @@ class LimitConfig:
 
     Attributes:
         simulated: simulated time. The verdict is then time_limit.
-        wall: wall-clock time. The status is then incomplete, without a verdict. null: no limit.
+        wall: wall-clock time. The status is then incomplete, without a verdict. gpusim reads the
+            clock between two events and between two writers, so a run may end one draw, or one
+            call of a user's rule, later. The check of the configuration has the same time for
+            itself. null: no limit.
         stop_when_stuck: stop with the verdict not_converged if the migration stalls. It stalls if
             the throttle is at its maximum, and the smallest remaining memory after a sync fell by
             less than 2 % over 60 s and ten passes.

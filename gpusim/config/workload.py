@@ -30,6 +30,7 @@ from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
 from gpusim.units import LONGEST_NS, NS_PER_S, format_bytes, parse_ns
+from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
 MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
@@ -224,11 +225,14 @@ def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict
     return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **fixed}
 
 
-def parse_writers(config: Config, layout: Layout) -> tuple[Writer, ...]:
+def parse_writers(
+    config: Config, layout: Layout, limit: WallLimit = NO_LIMIT
+) -> tuple[Writer, ...]:
     """Return the writers of a config's workload.
 
     Raises:
         ConfigError: a value is out of range, or two values contradict each other.
+        WallLimitReachedError: the limit is over.
     """
     named = _named_writers(config)
     for key, (_, writer) in named.items():
@@ -239,6 +243,7 @@ def parse_writers(config: Config, layout: Layout) -> tuple[Writer, ...]:
     limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
     writers = []
     for key, (name, writer) in named.items():
+        limit.check()
         placement = _placement(key, writer, layout, config.vm.page_size, config.seed)
         writers.append(
             Writer(

@@ -6,8 +6,6 @@ run jumps from event to event, so its cost follows decisions and not simulated s
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from gpusim.config.backend import Backend
@@ -24,6 +22,7 @@ from gpusim.policies.user_rule import UserSwitchover
 from gpusim.qemu.process import Process
 from gpusim.text import Message
 from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
 MOST_TURNS = 1000  # of the main loop at one time, under a user's switchover rule
 
@@ -37,6 +36,7 @@ class Migration:
         process: the QEMU process, with what earlier migrations left in it.
         observe: is called with the progress, at most every 0.1 s of the wall clock.
         make_run_time: makes the vCPUs' run time from the clock.
+        limit: the wall-clock limit. None: the scenario's.
 
     Attributes:
         state: the simulated parts.
@@ -52,8 +52,9 @@ class Migration:
         process: Process | None = None,
         observe: Observer | None = None,
         make_run_time: MakeRunTime = lambda clock: RunTime(),
+        limit: WallLimit | None = None,
     ) -> None:
-        self.state = MigrationState(scenario, backend, process or Process(), make_run_time)
+        self.state = MigrationState(scenario, backend, process or Process(), make_run_time, limit)
         self._recorder = Recorder(self.state, observe)
         self._syncs = Syncs(self.state, self._recorder, self._after_sync)
         self.fallback_timer = FallbackTimer(
@@ -67,7 +68,13 @@ class Migration:
         self._turns_without_time = 0
 
     def run(self) -> Result:
-        """Simulate the migration to its end."""
+        """Simulate the migration to its end, or until the wall-clock limit is reached."""
+        try:
+            return self._run()
+        except WallLimitReachedError:
+            return self._end("incomplete", None, Message("wall_limit"))
+
+    def _run(self) -> Result:
         state, recorder, fallback = self.state, self._recorder, self.fallback_timer
         limit_ns = state.scenario.simulated_limit_ns
         self._setup()
@@ -96,8 +103,7 @@ class Migration:
                 return self._end("ok", "not_converged", self._stall_reason())
             if state.clock.now_ns >= limit_ns:
                 return self._end("ok", "time_limit", self._limit_reason())
-            if self._wall_limit_is_reached():
-                return self._end("incomplete", None, Message("wall_limit"))
+            state.limit.check()
             self._check_time_passes(began_ns)
 
     def close(self) -> None:
@@ -235,11 +241,12 @@ class Migration:
         clock, limit_ns = self.state.clock, self.state.scenario.simulated_limit_ns
         if stop_ns is None:  # a sync that the migration thread has begun ends first
             clock.skip_to(min(self._syncs.big_lock_free_ns, limit_ns))
+        vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
+        if status != "incomplete":
+            self._syncs.writes.settle(vm_ended_ns)
         for sync in (self._syncs.unfinished, self.fallback_timer.sync):
             if sync is not None:
                 self._syncs.cut(sync)
-        vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
-        self._syncs.writes.settle(vm_ended_ns)
         end = RunEnd(
             status=status,
             verdict=verdict,
@@ -248,10 +255,6 @@ class Migration:
             downtime_ms=downtime_ms,
         )
         return self._recorder.make_result(end, self._management.actions_not_done)
-
-    def _wall_limit_is_reached(self) -> bool:
-        limit_ns = self.state.scenario.wall_limit_ns
-        return limit_ns is not None and time.monotonic_ns() - self.state.started_ns > limit_ns
 
     def _check_time_passes(self, began_ns: int) -> None:
         """Refuse a user's switchover rule under which the main loop turns and no time passes.

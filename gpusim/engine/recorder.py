@@ -208,7 +208,7 @@ class Recorder:
             backend_reason=state.backend.reason,
             seed=scenario.seed,
             simulated_looks=state.pages.draws,
-            wall_time_s=(time.monotonic_ns() - state.started_ns) / NS_PER_S,
+            wall_time_s=(time.monotonic_ns() - state.limit.started_ns) / NS_PER_S,
             bitmap_bytes=scenario.bitmap_bytes,
             process_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             gpusim_version=__version__,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from gpusim.config.backend import Backend
@@ -16,6 +15,7 @@ from gpusim.qemu.switchover import threshold_size
 from gpusim.qemu.sync import SyncAccounting
 from gpusim.sender.sender import Sender
 from gpusim.units import NEVER_NS
+from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
 MakeRunTime = Callable[[Clock], RunTime]
 
@@ -31,9 +31,10 @@ class MigrationState:
         backend: where the bitmaps live.
         process: the QEMU process, with what earlier migrations left in it.
         make_run_time: makes the vCPUs' run time. Tests pass one that ticks slice by slice.
+        limit: the wall-clock limit. None: the scenario's.
 
     Attributes:
-        started_ns: the wall clock when the run started.
+        limit: the wall-clock limit, which starts with the state.
         parameters: the migration parameters that hold now, as numbers.
         settings: the same as the user wrote them. Management may change both during the run.
         is_cancelled: management cancelled the migration, and the thread has yet to notice.
@@ -46,17 +47,16 @@ class MigrationState:
         backend: Backend,
         process: Process,
         make_run_time: MakeRunTime,
+        limit: WallLimit | None = None,
     ) -> None:
-        self.started_ns = time.monotonic_ns()
+        self.limit = limit or WallLimit(scenario.wall_limit_ns)
         self.scenario, self.backend, self.process = scenario, backend, process
         self.parameters, self.settings = scenario.parameters, scenario.migration
         self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
         self.clock = Clock()
         self.run_time = make_run_time(self.clock)
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
-        self.guest = Guest(
-            scenario.layout, scenario.writers, self.run_time, scenario.tracking.protection
-        )
+        self.guest = self._make_guest()
         self.pages = Pages(
             scenario.layout,
             zero_first=scenario.zero_first,
@@ -78,6 +78,14 @@ class MigrationState:
             threshold=lambda bandwidth: threshold_size(bandwidth, self.parameters),
             acts=self.switchover.acts,
         )
+
+    def _make_guest(self) -> Guest:
+        """Return the guest, or one without writers if the time is over before it is made."""
+        scenario, protection = self.scenario, self.scenario.tracking.protection
+        try:
+            return Guest(scenario.layout, scenario.writers, self.run_time, protection, self.limit)
+        except WallLimitReachedError:
+            return Guest(scenario.layout, (), self.run_time, protection)
 
     @property
     def pending_bytes(self) -> int:

@@ -99,7 +99,7 @@ class Syncs:
         writes: what the next sync draws.
         big_lock_free_ns: a sync holds the big lock until then.
         dirty_pages_rate: of the last closed period, in pages per second. It is 0 before the first.
-        unfinished: a sync of the migration thread that ends after the simulated limit.
+        unfinished: a sync of the migration thread that the end of the run cuts short.
     """
 
     def __init__(
@@ -118,8 +118,8 @@ class Syncs:
     def run(self, kind: SyncKind) -> None:
         """Run a whole sync of the migration thread, which holds the big lock and waits for it."""
         scenario, start_ns = self._state.scenario, self._state.clock.now_ns
-        sync = self.begin(kind)
-        self.merge(sync)
+        sync = self.unfinished = self.begin(kind)
+        self.merge(sync)  # raises if the wall-clock limit is reached
         end_ns = (
             start_ns + scenario.tracking.log_sync_ns + sync.protect_ns + scenario.tracking.merge_ns
         )
@@ -130,8 +130,9 @@ class Syncs:
         else:
             self.stall_sender(start_ns, end_ns)
         if kind != "final" and end_ns > scenario.simulated_limit_ns:
-            self.big_lock_free_ns, self.unfinished = end_ns, sync
+            self.big_lock_free_ns = end_ns
         else:
+            self.unfinished = None
             self.end(sync, end_ns)
 
     def cut(self, sync: DirtySync) -> None:

@@ -32,6 +32,7 @@ from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.writer import Writer
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
+from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 REAPER_NS = NS_PER_S  # sleep of kvm_dirty_ring_reaper_thread between two reaps
 BATCHES = 3  # clears between two syncs form batches, each at the time of its middle clear
@@ -154,6 +155,7 @@ class RandomPages:
             its writes are not tracked or are sequential.
         from_start: all pages are protected before the first sync or clear.
         lazy: each chunk has its own groups.
+        limit: is asked for each writer.
     """
 
     def __init__(
@@ -164,9 +166,11 @@ class RandomPages:
         *,
         from_start: bool,
         lazy: bool,
+        limit: WallLimit = NO_LIMIT,
     ) -> None:
         kind, example = np.zeros(len(chunk), np.int64), np.zeros(0, np.int64)
         for column in density:
+            limit.check()
             values, index = np.unique(column, return_inverse=True)
             _, example, kind = np.unique(
                 kind * len(values) + index, return_index=True, return_inverse=True
@@ -285,6 +289,7 @@ class Faults:
         writers: the writers of the guest.
         pages: the pages of each writer. Random writers share one object.
         run_time: run time of the vCPUs.
+        limit: is asked for each writer.
 
     Attributes:
         clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
@@ -298,7 +303,9 @@ class Faults:
         writers: Sequence[Writer],
         pages: Sequence[Tracked],
         run_time: RunTime,
+        limit: WallLimit = NO_LIMIT,
     ) -> None:
+        self._limit = limit
         self._protection, self._writers, self._pages = protection, writers, pages
         self._run_time = run_time
         self._parts = list({id(part): part for part in pages}.values())
@@ -389,6 +396,7 @@ class Faults:
         trial = writes.copy()
 
         def late_ns(useful_ns: float) -> float:
+            self._limit.check()
             trial[writer] = top_rate * (useful_ns / NS_PER_S)
             return useful_ns + cost_ns * self._pages[writer].faults(trial, writer) - run_ns
 
@@ -398,6 +406,7 @@ class Faults:
         return np.array([self._writes_of(i, t_ns) for i in range(len(self._writers))])
 
     def _writes_of(self, writer: int, t_ns: int) -> float:
+        self._limit.check()
         return float(self._writers[writer].writes(np.array([t_ns]), self.clocks[writer])[0])
 
 

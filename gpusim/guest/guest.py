@@ -6,7 +6,8 @@ Sequential threads leave runs of pages that were certainly written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +16,11 @@ from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.writer import Writer, thread_positions
 from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
+from gpusim.wall_limit import NO_LIMIT, WallLimit
 
+T = TypeVar("T")
 EMPTY = np.zeros(0, np.int64)
+MOST_BYTES = 2**35  # of the shares of all writers. A mix has a few writers
 
 
 class Guest:
@@ -27,10 +31,15 @@ class Guest:
         writers: the writers.
         run_time: run time of the vCPUs.
         protection: when pages are write-protected, and what a fault costs. None: faults are free.
+        limit: is asked between two writers or threads, here and in each method.
 
     Attributes:
         run_time: run time of the vCPUs, with the throttle.
         faults: the write faults, and the time they take.
+
+    Raises:
+        MemoryError: there are too many writers.
+        WallLimitReachedError: the limit is over. Every method may raise it.
     """
 
     def __init__(
@@ -39,17 +48,21 @@ class Guest:
         writers: Sequence[Writer],
         run_time: RunTime,
         protection: Protection | None = None,
+        limit: WallLimit = NO_LIMIT,
     ) -> None:
+        self._limit = limit
         self.run_time = run_time
         self._writers = writers
         self._random = [i for i, w in enumerate(writers) if isinstance(w.pattern, Random)]
-        self._first, self._last, self._density = _cells(layout, [writers[i] for i in self._random])
+        self._first, self._last, self._density = _cells(
+            layout, [writers[i] for i in self._random], limit
+        )
         self._chunk = self._first >> CHUNK_SHIFT
         self._threads = [
             _Thread(layout, w, w.pattern, thread, i)
             for i, w in enumerate(writers)
             if isinstance(w.pattern, Sequential)
-            for thread in range(w.pattern.threads)
+            for thread in _within(limit, range(w.pattern.threads))
         ]
         self.faults = self._faults(protection or Protection())
 
@@ -65,9 +78,13 @@ class Guest:
         """
         since, until = np.asarray(since_ns), np.asarray(until_ns)
         mean = np.zeros(len(self._first))
-        for writer, density in zip(self._random, self._density, strict=True):
+        random = zip(self._random, self._density, strict=True)
+        for writer, density in _within(self._limit, random):
             mean += density * self._per_cell(writer, since, until)
-        runs = [t.runs(since, until, self.faults.clocks[t.writer]) for t in self._threads]
+        runs = [
+            t.runs(since, until, self.faults.clocks[t.writer])
+            for t in _within(self._limit, self._threads)
+        ]
         return Writes(
             first=self._first,
             last=self._last,
@@ -92,16 +109,17 @@ class Guest:
             density,
             from_start=from_start,
             lazy=protection.lazy,
+            limit=self._limit,
         )
         pages: list[Tracked] = [random for _ in self._writers]
-        for i, writer in enumerate(self._writers):
+        for i, writer in _within(self._limit, enumerate(self._writers)):
             if isinstance(writer.pattern, Sequential) and writer.throttled:
                 threads = [thread.pieces() for thread in self._threads if thread.writer == i]
                 first, last, share, chunk = map(np.concatenate, zip(*threads, strict=True))
                 pages[i] = SequentialPages(
                     writer.pattern, first, last, share, chunk, i, from_start=from_start
                 )
-        return Faults(protection, self._writers, pages, self.run_time)
+        return Faults(protection, self._writers, pages, self.run_time, self._limit)
 
     def _per_cell(self, writer: int, since: IntArray, until: IntArray) -> FloatArray:
         """The page writes of a writer in the interval of each cell's chunk, float64 [cells]."""
@@ -109,6 +127,13 @@ class Guest:
         done = [self._writers[writer].writes(np.atleast_1d(t), clock) for t in (since, until)]
         low, high = (d if d.size == 1 else d[self._chunk] for d in done)
         return np.maximum(high - low, 0.0)  # a paced writer's rounding may leave -1e-14
+
+
+def _within(limit: WallLimit, items: Iterable[T]) -> Iterator[T]:
+    """Yield the items while there is time."""
+    for item in items:
+        limit.check()
+        yield item
 
 
 class _Thread:
@@ -175,7 +200,7 @@ class _Thread:
 
 
 def _cells(
-    layout: Layout, writers: Sequence[Writer]
+    layout: Layout, writers: Sequence[Writer], limit: WallLimit
 ) -> tuple[IntArray, IntArray, list[FloatArray]]:
     """Cut the pages of all random writers into cells.
 
@@ -184,7 +209,7 @@ def _cells(
         page, float64 [cells].
     """
     firsts, lasts, densities = [], [], []
-    for writer in writers:
+    for writer in _within(limit, writers):
         assert isinstance(writer.pattern, Random)
         runs = [writer.placement.locate(b.first, b.last) for b in writer.pattern.bands]
         density = np.concatenate([
@@ -202,8 +227,10 @@ def _cells(
         return EMPTY, EMPTY, []
     borders = np.unique(np.concatenate([*firsts, *lasts]))
     low, high = borders[:-1], borders[1:]
+    if 2 * 8 * len(low) * len(writers) > MOST_BYTES:  # the shares, and the same for the faults
+        raise MemoryError(f"{len(writers)} writers over {len(low)} ranges of pages")
     shares = []
-    for first, last, density in zip(firsts, lasts, densities, strict=True):
+    for first, last, density in _within(limit, zip(firsts, lasts, densities, strict=True)):
         index = np.searchsorted(first, low, side="right") - 1
         inside = (index >= 0) & (low < last[index])
         shares.append(np.where(inside, density[index], 0.0))

@@ -1,0 +1,39 @@
+"""The wall-clock limit of a run, which long loops ask between two writers, threads or syncs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class WallLimitReachedError(Exception):
+    """The time of a run is over. Nothing that it left half done is read again."""
+
+
+class WallLimit:
+    """A limit that starts now.
+
+    Args:
+        limit_ns: how long. None: no limit.
+        now_ns: returns the wall clock. Tests pass one that counts calls.
+
+    Attributes:
+        limit_ns: how long. None: no limit.
+        started_ns: the wall clock when it started.
+    """
+
+    def __init__(self, limit_ns: int | None, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.limit_ns, self._now_ns = limit_ns, now_ns
+        self.started_ns = now_ns()
+
+    def check(self) -> None:
+        """Return while there is time.
+
+        Raises:
+            WallLimitReachedError: the time is over.
+        """
+        if self.limit_ns is not None and self._now_ns() - self.started_ns > self.limit_ns:
+            raise WallLimitReachedError
+
+
+NO_LIMIT = WallLimit(None)
