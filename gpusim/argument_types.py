@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from gpusim.errors import LONGEST_VALUE, one_line
+from gpusim.errors import one_line
 from gpusim.units import LONGEST_NS, NS_PER_S, parse_bytes, parse_ns
 
+LONGEST_SHOWN = 40  # characters of an argument in its error, so that the line keeps what is allowed
 MOST_DIGITS = 20  # of a whole number
 LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes, Linux's PATH_MAX and NAME_MAX
 LONGEST_S = LONGEST_NS // NS_PER_S
@@ -87,6 +88,11 @@ def output_path(text: str) -> Path:
     return _path(text)
 
 
+def path_text(text: str) -> str:
+    """Return the path of a socket or a program, as a text. It need not exist."""
+    return str(_path(text))
+
+
 def file_name(text: str) -> str:
     """Return the name of a file to write, without a folder."""
     if output_path(text).name != text or text.startswith("."):
@@ -118,5 +124,5 @@ def refuse(text: str, allowed: str) -> NoReturn:
     Raises:
         argparse.ArgumentTypeError: always.
     """
-    shown = one_line(text, LONGEST_VALUE) or "an empty text"
+    shown = one_line(text, LONGEST_SHOWN) or "an empty text"
     raise argparse.ArgumentTypeError(f"{shown}: must be {allowed}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpusim.argument_types import output_path, parse_digits, refuse, whole
 from gpusim.arguments import Parser
 from gpusim.bench import dry_run, primitives, sweep, whole_run
 from gpusim.bench.primitives import Row
@@ -148,14 +149,14 @@ def _parser() -> argparse.ArgumentParser:
         help="pages of the VM: a number or 2^N. Repeat it for more. "
         f"Default: {default}, those that fit memory",
     )
-    parser.add_argument("--threads", type=_count, default=1, metavar="N", help="default: 1")
-    parser.add_argument("--repeats", type=_count, default=7, metavar="N", help="default: 7")
+    parser.add_argument("--threads", type=whole(1, 1000), default=1, metavar="N", help="default: 1")
+    parser.add_argument("--repeats", type=whole(1, 1000), default=7, metavar="N", help="default: 7")
     parser.add_argument(
         "--runs", action=argparse.BooleanOptionalAction, default=True, help="measure whole runs too"
     )
     parser.add_argument(
         "--sweep",
-        type=_points,
+        type=whole(2, 10**6),
         metavar="POINTS",
         help="measure only the cost of a point of a sweep besides its migration. "
         "2000 points take a minute",
@@ -165,28 +166,16 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure only what dry runs predict and what the runs then take. It takes ten minutes",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to this file too")
+    parser.add_argument(
+        "--json", type=output_path, metavar="FILE", help="write all rows to this file too"
+    )
     return parser
 
 
 def _pages(text: str) -> int:
-    power = text.removeprefix("2^")
-    pages = 2 ** int(power) if power != text and power.isdecimal() and len(power) < 3 else text
-    if not str(pages).isdecimal() or not CHUNK_PAGES <= int(pages) <= 2**38:
-        allowed = "must be a whole number of pages, or 2^N, from 2^18 to 2^38"
-        raise argparse.ArgumentTypeError(f"{text}: {allowed}")
-    return int(pages)
-
-
-def _points(text: str) -> int:
-    return _whole(text, 2, 10**6)
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1, 1000)
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    if not (text.isdecimal() and low <= int(text) <= high):
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {low} to {high}")
-    return int(text)
+    power = parse_digits(text.removeprefix("2^"))
+    is_power = text.startswith("2^") and power is not None and power < 64
+    pages = 2 ** int(power or 0) if is_power else parse_digits(text)
+    if pages is None or not CHUNK_PAGES <= pages <= 2**38:
+        refuse(text, "a whole number of pages, or 2^N, from 2^18 to 2^38")
+    return pages

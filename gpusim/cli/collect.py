@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpusim.argument_types import input_path, output_path
 from gpusim.arguments import Parser
 from gpusim.command import run_command, run_process
 from gpusim.errors import ResultsError, one_line
@@ -66,11 +67,15 @@ def _parser() -> argparse.ArgumentParser:
         "one page, index.html. With --diff, compare two runs or two sweeps.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="the folder of a sweep or of a run"
+        "folders",
+        nargs="+",
+        type=input_path,
+        metavar="DIR",
+        help="the folder of a sweep or of a run",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         metavar="FOLDER",
         help="the folder to write to, created if it is missing. Default: DIR, or the current folder "
         "with --diff",

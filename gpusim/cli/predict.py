@@ -12,6 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from gpusim.argument_types import (
+    duration_ns,
+    input_path,
+    is_file,
+    output_path,
+    path_text,
+    size_bytes,
+    whole,
+)
 from gpusim.arguments import Parser
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from gpusim.formats.profile import Profile
     from gpusim.predict.prediction import Prediction
 
+MOST_VCPUS, MOST_SEED = 4096, 2**62
 GOALS = ("fastest", "least-loss")
 # A whole answer takes less than a minute on two cores: wall time for the members (unless --members is
 # given), for all advice and for a goal.
@@ -59,24 +69,34 @@ def _parser() -> argparse.ArgumentParser:
 def _add_measuring(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--measure", action="store_true", help="measure a running VM with QEMU's calc-dirty-rate")
-    add("--qmp", metavar="SOCKET", help="the VM's monitor. No other program may use it meanwhile")
+    add(
+        "--qmp",
+        type=path_text,
+        metavar="SOCKET",
+        help="the VM's monitor. No other program may use it meanwhile",
+    )
     add(
         "--mode",
         choices=("page-sampling", "dirty-bitmap", "dirty-ring"),
         help="how QEMU measures. Default: page-sampling, which does not slow the guest",
     )
     add("--quick", action="store_true", help="measure up to 10 s instead of up to 60 s")
-    add("--save", type=Path, metavar="FILE", help="file of the profile. Default: profile.json")
+    add(
+        "--save",
+        type=output_path,
+        metavar="FILE",
+        help="file of the profile. Default: profile.json",
+    )
     add(
         "--domstats",
-        type=Path,
+        type=input_path,
         metavar="FILE",
         help="instead of --measure: a log of virsh domstats --dirtyrate, printed after each of "
         "several virsh domdirtyrate-calc",
     )
     source = "with --domstats. Default: from virsh dominfo in the same log"
-    add("--memory", metavar="SIZE", help=f"memory of the VM, {source}")
-    add("--vcpus", type=int, metavar="N", help=f"vCPUs of the VM, {source}")
+    add("--memory", type=size_bytes, metavar="SIZE", help=f"memory of the VM, {source}")
+    add("--vcpus", type=whole(1, MOST_VCPUS), metavar="N", help=f"vCPUs of the VM, {source}")
 
 
 def _add_answer(group: argparse._ArgumentGroup) -> None:
@@ -86,23 +106,50 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
         choices=GOALS,
         help="search for better throttle settings: least total time, or least guest CPU lost",
     )
-    add("--deadline", metavar="TIME", help='with --goal: the longest total time, such as "20min"')
+    add(
+        "--deadline",
+        type=duration_ns,
+        metavar="TIME",
+        help='with --goal: the longest total time, such as "20min"',
+    )
     add("--no-advice", action="store_true", help="predict only")
-    add("--members", type=int, metavar="N", help="number of migrations to simulate. Default: 32")
-    add("--seed", type=int, default=1, metavar="N", help="of all random draws. Default: 1")
-    add("--json", type=Path, metavar="FILE", help="write the answer as JSON. - is standard output")
+    add(
+        "--members",
+        type=_members,
+        metavar="N",
+        help="number of migrations to simulate. Default: 32",
+    )
+    add(
+        "--seed",
+        type=whole(0, MOST_SEED),
+        default=1,
+        metavar="N",
+        help="of all random draws. Default: 1",
+    )
+    add(
+        "--json",
+        type=output_path,
+        metavar="FILE",
+        help="write the answer as JSON. - is standard output",
+    )
     add(
         "--report",
-        type=Path,
+        type=output_path,
         metavar="FOLDER",
         help="write a page with the prediction and the median migration",
     )
     add(
         "--experiment",
-        type=Path,
+        type=output_path,
         metavar="FILE",
         help="write the fitted VM as an experiment for gpusim",
     )
+
+
+def _members(text: str) -> int:
+    from gpusim.predict.ensemble import FEWEST, MOST
+
+    return whole(FEWEST, MOST)(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -117,14 +164,13 @@ def _messages_to(options: argparse.Namespace) -> TextIO:
 
 def _check(options: argparse.Namespace) -> None:
     """Check the options and their combination before any work starts."""
-    from gpusim.config.checks import check_range, check_whole, parse_duration_ns, parse_size, reject
+    from gpusim.config.checks import reject
     from gpusim.errors import require
     from gpusim.files import can_be_written
-    from gpusim.predict.ensemble import FEWEST, MOST
     from gpusim.predict.host_config import check_overrides
     from gpusim.record.files import check_folder
 
-    files = [one for one in options.arguments if "=" not in one or Path(one).is_file()]
+    files = [one for one in options.arguments if "=" not in one or is_file(one)]
     options.overrides = [one for one in options.arguments if one not in files]
     options.profile = files[0] if files else None
     if len(files) > 1:
@@ -142,16 +188,7 @@ def _check(options: argparse.Namespace) -> None:
         ("memory", "domstats"), ("vcpus", "domstats"), ("deadline", "goal"),
     ):  # fmt: skip
         if getattr(options, option) and not getattr(options, needed):
-            reject(f"--{option}", getattr(options, option), f"needs --{needed}")
-    if options.memory:
-        parse_size("--memory", options.memory)
-    if options.vcpus is not None:
-        check_whole("--vcpus", options.vcpus, 1, 4096)
-    check_whole("--seed", options.seed, 0, 2**62)
-    if options.members is not None:
-        check_range("--members", options.members, FEWEST, MOST)
-    if options.deadline:
-        parse_duration_ns("--deadline", options.deadline)
+            reject(f"--{option}", "given", f"needs --{needed}")
     options.save = options.save or Path("profile.json")
     if options.measure and options.save.exists():
         reject("--save", options.save, "exists. Name another file, or predict from this one")
@@ -178,11 +215,9 @@ def _profile(options: argparse.Namespace) -> Profile:
     if options.measure:
         return run_until_signal(_measured(options))
     if options.domstats:
-        from gpusim.config.checks import parse_size
         from gpusim.formats.virsh import load_domstats
 
-        memory = parse_size("--memory", options.memory) if options.memory else None
-        return load_domstats(options.domstats, memory, options.vcpus)
+        return load_domstats(options.domstats, options.memory, options.vcpus)
     from gpusim.formats.profile_from_recording import load
 
     return load(Path(options.profile))
@@ -251,7 +286,6 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
 def _advised(
     options: argparse.Namespace, prediction: Prediction
 ) -> tuple[Advice | None, BetterSettings | None]:
-    from gpusim.config.checks import parse_duration_ns
     from gpusim.explore.setting_limits import advise
     from gpusim.units import NS_PER_S
 
@@ -263,9 +297,7 @@ def _advised(
         return found, None
     from gpusim.explore.goal_search import search_goal
 
-    deadline_s = (
-        parse_duration_ns("--deadline", options.deadline) / NS_PER_S if options.deadline else None
-    )
+    deadline_s = options.deadline / NS_PER_S if options.deadline else None
     goal = options.goal.replace("-", "_")
     return found, search_goal(
         median_guest, goal, deadline_s, wall_s=GOAL_WALL_S, p95_guest=p95_guest

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpusim.argument_types import file_name, input_path, output_path, path_text, seconds, whole
 from gpusim.arguments import Parser
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "scenario",
+        type=path_text,
         nargs="?",
         metavar="SCENARIO",
         help="a name from --list, or a .yaml file of your own",
@@ -55,9 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         help="changes of the scenario, such as guest.rate=20000",
     )
     parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
-    parser.add_argument("--qemu", metavar="BINARY", help=f"QEMU to start (default: {QEMU})")
     parser.add_argument(
-        "--repeats", type=_repeats, metavar="N", help="number of recordings (default: 1)"
+        "--qemu", type=path_text, metavar="BINARY", help=f"QEMU to start (default: {QEMU})"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=whole(1, MOST_REPEATS),
+        metavar="N",
+        help="number of recordings (default: 1)",
     )
     parser.add_argument(
         "--measure",
@@ -74,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         default=Path("outputs/recordings"),
         metavar="FOLDER",
         help="folder for NAME.qemuMAJOR.a.json.xz, or b, c, ... (default: outputs/recordings)",
@@ -84,29 +91,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     others.add_argument(
         "--qmp",
+        type=path_text,
         metavar="SOCKET",
         help="monitor of the VM: wait for a migration, or join one. Sends only queries",
     )
     others.add_argument(
-        "--trace-log", type=Path, metavar="FILE", help="with --qmp: file that QEMU traces into (-D)"
+        "--trace-log",
+        type=input_path,
+        metavar="FILE",
+        help="with --qmp: file that QEMU traces into (-D)",
     )
     others.add_argument(
         "--limit",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="with --qmp: stop after so many seconds of the migration (default: at its end)",
     )
     others.add_argument(
-        "--libvirt", type=Path, metavar="FILE", help="convert a log of virsh domjobinfo"
+        "--libvirt", type=input_path, metavar="FILE", help="convert a log of virsh domjobinfo"
     )
     others.add_argument(
         "--events",
-        type=Path,
+        type=input_path,
         metavar="FILE",
         help="with --libvirt: log of virsh qemu-monitor-event",
     )
     others.add_argument(
-        "--answers", type=Path, metavar="FILE", help="convert a file of query-migrate's answers"
+        "--answers",
+        type=input_path,
+        metavar="FILE",
+        help="convert a file of query-migrate's answers",
     )
     others.add_argument(
         "--fact",
@@ -117,25 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     others.add_argument(
         "--name",
+        type=file_name,
         help="with --qmp, --libvirt and --answers: NAME of the file (default: attached)",
     )
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0")
-    return seconds
-
-
-def _repeats(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= MOST_REPEATS):
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to {MOST_REPEATS}")
-    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:

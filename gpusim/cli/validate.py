@@ -11,9 +11,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpusim.argument_types import input_path, output_path, whole
 from gpusim.arguments import Parser
 from gpusim.command import run_command, run_process
 from gpusim.config.checks import reject
@@ -37,6 +37,7 @@ EXIT_CODES = (
     "for bad input."
 )
 EXIT_NOT_ALL, EXIT_INPUT = 1, 2
+MOST_SEEDS = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds",
-        type=_seeds,
+        type=whole(1, MOST_SEEDS),
         default=DEFAULT_SEEDS,
         metavar="N",
         help=f"seeds for each prediction (default: {DEFAULT_SEEDS})",
@@ -122,19 +123,16 @@ def _published_parser() -> argparse.ArgumentParser:
 def _new_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     parser = Parser(prog=f"gpusim-validate{command}", description=description, epilog=epilog)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the rows and the summary to this file"
+        "--json",
+        type=output_path,
+        metavar="FILE",
+        help="also write the rows and the summary to this file",
     )
     return parser
 
 
 def _add_paths(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help=text)
-
-
-def _seeds(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 10_000):
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1 to 10000")
-    return int(text)
+    parser.add_argument("paths", nargs="*", type=input_path, metavar="PATH", help=text)
 
 
 def _validate(options: argparse.Namespace) -> int:
