@@ -11,6 +11,7 @@ import math
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
 from gpusim.cli.run_text import attempt_lines, outcome_lines
-from gpusim.command import EXIT_FAILED, interruption
+from gpusim.command import EXIT_FAILED, TRACEBACK, interruption
 from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import resolve
@@ -155,7 +156,9 @@ def _record_error(error: Exception, folder: Path, config: Config | None) -> None
 
 
 def stop(message: object, code: int) -> NoReturn:
-    """End the command with one line on standard error."""
+    """End the command with one line on standard error, after the traceback if it is asked for."""
+    if isinstance(message, Exception) and os.environ.get(TRACEBACK) == "1":
+        traceback.print_exception(message)
     print("error:", " ".join(str(message).split()), file=sys.stderr)
     sys.exit(code)
 

@@ -104,23 +104,28 @@ def test_a_rule_that_raises_leaves_its_traceback(
     assert "raise LookupError('no idea')" in summary["traceback"]
 
 
+@pytest.mark.parametrize("shows_traceback", [False, True])
 @pytest.mark.parametrize("is_dry", [False, True])
 def test_a_lone_run_with_a_rule_that_raises_ends_with_one_line(
-    is_dry: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    is_dry: bool,
+    shows_traceback: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run that began leaves a summary. A dry run leaves nothing."""
+    monkeypatch.setenv("GPUSIM_TRACEBACK", str(int(shows_traceback)))
     folder = tmp_path / "run"
     folder.mkdir()
     target = "migration.throttle_rule.target=tests.policies.user_rules:Raises"
     config = composed(*SMALL, target, f"dry_run={is_dry}")
     with pytest.raises(SystemExit) as ended:
         job.run_job(lambda: config, folder, alone=True)
-    printed = capsys.readouterr().err
+    trace, _, line = capsys.readouterr().err.rpartition("error: ")
     assert ended.value.code == job.EXIT_CONFIG
-    assert printed.startswith(
-        "error: tests.policies.user_rules:Raises.on_period raised LookupError"
-    )
-    assert printed.count("\n") == 1
+    assert ("no idea what to do" in trace) is shows_traceback
+    assert line.startswith("tests.policies.user_rules:Raises.on_period raised LookupError")
+    assert line.count("\n") == 1
     assert folder.exists() is not is_dry
 
 
