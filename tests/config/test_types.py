@@ -13,11 +13,13 @@ import pytest
 
 from gpusim import (
     AttemptConfig,
+    BackendConfig,
     Config,
     ConfigError,
     EvacuationConfig,
     GuestConfig,
     HotColdConfig,
+    LimitConfig,
     MigrationConfig,
     MixConfig,
     SequentialConfig,
@@ -131,3 +133,23 @@ def test_a_hostile_value_in_place_of_a_config_is_refused(function: Any) -> None:
             function(value)
         assert error.value.code == "wrong_type"
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_every_accepted_config_runs_or_is_refused() -> None:
+    """`simulate` and `evacuate` raise ConfigError alone. The simulated time is short."""
+    limit = LimitConfig(simulated="2s")
+    base = replace(small(), limit=limit, backend=BackendConfig("numpy"))
+    guest = GuestConfig(vm=VmConfig("64MiB"), workload=WRITER)
+    configs = [
+        *(one for one in replaced(base) if isinstance(one.limit, LimitConfig)),
+        *(replace(base, workload=one) for workload in WORKLOADS[:4] for one in replaced(workload)),
+        *(replace(base, attempts=[one]) for one in ATTEMPTS[::3]),
+        *(replace(base, schedule=one) for one in SCHEDULES),
+    ]
+    for config in configs:
+        with suppress(ConfigError):
+            simulate(config)
+    for one in replaced(guest):
+        with suppress(ConfigError):
+            evacuate(replace(base, evacuation=EvacuationConfig(guests={"db": one})))
