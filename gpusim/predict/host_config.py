@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpusim.config.checks import rate_limit
+from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
@@ -62,7 +63,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
 
     Raises:
         ConfigError: the profile decides a key, no prediction uses it, there is no such preset or
-            key, or a parameter of the profile is not a number.
+            key, or a value cannot be simulated.
     """
     from gpusim.config.compose import composed_config  # imports Hydra, which --help does not need
 
@@ -76,6 +77,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     )
     config.workload = WorkloadConfig()
     config.plot = False
+    resolve(config)  # refuses every wrong value, before anything is made of one
     return HostConfig(config=config, assumptions=tuple(_assumptions(profile, overrides, config)))
 
 

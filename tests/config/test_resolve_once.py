@@ -26,11 +26,11 @@ from gpusim.engine.migration import Migration
 def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Record every config that is resolved, in order."""
     configs: list[Config] = []
-    check: Callable[[Config], Any] = scenario_module._resolve_migration
+    check: Callable[..., Any] = scenario_module._resolve_migration
 
-    def watched(config: Config) -> Any:
+    def watched(config: Config, *more: Any) -> Any:
         configs.append(config)
-        return check(config)
+        return check(config, *more)
 
     monkeypatch.setattr(scenario_module, "_resolve_migration", watched)
     return configs
