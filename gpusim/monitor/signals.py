@@ -22,9 +22,6 @@ def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
     async def run() -> T:
         task, received = asyncio.ensure_future(work), list[int]()
         loop = asyncio.get_running_loop()
-        # A connection that was cut leaves errors that nobody awaits. The command
-        # reports the cut itself.
-        loop.set_exception_handler(lambda loop, context: None)
         ours = [number for number in ENDING if signal.getsignal(number) == interrupt]
 
         def stop(number: int) -> None:

@@ -28,6 +28,9 @@ from gpusim.record.trace_log import EVENTS, TraceLine, parse_trace_line
 
 END_TIMEOUT_S = 2.0  # before the next, stronger way to end QEMU
 KEPT_LINES = 20
+KEPT_SERIAL_LINES = 1000
+CHUNK_BYTES = 2**16
+LONGEST_LINE = 2**16  # bytes of QEMU's output
 
 
 @dataclass(kw_only=True)
@@ -35,12 +38,12 @@ class Output:
     """The lines that QEMU and the guest have printed.
 
     Attributes:
-        serial: the guest's lines.
+        serial: the last of the guest's lines.
         trace: QEMU's trace events.
         complaints: the last few of QEMU's other lines.
     """
 
-    serial: list[str] = field(default_factory=list)
+    serial: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_SERIAL_LINES))
     trace: list[TraceLine] = field(default_factory=list)
     complaints: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
@@ -203,6 +206,12 @@ async def _finish_reading(reading: asyncio.Future[tuple[None, None]]) -> None:
 
 
 async def _read_lines(stream: asyncio.StreamReader | None, take: Callable[[str], None]) -> None:
+    """Take each line until the end. Of a longer line the first bytes are kept."""
     assert stream is not None
-    async for line in stream:
-        take(line.decode(errors="replace").rstrip())
+    rest = b""
+    while chunk := await stream.read(CHUNK_BYTES):
+        *lines, rest = (rest[:LONGEST_LINE] + chunk).split(b"\n")
+        for line in lines:
+            take(line.decode(errors="replace").rstrip())
+    if rest:
+        take(rest.decode(errors="replace").rstrip())
