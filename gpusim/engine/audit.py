@@ -1,28 +1,31 @@
 """The audit of a finished run: do its records agree with each other?
 
-A fault is a bug of gpusim and not of the user. The audit reads the records only. It knows neither
-the configuration nor the engine that made them.
+A fault is a bug of gpusim and not of the user. The audit reads the records, and the journal if one
+was kept. It does not know the engine that made them.
 """
 
 from __future__ import annotations
 
 import math
-import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import pairwise
 
-from gpusim.engine.records import Evacuation, Result
+from gpusim.engine.journal import Journal, is_audited
+from gpusim.engine.records import EvacuatedGuest, Evacuation, Result
 from gpusim.text import Message
+from gpusim.units import NS_PER_S, PS_PER_NS
 
 SLACK_S = 1e-6  # times are floats
 MOST_SHOWN = 5
-MOST_PERCENT = {"link_used_percent": 101.0}  # section headers are counted but take no time
+MOST_PERCENT = 100 + 1e-7  # floats
 _OF_TOTAL_S = (
     "first_pass_s",
     "first_throttle_s",
     "time_at_max_throttle_s",
     "paused_s",
+    "remote_clear_s",
     "sync_stall_s",
     "main_loop_stall_s",
 )
@@ -34,21 +37,20 @@ def audit(result: Result) -> list[Message]:
     """Return the faults of a finished run and of the attempts before it, as codes with data.
 
     The codes are not_finite, negative, beyond_total, count, numbering, order, conservation,
-    overlap, percent and verdict. The list is empty if the records agree.
+    overlap, parts, percent and verdict. The list is empty if the records agree.
     """
     runs = [*(attempt.result for attempt in result.before), result]
     return [fault for run in runs for fault in _faults(run)]
 
 
 def audit_evacuation(evacuation: Evacuation) -> list[Message]:
-    """Return the faults of an evacuation and of its guests' migrations, as `audit` does."""
+    """Return the faults of an evacuation and of its guests' migrations, as `audit` does.
+
+    The code link_capacity stands for guests that sent more than the link carries.
+    """
     faults = [fault for guest in evacuation.guests for fault in audit(guest.result)]
     faults += _check_numbers(evacuation.summary)
-    total_s = evacuation.summary.total_time_s
-    for guest in evacuation.guests:
-        if not 0 <= guest.start_s <= guest.end_s <= total_s + SLACK_S:
-            faults.append(Message("beyond_total", {"field": guest.name, "value": guest.end_s}))
-    return faults
+    return faults + list(_check_sharing(evacuation))
 
 
 def check_in_tests(result: Result | Evacuation) -> None:
@@ -57,7 +59,7 @@ def check_in_tests(result: Result | Evacuation) -> None:
     Raises:
         AssertionError: the records disagree. It names the first faults.
     """
-    if os.environ.get("GPUSIM_AUDIT") != "1":
+    if not is_audited():
         return
     faults = audit(result) if isinstance(result, Result) else audit_evacuation(result)
     if faults:
@@ -72,6 +74,10 @@ def _faults(run: Result) -> Iterator[Message]:
     yield from _check_conservation(run)
     yield from _check_order(run)
     yield from _check_verdict(run)
+    yield from _check_parts(run)
+    if run.journal is not None:
+        yield from _check_pages(run, run.journal)
+        yield from _check_locks(run, run.journal)
 
 
 def _check_numbers(summary: object) -> Iterator[Message]:
@@ -84,7 +90,7 @@ def _check_numbers(summary: object) -> Iterator[Message]:
             yield Message("not_finite", {"field": field.name, "value": value})
         elif value < 0:
             yield Message("negative", {"field": field.name, "value": value})
-        elif field.name.endswith("_percent") and value > MOST_PERCENT.get(field.name, 100 + 1e-7):
+        elif field.name.endswith("_percent") and value > MOST_PERCENT:
             yield Message("percent", {"field": field.name, "value": value})
 
 
@@ -97,6 +103,9 @@ def _check_durations(run: Result) -> Iterator[Message]:
         (f"sync {sync.dirty_sync_count}", sync.time_s + sync.duration_ms / 1000)
         for sync in run.syncs
     ]
+    parts += [("samples", sample.time_s) for sample in run.samples[-1:]]
+    parts += [("pass_ends_s", end_s) for end_s in run.pass_ends_s[-1:]]
+    parts += [(event.event, event.time_s) for event in run.events if summary.verdict != "aborted"]
     for name, value_s in parts:
         if value_s is not None and value_s > total_s * (1 + 1e-9) + SLACK_S:
             yield Message("beyond_total", {"field": name, "value": value_s, "total_s": total_s})
@@ -153,3 +162,120 @@ def _check_verdict(run: Result) -> Iterator[Message]:
     )
     if not sound:
         yield Message("verdict", {"verdict": summary.verdict, "code": summary.reason_code})
+
+
+def _check_parts(run: Result) -> Iterator[Message]:
+    """Check that parts add up to the whole at most: stalls, periods, and a sample's run time."""
+    summary, syncs = run.summary, run.syncs
+    held_ms = [sync.duration_ms for sync in syncs if sync.kind != "final"]
+    periods = [sync for sync in syncs if sync.period_ms is not None]
+    end_ms = syncs[-1].time_s * 1000 + syncs[-1].duration_ms if syncs else 0.0
+    final_ms = sum(sync.duration_ms for sync in syncs if sync.kind == "final")
+    parts = {
+        "main_loop_stall_s": (summary.main_loop_stall_s * 1000, sum(held_ms)),
+        "longest_main_loop_stall_ms": (
+            summary.longest_main_loop_stall_ms,
+            max(held_ms, default=0.0),
+        ),
+        "sync_stall_s": (summary.sync_stall_s * 1000, sum(held_ms)),
+        "final sync": (final_ms, summary.downtime_ms or 0.0),
+        "period_ms": (sum(sync.period_ms or 0 for sync in periods), end_ms + 1),
+        "bytes_xfer_period": (
+            sum(sync.bytes_xfer_period or 0 for sync in periods),
+            summary.transferred_bytes,
+        ),
+    }
+    for name, (part, whole) in parts.items():
+        if part > whole * (1 + 1e-9) + 1000 * SLACK_S:
+            yield Message("parts", {"field": name, "part": part, "whole": whole})
+    for sample in run.samples:
+        if sample.guest_run_s > sample.time_s + SLACK_S:
+            yield Message("parts", {"field": "guest_run_s", "part": sample.guest_run_s})
+
+
+def _check_pages(run: Result, journal: Journal) -> Iterator[Message]:
+    """Check between syncs: dirty pages after one, less those sent, are dirty before the next."""
+    syncs = sorted(journal.syncs, key=lambda sync: sync.mutex_from_ns)
+    for sync in syncs:
+        if sync.pending_before + sync.newly_dirty != sync.pending_pages:
+            yield Message("conservation", {"sync_ns": sync.start_ns, "newly": sync.newly_dirty})
+    ends = [(sync.pending_before, sync.sent_pages) for sync in syncs[1:]]
+    ends.append((journal.pending_pages, journal.sent_pages))
+    for sync, (pending, sent) in zip(syncs, ends, strict=True):
+        if sync.pending_pages - (sent - sync.sent_pages) != pending:
+            yield Message("conservation", {"after_sync_ns": sync.start_ns, "pages": pending})
+    if journal.bitmap_pages != journal.pending_pages:
+        yield Message("conservation", {"bits": journal.bitmap_pages, "of": journal.pending_pages})
+    if [sync.newly_dirty for sync in journal.syncs] != [s.newly_dirty_pages for s in run.syncs]:
+        yield Message("count", {"field": "newly_dirty_pages"})
+    in_periods = sum(sync.bytes_dirty_period or 0 for sync in run.syncs)
+    newly_bytes = sum(sync.newly_dirty for sync in syncs) * _page_bytes(run, journal)
+    if in_periods > newly_bytes:
+        yield Message("parts", {"field": "bytes_dirty_period", "part": in_periods})
+
+
+def _page_bytes(run: Result, journal: Journal) -> int:
+    """Return the size of a page. The first sync finds every page dirty."""
+    return run.summary.vm_bytes // journal.syncs[0].pending_pages
+
+
+def _check_locks(run: Result, journal: Journal) -> Iterator[Message]:
+    """Check who holds the big lock and the bitmap's mutex when.
+
+    The big lock has one holder at a time. The sender holds the mutex in a burst, so it sends nothing
+    while a sync holds it. The parts of a whole sync lie within it.
+    """
+    total_ns = round(run.summary.total_time_s * NS_PER_S)
+    syncs = sorted(journal.syncs, key=lambda sync: sync.start_ns)
+    for before, after in pairwise(syncs):
+        if after.start_ns < before.end_ns:
+            yield Message("overlap", {"sync_ns": after.start_ns, "until_ns": before.end_ns})
+    for sync in syncs:
+        times = [0, sync.start_ns, sync.mutex_from_ns, sync.mutex_until_ns, sync.end_ns]
+        if sync.by_main_loop:
+            times.insert(-1, sync.mutex_until_ns + sync.protect_ns)
+        if not sync.is_cut and (times != sorted(times) or sync.end_ns > total_ns):
+            yield Message("parts", {"sync_ns": times, "total_ns": total_ns})
+    for (_, until_ps), (from_ps, _) in pairwise(journal.sends):
+        if from_ps < until_ps:
+            yield Message("overlap", {"send_ps": from_ps, "until_ps": until_ps})
+    starts = [from_ps for from_ps, _ in journal.sends]
+    for sync in syncs:
+        from_ps, until_ps = sync.mutex_from_ns * PS_PER_NS, sync.mutex_until_ns * PS_PER_NS
+        place = bisect_left(starts, until_ps) - 1  # the last part that begins before the end
+        if from_ps < until_ps and place >= 0 and journal.sends[place][1] > from_ps:
+            yield Message("overlap", {"mutex_ps": from_ps, "send_ps": journal.sends[place]})
+    # A remote clear and the page behind it are one step, so a run may end inside the last part.
+    ends = [until_ps for _, until_ps in journal.sends[:-1]] + starts[-1:]
+    if ends and max(ends) > (total_ns + 1) * PS_PER_NS:
+        yield Message("beyond_total", {"field": "sends", "value": max(ends)})
+
+
+def _check_sharing(evacuation: Evacuation) -> Iterator[Message]:
+    """Check that guests migrate within the evacuation, few at a time, and share the link."""
+    summary, guests = evacuation.summary, evacuation.guests
+    for guest in guests:
+        if not 0 <= guest.start_s <= guest.end_s <= summary.total_time_s + SLACK_S:
+            yield Message("beyond_total", {"field": guest.name, "value": guest.end_s})
+        at_once = [other for other in guests if other.start_s <= guest.start_s < other.end_s]
+        if len(at_once) > summary.at_a_time:
+            yield Message("overlap", {"guest": guest.name, "at_once": len(at_once)})
+        yield from _check_capacity(evacuation, [guest], guest.start_s, guest.end_s)
+    yield from _check_capacity(evacuation, guests, 0.0, summary.total_time_s)
+
+
+def _check_capacity(
+    evacuation: Evacuation, guests: Sequence[EvacuatedGuest], from_s: float, until_s: float
+) -> Iterator[Message]:
+    """Check that guests sent no more pages than the link carries in a time."""
+    runs = [(guest.result, guest.result.journal) for guest in guests]
+    sent = sum(run.summary.normal_pages * _page_bytes(run, own) for run, own in runs if own)
+    steps = evacuation.link_bandwidth
+    ends_s = [*(at_s for at_s, _ in steps[1:]), math.inf]
+    most = sum(
+        bandwidth * max(0.0, min(end_s, until_s) - max(at_s, from_s))
+        for (at_s, bandwidth), end_s in zip(steps, ends_s, strict=True)
+        if end_s > from_s and at_s < until_s
+    )
+    if sent > most * (1 + 1e-9) + 1:
+        yield Message("link_capacity", {"from_s": from_s, "bytes": sent, "most": most})

@@ -41,6 +41,7 @@ def make_evacuation(
     lost_s = sum(summary.guest_cpu_lost_s for summary in summaries)
     vcpu_s = sum(vm.scenario.vcpus for vm in vms) * total_ns / NS_PER_S
     sent_bytes = sum(summary.transferred_bytes for summary in summaries)
+    page_bytes = sum(vm.scenario.link.bytes_of_pages(*_sent_pages(vm)) for vm in ended)
     capacity_bytes = link.capacity_bytes(total_ns)
     reason = _make_reason(status, vms, left_behind, total_ns / NS_PER_S, evacuation)
     first = vms[0]
@@ -58,7 +59,7 @@ def make_evacuation(
         max_throttle_percent=max((s.max_throttle_percent for s in summaries), default=0),
         longest_vcpu_stall_ms=max((s.longest_vcpu_stall_ms for s in summaries), default=0.0),
         transferred_bytes=sent_bytes,
-        link_used_percent=100 * sent_bytes / capacity_bytes
+        link_used_percent=100 * page_bytes / capacity_bytes
         if 0 < capacity_bytes < math.inf
         else None,
         guest_cpu_lost_s=lost_s,
@@ -125,6 +126,12 @@ def _make_reason(
         "guest_left_behind",
         {"guest": first.name, "others": left_behind[1:], "reason": first.reason},
     )
+
+
+def _sent_pages(vm: Vm) -> tuple[int, int]:
+    """Return how many normal and how many zero pages a guest sent."""
+    assert vm.result is not None
+    return vm.result.summary.normal_pages, vm.result.summary.zero_pages
 
 
 def _make_guest(vm: Vm) -> EvacuatedGuest:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from gpusim.config.backend import EXPECTED
 from gpusim.config.schedule import Action
 from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import (
@@ -147,6 +148,7 @@ class Recorder:
         """Return everything that was recorded, with a summary."""
         self.sample()
         self._record_link_changes()
+        self._end_journal()
         return Result(
             summary=self._make_summary(end),
             syncs=self.syncs,
@@ -155,7 +157,16 @@ class Recorder:
             samples=self.samples,
             pass_ends_s=[end_ns / NS_PER_S for end_ns in self._state.sender.counters.pass_ends_ns],
             actions_not_done=actions_not_done,
+            journal=self._state.journal,
         )
+
+    def _end_journal(self) -> None:
+        journal, pages, sent = self._state.journal, self._state.pages, self._state.sender.counters
+        if journal is not None:
+            journal.sent_pages = sent.normal_pages + sent.zero_pages
+            journal.pending_pages = pages.pending
+            is_dry = self._state.backend is EXPECTED
+            journal.bitmap_pages = pages.pending if is_dry else pages.count_bits()
 
     def _record_link_changes(self) -> None:
         for at_ns, bandwidth in self._state.scenario.link.changes:
@@ -188,7 +199,7 @@ class Recorder:
             normal_pages=sent.normal_pages,
             zero_pages=sent.zero_pages,
             remote_clears=sent.remote_clears,
-            remote_clear_s=sent.remote_clear_ps / PS_PER_S,
+            remote_clear_s=state.sender.remote_clear_ps(state.clock.now_ns) / PS_PER_S,
             resent_pages=max(0, sent.normal_pages + sent.zero_pages - scenario.layout.pages),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,

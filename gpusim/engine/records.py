@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from gpusim.config.schedule import Action
     from gpusim.config.schema import Config
+    from gpusim.engine.journal import Journal
 
 SyncKind: TypeAlias = Literal["setup", "exact", "fallback", "final"]
 Verdict: TypeAlias = Literal["converged", "not_converged", "time_limit", "cancelled", "aborted"]
@@ -190,6 +191,7 @@ class Result:
             last pass ends with the migration.
         before: the attempts before this one.
         actions_not_done: actions of the schedule that had not been done when the migration ended.
+        journal: kept for the audit only, see journal.py. It is no part of the result.
     """
 
     summary: Summary
@@ -199,6 +201,7 @@ class Result:
     pass_ends_s: list[float] = field(default_factory=list)
     before: list[Attempt] = field(default_factory=list)
     actions_not_done: list[Action] = field(default_factory=list)
+    journal: Journal | None = field(default=None, repr=False, compare=False)
 
     @property
     def knots(self) -> list[TimelineSample]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
 from gpusim.engine.clock import Clock
+from gpusim.engine.journal import Journal, is_audited
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.pages.pages import Pages
@@ -39,6 +40,7 @@ class MigrationState:
         settings: the same as the user wrote them. Management may change both during the run.
         is_cancelled: management cancelled the migration, and the thread has yet to notice.
         vm_stopped_ns: when the switchover stopped the VM.
+        journal: for the audit, or None.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class MigrationState:
         self.scenario, self.backend, self.process = scenario, backend, process
         self.parameters, self.settings = scenario.parameters, scenario.migration
         self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
+        self.journal = Journal() if is_audited() else None
         self.clock = Clock()
         self.run_time = make_run_time(self.clock)
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
@@ -78,6 +81,8 @@ class MigrationState:
             threshold=lambda bandwidth: threshold_size(bandwidth, self.parameters),
             acts=self.switchover.acts,
         )
+        if self.journal is not None:
+            self.sender.sends = self.journal.sends
 
     def _make_guest(self) -> Guest:
         """Return the guest, or one without writers if the time is over before it is made."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpusim.engine.journal import SyncEntry
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.records import SyncKind, SyncRecord
 from gpusim.engine.state import MigrationState
@@ -33,6 +34,8 @@ class DirtySync:
         is_merged: the guest's writes are in the bitmap. Then the next five attributes are set.
         protect_ns: the time it takes to write-protect the pages that were written.
         newly_dirty_pages: pages that were clean in the bitmap before.
+        merge_ns: when it merged.
+        pending_before, sent_pages: dirty pages in the bitmap before, and pages sent since the start.
         pending_pages: dirty pages in the bitmap afterwards.
         cursor_page, pass_number: where the sender was.
         end_ns, period: when it ended, and the period that it closed, if it closed one.
@@ -44,6 +47,9 @@ class DirtySync:
     is_merged: bool = False
     protect_ns: int = 0
     newly_dirty_pages: int = 0
+    merge_ns: int = 0
+    pending_before: int = 0
+    sent_pages: int = 0
     pending_pages: int = 0
     cursor_page: int = 0
     pass_number: int = 0
@@ -139,10 +145,9 @@ class Syncs:
         """Record a sync that the end of the run cuts short. It decides nothing."""
         sync.end_ns = self._state.clock.now_ns
         if not sync.is_merged:
-            state = self._state
-            sync.pending_pages = state.pages.pending
-            sync.cursor_page = state.pages.cursor.guest_page
-            sync.pass_number = state.pages.cursor.wraps + 1
+            self._note_pages_before(sync)
+            self._note_pages_after(sync)
+        self._note_in_journal(sync, is_cut=True)
         self._recorder.syncs.append(self._make_record(sync))
         self._count_main_loop_stall(sync)
 
@@ -156,7 +161,8 @@ class Syncs:
     def merge(self, sync: DirtySync) -> None:
         """Bring the guest's writes into the bitmap."""
         self._recorder.sample()
-        state, scenario, faults = self._state, self._state.scenario, self._state.guest.faults
+        scenario, faults = self._state.scenario, self._state.guest.faults
+        self._note_pages_before(sync)
         if sync.kind == "setup":  # every page is dirty already
             sync.protect_ns = scenario.tracking.start_ns
         else:
@@ -167,12 +173,12 @@ class Syncs:
                 (faults.count - faults_before) * scenario.tracking.sync_protect_ns
             )
         sync.is_merged = True
-        sync.pending_pages, sync.cursor_page = state.pages.pending, state.pages.cursor.guest_page
-        sync.pass_number = state.pages.cursor.wraps + 1
+        self._note_pages_after(sync)
 
     def end(self, sync: DirtySync, end_ns: int) -> None:
         """End a sync: account for it, and let the throttle decide."""
         self.big_lock_free_ns = sync.end_ns = end_ns
+        self._note_in_journal(sync, is_cut=False)
         accounting = self._state.accounting
         dirty_pages = accounting.num_dirty_pages_period + sync.newly_dirty_pages
         sync.period = accounting.end(
@@ -255,6 +261,41 @@ class Syncs:
         if exits_per_s:
             runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
             stalls.vcpu_s += scenario.vcpus * (held_s - runs_s)
+
+    def _note_pages_before(self, sync: DirtySync) -> None:
+        sent = self._state.sender.counters
+        sync.merge_ns, sync.pending_before = self._state.clock.now_ns, self._state.pages.pending
+        sync.sent_pages = sent.normal_pages + sent.zero_pages
+
+    def _note_pages_after(self, sync: DirtySync) -> None:
+        pages = self._state.pages
+        sync.pending_pages, sync.cursor_page = pages.pending, pages.cursor.guest_page
+        sync.pass_number = pages.cursor.wraps + 1
+
+    def _note_in_journal(self, sync: DirtySync, *, is_cut: bool) -> None:
+        if self._state.journal is None:
+            return
+        by_main_loop = sync.kind == "fallback"
+        mutex_ns = sync.merge_ns, sync.merge_ns + self._state.scenario.tracking.merge_ns
+        if not by_main_loop:  # the migration thread sends nothing while it syncs
+            mutex_ns = sync.start_ns, sync.end_ns
+        elif not sync.is_merged:
+            mutex_ns = sync.merge_ns, sync.merge_ns
+        self._state.journal.syncs.append(
+            SyncEntry(
+                by_main_loop=by_main_loop,
+                is_cut=is_cut,
+                start_ns=sync.start_ns,
+                end_ns=sync.end_ns,
+                mutex_from_ns=mutex_ns[0],
+                mutex_until_ns=mutex_ns[1],
+                protect_ns=sync.protect_ns,
+                pending_before=sync.pending_before,
+                newly_dirty=sync.newly_dirty_pages,
+                pending_pages=sync.pending_pages,
+                sent_pages=sync.sent_pages,
+            )
+        )
 
     def _make_record(self, sync: DirtySync) -> SyncRecord:
         state, period = self._state, sync.period

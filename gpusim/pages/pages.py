@@ -196,6 +196,13 @@ class Pages:
                 cursor.move_to_block_end(take.last_chunk)
         return take.result()
 
+    def count_bits(self) -> int:
+        """Count the set bits of the dirty bitmap, which are `pending`."""
+        return sum(
+            int(np.bitwise_count(self.kernels.read(self.kernels.dirty, chunk, chunk + 1)).sum())
+            for chunk in range(self._layout.chunks)
+        )
+
     def close(self) -> None:
         """Free the memory of the bitmaps."""
         self.kernels.close()

@@ -190,7 +190,8 @@ _EVACUATION: Sequence[SummaryField] = (
     _of_evacuation("longest_vcpu_stall_ms", "The longest single sleep of any vCPU."),
     _of_evacuation("transferred_bytes", "Bytes that all guests sent over the link."),
     SummaryField("link_used_percent", "%", "Link used",
-        "Bytes sent as a share of what the link could carry. Null if the link is unlimited."),
+        "Bytes of pages, with their headers, as a share of what the link could carry. "
+        "Null if the link is unlimited."),
     _of_evacuation("guest_cpu_lost_s", "vCPU time that all guests lost to the throttle."),
     _of_evacuation("guest_cpu_lost_percent",
         "guest_cpu_lost_s as a share of the vCPUs of all guests over the whole evacuation, "

@@ -17,6 +17,7 @@ from gpusim.units import NS_PER_S, PS_PER_NS
 
 PS_PER_S = NS_PER_S * PS_PER_NS
 UNITS = 128  # per byte
+FLOAT_ERROR = 1e-15  # of a product: 98496000.00000001 ps are 98496000 ps
 SECTION_BYTES = 5 + 8 + 5  # section header, end of the RAM section, section footer
 FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two per page (qemu-file.c:MAX_IOV_SIZE)
 FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB (qemu-file.c:IO_BUF_SIZE)
@@ -131,17 +132,23 @@ class Link:
             header if self.multifd.find_zero_pages else zero,
         )
 
+    def bytes_of_pages(self, normal: int, zero: int) -> float:
+        """Return the bytes of pages on the link, without what frames bursts and passes."""
+        normal_units, zero_units = self.page_units
+        return (normal * normal_units + zero * zero_units) / UNITS
+
     def page_ps(self, bandwidth: float | None = None) -> tuple[int, int]:
         """Return the picoseconds that a normal and a zero page take.
 
-        The link and the threads work in parallel, so the slower one counts.
+        The link and the threads work in parallel, so the slower one counts. The link's time is rounded
+        up, so that it never carries more than its bandwidth.
 
         Args:
             bandwidth: bytes per second. None: the link's bandwidth before its first change.
         """
         unit_ps = PS_PER_S / (bandwidth or self.bandwidth) / UNITS
         return tuple(
-            round(max(units * unit_ps, thread_ns * PS_PER_NS))
+            max(math.ceil(units * unit_ps * (1 - FLOAT_ERROR)), round(thread_ns * PS_PER_NS))
             for units, thread_ns in zip(self.page_units, self._thread_ns, strict=True)
         )  # type: ignore[return-value]
 

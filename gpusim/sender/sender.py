@@ -59,6 +59,7 @@ class Sender:
         counters: what has been sent so far.
         bandwidth: bytes per second of the last closed window. 0 before the first window closes.
         threshold_bytes: QEMU's threshold_size at that bandwidth.
+        sends: if a list, then it gets (ps, ps) of each part of a burst and of equal windows.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Sender:
         self._threshold, self._acts = threshold, acts
         self.counters = Counters()
         self.bandwidth, self.threshold_bytes = 0.0, 0
+        self.sends: list[tuple[int, int]] | None = None
         self._pace = Pace(link)
         self._limits = BurstLimits(
             link,
@@ -85,7 +87,8 @@ class Sender:
         self._section_units = link.section_bytes * UNITS
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._wraps = link.multifd is None  # in the middle of a take
-        self._now_ps = self._wake_ps = 0
+        self._now_ps = self._wake_ps = self._stalled_to_ps = 0
+        self._cleared_ps = 0  # when the last remote clear of a burst ends
         self._window = Window()
         self._burst: Burst | None = None
         self._sleeping = False  # for the rest of the window
@@ -117,6 +120,10 @@ class Sender:
     def awake_ns(self) -> int:
         """When the thread runs next: now, unless it sleeps or is stalled."""
         return -(-max(self._now_ps, self._wake_ps) // PS_PER_NS)
+
+    def remote_clear_ps(self, end_ns: int) -> int:
+        """Return the time of all remote clears up to the end of the run, which may cut the last."""
+        return self.counters.remote_clear_ps - max(0, self._cleared_ps - end_ns * PS_PER_NS)
 
     def limit_bandwidth(self, max_bandwidth: int) -> None:
         """Set max-bandwidth. A thread that sleeps sleeps on.
@@ -193,6 +200,9 @@ class Sender:
             self._wake_ps = max(self._wake_ps, until_ns * PS_PER_NS)
         else:  # the page on the link continues after the stall
             self._now_ps += (until_ns - from_ns) * PS_PER_NS
+            if self._cleared_ps > from_ns * PS_PER_NS:
+                self._cleared_ps += (until_ns - from_ns) * PS_PER_NS
+            self._stalled_to_ps = until_ns * PS_PER_NS
 
     def drain(self, pages: SendablePages, *, clears: bool = True) -> int:
         """Send all pending pages without a rate limit. Return how long that takes, in ns.
@@ -217,6 +227,7 @@ class Sender:
                     now_ps = max(now_ps, at_ps)
             costs_ps = later_ps
         now_ps = self._drain(pages, now_ps, costs_ps)
+        self._note_send(start_ps, now_ps)
         if not clears:
             self.counters.remote_clears = clears_before
         return -(-(now_ps - start_ps) // PS_PER_NS)
@@ -335,6 +346,7 @@ class Sender:
         """
         burst, normal, zero = self._burst, self._pace.normal, self._pace.zero
         assert burst is not None
+        start_ps = self._now_ps
         if pages.at_end and pages.pending:
             self._now_ps += self._wrap()
         left_ps = max(0, to_ps - self._now_ps)
@@ -348,6 +360,11 @@ class Sender:
         spent_ps = taken.normal * normal.ps + taken.zero * zero.ps
         self._note_times(taken, done, delays)
         self._now_ps += spent_ps + delays.total_ps
+        self._note_send(start_ps, self._now_ps)
+        if len(taken.cleared):
+            normal_after = taken.normal - int(taken.normal_before[-1])
+            zero_after = taken.zero - int(taken.zero_before[-1])
+            self._cleared_ps = self._now_ps - normal_after * normal.ps - zero_after * zero.ps
         self._window.sent_units += sent_units
         burst.count(taken.normal, taken.zero, sent_units, spent_ps)
         left_ps -= spent_ps + delays.total_ps
@@ -412,7 +429,8 @@ class Sender:
         self.counters.sent_units += windows * plan.bursts * self._section_units
         self._note_times(taken, done, delays)
         delay_ps = delays.of_windows(windows)
-        self._now_ps += windows * plan.length_ps + delay_ps
+        start_ps, self._now_ps = self._now_ps, self._now_ps + windows * plan.length_ps + delay_ps
+        self._note_send(start_ps, self._now_ps)
         self._window.restart(self._now_ps)
         self._turn_is_over = False
         self._set_bandwidth(plan.bandwidth(delay_ps - delays.of_windows(windows - 1)))
@@ -428,6 +446,11 @@ class Sender:
         before, protected = ahead
         delays = Delays(before, self._pace.clears_ps(protected), plan)
         return delays.windows_within(limit_ps, windows)
+
+    def _note_send(self, from_ps: int, until_ps: int) -> None:
+        from_ps = max(from_ps, self._stalled_to_ps)
+        if self.sends is not None and until_ps > from_ps:
+            self.sends.append((from_ps, until_ps))
 
     def _note_times(self, taken: Taken, done: Advance, delays: Delays) -> None:
         """Note when a take cleared its chunks and when the cursor wrapped."""

@@ -295,9 +295,13 @@ def make_config(number: int, edges: Sequence[Any] = EDGES) -> Config:
 
 
 def find_keys(owner: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the data class and the name of every key of a config, groups included."""
+    """Yield the data class and the name of every key of a config: of groups, guests and attempts."""
     for field in fields(owner):
         value = getattr(owner, field.name)
         yield owner, field.name
-        if is_dataclass(value):
-            yield from find_keys(value)
+        for inner in (value, *(value.values() if isinstance(value, dict) else ())):
+            if is_dataclass(inner):
+                yield from find_keys(inner)
+        if isinstance(value, list):
+            for inner in filter(is_dataclass, value):
+                yield from find_keys(inner)

@@ -78,3 +78,16 @@ def test_the_observer_follows_the_wall_clock(monkeypatch: pytest.MonkeyPatch) ->
     decisions = len(readings) - 2  # the start and the end of the run read the clock as well
     assert decisions > 100
     assert len(shown) == (decisions + 1) // 2
+
+
+@pytest.mark.parametrize("limit_s", [0.15, 1.1, 1.9, 3.5])
+def test_a_run_that_ends_inside_a_remote_clear_counts_the_part_before_its_end(
+    limit_s: float,
+) -> None:
+    """Each clear takes 1 s, and each page behind it 1 s more."""
+    tracking = TrackingConfig(mode="kvm_manual", remote_clear_us=1e6, protect_ns_per_page=0)
+    made = config("4GiB", WriterConfig(working_set="1MiB", page_writes_per_s=1), tracking=tracking,
+                  limit_s=limit_s, max_bandwidth=0, bandwidth="1Gbit/s")  # fmt: skip
+    made.link = replace(made.link, page_cost_ns=1e9)
+    summary = simulate(made).summary
+    assert summary.remote_clear_s == pytest.approx(min(limit_s, 1.0), abs=1e-3)

@@ -1,22 +1,71 @@
-"""Does each random small config end in a result that the audit finds clean, or in ConfigError?"""
+"""Does each random small config end in a result that the audit finds clean, or in ConfigError?
+
+GPUSIM_AUDIT=1 audits every run. One config in ten is cut inside a sync as well, and one in ten runs
+on numba too. The output of a test names the config that failed.
+"""
 
 from __future__ import annotations
 
-import contextlib
+from copy import deepcopy
+from typing import Any
 
-from gpusim import ConfigError, evacuate, simulate
+import pytest
+
+from gpusim import BackendConfig, Config, ConfigError, Result, evacuate, simulate
 from tests.engine.random_configs import make_config
+
+BLOCK, BLOCKS = 500, 20
+
+
+def run(config: Config) -> list[Result] | None:
+    """Return the results of all migrations of a config, or None if it cannot be simulated."""
+    try:
+        if config.evacuation is not None:
+            return [guest.result for guest in evacuate(config).guests]
+        last = simulate(config)
+    except ConfigError:
+        return None
+    return [*(attempt.result for attempt in last.before), last]
+
+
+def records(results: list[Result]) -> list[Any]:
+    return [(r.syncs, r.events, r.samples, r.pass_ends_s) for r in results]
+
+
+def cut_inside_a_sync(config: Config, results: list[Result]) -> None:
+    """Run a config again with a limit inside a sync, and expect the same syncs up to there."""
+    syncs = [sync for sync in results[0].syncs if sync.kind != "final" and sync.duration_ms > 0.01]
+    if config.attempts or config.evacuation is not None or not syncs:
+        return
+    sync = syncs[len(syncs) // 2]
+    shorter = deepcopy(config)
+    shorter.limit.simulated = sync.time_s + sync.duration_ms / 2000
+    (cut,) = run(shorter) or [None]
+    assert cut is not None
+    assert cut.syncs[:-1] == results[0].syncs[: len(cut.syncs) - 1]
 
 
 def run_configs(numbers: range) -> None:
-    """Run configs, which GPUSIM_AUDIT=1 audits. The tests' output names the one that failed."""
     for number in numbers:
         print(f"make_config({number})")
         config = make_config(number)
-        run = simulate if config.evacuation is None else evacuate
-        with contextlib.suppress(ConfigError):
-            run(config)
+        results = run(config)
+        if results is None:
+            continue
+        if number % 10 == 1 and config.limit.wall is None:
+            cut_inside_a_sync(config, results)
+        if number % 10 == 2 and config.limit.wall is None:
+            on_numba = deepcopy(config)
+            on_numba.backend = BackendConfig(name="numba", threads=config.backend.threads)
+            assert records(run(on_numba) or []) == records(results)
 
 
 def test_random_configs() -> None:
     run_configs(range(300))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_ten_thousand_random_configs(block: int) -> None:
+    pytest.importorskip("numba", reason="numba is not installed")
+    run_configs(range(BLOCK * block, BLOCK * (block + 1)))

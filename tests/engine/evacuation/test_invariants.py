@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,3 +136,16 @@ def test_a_later_guest_does_not_change_earlier_ones(
                 **{**vars(one), "result": before[one.name].result}
             )
             assert before[one.name].result.syncs == one.result.syncs
+
+
+@pytest.mark.parametrize("channels", [0, 255])
+@pytest.mark.parametrize("bandwidth", ["10Gbit/s", 1e15, 3e14])
+def test_no_link_is_used_more_than_it_can_be(channels: int, bandwidth: float | str) -> None:
+    """In QEMU 7.2 a sync of 255 channels adds 343 kB to each burst, even to one of few pages."""
+    guests = {name: idle("64KiB", count=2) for name in "ab"}
+    crowd = host(guests, at_a_time=3)
+    crowd.link = replace(crowd.link, bandwidth=bandwidth)
+    crowd.migration = replace(crowd.migration, version="qemu_7_2", multifd_channels=channels)
+    summary = evacuate(crowd).summary
+    assert summary.link_used_percent is not None
+    assert 0 < summary.link_used_percent <= 100
