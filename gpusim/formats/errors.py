@@ -18,6 +18,9 @@ class RecordingError(CodedError, ValueError):
         "no_such_path": (
             "{path}: no such file or folder. Expected a recording, or a folder of recordings"
         ),
+        "unreadable_path": (
+            "{path}: cannot be read ({reason}). Expected a recording, or a folder of recordings"
+        ),
         "empty_folder": "{path}: this folder holds no recordings. Expected {suffixes} files",
         "wrong_suffix": "{path}: a recording is not named like this. Expected {suffixes}",
         "unreadable": "{path}: cannot be read ({reason}). Expected a whole {suffix} file",

@@ -60,15 +60,18 @@ def find_recordings(path: Path) -> list[Path]:
     Raises:
         RecordingError: the path does not exist, or is a folder without recordings.
     """
-    if path.is_dir():
-        found = sorted(
-            file for file in path.iterdir() if file.is_file() and file.name.endswith(SUFFIXES)
-        )
-        if not found:
-            raise RecordingError("empty_folder", path=path, suffixes=", ".join(SUFFIXES))
-        return found
-    if not path.exists():
-        raise RecordingError("no_such_path", path=path)
+    try:
+        if path.is_dir():
+            found = sorted(
+                file for file in path.iterdir() if file.is_file() and file.name.endswith(SUFFIXES)
+            )
+            if not found:
+                raise RecordingError("empty_folder", path=path, suffixes=", ".join(SUFFIXES))
+            return found
+        if not path.exists():
+            raise RecordingError("no_such_path", path=path)
+    except OSError as error:  # no permission, or too long a name
+        raise RecordingError("unreadable_path", path=path, reason=error.strerror) from None
     return [path]
 
 

@@ -159,12 +159,14 @@ def _values(text: str) -> Iterator[object]:
     except ReadingError as error:
         whole_error = error
     values = []
-    for line in text.splitlines():
+    for line in map(str.strip, text.split("\n")):
+        if not line.startswith(("{", "[")):
+            continue
         try:
-            values.append(parse_json(line.strip().rstrip(",")))
+            values.append(parse_json(line.rstrip(",")))
         except ReadingError:
             continue
-    if not any(isinstance(value, dict | list) for value in values):
+    if not values:
         raise whole_error
     yield from values
 

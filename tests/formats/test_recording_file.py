@@ -165,7 +165,12 @@ def test_a_foreign_or_damaged_document_is_refused(
 
 
 def test_a_path_without_recordings_is_refused(tmp_path: Path) -> None:
-    for path, code in ((tmp_path, "empty_folder"), (tmp_path / "nowhere", "no_such_path")):
+    long = tmp_path / ("x" * 5000)
+    for path, code in (
+        (tmp_path, "empty_folder"),
+        (tmp_path / "nowhere", "no_such_path"),
+        (long, "unreadable_path"),
+    ):
         with pytest.raises(RecordingError) as caught:
             find_recordings(path)
         assert caught.value.code == code
