@@ -15,16 +15,16 @@ class WallLimit:
 
     Args:
         limit_ns: how long. None: no limit.
-        now_ns: returns the wall clock. Tests pass one that counts calls.
+        now_ns: returns the wall clock. None: the machine's. Tests pass one that counts calls.
 
     Attributes:
         limit_ns: how long. None: no limit.
         started_ns: the wall clock when it started.
     """
 
-    def __init__(self, limit_ns: int | None, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
-        self.limit_ns, self._now_ns = limit_ns, now_ns
-        self.started_ns = now_ns()
+    def __init__(self, limit_ns: int | None, now_ns: Callable[[], int] | None = None) -> None:
+        self.limit_ns, self._now_ns = limit_ns, now_ns or time.monotonic_ns
+        self.started_ns = self._now_ns()
 
     def check(self) -> None:
         """Return while there is time.

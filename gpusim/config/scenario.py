@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -120,12 +119,12 @@ class Scenario:
         return self.config.seed
 
 
-def resolve(config: Config, *, now_ns: Callable[[], int] = time.monotonic_ns) -> Scenario:
+def resolve(config: Config, *, now_ns: Callable[[], int] | None = None) -> Scenario:
     """Check a config and return it as numbers. Of several attempts, return the last.
 
     Args:
         config: made by a user.
-        now_ns: the wall clock, which `limit.wall` goes by.
+        now_ns: the wall clock, which `limit.wall` goes by. None: the machine's.
 
     Raises:
         ConfigError: a value has another type or is out of range, two values contradict each other, or
