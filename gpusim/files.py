@@ -30,19 +30,27 @@ def can_be_written(path: Path) -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a binary file that becomes `path` if the block ends without an error.
+    """Yield a file in memory that becomes `path` if the block ends without an error.
 
-    The temporary file is hidden. It lies in the same folder, so the rename is atomic. It is removed
-    if anything stops the block. An earlier file `path` stays until the rename.
+    Its bytes are written under a hidden name in the same folder, so the rename is atomic. Nothing of
+    it stays if that fails, and an earlier file `path` stays until the rename.
 
     Raises:
-        OSError: the file cannot be written or renamed.
+        OSError: the file cannot be written or renamed. `filename` is `path`.
     """
+    content = io.BytesIO()
+    yield content
+    try:
+        _write(path, content.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, content: memoryview) -> None:
     temporary, file = _open_temporary(path)
     try:
         with file:
-            yield file
-            file.flush()
+            file.write(content)
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -53,7 +61,7 @@ def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """Return a new file beside `path`. Its lock tells `remove_leftovers` that the writer lives."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
-        file = temporary.open("xb")
+        file = temporary.open("xb", buffering=0)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:

@@ -41,15 +41,18 @@ PRESET_GROUPS = (
     *("experiment", "sweep", "hydra/launcher", "hydra/sweeper"),
 )
 COMMANDS = ("predict", "collect", "validate", "record")
-EXIT_CODES = (
-    ("0", "the runs were computed, with any verdict"),
-    ("1", "an unknown key or a wrong type (Hydra's message), or an unexpected error"),
+EXIT_CODES = (  # code, gpusim, the other five
+    ("0", "the runs were computed, with any verdict", "done"),
     (
-        "2",
-        "a value that cannot be simulated: `error: KEY = VALUE: what is allowed`. Nothing is written.",
+        "1",
+        "the results cannot be written (full disk), or memory ran out",
+        "the same. gpusim-record: no recording of a live migration. gpusim-validate: some recordings "
+        "are not used",
     ),
-    ("3", "some runs of a sweep failed. The others have their results."),
-    ("130", "interrupted"),
+    ("2", "the input is wrong. Nothing is written.", "the same"),
+    ("3", "some runs of a sweep failed. The others have their results.", "-"),
+    ("70", "an internal error of gpusim", "the same"),
+    ("129, 130, 143", "ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM", "the same"),
 )
 
 
@@ -252,7 +255,11 @@ def commands() -> Iterator[str]:
     yield "gpusim --shell-completion install=bash          print the code for completion on Tab"
     yield "gpusim --help                                   list groups and presets"
     yield from ["```", ""]
-    yield from table(["exit code", "meaning"], EXIT_CODES)
+    yield "An error is one line on standard error: `error: KEY = VALUE: what is allowed`. With the"
+    yield "environment variable `GPUSIM_TRACEBACK=1` the traceback comes before it. A closed pipe"
+    yield "(`| head`) is no error. A second signal ends a command at once."
+    yield ""
+    yield from table(["exit code", "gpusim", "the other commands"], EXIT_CODES)
     for name in (*COMMANDS, "bench"):
         yield from ["", f"## gpusim-{name}", "", "```", *_help(name), "```"]
     yield from [

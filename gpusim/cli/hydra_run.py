@@ -28,7 +28,6 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpusim.cli.job import EXIT_CONFIG
 from gpusim.cli.run_folder import Earlier
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import compose_error, one_compose_error
@@ -215,8 +214,7 @@ def _run_once(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None
             raise ret._return_value
     except BaseException as error:
         is_lost = isinstance(error, KeyboardInterrupt) and not earlier.has_more()
-        is_refused = isinstance(error, ConfigError) or getattr(error, "code", None) == EXIT_CONFIG
-        if is_lost or is_refused or not is_started:
+        if is_lost or isinstance(error, ConfigError) or not is_started:
             earlier.restore()
         if isinstance(error, Exception) and not is_started:
             raise _refusal(error, "hydra.run.dir", folder, overrides) from error

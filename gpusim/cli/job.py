@@ -6,22 +6,22 @@ stays. It knows neither Hydra nor the rules of a migration.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
 from gpusim.cli.run_text import attempt_lines, outcome_lines
-from gpusim.command import EXIT_FAILED, TRACEBACK, interruption
+from gpusim.command import interruption
 from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
 from gpusim.config.scenario import resolve
@@ -48,7 +48,7 @@ from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS
 
 log = logging.getLogger(__name__)
 
-EXIT_CONFIG = 2
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 Objective = float | list[float]
 
 
@@ -61,7 +61,7 @@ def run_job(
         make_config: may raise ConfigError too.
         folder: of the run. It exists, and is removed if nothing was written.
         alone: not a job of a sweep. A job of a sweep that fails leaves a summary that says so. It
-            never raises SystemExit for that, because this would end the jobs after it.
+            raises none of its own errors, because this would end the jobs after it.
         quiet: no progress bar, no log, nothing printed.
 
     Returns:
@@ -69,7 +69,8 @@ def run_job(
 
     Raises:
         KeyboardInterrupt: the run leaves nothing.
-        SystemExit: a lone run with a config error, or with a rule that fails.
+        ConfigError: of a lone run, which leaves nothing.
+        OSError: a lone run finds the disk full. It leaves nothing.
         Exception: any other error of a lone run, after its summary is written.
     """
     is_new, config = holds_no_results(folder), None
@@ -87,7 +88,7 @@ def run_job(
         else:
             _record_error(error, folder, config)
         if alone:
-            stop(error, EXIT_CONFIG)
+            raise
         if is_dry:
             print(f"error: {folder.name}: {error}", file=sys.stderr)
     except Exception as error:
@@ -95,9 +96,10 @@ def run_job(
         if interrupt is not None:
             _forget(folder, is_new, interrupt, alone=alone)
             raise interrupt from None
+        if alone and isinstance(error, OSError) and error.errno in DISK_IS_FULL:
+            discard(folder, is_new)
+            raise
         _record_error(error, folder, config)
-        if alone and isinstance(error, MemoryError):  # Hydra would print a traceback
-            stop(f"out of memory ({error or 'no details'}). Use a smaller VM", EXIT_FAILED)
         if alone:
             raise
     return None
@@ -151,16 +153,8 @@ def _record_error(error: Exception, folder: Path, config: Config | None) -> None
         return
     try:
         write_failure(error, folder, config)
-    except OSError as reason:  # the disk is full
+    except OSError as reason:
         print(f"error: {folder}: {error}. It cannot be written: {reason}", file=sys.stderr)
-
-
-def stop(message: object, code: int) -> NoReturn:
-    """End the command with one line on standard error, after the traceback if it is asked for."""
-    if isinstance(message, Exception) and os.environ.get(TRACEBACK) == "1":
-        traceback.print_exception(message)
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(code)
 
 
 def run_config(

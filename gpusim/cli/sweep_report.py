@@ -15,9 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -111,7 +111,8 @@ class SweepReport(Callback):
         """Describe the sweep in its folder, which may hold jobs of earlier sweeps.
 
         Raises:
-            SystemExit: code 2 if `plot`, `objective` or the folder cannot be used.
+            SystemExit: code 2 if `plot`, `objective` or the folder cannot be used. Hydra would
+                swallow any other error of a callback.
         """
         overrides = typed_overrides(config.hydra.overrides.task)
         try:
@@ -120,7 +121,7 @@ class SweepReport(Callback):
                 job.check_output_keys(objective, plot=config.plot, evacuates=evacuates)
                 _check_direction(config)
         except ConfigError as error:
-            job.stop(error, job.EXIT_CONFIG)
+            _stop(error)
         if config.hydra.launcher._target_.endswith(".JoblibLauncher"):
             from gpusim.cli import joblib_workers
 
@@ -136,13 +137,14 @@ class SweepReport(Callback):
             remove_leftovers(path.parent)
             write_text(path, json.dumps(sweep, indent=2) + "\n")
         except OSError as error:
-            hint = f"hydra.sweep.dir = {path.parent}: cannot be written ({error}). Name another"
-            job.stop(hint, job.EXIT_CONFIG)
+            reason = f"cannot be written ({error.strerror or error}). Name another"
+            _stop(ConfigError("hydra.sweep.dir", path.parent, reason))
         self._since_s = path.stat().st_mtime  # by the clock of the jobs' file system
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Count the dry runs that failed, because a dry run leaves no folder."""
-        self._failed_dry_runs += config.dry_run and job_return.return_value is None
+        if config.dry_run and job_return.status == JobStatus.COMPLETED:  # a lone run raises
+            self._failed_dry_runs += job_return.return_value is None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the report, and draw the picture.
@@ -231,3 +233,8 @@ def _line(summary: dict[str, Any]) -> str:
         f"syncs {shown('dirty_sync_count', 4)}  throttle {shown('max_throttle_percent', 2)} %  "
         f"guest CPU lost {shown('guest_cpu_lost_percent', 4, 1)} %"
     )
+
+
+def _stop(error: ConfigError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

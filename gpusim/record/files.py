@@ -30,17 +30,14 @@ def write_recording(document: dict[str, Any], folder: Path, name: str) -> Path:
     """Write a recording as the next repeat of its name. Return its path.
 
     Raises:
-        CannotWriteError: disk full, no permission, or all letters are taken.
+        CannotWriteError: all letters are taken.
+        OSError: disk full, or no permission.
     """
     stem = f"{name}.qemu{document['qemu']['major']}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder):
-            path = free_path(folder, stem, ".json.xz")
-            _write_packed(document, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CannotWriteError("cannot_write", folder=folder, reason=reason) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        path = free_path(folder, stem, ".json.xz")
+        _write_packed(document, path)
     return path
 
 

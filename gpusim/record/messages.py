@@ -17,7 +17,6 @@ class CannotWriteError(CodedError):
             "{folder}: cannot be written. Expected a folder, or a place where one can be made"
         ),
         "no_letter": "{folder}: {stem}.a to .z exist. Move some of them, or choose another --out",
-        "cannot_write": "{folder}: cannot be written ({reason})",
     }
 
 

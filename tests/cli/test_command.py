@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,10 +71,11 @@ def test_dry_run_leaves_nothing(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unexpected_error_leaves_a_summary_and_a_traceback(tmp_path) -> None:
-    done = gpusim("experiment=tiny", cwd=tmp_path, before=raising("RuntimeError('boom')"), code=1)
+def test_unexpected_error_is_one_line_and_leaves_a_summary_with_a_traceback(tmp_path) -> None:
+    done = gpusim("experiment=tiny", cwd=tmp_path, before=raising("RuntimeError('boom')"), code=70)
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert "RuntimeError: boom" in done.stderr
+    assert done.stderr.startswith("error: internal error: RuntimeError: boom")
+    assert done.stderr.count("\n") == 1
     assert summary(folder)["status"] == "failed"
     assert "RuntimeError: boom" in summary(folder)["traceback"]
 
@@ -154,3 +156,15 @@ def test_import_is_light() -> None:
     code = f"import sys, gpusim; print(*{heavy}.intersection(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_full_disk_leaves_nothing_of_a_lone_run(tmp_path) -> None:
+    before = (
+        "import errno, gpusim.files\n"
+        "def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "gpusim.files.os.replace = full"
+    )
+    done = gpusim("experiment=tiny", cwd=tmp_path, before=before, code=1)
+    assert re.match(r"error: \S+/config\.json: No space left", done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
