@@ -1,4 +1,4 @@
-"""The six quantities by which a recording and a simulation are compared, from either side.
+"""The seven quantities by which a recording and a simulation are compared, from either side.
 
 Throttle quantities count up to the VM's stop. The final sync can still set a throttle, but that
 throttle slows no guest, so neither side counts it.
@@ -25,6 +25,8 @@ class Quantities:
         first_throttle_s: time of the first throttle. None: the guest was never throttled.
         transferred_bytes: at completion, or at the limit.
         converged: whether the migration completed.
+        downtime_ms: from the VM's stop to the completion. None: it did not complete, or a
+            simulation does not know how fast the link is without a rate limit.
     """
 
     total_time_s: float | None
@@ -33,6 +35,7 @@ class Quantities:
     first_throttle_s: float | None
     transferred_bytes: int
     converged: bool
+    downtime_ms: float | None = None
 
 
 def recorded_quantities(recording: Recording) -> Quantities:
@@ -51,6 +54,7 @@ def recorded_quantities(recording: Recording) -> Quantities:
         first_throttle_s=steps[0][0] if steps else None,
         transferred_bytes=max(sample.transferred_bytes or 0 for sample in recording.samples),
         converged=recording.completed,
+        downtime_ms=None if recording.downtime_s is None else round(1000 * recording.downtime_s, 3),
     )
 
 
@@ -110,4 +114,5 @@ def simulated_quantities(result: Result) -> Quantities:
         first_throttle_s=throttled[0].time_s if throttled else None,
         transferred_bytes=result.summary.transferred_bytes,
         converged=converged,
+        downtime_ms=result.summary.downtime_ms if converged else None,
     )

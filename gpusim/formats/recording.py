@@ -107,6 +107,7 @@ class Recording:
         flat_out_page_writes_per_s: of a paced guest that is late. None: not measured.
         total_time_s: until QEMU reported completion. None: the migration reached its limit.
         stop_s: when QEMU stopped the VM to switch over. None: QEMU never stopped it.
+        downtime_bytes: QEMU's count of the bytes sent while the VM was stopped. None: unknown.
         events: QEMU's trace up to the end of the migration, without the cancel. Empty: no trace.
         passes_s: number of a sync -> time of its QMP event MIGRATION_PASS.
         counter: (seconds, writes), far finer than the samples. Empty: no fine counter.
@@ -127,6 +128,7 @@ class Recording:
     flat_out_page_writes_per_s: float | None
     total_time_s: float | None
     stop_s: float | None
+    downtime_bytes: int | None
     events: tuple[TraceEvent, ...]
     passes_s: Mapping[int, float]
     counter: tuple[tuple[float, int], ...]
@@ -136,6 +138,13 @@ class Recording:
     @property
     def completed(self) -> bool:
         return self.total_time_s is not None
+
+    @property
+    def downtime_s(self) -> float | None:
+        """Return the time from the VM's stop to the completion. None: it did not complete."""
+        if self.total_time_s is None or self.stop_s is None:
+            return None
+        return self.total_time_s - self.stop_s
 
     @property
     def predictable(self) -> bool:

@@ -169,6 +169,9 @@ class _Reader:
             flat_out_page_writes_per_s=document["flat_out_writes_per_s"],
             total_time_s=total_time_s,
             stop_s=stop_s,
+            downtime_bytes=next(
+                (row["downtime-bytes"] for row in rows if row["status"] == "completed"), None
+            ),
             events=events,
             passes_s=_passes(qmp),
             counter=counter,

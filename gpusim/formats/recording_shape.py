@@ -58,6 +58,7 @@ SAMPLE: dict[str, Shape] = {
     "total": Whole(MIB, 2**50, " bytes"),
     "total-time": DURATION_MS,
     "downtime": DURATION_MS,
+    "downtime-bytes": BYTES,
     "cpu-throttle-percentage": Whole(0, 99, " %"),
     "mbps": Number(0, 1e9, " Mbit/s"),
 }

@@ -20,6 +20,7 @@ from gpusim.formats.recording import Recording
 from gpusim.validation.replay import replay_source
 
 Mode: TypeAlias = Literal["replay", "predict"]
+CLOSE_DOWNTIME = 2.0  # a downtime within this factor is near
 CLOSE_PERCENT = 3.0  # nine replays in ten shall have a smaller error of the total time
 BAND_PERCENT = (5, 50, 95)  # percentiles of an ensemble's total times
 
@@ -151,6 +152,9 @@ def _figures(judged: Sequence[Case], mode: Mode) -> dict[str, Any]:
             ]
         ),
         "largest_throttle_difference_steps": max(steps, default=None),
+        "downtime_within_factor_2_share": _share(
+            [near for case in done if (near := _downtime_is_near(case, mode)) is not None]
+        ),
         "not_converged": len(stalled),
         "not_converged_simulated_not_to": sum(not case.runs[mode][0].converged for case in stalled),
     }
@@ -159,6 +163,14 @@ def _figures(judged: Sequence[Case], mode: Mode) -> dict[str, Any]:
 def _total_time_error(case: Case, mode: Mode) -> float:
     error = error_percent(case.measured.total_time_s, case.runs[mode][0].total_time_s)
     return math.inf if error is None else abs(error)
+
+
+def _downtime_is_near(case: Case, mode: Mode) -> bool | None:
+    """Return whether the downtime is within a factor of two. None: one of them is not known."""
+    measured, simulated = case.measured.downtime_ms, case.runs[mode][0].downtime_ms
+    if measured is None or simulated is None:
+        return None
+    return measured / CLOSE_DOWNTIME <= simulated <= measured * CLOSE_DOWNTIME
 
 
 def _throttle_steps_apart(case: Case, mode: Mode) -> int:

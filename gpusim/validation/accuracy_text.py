@@ -134,6 +134,9 @@ def _figures_text(title: str, figures: Mapping[str, Any]) -> str:
         ["highest throttle equal", percent("max_throttle_equal_share", 100)],
         ["highest throttle, largest gap", f"{gap} steps"],
     ]
+    if figures["downtime_within_factor_2_share"] is not None:
+        near = percent("downtime_within_factor_2_share", 100)
+        of_completed.append(["downtime within factor 2", near])
     of_others = [["not converged in QEMU or gpusim", stalled]]
     cells = of_completed * bool(figures["completed"]) + of_others * bool(figures["not_converged"])
     return f"{title}\n{text_table(cells)}"

@@ -53,6 +53,8 @@ CATCH_UP_PAGE_WRITES_PER_S = (1.3e6, 2.4e6)
 TAIL_S = 3.0
 BEYOND_LIMIT_S = 60.0
 
+LEAST_FINAL_BYTES = 2**20  # after the stop. Fewer bytes say nothing about the link's speed.
+
 # In a replay with a fine counter, a vCPU sleeps if it writes slower than this share of its rate
 # before the migration, for at least this time. The counter is read every 2 ms, and its breakpoints
 # miss it by the writes of a millisecond.
@@ -89,6 +91,7 @@ def replay_config(recording: Recording, seed: int = 1) -> Config:
     if recording.counter and config.tracking.mode == "tcg":
         config.tracking.recorded_sleeps = _recorded_sleeps(recording)
     config.link.recorded = _recorded_link(recording)
+    config.link.bandwidth, config.link.non_ram_downtime_ms = _final_stage(recording)
     config.link.wakeup_latency_us = _window_overrun_us(recording)
     return config
 
@@ -303,6 +306,30 @@ def _recorded_link(recording: Recording) -> list[list[float]]:
     end_s, end = rising[-1]
     far_s = max(recording.limit_s, end_s) + BEYOND_LIMIT_S
     return [*rising, [far_s, end + _last_slope(rising) * (far_s - end_s)]]
+
+
+def _final_stage(recording: Recording) -> tuple[float | str, float]:
+    """Return the link's bytes per second after the VM's stop, and the downtime without RAM in ms.
+
+    The record does not divide the downtime. So the speed is that of all bytes in all of the
+    downtime, and only the amount of memory that is left at the stop is simulated. If QEMU does not
+    count these bytes alone, they are those since the last sample, less those sent before the stop.
+    Without such bytes no RAM was left, and all of the downtime has other reasons.
+    """
+    downtime_s, stop_s = recording.downtime_s, recording.stop_s
+    if downtime_s is None or stop_s is None or downtime_s <= 0:
+        return "unlimited", 0.0
+    pairs = _recorded_link(recording)[:-1]
+    end = max(sample.transferred_bytes or 0 for sample in recording.samples)
+    sent = end - pairs[-1][1]
+    counted = recording.downtime_bytes
+    if counted is not None and counted <= sent:
+        sent = counted
+    else:  # a VM that its user had paused sends all bytes while it is stopped
+        sent -= _last_slope(pairs) * (stop_s - pairs[-1][0])
+    if sent < LEAST_FINAL_BYTES:
+        return "unlimited", 1000 * downtime_s
+    return sent / downtime_s, 0.0
 
 
 def _window_overrun_us(recording: Recording) -> float:

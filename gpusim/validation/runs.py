@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -64,4 +65,7 @@ def make_runs(cases: Sequence[Case], tasks: Sequence[Task]) -> None:
 
 
 def _run(task: Task) -> Quantities:
-    return simulated_quantities(simulate(task[2]))
+    found = simulated_quantities(simulate(task[2]))
+    if task[2].link.bandwidth == "unlimited":
+        return replace(found, downtime_ms=None)
+    return found

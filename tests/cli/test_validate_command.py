@@ -23,6 +23,7 @@ QUANTITIES = [
     "first_throttle_s",
     "transferred_bytes",
     "converged",
+    "downtime_ms",
 ]
 SHORT = ("converges.qemu10.a", "converges.qemu7.a")
 

@@ -17,6 +17,7 @@ BY_HAND = {
         first_throttle_s=18.5401,
         transferred_bytes=3297831075,
         converged=True,
+        downtime_ms=23.9,
     ),
     # 7.2, never throttled. Setup at 0.003 s, completed at 12.5969 s.
     "converges.qemu7.a": Quantities(
@@ -26,6 +27,7 @@ BY_HAND = {
         first_throttle_s=None,
         transferred_bytes=1256745149,
         converged=True,
+        downtime_ms=14.9,
     ),
     # 10.0, cancelled at 150 s: the sync after the cancel does not count, the cap of 40 % holds.
     "max-40.qemu10.a": Quantities(
@@ -44,6 +46,7 @@ BY_HAND = {
         first_throttle_s=30.1426,
         transferred_bytes=4772652357,
         converged=True,
+        downtime_ms=9.6,
     ),
     # 7.2, seven migration_throttle events: 20, 30, ... 80.
     "downtime-50.qemu7.a": Quantities(
@@ -53,6 +56,7 @@ BY_HAND = {
         first_throttle_s=29.4004,
         transferred_bytes=4655293109,
         converged=True,
+        downtime_ms=7.3,
     ),
 }
 

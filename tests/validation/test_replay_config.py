@@ -70,6 +70,33 @@ def test_windows_are_as_long_as_recorded() -> None:
     assert 1000 * 19 / 152 <= latency_us < 300
 
 
+def test_a_wakeup_is_never_early() -> None:
+    """Windows with some zero pages more are shorter than the usual one by QEMU's bandwidth."""
+    recording = recorded("uniform-mid.qemu10.a")
+    samples = tuple(
+        replace(sample, mbps=sample.mbps * (1.0099 if place % 3 else 1.0))
+        for place, sample in enumerate(recording.samples)
+    )
+    for mbps in (samples, tuple(replace(sample, mbps=900.0) for sample in samples)):
+        config = replay_config(replace(recording, samples=mbps))
+        assert config.link.wakeup_latency_us >= 0
+        resolve(config)
+
+
+def test_the_final_stage_is_as_fast_as_recorded() -> None:
+    recording = recorded("uniform-mid.qemu10.a")
+    assert recording.downtime_s == pytest.approx(0.0239)
+    counted = replace(recording, downtime_bytes=10_000_000)
+    assert replay_config(counted).link.bandwidth == pytest.approx(10_000_000 / 0.0239)
+    # A VM that its user had paused counts all its bytes. Then those after the last sample count.
+    paused = replace(recording, downtime_bytes=3_000_000_000)
+    assert replay_config(paused).link.bandwidth == replay_config(recording).link.bandwidth
+    empty = replay_config(replace(recording, downtime_bytes=0)).link
+    assert (empty.bandwidth, empty.non_ram_downtime_ms) == ("unlimited", pytest.approx(23.9))
+    running = replay_config(replace(recording, total_time_s=None)).link
+    assert (running.bandwidth, running.non_ram_downtime_ms) == ("unlimited", 0.0)
+
+
 def test_memory_parameters_and_zero_pages_are_those_of_the_recording() -> None:
     config = replay_config(recorded("zero-pages.qemu7.a"))
     assert config.vm.memory == 2048 * MIB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from gpusim.formats.quantities import recorded_quantities, simulated_quantities
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import read_document
 from gpusim.formats.recording_from_answers import convert, parse_facts
+from gpusim.validation.accuracy import Case, replay_figures
 from gpusim.validation.replay import replay_config
+from gpusim.validation.runs import make_runs, plan_runs
 from tests.formats.answers import Answer, answers_of
 
 GIB = 2**30
@@ -67,6 +70,21 @@ def test_many_zero_pages_take_their_time(tmp_path: Path) -> None:
     for real, ours in zip(result.syncs[1:5], again.syncs[1:5], strict=True):
         assert ours.time_s == pytest.approx(real.time_s, abs=0.21)
         assert ours.newly_dirty_pages == pytest.approx(real.newly_dirty_pages, rel=0.05)
+
+
+def test_the_downtime_is_near(tmp_path: Path) -> None:
+    result, _, recording = recorded(tmp_path, config(UNIFORM))
+    case = Case(recording=recording, measured=recorded_quantities(recording))
+    assert case.measured.downtime_ms == pytest.approx(result.summary.downtime_ms, abs=0.6)
+    make_runs([case], plan_runs([case], ["replay"], seeds=1))
+    (found,) = case.runs["replay"]
+    assert found.downtime_ms == pytest.approx(result.summary.downtime_ms, rel=0.3)
+    figures = replay_figures([case])
+    assert figures["downtime_within_factor_2_share"] == 1.0
+    case.runs["replay"] = [replace(found, downtime_ms=0.1)]
+    assert replay_figures([case])["downtime_within_factor_2_share"] == 0.0
+    case.runs["replay"] = [replace(found, downtime_ms=None)]
+    assert replay_figures([case])["downtime_within_factor_2_share"] is None
 
 
 def test_syncs_that_end_a_period_are_known_to_milliseconds(tmp_path: Path) -> None:
