@@ -33,7 +33,7 @@ _HINTS = {
     errno.EDQUOT: "free some space, or write elsewhere",
     errno.EROFS: "write elsewhere",
 }
-_command = SimpleNamespace(is_over=False)  # signals belong to the process, and so does this
+_command = SimpleNamespace(is_over=False, is_interrupted=False)  # of the whole process
 
 
 class Interrupted(KeyboardInterrupt):
@@ -57,9 +57,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
     """
     try:
         code = function() or 0
-        _command.is_over = True  # a signal no longer interrupts
     except BaseException as error:
-        _command.is_over = True
         code = _report(name, error)
     return code
 
@@ -74,23 +72,24 @@ def run_process(name: str, function: Callable[[], int | None]) -> int:
         name: of the command.
         function: as for `run_command`. It imports what is large.
     """
-    output = _prepare_streams()
-    logging.raiseExceptions = False
-    sys.unraisablehook, threading.excepthook = _report_unraisable, _report_in_thread
 
-    def interruptible() -> int | None:
+    def interruptible() -> int:
         for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks for this
                 signal.signal(number, interrupt)
-        return function()
+        output = _prepare_streams()
+        logging.raiseExceptions = False
+        sys.unraisablehook, threading.excepthook = _report_unraisable, _report_in_thread
+        code = run_command(name, function)
+        sys.stdout.flush()  # a signal ends a wait for the reader of a pipe
+        if output.error is not None:
+            _print_error(f"standard output: {_reason(output.error)}")
+            code = code or EXIT_FAILED
+        sys.stderr.flush()
+        _command.is_over = True
+        return code
 
-    code = run_command(name, interruptible)
-    sys.stdout.flush()
-    if output.error is not None:
-        _print_error(f"standard output: {_reason(output.error)}")
-        code = code or EXIT_FAILED
-    sys.stderr.flush()
-    return code
+    return run_command(name, interruptible)
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -104,6 +103,8 @@ def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
         if one is not None and id(one) not in seen:
             seen.add(id(one))
             left += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                left += one.exceptions
     return None
 
 
@@ -137,6 +138,7 @@ def _report(name: str, error: BaseException) -> int:
         _print_error(one_line(error.code))
         return EXIT_FAILED
     found = interruption(error)
+    _command.is_over, _command.is_interrupted = True, found is not None
     if os.environ.get(TRACEBACK) == "1":
         _print_traceback(error)
     if found is not None:
@@ -174,9 +176,11 @@ def _describe(name: str, error: BaseException) -> tuple[int, str]:
 
 
 def _reason(error: OSError) -> str:
-    """Return what failed: the path, the system's reason and a way out, as far as they are known."""
-    parts = [error.filename, error.strerror or str(error) or type(error).__name__]
-    text = ": ".join(os.fsdecode(part) for part in parts if isinstance(part, str | bytes))
+    """Return what failed: the paths, the system's reason and a way out, as far as they are known."""
+    parts = [error.filename, error.filename2, error.strerror or str(error) or type(error).__name__]
+    text = ": ".join(
+        os.fsdecode(part) for part in parts if isinstance(part, str | bytes | os.PathLike)
+    )
     hint = _HINTS.get(error.errno or 0)
     return f"{text}. To continue, {hint}" if hint else text
 
@@ -201,16 +205,22 @@ class _Output(io.FileIO):
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write bytes, or drop them. Return how many."""
+        """Write all bytes, or drop them. Return how many.
+
+        An interrupted command waits for no reader. Another program may have set O_NONBLOCK.
+        """
+        left = memoryview(data).cast("B")
+        count = left.nbytes
+        ready = select.poll()
+        ready.register(self, select.POLLOUT)
         try:
-            while (written := super().write(data)) is None:  # another program set O_NONBLOCK
-                select.select([], [self], [])
+            while left and ready.poll(0 if _command.is_interrupted else None):
+                left = left[super().write(left[: select.PIPE_BUF]) or 0 :]  # this does not block
         except BrokenPipeError:
-            return memoryview(data).nbytes
+            pass
         except OSError as error:
             self.error = error
-            return memoryview(data).nbytes
-        return written
+        return count
 
 
 def _prepare_streams() -> _Output:
@@ -219,7 +229,7 @@ def _prepare_streams() -> _Output:
         try:
             os.fstat(number)
         except OSError:  # closed before the start. A file of ours must not take its place
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # nor one of a child
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
     output, errors = _Output(1, "w", closefd=False), _Output(2, "w", closefd=False)
@@ -235,12 +245,14 @@ def _text_stream(
     if former is not None:
         former.flush()
     handling = getattr(former, "errors", "strict")
+    is_unbuffered = bool(getattr(former, "write_through", False))  # python -u
+    buffer: Any = output if is_unbuffered else io.BufferedWriter(output)
     return io.TextIOWrapper(
-        io.BufferedWriter(output),
+        buffer,
         encoding=getattr(former, "encoding", "utf-8"),
         errors="backslashreplace" if handling == "strict" else handling,  # names of any bytes
         line_buffering=is_line_buffered or bool(getattr(former, "line_buffering", False)),
-        write_through=bool(getattr(former, "write_through", False)),  # python -u
+        write_through=is_unbuffered,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
+from types import FrameType
 from typing import Any, TypeVar
 
 from gpusim.command import ENDING, Interrupted, end_at_next_signal, interrupt
@@ -24,25 +25,22 @@ def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
         loop = asyncio.get_running_loop()
         ours = [number for number in ENDING if signal.getsignal(number) == interrupt]
 
-        def stop(number: int) -> None:
-            received.append(number)
-            leave()
+        def stop(number: int, _: FrameType | None) -> None:
             end_at_next_signal(number)
-            task.cancel()
-
-        def leave() -> None:
-            for one in ours:
-                loop.remove_signal_handler(one)
-                signal.signal(one, interrupt)
+            received.append(number)
+            loop.call_soon_threadsafe(task.cancel)  # it wakes the loop, too
 
         for number in ours:
-            loop.add_signal_handler(number, stop, number)
+            signal.signal(number, stop)
         try:
             return await task
         except asyncio.CancelledError:
-            raise Interrupted(received[0]) from None
+            if received:
+                raise Interrupted(received[0]) from None
+            raise
         finally:
             if not received:
-                leave()
+                for number in ours:
+                    signal.signal(number, interrupt)
 
     return asyncio.run(run())

@@ -12,6 +12,7 @@ import pytest
 
 from gpusim import Progress
 from gpusim.cli.run_progress import Completion
+from gpusim.command import EXIT_INTERNAL, TRACEBACK
 from tests.cli.command import gpusim
 
 FILES = {"config.json", "summary.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz"}
@@ -71,11 +72,17 @@ def test_dry_run_leaves_nothing(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unexpected_error_is_one_line_and_leaves_a_summary_with_a_traceback(tmp_path) -> None:
-    done = gpusim("experiment=tiny", cwd=tmp_path, before=raising("RuntimeError('boom')"), code=70)
+@pytest.mark.parametrize("traceback", ["", "1"])
+def test_unexpected_error_leaves_a_summary(
+    traceback: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRACEBACK, traceback)
+    before = raising("RuntimeError('boom')")
+    done = gpusim("experiment=tiny", cwd=tmp_path, before=before, code=EXIT_INTERNAL)
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert done.stderr.startswith("error: internal error: RuntimeError: boom")
-    assert done.stderr.count("\n") == 1
+    assert "RuntimeError: boom" in done.stderr.splitlines()[-1]
+    assert ("Traceback" in done.stderr) == bool(traceback)
+    assert traceback or done.stderr.count("\n") == 1
     assert summary(folder)["status"] == "failed"
     assert "RuntimeError: boom" in summary(folder)["traceback"]
 
