@@ -149,13 +149,17 @@ class Recorder:
         self.sample()
         self._record_link_changes()
         self._end_journal()
+        pass_ends_ns = self._state.sender.counters.pass_ends_ns
+        now_ns = (
+            self._state.clock.now_ns
+        )  # the sender may be ahead, inside a step that the end cuts
         return Result(
             summary=self._make_summary(end),
             syncs=self.syncs,
             # An event of a sync's end is recorded at its start, so order events by time.
             events=sorted(self.events, key=lambda event: event.time_s),
             samples=self.samples,
-            pass_ends_s=[end_ns / NS_PER_S for end_ns in self._state.sender.counters.pass_ends_ns],
+            pass_ends_s=[end_ns / NS_PER_S for end_ns in pass_ends_ns if end_ns <= now_ns],
             actions_not_done=actions_not_done,
             journal=self._state.journal,
         )

@@ -276,10 +276,11 @@ class Syncs:
         if self._state.journal is None:
             return
         by_main_loop = sync.kind == "fallback"
-        mutex_ns = sync.merge_ns, sync.merge_ns + self._state.scenario.tracking.merge_ns
+        tracking = self._state.scenario.tracking
+        mutex_ns = sync.merge_ns, sync.merge_ns + tracking.merge_ns
         if not by_main_loop:  # the migration thread sends nothing while it syncs
             mutex_ns = sync.start_ns, sync.end_ns
-        elif not sync.is_merged:
+        elif not (sync.is_merged and tracking.waits_for_burst):  # it holds no mutex
             mutex_ns = sync.merge_ns, sync.merge_ns
         self._state.journal.syncs.append(
             SyncEntry(

@@ -88,7 +88,7 @@ class Sender:
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._wraps = link.multifd is None  # in the middle of a take
         self._now_ps = self._wake_ps = self._stalled_to_ps = 0
-        self._cleared_ps = 0  # when the last remote clear of a burst ends
+        self._cleared_ps = self._clear_ps = 0  # end and length of the last remote clear of a burst
         self._window = Window()
         self._burst: Burst | None = None
         self._sleeping = False  # for the rest of the window
@@ -123,7 +123,8 @@ class Sender:
 
     def remote_clear_ps(self, end_ns: int) -> int:
         """Return the time of all remote clears up to the end of the run, which may cut the last."""
-        return self.counters.remote_clear_ps - max(0, self._cleared_ps - end_ns * PS_PER_NS)
+        cut_ps = max(0, self._cleared_ps - end_ns * PS_PER_NS)
+        return self.counters.remote_clear_ps - min(self._clear_ps, cut_ps)
 
     def limit_bandwidth(self, max_bandwidth: int) -> None:
         """Set max-bandwidth. A thread that sleeps sleeps on.
@@ -364,6 +365,7 @@ class Sender:
         if len(taken.cleared):
             normal_after = taken.normal - int(taken.normal_before[-1])
             zero_after = taken.zero - int(taken.zero_before[-1])
+            self._clear_ps = delays.last_ps
             self._cleared_ps = self._now_ps - normal_after * normal.ps - zero_after * zero.ps
         self._window.sent_units += sent_units
         burst.count(taken.normal, taken.zero, sent_units, spent_ps)

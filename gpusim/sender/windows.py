@@ -146,6 +146,11 @@ class Delays:
         """Time of all clears."""
         return int(self._clears[-1])
 
+    @property
+    def last_ps(self) -> int:
+        """Time of the last clear."""
+        return int(self._clears[-1] - self._clears[-2])
+
     def at(self, pages: IntArray) -> IntArray:
         """Return the delay after numbers of pages, int64 [n] ps.
 
