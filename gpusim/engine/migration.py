@@ -241,6 +241,7 @@ class Migration:
         clock, limit_ns = self.state.clock, self.state.scenario.simulated_limit_ns
         if stop_ns is None:  # a sync that the migration thread has begun ends first
             clock.skip_to(min(self._syncs.big_lock_free_ns, limit_ns))
+        self._syncs.end_stalls()
         vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
         if status != "incomplete":
             self._syncs.writes.settle(vm_ended_ns)

@@ -206,6 +206,12 @@ class Syncs:
             self._recorder.stalls.sender_ns += stall_ns
             self._stalled_to_ns = max(self._stalled_to_ns, counted_to_ns)
 
+    def end_stalls(self) -> None:
+        """Count no stall after the end of the run, which is now."""
+        later_ns = max(0, self._stalled_to_ns - self._state.clock.now_ns)
+        self._recorder.stalls.sender_ns -= later_ns
+        self._stalled_to_ns -= later_ns
+
     def vcpus_answer_ns(self, t_ns: int) -> int:
         """Return when every vCPU has answered a request made at `t_ns`.
 

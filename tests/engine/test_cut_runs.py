@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from gpusim import Progress, TrackingConfig, WriterConfig, simulate
+from gpusim.config.backend import choose_backend
+from gpusim.config.scenario import resolve
 from gpusim.engine import recorder
 from gpusim.engine.audit import audit
+from gpusim.engine.migration import Migration
+from gpusim.wall_limit import WallLimit, WallLimitReachedError
 from tests.engine.scenarios import config
 
 COSTLY = TrackingConfig(
@@ -93,3 +98,27 @@ def test_a_run_that_ends_inside_a_remote_clear_counts_the_part_before_its_end(
     made.link = replace(made.link, page_cost_ns=1e9)
     summary = simulate(made).summary
     assert summary.remote_clear_s == pytest.approx(min(limit_s, 1.0), abs=1e-3)
+
+
+class InsideASync(WallLimit):
+    """A limit that is reached as soon as a fallback sync has merged the log."""
+
+    migration: Migration | None = None
+
+    def check(self) -> None:
+        sync = self.migration and self.migration.fallback_timer.sync
+        if sync is not None and sync.is_merged:
+            raise WallLimitReachedError
+
+
+def test_a_run_that_the_wall_clock_ends_inside_a_sync_counts_no_stall_after_its_end() -> None:
+    """A merge takes 10 s, in which the sender stands still."""
+    tracking = TrackingConfig(mode="kvm_legacy", merge_ns_per_gib=1e9, waits_for_burst=False)
+    writer = WriterConfig(working_set="1GiB", page_writes_per_s=1e4)
+    made = config("10GiB", writer, tracking=tracking, bandwidth="60MB/s", max_bandwidth=0,
+                  fallback_sync_interval="1s", limit_s=1000)  # fmt: skip
+    scenario, limit = resolve(made), InsideASync(None)
+    with closing(Migration(scenario, choose_backend(scenario), limit=limit)) as limit.migration:
+        result = limit.migration.run()
+    assert result.summary.status == "incomplete"
+    assert audit(result) == []

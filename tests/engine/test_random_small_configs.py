@@ -57,7 +57,7 @@ def run_configs(numbers: range) -> None:
     for number in numbers:
         print(f"make_config({number})")
         config = make_config(number)
-        if config.limit.wall is None:
+        if getattr(config.limit, "wall", "") is None:
             config.limit.wall = WALL
         results = run(config)
         if results is None or not are_whole(results):
