@@ -216,7 +216,7 @@ class Profile:
         zero_sampled: pages whose content was checked. 0: no page.
         zero_found: pages among `zero_sampled` that were zero.
         utilisation: load of each vCPU during the measurement, 0 to 1, including waits for a host
-            core. Empty: unknown, and then all vCPUs count as busy.
+            core. Empty: unknown, and then a prediction draws it.
         parameters: result of query-migrate-parameters, with QEMU's names. Empty: unknown.
         capabilities: names of the capabilities that are on. None: unknown.
         notes: remarks on how the profile was made, for people.

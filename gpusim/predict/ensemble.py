@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from gpusim.config.backend import choose_backend
@@ -22,6 +23,7 @@ from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
+from gpusim.predict import host_costs
 from gpusim.predict.host_config import HostConfig
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.sender.link import Link
@@ -39,6 +41,8 @@ TCG_SPEED_MEAN, TCG_SPEED_SD = -0.10, 0.26
 # scheduler tick. The delay moves the passes against the grid of the timer.
 WAKEUP_US = (50.0, 1000.0)
 BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
+# Utilisation of the vCPUs if nobody measured it. No source: any value is equally likely.
+UNKNOWN_UTILISATION = (0.05, 1.0)
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
 
@@ -71,7 +75,7 @@ def predict(
     fit = fit_writers(profile)
     fits = sample_fits(profile, fit, members, seed)
     configs = [
-        member_config(profile, host.config, one, random.Random(f"{seed} {place}"), seed + place)
+        member_config(profile, host, one, random.Random(f"{seed} {place}"), seed + place)
         for place, one in enumerate(fits)
     ]
     scenario = resolve(configs[0])  # raise an error that all members share before processes start
@@ -85,21 +89,22 @@ def predict(
         members=found,
         assumptions=(
             *_fewer(len(found), members),
-            *_threads(scenario.link),
+            *_threads(scenario.link, host.costs),
             *host.assumptions,
+            *host_costs.assumptions(host.costs),
             *_assumptions(profile, fit),
         ),
     )
 
 
 def member_config(
-    profile: Profile, host: Config, fit: Fit, draw: random.Random, seed: int
+    profile: Profile, host: HostConfig, fit: Fit, draw: random.Random, seed: int
 ) -> Config:
     """Return the config of one member.
 
     Args:
         profile: the measurements.
-        host: the config without a guest.
+        host: the config without a guest, and which of its costs are drawn.
         fit: the guest of this member.
         draw: draws what the fit does not tell.
         seed: of the member's run.
@@ -111,11 +116,14 @@ def member_config(
     speed = math.exp(draw.gauss(*_speed(profile, fit)))
     wakeup_us = draw.uniform(*WAKEUP_US)
     zero_pages = min(round(zero_share * profile.pages), profile.pages - 1)
+    busy = profile.utilisation or (draw.uniform(*UNKNOWN_UTILISATION),) * profile.vcpus
+    workload, zero_ranges = _guest(replace(profile, utilisation=busy), fit, zero_pages, speed, draw)
+    link = replace(host.config.link, wakeup_latency_us=wakeup_us)
     return replace(
-        host,
-        vm=replace(host.vm, zero_percent=100 * zero_pages / profile.pages),
-        link=replace(host.link, wakeup_latency_us=wakeup_us),
-        workload=_workload(profile, fit.writers, profile.pages - zero_pages, speed, draw),
+        host.config,
+        vm=replace(host.config.vm, zero_ranges=zero_ranges),
+        link=host_costs.drawn(link, host.costs, draw),
+        workload=workload,
         seed=seed,
     )
 
@@ -127,43 +135,60 @@ def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:
     return 0.0, fit.drift
 
 
-def _workload(
-    profile: Profile,
-    writers: Sequence[WriterEstimate],
-    not_zero: int,
-    speed: float,
-    draw: random.Random,
-) -> WorkloadConfig:
-    """Return the writers, each in one piece, in random order with random gaps between them.
+def _guest(
+    profile: Profile, fit: Fit, zero_pages: int, speed: float, draw: random.Random
+) -> tuple[WorkloadConfig, list[list[int]]]:
+    """Return the writers and the zero ranges, in bytes.
+
+    Each writer lies in one piece. Their order is random. Between them lie gaps of random size, and
+    in each gap the zero pages come first or last. Nobody knows where a guest's zero pages are.
 
     Args:
         profile: the measurements.
-        writers: the writers of the fit.
-        not_zero: pages that are not zero.
+        fit: has the writers.
+        zero_pages: zero pages of the VM.
         speed: factor on the measured speed.
-        draw: draws order, gaps and where a sequential writer starts.
+        draw: draws the places, and where a sequential writer starts.
     """
-    if not writers:
-        return WorkloadConfig()
-    shrink = min(1.0, WRITTEN_AT_MOST * not_zero / sum(one.pages for one in writers))
+    writers = fit.writers
+    not_zero = profile.pages - zero_pages
+    total = sum(one.pages for one in writers)
+    shrink = min(1.0, WRITTEN_AT_MOST * not_zero / total) if total else 1.0
     pages = [max(1, int(one.pages * shrink)) for one in writers]
     order = list(range(len(writers)))
     draw.shuffle(order)
-    # The gaps hold the pages that are neither written nor zero. Zero pages come last.
-    spare = max(0, not_zero - sum(pages))
-    cuts = sorted(draw.randint(0, spare) for _ in order)
+    gaps = len(writers) + 1
+    spare = _pieces(max(0, not_zero - sum(pages)), gaps, draw)
+    zero = _pieces(zero_pages, gaps, draw)
     keys: dict[str, Any] = {}
-    before = 0
-    for cut, place in zip(cuts, order, strict=True):
+    zero_ranges: list[list[int]] = []
+    page = 0
+    for gap in range(gaps):
+        first = page + draw.choice((0, spare[gap]))
+        page += spare[gap] + zero[gap]
+        if zero[gap]:
+            zero_ranges.append(
+                [first * profile.page_bytes, (first + zero[gap]) * profile.page_bytes]
+            )
+        if gap == len(writers):
+            break
+        place = order[gap]
         keys[f"writer_{place + 1}"] = {
             **_pace(profile, writers[place].page_writes_per_s * speed),
             **_pattern(writers[place], pages[place], draw),
-            "start": (cut + before) * profile.page_bytes,
+            "start": page * profile.page_bytes,
             "working_set": pages[place] * profile.page_bytes,
             "vcpus": _busy_vcpus(profile) / len(writers),
         }
-        before += pages[place]
-    return MixConfig(writers=dict(sorted(keys.items())))
+        page += pages[place]
+    workload = MixConfig(writers=dict(sorted(keys.items()))) if keys else WorkloadConfig()
+    return workload, zero_ranges
+
+
+def _pieces(pages: int, count: int, draw: random.Random) -> list[int]:
+    """Cut pages at random places into a number of pieces, which may be empty."""
+    cuts = [0, *sorted(draw.randint(0, pages) for _ in range(count - 1)), pages]
+    return [last - first for first, last in pairwise(cuts)]
 
 
 def _pattern(writer: WriterEstimate, pages: int, draw: random.Random) -> dict[str, Any]:
@@ -203,7 +228,8 @@ def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
         yield Message("zero_pages_assumed")
     busy = utilisation(profile)
     if busy is None:
-        yield Message("vcpus_assumed_busy")
+        low, high = UNKNOWN_UTILISATION
+        yield Message("utilisation_drawn", {"low_percent": 100 * low, "high_percent": 100 * high})
     elif busy < BUSY:
         yield Message("vcpus_idle", {"idle_percent": 100 * (1 - busy)})
     if profile.accelerator == "tcg":
@@ -219,12 +245,16 @@ def _fewer(found: int, wanted: int) -> Iterator[Message]:
         yield Message("fewer_members", {"members": found, "wanted": wanted})
 
 
-def _threads(link: Link) -> Iterator[Message]:
-    """Tell if the sending threads are slower than the link."""
-    if link.threads_bandwidth < link.bandwidth and math.isfinite(link.bandwidth):
+def _threads(link: Link, costs: Mapping[str, host_costs.Range]) -> Iterator[Message]:
+    """Tell if the sending threads may be slower than the link."""
+    page_cost = costs.get("page_cost_ns")
+    ends = (link.page_cost_ns,) * 2 if page_cost is None else (page_cost.high, page_cost.low)
+    low, high = (replace(link, page_cost_ns=one).threads_bandwidth for one in ends)
+    if low < link.bandwidth and math.isfinite(link.bandwidth):
         data = {
             "channels": link.multifd.channels if link.multifd else 0,
-            "threads_gbit_per_s": 8 * link.threads_bandwidth / 1e9,
+            "low_gbit_per_s": 8 * low / 1e9,
+            "high_gbit_per_s": 8 * min(high, link.bandwidth) / 1e9,
             "link_gbit_per_s": 8 * link.bandwidth / 1e9,
         }
         yield Message("threads_limit_link", data)

@@ -7,7 +7,7 @@ default counts and becomes an assumption.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpusim.config.checks import rate_limit
@@ -15,6 +15,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
+from gpusim.predict import host_costs
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.text import Message, version_name
@@ -47,10 +48,12 @@ class HostConfig:
 
     Attributes:
         config: VM, link, migration and tracking. The workload is empty.
+        costs: the costs of the host that each simulated migration draws, by their keys of `link`.
         assumptions: what the profile does not say.
     """
 
     config: Config
+    costs: Mapping[str, host_costs.Range]
     assumptions: tuple[Message, ...]
 
 
@@ -78,7 +81,12 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     config.workload = WorkloadConfig()
     config.plot = False
     resolve(config)  # refuses every wrong value, before anything is made of one
-    return HostConfig(config=config, assumptions=tuple(_assumptions(profile, overrides, config)))
+    stated = {_key(override) for override in overrides}
+    return HostConfig(
+        config=config,
+        costs=host_costs.ranges(config, stated),
+        assumptions=tuple(_assumptions(profile, stated, config)),
+    )
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -130,8 +138,11 @@ def _profile_overrides(profile: Profile) -> list[str]:
     return overrides
 
 
-def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> Iterator[Message]:
-    keys = {override.lstrip("+~").partition("=")[0] for override in overrides}
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _assumptions(profile: Profile, keys: set[str], config: Config) -> Iterator[Message]:
     if not any(key.partition(".")[0] == "link" for key in keys):
         yield Message("link_assumed")
     if profile.qemu is None and not keys & {"migration", "migration.version"}:
@@ -149,8 +160,6 @@ def _assumptions(profile: Profile, overrides: Sequence[str], config: Config) -> 
     unknown += names.find_unknown(profile.capabilities or (), names.CAPABILITIES)
     if unknown:
         yield Message("unknown_names", {"names": tuple(unknown)})
-    if not config.link.non_ram_downtime_ms:
-        yield Message("only_ram_downtime")
 
 
 def _not_simulated(profile: Profile, version: Version) -> list[str]:

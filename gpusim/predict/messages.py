@@ -52,13 +52,22 @@ TEXTS: Mapping[str, str] = {
     ),
     "not_simulated": "gpusim does not simulate {features}, which this VM uses.",
     "unknown_names": "gpusim ignores these unknown names: {names}.",
-    "only_ram_downtime": (
-        "The downtime covers RAM only. To add the time for device state, add "
-        "link.non_ram_downtime_ms=20."
+    # Costs of the host that each member draws: host_costs.py
+    "zero_page_scan_drawn": (
+        "A thread recognises zero pages at {low_bytes_per_s} to {high_bytes_per_s}. To state it, "
+        "add link.zero_page_scan=16.7GB/s."
+    ),
+    "page_cost_ns_drawn": (
+        "A thread needs {low:.0f} to {high:.0f} ns for a page that is not zero. To state it, add "
+        "link.page_cost_ns=2580."
+    ),
+    "non_ram_downtime_ms_drawn": (
+        "Everything but RAM adds {low:.0f} to {high:.0f} ms to the downtime. A VFIO device adds "
+        "about 54 ms more. To state it, add link.non_ram_downtime_ms=50."
     ),
     # Assumptions about the guest and the runs: ensemble.py
     "threads_limit_link": (
-        "{threads} can send {threads_gbit_per_s:.3g} Gbit/s of the link's "
+        "{threads} can send {low_gbit_per_s:.3g} to {high_gbit_per_s:.3g} Gbit/s of the link's "
         "{link_gbit_per_s:.3g} Gbit/s. To use more, raise migration.multifd_channels."
     ),
     "fewer_members": (
@@ -70,9 +79,10 @@ TEXTS: Mapping[str, str] = {
         "No page is zero, because the profile has no zero pages. To change it, add zero_percent to "
         "the profile."
     ),
-    "vcpus_assumed_busy": (
-        "All vCPUs are always busy, because the profile has no utilisation. A throttle then slows "
-        "all writes."
+    "utilisation_drawn": (
+        "The vCPUs are busy {low_percent} to {high_percent} of the time, because the profile has no "
+        "utilisation. Those that idle catch up after a throttle. To state it, add utilisation to "
+        "the profile."
     ),
     "vcpus_idle": "The vCPUs idle {idle_percent} of the time. After a throttle they catch up.",
     "tcg_speed": (

@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gpusim.errors import ConfigError
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
+from gpusim.predict import host_costs
 from gpusim.predict.ensemble import (
     FEWEST_IN_TIME,
     TCG_SPEED_MEAN,
@@ -46,8 +48,12 @@ def answer(profile: Profile, *overrides: str, members: int = 6, seed: int = 1) -
 
 
 def configs(profile: Profile, count: int, fit: Fit | None = None) -> list[Any]:
-    host, fit = host_config(profile, SLOW_LINK).config, fit or fit_writers(profile)
+    host, fit = host_config(profile, SLOW_LINK), fit or fit_writers(profile)
     return [member_config(profile, host, fit, random.Random(n), n) for n in range(count)]
+
+
+def zero_bytes(config: Any) -> int:
+    return sum(last - first for first, last in config.vm.zero_ranges)
 
 
 def test_a_known_guest_is_predicted_as_simulated() -> None:
@@ -104,7 +110,7 @@ def test_under_tcg_speeds_spread_as_in_recorded_migrations() -> None:
 
 def test_the_zero_share_spreads_as_its_sample_does() -> None:
     profile = small(zero_sampled=1000, zero_found=300)
-    shares = [config.vm.zero_percent for config in configs(profile, 200)]
+    shares = [100 * zero_bytes(config) / (GIB // 2) for config in configs(profile, 200)]
     assert statistics.mean(shares) == pytest.approx(30, abs=0.5)
     assert statistics.stdev(shares) == pytest.approx(1.45, rel=0.25)  # of a binomial distribution
 
@@ -119,16 +125,15 @@ def test_writers_overlap_neither_each_other_nor_zero_pages() -> None:
     for config in configs(profile, 50, fit):
         assert isinstance(config.workload, MixConfig)
         resolve(config)
-        runs = sorted(
+        runs = [
             (w["start"], w["start"] + w["working_set"]) for w in config.workload.writers.values()
-        )
-        assert runs[0][1] <= runs[1][0]
-        assert runs[1][1] <= GIB // 2 * (1 - config.vm.zero_percent / 100) + 4096
+        ]
+        runs = sorted([*runs, *map(tuple, config.vm.zero_ranges)])
+        assert all(one[1] <= two[0] for one, two in pairwise(runs))
+        assert runs[-1][1] <= GIB // 2
 
 
-@pytest.mark.parametrize(
-    ("shares", "pace"), [((), "cpu_bound"), ((1.0, 0.0), "cpu_bound"), ((0.5, 0.5), "paced")]
-)
+@pytest.mark.parametrize(("shares", "pace"), [((1.0, 0.0), "cpu_bound"), ((0.5, 0.5), "paced")])
 def test_a_guest_that_idles_catches_up(shares: tuple[float, ...], pace: str) -> None:
     """One vCPU that is always busy makes the guest busy. Two that run half the time do not."""
     profile = small(utilisation=shares)
@@ -168,7 +173,38 @@ def test_threads_that_cannot_fill_the_link_are_an_assumption() -> None:
     found = answer(small(), "link.bandwidth=25Gbit/s", members=2)
     (message,) = [one for one in found.assumptions if one.code == "threads_limit_link"]
     assert message.data["channels"] == 0
-    assert message.data["threads_gbit_per_s"] == pytest.approx(12.7, abs=0.05)
+    ends = [message.data[f"{end}_gbit_per_s"] for end in ("low", "high")]
+    assert ends == pytest.approx([10.0, 25.0], abs=0.05)
     assert message.data["link_gbit_per_s"] == 25
     codes = [one.code for one in answer(small(), members=2).assumptions]
     assert codes and "threads_limit_link" not in codes
+
+
+def test_unmeasured_vcpus_are_idle_in_some_members_and_busy_in_others() -> None:
+    writers = [config.workload.writers["writer_1"] for config in configs(small(), 60)]
+    paces = {one["pace"] for one in writers}
+    assert paces == {"paced", "cpu_bound"}
+    assert "utilisation_drawn" in [one.code for one in answer(small(), members=2).assumptions]
+
+
+def test_zero_pages_end_the_ram_in_some_members_and_start_it_in_others() -> None:
+    """An idle guest's downtime depends on it: zero pages take almost no time."""
+    profile = small(zero_sampled=1000, zero_found=500)
+    found = configs(profile, 60, replace(fit_writers(profile), writers=()))
+    for config in found:
+        resolve(config)
+    assert {config.vm.zero_ranges[0][0] == 0 for config in found} == {True, False}
+
+
+def test_costs_of_the_host_are_drawn_unless_they_are_stated() -> None:
+    profile = small()
+    link = [config.link for config in configs(profile, 200)]
+    assert min(one.zero_page_scan for one in link) > 6.6e9
+    assert max(one.zero_page_scan for one in link) < 27e9
+    median_ms = statistics.median(one.non_ram_downtime_ms for one in link)
+    middle_ms = host_costs.BASE_MS + host_costs.PER_VCPU_MS * profile.vcpus
+    assert median_ms == pytest.approx(middle_ms * math.sqrt(0.25 * 2), rel=0.2)
+    host = host_config(profile, ["link.page_cost_ns=0", "link.zero_page_scan=1GB/s"])
+    assert set(host.costs) == {"non_ram_downtime_ms"}
+    one = member_config(profile, host, fit_writers(profile), random.Random(1), 1)
+    assert (one.link.page_cost_ns, one.link.zero_page_scan) == (0.0, "1GB/s")

@@ -129,7 +129,6 @@ def test_an_override_that_no_prediction_uses_is_an_error(override: str) -> None:
             not_simulated("zero-page-detection legacy"),
         ),
         ({"parameters": {"warp-factor": 9}}, Message("unknown_names", {"names": ("warp-factor",)})),
-        ({}, Message("only_ram_downtime")),
     ],
 )
 def test_assumptions_have_codes(more: dict[str, Any], expected: Message) -> None:

@@ -40,8 +40,13 @@ def test_every_code_has_a_text_and_every_text_a_code() -> None:
         ),
         (
             "threads_limit_link",
-            {"channels": 2, "threads_gbit_per_s": 25.12, "link_gbit_per_s": 100.0},
-            "2 multifd channels can send 25.1 Gbit/s",
+            {
+                "channels": 2,
+                "low_gbit_per_s": 20.03,
+                "high_gbit_per_s": 51.96,
+                "link_gbit_per_s": 100.0,
+            },
+            "2 multifd channels can send 20 to 52 Gbit/s",
         ),
     ],
 )

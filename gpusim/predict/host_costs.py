@@ -1,0 +1,82 @@
+"""What the sending host costs if nobody stated it: a range and a source for each cost.
+
+Each simulated migration draws its own value. A key of `link` that the user sets is not drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from gpusim.config.schema import Config, LinkConfig
+from gpusim.text import Message
+
+# How fast one thread recognises zero pages, bytes per second. 4096 bytes in 246 ns are 16.7 GB/s:
+# qemu-devel, 2024-12-24, "Add DSA zero page detection doc" (Xeon 8457C). Published migrations of
+# idle VMs imply 6.6 to 27 GB/s. Memory that the guest never touched is mapped at its first read, which
+# costs more: the hosts of the series behind QEMU's fallback sync did 1.1 and 2.7 GB/s
+# (docs/validation/published.md).
+ZERO_PAGE_SCAN = (1.1e9, 27e9)
+# A thread's time per normal page. 4 KiB in 1260 ns are 26 Gbit/s, the fastest thread seen on a
+# loopback. 3277 ns are 10 Gbit/s: "we can not utilise NIC higher than 10 Gbps without multiFD"
+# (qemu-devel, 2022-05-11).
+PAGE_COST_NS = (1260.0, 3277.0)
+# Stopping the VM took 74 ms with one VFIO device (32 GiB) and 128 ms with two: 54 ms for each, and
+# 20 ms for the rest. A VM of 12 TB and 384 vCPUs took 268 ms, and its device state 270 ms to save
+# and 144 ms to load: 1.7 ms per vCPU. qemu-devel, 2024-07-26, E. Ufimtseva and P. Xu.
+BASE_MS, PER_VCPU_MS, PER_VFIO_DEVICE_MS = 20.0, 1.7, 54.0
+# No source has more than these four VMs. So the downtime beside RAM is drawn from a quarter of
+# what they give to twice as much.
+DOWNTIME_FACTOR = (0.25, 2.0)
+DRAWN = {  # key of `link` -> code of the assumption
+    "zero_page_scan": "zero_page_scan_drawn",
+    "page_cost_ns": "page_cost_ns_drawn",
+    "non_ram_downtime_ms": "non_ram_downtime_ms_drawn",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The lowest and the highest value that a member may draw."""
+
+    low: float
+    high: float
+
+
+def ranges(config: Config, stated: Collection[str]) -> dict[str, Range]:
+    """Return the range of each cost that is drawn, by its key of `link`.
+
+    Args:
+        config: has the number of vCPUs, and the costs if a preset of the user sets them.
+        stated: keys such as "link.page_cost_ns" that the user set. They are not drawn.
+    """
+    default = LinkConfig()
+    middle_ms = BASE_MS + PER_VCPU_MS * config.vm.vcpus
+    found = {
+        "zero_page_scan": ZERO_PAGE_SCAN,
+        "page_cost_ns": PAGE_COST_NS,
+        "non_ram_downtime_ms": tuple(factor * middle_ms for factor in DOWNTIME_FACTOR),
+    }
+    return {
+        key: Range(low=low, high=high)
+        for key, (low, high) in found.items()
+        if f"link.{key}" not in stated and getattr(config.link, key) == getattr(default, key)
+    }
+
+
+def drawn(link: LinkConfig, costs: Mapping[str, Range], draw: random.Random) -> LinkConfig:
+    """Return a link with each cost drawn, equally likely in each factor of two."""
+    values = {
+        key: math.exp(draw.uniform(math.log(one.low), math.log(one.high)))
+        for key, one in costs.items()
+    }
+    return replace(link, **values)  # type: ignore[arg-type]
+
+
+def assumptions(costs: Mapping[str, Range]) -> Iterator[Message]:
+    """Tell which costs are drawn, and between which values."""
+    for key, one in costs.items():
+        unit = "_bytes_per_s" if key == "zero_page_scan" else ""
+        yield Message(DRAWN[key], {f"low{unit}": one.low, f"high{unit}": one.high})
