@@ -234,5 +234,7 @@ def _cells(
         index = np.searchsorted(first, low, side="right") - 1
         inside = (index >= 0) & (low < last[index])
         shares.append(np.where(inside, density[index], 0.0))
-    covered = np.any(shares, axis=0)
-    return low[covered], high[covered], [share[covered] for share in shares]
+    covered = np.zeros(len(low), bool)
+    for share in _within(limit, shares):
+        covered |= share > 0
+    return low[covered], high[covered], [share[covered] for share in _within(limit, shares)]
