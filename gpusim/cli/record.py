@@ -171,8 +171,6 @@ def _check_together(options: argparse.Namespace) -> None:
             reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
     if options.name is not None:
         _check_name("--name", options.name)
-    if options.qmp == "":
-        reject("--qmp", '""', "give the path of the VM's monitor, a UNIX socket")
     sources = [key for key in ("qmp", "libvirt", "answers") if getattr(options, key)]
     if len(sources) > 1:
         key, others = sources[-1], " and ".join(f"--{key}" for key in sources[:-1])
