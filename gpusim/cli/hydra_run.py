@@ -213,8 +213,8 @@ def _run_once(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None
         if ret.status == JobStatus.FAILED:
             raise ret._return_value
     except BaseException as error:
-        is_lost = isinstance(error, KeyboardInterrupt) and not earlier.has_more()
-        if is_lost or isinstance(error, ConfigError) or not is_started:
+        is_refused = isinstance(error, KeyboardInterrupt | ConfigError) or config.dry_run
+        if not is_started or (is_refused and not earlier.has_more()):
             earlier.restore()
         if isinstance(error, Exception) and not is_started:
             raise _refusal(error, "hydra.run.dir", folder, overrides) from error

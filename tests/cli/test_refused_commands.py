@@ -106,8 +106,8 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         pytest.param("hydra.job.env_copy=[NO_SUCH]", "not_composed", marks=pytest.mark.slow),
         pytest.param("hydra.job_logging.formatters=3", "not_composed", marks=pytest.mark.slow),
         pytest.param("+hydra.callbacks.report.foo=1", "not_composed", marks=pytest.mark.slow),
-        ("vm.memory=${nosuch}", "exit"),
-        pytest.param("vm.memory=", "exit", marks=pytest.mark.slow),
+        ("vm.memory=${nosuch}", "wrong_reference"),
+        pytest.param("vm.memory=", "wrong_format", marks=pytest.mark.slow),
     ],
 )
 def test_a_refused_command_leaves_nothing(refuse: Refuse, arguments: str, code: str) -> None:
