@@ -143,7 +143,7 @@ class SweepReport(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Count the dry runs that failed, because a dry run leaves no folder."""
-        if config.dry_run and job_return.status == JobStatus.COMPLETED:  # a lone run raises
+        if job_return.status == JobStatus.COMPLETED and config.dry_run:  # a lone run raises
             self._failed_dry_runs += job_return.return_value is None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
