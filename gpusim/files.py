@@ -24,6 +24,8 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
 
 def can_be_written(path: Path) -> bool:
     """Return whether a file can be written as `path`. Ask before the work that it will hold."""
+    if _is_stream(path):
+        return os.access(path, os.W_OK)
     folder = path.absolute().parent
     return folder.is_dir() and os.access(folder, os.W_OK) and not path.is_dir()
 
@@ -33,7 +35,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file in memory that becomes `path` if the block ends without an error.
 
     Its bytes are written under a hidden name in the same folder, so the rename is atomic. Nothing of
-    it stays if that fails, and an earlier file `path` stays until the rename.
+    it stays if that fails, and an earlier file `path` stays until the rename. A device such as
+    /dev/stdout is written as it is, because a rename would put a file in its place.
 
     Raises:
         OSError: the file cannot be written or renamed. `filename` is `path`.
@@ -46,7 +49,18 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def _is_stream(path: Path) -> bool:
+    """Return whether a path names a device, or an open file of a process: /dev/stdout, /dev/fd/63."""
+    link = os.readlink(path) if path.is_symlink() else ""
+    is_open_file = link.startswith("/proc/") or path.parent.resolve().is_relative_to("/proc")
+    return path.is_char_device() or (is_open_file and path.exists())
+
+
 def _write(path: Path, content: memoryview) -> None:
+    if _is_stream(path):
+        with path.open("wb") as stream:
+            stream.write(content)
+        return
     temporary, file = _open_temporary(path)
     try:
         with file:

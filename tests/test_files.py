@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.files import csv_text, remove_leftovers, whole_file
+from gpusim.files import can_be_written, csv_text, remove_leftovers, whole_file, write_text
 
 
 def test_csv_text_has_plain_line_ends_and_quotes_what_it_must() -> None:
@@ -62,3 +62,27 @@ def test_a_file_that_was_removed_before_its_lock_is_opened_again(
     assert len(removals[0]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
     assert (tmp_path / "runs.csv").read_bytes() == b"whole"
+
+
+def test_a_device_and_an_open_file_are_written_as_they_are(tmp_path: Path) -> None:
+    """A rename would put a file in the place of /dev/null, if the user may do that."""
+    null = Path("/dev/null")
+    assert can_be_written(null)
+    write_text(null, "dropped")
+    assert null.is_char_device()
+    with (tmp_path / "open").open("wb") as file:
+        for name in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}"):
+            path = Path(name)
+            assert can_be_written(path)
+            write_text(path, "written")
+            assert path.is_symlink()
+    assert (tmp_path / "open").read_text() == "written"
+    assert [one.name for one in tmp_path.iterdir()] == ["open"]
+
+
+def test_a_full_device_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "full"
+    link.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_text(link, "text")
+    assert raised.value.filename == str(link)
