@@ -64,18 +64,22 @@ def _write(path: Path, content: memoryview) -> None:
     temporary, file = _open_temporary(path)
     try:
         with file:
-            file.write(content)
+            left = content
+            while left:  # a disk that is nearly full takes a part
+                left = left[file.write(left) :]
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+def _open_temporary(path: Path) -> tuple[Path, io.FileIO]:
     """Return a new file beside `path`. Its lock tells `remove_leftovers` that the writer lives."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
-        file = temporary.open("xb", buffering=0)
+        file = io.FileIO(
+            temporary, "x"
+        )  # without a buffer, which would be written after the rename
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:

@@ -7,6 +7,7 @@ plain data by it, such as a value of reading.py, and names the first wrong value
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -285,7 +286,7 @@ class Keys:
                     allowed = join_words(list(shapes))
                     shown = _shown(value[key])
                     raise ShapeError("unknown_key", key=_step(key), value=shown, allowed=allowed)
-        found = {**value, **dict.fromkeys(self.optional), **self.defaults}
+        found = {**value, **dict.fromkeys(self.optional), **copy.deepcopy(dict(self.defaults))}
         for key, shape in shapes.items():
             one = value.get(key)
             if one is not None:

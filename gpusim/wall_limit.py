@@ -1,4 +1,4 @@
-"""The wall-clock limit of a run, which long loops ask between two writers, threads or syncs."""
+"""The wall-clock limit of a run, which long loops check between two writers, threads or syncs."""
 
 from __future__ import annotations
 

@@ -86,3 +86,16 @@ def test_a_full_device_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as raised:
         write_text(link, "text")
     assert raised.value.filename == str(link)
+
+
+def test_a_part_of_a_write_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is nearly full takes a part, and says that it is full the next time."""
+    write = io.FileIO.write
+
+    class Nearly(io.FileIO):
+        def write(self, data: memoryview) -> int:  # type: ignore[override]
+            return write(self, data[:3])
+
+    monkeypatch.setattr("gpusim.files.io.FileIO", Nearly)
+    write_text(tmp_path / "whole", "a long text")
+    assert (tmp_path / "whole").read_text() == "a long text"

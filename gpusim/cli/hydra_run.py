@@ -28,6 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gpusim.cli.job import DISK_IS_FULL
 from gpusim.cli.run_folder import Earlier
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import compose_error, one_compose_error
@@ -265,7 +266,7 @@ def _refusal(
     error: BaseException, key: str, folder: Path, overrides: Sequence[str]
 ) -> BaseException:
     """Return why nothing was run: the folder or the config."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in DISK_IS_FULL:
         return error
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         reason = f"cannot be written ({error.strerror or error}). Name another"

@@ -2,8 +2,8 @@
 
 Hydra, OmegaConf, the parser and the YAML library raise dozens of kinds of errors on several lines,
 with hints that do not fit gpusim. Here each becomes a ConfigError with a code. Few of these errors
-hold data, so the module looks for the fault in the overrides. It shows a value as the user typed it
-and never as it was resolved, because a reference may read an environment variable.
+hold data, so the module looks for the fault in the overrides. It shows a value as the user typed it.
+Later checks show a value as it was resolved.
 """
 
 from __future__ import annotations

@@ -58,7 +58,6 @@ class RecordingError(CodedError, ValueError):
 class VirshLogError(CodedError, ValueError):
     """A log of virsh that holds no usable migration."""
 
-    exit_code: ClassVar[int] = 1  # as for a live migration that gives no recording
     texts: ClassVar[Mapping[str, str]] = {
         "unreadable": "{path}: cannot be read ({reason}). Expected a log of virsh",
         "too_few_answers": (

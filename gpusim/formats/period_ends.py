@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-MS_PER_S = 1000
 CLOCK_S = 0.001  # QEMU's clock of periods and of total-time has whole milliseconds
 PAGE_UNDER_WAY = 1  # a sample is taken while the sender sends
 
@@ -82,11 +81,11 @@ def place_between(
 ) -> list[float]:
     """Return the times of syncs between two samples, some of which are known.
 
-    The others are spread evenly. Each known one replaces the one that is nearest to it.
+    The others are spread evenly. Each known one replaces the nearest of those that are left.
     """
     edges = [since_s + (until_s - since_s) * n / count for n in range(count + 1)]
     times = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
+    known_s = sorted(known_s)[:count]
     for at_s in known_s:
-        nearest = min(range(count), key=lambda place: abs(times[place] - at_s))
-        times[nearest] = at_s
-    return sorted(times)
+        times.remove(min(times, key=lambda time_s: abs(time_s - at_s)))
+    return sorted([*times, *known_s])

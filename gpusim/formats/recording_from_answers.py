@@ -220,11 +220,13 @@ def _active(answers: Sequence[Answer]) -> list[Answer]:
 def _last_migration(answers: Sequence[Answer]) -> list[Answer]:
     """Return the answers of the last migration that has enough of them, up to its end.
 
-    Each migration restarts total-time. The destination of a migration has answers of its own.
+    Each migration restarts total-time and follows the end of the one before. The destination of a migration has answers of its own.
     """
     migrations: list[list[Answer]] = [[]]
     for answer in answers:
-        if migrations[-1] and answer["total-time"] < migrations[-1][-1]["total-time"]:
+        before = migrations[-1][-1] if migrations[-1] else answer
+        is_over = before["status"] in ENDS and answer["status"] not in ENDS
+        if is_over or answer["total-time"] < before["total-time"]:
             migrations.append([])
         migrations[-1].append(answer)
     enough = [rows for rows in migrations if len(_active(rows)) >= LEAST_SAMPLES]
@@ -291,9 +293,12 @@ def _rate(text: str) -> int:
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and least <= int(text[:19]) <= most):
+        if not (text.isascii() and text.isdecimal() and len(text) < 20):
             raise ValueError(text)
-        return int(text)
+        number = int(text)
+        if not least <= number <= most:
+            raise ValueError(text)
+        return number
 
     return parse
 

@@ -28,6 +28,7 @@ from gpusim.units import LONGEST_NS, NS_PER_MS, NS_PER_S
 T = TypeVar("T")
 PACKAGE = str(Path(__file__).parents[1])
 LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+FOREIGN = tuple(f"{folder}{os.sep}" for folder in (*LIBRARIES, PACKAGE))
 HANDLER = str(Path(PACKAGE) / "command.py")  # has gpusim's handler of signals
 LONGEST_WHY = 300  # characters of a manager's reason
 MOST_COUNT = 2**63 - 1
@@ -398,7 +399,7 @@ def raised_at(error: BaseException) -> str:
         if frame.f_code.co_filename not in _OWN
         and not frame.f_code.co_filename.startswith("<frozen")
     ]
-    own = [one for one in frames if not one[0].startswith((*LIBRARIES, PACKAGE, "<"))]
+    own = [one for one in frames if not one[0].startswith((*FOREIGN, "<"))]
     return _place(*(own or frames)[-1]) if frames else ""
 
 

@@ -82,18 +82,19 @@ def test_batch_sweep_writes_what_hydras_own_sweeper_writes(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "refused"),
     [
-        ("vm.memorx=1GiB", "Could not override 'vm.memorx'"),
-        ("vm.vcpus=1,many", "Error merging override vm.vcpus=many"),
-        ("migration=qemu_9_2,qemu_1_0", "Could not find 'migration/qemu_1_0'"),
+        ("vm.memorx=1GiB", "vm.memorx = 1GiB"),
+        ("vm.vcpus=1,many", "vm.vcpus = many"),
+        ("migration=qemu_9_2,qemu_1_0", "migration = qemu_1_0"),
     ],
 )
-def test_typo_stops_a_batch_before_its_first_job(override: str, message: str, tmp_path) -> None:
+def test_typo_stops_a_batch_before_its_first_job(override: str, refused: str, tmp_path) -> None:
     sweep = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out", override]
-    done = gpusim(*sweep, cwd=tmp_path, code=1)
-    assert message in done.stderr
-    assert not list(tmp_path.glob("out/*/"))
+    done = gpusim(*sweep, cwd=tmp_path, code=2)
+    assert done.stderr.startswith(f"error: {refused}: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_simulated_is_recorded_as_by_hydras_own_sweeper(tmp_path) -> None:

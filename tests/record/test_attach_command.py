@@ -157,7 +157,7 @@ def test_a_killed_recorder_leaves_what_it_saw(tmp_path: Path) -> None:
     ("arguments", "code", "start"),
     [
         (["--qmp", "none.sock"], 1, "none.sock: "),
-        (["--libvirt", "none.log"], 1, "none.log: "),
+        (["--libvirt", "none.log"], 2, "none.log: "),
         (["small", "--qmp", "none.sock"], 2, "SCENARIO = small: "),
         (["--qmp", "a", "--libvirt", "b"], 2, "--libvirt = b: "),
         (["--qmp", "none.sock", "--repeats", "2"], 2, "--repeats = 2: "),
