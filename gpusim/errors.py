@@ -37,7 +37,6 @@ CODES = {  # of a ConfigError
     "too_slow": "the wall-clock limit is over before the run begins",
     "unknown_choice": "the value is not one of the allowed names",
     "unknown_key": "there is no such key",
-    "unknown_option": "the command has no such option",
     "wrong_arguments": "a user's class cannot be made with these arguments",
     "wrong_format": "the text or list cannot be parsed",
     "wrong_reference": "a reference such as ${KEY} names nothing that exists",

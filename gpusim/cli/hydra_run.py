@@ -34,8 +34,9 @@ from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import compose_error, one_compose_error
 from gpusim.config.presets import conf_folder
 from gpusim.config.schema import Config
-from gpusim.errors import ConfigError
+from gpusim.errors import ConfigError, UsageError
 from gpusim.results.sweeps.runs import SWEEP
+from gpusim.text import join_words
 
 Task = Callable[[DictConfig], Any]
 _MULTIRUN = "multirun.yaml"  # written by Hydra's and by our sweepers
@@ -76,7 +77,8 @@ def run_hydra(task: Task, arguments: Sequence[str]) -> None:
         arguments: Hydra's options and overrides.
 
     Raises:
-        ConfigError: an option is unknown, or a config does not compose. No folder is changed.
+        UsageError: an option is unknown. No folder is changed.
+        ConfigError: a config does not compose. No folder is changed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     version.setbase("1.3")
@@ -99,7 +101,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.Arg
     """Return Hydra's options, and their parser for the help.
 
     Raises:
-        ConfigError: there is no such option, or two exclude each other.
+        UsageError: there is no such option, or two exclude each other.
+        ConfigError: a folder does not exist.
     """
     parser = get_args_parser()
     parser.error = _refuse_options  # type: ignore[method-assign]
@@ -113,12 +116,11 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.Arg
     }
     chosen = [name for name, is_set in modes.items() if is_set]
     if len(chosen) > 1:
-        raise ConfigError("OPTION", " ".join(chosen), "exclude each other", "contradiction")
+        _refuse_options(f"{join_words(chosen)} exclude each other")
     if options.experimental_rerun is not None:
-        allowed = "is not supported. Start the command that is in .hydra/overrides.yaml"
-        raise ConfigError("--experimental-rerun", "...", allowed, "unknown_option")
+        _refuse_options("--experimental-rerun is not supported. Use .hydra/overrides.yaml")
     if options.resolve and not (options.cfg or options.help):
-        raise ConfigError("--resolve", "true", "needs --cfg job or --help", "contradiction")
+        _refuse_options("--resolve needs --cfg job or --help")
     for key in ("config_path", "config_dir"):
         given = getattr(options, key)
         if given is not None and not given.startswith("pkg://"):
@@ -131,7 +133,7 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.Arg
 
 
 def _refuse_options(message: str) -> NoReturn:
-    raise ConfigError("OPTION", "...", f"{message}. Type gpusim --help", "unknown_option")
+    raise UsageError("usage", message=message, command="gpusim")
 
 
 def _run(

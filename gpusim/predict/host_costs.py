@@ -26,7 +26,7 @@ PAGE_COST_NS = (1260.0, 3277.0)
 # Stopping the VM took 74 ms with one VFIO device (32 GiB) and 128 ms with two: 54 ms for each, and
 # 20 ms for the rest. A VM of 12 TB and 384 vCPUs took 268 ms, and its device state 270 ms to save
 # and 144 ms to load: 1.7 ms per vCPU. qemu-devel, 2024-07-26, E. Ufimtseva and P. Xu.
-BASE_MS, PER_VCPU_MS, PER_VFIO_DEVICE_MS = 20.0, 1.7, 54.0
+BASE_MS, PER_VCPU_MS = 20.0, 1.7
 # No source has more than these four VMs. So the downtime beside RAM is drawn from a quarter of
 # what they give to twice as much.
 DOWNTIME_FACTOR = (0.25, 2.0)

@@ -16,7 +16,7 @@ from gpusim.config.compose import register
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.config.types import checked
-from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, ConfigError
+from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, ConfigError, UsageError
 from tests.cli.broken_lines import broken_line
 from tests.cli.command import gpusim
 
@@ -63,11 +63,11 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
 
     def run(*arguments: str) -> str:
         before = contents(tmp_path)
-        with pytest.raises((ConfigError, SystemExit)) as caught:
+        with pytest.raises((ConfigError, UsageError, SystemExit)) as caught:
             run_hydra(task, arguments)
         error = caught.value
         assert contents(tmp_path) == before
-        if isinstance(error, ConfigError):
+        if isinstance(error, ConfigError | UsageError):
             assert str(error).isprintable()
             return error.code
         assert (error.code, capsys.readouterr().err.count("\n")) == (2, 1)
@@ -79,14 +79,14 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ("--nosuch", "unknown_option"),
-        ("--cfg foo", "unknown_option"),
-        ("-c", "unknown_option"),
-        ("--info foo", "unknown_option"),
-        ("--experimental-rerun x", "unknown_option"),
-        ("--resolve", "contradiction"),
-        ("--run --multirun", "contradiction"),
-        ("--cfg job -m", "contradiction"),
+        ("--nosuch", "usage"),
+        ("--cfg foo", "usage"),
+        ("-c", "usage"),
+        ("--info foo", "usage"),
+        ("--experimental-rerun x", "usage"),
+        ("--resolve", "usage"),
+        ("--run --multirun", "usage"),
+        ("--cfg job -m", "usage"),
         ("--config-dir nosuch", "unknown_choice"),
         ("--config-path x", "unknown_choice"),
         ("--config-path x.yaml", "unknown_choice"),
@@ -215,7 +215,7 @@ def _check_lines(refuse_in: Path, seeds: range, capsys: pytest.CaptureFixture[st
             with _own_handlers(logging.getLogger()):
                 run_hydra(task, line)
             code = "ok"
-        except ConfigError as error:
+        except (ConfigError, UsageError) as error:
             assert str(error).isprintable(), (seed, line)
             assert len(str(error)) < LONGEST_MESSAGE + 3 * LONGEST_VALUE, (seed, line)
             code = error.code
