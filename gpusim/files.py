@@ -11,6 +11,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -101,6 +102,21 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[None]:
+    """Empty a folder again if the block does not end. One that held files before stays as it is."""
+    was_there = folder.exists()
+    was_empty = not was_there or not any(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        if was_empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        if was_there:
+            folder.mkdir(exist_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

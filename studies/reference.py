@@ -46,10 +46,14 @@ EXIT_CODES = (  # code, gpusim, the other five
     (
         "1",
         "the results cannot be written (full disk), or memory ran out",
-        "the same. gpusim-record: a live migration gave no recording. gpusim-validate: some recordings "
+        "the same. gpusim-record and gpusim-predict: a running VM could not be watched. gpusim-validate: some recordings "
         "are not used",
     ),
-    ("2", "the input is wrong, or a folder cannot be written. Nothing is written.", "the same"),
+    (
+        "2",
+        "the input is wrong, or a folder cannot be written. Nothing is written, except the summary of a run whose rule failed.",
+        "the same",
+    ),
     ("3", "some runs of a sweep failed. The others have their results.", "-"),
     ("70", "an internal error of gpusim", "the same"),
     ("129, 130, 143", "ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM", "the same"),

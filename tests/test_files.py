@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gpusim.files import can_be_written, csv_text, remove_leftovers, whole_file, write_text
+from gpusim.files import (
+    can_be_written,
+    csv_text,
+    remove_leftovers,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 
 
 def test_csv_text_has_plain_line_ends_and_quotes_what_it_must() -> None:
@@ -99,3 +106,15 @@ def test_a_part_of_a_write_is_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("gpusim.files.io.FileIO", Nearly)
     write_text(tmp_path / "whole", "a long text")
     assert (tmp_path / "whole").read_text() == "a long text"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_folder_is_whole_or_as_it_was(is_new: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    if not is_new:
+        folder.mkdir()
+    with pytest.raises(OSError, match="full"), whole_folder(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "half").write_text("half")
+        raise OSError("full")
+    assert [one.name for one in tmp_path.rglob("*")] == ([] if is_new else ["out"])

@@ -198,7 +198,7 @@ def _show_config(hydra: Hydra, options: argparse.Namespace) -> None:
 def _run_once(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None:
     config = _compose(hydra, name, overrides, RunMode.RUN)
     with one_compose_error(overrides):
-        folder, output = Path(str(config.hydra.run.dir)), config.hydra.output_subdir
+        folder, output = _folder("hydra.run.dir", config.hydra.run.dir), config.hydra.output_subdir
         files = [f"{output}/{file}" for file in _HYDRA_FILES] if output is not None else []
         callbacks, log = Callbacks(config), f"{config.hydra.job.name}.log"
     earlier = _earlier("hydra.run.dir", folder, [*files, log])
@@ -234,7 +234,7 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
     if config.dry_run:  # it must not write over what earlier runs have left
         of_jobs.append("hydra.output_subdir=null")
     with one_compose_error(overrides):
-        folder, callbacks = Path(str(config.hydra.sweep.dir)), Callbacks(config)
+        folder, callbacks = _folder("hydra.sweep.dir", config.hydra.sweep.dir), Callbacks(config)
         arguments = typed_overrides(config.hydra.overrides.task)
     earlier = _earlier("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
@@ -255,6 +255,13 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
     if config.dry_run and not earlier.has_more():
         earlier.restore()
     callbacks.on_multirun_end(config=config, config_name=name)
+
+
+def _folder(key: str, value: object) -> Path:
+    """Return the folder of a key. Refuse an empty text, such as "$FOLDER" that is not set."""
+    if value is None or not str(value).strip():
+        raise ConfigError(key, value, 'must be a folder. "." is the current one', "missing")
+    return Path(str(value))
 
 
 def _earlier(key: str, folder: Path, files: Sequence[str]) -> Earlier:

@@ -178,9 +178,7 @@ def _check(options: argparse.Namespace) -> None:
     sources = [options.profile, "--measure" * options.measure, options.domstats]
     if sum(map(bool, sources)) != 1:
         given = ", ".join(str(one) for one in sources if one) or "none"
-        reject(
-            "PROFILE", given, "name one profile, or add --measure --qmp SOCKET, or --domstats FILE"
-        )
+        reject("PROFILE", given, "name one of: a profile, --measure --qmp SOCKET, --domstats FILE")
     if options.measure and not options.qmp:
         reject("--qmp", "none", "--measure needs the VM's monitor. Add --qmp SOCKET")
     for option, needed in (

@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from gpusim.cli import job
+from gpusim.command import EXIT_FAILED, EXIT_INPUT
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import one_compose_error
 from gpusim.errors import ConfigError, ResultsError, one_line
@@ -138,7 +139,8 @@ class SweepReport(Callback):
             write_text(path, json.dumps(sweep, indent=2) + "\n")
         except OSError as error:
             reason = f"cannot be written ({error.strerror or error}). Name another"
-            _stop(ConfigError("hydra.sweep.dir", path.parent, reason))
+            code = EXIT_FAILED if error.errno in job.DISK_IS_FULL else EXIT_INPUT
+            _stop(ConfigError("hydra.sweep.dir", path.parent, reason), code)
         self._since_s = path.stat().st_mtime  # by the clock of the jobs' file system
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -235,6 +237,6 @@ def _line(summary: dict[str, Any]) -> str:
     )
 
 
-def _stop(error: ConfigError) -> NoReturn:
+def _stop(error: ConfigError, code: int = EXIT_INPUT) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    sys.exit(code)

@@ -130,10 +130,16 @@ class _Pool(ProcessPoolExecutor):
     """
 
     def __init__(self, count: int) -> None:
-        # A forked child of a process with threads or a GPU may hang.
-        super().__init__(count, mp_context=get_context("spawn"), initializer=become_worker)
+        # Python's resource tracker starts here, ignores only SIGINT and SIGTERM, and prints if it dies.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        try:
+            # A forked child of a process with threads or a GPU may hang.
+            super().__init__(count, mp_context=get_context("spawn"), initializer=become_worker)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        blocked = [signal.SIGINT, signal.SIGHUP]  # a terminal sends both to the whole group
         self._starter = ThreadPoolExecutor(
-            1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, [signal.SIGINT])
+            1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, blocked)
         )
         _open_pools.add(self)
 

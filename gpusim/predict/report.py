@@ -11,10 +11,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gpusim.config.run_hash import run_hash
+from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
+from gpusim.engine.records import Result
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice
-from gpusim.files import write_text
+from gpusim.files import whole_folder, write_text
 from gpusim.predict import advice_text, prediction_text
 from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
@@ -48,13 +50,27 @@ def write_report(
 
     Raises:
         ResultsError: matplotlib is missing. Nothing is written.
-        OSError: a file cannot be written. Then there is no summary.json.
+        OSError: a file cannot be written. An empty folder is empty again.
     """
     require_matplotlib()
     config = replace(prediction.median_member.config, plot=True)
     result, *edges = [
         simulate(member.config) for member in (prediction.median_member, *_edges(prediction))
     ]
+    with whole_folder(folder):
+        _write(prediction, advice, better, folder, config, result, edges)
+    return folder / REPORT
+
+
+def _write(
+    prediction: Prediction,
+    advice: Advice | None,
+    better: BetterSettings | None,
+    folder: Path,
+    config: Config,
+    result: Result,
+    edges: list[Result],
+) -> None:
     begin_run(config, folder)
     numbers = json.dumps(document(prediction, advice, better), indent=2, allow_nan=False)
     write_text(folder / PREDICTION, numbers + "\n")
@@ -70,7 +86,6 @@ def write_report(
         run_hash=run_hash(config),
         introduction=introduction_of(prediction, advice, better, picture),
     )
-    return folder / REPORT
 
 
 def _edges(prediction: Prediction) -> list[Member]:

@@ -87,6 +87,8 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         ("--resolve", "usage"),
         ("--run --multirun", "usage"),
         ("--cfg job -m", "usage"),
+        ("hydra.run.dir=", "missing"),
+        ("-m hydra.sweep.dir=", "missing"),
         ("--config-dir nosuch", "unknown_choice"),
         ("--config-path x", "unknown_choice"),
         ("--config-path x.yaml", "unknown_choice"),
