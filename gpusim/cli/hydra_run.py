@@ -266,9 +266,13 @@ def _folder(key: str, value: object) -> Path:
 
 def _earlier(key: str, folder: Path, files: Sequence[str]) -> Earlier:
     try:
-        return Earlier(folder, files)
+        earlier = Earlier(folder, files)
     except OSError as error:
         raise _refusal(error, key, folder, []) from error
+    for path in earlier.files:
+        if path.exists() and not path.is_file():  # Hydra would wait for a reader of a pipe
+            raise ConfigError(key, folder, f"{path.name} in it is no regular file. Remove it")
+    return earlier
 
 
 def _refusal(

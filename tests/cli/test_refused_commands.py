@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -259,3 +260,12 @@ def test_broken_command_lines(
 ) -> None:
     monkeypatch.setattr(job, "run_config", _only_check)
     _check_lines(tmp_path, seeds, capsys)
+
+
+def test_a_pipe_in_the_place_of_the_log_does_not_hang() -> None:
+    out = Path("out")
+    out.mkdir()
+    os.mkfifo(out / "gpusim.log")
+    with pytest.raises(ConfigError, match="is no regular file"):
+        run_hydra(task, ["experiment=tiny", f"hydra.run.dir={out}"])
+    assert [one.name for one in out.iterdir()] == ["gpusim.log"]
