@@ -53,7 +53,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 def _is_stream(path: Path) -> bool:
     """Return whether a path names a device, or an open file of a process: /dev/stdout, /dev/fd/63."""
     link = os.readlink(path) if path.is_symlink() else ""
-    is_open_file = link.startswith("/proc/") or path.parent.resolve().is_relative_to("/proc")
+    is_open_file = link.startswith("/proc/") or Path(os.path.realpath(path.parent)).is_relative_to(
+        "/proc"
+    )
     return path.is_char_device() or (is_open_file and path.exists())
 
 

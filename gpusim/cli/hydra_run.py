@@ -28,7 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpusim.cli.job import DISK_IS_FULL
+from gpusim.cli.job import DISK_IS_FULL, add_hint
 from gpusim.cli.run_folder import Earlier
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import compose_error, one_compose_error
@@ -246,6 +246,8 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
             )
         sweeper.sweep(arguments=arguments)
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            add_hint(error, folder)
         if earlier.has_more():
             raise
         earlier.restore()

@@ -109,8 +109,14 @@ def _forget(folder: Path, is_new: bool, interrupt: KeyboardInterrupt, *, alone: 
     """Remove what an interrupted run has written. Say how to continue a sweep."""
     discard(folder, is_new)
     if not alone:
-        sweep = shlex.quote(os.path.relpath(folder.parent))
-        interrupt.add_note(f"Start it again with hydra.sweep.dir={sweep} to continue")
+        add_hint(interrupt, folder.parent)
+
+
+def add_hint(interrupt: KeyboardInterrupt, sweep: Path) -> None:
+    """Let the error of an interrupted sweep say how to continue, once."""
+    if not getattr(interrupt, "__notes__", ()):
+        folder = shlex.quote(os.path.relpath(sweep))
+        interrupt.add_note(f"Start it again with hydra.sweep.dir={folder} to continue")
 
 
 def run_jobs(

@@ -151,6 +151,15 @@ class Monitor:
         except ShapeError as error:
             raise WrongAnswerError("wrong_answer", command=command, detail=error) from None
 
+    async def read_last_events(self) -> None:
+        """Take the events that QEMU sent before it ended. Call it once QEMU has ended."""
+        with suppress(TimeoutError, EOFError, OSError, _NotQmp):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                while self._socket is not None:
+                    message = await self._read_message()
+                    if "event" in message:
+                        self._take_event(message)
+
     def close(self) -> None:
         """Close the connection. QEMU goes on. A second call does nothing."""
         if self._socket is not None:

@@ -170,6 +170,7 @@ async def find_end(machine: Machine) -> RecordError:
     except TimeoutError:
         return RecordError("qemu_closed")
     await _finish_reading(machine.reading)
+    await machine.monitor.read_last_events()
     if any(event.data.get("reason") == "guest-reset" for event in machine.monitor.events):
         return RecordError("guest_crashed")
     line = machine.output.qemu_line

@@ -217,7 +217,8 @@ def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path
         stderr.seek(0)
         errors = stderr.read().decode()
     assert code == 130
-    assert errors.startswith("error: interrupted. ")
+    assert errors.startswith("error: interrupted by SIGINT. ")
+    assert "hydra.sweep.dir=out" in errors
     assert errors.count("\n") == 1
     assert {summary["status"] for summary in summaries(tmp_path).values()} == {"ok"}
 
