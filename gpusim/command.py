@@ -89,7 +89,10 @@ def run_process(name: str, function: Callable[[], int | None]) -> int:
         _command.is_over = True
         return code
 
-    return run_command(name, interruptible)
+    code = run_command(name, interruptible)
+    for number in ENDING:  # Python's own exit would let them kill a command that has succeeded
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
