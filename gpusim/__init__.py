@@ -91,55 +91,27 @@ __all__ = [
     "simulate_many",
 ]
 
-_MODULES = {  # a module is imported when one of its names is used first
-    "gpusim.config.schema": (
-        "AttemptConfig",
-        "BackendConfig",
-        "Config",
-        "EvacuationConfig",
-        "GuestConfig",
-        "HotColdConfig",
-        "LimitConfig",
-        "LinkConfig",
-        "MigrationConfig",
-        "MixConfig",
-        "PolicyConfig",
-        "SequentialConfig",
-        "TrackingConfig",
-        "VmConfig",
-        "WorkloadConfig",
-        "WriterConfig",
-        "ZipfConfig",
-    ),
-    "gpusim.engine.attempts": ("simulate",),
-    "gpusim.engine.evacuation": ("evacuate",),
-    "gpusim.engine.records": (
-        "Attempt",
-        "EvacuatedGuest",
-        "Evacuation",
-        "EvacuationProgress",
-        "EvacuationSummary",
-        "Event",
-        "Progress",
-        "Result",
-        "Summary",
-        "SyncRecord",
-        "TimelineSample",
-    ),
-    "gpusim.errors": ("ConfigError",),
-    "gpusim.explore.workers": ("simulate_many",),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+# The homes of the public names. A module is imported when a name is not in those before it.
+_MODULES = (
+    "gpusim.errors",
+    "gpusim.config.schema",
+    "gpusim.engine.records",
+    "gpusim.engine.attempts",
+    "gpusim.engine.evacuation",
+    "gpusim.explore.workers",
+)
 
 
 def __getattr__(name: str) -> Any:
     """Return a public name. Import its module at its first use, so that `import gpusim` is fast."""
     if name == "Knot":  # the former name
         name = "TimelineSample"
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return found
+    for home in _MODULES if name in __all__ else ():
+        module = import_module(home)
+        if hasattr(module, name):
+            found = globals()[name] = getattr(module, name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

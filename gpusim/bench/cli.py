@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.argument_types import output_path, parse_digits, refuse, whole
-from gpusim.arguments import Parser
+from gpusim.arguments import Parser, output_path, parse_digits, refuse, whole
 from gpusim.bench import dry_run, primitives, sweep, whole_run
 from gpusim.bench.primitives import Row
 from gpusim.command import EXIT_INPUT, run_command

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpusim.argument_types import input_path, output_path
-from gpusim.arguments import Parser
+from gpusim.arguments import Parser, input_path, output_path
 from gpusim.command import run_command, run_process
 from gpusim.errors import ResultsError, one_line
 from gpusim.files import can_be_written, remove_leftovers

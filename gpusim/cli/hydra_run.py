@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpusim.cli.job import DISK_IS_FULL, add_hint
-from gpusim.cli.run_folder import Earlier
+from gpusim.cli.run_folder import FolderBefore
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import compose_error, one_compose_error
 from gpusim.config.presets import conf_folder
@@ -201,7 +201,7 @@ def _run_once(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None
         folder, output = _folder("hydra.run.dir", config.hydra.run.dir), config.hydra.output_subdir
         files = [f"{output}/{file}" for file in _HYDRA_FILES] if output is not None else []
         callbacks, log = Callbacks(config), f"{config.hydra.job.name}.log"
-    earlier = _earlier("hydra.run.dir", folder, [*files, log])
+    before = _folder_before("hydra.run.dir", folder, [*files, log])
     is_started = False
 
     def started(composed: DictConfig) -> Any:
@@ -217,13 +217,13 @@ def _run_once(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> None
             raise ret._return_value
     except BaseException as error:
         is_refused = isinstance(error, KeyboardInterrupt | ConfigError) or config.dry_run
-        if not is_started or (is_refused and not earlier.has_more()):
-            earlier.restore()
+        if not is_started or (is_refused and not before.has_more()):
+            before.restore()
         if isinstance(error, Exception) and not is_started:
             raise _refusal(error, "hydra.run.dir", folder, overrides) from error
         raise
     if config.dry_run:
-        earlier.restore()
+        before.restore()
     callbacks.on_run_end(config=config, config_name=name, job_return=ret)
 
 
@@ -236,7 +236,7 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
     with one_compose_error(overrides):
         folder, callbacks = _folder("hydra.sweep.dir", config.hydra.sweep.dir), Callbacks(config)
         arguments = typed_overrides(config.hydra.overrides.task)
-    earlier = _earlier("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
+    before = _folder_before("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     try:
         callbacks.on_multirun_start(config=config, config_name=name)
@@ -248,14 +248,14 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             add_hint(error, folder)
-        if earlier.has_more():
+        if before.has_more():
             raise
-        earlier.restore()
+        before.restore()
         if isinstance(error, _OF_COMPOSING) or getattr(error, "filename", None) is not None:
             raise _refusal(error, "hydra.sweep.dir", folder, overrides) from error
         raise
-    if config.dry_run and not earlier.has_more():
-        earlier.restore()
+    if config.dry_run and not before.has_more():
+        before.restore()
     callbacks.on_multirun_end(config=config, config_name=name)
 
 
@@ -266,15 +266,15 @@ def _folder(key: str, value: object) -> Path:
     return Path(str(value))
 
 
-def _earlier(key: str, folder: Path, files: Sequence[str]) -> Earlier:
+def _folder_before(key: str, folder: Path, files: Sequence[str]) -> FolderBefore:
     try:
-        earlier = Earlier(folder, files)
+        before = FolderBefore(folder, files)
     except OSError as error:
         raise _refusal(error, key, folder, []) from error
-    for path in earlier.files:
+    for path in before.files:
         if path.exists() and not path.is_file():  # Hydra would wait for a reader of a pipe
             raise ConfigError(key, folder, f"{path.name} in it is no regular file. Remove it")
-    return earlier
+    return before
 
 
 def _refusal(

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from gpusim.argument_types import (
+from gpusim.arguments import (
+    Parser,
     duration_ns,
     input_path,
     is_file,
@@ -21,7 +22,6 @@ from gpusim.argument_types import (
     size_bytes,
     whole,
 )
-from gpusim.arguments import Parser
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
 

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpusim.argument_types import file_name, input_path, output_path, path_text, seconds, whole
-from gpusim.arguments import Parser
+from gpusim.arguments import Parser, file_name, input_path, output_path, path_text, seconds, whole
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
 

@@ -32,7 +32,7 @@ def discard(folder: Path, is_new: bool) -> None:
         parent.rmdir()
 
 
-class Earlier:
+class FolderBefore:
     """What a folder held before Hydra wrote there, so that a refused command can restore it.
 
     Attributes:

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpusim.argument_types import input_path, output_path, whole
-from gpusim.arguments import Parser
-from gpusim.command import run_command, run_process
+from gpusim.arguments import Parser, input_path, output_path, whole
+from gpusim.command import EXIT_INPUT, run_command, run_process
 from gpusim.config.checks import reject
 from gpusim.files import can_be_written, write_text
 from gpusim.formats.quantities import recorded_quantities
@@ -36,7 +35,7 @@ EXIT_CODES = (
     "Exit codes: 0, 1 if some recordings are not used (the table says why), 2 if none is used or "
     "for bad input."
 )
-EXIT_NOT_ALL, EXIT_INPUT = 1, 2
+EXIT_NOT_ALL = 1
 MOST_SEEDS = 10_000
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpusim import argument_types as types
+from gpusim import arguments as types
 from gpusim.bench import cli as bench
 from gpusim.cli import collect, predict, record, validate
 

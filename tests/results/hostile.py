@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from tests.formats.hostile import DELETED, changed
 
 HOSTILE: dict[str, Any] = {
     "null": None,
@@ -45,15 +46,12 @@ def hostile_versions(content: dict[str, Any]) -> Iterator[Case]:
     for path in _paths(content):
         name = ".".join(path)
         for kind, value in HOSTILE.items():
-            yield Case(f"{name} = {kind}", _text(_changed(content, path, value)))
-        yield Case(f"{name} removed", _text(_changed(content, path, _REMOVED)))
+            yield Case(f"{name} = {kind}", _text(changed(content, path, value)))
+        yield Case(f"{name} removed", _text(changed(content, path, DELETED)))
     for kind, value in HOSTILE.items():
         yield Case(f"added = {kind}", _text(content | {"added": value}))
         yield Case(f"added: {kind}", _text(content | {str(value): 1}))
         yield Case(f"all = {kind}", _text(value))
-
-
-_REMOVED = object()
 
 
 def _paths(content: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -61,18 +59,6 @@ def _paths(content: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tup
         yield (*above, key)
         if isinstance(value, dict):
             yield from _paths(value, (*above, key))
-
-
-def _changed(content: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(content)
-    place = changed
-    for key in path[:-1]:
-        place = place[key]
-    if value is _REMOVED:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return changed
 
 
 def _text(content: Any) -> str:
