@@ -80,8 +80,6 @@ class VirshLogError(CodedError, ValueError):
 class AnswersError(CodedError, ValueError):
     """A file of query-migrate's answers that holds no usable migration, or a wrong fact about it."""
 
-    exit_code: ClassVar[int] = 1  # as for a log of virsh
-
     texts: ClassVar[Mapping[str, str]] = {
         "unreadable": (
             "{path}: cannot be read ({reason}). Expected JSON with answers to query-migrate, or one "
