@@ -88,6 +88,7 @@ VERSIONS = {
         syncs_channels_every_section=True,
         lacks=_SWITCHOVER_BANDWIDTH,
     ),
+    "qemu_8_2": Version(fallback_sync_interval_ns=None, channels_find_zero_pages=False),
     "qemu_9_1": Version(fallback_sync_interval_ns=None),
     "qemu_9_2": _MERGED,
     # Commits 7aaa1fc072 (the comparison) and fd0377150d (no clear in the last stage).
@@ -118,6 +119,6 @@ def nearest(qemu: tuple[int, ...]) -> str:
         for major, minor in [name.removeprefix("qemu_").split("_")]
     }
     known[5, 0] = known[7, 2]  # the throttle's parameters came with 5.0 and 5.1
-    known[8, 2] = known[9, 1]  # the rate limit counts as in 9.1
+    known[9, 0] = known[9, 1]  # the channels find zero pages as in 9.1
     older = [version for version in known if version <= tuple(qemu[:2])]
     return known[max(older, default=min(known))]

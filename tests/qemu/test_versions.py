@@ -51,6 +51,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
         "syncs_channels_every_section": True,
         "lacks": ("avail_switchover_bandwidth",),
     },
+    "qemu_8_2": {"fallback_sync_interval_ns": None, "channels_find_zero_pages": False},
     "qemu_9_1": {"fallback_sync_interval_ns": None},
     "qemu_9_2": {},
     "qemu_10_1": {"switchover": InclusiveSwitchoverRule, "clears_in_last_stage": False},
@@ -71,7 +72,12 @@ def test_composition(name: str, differs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "channels_find_zero_pages", "syncs_channels_every_section"),
-    [("qemu_7_2", False, True), ("qemu_9_1", True, False), ("qemu_9_2", True, False)],
+    [
+        ("qemu_7_2", False, True),
+        ("qemu_8_2", False, False),
+        ("qemu_9_1", True, False),
+        ("qemu_9_2", True, False),
+    ],
 )
 def test_multifd(
     name: str, channels_find_zero_pages: bool, syncs_channels_every_section: bool
