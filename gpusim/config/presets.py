@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpusim.reading import read_yaml
+
 
 def conf_folder(name: str = "conf") -> Path:
     """Return the absolute folder `conf` or `conf_record`: the wheel's copy or the working tree's."""
@@ -39,3 +41,15 @@ def preset_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
         path for folder in (conf_folder(), *folders) for path in (folder / group).glob("*.y*ml")
     )
     return sorted({path.stem for path in paths})
+
+
+def preset_keys(group: str, name: str) -> list[str]:
+    """Return the top-level keys that one of gpusim's own presets sets.
+
+    Args:
+        group: such as "policy".
+        name: of the preset.
+    """
+    keys = read_yaml(conf_folder() / group / f"{name}.yaml")
+    assert isinstance(keys, dict)
+    return list(keys)

@@ -18,15 +18,21 @@ from typing import Any
 from gpusim.config.migration import parse_parameters
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MigrationConfig
+from gpusim.policies.nova import (
+    LEAST_DELAY_S,
+    LEAST_DOWNTIME_MS,
+    LEAST_STEPS,
+    data_gib,
+    downtime_steps,
+)
+from gpusim.policies.vm_size import GB, GIB, spec_bytes
 from gpusim.qemu.versions import VERSIONS
 from gpusim.text import Message
 
-MIB, GIB, GB = 2**20, 2**30, 10**9
-RAM_STEP = 2**27  # bytes. RAM is a multiple of it. Video memory and ROMs together are smaller
-NOVA_LEAST_GIB = 2  # live_migration_completion_timeout and _downtime_delay count at least 2 GiB
-NOVA_STEPS, NOVA_DELAY_S, NOVA_LEAST_DOWNTIME_MS = 3, 3, 100  # the smallest that Nova accepts
-# live_migration_completion_timeout "should usually be larger than downtime delay * downtime steps".
-NOVA_LEAST_TIMEOUT = NOVA_DELAY_S * NOVA_STEPS + 1
+MIB = 2**20
+# Nova: live_migration_completion_timeout "should usually be larger than downtime delay * downtime
+# steps". The commands set the smallest steps and delay that Nova accepts.
+NOVA_LEAST_TIMEOUT = LEAST_DELAY_S * LEAST_STEPS + 1
 KUBEVIRT_CHANNELS = 8  # pkg/virt-handler/migration-source.go:configureParallelMigrationThreads
 QMP, HMP = "QEMU, QMP", "QEMU, HMP"
 THROTTLE = (  # (QEMU's name, config key)
@@ -172,22 +178,22 @@ def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> Tool
     Source: nova/conf/libvirt.py. live_migration_parallel_connections is new in 33.0.0 (2026.1).
     """
     migration, numbers = config.migration, parse_parameters(config.migration)
-    gib = max(NOVA_LEAST_GIB, _ram(memory_bytes) / GIB)
+    gib = data_gib(memory_bytes)
     downtime_ms, step = _nova_downtime(config, gib)
-    delay_s = int(NOVA_DELAY_S * gib)
+    delay_s = int(LEAST_DELAY_S * gib)
     lines = [
         "[libvirt]",
         f"live_migration_permit_auto_converge = {str(migration.auto_converge).lower()}",
         f"live_migration_bandwidth = {_mib(numbers.max_bandwidth)}",
         f"live_migration_downtime = {downtime_ms}",
-        f"live_migration_downtime_steps = {NOVA_STEPS}",
-        f"live_migration_downtime_delay = {NOVA_DELAY_S}",
+        f"live_migration_downtime_steps = {LEAST_STEPS}",
+        f"live_migration_downtime_delay = {LEAST_DELAY_S}",
     ]
     rise = {
         "limit_ms": migration.downtime_limit,
         "limit_after_seconds": step * delay_s,
         "most_ms": downtime_ms,
-        "most_after_seconds": NOVA_STEPS * delay_s,
+        "most_after_seconds": LEAST_STEPS * delay_s,
     }
     notes = [Message("nova_raises_downtime", rise), *_rounding(numbers.max_bandwidth)]
     if total_high_s is not None:
@@ -206,32 +212,27 @@ def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> Tool
     return ToolCommands(lines=tuple(lines), notes=tuple(notes))
 
 
-def _ram(memory_bytes: int) -> int:
-    """Return the memory of a flavour or a VM's spec, in bytes: no video memory and no ROMs."""
-    return memory_bytes // RAM_STEP * RAM_STEP or memory_bytes
-
-
 def _nova_downtime(config: Config, gib: float) -> tuple[int, int]:
     """Return live_migration_downtime in ms, and the step of Nova that reaches the config's limit.
 
     Nova must reach the limit before the first pass ends. For a large VM one step takes longer than
     the whole migration. Then the first step has to be the limit, and Nova raises it further.
     """
-    limit_ms, step = config.migration.downtime_limit, NOVA_STEPS
-    while step and int(NOVA_DELAY_S * gib) * step > _first_pass_s(config):
-        step -= 1
-    downtime_ms = max(NOVA_LEAST_DOWNTIME_MS, limit_ms)
-    while _nova_step_ms(downtime_ms, step) < limit_ms:
+    limit_ms = config.migration.downtime_limit
+    in_time = [
+        n
+        for n, step in enumerate(downtime_steps(gib, LEAST_DOWNTIME_MS, LEAST_STEPS, LEAST_DELAY_S))
+        if step.after_s <= _first_pass_s(config)
+    ]
+
+    def limits_ms(downtime_ms: int) -> list[int]:
+        steps = downtime_steps(gib, downtime_ms, LEAST_STEPS, LEAST_DELAY_S)
+        return [step.limit_ms for step in steps]
+
+    downtime_ms = max(LEAST_DOWNTIME_MS, limit_ms)
+    while limits_ms(downtime_ms)[in_time[-1]] < limit_ms:
         downtime_ms += 1
-    while step and _nova_step_ms(downtime_ms, step - 1) >= limit_ms:
-        step -= 1  # the least of 100 ms is more than the limit
-    return downtime_ms, step
-
-
-def _nova_step_ms(downtime_ms: int, step: int) -> int:
-    """Source: nova/virt/libvirt/migration.py:downtime_steps."""
-    base = downtime_ms / NOVA_STEPS
-    return int(base + (downtime_ms - base) / NOVA_STEPS * step)
+    return downtime_ms, next(n for n, ms in enumerate(limits_ms(downtime_ms)) if ms >= limit_ms)
 
 
 def _first_pass_s(config: Config) -> float:
@@ -263,7 +264,7 @@ def _kubevirt(
     ]
     notes = [Message("kubevirt_label"), *_rounding(numbers.max_bandwidth)]
     if total_high_s is not None:
-        ram_bytes = _ram(memory_bytes)
+        ram_bytes = spec_bytes(memory_bytes)
         timeout = max(1, math.ceil(total_high_s / (ram_bytes / GIB)))
         lines.append(f"  completionTimeoutPerGiB: {timeout}")
         seconds = timeout * math.ceil(ram_bytes / GB)

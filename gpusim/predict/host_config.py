@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpusim.config.checks import rate_limit
+from gpusim.config.presets import preset_keys, preset_names
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
@@ -71,7 +72,9 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     from gpusim.config.compose import composed_config  # imports Hydra, which --help does not need
 
     check_overrides(overrides)
-    config = composed_config([*_profile_overrides(profile), *overrides])
+    decided = _decided_by_policy(overrides)
+    from_profile = [one for one in _profile_overrides(profile) if _key(one) not in decided]
+    config = composed_config([*from_profile, *overrides])
     config.vm = VmConfig(
         memory=profile.memory_bytes,
         page_size=profile.page_bytes,
@@ -85,7 +88,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     return HostConfig(
         config=config,
         costs=host_costs.ranges(config, stated),
-        assumptions=tuple(_assumptions(profile, stated, config)),
+        assumptions=tuple(_assumptions(profile, stated | decided, config)),
     )
 
 
@@ -136,6 +139,14 @@ def _profile_overrides(profile: Profile) -> list[str]:
                 value = rate_limit(value)
             overrides.append(f"migration.{key}={str(value).lower()}")
     return overrides
+
+
+def _decided_by_policy(overrides: Sequence[str]) -> set[str]:
+    """Return the keys of `migration` that a policy sets, whatever the VM has now."""
+    values = [one.partition("=")[2] for one in overrides if _key(one) == "policy"]
+    names = preset_names("policy")
+    chosen = [name for value in values for name in re.split(r"[\[\], ]+", value) if name in names]
+    return {f"migration.{key}" for name in chosen for key in preset_keys("policy", name)}
 
 
 def _key(override: str) -> str:

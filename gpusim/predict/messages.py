@@ -174,8 +174,9 @@ TEXTS: Mapping[str, str] = {
         "{seconds} s for this VM."
     ),
     "kubevirt_progress_timeout": (
-        "Only spec.configuration.migrations sets progressTimeout (150 s). To simulate it, add "
-        "policy=kubevirt_stall."
+        "Only spec.configuration.migrations sets progressTimeout (150 s). It aborts a migration whose "
+        "remaining memory falls between no two polls of 0.4 s for that long, as if the link were "
+        "dead. Slow convergence does not set it off."
     ),
     "kubevirt_downtime": (
         "To allow {limit_ms} ms of downtime, set maxDowntimeMs. It needs a release with the feature "

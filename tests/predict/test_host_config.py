@@ -178,3 +178,18 @@ def test_an_old_qemu_has_no_manual_protect() -> None:
     """QEMU 5.0 added manual protect."""
     assert host_config(profile_with(qemu=(2, 12, 0))).config.tracking.mode == "kvm_legacy"
     assert host_config(profile_with()).config.tracking.mode == "kvm_manual"
+
+
+def test_a_policy_decides_its_keys_whatever_the_vm_has() -> None:
+    """OpenStack Nova sets capabilities for each migration. The user's own keys still win."""
+    capabilities = ("auto-converge", "multifd")
+    profile = profile_with(parameters=SHOWN | {"downtime-limit": 77}, capabilities=capabilities)
+    migration = host_config(profile, ["policy=nova"]).config.migration
+    assert (migration.auto_converge, migration.multifd_channels) == (False, 0)
+    assert migration.downtime_limit == 77
+    assert migration.manager is not None
+    listed = host_config(profile, ["policy=[nova, responsive]", "migration.auto_converge=true"])
+    assert listed.config.migration.auto_converge
+    assert host_config(profile, ["policy=none"]).config.migration.multifd_channels == 2
+    unknown = host_config(profile_with(), ["policy=nova"])
+    assert "auto_converge_assumed" not in [one.code for one in unknown.assumptions]

@@ -1,0 +1,20 @@
+"""The size of a VM as managers know it: the memory of its flavour or spec."""
+
+from __future__ import annotations
+
+GIB, GB = 2**30, 10**9
+RAM_STEP = 2**27  # bytes. RAM is a multiple of it. Video memory and ROMs together are smaller
+
+
+def spec_bytes(total_bytes: int) -> int:
+    """Return the memory of a flavour or a VM's spec, in bytes: no video memory and no ROMs.
+
+    Args:
+        total_bytes: guest memory that QEMU migrates.
+    """
+    return total_bytes // RAM_STEP * RAM_STEP or total_bytes
+
+
+def next_poll_ns(after_ns: int, every_ns: int) -> int:
+    """Return the first multiple of `every_ns` that is later than `after_ns`."""
+    return (after_ns // every_ns + 1) * every_ns
