@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from gpusim.config.backend import Backend
@@ -10,6 +9,7 @@ from gpusim.engine.records import EvacuationSummary, Summary
 from gpusim.explore.dry_run import EvacuationPlan, RunPlan
 from gpusim.layout import CHUNK_PAGES
 from gpusim.pages.backends import device_name
+from gpusim.results.bottleneck import run_line
 from gpusim.results.verdicts import OUTCOMES, outcome_code
 from gpusim.sender.link import Link
 from gpusim.text import count_noun, text_table
@@ -22,16 +22,11 @@ def plan_text(plan: RunPlan | EvacuationPlan) -> str:
     return text_table(list(lines.items()), left_columns=(0, 1))
 
 
-def sending_text(link: Link) -> str:
-    """Return how many threads send, and whether they limit the link."""
+def _sending_text(link: Link, summary: Summary) -> str:
+    """Return what sets the sending rate. If it is the link, return how many threads send."""
     channels = link.multifd.channels if link.multifd else 0
     threads = count_noun(channels, "multifd channel") if channels else "one thread"
-    if link.threads_bandwidth >= link.bandwidth or link.recorded is not None:
-        return threads
-    text = f"{threads}: {_gigabits(link.threads_bandwidth)} Gbit/s at most"
-    if math.isfinite(link.bandwidth):
-        text += f" of the link's {_gigabits(link.bandwidth)}. See migration.multifd_channels"
-    return text
+    return run_line(vars(summary)) or threads
 
 
 def _run_lines(plan: RunPlan) -> Mapping[str, str]:
@@ -49,7 +44,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
         "attempts": "",
         "qemu": f"{scenario.version}, {timer}",
         "policies": scenario.policies,
-        "sending": sending_text(scenario.link),
+        "sending": _sending_text(scenario.link, summary),
         "backend": _backend_text(plan.backend),
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {_bitmaps_text(plan)}",
         "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)}), "
@@ -95,6 +90,7 @@ def _evacuation_lines(plan: EvacuationPlan) -> Mapping[str, str]:
         "backend": _backend_text(plan.backend),
         "bitmaps": f"{format_bytes(plan.scenario.bitmap_bytes)} at most, for {plan.largest_guest}",
         "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)})",
+        "sending": run_line(vars(summary)),
         "expected": f"{summary.total_time_s:.0f} s simulated: "
         f"{_outcome_text(summary)}{left}, guest CPU lost "
         f"{summary.guest_cpu_lost_percent:.1f} %, throttle up to {summary.max_throttle_percent} %",
@@ -110,10 +106,6 @@ def _outcome_text(summary: Summary | EvacuationSummary) -> str:
 
 def _backend_text(backend: Backend) -> str:
     return f"{backend.name} ({backend.reason}), {count_noun(backend.threads, 'thread')}"
-
-
-def _gigabits(bytes_per_s: float) -> str:
-    return f"{8 * bytes_per_s / 1e9:.3g}"
 
 
 def _two_digits(seconds: float) -> str:

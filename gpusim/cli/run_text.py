@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from gpusim.cli.dry_run_text import sending_text
 from gpusim.config.scenario import Scenario
 from gpusim.engine.records import EvacuationSummary, Result, Summary
+from gpusim.results.bottleneck import run_line
 from gpusim.results.verdicts import OUTCOMES, outcome_code
 from gpusim.units import format_bytes
 
 
 def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
-    """Yield how the link was fed, and how each attempt before the last ended."""
-    if scenario.link.threads_bandwidth < scenario.link.bandwidth < math.inf:
-        yield f"sent by {sending_text(scenario.link)}"
+    """Yield how each attempt before the last ended."""
     count = len(scenario.attempts)
     for number, attempt in enumerate(result.before, start=1):
         yield f"attempt {number} of {count}: {attempt.result.summary.reason}"
@@ -24,9 +21,11 @@ def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
 
 
 def outcome_lines(summary: Summary | EvacuationSummary) -> Iterator[str]:
-    """Yield the backend, the verdict, its reason and the main numbers."""
+    """Yield the backend, the verdict, the bottleneck of the sending rate, the reason and the main numbers."""
     yield f"backend {summary.backend} ({summary.backend_reason})"
     yield f"verdict: {OUTCOMES[outcome_code(summary.status, summary.verdict)].label}"
+    if line := run_line(vars(summary)):
+        yield line
     yield summary.reason
     if isinstance(summary, Summary):
         yield _migration_numbers(summary)

@@ -28,6 +28,7 @@ from gpusim.config.compose_errors import one_compose_error
 from gpusim.errors import ConfigError, ResultsError, one_line
 from gpusim.files import remove_leftovers, write_text
 from gpusim.results import read_summary
+from gpusim.results.bottleneck import bottleneck_line, find_bottlenecks
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import SUMMARY
 from gpusim.results.sweeps.runs import SWEEP, natural
@@ -190,6 +191,8 @@ class SweepReport(Callback):
         earlier = sum(0 < _mtime_s(path / SUMMARY) < self._since_s for path in summaries)
         computed = f" ({earlier} computed earlier)" if earlier else ""
         print(f"{count_noun(len(summaries), 'run')}{computed}: {describe_counts(counts)}")
+        for found in find_bottlenecks(list(summaries.values())):
+            print(bottleneck_line(found))
         print(f"show them on one page: gpusim-collect {shlex.quote(str(folder))}")
 
 

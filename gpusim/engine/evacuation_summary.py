@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gpusim.config.schema import EvacuationConfig
+from gpusim.engine.bottleneck import GBIT, Bottleneck, find_bottleneck
 from gpusim.engine.evacuation_guests import Vm
 from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import (
@@ -18,6 +19,7 @@ from gpusim.engine.records import (
     Verdict,
 )
 from gpusim.engine.shared_link import SharedLink
+from gpusim.sender.tally import Sending
 from gpusim.text import Message
 from gpusim.units import NS_PER_S
 from gpusim.version import __version__
@@ -59,6 +61,7 @@ def make_evacuation(
         max_throttle_percent=max((s.max_throttle_percent for s in summaries), default=0),
         longest_vcpu_stall_ms=max((s.longest_vcpu_stall_ms for s in summaries), default=0.0),
         transferred_bytes=sent_bytes,
+        **vars(_find_bottleneck(guests, link, first, total_ns)),
         link_used_percent=100 * page_bytes / capacity_bytes
         if 0 < capacity_bytes < math.inf
         else None,
@@ -126,6 +129,29 @@ def _make_reason(
         "guest_left_behind",
         {"guest": first.name, "others": left_behind[1:], "reason": first.reason},
     )
+
+
+def _find_bottleneck(
+    guests: Sequence[EvacuatedGuest], link: SharedLink, vm: Vm, total_ns: int
+) -> Bottleneck:
+    """Return what set the rate of most guests, with the rates of the whole link.
+
+    Each guest sends over its share of the link. The shares add up to the link, so the link is used
+    as far as the shares are.
+    """
+    sending = sum((one.result.sending or Sending() for one in guests), Sending())
+    found = find_bottleneck(sending, vm.scenario)
+    if found.bottleneck_code not in ("link", None):
+        found = replace(found, bottleneck=f"{found.bottleneck}, per guest")
+    capacity_bytes = link.capacity_bytes(total_ns)
+    if not total_ns or found.bottleneck_code is None:
+        return found
+    if math.isinf(capacity_bytes) or math.isinf(sending.capacity_bytes):
+        rate = sending.sent_bytes / total_ns * NS_PER_S
+        return replace(found, sending_gbit_per_s=rate / GBIT, link_gbit_per_s=None)
+    rate = capacity_bytes / total_ns * NS_PER_S
+    used = sending.sent_bytes / sending.capacity_bytes
+    return replace(found, sending_gbit_per_s=used * rate / GBIT, link_gbit_per_s=rate / GBIT)
 
 
 def _sent_pages(vm: Vm) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gpusim.config.backend import EXPECTED
 from gpusim.config.schedule import Action
+from gpusim.engine.bottleneck import find_bottleneck
 from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import (
     Event,
@@ -161,6 +162,7 @@ class Recorder:
             samples=self.samples,
             pass_ends_s=[end_ns / NS_PER_S for end_ns in pass_ends_ns if end_ns <= now_ns],
             actions_not_done=actions_not_done,
+            sending=self._state.sender.tally.sending,
             journal=self._state.journal,
         )
 
@@ -200,6 +202,7 @@ class Recorder:
             time_at_max_throttle_s=at_highest_ns / NS_PER_S,
             longest_vcpu_stall_ms=state.run_time.longest_sleep_ns(vm_ns) / NS_PER_MS,
             transferred_bytes=sent.transferred_bytes,
+            **vars(find_bottleneck(state.sender.tally.sending, scenario)),
             normal_pages=sent.normal_pages,
             zero_pages=sent.zero_pages,
             remote_clears=sent.remote_clears,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gpusim.config.schedule import Action
     from gpusim.config.schema import Config
     from gpusim.engine.journal import Journal
+    from gpusim.sender.tally import Sending
 
 SyncKind: TypeAlias = Literal["setup", "exact", "fallback", "final"]
 Verdict: TypeAlias = Literal["converged", "not_converged", "time_limit", "cancelled", "aborted"]
@@ -122,6 +123,11 @@ class Summary:
     time_at_max_throttle_s: float
     longest_vcpu_stall_ms: float
     transferred_bytes: int
+    bottleneck: str | None = None  # of the sending rate, see bottleneck.py
+    bottleneck_code: str | None = None
+    bottleneck_change: str | None = None
+    sending_gbit_per_s: float | None = None
+    link_gbit_per_s: float | None = None
     normal_pages: int
     zero_pages: int
     resent_pages: int
@@ -191,6 +197,7 @@ class Result:
             last pass ends with the migration.
         before: the attempts before this one.
         actions_not_done: actions of the schedule that had not been done when the migration ended.
+        sending: what set the sender's rate, and for how long. None: unknown.
         journal: kept for the audit only, see journal.py. It is no part of the result.
     """
 
@@ -201,6 +208,7 @@ class Result:
     pass_ends_s: list[float] = field(default_factory=list)
     before: list[Attempt] = field(default_factory=list)
     actions_not_done: list[Action] = field(default_factory=list)
+    sending: Sending | None = None
     journal: Journal | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -248,6 +256,11 @@ class EvacuationSummary:
     max_throttle_percent: int
     longest_vcpu_stall_ms: float
     transferred_bytes: int
+    bottleneck: str | None = None  # of the sending rate, see bottleneck.py
+    bottleneck_code: str | None = None
+    bottleneck_change: str | None = None
+    sending_gbit_per_s: float | None = None
+    link_gbit_per_s: float | None = None
     link_used_percent: float | None
     guest_cpu_lost_s: float
     guest_cpu_lost_percent: float

@@ -17,6 +17,7 @@ from gpusim.predict import advice_text, prediction_text
 from gpusim.predict.commands import ToolCommands
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Member, Prediction
+from gpusim.results.bottleneck import find_bottlenecks
 from gpusim.version import __version__
 
 FORMAT = 1
@@ -33,6 +34,7 @@ BANDS = (  # fields of Summary, with the same keys
     "dirty_sync_count",
     "fallback_sync_count",
 )
+BOTTLENECK = ("bottleneck_code", "bottleneck_change", "sending_gbit_per_s", "link_gbit_per_s")
 
 
 def document(
@@ -51,6 +53,9 @@ def document(
         "members": [_member(one) for one in prediction.members],
         **{name: prediction.band(name) for name in BANDS},
         "throttle": prediction.throttle_steps(),
+        "bottlenecks": [
+            one.data for one in find_bottlenecks([vars(one.summary) for one in prediction.members])
+        ],
         "vm": _vm(profile),
         "guest": _guest(fit, profile),
         "doubts_and_assumptions": [
@@ -84,7 +89,7 @@ def _member(member: Member) -> dict[str, Any]:
         "verdict": summary.verdict,
         "reason": summary.reason,
         "reason_code": summary.reason_code,
-        **{name: getattr(summary, name) for name in BANDS},
+        **{name: getattr(summary, name) for name in (*BANDS, *BOTTLENECK)},
         "throttle_s": {str(percent): time_s for percent, time_s in member.throttle_s.items()},
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,6 @@ from gpusim.formats.profile import Profile
 from gpusim.predict import host_costs
 from gpusim.predict.host_config import HostConfig
 from gpusim.predict.prediction import Member, Prediction
-from gpusim.sender.link import Link
 from gpusim.text import Message
 
 MEMBERS = 32
@@ -89,7 +88,6 @@ def predict(
         members=found,
         assumptions=(
             *_fewer(len(found), members),
-            *_threads(scenario.link, host.costs),
             *host.assumptions,
             *host_costs.assumptions(host.costs),
             *_assumptions(profile, fit),
@@ -243,21 +241,6 @@ def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
 def _fewer(found: int, wanted: int) -> Iterator[Message]:
     if found < wanted:
         yield Message("fewer_members", {"members": found, "wanted": wanted})
-
-
-def _threads(link: Link, costs: Mapping[str, host_costs.Range]) -> Iterator[Message]:
-    """Tell if the sending threads may be slower than the link."""
-    page_cost = costs.get("page_cost_ns")
-    ends = (link.page_cost_ns,) * 2 if page_cost is None else (page_cost.high, page_cost.low)
-    low, high = (replace(link, page_cost_ns=one).threads_bandwidth for one in ends)
-    if low < link.bandwidth and math.isfinite(link.bandwidth):
-        data = {
-            "channels": link.multifd.channels if link.multifd else 0,
-            "low_gbit_per_s": 8 * low / 1e9,
-            "high_gbit_per_s": 8 * min(high, link.bandwidth) / 1e9,
-            "link_gbit_per_s": 8 * link.bandwidth / 1e9,
-        }
-        yield Message("threads_limit_link", data)
 
 
 def _simulate_member(config: Config) -> Member | Exception:

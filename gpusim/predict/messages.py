@@ -7,7 +7,7 @@ from typing import Any
 
 from gpusim.engine.records import Summary
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.text import Message, count_noun, format_duration, format_number, join_words
+from gpusim.text import Message, format_duration, format_number, join_words
 from gpusim.units import format_bytes
 
 TEXTS: Mapping[str, str] = {
@@ -66,10 +66,6 @@ TEXTS: Mapping[str, str] = {
         "about 54 ms more. To state it, add link.non_ram_downtime_ms=50."
     ),
     # Assumptions about the guest and the runs: ensemble.py
-    "threads_limit_link": (
-        "{threads} can send {low_gbit_per_s:.3g} to {high_gbit_per_s:.3g} Gbit/s of the link's "
-        "{link_gbit_per_s:.3g} Gbit/s. To use more, raise migration.multifd_channels."
-    ),
     "fewer_members": (
         "gpusim simulated {members} of {wanted} migrations, because time was up. To simulate all, "
         "add --members {wanted}."
@@ -192,9 +188,6 @@ TEXTS: Mapping[str, str] = {
 def text_of(message: Message) -> str:
     """Return a message as sentences. The suffix of a key of its data tells the unit."""
     data = {key: _shown(key, value) for key, value in message.data.items()}
-    if message.code == "threads_limit_link":
-        channels = message.data["channels"]
-        data["threads"] = count_noun(channels, "multifd channel") if channels else "One thread"
     return TEXTS[message.code].format_map(data)
 
 

@@ -15,10 +15,12 @@ from gpusim.formats.profile import Profile
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import HIGH, LOW, Band, Prediction
 from gpusim.qemu.versions import nearest
+from gpusim.results.bottleneck import bottleneck_line, find_bottlenecks
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.verdicts import OUTCOMES
 from gpusim.text import (
     SIZES,
+    capitalized,
     count_noun,
     decider_name,
     format_duration,
@@ -145,9 +147,11 @@ def unreliable(prediction: Prediction) -> str:
 
 
 def answer(prediction: Prediction) -> list[str]:
-    """Return the first lines: the verdict and how probable it is, a large loss, a bad profile."""
+    """Return the first lines: the verdict and how probable it is, bottlenecks, a loss, a bad profile."""
+    found = find_bottlenecks([vars(one.summary) for one in prediction.members])
     texts = (
         f"{title(prediction)}. {_agreement(prediction)}",
+        *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
         large_loss(prediction),
         unreliable(prediction),
     )

@@ -13,7 +13,9 @@ from typing import Any, Literal, TypeAlias
 from gpusim.text import format_duration, format_number, join_words
 from gpusim.units import format_bytes
 
-Unit: TypeAlias = Literal["text", "names", "count", "pages", "bytes", "s", "ms", "vCPU s", "%"]
+Unit: TypeAlias = Literal[
+    "text", "names", "count", "pages", "bytes", "s", "ms", "vCPU s", "%", "Gbit/s"
+]
 
 _GIB = ("GiB", 2.0**30)
 _MILLION = ("million", 1e6)
@@ -81,8 +83,8 @@ class SummaryField:
             return f"{format_duration(value)} of vCPU time"
         if self.unit == "bytes":
             return format_bytes(value)
-        if self.unit == "%":
-            return f"{format_number(value)} %"
+        if self.unit in ("%", "Gbit/s"):
+            return f"{format_number(value)} {self.unit}"
         return f"{value:,}" if isinstance(value, int) else format_number(value)
 
 
@@ -113,6 +115,20 @@ _RUN: Sequence[SummaryField] = (
     SummaryField("longest_vcpu_stall_ms", "ms", "Longest vCPU sleep",
         "The longest single sleep of a vCPU under the throttle."),
     SummaryField("transferred_bytes", "bytes", "Sent", "Bytes sent over the link."),
+    SummaryField("bottleneck", "text", "Bottleneck",
+        "What set the sending rate for most of the sending time, such as one sending thread. Null "
+        "if nothing was sent, or if link.recorded gives the rate."),
+    SummaryField("bottleneck_code", "text", "Bottleneck code",
+        "The bottleneck as a stable code: link, page_cost, queue_cost, zero_page_scan, "
+        "remote_clear or max_bandwidth."),
+    SummaryField("bottleneck_change", "text", "Change for more of the link",
+        "Settings that let the sender use more of the link. Null if the link is the bottleneck, or "
+        "if no setting of QEMU changes it."),
+    SummaryField("sending_gbit_per_s", "Gbit/s", "Rate while sending",
+        "Mean rate over the sending time. The time of syncs and the time without pages to send are "
+        "not part of it. The sleep of QEMU's rate limit is."),
+    SummaryField("link_gbit_per_s", "Gbit/s", "Link while sending",
+        "Mean bandwidth of the link over the sending time. Null if it is unlimited."),
     SummaryField("normal_pages", "pages", "Pages sent as data", "Pages sent with their content."),
     SummaryField("zero_pages", "pages", "Zero pages sent", "Pages sent as a zero marker."),
     SummaryField("resent_pages", "pages", "Pages sent again",
@@ -189,6 +205,12 @@ _EVACUATION: Sequence[SummaryField] = (
     _of_evacuation("max_throttle_percent", "The highest throttle of any guest."),
     _of_evacuation("longest_vcpu_stall_ms", "The longest single sleep of any vCPU."),
     _of_evacuation("transferred_bytes", "Bytes that all guests sent over the link."),
+    _of_evacuation("bottleneck", "What set the sending rate of the guests for most of their time."),
+    *(RUN_FIELDS[key] for key in ("bottleneck_code", "bottleneck_change")),
+    _of_evacuation("sending_gbit_per_s",
+        "Mean rate of all guests together over their sending time."),
+    _of_evacuation("link_gbit_per_s",
+        "Mean bandwidth of the whole link. Null if it is unlimited."),
     SummaryField("link_used_percent", "%", "Link used",
         "Bytes of pages, with their headers, as a share of what the link could carry. "
         "Null if the link is unlimited."),
@@ -233,7 +255,8 @@ SUMMARY_FIELDS = FAILURE_FIELDS | EVACUATION_FIELDS | RUN_FIELDS
 REPORT_KEYS = (
     "total_time_s", "downtime_ms", "paused_s", "first_pass_s", "dirty_sync_count",
     "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
-    "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "remaining_bytes",
+    "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "sending_gbit_per_s",
+    "remaining_bytes",
 )
 STATISTICS_KEYS = (
     "total_time_s", "downtime_ms", "guest_cpu_lost_s", "guest_cpu_lost_percent", "write_faults",
@@ -242,7 +265,7 @@ STATISTICS_KEYS = (
 RUNS_TABLE_KEYS = (
     "total_time_s", "downtime_ms", "paused_s", "guest_cpu_lost_percent", "guest_cpu_lost_s",
     "write_faults", "guest_fault_s", "max_throttle_percent", "dirty_sync_count",
-    "transferred_bytes", "remaining_bytes",
+    "transferred_bytes", "sending_gbit_per_s", "remaining_bytes",
 )
 GUEST_KEYS = (
     "total_time_s", "downtime_ms", "max_throttle_percent", "guest_cpu_lost_s",
@@ -260,9 +283,9 @@ NUMBER_KEYS = tuple(key for key, field in RUN_FIELDS.items() if field.is_number 
 # Where a field is shown, beside the summary.json that holds it.
 PLACES = {
     "report.html": REPORT_KEYS,
-    "runs.csv": (*NUMBER_KEYS, "status", "verdict", "reason", "error"),
+    "runs.csv": (*NUMBER_KEYS, "status", "verdict", "reason", "bottleneck_code", "error"),
     "statistics.csv": STATISTICS_KEYS,
-    "index.html": RUNS_TABLE_KEYS,
+    "index.html": (*RUNS_TABLE_KEYS, "bottleneck"),
     "evacuation.csv": GUEST_KEYS,
 }
 

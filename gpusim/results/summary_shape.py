@@ -19,7 +19,7 @@ VERDICTS = (*get_args(Verdict), None)
 LONGEST_VALUE = 80  # characters of a value in a message
 ROUNDING = -1e-6  # a difference of two equal times may be less than zero
 # The engine's clock ends after 2^63 ns, which is 292 years. Counts and bytes fit 64 bits.
-MOST = {"s": 1e10, "ms": 1e13, "vCPU s": 1e14, "%": 1e6}
+MOST = {"s": 1e10, "ms": 1e13, "vCPU s": 1e14, "%": 1e6, "Gbit/s": 1e12}
 
 
 class AnyText(Text):

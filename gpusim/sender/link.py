@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S, PS_PER_NS
 
+# What sets the rate of the sender: the link, a cost of the threads, or QEMU's rate limit.
+Bound: TypeAlias = Literal[
+    "link", "page_cost", "queue_cost", "zero_page_scan", "remote_clear", "max_bandwidth"
+]
 PS_PER_S = NS_PER_S * PS_PER_NS
 UNITS = 128  # per byte
 FLOAT_ERROR = 1e-15  # of a product: 98496000.00000001 ps are 98496000 ps
@@ -23,6 +28,7 @@ FLUSH_NORMAL_PAGES = 32  # 64 iovecs, two per page (qemu-file.c:MAX_IOV_SIZE)
 FLUSH_ZERO_PAGES = 32768 // 9  # a buffer of 32 KiB (qemu-file.c:IO_BUF_SIZE)
 PACKET_PAYLOAD_BYTES = 512 * 1024
 PACKET_FIXED_BYTES, PACKET_OFFSET_BYTES = 320, 8  # a packet's header, and one offset per page
+OWN_COSTS: tuple[Bound, Bound] = ("page_cost", "zero_page_scan")  # of a normal and of a zero page
 FLUSH_RECORD_BYTES = 8  # RAM_SAVE_FLAG_MULTIFD_FLUSH on the main channel
 
 
@@ -158,17 +164,36 @@ class Link:
         thread_ns = self._thread_ns[0]
         return self.page_units[0] / UNITS * NS_PER_S / thread_ns if thread_ns else math.inf
 
+    def bounds(self, bandwidth: float) -> tuple[Bound, Bound]:
+        """Return what sets the time of a normal and of a zero page at a bandwidth.
+
+        Args:
+            bandwidth: bytes per second of the link.
+        """
+        normal, zero = (
+            "link"
+            if units / UNITS / bandwidth * NS_PER_S >= thread_ns
+            else (own if own_ns >= queue_ns else "queue_cost")
+            for own, units, thread_ns, (own_ns, queue_ns) in zip(
+                OWN_COSTS, self.page_units, self._thread_ns, self._thread_costs_ns, strict=True
+            )
+        )
+        return normal, zero
+
     @property
     def _thread_ns(self) -> tuple[float, float]:
         """Time of a normal and of a zero page on the slowest thread."""
+        normal, zero = self._thread_costs_ns
+        return max(normal), max(zero)
+
+    @property
+    def _thread_costs_ns(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Time of a normal and of a zero page on its thread, and on the thread that queues it."""
         if self.multifd is None:
-            return self.page_cost_ns, self.zero_page_ns
+            return (self.page_cost_ns, 0.0), (self.zero_page_ns, 0.0)
         channels, queue_ns = self.multifd.channels, self.multifd.queue_ns
         detectors = channels if self.multifd.find_zero_pages else 1
-        return (
-            max(self.page_cost_ns / channels, queue_ns),
-            max(self.zero_page_ns / detectors, queue_ns),
-        )
+        return (self.page_cost_ns / channels, queue_ns), (self.zero_page_ns / detectors, queue_ns)
 
     def flush_pages(self, *, counts_flushed_bytes: bool) -> tuple[int, int]:
         """Return how many normal and how many zero pages one flush adds to the rate limit's bytes.

@@ -20,6 +20,7 @@ from gpusim.sender.counters import Counters
 from gpusim.sender.link import UNITS, Link
 from gpusim.sender.pace import Pace
 from gpusim.sender.sendable_pages import SendablePages
+from gpusim.sender.tally import Tally
 from gpusim.sender.windows import WINDOW_PS, Delays, Window, WindowPlan, plan_window
 from gpusim.units import PS_PER_NS
 
@@ -57,6 +58,7 @@ class Sender:
 
     Attributes:
         counters: what has been sent so far.
+        tally: what set the rate so far.
         bandwidth: bytes per second of the last closed window. 0 before the first window closes.
         threshold_bytes: QEMU's threshold_size at that bandwidth.
         sends: if a list, then it gets (ps, ps) of each part of a burst and of equal windows.
@@ -75,6 +77,7 @@ class Sender:
         self._link, self._page_bytes = link, page_bytes
         self._threshold, self._acts = threshold, acts
         self.counters = Counters()
+        self.tally = Tally(link)
         self.bandwidth, self.threshold_bytes = 0.0, 0
         self.sends: list[tuple[int, int]] | None = None
         self._pace = Pace(link)
@@ -166,7 +169,7 @@ class Sender:
                     break
             if self._sleeping:
                 self._sleeping = False
-                self._close_window()
+                self._close_window(slept_ps=self._slept_window_ps)
             while self._pace.is_due(self._now_ps):
                 self._change_pace()
             stop_ps = self._stop_ps(to_ps)
@@ -227,6 +230,7 @@ class Sender:
                 if pages.pending and costs_ps != later_ps:
                     now_ps = max(now_ps, at_ps)
             costs_ps = later_ps
+            self.tally.change_link()
         now_ps = self._drain(pages, now_ps, costs_ps)
         self._note_send(start_ps, now_ps)
         if not clears:
@@ -275,6 +279,7 @@ class Sender:
         counters.sent_units += self._page_units(taken)
         counters.remote_clears += len(taken.cleared)
         counters.remote_clear_ps += int(clears_ps.sum())
+        self.tally.count(taken.normal, taken.zero, int(clears_ps.sum()))
         return taken, Delays(taken.normal_before + taken.zero_before, clears_ps, plan)
 
     def _page_units(self, taken: Taken) -> int:
@@ -293,7 +298,8 @@ class Sender:
             self._burst.units_left = max(0, self._burst.units_left - units)
         return self._link.wrap_ps
 
-    def _close_window(self) -> None:
+    def _close_window(self, slept_ps: int | None = None) -> None:
+        self.tally.end_windows(slept_ps)
         self._set_bandwidth(self._window.bandwidth(self._now_ps))
         self._window.restart(self._now_ps)
 
@@ -313,6 +319,7 @@ class Sender:
         much.
         """
         at_ps = self._pace.changes[0][0]
+        self.tally.change_link()
         if not self._pace.apply_change():
             return
         self._plans = self._make_plans()
@@ -431,7 +438,9 @@ class Sender:
         self.counters.sent_units += windows * plan.bursts * self._section_units
         self._note_times(taken, done, delays)
         delay_ps = delays.of_windows(windows)
-        start_ps, self._now_ps = self._now_ps, self._now_ps + windows * plan.length_ps + delay_ps
+        elapsed_ps = windows * plan.length_ps + delay_ps
+        self.tally.end_windows(elapsed_ps if plan.sleeps else None)
+        start_ps, self._now_ps = self._now_ps, self._now_ps + elapsed_ps
         self._note_send(start_ps, self._now_ps)
         self._window.restart(self._now_ps)
         self._turn_is_over = False

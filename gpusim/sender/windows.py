@@ -59,9 +59,14 @@ class WindowPlan:
     slept_ps: int
 
     @property
+    def sleeps(self) -> bool:
+        """Whether the window ends with a sleep, if no remote clear uses it up."""
+        return self.busy_ps < WINDOW_PS
+
+    @property
     def length_ps(self) -> int:
         """Length of a window without remote clears."""
-        return self.slept_ps if self.busy_ps < WINDOW_PS else self.busy_ps
+        return self.slept_ps if self.sleeps else self.busy_ps
 
     def bandwidth(self, delay_ps: int = 0) -> float:
         """Return the bytes per second of a window that lasts `delay_ps` longer."""

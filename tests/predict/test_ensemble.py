@@ -169,15 +169,13 @@ def test_if_time_is_up_there_are_fewer_members() -> None:
     assert times[0] == times[1]
 
 
-def test_threads_that_cannot_fill_the_link_are_an_assumption() -> None:
-    found = answer(small(), "link.bandwidth=25Gbit/s", members=2)
-    (message,) = [one for one in found.assumptions if one.code == "threads_limit_link"]
-    assert message.data["channels"] == 0
-    ends = [message.data[f"{end}_gbit_per_s"] for end in ("low", "high")]
-    assert ends == pytest.approx([10.0, 25.0], abs=0.05)
-    assert message.data["link_gbit_per_s"] == 25
-    codes = [one.code for one in answer(small(), members=2).assumptions]
-    assert codes and "threads_limit_link" not in codes
+def test_the_members_have_the_bottlenecks_of_their_costs() -> None:
+    """A thread of 2580 ns and more is slower than 12.8 Gbit/s, one of 1000 ns is faster."""
+    found = answer(small(), "link.bandwidth=12.8Gbit/s", members=12)
+    slow = [one for one in found.members if one.config.link.page_cost_ns > 4104 / 1.6]
+    assert 0 < len(slow) < 12
+    bound = [one for one in found.members if one.summary.bottleneck_code == "page_cost"]
+    assert bound == slow
 
 
 def test_unmeasured_vcpus_are_idle_in_some_members_and_busy_in_others() -> None:

@@ -38,16 +38,6 @@ def test_every_code_has_a_text_and_every_text_a_code() -> None:
             {"tool": "Nova", "settings": {"max-cpu-throttle": ("80", "99")}},
             "max-cpu-throttle (80 here, QEMU's default 99)",
         ),
-        (
-            "threads_limit_link",
-            {
-                "channels": 2,
-                "low_gbit_per_s": 20.03,
-                "high_gbit_per_s": 51.96,
-                "link_gbit_per_s": 100.0,
-            },
-            "2 multifd channels can send 20 to 52 Gbit/s",
-        ),
     ],
 )
 def test_the_key_of_a_value_tells_its_unit(code: str, data: dict[str, object], part: str) -> None:

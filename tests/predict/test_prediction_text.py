@@ -179,3 +179,13 @@ def test_only_some_warnings_make_a_profile_unreliable(rates: tuple[int, ...], co
     text = prediction_text.unreliable(found)
     assert bool(text) == (code in prediction_text.UNRELIABLE)
     assert prediction_text.UNRELIABLE.get(code, "") in text
+
+
+def test_the_answer_tells_how_many_members_the_threads_limit() -> None:
+    rates = {"sending_gbit_per_s": 12.7, "link_gbit_per_s": 25.0, "bottleneck": "one thread"}
+    slow = predictions.members(3, 3, bottleneck_code="page_cost", **rates)
+    fast = predictions.members(1, 1, bottleneck_code="link", **rates)
+    found = predictions.prediction(members=[*slow, *fast])
+    assert prediction_text.answer(found)[1].startswith("3 of 4 migrations use 12.7 of 25 Gbit/s:")
+    answer = prediction_text.answer(predictions.prediction(members=fast))
+    assert not [line for line in answer if "Gbit/s" in line]

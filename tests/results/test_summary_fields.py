@@ -51,7 +51,8 @@ def test_a_field_has_a_label_a_meaning_and_the_unit_of_its_key(field: SummaryFie
     assert field.meaning.endswith(".")
     assert ";" not in field.meaning
     for suffix, units in (
-        ("_s", {"s", "vCPU s"}),
+        ("_s", {"s", "vCPU s", "Gbit/s"}),
+        ("_gbit_per_s", {"Gbit/s"}),
         ("_ms", {"ms"}),
         ("_percent", {"%"}),
         ("_bytes", {"bytes"}),

@@ -16,6 +16,7 @@ from gpusim.config.plugins import KINDS
 from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, LONGEST_DOWNTIME_MS
 from gpusim.files import write_text
+from gpusim.results.bottleneck import run_line
 from gpusim.results.html.render import render
 from gpusim.results.narrative import facts, narrate
 from gpusim.results.settings import Settings, final_setting, flat_settings
@@ -162,6 +163,7 @@ def report_page(
         header_class="converged" if converged else "",
         heading=heading,
         subtitle=introduction.subtitle if introduction else subtitle,
+        bottleneck="" if introduction else run_line(vars(summary)),
         introduction=introduction.html if introduction else "",
         key_figures=_key_figures(result, config),
         picture=picture,
@@ -217,7 +219,7 @@ def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str
     return [
         (SUMMARY_FIELDS[key].label, _text(summary, key) + details.get(key, ""))
         for key in REPORT_KEYS
-        if key != "paused_s" or summary.paused_s
+        if getattr(summary, key) or key not in ("paused_s", "sending_gbit_per_s")
     ]
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from gpusim.errors import one_line
 from gpusim.files import write_text
+from gpusim.results.bottleneck import LINK
 from gpusim.results.evacuation_files import EVACUATION_PNG
 from gpusim.results.html.render import render
 from gpusim.results.run_files import REPORT, SUMMARY
@@ -185,6 +186,12 @@ def _columns(page: SweepPage) -> list[_Column]:
         if any(number is not None for number in numbers):
             cells = [_number_cell(number, field.column_scale) for number in numbers]
             columns.append(_Column(heading=field.heading, kind="", cells=cells))
+    if any(run.summary.get("bottleneck_code") not in (None, LINK) for run in runs):
+        texts = [one_line(run.summary.get("bottleneck") or "", LONGEST_TEXT) for run in runs]
+        cells = [_Cell(text=text) for text in texts]
+        columns.append(
+            _Column(heading=SUMMARY_FIELDS["bottleneck"].label, kind="text", cells=cells)
+        )
     reasons = [str(run.summary.get("error") or run.summary.get("reason") or "") for run in runs]
     cells = [_Cell(text=one_line(reason, LONGEST_TEXT)) for reason in reasons]
     return [*columns, _Column(heading="Reason", kind="text long", cells=cells)]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, TypeAlias
 
+from gpusim.results.bottleneck import find_bottlenecks
 from gpusim.results.sweeps.axes import Axes
 from gpusim.results.sweeps.config_values import SEED, value_of
 from gpusim.results.sweeps.ensembles import Ensemble, Series, series_of
@@ -24,14 +25,14 @@ _Point: TypeAlias = tuple[str, Ensemble]  # the text of a value on the axis, and
 
 
 def compute_findings(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes) -> list[Message]:
-    """Return how many runs converged, which is best, where it converges, and how two series differ.
+    """Return how many runs converged, what set their sending rates, which is best, where it converges, and how two series differ.
 
     Args:
         runs: all runs.
         groups: the ensembles of the runs.
         axes: of the sweep.
     """
-    found = [count_outcomes(runs)]
+    found = [count_outcomes(runs), *find_bottlenecks([run.summary for run in runs])]
     converged = [run for run in runs if run.converged]
     keys = [key for key in (axes.x, *axes.series) if key]
     if converged and len(runs) > 1 and not any(key.startswith(GIVEN) for key in keys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpusim.results.bottleneck import bottleneck_line
 from gpusim.results.errors import RunsError
 from gpusim.results.sweeps.config_values import axis_label, describe_value
 from gpusim.results.sweeps.findings import EQUAL, Settings
@@ -185,6 +186,7 @@ def _span(one: float, other: float) -> str:
 
 _FINDINGS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "outcomes": lambda data: describe_outcomes(Message("outcomes", data)) + ".",
+    "bottleneck": lambda data: bottleneck_line(Message("bottleneck", data)) + ".",
     "fastest": _fastest,
     "cheapest_near_fastest": _cheapest_near_fastest,
     "fastest_is_cheapest": _fastest_is_cheapest,

@@ -18,7 +18,7 @@ from gpusim.results.sweeps.ensembles import QUANTILES, Ensemble
 from gpusim.results.sweeps.runs import Run
 
 RUNS, STATISTICS, PARQUET = "runs.csv", "statistics.csv", "runs.parquet"
-TEXT_KEYS = ("status", "verdict", "reason", "error")
+TEXT_KEYS = ("status", "verdict", "reason", "bottleneck_code", "error")
 
 
 class Column(NamedTuple):

@@ -52,6 +52,16 @@ def test_text_of_users_is_escaped() -> None:
     assert "".join(page.text).count(evil) > 5
 
 
+def test_the_header_names_the_bottleneck() -> None:
+    run = RUNS["converged"]()
+    for code, shown in (("page_cost", True), ("link", False)):
+        summary = replace(run.summary, bottleneck_code=code, bottleneck="<one> thread")
+        header, _ = report_page(replace(run, summary=summary), CONFIG, None, PNG, []).split(
+            "<main>"
+        )
+        assert ("&lt;one&gt; thread" in header) == shown
+
+
 def test_changes_that_help_come_first() -> None:
     text = report_page(RUNS["not_converged"](), CONFIG, ALTERNATIVES, PNG, [])
     header, body = text.split("<main>")

@@ -115,7 +115,7 @@ def test_runs_csv_has_the_swept_keys_the_numbers_and_the_outcome(sweep: Path) ->
     header = list(found[0])
     assert header[:4] == ["run", "vm.memory", FALLBACK, "seed"]
     assert header[4:6] == ["total_time_s", "downtime_ms"]
-    assert header[-4:] == ["status", "verdict", "reason", "error"]
+    assert header[-5:] == ["status", "verdict", "reason", "bottleneck_code", "error"]
     assert "wall_time_s" in header
     assert "backend_reason" not in header
     by_name = {row["run"]: row for row in found}
@@ -461,3 +461,18 @@ def test_names_of_folders_may_be_any_bytes(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "runs.csv")) == len(names)
     links = re.findall(r'<th scope="row"><a href="([^"]+)"', (tmp_path / "index.html").read_text())
     assert {unquote_to_bytes(link).split(b"/")[0] for link in links} == {*names}
+
+
+def test_the_page_and_its_table_name_the_bottlenecks(tmp_path: Path) -> None:
+    for place, code in enumerate(("page_cost", "page_cost", "link")):
+        keys = {"bottleneck_code": code, "bottleneck": f"the <{code}>", "sending_gbit_per_s": 12.7}
+        write(tmp_path / f"seed={place}", {"seed": place}, **keys)
+    main([str(tmp_path)])
+    text = (tmp_path / "index.html").read_text("utf-8")
+    assert "2 of 3 runs use 12.7 Gbit/s: the &lt;page_cost&gt;" in text
+    assert text.count('<td class="text">the &lt;') == 3
+    assert [row["bottleneck_code"] for row in rows(tmp_path / "runs.csv")] == [
+        "page_cost",
+        "page_cost",
+        "link",
+    ]
