@@ -24,6 +24,7 @@ HIGHEST_COSTS = {
     "remote_clear_us": 1e6,
     "protect_ns_per_page": 1e4,
     "first_write_cost_ns": 1e9,
+    "first_write_serial_percent": 100,
 }
 
 
@@ -95,6 +96,7 @@ def parse_tracking(tracking: TrackingConfig, layout: Layout, page_bytes: int) ->
         initially_set=tracking.initially_set,
         protection=Protection(
             cost_ns=tracking.first_write_cost_ns,
+            serial_ns=tracking.first_write_cost_ns * tracking.first_write_serial_percent / 100,
             lazy=lazy,
             from_start=from_start,
             reaped=tracking.mode == "dirty_ring",

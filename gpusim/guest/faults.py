@@ -12,6 +12,13 @@ A vCPU in a fault does not write, and so causes no further fault. Let n be the w
 syncs. They take n / rate + cost / vCPUs x faults(n) of run time. This function rises with n, so
 there is one root to find.
 
+KVM serves a part of each fault under a lock, one vCPU at a time. So the parts of all faults fit into
+the run time one after the other. If they do not, then each fault also waits for the lock, and all
+faults wait equally long. The wait is the root that fills the run time. If N vCPUs only fault, then
+a fault takes the greater of its cost alone and N times its serial part. This is the asymptotic
+bound of a closed queueing network: Denning and Buzen, "The Operational Analysis of Queueing Network
+Models", ACM Computing Surveys 10(3), 1978.
+
 Source: Linux arch/x86/kvm/mmu/mmu.c:fast_page_fault and arch/x86/kvm/vmx/vmx.c:handle_pml_full.
 QEMU accel/tcg/cputlb.c:notdirty_write [7.2 to 10.1]. Eager: KVM_GET_DIRTY_LOG (kvm_legacy),
 physical_memory_test_and_clear_dirty (tcg), accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread. Lazy:
@@ -21,7 +28,7 @@ accel/kvm/kvm-all.c:kvm_log_clear_one_slot.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +44,7 @@ from gpusim.wall_limit import NO_LIMIT, WallLimit
 REAPER_NS = NS_PER_S  # sleep of kvm_dirty_ring_reaper_thread between two reaps
 BATCHES = 3  # clears between two syncs form batches, each at the time of its middle clear
 ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
+WAIT_ACCURACY = 1e-9  # of the lock's time. Each try solves for all writers
 SWEEPS = 50  # iterations over writers that share pages
 
 
@@ -45,13 +53,15 @@ class Protection:
     """When pages are protected, and the cost of the first write to a protected page.
 
     Attributes:
-        cost_ns: vCPU time of a fault.
+        cost_ns: vCPU time of a fault that waits for no other vCPU.
+        serial_ns: the part of cost_ns that one vCPU spends at a time, under KVM's mmu_lock.
         lazy: pages are protected at their chunk's clear, not at the sync.
         from_start: all pages are protected before the first sync or clear.
         reaped: all pages are also protected once per second (dirty ring).
     """
 
     cost_ns: float = 0.0
+    serial_ns: float = 0.0
     lazy: bool = False
     from_start: bool = True
     reaped: bool = False
@@ -295,6 +305,7 @@ class Faults:
         clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
             recorded pace.
         count: number of faults so far.
+        time_s: vCPU-seconds of all faults so far, with their waits for the lock.
     """
 
     def __init__(
@@ -315,13 +326,10 @@ class Faults:
             if protection.cost_ns and w.throttled and w.vcpus and w.pace.top_rate is not None
         }
         self.clocks: list[VcpuClock] = [self._slowed.get(i, run_time) for i in range(len(writers))]
-        self.count = 0.0
+        self.count = self.time_s = 0.0
+        vcpus = sum(writers[i].writing_vcpus for i in self._slowed)
+        self._longest_wait_ns = protection.serial_ns * vcpus - protection.cost_ns
         self._now_ns, self._done = 0, self._writes(0)
-
-    @property
-    def time_s(self) -> float:
-        """vCPU-seconds of all faults."""
-        return self.count * self._protection.cost_ns / NS_PER_S
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
         """Bring faults and clocks up to a sync.
@@ -359,32 +367,71 @@ class Faults:
         if until_ns <= self._now_ns:
             return
         rounds = -(-(until_ns - self._now_ns) // REAPER_NS) if self._protection.reaped else 1
-        if self._slowed:
-            self._slow(until_ns, rounds)
+        wait_ns = self._slow(until_ns, rounds) if self._slowed else 0.0
         done = self._writes(until_ns)
         writes = np.maximum(done - self._done, 0) / rounds  # rounding can give -1e-12
         for part in self._parts:
-            self.count += rounds * part.write(writes)
+            faults = rounds * part.write(writes)
+            self.count += faults
+            self.time_s += faults * (self._protection.cost_ns + wait_ns) / NS_PER_S
             if self._protection.reaped:
                 part.protect()
         self._now_ns, self._done = until_ns, done
 
-    def _slow(self, until_ns: int, rounds: int) -> None:
-        """Adjust the clocks of the slowed writers until their writes agree."""
+    def _slow(self, until_ns: int, rounds: int) -> float:
+        """Adjust the clocks of the slowed writers. Return a fault's wait for the lock, ns."""
         run_ns = (self._run_time.at_ns(until_ns) - self._run_time.at_ns(self._now_ns)) / rounds
         now = np.array([self._now_ns])
         start = {i: float(clock.at(now)[0]) for i, clock in self._slowed.items()}
+
+        def locked_ns(wait_ns: float) -> float:
+            """Return the time that the lock is held if each fault waits so long."""
+            writes = self._adjust(until_ns, rounds, start, run_ns, wait_ns)
+            faults = sum(self._pages[i].faults(writes, i) for i in range(len(writes)))
+            return self._protection.serial_ns * faults
+
+        longest_ns = self._longest_wait_ns
+        if longest_ns <= 0 or run_ns <= 0:
+            self._adjust(until_ns, rounds, start, run_ns, 0.0)
+            return 0.0
+        if locked_ns(0.0) <= run_ns:
+            return 0.0
+        # 1 / locked_ns is nearly a straight line, and root() wants values of its argument's size.
+        wait_ns = root(
+            lambda one: longest_ns * (run_ns / locked_ns(one) - 1), longest_ns, WAIT_ACCURACY
+        )
+        locked_ns(wait_ns)
+        return wait_ns
+
+    def _adjust(
+        self,
+        until_ns: int,
+        rounds: int,
+        start: Mapping[int, float],
+        run_ns: float,
+        wait_ns: float,
+    ) -> FloatArray:
+        """Adjust the clocks until the writers agree, and return their writes in one round.
+
+        Args:
+            until_ns: the end of the interval.
+            rounds: the interval consists of so many equal rounds.
+            start: useful time of each slowed writer at the beginning.
+            run_ns: run time of a round.
+            wait_ns: how long a fault waits for the lock.
+        """
         writes = (self._writes(until_ns) - self._done) / rounds
         for _ in range(SWEEPS):
             before = writes.copy()
             for i, clock in self._slowed.items():
-                useful_ns = self._useful_ns(i, writes, run_ns)
+                useful_ns = self._useful_ns(i, writes, run_ns, wait_ns)
                 clock.set_at(until_ns, start[i] + rounds * useful_ns)
                 writes[i] = (self._writes_of(i, until_ns) - self._done[i]) / rounds
             if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
                 break
+        return writes
 
-    def _useful_ns(self, writer: int, writes: FloatArray, run_ns: float) -> float:
+    def _useful_ns(self, writer: int, writes: FloatArray, run_ns: float, wait_ns: float) -> float:
         """Run time without faults, given the writes of the other writers.
 
         The method assumes that a paced writer is always busy, so that the result is never too
@@ -392,7 +439,7 @@ class Faults:
         """
         top_rate = self._writers[writer].pace.top_rate
         assert top_rate is not None
-        cost_ns = self._protection.cost_ns / self._writers[writer].vcpus
+        cost_ns = (self._protection.cost_ns + wait_ns) / self._writers[writer].writing_vcpus
         trial = writes.copy()
 
         def late_ns(useful_ns: float) -> float:
@@ -410,15 +457,16 @@ class Faults:
         return float(self._writers[writer].writes(np.array([t_ns]), self.clocks[writer])[0])
 
 
-def root(rising: Callable[[float], float], high: float) -> float:
+def root(rising: Callable[[float], float], high: float, accuracy: float = ROOT_ACCURACY) -> float:
     """Return the zero of a rising function by the Illinois variant of regula falsi.
 
     Args:
         rising: the function. It is `-high` at 0, and 0 or more at `high`.
         high: upper bound of the zero.
+        accuracy: of the function's value at the result, relative to `high`.
     """
     low, below, above = 0.0, rising(0.0), rising(high)
-    accuracy, last = ROOT_ACCURACY * high, 0.0
+    accuracy, last = accuracy * high, 0.0
     for _ in range(ROOT_STEPS):
         if above <= accuracy:
             return high

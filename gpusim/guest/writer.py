@@ -50,6 +50,13 @@ class Writer:
             return int(self.pace.times_s[-1] * NS_PER_S)
         return self.windows[-1][1] if self.windows else 0
 
+    @property
+    def writing_vcpus(self) -> float:
+        """The most vCPUs that write at once. A sequential thread writes on one vCPU at a time."""
+        if isinstance(self.pattern, Sequential):
+            return min(self.vcpus, self.pattern.threads)
+        return self.vcpus
+
     def runs(self) -> list[tuple[int, int]]:
         """Return the guest pages of its working set as runs first <= page < last."""
         lengths = self.placement.own_last - self.placement.own_first

@@ -23,7 +23,7 @@ from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
-from gpusim.predict import host_costs
+from gpusim.predict import first_write_costs, host_costs
 from gpusim.predict.host_config import HostConfig
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.text import Message
@@ -90,6 +90,7 @@ def predict(
             *_fewer(len(found), members),
             *host.assumptions,
             *host_costs.assumptions(host.costs),
+            *first_write_costs.assumptions(host.first_write_costs),
             *_assumptions(profile, fit),
         ),
     )
@@ -121,6 +122,7 @@ def member_config(
         host.config,
         vm=replace(host.config.vm, zero_ranges=zero_ranges),
         link=host_costs.drawn(link, host.costs, draw),
+        tracking=first_write_costs.drawn(host.config.tracking, host.first_write_costs, draw),
         workload=workload,
         seed=seed,
     )

@@ -16,7 +16,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
-from gpusim.predict import host_costs
+from gpusim.predict import first_write_costs, host_costs
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.text import Message, version_name
@@ -50,11 +50,13 @@ class HostConfig:
     Attributes:
         config: VM, link, migration and tracking. The workload is empty.
         costs: the costs of the host that each simulated migration draws, by their keys of `link`.
+        first_write_costs: the same for keys of `tracking`.
         assumptions: what the profile does not say.
     """
 
     config: Config
     costs: Mapping[str, host_costs.Range]
+    first_write_costs: Mapping[str, host_costs.Range]
     assumptions: tuple[Message, ...]
 
 
@@ -88,6 +90,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     return HostConfig(
         config=config,
         costs=host_costs.ranges(config, stated),
+        first_write_costs=first_write_costs.ranges(config, stated),
         assumptions=tuple(_assumptions(profile, stated | decided, config)),
     )
 

@@ -65,6 +65,14 @@ TEXTS: Mapping[str, str] = {
         "Everything but RAM adds {low:.0f} to {high:.0f} ms to the downtime. A VFIO device adds "
         "about 54 ms more. To state it, add link.non_ram_downtime_ms=50."
     ),
+    "first_write_cost_ns_drawn": (
+        "A vCPU needs {low:.0f} to {high:.0f} ns for the first write to a protected page. To state "
+        "it, add tracking.first_write_cost_ns=224."
+    ),
+    "first_write_serial_percent_drawn": (
+        "In {low:g} to {high:g} % of this time the vCPU holds a lock, so that others wait. To state "
+        "it, add tracking.first_write_serial_percent=2.5."
+    ),
     # Assumptions about the guest and the runs: ensemble.py
     "fewer_members": (
         "gpusim simulated {members} of {wanted} migrations, because time was up. To simulate all, "

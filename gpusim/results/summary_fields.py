@@ -146,8 +146,8 @@ _RUN: Sequence[SummaryField] = (
         "Expected number of first writes to pages after KVM protected them (under TCG: "
         "trapped).", _MILLION),
     SummaryField("guest_fault_s", "vCPU s", "Time in first writes",
-        "vCPU time of the first writes, at tracking.first_write_cost_ns each. It is not part of "
-        "guest_cpu_lost_s."),
+        "vCPU time of the first writes, at tracking.first_write_cost_ns each, and of vCPUs that wait "
+        "for each other in them. It is not part of guest_cpu_lost_s."),
     SummaryField("guest_big_lock_s", "vCPU s", "Time blocked by the big lock",
         "vCPU time blocked because a sync held the big lock, with vm.big_lock_exits_per_s. This "
         "time does not slow the writers."),

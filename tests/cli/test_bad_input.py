@@ -33,6 +33,7 @@ BAD = {  # code -> key -> overrides
         "migration.cpu_throttle_increment": ["migration.cpu_throttle_increment=0"],
         "migration.max_bandwidth": ["migration.max_bandwidth=1e300B/s"],
         "tracking.first_write_cost_ns": ["tracking.first_write_cost_ns=-1"],
+        "tracking.first_write_serial_percent": ["tracking.first_write_serial_percent=101"],
         "tracking.listeners_ms": ["tracking.listeners_ms=nan"],
         "tracking.remote_clear_us": ["tracking.remote_clear_us=-1"],
         "tracking.protect_ns_per_page": ["tracking.protect_ns_per_page=1e6"],

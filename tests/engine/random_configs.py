@@ -242,6 +242,7 @@ class ConfigDraw:
             remote_clear_us=self.rarely(0.0, 1.0, 1000.0, 1e6, share=0.2),
             protect_ns_per_page=self.rarely(13.4, 0.0, 1e4),
             first_write_cost_ns=self.rarely(224.0, 0.0, 1e5, 1e9),
+            first_write_serial_percent=self.rarely(2.5, 0.0, 69.0, 100.0),
         )
         if tracking.mode in ("tcg", "dirty_ring") and self.chance(0.3):
             borders = self.rising(2 * self.random.choice([1, 5, 100]), 1e-3, 60)
