@@ -59,7 +59,7 @@ def drawn(
         return tracking
     place = draw.random()
     values = {key: one.low * (one.high / one.low) ** place for key, one in costs.items()}
-    return replace(tracking, **values)  # type: ignore[arg-type]
+    return replace(tracking, **values)
 
 
 def assumptions(costs: Mapping[str, Range]) -> Iterator[Message]:
