@@ -37,6 +37,7 @@ def run_config(backend: str, pages: int, threads: int) -> Config:
         "zero_page_scan": "unlimited",
         "page_cost_ns": 0.0,
         "wakeup_latency_us": 0.0,
+        "non_ram_downtime_ms": 0.0,
     }
     return Config(
         vm=VmConfig(memory=pages * 4096, vcpus=64),

@@ -161,6 +161,7 @@ def _resolve_attempt(number: int, plan: AttemptPlan, limit: WallLimit) -> Scenar
 def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_whole("seed", config.seed, 0, 2**63 - 1)
     check_whole("vm.vcpus", config.vm.vcpus, 1, 65536)
+    check_whole("vm.vfio_devices", config.vm.vfio_devices, 0, 65536)
     check_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
     check_whole("backend.threads", config.backend.threads, 0, 1024)
     if config.backend.name not in ("auto", *BACKENDS):
@@ -179,7 +180,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         zero_first=zero_first,
         zero_last=zero_last,
         writers=writers,
-        link=parse_link(config.link, config.migration, config.tracking, page_bytes),
+        link=parse_link(config.link, config.vm, config.migration, config.tracking),
         parameters=parameters,
         rules=rules,
         manager=manager,

@@ -17,7 +17,10 @@ class VmConfig:
     Attributes:
         memory: RAM, such as "1TiB". It is rounded up to whole pages, as QEMU does.
         page_size: target page in bytes: 4096, 8192, 16384 or 65536.
-        vcpus: number of vCPUs. It only affects the guest's loss.
+        vcpus: number of vCPUs. It affects the guest's loss, and the default of
+            link.non_ram_downtime_ms.
+        vfio_devices: number of VFIO devices. It only affects the default of
+            link.non_ram_downtime_ms. gpusim sends no state of a device before the stop.
         big_lock_exits_per_s: how often a vCPU needs QEMU's big lock, per second. The vCPU waits
             while a sync holds the lock (`guest_big_lock_s`). It depends on the guest's devices.
             There is no source, so the default is 0.
@@ -32,6 +35,7 @@ class VmConfig:
     memory: int | float | str = "1TiB"
     page_size: int = 4096
     vcpus: int = 32
+    vfio_devices: int = 0
     big_lock_exits_per_s: float = 0.0
     zero_percent: float = 0.0
     zero_ranges: list[Any] | None = None
@@ -148,9 +152,10 @@ class LinkConfig:
         bandwidth: such as "10Gbit/s". "unlimited" if only migration.max_bandwidth limits.
         page_header_bytes: bytes of a normal page on the link besides its content (qemu-file: 8).
         zero_page_bytes: bytes of a zero page on the link (8 of header, 1 of value).
-        zero_page_scan: how fast the sending thread recognises zero pages, bytes per second.
-            Default: an inference. The first pass over 97 GB took about 48 s (v2 letter of the
-            series, 2024-09-30).
+        zero_page_scan: how fast one thread recognises zero pages, bytes per second. Default: 246 ns
+            per page of 4 KiB. Source: qemu-devel, 2024-12-24, "Add DSA zero page detection doc"
+            (Xeon 8457C), 25.6 million zero pages in 6.30 s. Memory that the guest never touched is
+            mapped when it is first read, which may take ten times as long.
         page_cost_ns: a sending thread's own time per normal page, in parallel with the link.
             Default: 12.7 Gbit/s per thread. Source: qemu-devel, 2024-12-24, "Add DSA zero page
             detection doc" (Xeon 8457C). Eight multifd channels ran for 36.27 s. Of these, 3.14 s
@@ -162,8 +167,10 @@ class LinkConfig:
             source.
         wakeup_latency_us: how late the sending thread wakes at the end of a 100 ms window. Default:
             Linux's timer slack (prctl(2), PR_SET_TIMERSLACK), a lower bound.
-        non_ram_downtime_ms: downtime for device state and switchover. There is no source, so the
-            default is 0, and the downtime is that of the RAM alone.
+        non_ram_downtime_ms: downtime for all but RAM: to stop the VM, and to save and load the
+            state of its devices. Default: auto, which is 20 + 1.7 * vm.vcpus + 54 *
+            vm.vfio_devices. Source: four VMs of one thread of qemu-devel
+            (`gpusim/config/link.py`).
         recorded: [[seconds, bytes on the link so far], ...]: a recorded rate in place of bandwidth.
             Then bandwidth only counts while the VM is stopped.
         changes: [[at, bandwidth], ...]: the bandwidth from each time on, counted from the migrate
@@ -173,11 +180,11 @@ class LinkConfig:
     bandwidth: int | float | str = "10Gbit/s"
     page_header_bytes: int = 8
     zero_page_bytes: int = 9
-    zero_page_scan: int | float | str = "2GB/s"
+    zero_page_scan: int | float | str = "16.7GB/s"
     page_cost_ns: float = 2580.0
     queue_cost_ns: float = 190.0
     wakeup_latency_us: float = 50.0
-    non_ram_downtime_ms: float = 0.0
+    non_ram_downtime_ms: int | float | str = "auto"
     recorded: list[Any] | None = None
     changes: list[Any] | None = None
 

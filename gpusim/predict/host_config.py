@@ -24,6 +24,7 @@ from gpusim.text import Message, version_name
 LATEST = "qemu_10_1"
 # Groups that the profile decides, and groups that no prediction uses.
 FROM_PROFILE = ("vm", "workload")
+NOT_IN_PROFILE = ("vm.vfio_devices",)  # keys of these groups that the user may state
 NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run", "hydra", "plot")
 NOT_FOR_ALL = {  # key -> why not, and what to do instead
     "seed": "each simulated migration has its own seed. To draw others, add --seed N",
@@ -81,6 +82,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
         memory=profile.memory_bytes,
         page_size=profile.page_bytes,
         vcpus=profile.vcpus,
+        vfio_devices=config.vm.vfio_devices,
         blocks=sorted(profile.blocks.values(), reverse=True) or None,
     )
     config.workload = WorkloadConfig()
@@ -108,7 +110,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         group = re.split("[./@]", key)[0]
         if key in NOT_FOR_ALL:
             raise ConfigError(key, value, NOT_FOR_ALL[key], "not_used")
-        if group in FROM_PROFILE:
+        if group in FROM_PROFILE and key not in NOT_IN_PROFILE:
             hint = "the profile decides it. Change the profile, or use keys of link, migration, ..."
             raise ConfigError(key, value, hint, "not_used")
         if group in NOT_PREDICTED:

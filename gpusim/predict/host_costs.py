@@ -10,6 +10,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from gpusim.config.link import default_non_ram_downtime_ms
 from gpusim.config.schema import Config, LinkConfig
 from gpusim.text import Message
 
@@ -23,12 +24,8 @@ ZERO_PAGE_SCAN = (1.1e9, 27e9)
 # loopback. 3277 ns are 10 Gbit/s: "we can not utilise NIC higher than 10 Gbps without multiFD"
 # (qemu-devel, 2022-05-11).
 PAGE_COST_NS = (1260.0, 3277.0)
-# Stopping the VM took 74 ms with one VFIO device (32 GiB) and 128 ms with two: 54 ms for each, and
-# 20 ms for the rest. A VM of 12 TB and 384 vCPUs took 268 ms, and its device state 270 ms to save
-# and 144 ms to load: 1.7 ms per vCPU. qemu-devel, 2024-07-26, E. Ufimtseva and P. Xu.
-BASE_MS, PER_VCPU_MS = 20.0, 1.7
-# No source has more than these four VMs. So the downtime beside RAM is drawn from a quarter of
-# what they give to twice as much.
+# No source has more than the four VMs behind config/link.py. So the downtime beside RAM is drawn
+# from a quarter of what they give to twice as much.
 DOWNTIME_FACTOR = (0.25, 2.0)
 DRAWN = {  # key of `link` -> code of the assumption
     "zero_page_scan": "zero_page_scan_drawn",
@@ -49,11 +46,11 @@ def ranges(config: Config, stated: Collection[str]) -> dict[str, Range]:
     """Return the range of each cost that is drawn, by its key of `link`.
 
     Args:
-        config: has the number of vCPUs, and the costs if a preset of the user sets them.
+        config: has the numbers of vCPUs and VFIO devices, and the costs if a preset of the user sets them.
         stated: keys such as "link.page_cost_ns" that the user set. They are not drawn.
     """
     default = LinkConfig()
-    middle_ms = BASE_MS + PER_VCPU_MS * config.vm.vcpus
+    middle_ms = default_non_ram_downtime_ms(config.vm)
     found = {
         "zero_page_scan": ZERO_PAGE_SCAN,
         "page_cost_ns": PAGE_COST_NS,

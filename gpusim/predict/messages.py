@@ -62,8 +62,8 @@ TEXTS: Mapping[str, str] = {
         "link.page_cost_ns=2580."
     ),
     "non_ram_downtime_ms_drawn": (
-        "Everything but RAM adds {low:.0f} to {high:.0f} ms to the downtime. A VFIO device adds "
-        "about 54 ms more. To state it, add link.non_ram_downtime_ms=50."
+        "Everything but RAM adds {low:.0f} to {high:.0f} ms to the downtime. To state it, add "
+        "link.non_ram_downtime_ms=50. For VFIO devices, add vm.vfio_devices=1."
     ),
     "first_write_cost_ns_drawn": (
         "A vCPU needs {low:.0f} to {high:.0f} ns for the first write to a protected page. To state "

@@ -185,7 +185,12 @@ def _config(
             zero_ranges=[list(run) for run in zero_ranges],
         ),
         workload=writer,
-        link=LinkConfig(bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0.0),
+        link=LinkConfig(
+            bandwidth="unlimited",
+            zero_page_scan="unlimited",
+            page_cost_ns=0.0,
+            non_ram_downtime_ms=0.0,
+        ),
         migration=_migration(recording),
         tracking=TrackingConfig(
             mode="kvm_manual" if recording.accelerator == "kvm" else "tcg",

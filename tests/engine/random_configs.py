@@ -190,7 +190,7 @@ class ConfigDraw:
             page_cost_ns=self.rarely(2580.0, 0.0, 1e-9, 1.0, 1e5, 1e9),
             queue_cost_ns=self.rarely(190.0, 0.0, 1e5, 1e9),
             wakeup_latency_us=self.rarely(50.0, 0.0, 1e-6, 1e6),
-            non_ram_downtime_ms=self.rarely(0.0, 0.001, 1.0, 1e7),
+            non_ram_downtime_ms=self.rarely("auto", 0.0, 0.001, 1e7),
         )
         if self.chance(0.08):
             scale = self.spread(1, 1e4)

@@ -17,7 +17,11 @@ from gpusim import (
 )
 
 FREE_LINK = LinkConfig(
-    bandwidth="unlimited", zero_page_scan="unlimited", page_cost_ns=0, wakeup_latency_us=0
+    bandwidth="unlimited",
+    zero_page_scan="unlimited",
+    page_cost_ns=0,
+    wakeup_latency_us=0,
+    non_ram_downtime_ms=0,
 )
 FREE_EAGER = TrackingConfig(
     mode="kvm_legacy",

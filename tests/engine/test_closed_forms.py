@@ -67,6 +67,7 @@ def ideal_link(
                 page_header_bytes=0,
                 zero_page_scan="unlimited",
                 page_cost_ns=0,
+                non_ram_downtime_ms=0,
             ),
             migration=MigrationConfig(
                 version="qemu_9_1", auto_converge=False, downtime_limit=downtime_ms

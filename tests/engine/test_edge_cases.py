@@ -206,7 +206,7 @@ def test_lost_guest_cpu_is_the_work_that_was_not_done() -> None:
 
 def test_link_costs_slow_the_sender() -> None:
     base = config("1GiB", WriterConfig(working_set="64MiB", page_writes_per_s=100), max_bandwidth=0)
-    link = LinkConfig(bandwidth="1GB/s", page_cost_ns=20_000, wakeup_latency_us=0)
+    link = replace(base.link, bandwidth="1GB/s", page_cost_ns=20_000)
     run = simulate(replace(base, link=link))
     assert run.summary.total_time_s == pytest.approx(2**18 * 20e-6, rel=0.01)
     paused = simulate(replace(base, link=replace(link, non_ram_downtime_ms=123.0)))

@@ -27,7 +27,12 @@ def idle(bandwidth: str, channels: int, *, zero_percent: float = 0.0, version: s
     return Config(
         vm=VmConfig(memory="8GiB", zero_percent=zero_percent),
         workload=IDLE,
-        link=LinkConfig(bandwidth=bandwidth, wakeup_latency_us=0.0),
+        link=LinkConfig(
+            bandwidth=bandwidth,
+            zero_page_scan="2GB/s",
+            wakeup_latency_us=0.0,
+            non_ram_downtime_ms=0,
+        ),
         migration=MigrationConfig(
             version=version, multifd_channels=channels, auto_converge=False, downtime_limit=0
         ),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpusim.config.link import default_non_ram_downtime_ms
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import MixConfig
 from gpusim.errors import ConfigError
@@ -200,7 +201,7 @@ def test_costs_of_the_host_are_drawn_unless_they_are_stated() -> None:
     assert min(one.zero_page_scan for one in link) > 1.1e9
     assert max(one.zero_page_scan for one in link) < 27e9
     median_ms = statistics.median(one.non_ram_downtime_ms for one in link)
-    middle_ms = host_costs.BASE_MS + host_costs.PER_VCPU_MS * profile.vcpus
+    middle_ms = default_non_ram_downtime_ms(host_config(profile).config.vm)
     assert median_ms == pytest.approx(middle_ms * math.sqrt(0.25 * 2), rel=0.2)
     host = host_config(profile, ["link.page_cost_ns=0", "link.zero_page_scan=1GB/s"])
     assert set(host.costs) == {"non_ram_downtime_ms"}

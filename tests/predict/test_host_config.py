@@ -160,6 +160,14 @@ def test_values_that_are_set_are_no_assumptions() -> None:
     assert host_config(profile, overrides).assumptions == ()
 
 
+def test_a_profile_has_no_vfio_devices_so_the_user_states_them() -> None:
+    plain, two = (
+        host_config(profile_with(), overrides) for overrides in ([], ["vm.vfio_devices=2"])
+    )
+    added_ms = two.costs["non_ram_downtime_ms"].low - plain.costs["non_ram_downtime_ms"].low
+    assert added_ms == pytest.approx(2 * 54 / 4)
+
+
 @pytest.mark.parametrize(
     ("qemu", "version"),
     [
