@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from gpusim import Config, LinkConfig, Result, TrackingConfig, WriterConfig, simulate
+from gpusim import Config, Result, TrackingConfig, WriterConfig, simulate
 from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, config
 
 SLOW = {"max_bandwidth": 100_000_000}  # passes of ten seconds and more

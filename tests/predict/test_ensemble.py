@@ -18,7 +18,6 @@ from gpusim.errors import ConfigError
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
-from gpusim.predict import host_costs
 from gpusim.predict.ensemble import (
     FEWEST_IN_TIME,
     TCG_SPEED_MEAN,
