@@ -27,7 +27,7 @@ RESPONSIVE, STALL = "responsive", "stall_timeout"
 SWEEPS = (RESPONSIVE, STALL)
 GUESTS = {"uniform": "uniform", "hot_cold": "hot and cold", "sequential": "sequential"}
 PATTERN = "workload.pattern"
-TIMEOUT = "migration.manager.args.progress_timeout_s"  # the last one outlasts every migration
+TIMEOUT = "migration.manager.args.stall_progress_timeout"  # the last one outlasts every migration
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,52 +1,62 @@
-"""The managers that two KubeVirt enhancements propose for virt-launcher.
+"""virt-launcher's monitor of a live migration, in the three ways that KubeVirt has.
 
-virt-launcher polls every 400 ms. Stall detection also runs at QEMU's events MIGRATION_PASS. These
-rules skip the polls that have nothing to do.
+`KubeVirt` is the released monitor: a timeout per GB, and the downtime ramp of enhancement 291 behind
+the feature gate MigrationDowntimeTuning. `KubeVirtStall` is the stall detector of enhancement 248
+behind the gate MigrationStallDetection. Both gates are alpha in v1.9.0.
 
-Source: kubevirt/enhancements, veps/sig-compute/291-dynamic-downtime-tuning/vep.md (286caf3458) and
-248-migration-convergence/vep.md (1cc33e56ec). The defaults are those of its
-migration-hyperparameters.md (1688385d9b).
+virt-launcher polls every 400 ms. These rules skip the polls that have nothing to do. They leave out
+progressTimeout, which only a dead link sets off, and VMs with VFIO devices.
+
+Source: kubevirt/kubevirt, pkg/virt-launcher/virtwrap/migration-monitor.go (92ddd78bcf),
+stall-detector.go (7e450c8bc8), manager.go:getVMIMigrationDataSize, pkg/virt-config/virt-config.go
+(00182f1eea). Defaults of the stall detector and maxDowntimeMs: kubevirt/enhancements,
+veps/sig-compute/248-migration-convergence/migration-hyperparameters.md (1688385d9b).
 """
 
 from __future__ import annotations
 
 import math
 
+from gpusim.policies.vm_size import GB, spec_bytes
 from gpusim.qemu.rules import Orders, Shown
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.units import NS_PER_MS, NS_PER_S, format_bytes
 
 POLL_NS = 400 * NS_PER_MS
 QEMUS_DOWNTIME_MS = 300
-# The limit of migration/options.c:migrate_params_check and of the enhancement.
+# The limit of migration/options.c:migrate_params_check, with which KubeVirt forces a switchover.
 LONGEST_DOWNTIME_MS = 2_000_000
-MOST_STEPS, LONGEST_S = 1000, 1e8
+MOST_STEPS, LONGEST_S = 1000, 10**8
 
 
-def _poll_at(t_ns: float) -> int:
-    """The first poll at a time or after it."""
-    return int(-(-t_ns // POLL_NS)) * POLL_NS
+def completion_timeout_s(total_bytes: int, per_gib: int) -> int:
+    """Return the time that a migration may take, in s.
 
-
-def _check(name: str, value: float, is_allowed: bool, allowed: str) -> None:
-    """Check an argument.
-
-    Raises:
-        ValueError: it is not allowed.
-    """
-    if not is_allowed:
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
-
-
-class DowntimeRamp:
-    """Enhancement 291: the downtime limit rises in equal steps, at most one per cooldown.
-
-    The document's timetable has seven limits from 150 to 1050 ms, 150 ms apart.
+    KubeVirt calls the factor completionTimeoutPerGiB, but it counts GB of 10^9 bytes, rounded up.
 
     Args:
-        initial_ms, ceiling_ms: the first and the last limit, 1 to 2,000,000 ms.
-        steps: number of limits, including the first one, 2 to 1000.
-        start_after_iteration: number of syncs after which the first cooldown begins.
-        cooldown_s: seconds between two steps and before the first step.
+        total_bytes: guest memory that QEMU migrates.
+        per_gib: completionTimeoutPerGiB.
+    """
+    return per_gib * math.ceil(spec_bytes(total_bytes) / GB)
+
+
+class KubeVirt:
+    """The released monitor: a timeout, and what happens then. It may also raise the downtime limit.
+
+    Args:
+        completion_timeout_per_gib: s per GB of guest memory. 0: no timeout.
+        allow_workload_disruption: at the timeout, pause the VM instead of aborting. KubeVirt then
+            aborts at twice the timeout.
+        allow_post_copy: at the timeout, switch to post-copy if disruption is allowed. gpusim does
+            not simulate post-copy and ends the run there.
+        downtime_tuning: raise the downtime limit (enhancement 291). The other arguments count only
+            then.
+        max_downtime_ms: the highest limit, 1 to 2,000,000 ms.
+        initial_ms: the first limit, 1 ms to max_downtime_ms.
+        steps: number of steps from the first limit to the highest, 1 to 1000. Each step is a whole
+            number of ms, so a last, smaller step may follow.
+        start_after_iteration: raise the limit only after this number of syncs.
+        cooldown_s: s between two changes of the limit, 1 or more.
 
     Raises:
         ValueError: an argument is out of range.
@@ -54,71 +64,103 @@ class DowntimeRamp:
 
     def __init__(
         self,
+        completion_timeout_per_gib: int = 150,
+        allow_workload_disruption: bool = False,
+        allow_post_copy: bool = False,
+        downtime_tuning: bool = False,
+        max_downtime_ms: int = 900,
         initial_ms: int = 150,
-        ceiling_ms: int = 1050,
         steps: int = 7,
         start_after_iteration: int = 3,
-        cooldown_s: float = 10,
+        cooldown_s: int = 10,
     ) -> None:
-        _check("steps", steps, 2 <= steps <= MOST_STEPS, f"2 to {MOST_STEPS}")
-        in_range = 0 < cooldown_s <= LONGEST_S
-        _check("cooldown_s", cooldown_s, in_range, f"above 0 and at most {LONGEST_S:g}")
-        _check("initial_ms", initial_ms, 1 <= initial_ms <= ceiling_ms, "1 to ceiling_ms")
-        in_range = ceiling_ms <= LONGEST_DOWNTIME_MS
-        _check("ceiling_ms", ceiling_ms, in_range, f"at most {LONGEST_DOWNTIME_MS}")
-        self._limits_ms = [
-            round(initial_ms + (ceiling_ms - initial_ms) * step / (steps - 1))
-            for step in range(steps)
-        ]
-        self._start_after, self._cooldown_ns = start_after_iteration, round(cooldown_s * NS_PER_S)
-        self._set = 0  # number of limits set so far
-        self._started_ns: int | None = None  # the poll that finds enough iterations
-        self._due_ns: int | None = None
+        _check_whole("completion_timeout_per_gib", completion_timeout_per_gib, 0, LONGEST_S)
+        _check_whole("max_downtime_ms", max_downtime_ms, 1, LONGEST_DOWNTIME_MS)
+        _check_whole("initial_ms", initial_ms, 1, max_downtime_ms)
+        _check_whole("steps", steps, 1, MOST_STEPS)
+        _check_whole("start_after_iteration", start_after_iteration, 0, LONGEST_S)
+        _check_whole("cooldown_s", cooldown_s, 1, LONGEST_S)
+        _check_flag("allow_workload_disruption", allow_workload_disruption)
+        _check_flag("downtime_tuning", downtime_tuning)
+        _check_post_copy(allow_post_copy, allow_workload_disruption)
+        self._per_gib, self._disrupts = completion_timeout_per_gib, allow_workload_disruption
+        self._post_copy = allow_post_copy
+        self._most_ms, self._first_ms = max_downtime_ms, initial_ms
+        self._step_ms = max((max_downtime_ms - initial_ms) // steps, 1)
+        self._start_after, self._cooldown_ns = start_after_iteration, cooldown_s * NS_PER_S
+        self._next_ms = initial_ms if downtime_tuning else None  # the next limit
+        self._tuned_ns: int | None = None  # the last change of the limit
+        self._timeout_s = 0  # doubles with the pause
+        self._is_paused = False
 
     def look(self, shown: Shown) -> Orders:
-        """Set the first limit at the first poll, and each other limit when it is due."""
-        is_left = self._set < len(self._limits_ms)
-        is_late = self._due_ns is not None and shown.time_ns >= self._due_ns
-        is_due = self._set == 0 or (is_left and is_late)
-        limit_ms = self._limits_ms[self._set] if is_due else None
-        if is_due:
-            self._set += 1
-            if self._started_ns is not None:
-                self._due_ns = _poll_at(shown.time_ns + self._cooldown_ns)
-        if self._started_ns is None and shown.dirty_sync_count >= self._start_after:
-            self._started_ns = _poll_at(shown.time_ns)
-            self._due_ns = _poll_at(self._started_ns + self._cooldown_ns)
-        return Orders(
-            set={} if limit_ms is None else {"downtime_limit": limit_ms},
-            again_ns=self._due_ns if self._set < len(self._limits_ms) else None,
-        )
+        """Raise the limit if that is due, and check the timeout."""
+        if self._timeout_s == 0:
+            self._timeout_s = completion_timeout_s(shown.total_bytes, self._per_gib)
+        settings = {}
+        tune_ns = self._tune_ns(shown)
+        if self._next_ms is not None and tune_ns is not None and shown.time_ns >= tune_ns:
+            settings = {"downtime_limit": self._next_ms}
+            more = self._next_ms < self._most_ms
+            self._next_ms = min(self._next_ms + self._step_ms, self._most_ms) if more else None
+            self._tuned_ns = shown.time_ns
+        if self._timeout_s and shown.time_ns >= _late_ns(self._timeout_s):
+            return self._end(shown)
+        due_ns = [] if (tune_ns := self._tune_ns(shown)) is None else [tune_ns]
+        if self._timeout_s:
+            due_ns.append(_late_ns(self._timeout_s))
+        return Orders(set=settings, again_ns=min(due_ns, default=None))
+
+    def _tune_ns(self, shown: Shown) -> int | None:
+        """Return the poll that changes the limit. None: there is none, or it is not known yet."""
+        if self._next_ms is None:
+            return None
+        if self._tuned_ns is None:
+            return POLL_NS
+        if shown.dirty_sync_count < self._start_after:
+            return None
+        return _poll_at(max(self._tuned_ns + self._cooldown_ns, shown.time_ns))
+
+    def _end(self, shown: Shown) -> Orders:
+        timeout_s = self._timeout_s
+        why = f"not completed within {timeout_s} s"
+        if not self._disrupts or self._is_paused:
+            return Orders(do="cancel", why=why)
+        if self._post_copy:
+            return Orders(do="cancel", why=_post_copy_text(why, shown))
+        self._is_paused, self._timeout_s = True, 2 * timeout_s
+        return Orders(do="pause", again_ns=_late_ns(self._timeout_s))
 
 
-class StallDetector:
-    """Enhancement 248 without post-copy and without a long pause.
+class KubeVirtStall:
+    """Enhancement 248: a stalled migration gets a longer downtime limit, or is cancelled.
 
     At each MIGRATION_PASS the rule compares the remaining memory with the least that remained
-    `progress_timeout_s` ago or earlier. If it is not `margin_percent` lower, the migration has
-    stalled. Then the rule waits until the remaining memory is near its recent minimum. If sending
-    it takes at most `possible_factor` times `max_downtime_ms`, the rule sets QEMU's downtime limit
-    to `max_downtime_ms`, and cancels `switchover_timeout_s` later. If it takes longer, the rule
-    cancels at once. The rule also cancels when the migration's time (`completion_s_per_gib`) is
-    over.
+    `stall_progress_timeout` ago or earlier. If it is not `stall_margin` percent lower, the migration
+    has stalled. Then the rule waits until the remaining memory is near its recent minimum. If
+    sending it takes at most `precopy_possible_factor` times `max_downtime_ms`, the rule sets QEMU's
+    downtime limit to `max_downtime_ms`, and aborts `switchover_timeout` later. If it takes longer,
+    the rule aborts at once. The rule also aborts at the timeout of the whole migration.
 
-    The rule smooths the bandwidth over the events, KubeVirt over polls of 400 ms. Both are equal on
-    a link with constant bandwidth.
+    The rule smooths the bandwidth over the events, KubeVirt over its polls. Both are equal on a link
+    with constant bandwidth.
 
     Args:
-        progress_timeout_s: how far back to compare, and how long to wait first for a minimum.
-        margin_percent: a smaller difference in remaining memory counts as none.
+        stall_progress_timeout: s: how far back to compare, and how long to wait first for a minimum.
+        stall_margin: percent. A smaller difference in remaining memory counts as none.
         max_downtime_ms: the downtime that the guest accepts.
-        possible_factor: multiple of max_downtime_ms beyond which the rule cancels.
-        switchover_timeout_s: time for QEMU to switch over with the new limit.
+        precopy_possible_factor: multiple of max_downtime_ms beyond which the rule aborts, 1 or more.
+        switchover_timeout: s for QEMU to switch over with the new limit.
         ewma_alpha: weight of a new bandwidth sample.
-        patience_decay: factor of the waiting time each time the minimum does not come again.
+        patience_window_decay_factor: factor of the waiting time each time the minimum does not come
+            again, 0 to 1.
         search_local_minima: if False, act as soon as the migration has stalled.
-        completion_s_per_gib: time of the whole migration, in seconds per GiB of guest memory.
-        completion_factor: multiple of that time which sending the remaining memory may take.
+        completion_timeout_per_gib: s per GB of guest memory for the whole migration. 0: no timeout.
+        completion_timeout_factor: multiple of that time which sending the remaining memory may take.
+        allow_workload_disruption: force the switchover of a stalled migration, with a downtime limit
+            of 2000 s.
+        allow_post_copy: switch a stalled migration to post-copy if disruption is allowed. gpusim
+            does not simulate post-copy and ends the run there.
 
     Raises:
         ValueError: an argument is out of range.
@@ -126,115 +168,186 @@ class StallDetector:
 
     def __init__(
         self,
-        progress_timeout_s: float = 40,
-        margin_percent: int = 4,
+        stall_progress_timeout: int = 40,
+        stall_margin: int = 4,
         max_downtime_ms: int = 900,
-        possible_factor: float = 1.5,
-        switchover_timeout_s: float = 60,
+        precopy_possible_factor: float = 1.5,
+        switchover_timeout: int = 60,
         ewma_alpha: float = 0.4,
-        patience_decay: float = 0.5,
+        patience_window_decay_factor: float = 0.5,
         search_local_minima: bool = True,
-        completion_s_per_gib: float = 150,
-        completion_factor: float = 2,
+        completion_timeout_per_gib: int = 150,
+        completion_timeout_factor: float = 2,
+        allow_workload_disruption: bool = False,
+        allow_post_copy: bool = False,
     ) -> None:
-        for name, timeout_s in (
-            ("progress_timeout_s", progress_timeout_s),
-            ("switchover_timeout_s", switchover_timeout_s),
-            ("completion_s_per_gib", completion_s_per_gib),
-        ):
-            in_range = 0 < timeout_s <= LONGEST_S
-            _check(name, timeout_s, in_range, f"above 0 and at most {LONGEST_S:g}")
-        for name, factor in (
-            ("possible_factor", possible_factor),
-            ("completion_factor", completion_factor),
-            ("patience_decay", patience_decay),
-        ):
-            _check(name, factor, 0 <= factor < math.inf, "finite, and 0 or more")
-        in_range = isinstance(max_downtime_ms, int) and 0 < max_downtime_ms <= LONGEST_DOWNTIME_MS
-        allowed = f"an integer from 1 to {LONGEST_DOWNTIME_MS}"
-        _check("max_downtime_ms", max_downtime_ms, in_range, allowed)
-        _check("ewma_alpha", ewma_alpha, 0 < ewma_alpha <= 1, "above 0 and at most 1")
-        _check("margin_percent", margin_percent, 0 <= margin_percent < 100, "0 to 99")
-        self._timeout_ns = progress_timeout_s * NS_PER_S
-        self._margin = margin_percent / 100
-        self._max_downtime_ms, self._possible_factor = max_downtime_ms, possible_factor
-        self._switchover_ns = switchover_timeout_s * NS_PER_S
-        self._alpha, self._decay, self._searches = ewma_alpha, patience_decay, search_local_minima
-        self._s_per_gib, self._completion_factor = completion_s_per_gib, completion_factor
+        _check_whole("stall_progress_timeout", stall_progress_timeout, 1, LONGEST_S)
+        _check_whole("stall_margin", stall_margin, 0, 99)
+        _check_whole("max_downtime_ms", max_downtime_ms, 1, LONGEST_DOWNTIME_MS)
+        _check_whole("switchover_timeout", switchover_timeout, 1, LONGEST_S)
+        _check_whole("completion_timeout_per_gib", completion_timeout_per_gib, 0, LONGEST_S)
+        _check_number("precopy_possible_factor", precopy_possible_factor, 1, LONGEST_S)
+        _check_number("completion_timeout_factor", completion_timeout_factor, 1, LONGEST_S)
+        _check_number("patience_window_decay_factor", patience_window_decay_factor, 0, 1)
+        _check_number("ewma_alpha", ewma_alpha, 1e-6, 1)
+        _check_flag("search_local_minima", search_local_minima)
+        _check_flag("allow_workload_disruption", allow_workload_disruption)
+        _check_post_copy(allow_post_copy, allow_workload_disruption)
+        self._timeout_ns = stall_progress_timeout * NS_PER_S
+        self._margin = stall_margin / 100
+        self._most_ms, self._possible_factor = max_downtime_ms, precopy_possible_factor
+        self._switchover_s, self._alpha = switchover_timeout, ewma_alpha
+        self._decay, self._searches = patience_window_decay_factor, search_local_minima
+        self._per_gib, self._completion_factor = (
+            completion_timeout_per_gib,
+            completion_timeout_factor,
+        )
+        self._disrupts, self._post_copy = allow_workload_disruption, allow_post_copy
+        self._completion_s: int | None = None
+        self._deadline_s = 0  # for the switchover. 0: none
+        self._is_switching = False
         self._records: list[tuple[int, int]] = []  # (ns, bytes) of iterations in the timeout
         self._outside: int | None = None  # least remaining bytes before the timeout
+        self._last_bytes = 0  # remaining at the last iteration
         self._bandwidth = 0.0  # smoothed, bytes per second
-        self._best: float | None = None  # bytes to reach after a stall
+        self._best: int | None = None  # bytes to reach after a stall
         self._history: list[int] = []
-        self._patience_ns, self._relax_ns = 0.0, 0.0
-        self._give_up_ns: int | None = None  # deadline for the switchover
+        self._patience_ns, self._relax_ns = 0, 0
 
     def look(self, shown: Shown) -> Orders:
-        """Run the algorithm at a sync. At other polls, check the deadlines."""
-        budget_s = self._s_per_gib * shown.total_bytes / 2**30
-        if self._give_up_ns is not None:
-            if shown.time_ns >= self._give_up_ns:
-                return Orders(do="cancel", why="QEMU did not switch over in time")
-            return Orders(again_ns=self._give_up_ns)
-        if shown.time_ns >= budget_s * NS_PER_S:
-            return Orders(do="cancel", why=f"the completion timeout of {budget_s:g} s is over")
-        again_ns = _poll_at(budget_s * NS_PER_S)
-        if shown.why != "sync":
-            return Orders(again_ns=again_ns)
-        self._sample(shown.bandwidth_bytes_per_s)
-        limit_ms = min(self._max_downtime_ms, QEMUS_DOWNTIME_MS)
-        if shown.dirty_sync_count == 1 and limit_ms < shown.downtime_limit_ms:
-            orders = Orders(set={"downtime_limit": limit_ms}, again_ns=again_ns)
-        else:
-            orders = Orders(again_ns=again_ns)
-        if not self._at_minimum(shown.time_ns, shown.remaining_bytes) or not self._bandwidth:
+        """Run the algorithm at a sync, and check the deadline at every poll."""
+        if self._completion_s is None:
+            self._completion_s = completion_timeout_s(shown.total_bytes, self._per_gib)
+            self._deadline_s = self._completion_s
+        orders = self._iterate(shown) if shown.why == "sync" else Orders()
+        is_late = self._deadline_s and shown.time_ns >= _late_ns(self._deadline_s)
+        if is_late and orders.do is None:
+            orders = self._at_deadline(shown)
+        if orders.do == "cancel":
             return orders
-        implied_ms = 1000 * shown.remaining_bytes / self._bandwidth
-        left_ms = 1000 * budget_s * self._completion_factor - shown.time_ns / NS_PER_MS
-        return orders if implied_ms > left_ms else self._act(shown.time_ns, implied_ms)
+        again_ns = _late_ns(self._deadline_s) if self._deadline_s else None
+        return Orders(set=orders.set, again_ns=again_ns)
 
-    def _sample(self, bandwidth: float) -> None:
-        if bandwidth:
+    def _iterate(self, shown: Shown) -> Orders:
+        first_ms = min(self._most_ms, QEMUS_DOWNTIME_MS)
+        if shown.dirty_sync_count == 1 and first_ms != shown.downtime_limit_ms:
+            return Orders(set={"downtime_limit": first_ms})
+        if bandwidth := shown.bandwidth_bytes_per_s:
             before = self._bandwidth or bandwidth
             self._bandwidth = self._alpha * bandwidth + (1 - self._alpha) * before
+        self._last_bytes = shown.remaining_bytes
+        if not self._bandwidth or self._is_switching:
+            return Orders()
+        if not self._has_stalled(shown.time_ns, shown.remaining_bytes):
+            return Orders()
+        if self._searches and not self._near(shown.remaining_bytes):
+            return Orders()
+        return self._act(shown) if self._is_completable(shown.time_ns) else Orders()
 
-    def _act(self, now_ns: int, implied_ms: float) -> Orders:
-        hopeless_ms = self._max_downtime_ms * self._possible_factor
-        if implied_ms > hopeless_ms:
-            why = (
-                f"the migration stalled, and a downtime of {implied_ms:.0f} ms "
-                f"exceeds the possible {hopeless_ms:.0f} ms"
-            )
+    def _act(self, shown: Shown) -> Orders:
+        """Act at a local minimum of the remaining memory."""
+        self._is_switching, implied_ms = True, self._implied_ms()
+        why = f"the migration stalled, and the rest takes {implied_ms} ms"
+        if self._disrupts and self._post_copy:
+            return Orders(do="cancel", why=_post_copy_text(why, shown))
+        hopeless_ms = self._most_ms * self._possible_factor
+        if not self._disrupts and implied_ms > hopeless_ms:
+            why = f"{why}, which exceeds the possible {hopeless_ms:.0f} ms"
             return Orders(do="cancel", why=why)
-        self._give_up_ns = _poll_at(now_ns + self._switchover_ns)
-        return Orders(set={"downtime_limit": self._max_downtime_ms}, again_ns=self._give_up_ns)
+        return self._switch(shown, LONGEST_DOWNTIME_MS if self._disrupts else self._most_ms)
 
-    def _at_minimum(self, now_ns: int, remaining: int) -> bool:
-        """Whether the migration has stalled and the remaining memory is near its minimum."""
-        if self._best is None:
-            if not self._has_stalled(now_ns, remaining):
-                return False
-        elif self._searches:
-            self._history.append(remaining)
-            if not self._near(remaining) and now_ns >= self._relax_ns:
-                self._best = min(self._history)
-                self._history.remove(min(self._history))
-                self._patience_ns *= self._decay
-                self._relax_ns = now_ns + self._patience_ns
-        return not self._searches or self._near(remaining)
+    def _switch(self, shown: Shown, limit_ms: int) -> Orders:
+        self._is_switching = True
+        self._deadline_s = shown.time_ns // NS_PER_S + self._switchover_s
+        return Orders(set={"downtime_limit": limit_ms})
+
+    def _at_deadline(self, shown: Shown) -> Orders:
+        """Act when the time for the migration, or for the switchover, is over."""
+        what = "the switchover did not come" if self._is_switching else "not completed"
+        why = f"{what} within {self._deadline_s} s"
+        if self._disrupts and not self._is_switching and self._is_completable(shown.time_ns):
+            if self._post_copy:
+                return Orders(do="cancel", why=_post_copy_text(why, shown))
+            return self._switch(shown, LONGEST_DOWNTIME_MS)
+        return Orders(do="cancel", why=why)
+
+    def _implied_ms(self) -> int:
+        return int(1000 * self._last_bytes / self._bandwidth)
+
+    def _is_completable(self, now_ns: int) -> bool:
+        """Whether the rest can be sent in the time that is left."""
+        if not self._bandwidth:
+            return False
+        budget_s = int((self._completion_s or 0) * self._completion_factor) - now_ns // NS_PER_S
+        return self._implied_ms() <= 1000 * budget_s
 
     def _has_stalled(self, now_ns: int, remaining: int) -> bool:
+        """Note an iteration. Return whether the migration has stalled, now or before."""
         self._records.append((now_ns, remaining))
-        while self._records and self._records[0][0] <= now_ns - self._timeout_ns:
+        while self._records[0][0] <= now_ns - self._timeout_ns:
             old = self._records.pop(0)[1]
             self._outside = old if self._outside is None else min(self._outside, old)
-        if self._outside is None or remaining < self._outside * (1 - self._margin):
+        if self._best is not None:
+            self._relax(now_ns, remaining)
+            return True
+        if self._outside is None or remaining < int(self._outside * (1 - self._margin)):
             return False
         self._best = min(self._outside, *(bytes_ for _, bytes_ in self._records))
         self._patience_ns = self._timeout_ns
         self._relax_ns = now_ns + self._patience_ns
         return True
 
+    def _relax(self, now_ns: int, remaining: int) -> None:
+        """Accept a larger minimum if the best one has not come again in time."""
+        self._history.append(remaining)
+        if now_ns < self._relax_ns:
+            return
+        self._best = min(self._history)
+        self._history.remove(self._best)
+        self._patience_ns = int(self._patience_ns * self._decay)
+        self._relax_ns = now_ns + self._patience_ns
+
     def _near(self, remaining: int) -> bool:
         assert self._best is not None
-        return remaining <= self._best * (1 + self._margin)
+        return remaining <= int(self._best * (1 + self._margin))
+
+
+def _poll_at(t_ns: int) -> int:
+    """The first poll at a time or after it."""
+    return -(-t_ns // POLL_NS) * POLL_NS
+
+
+def _late_ns(timeout_s: int) -> int:
+    """The first poll at which more than `timeout_s` whole seconds have passed."""
+    return _poll_at((timeout_s + 1) * NS_PER_S)
+
+
+def _post_copy_text(why: str, shown: Shown) -> str:
+    left = format_bytes(shown.remaining_bytes)
+    return (
+        f"{why}, so KubeVirt switches to post-copy with {left} to send. gpusim does not simulate it"
+    )
+
+
+def _check_whole(name: str, value: int, least: int, most: int) -> None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
+        raise ValueError(f"{name} = {value!r}: must be a whole number, {least} to {most}")
+
+
+def _check_number(name: str, value: float, least: float, most: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        raise ValueError(f"{name} = {value!r}: must be a number, {least:g} to {most:g}")
+
+
+def _check_flag(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} = {value!r}: must be true or false")
+
+
+def _check_post_copy(allow_post_copy: bool, allow_workload_disruption: bool) -> None:
+    """Refuse post-copy without disruption, as KubeVirt's admission does."""
+    _check_flag("allow_post_copy", allow_post_copy)
+    if allow_post_copy and not allow_workload_disruption:
+        raise ValueError("allow_post_copy = True: needs allow_workload_disruption = True")

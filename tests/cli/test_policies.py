@@ -56,9 +56,9 @@ def test_the_documents_commands_run_beside_the_example(tmp_path: Path) -> None:
 
 
 def test_keys_are_set_one_by_one_and_taken_back() -> None:
-    args = "migration.manager.args.progress_timeout_s=11"
+    args = "migration.manager.args.stall_progress_timeout=11"
     stall = composed("policy=kubevirt_stall", args, "migration.manager.args.ewma_alpha=1")
-    assert stall.migration.manager.args["progress_timeout_s"] == 11
+    assert stall.migration.manager.args["stall_progress_timeout"] == 11
     assert stall.migration.manager.args["ewma_alpha"] == 1
     assert composed("policy=kubevirt_stall", "migration.manager=null").migration.manager is None
     assert composed().migration == MigrationConfig()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gpusim import simulate
+from gpusim.config.compose import composed_config
 from gpusim.policies import Orders, Shown, Sync
 from gpusim.policies.cloud_hypervisor import IterationThrottle, WholeIterations
-from gpusim.policies.kubevirt import DowntimeRamp, StallDetector
+from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall, completion_timeout_s
 from tests.policies.test_plug_ins import with_policies
 from tests.policies.test_runs import RULES, busy
 from tests.qemu.parameters import DEFAULTS
 
 MB = 10**6
+FORCED = {"downtime_limit": 2_000_000}
 
 
 def shown(time_s: float, count: int, remaining: int = 10**9, why: Any = "sync") -> Shown:
@@ -34,33 +37,77 @@ def shown(time_s: float, count: int, remaining: int = 10**9, why: Any = "sync") 
     )
 
 
-def test_the_ramp_follows_the_documents_timetable() -> None:
-    """VEP 291: 150 ms at once, iteration 3 at about 75 s, 300 ms at 85 s, ... 1050 ms at 135 s."""
-    ramp = DowntimeRamp()
-    assert ramp.look(shown(0, 1)) == Orders(set={"downtime_limit": 150})
-    assert ramp.look(shown(70, 2)) == Orders()
-    orders = ramp.look(shown(75, 3))
-    assert orders == Orders(again_ns=85_200_000_000)  # found by the poll at 75.2 s
-    steps = []
-    while orders.again_ns:
+def polls(
+    manager: KubeVirt, count_at: float = 0.0, memory: int = 2**33
+) -> list[tuple[float, Orders]]:
+    """Return (s, orders) of each poll that orders something. The third sync ends at `count_at`."""
+    found: list[tuple[float, Orders]] = []
+    orders = manager.look(replace(shown(0, 1), total_bytes=memory))
+    while orders.again_ns is not None and orders.do != "cancel":
         at_s = orders.again_ns / 1e9
-        assert ramp.look(shown(at_s - 1, 9)) == Orders(again_ns=orders.again_ns)
-        orders = ramp.look(shown(at_s, 9, why="time"))
-        steps.append((round(at_s, 1), orders.set["downtime_limit"]))
-    assert steps == [(85.2 + 10 * n, 300 + 150 * n) for n in range(6)]
-    assert ramp.look(shown(900, 99)) == Orders()
+        if count_at and at_s >= count_at:
+            at_s, count_at = count_at, 0.0
+            orders = manager.look(replace(shown(at_s, 3), total_bytes=memory))
+        else:
+            why, count = "time", 2 if count_at else 3
+            orders = manager.look(replace(shown(at_s, count, why=why), total_bytes=memory))
+        if orders.set or orders.do:
+            found.append((round(at_s, 1), orders))
+    return found
+
+
+def limits(found: list[tuple[float, Orders]]) -> list[tuple[float, int]]:
+    return [(at_s, orders.set["downtime_limit"]) for at_s, orders in found if orders.set]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 1}, {"initial_ms": 0}, {"initial_ms": 2000}, {"cooldown_s": 0}]
+    ("memory", "timeout_s", "abort_s"),
+    [
+        (2 * 2**30, 450, 451.2),  # 2.15 GB count as 3. The first poll with 451 whole seconds
+        (8 * 2**30, 1350, 1351.2),  # 8.59 GB count as 9
+        (8 * 2**30 + 17 * 2**20, 1350, 1351.2),  # with video memory and ROMs
+        (16 * 2**30, 2700, 2701.2),
+        (2**40, 165_000, 165_001.2),
+    ],
 )
-def test_a_ramp_names_the_argument_that_is_out_of_range(wrong: dict[str, Any]) -> None:
-    ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"{name} = {value}: must be "):
-        DowntimeRamp(**wrong)
+def test_kubevirts_timeout_counts_gb_rounded_up(
+    memory: int, timeout_s: int, abort_s: float
+) -> None:
+    assert completion_timeout_s(memory, 150) == timeout_s
+    ((at_s, orders),) = polls(KubeVirt(), memory=memory)
+    assert (at_s, orders.do) == (abort_s, "cancel")
+    assert f"{timeout_s} s" in orders.why
 
 
-def poll_all(detector: StallDetector, *iterations: tuple[float, int]) -> list[Orders]:
+def test_the_ramp_rises_by_whole_ms_after_the_third_sync_and_a_cooldown() -> None:
+    """150 to 900 ms in 7 steps of 107 ms. The third sync comes long after the first limit."""
+    found = limits(polls(KubeVirt(downtime_tuning=True), count_at=75.1))
+    assert found[0] == (0.4, 150)
+    steps = [150 + 107 * n for n in range(1, 8)] + [900]
+    assert found[1:] == [(round(75.2 + 10 * n, 1), ms) for n, ms in enumerate(steps)]
+
+
+def test_a_ramp_whose_cooldown_is_longer_than_three_syncs_waits_for_it() -> None:
+    ramp = KubeVirt(downtime_tuning=True, max_downtime_ms=450, steps=3, cooldown_s=10)
+    found = limits(polls(ramp, count_at=3.0))
+    assert found == [(0.4, 150), (10.4, 250), (20.4, 350), (30.4, 450)]
+
+
+def test_kubevirt_pauses_if_disruption_is_allowed_and_aborts_at_twice_the_time() -> None:
+    found = polls(KubeVirt(completion_timeout_per_gib=10, allow_workload_disruption=True))
+    assert [(at_s, orders.do) for at_s, orders in found] == [(91.2, "pause"), (181.2, "cancel")]
+
+
+def test_post_copy_is_named_as_the_end_of_the_simulation() -> None:
+    allowed = {"allow_workload_disruption": True, "allow_post_copy": True}
+    released = polls(KubeVirt(**allowed))[-1][1]
+    stalled = poll_all(KubeVirtStall(**allowed), (0, 8000), (80, 510), (121, 500))[-1]
+    for orders in (released, stalled):
+        assert orders.do == "cancel"
+        assert "post-copy" in orders.why
+
+
+def poll_all(detector: KubeVirtStall, *iterations: tuple[float, int]) -> list[Orders]:
     return [
         detector.look(shown(at_s, count, megabytes * MB))
         for count, (at_s, megabytes) in enumerate(iterations, start=1)
@@ -70,12 +117,12 @@ def poll_all(detector: StallDetector, *iterations: tuple[float, int]) -> list[Or
 def test_progress_is_no_stall() -> None:
     """Each iteration leaves 10 % less, which exceeds the margin of 4 %."""
     falling = [(20.0 * n, round(8000 * 0.9**n)) for n in range(12)]
-    assert {orders.do for orders in poll_all(StallDetector(), *falling)} == {None}
+    assert {orders.do for orders in poll_all(KubeVirtStall(), *falling)} == {None}
 
 
 def test_a_stall_with_too_much_memory_is_cancelled_at_once() -> None:
     """500 MB take 5 s, and 1.35 s are possible. 41 s after 510 MB, 500 MB are within 4 %."""
-    *calm, last = poll_all(StallDetector(), (0, 8000), (80, 510), (100, 900), (121, 500))
+    *calm, last = poll_all(KubeVirtStall(), (0, 8000), (80, 510), (100, 900), (121, 500))
     assert {orders.do for orders in calm} == {None}
     assert last.do == "cancel"
     assert "5000 ms" in last.why and "1350 ms" in last.why
@@ -83,50 +130,82 @@ def test_a_stall_with_too_much_memory_is_cancelled_at_once() -> None:
 
 def test_it_waits_for_a_local_minimum() -> None:
     """If more than the window's minimum remains, the rule waits until the minimum comes again."""
-    *_, high, low = poll_all(StallDetector(), (0, 8000), (80, 100), (121, 150), (125, 103))
+    *_, high, low = poll_all(KubeVirtStall(), (0, 8000), (80, 100), (121, 150), (125, 103))
     assert high.do is None and not high.set
     assert low.set == {"downtime_limit": 900}
-    assert low.again_ns == 185_200_000_000
-    at_once = poll_all(StallDetector(search_local_minima=False), (0, 8000), (80, 100), (121, 101))
+    assert low.again_ns == 186_000_000_000  # more than 60 whole seconds after 125 s
+    at_once = poll_all(KubeVirtStall(search_local_minima=False), (0, 8000), (80, 100), (121, 101))
     assert at_once[-1].set == {"downtime_limit": 900}
 
 
 def test_a_minimum_that_does_not_come_again_is_given_up() -> None:
     """After 40 s the least since the stall is enough: 120 MB."""
     found = poll_all(
-        StallDetector(), (0, 8000), (80, 100), (121, 150), (140, 120), (160, 130), (162, 124)
+        KubeVirtStall(), (0, 8000), (80, 100), (121, 150), (140, 120), (160, 130), (162, 124)
     )
     assert [bool(orders.set) for orders in found] == [False] * 5 + [True]
 
 
 def test_it_cancels_if_qemu_does_not_switch_over() -> None:
-    detector = StallDetector()
+    detector = KubeVirtStall()
     poll_all(detector, (0, 8000), (80, 100), (121, 100))
     assert detector.look(shown(150, 9)).do is None
-    assert detector.look(shown(181.2, 9, why="time")).do == "cancel"
+    assert detector.look(shown(182.0, 9, why="time")).do == "cancel"
 
 
-def test_the_completion_timeout_counts_the_vms_memory() -> None:
-    """150 s per GiB for 8 GiB."""
-    detector = StallDetector()
-    assert detector.look(shown(0, 1)).again_ns == 1_200_000_000_000
-    assert detector.look(shown(1200, 1, why="time")).do == "cancel"
+def test_the_detector_has_the_released_monitors_timeout() -> None:
+    detector = KubeVirtStall()
+    assert detector.look(shown(0, 1)).again_ns == 1_351_200_000_000
+    assert detector.look(shown(1351.2, 1, why="time")).do == "cancel"
+    without = KubeVirtStall(completion_timeout_per_gib=0)
+    assert without.look(shown(0, 1)).again_ns is None
+
+
+def test_a_switchover_may_come_after_the_timeout() -> None:
+    """The deadline moves to 60 s after the new limit, even beyond 1350 s."""
+    detector = KubeVirtStall(completion_timeout_factor=2)
+    found = poll_all(detector, (0, 8000), (1300, 100), (1345, 100))
+    assert found[-1].set == {"downtime_limit": 900}
+    assert found[-1].again_ns == 1_406_000_000_000
+
+
+def test_disruption_forces_the_switchover_of_a_stalled_migration() -> None:
+    """500 MB take 5 s, which is far beyond 900 ms."""
+    detector = KubeVirtStall(allow_workload_disruption=True)
+    assert poll_all(detector, (0, 8000), (80, 510), (121, 500))[-1].set == FORCED
+    slow = KubeVirtStall(allow_workload_disruption=True, completion_timeout_per_gib=10)
+    poll_all(slow, (0, 8000), (50, 4000))  # no stall, and 90 s are over
+    late = slow.look(shown(91.2, 3, why="time"))
+    assert (late.set, late.again_ns) == (FORCED, 152_000_000_000)
+
+
+def test_a_rest_that_takes_longer_than_the_time_left_is_not_switched() -> None:
+    """9 GB at 100 MB/s take 90 s. 2 * 9 * 8 s less 70 s are 74 s."""
+    detector = KubeVirtStall(completion_timeout_per_gib=8, allow_workload_disruption=True)
+    *_, last = poll_all(detector, (0, 9000), (20, 9000), (70, 9000))
+    assert (last.set, last.do) == ({}, None)
 
 
 def test_a_limit_below_qemus_holds_from_the_start() -> None:
-    assert StallDetector(max_downtime_ms=200).look(shown(0, 1)).set == {"downtime_limit": 200}
+    assert KubeVirtStall(max_downtime_ms=200).look(shown(0, 1)).set == {"downtime_limit": 200}
 
 
 @pytest.mark.parametrize(
     ("rule", "args", "message"),
     [
-        (StallDetector, {"completion_s_per_gib": float("inf")}, "completion_s_per_gib = inf"),
-        (StallDetector, {"progress_timeout_s": float("nan")}, "progress_timeout_s = nan"),
-        (StallDetector, {"max_downtime_ms": 900.5}, "max_downtime_ms = 900.5"),
-        (StallDetector, {"possible_factor": -1}, "possible_factor = -1"),
-        (DowntimeRamp, {"steps": 10**9}, "steps = 1000000000: must be 2 to 1000"),
-        (DowntimeRamp, {"initial_ms": 2000}, "initial_ms = 2000: must be 1 to ceiling_ms"),
-        (DowntimeRamp, {"ceiling_ms": 3_000_000}, "ceiling_ms = 3000000: must be at most 2000000"),
+        (KubeVirtStall, {"completion_timeout_per_gib": float("inf")}, "_per_gib = inf"),
+        (KubeVirtStall, {"stall_progress_timeout": 0}, "stall_progress_timeout = 0"),
+        (KubeVirtStall, {"max_downtime_ms": 900.5}, "max_downtime_ms = 900.5"),
+        (KubeVirtStall, {"precopy_possible_factor": 0.5}, "precopy_possible_factor = 0.5"),
+        (KubeVirtStall, {"ewma_alpha": float("nan")}, "ewma_alpha = nan"),
+        (KubeVirtStall, {"patience_window_decay_factor": "1"}, "decay_factor = '1'"),
+        (KubeVirtStall, {"search_local_minima": 1}, "search_local_minima = 1"),
+        (KubeVirtStall, {"allow_post_copy": True}, "needs allow_workload_disruption"),
+        (KubeVirt, {"allow_post_copy": True}, "needs allow_workload_disruption"),
+        (KubeVirt, {"steps": 10**9}, "steps = 1000000000"),
+        (KubeVirt, {"initial_ms": 2000}, "initial_ms = 2000"),
+        (KubeVirt, {"max_downtime_ms": 3_000_000}, "max_downtime_ms = 3000000"),
+        (KubeVirt, {"cooldown_s": True}, "cooldown_s = True"),
     ],
 )
 def test_arguments_out_of_range_are_refused(rule: type, args: dict[str, Any], message: str) -> None:
@@ -165,3 +244,13 @@ def test_cloud_hypervisor_reads_the_log_when_all_is_sent() -> None:
     assert all(s.newly_dirty_pages * 4096 == s.remaining_bytes for s in natural)
     steps = [sync.cpu_throttle_percentage for sync in natural]
     assert steps == [min(99, 10 * (n // 2)) for n in range(1, len(natural) + 1)]
+
+
+@pytest.mark.parametrize("name", ["kubevirt", "kubevirt_ramp", "kubevirt_stall"])
+def test_the_presets_have_kubevirts_defaults(name: str) -> None:
+    migration = composed_config([f"policy={name}"]).migration
+    assert migration.manager is not None
+    assert (migration.auto_converge, migration.multifd_channels) == (False, 8)
+    rule = KubeVirtStall if name == "kubevirt_stall" else KubeVirt
+    given = {"downtime_tuning": True} if name == "kubevirt_ramp" else {}
+    assert vars(rule(**migration.manager.args)) == vars(rule(**given))

@@ -30,8 +30,8 @@ def runs(tmp_path: Path) -> dict[str, list[Run]]:
                 values = {**same, "migration.throttle_rule": rule}
                 write(folder, values, total_time_s=50 + seed / 5, guest_cpu_lost_percent=12.5)
             for timeout_s in (11, 20, 40, 100000):
-                args = {"progress_timeout_s": timeout_s}
-                values = {**same, "migration.manager": {"target": "a:StallDetector", "args": args}}
+                args = {"stall_progress_timeout": timeout_s}
+                values = {**same, "migration.manager": {"target": "a:KubeVirtStall", "args": args}}
                 cancelled = seed == 2 and timeout_s < up_to_s
                 verdict = "cancelled" if cancelled else "converged"
                 folder = tmp_path / f"stall_timeout/{version},{timeout_s},{seed}"
