@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,19 @@ MEASUREMENT = Keys(
     defaults={"running": 1.0},
     refuse_others=True,
     allowed="must have seconds and dirty_rate (MiB/s), and may have at_s (s) and running (0 to 1)",
+)
+
+
+OUTCOME = Keys(
+    required={"completed": Flag(), "seconds": Number(0, 1e9, " s", above=True)},
+    optional={
+        "max_throttle_percent": Whole(0, 99, " %"),
+        "bytes_per_s": Number(0, 1e15, " bytes/s"),
+    },
+    defaults={"max_throttle_percent": 0, "bytes_per_s": 0.0},
+    refuse_others=True,
+    allowed="must have completed (true or false) and seconds, and may have max_throttle_percent "
+    "and bytes_per_s",
 )
 
 
@@ -149,6 +162,7 @@ SHAPE = Keys(
         "sample_pages": Whole(128, 16384, " pages per GiB"),
         "parameters": _Parameters(),
         "capabilities": _Capabilities(),
+        "outcome": OUTCOME,
         "notes": Rows(Text()),
     },
     defaults={
@@ -198,6 +212,24 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an earlier migration of the VM ended, with the profile's parameters and capabilities.
+
+    Attributes:
+        completed: whether it completed.
+        seconds: time until it completed. If it did not complete: time until it was cancelled or
+            until the recording ended.
+        max_throttle_percent: the highest throttle, percent.
+        bytes_per_s: the rate on the link, bytes per second. 0: unknown.
+    """
+
+    completed: bool
+    seconds: float
+    max_throttle_percent: int = 0
+    bytes_per_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A VM before its migration, and the measurements of its dirty rate.
 
@@ -219,6 +251,7 @@ class Profile:
             core. Empty: unknown, and then a prediction draws it.
         parameters: result of query-migrate-parameters, with QEMU's names. Empty: unknown.
         capabilities: names of the capabilities that are on. None: unknown.
+        outcome: how an earlier migration ended. None: no migration is known.
         notes: remarks on how the profile was made, for people.
     """
 
@@ -237,6 +270,7 @@ class Profile:
     utilisation: tuple[float, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     capabilities: tuple[str, ...] | None = None
+    outcome: Outcome | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -290,6 +324,7 @@ class Profile:
             "measurements": [_row(one) for one in self.measurements],
             "parameters": dict(self.parameters),
             "capabilities": None if self.capabilities is None else list(self.capabilities),
+            "outcome": None if self.outcome is None else asdict(self.outcome),
             "notes": list(self.notes),
         }
 
@@ -432,6 +467,7 @@ def _profile(path: Path, found: Mapping[str, Any]) -> Profile:
         utilisation=tuple(found["utilisation"]),
         parameters=found["parameters"],
         capabilities=found["capabilities"],
+        outcome=None if found["outcome"] is None else Outcome(**found["outcome"]),
         notes=tuple(found["notes"]),
     )
 

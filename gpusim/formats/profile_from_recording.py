@@ -7,14 +7,22 @@ This module does not know how a guest is fitted to a profile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from gpusim.formats.profile import MIB, Measurement, Profile, check_plausible, load_profile
+from gpusim.formats.profile import (
+    MIB,
+    Measurement,
+    Outcome,
+    Profile,
+    check_plausible,
+    load_profile,
+)
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import SUFFIXES, load_recording
-from gpusim.formats.sync_record import PAGE_BYTES, Sync, count_zero_pages, find_syncs
+from gpusim.formats.sync_record import MBIT, PAGE_BYTES, Sync, count_zero_pages, find_syncs
 from gpusim.reading import ReadingError, read_bytes
 
 # A sync does not count a write to a page that already waits to be sent. A period is used only if
@@ -23,6 +31,7 @@ from gpusim.reading import ReadingError, read_bytes
 WAITING, WAITING_OF_FOUND = 0.15, 0.5
 CHUNK_BYTES = 2**30  # of KVM's log, with x-clear-bitmap-shift 18
 LEAST_S = 0.3  # samples say how many pages were sent only every 0.2 s
+USUAL_RATE = 90  # percent of the samples. Those with zero pages are slower
 LEAST_RUNNING = 0.05  # a guest that runs less shows the slices of its throttle
 LAZY_NOTE = (
     "KVM's log is cleared chunk by chunk during a pass, and a page that was dirty before is "
@@ -48,7 +57,20 @@ def load(path: Path) -> Profile:
     if not _is_recording(path):
         return load_profile(path)
     recording = load_recording(path)
-    return recording.profile or from_recording(recording)
+    if recording.profile is None:
+        return from_recording(recording)
+    return replace(recording.profile, outcome=outcome_of(recording))
+
+
+def outcome_of(recording: Recording) -> Outcome:
+    """Return how the recorded migration ended."""
+    rates = [sample.mbps for sample in recording.samples if sample.mbps > 0]
+    return Outcome(
+        completed=recording.completed,
+        seconds=recording.total_time_s or recording.limit_s,
+        max_throttle_percent=max(s.cpu_throttle_percentage for s in recording.samples),
+        bytes_per_s=float(np.percentile(rates, USUAL_RATE)) * MBIT / 8 if rates else 0.0,
+    )
 
 
 def _is_recording(path: Path) -> bool:
@@ -93,6 +115,7 @@ def from_recording(recording: Recording) -> Profile:
         zero_found=min(at_end + others, pages),
         parameters=recording.parameters,
         capabilities=tuple(map(str, recording.scenario["capabilities"])),
+        outcome=outcome_of(recording),
         notes=tuple(_notes(lazy, measurements)),
     )
     check_plausible(path, profile, "Name a recording of a migration with three passes or more")

@@ -15,6 +15,7 @@ from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict import advice_text, prediction_text
 from gpusim.predict.commands import ToolCommands
+from gpusim.predict.earlier_migration import EarlierMigration
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.results.bottleneck import find_bottlenecks
@@ -56,6 +57,7 @@ def document(
         "bottlenecks": [
             one.data for one in find_bottlenecks([vars(one.summary) for one in prediction.members])
         ],
+        "earlier": _earlier(prediction.earlier),
         "vm": _vm(profile),
         "guest": _guest(fit, profile),
         "doubts_and_assumptions": [
@@ -91,6 +93,21 @@ def _member(member: Member) -> dict[str, Any]:
         "reason_code": summary.reason_code,
         **{name: getattr(summary, name) for name in (*BANDS, *BOTTLENECK)},
         "throttle_s": {str(percent): time_s for percent, time_s in member.throttle_s.items()},
+    }
+
+
+def _earlier(earlier: EarlierMigration | None) -> dict[str, Any] | None:
+    if earlier is None:
+        return None
+    return {
+        "completed": earlier.outcome.completed,
+        "total_time_s": earlier.outcome.seconds,
+        "max_throttle_percent": earlier.outcome.max_throttle_percent,
+        "same_settings": earlier.has_same_settings,
+        "differing": earlier.differing,
+        "model_converges": earlier.converges,
+        "model_total_time_s": earlier.total_time_s,
+        "model_disagrees": earlier.disagrees,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -18,13 +18,21 @@ from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig
 from gpusim.engine.attempts import simulate
+from gpusim.explore.run_pool import RunPool
 from gpusim.explore.workers import map_in_order
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
 from gpusim.predict import first_write_costs, host_costs
-from gpusim.predict.host_config import HostConfig
+from gpusim.predict.earlier_migration import (
+    CHECKED,
+    EarlierMigration,
+    compare,
+    differing_keys,
+    earlier_link,
+)
+from gpusim.predict.host_config import HostConfig, host_config
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.text import Message
 
@@ -42,6 +50,7 @@ WAKEUP_US = (50.0, 1000.0)
 BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
 # Utilisation of the vCPUs if nobody measured it. No source: any value is equally likely.
 UNKNOWN_UTILISATION = (0.05, 1.0)
+CHECK_WALL_S = 10.0  # wall time for migrations with the settings of an earlier one
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
 
@@ -83,6 +92,7 @@ def predict(
     outcomes = map_in_order(_simulate_member, configs, workers, lambda _, error: error)
     found = tuple(progress(_in_time(_without_errors(outcomes), until_s)))
     return Prediction(
+        earlier=_earlier(profile, host, fits, found, seed, workers),
         profile=profile,
         fit=fit,
         members=found,
@@ -94,6 +104,34 @@ def predict(
             *_assumptions(profile, fit),
         ),
     )
+
+
+def _earlier(
+    profile: Profile,
+    host: HostConfig,
+    fits: Sequence[Fit],
+    members: Sequence[Member],
+    seed: int,
+    workers: int,
+) -> EarlierMigration | None:
+    """Return the earlier migration that the profile tells of, beside the model.
+
+    If the settings are the same, the members are the model. Otherwise a few migrations with the
+    earlier settings are simulated.
+    """
+    if profile.outcome is None:
+        return None
+    earlier_host = host_config(profile, earlier_link(profile))
+    differing = tuple(differing_keys(host.config, earlier_host.config))
+    if not differing:
+        return compare(profile.outcome, differing, [one.summary for one in members])
+    configs = [
+        member_config(profile, earlier_host, one, random.Random(f"{seed} {place}"), seed + place)
+        for place, one in enumerate(fits[:CHECKED])
+    ]
+    with RunPool(None if workers == 0 else workers * (workers > 1)) as pool:
+        summaries = pool.run_all(configs, time.monotonic() + CHECK_WALL_S)
+    return compare(profile.outcome, differing, [one for one in summaries if one is not None])
 
 
 def member_config(

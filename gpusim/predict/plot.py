@@ -17,7 +17,8 @@ from gpusim.engine.records import Result
 from gpusim.fit.estimates import Fit
 from gpusim.fit.evidence import Evidence, Mixture, evidence_of
 from gpusim.predict import prediction_text
-from gpusim.predict.prediction import HIGH, LOW, Prediction
+from gpusim.predict.bands import HIGH, LOW
+from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture, set_log_scale
 from gpusim.results.timeline import FloatArray

@@ -12,8 +12,9 @@ import numpy as np
 
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
+from gpusim.predict.bands import HIGH, LOW, Band
 from gpusim.predict.messages import text_of
-from gpusim.predict.prediction import HIGH, LOW, Band, Prediction
+from gpusim.predict.prediction import Prediction
 from gpusim.qemu.versions import nearest
 from gpusim.results.bottleneck import bottleneck_line, find_bottlenecks
 from gpusim.results.summary_fields import RUN_FIELDS
@@ -56,6 +57,8 @@ ANSWERS = {
     "exceeds_time_limit": "No: the migration does not end",
     "probably_exceeds_time_limit": "Probably no: the migration does not end",
 }
+TRUST = "Trust the earlier migration."
+DOUBT = "Expect this prediction to be wrong in the same direction."
 UNRELIABLE = {  # warnings after which a prediction has no basis
     "measurements_noisy": "the measurements are noisy",
     "speed_unsteady": "the guest's speed differs",
@@ -146,11 +149,52 @@ def unreliable(prediction: Prediction) -> str:
     return f"Unreliable profile: {join_words(reasons)}." if reasons else ""
 
 
+def headline(prediction: Prediction) -> str:
+    """Return the answer in one line: how an earlier migration ended, or else the verdict."""
+    earlier = prediction.earlier
+    if earlier is None or not earlier.has_same_settings:
+        return title(prediction)
+    took = format_duration(earlier.outcome.seconds)
+    if not earlier.outcome.completed:
+        return f"No: with these settings an earlier migration had not ended after {took}"
+    return f"Yes: with these settings an earlier migration took {took}"
+
+
+def _compared(prediction: Prediction) -> list[str]:
+    """Return what the model says about an earlier migration."""
+    earlier = prediction.earlier
+    if earlier is None:
+        return []
+    took = format_duration(earlier.outcome.seconds)
+    end = f"took {took}" if earlier.outcome.completed else f"had not ended after {took}"
+    model = "that it does not converge"
+    if earlier.total_time_s is not None:
+        median, band = band_text(earlier.total_time_s, "s")
+        model = f"{median} ({band})"
+    if earlier.has_same_settings:
+        if not earlier.disagrees:
+            return []
+        return [f"The model disagrees: it {end}, and the model says {model}. {TRUST}"]
+    settings = f"An earlier migration with other settings ({join_words(earlier.differing)}) {end}."
+    if earlier.converges is None:
+        return [f"{settings} Time was up before the model was compared with it."]
+    if not earlier.disagrees:
+        return [f"{settings} The model agrees for those settings."]
+    return [f"{settings} The model disagrees for those settings: it says {model}. {DOUBT}"]
+
+
 def answer(prediction: Prediction) -> list[str]:
-    """Return the first lines: the verdict and how probable it is, bottlenecks, a loss, a bad profile."""
+    """Return the first lines: the verdict and how probable it is, bottlenecks, a loss, a bad profile.
+
+    If an earlier migration had the same settings, then its outcome comes first.
+    """
     found = find_bottlenecks([vars(one.summary) for one in prediction.members])
+    verdict, earlier = f"{title(prediction)}. {_agreement(prediction)}", prediction.earlier
+    first = [verdict, *_compared(prediction)]
+    if earlier is not None and earlier.has_same_settings:
+        first = [f"{headline(prediction)}.", *_compared(prediction), f"This model: {verdict}"]
     texts = (
-        f"{title(prediction)}. {_agreement(prediction)}",
+        *first,
         *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
         large_loss(prediction),
         unreliable(prediction),

@@ -18,11 +18,12 @@ from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice
 from gpusim.files import whole_folder, write_text
 from gpusim.predict import advice_text, prediction_text
+from gpusim.predict.bands import HIGH, LOW
 from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
 from gpusim.predict.messages import text_of
 from gpusim.predict.plot import draw_prediction
-from gpusim.predict.prediction import HIGH, LOW, Member, Prediction
+from gpusim.predict.prediction import Member, Prediction
 from gpusim.results import begin_run, require_matplotlib, write_run
 from gpusim.results.html.render import render
 from gpusim.results.html.run_page import Introduction
@@ -151,7 +152,7 @@ def introduction_of(
     )
     texts = (f"{subject}.", prediction_text.unreliable(prediction), source)
     subtitle = " ".join(filter(None, texts))
-    return Introduction(title=prediction_text.title(prediction), subtitle=subtitle, html=html)
+    return Introduction(title=prediction_text.headline(prediction), subtitle=subtitle, html=html)
 
 
 def _limit_rows(advice: Advice) -> list[tuple[str, ...]]:

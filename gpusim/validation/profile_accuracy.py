@@ -16,9 +16,10 @@ from typing import Any
 from gpusim.errors import ConfigError
 from gpusim.formats.errors import ProfileError
 from gpusim.formats.recording import Recording
+from gpusim.predict.bands import Band
 from gpusim.predict.ensemble import MEMBERS, predict
 from gpusim.predict.host_config import host_config
-from gpusim.predict.prediction import Band, Prediction
+from gpusim.predict.prediction import Prediction
 from gpusim.validation.accuracy import error_percent
 from gpusim.validation.errors import ValidationError
 from gpusim.validation.shipped import SHIPPED, NotUsed, load_each, used

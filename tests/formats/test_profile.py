@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpusim.formats.errors import ProfileError
-from gpusim.formats.profile import Measurement, Profile, load_profile
+from gpusim.formats.profile import Measurement, Outcome, Profile, load_profile
 from tests.formats.profiles import exact_profile, uniform_pages
 
 GIB = 2**30
@@ -63,6 +63,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         utilisation=(1.0, 0.5, 0.0),
         parameters={"max-bandwidth": 0},
         capabilities=("auto-converge",),
+        outcome=Outcome(completed=False, seconds=300.0, max_throttle_percent=99),
         notes=("a note",),
     )
     assert load_profile(written(tmp_path, profile.document())) == profile
@@ -134,6 +135,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ({"measurements": [{"seconds": 0, "dirty_rate": 1}]}, "measurements[0].seconds"),
         ({"measurements": [{"seconds": 1, "dirty_rate": -1}]}, "measurements[0].dirty_rate"),
         ({"blocks": 3}, "blocks"),
+        ({"outcome": 5}, "outcome"),
+        ({"outcome": {"completed": "yes", "seconds": 5}}, "outcome.completed"),
+        ({"outcome": {"completed": True, "seconds": 0}}, "outcome.seconds"),
     ],
 )
 def test_a_wrong_value_is_refused(changes: dict[str, Any], key: str, tmp_path: Path) -> None:

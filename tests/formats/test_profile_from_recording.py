@@ -13,6 +13,7 @@ from gpusim.formats.profile import Profile
 from gpusim.formats.profile_from_recording import from_recording, load
 from gpusim.formats.recording import RecordedGuest
 from gpusim.formats.recording_file import load_recording
+from gpusim.validation.profile_accuracy import PROFILED
 from gpusim.validation.shipped import RECORDER
 
 
@@ -100,6 +101,16 @@ def test_a_migration_of_one_pass_is_refused() -> None:
     with pytest.raises(ProfileError) as caught:
         recorded("paced_high.qemu10.a")
     assert caught.value.code == "too_few_periods"
+
+
+def test_a_recording_tells_how_its_migration_ended() -> None:
+    recording = load_recording(RECORDER / "seq_mid.qemu10.a.json.xz")
+    found = recorded("seq_mid.qemu10.a").outcome
+    assert found is not None and found.completed
+    assert found.seconds == recording.total_time_s
+    assert found.max_throttle_percent == max(s.cpu_throttle_percentage for s in recording.samples)
+    measured = load(PROFILED / "never_enough.qemu10.a.json.xz").outcome
+    assert measured is not None and not measured.completed
 
 
 def test_load_tells_profiles_from_recordings(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpusim.predict.prediction import Band, band
+from gpusim.predict.bands import Band, band
 from tests.predict import predictions
 
 

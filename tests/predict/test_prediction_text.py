@@ -10,7 +10,8 @@ import pytest
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Measurement
 from gpusim.predict import prediction_text
-from gpusim.predict.prediction import Band, Prediction
+from gpusim.predict.bands import Band
+from gpusim.predict.prediction import Prediction
 from tests.predict import predictions
 
 
