@@ -32,6 +32,9 @@ class RecordingError(CodedError, ValueError):
             "{path}: the migration used {capabilities}, which gpusim does not simulate. Expected "
             "plain precopy"
         ),
+        "not_precopy": (
+            "{path}: the migration has the status {status}. Expected precopy from start to end"
+        ),
         "no_start": '{path}: no event "{event}". Expected the migration from its start',
         "no_clock": (
             "{path}: no active sample has a total-time. Expected QEMU's trace, or query-migrate's "

@@ -1,4 +1,4 @@
-"""The seven quantities by which a recording and a simulation are compared, from either side.
+"""The quantities by which a recording and a simulation are compared, from either side.
 
 Throttle quantities count up to the VM's stop. The final sync can still set a throttle, but that
 throttle slows no guest, so neither side counts it.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gpusim.engine.records import Result
 from gpusim.formats.recording import Recording
+from gpusim.formats.sync_record import find_syncs
 
 THROTTLED = "set guest CPU throttled by "  # QEMU's arguments of the trace event cpu_throttle_set
 
@@ -20,7 +21,9 @@ class Quantities:
 
     Attributes:
         total_time_s: from "new state setup" to "new state completed". None: it did not complete.
-        dirty_sync_count: all syncs, the setup's and the final one included.
+        dirty_sync_count: the count of syncs that QEMU reports. Since 11.1 it lacks fallback syncs
+            and the final sync.
+        syncs_made: all syncs, the setup's and the final one included.
         max_throttle_percent: highest throttle, percent.
         first_throttle_s: time of the first throttle. None: the guest was never throttled.
         transferred_bytes: at completion, or at the limit.
@@ -31,6 +34,7 @@ class Quantities:
 
     total_time_s: float | None
     dirty_sync_count: int
+    syncs_made: int
     max_throttle_percent: int
     first_throttle_s: float | None
     transferred_bytes: int
@@ -49,7 +53,8 @@ def recorded_quantities(recording: Recording) -> Quantities:
     steps = throttle_steps(recording)
     return Quantities(
         total_time_s=recording.total_time_s,
-        dirty_sync_count=_count_syncs(recording),
+        dirty_sync_count=_count_reported(recording),
+        syncs_made=_count_made(recording),
         max_throttle_percent=max((percent for _, percent in steps), default=0),
         first_throttle_s=steps[0][0] if steps else None,
         transferred_bytes=max(sample.transferred_bytes or 0 for sample in recording.samples),
@@ -58,12 +63,27 @@ def recorded_quantities(recording: Recording) -> Quantities:
     )
 
 
-def _count_syncs(recording: Recording) -> int:
-    """Count the trace's syncs. Without a trace, take query-migrate's count or QMP's last event."""
+def _count_made(recording: Recording) -> int:
+    """Count the trace's syncs. Without a trace, take QEMU's count, or what page counts show."""
     if recording.events:
         return sum(event.name == "migration_bitmap_sync_start" for event in recording.events)
+    if recording.counts_every_sync:
+        return _count_reported(recording)
+    return 1 + len(find_syncs(recording))
+
+
+def _count_reported(recording: Recording) -> int:
+    """Return the highest count of query-migrate, or of QMP's last event before the end."""
+    if recording.events and recording.counts_every_sync:
+        return _count_made(recording)
     sampled = max(sample.ram.dirty_sync_count for sample in recording.samples if sample.ram)
-    return max([sampled, *recording.passes_s]) if recording.completed else sampled
+    end_s = recording.events[-1].time_s if recording.events else 0.0
+    passes = (
+        number
+        for number, time_s in recording.passes_s.items()
+        if recording.completed or time_s <= end_s
+    )
+    return max([sampled, *passes])
 
 
 def throttle_steps(recording: Recording) -> list[tuple[float, int]]:
@@ -110,6 +130,7 @@ def simulated_quantities(result: Result) -> Quantities:
     return Quantities(
         total_time_s=result.summary.total_time_s if converged else None,
         dirty_sync_count=result.summary.dirty_sync_count,
+        syncs_made=len(result.syncs),
         max_throttle_percent=max((sync.cpu_throttle_percentage for sync in throttled), default=0),
         first_throttle_s=throttled[0].time_s if throttled else None,
         transferred_bytes=result.summary.transferred_bytes,

@@ -18,6 +18,10 @@ GUEST_STARTS_MIB = 16  # below it lie the recorded guest's program and its count
 UNFILLED_END_MIB = 2  # firmware keeps these, and the default of `fill` leaves them zero
 SETUP = "new state setup"
 VM_STOP = "migration_completion_vm_stop"
+# Up to 11.0 QEMU's dirty-sync-count and MIGRATION_PASS count every sync. From then on they count
+# exact syncs alone, from 1 on. Source: migration/migration.c:migration_iteration_go_next [11.1,
+# commit 9519d3667a].
+COUNTS_EVERY_SYNC_UNTIL = (11, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,7 @@ class Recording:
         qemu: (major, minor).
         ram_bytes: all memory to send. It includes small ROM blocks if the recording reports them.
         guest: the program that wrote. None: an attached recording of an unknown VM.
+        multifd_channels: 0: the capability multifd was off.
         parameters: query-migrate-parameters, under QEMU's names.
         limit_s: when a running migration was cancelled, or when the recording ended.
         page_writes_per_s_before: in the four seconds before the migration. None: unknown.
@@ -109,7 +114,7 @@ class Recording:
         stop_s: when QEMU stopped the VM to switch over. None: QEMU never stopped it.
         downtime_bytes: QEMU's count of the bytes sent while the VM was stopped. None: unknown.
         events: QEMU's trace up to the end of the migration, without the cancel. Empty: no trace.
-        passes_s: number of a sync -> time of its QMP event MIGRATION_PASS.
+        passes_s: QEMU's number of a sync -> time of its QMP event MIGRATION_PASS.
         counter: (seconds, writes), far finer than the samples. Empty: no fine counter.
         profile: the answers of calc-dirty-rate from before the migration. None: not measured.
     """
@@ -122,6 +127,7 @@ class Recording:
     accelerator: str
     vcpus: int
     auto_converge: bool
+    multifd_channels: int
     parameters: Mapping[str, Any]
     limit_s: float
     page_writes_per_s_before: float | None
@@ -145,6 +151,14 @@ class Recording:
         if self.total_time_s is None or self.stop_s is None:
             return None
         return self.total_time_s - self.stop_s
+
+    @property
+    def counts_every_sync(self) -> bool:
+        """Return whether dirty_sync_count is the number of syncs.
+
+        Otherwise it lacks the fallback syncs and the final sync.
+        """
+        return self.qemu <= COUNTS_EVERY_SYNC_UNTIL
 
     @property
     def predictable(self) -> bool:

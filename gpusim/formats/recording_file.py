@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -34,7 +34,8 @@ from gpusim.reading import ReadingError, read_json
 from gpusim.shapes import ShapeError, check, refuse
 
 SUFFIXES = (".json", ".json.xz", ".json.gz")
-FOREIGN_CAPABILITIES = names.NOT_SIMULATED | {"multifd"}  # recordings lack data about multifd
+FOREIGN_CAPABILITIES = names.NOT_SIMULATED - {"postcopy-ram"}  # a permitted post-copy is precopy
+LATER_STAGES = ("postcopy-", "colo")  # statuses begin like this after precopy
 CLOCK_DIGITS = 4  # the trace's times are whole tenths of a millisecond
 LEAST_SAMPLES = 3  # of an active migration. Fewer samples give no rate.
 GIVEN_UP = 2.0  # times the recorded total time. A longer simulation did not complete.
@@ -134,6 +135,7 @@ class _Reader:
         if scenario.get("guest") is not None:
             guest = self.guest(scenario["guest"], scenario["mem_mib"])
         self.check_capabilities(scenario["capabilities"])
+        self.check_precopy(row["status"] for row in rows)
         all_events = _events(document["events"], "events")
         start_s = self.start_s(all_events, rows, known=guest is not None)
         traced = _since_setup(start_s, all_events)
@@ -163,6 +165,7 @@ class _Reader:
             accelerator=document["accelerator"],
             vcpus=document["vcpus"],
             auto_converge="auto-converge" in scenario["capabilities"],
+            multifd_channels=_multifd_channels(scenario["capabilities"], document["parameters"]),
             parameters=document["parameters"],
             limit_s=limit_s,
             page_writes_per_s_before=document.get("writes_per_s_before") if guest else None,
@@ -199,6 +202,12 @@ class _Reader:
         foreign = FOREIGN_CAPABILITIES.intersection(capabilities)
         if foreign:
             self.fail("foreign_capabilities", capabilities=", ".join(sorted(foreign)))
+
+    def check_precopy(self, statuses: Iterable[str]) -> None:
+        """Refuse a migration that went on as post-copy. One that only permitted it is precopy."""
+        status = next((one for one in statuses if one.startswith(LATER_STAGES)), None)
+        if status is not None:
+            self.fail("not_precopy", status=status)
 
     def start_s(
         self, events: tuple[TraceEvent, ...], rows: Sequence[Mapping[str, Any]], *, known: bool
@@ -285,6 +294,21 @@ class _Reader:
 
     def fail(self, code: str, **data: Any) -> NoReturn:
         raise RecordingError(code, path=self.path, **data)
+
+
+def _multifd_channels(capabilities: Sequence[str], parameters: Mapping[str, Any]) -> int:
+    """Return the number of multifd channels, or 0 if one thread sent everything."""
+    if "multifd" not in capabilities:
+        return 0
+    compression = parameters["multifd-compression"]
+    if compression != "none":
+        refuse(
+            compression,
+            'must be "none": compression is not simulated',
+            "parameters.multifd-compression",
+        )
+    channels: int = parameters["multifd-channels"]
+    return channels
 
 
 def _events(rows: Sequence[tuple[float, str, Any]], key: str) -> tuple[TraceEvent, ...]:

@@ -25,7 +25,7 @@ from gpusim.units import parse_bytes_per_s
 Answer: TypeAlias = Mapping[str, Any]
 
 # qapi/migration.json:MigrationStatus, but the states before and between migrations.
-_STATES = """active cancelled cancelling colo completed device failed postcopy-active postcopy-device
+_STATES = """active cancelled cancelling colo completed device failed failing postcopy-active postcopy-device
     postcopy-paused postcopy-recover postcopy-recover-setup pre-switchover wait-unplug"""
 STATES = frozenset(_STATES.split())
 ENDS = ("completed", "failed", "cancelling", "cancelled")
@@ -33,7 +33,7 @@ COUNTERS = ("transferred", "remaining", "total", "duplicate", "normal", "dirty-s
 TIMES = ("total-time", "setup-time", "downtime", "expected-downtime", "cpu-throttle-percentage")
 SHARE_ABOVE_LIMIT = 1.1  # a window holds its budget and at most one flush more
 
-# Defaults of migration/options.c [7.2 to 10.1].
+# Defaults of migration/options.c [7.2 to 11.1].
 DEFAULTS: Mapping[str, int | bool] = {
     "max-bandwidth": 128 * MIB,
     "downtime-limit": 300,
@@ -44,7 +44,10 @@ DEFAULTS: Mapping[str, int | bool] = {
     "cpu-throttle-tailslow": False,
     "max-cpu-throttle": 99,
 }
-NEWEST, OLDER = (10, 1), (7, 2)  # 9.1 removed `skipped` from the answers
+# Defaults of a migration with multifd. Source: migration/options.c [7.2 to 11.1].
+MULTIFD: Mapping[str, int | str] = {"multifd-channels": 2, "multifd-compression": "none"}
+# 9.1 removed `skipped` from `ram`, and 11.1 put a `remaining` of all devices beside it.
+NEWEST, NEWER, OLDER = (11, 1), (10, 1), (7, 2)
 VERSION = re.compile(r"(\d{1,3})(?:\.(\d{1,3})(?:\.\d{1,3})?)?")
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
 NO_END_NOTE = "no answer with status completed: the recording ends with its last active answer"
@@ -108,7 +111,8 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     used = {"multifd": _is_positive(active[-1]["ram"].get("multifd-bytes"))}
     used["xbzrle"] = any("xbzrle-cache" in row for row in active)
     known = used | found.facts | dict(facts)
-    assumed = {key: value for key, value in _assume(active).items() if key not in known}
+    assumable = _assume(active) | dict(MULTIFD if known["multifd"] else {})
+    assumed = {key: value for key, value in assumable.items() if key not in known}
     held = assumed | known
     samples = [_sample(row) for row in rows if _has_counters(row) or row["status"] == "failed"]
     completed = samples[-1]["status"] == "completed"
@@ -127,7 +131,7 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "accelerator": held["accelerator"],
         "vcpus": held["vcpus"],
         "capabilities": scenario["capabilities"],
-        "parameters": {key: held[key] for key in DEFAULTS},
+        "parameters": {key: held[key] for key in (*DEFAULTS, *MULTIFD) if key in held},
         "ended": "completed" if completed else "answers ended",
         "notes": [_describe(assumed), *([] if completed else [NO_END_NOTE])],
         "events": [],
@@ -190,7 +194,9 @@ def _collect(value: object, found: Found) -> None:
         if str(value.get("status")) in STATES and _is_whole(value.get("total-time")):
             found.answers.append(value)
         elif "max-bandwidth" in value:
-            found.facts |= {key: held for key, held in value.items() if key in DEFAULTS}
+            found.facts |= {
+                key: held for key, held in value.items() if key in (*DEFAULTS, *MULTIFD)
+            }
         elif isinstance(value.get("enabled"), bool) and "present" in value:
             found.facts["accelerator"] = "kvm" if value["enabled"] else "tcg"
         elif _is_version(value.get("qemu")):
@@ -243,7 +249,7 @@ def _assume(active: Sequence[Answer]) -> dict[str, Any]:
     limit = int(DEFAULTS["max-bandwidth"])
     above = bool(rates) and statistics.median(rates) * 1e6 / 8 > SHARE_ABOVE_LIMIT * limit
     return {
-        "qemu": OLDER if "skipped" in ram else NEWEST,
+        "qemu": NEWEST if "remaining" in active[-1] else OLDER if "skipped" in ram else NEWER,
         "accelerator": "kvm",
         "vcpus": 1,
         "auto-converge": any(row.get("cpu-throttle-percentage") for row in active),
@@ -319,6 +325,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
         (_whole(1, 99), "a percentage"),
     ),
     "throttle-trigger-threshold": (_whole(1, 100), "a percentage"),
+    "multifd-channels": (_whole(1, 255), "a number of channels"),
     "cpu-throttle-tailslow": (SWITCHES.__getitem__, "on or off"),
     **dict.fromkeys(sorted(names.CAPABILITIES), (SWITCHES.__getitem__, "on or off")),
 }

@@ -44,7 +44,12 @@ PARAMETERS = Keys(
         "cpu-throttle-tailslow": Flag(),
         "max-cpu-throttle": PERCENT,
     },
-    optional={"avail-switchover-bandwidth": BYTES},
+    optional={
+        "avail-switchover-bandwidth": BYTES,
+        "multifd-channels": Whole(1, 255),
+        "multifd-compression": Text(),
+    },
+    defaults={"multifd-channels": 2, "multifd-compression": "none"},
 )
 EVENTS = Rows(Row((TIME, Text(), Anything()), allowed="must be [seconds, name, arguments]"))
 COUNTER = Rows(Row((TIME, COUNT), allowed="must be [seconds, writes]"))

@@ -18,7 +18,7 @@ from operator import itemgetter
 import numpy as np
 
 from gpusim.formats.period_ends import PeriodEnd, middle_s, narrow, place_between
-from gpusim.formats.recording import Recording
+from gpusim.formats.recording import Recording, Sample
 from gpusim.sender.link import PS_PER_S
 from gpusim.sender.windows import WINDOW_PS
 
@@ -26,6 +26,7 @@ PAGE_BYTES = 4096
 SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
 WINDOW_S = WINDOW_PS / PS_PER_S
 MBIT = 1e6
+MULTIFD_PACKET_PAGES = 128  # migration/multifd.h:MULTIFD_PACKET_SIZE
 PERIOD_S = 1.0  # the first sync that ends so long after the last period's end closes the period
 
 
@@ -118,18 +119,24 @@ class _Between:
     """The samples between two syncs.
 
     Attributes:
-        dirty_sync_count: their number of syncs.
+        syncs: number of syncs so far, the setup's included.
+        dirty_sync_count: the count that QEMU reports.
         first_s: time of the first of these samples.
         last_s: time of the last of these samples.
         dirtied_pages: newly dirty pages since the start of the migration.
+        is_uncounted: QEMU's count did not rise at the sync before these samples.
+        is_stopped: the VM is stopped.
         dirty_pages_rate: of the last period that ended before the last of these samples.
         rated_s: time of the first of these samples that has this rate.
     """
 
+    syncs: int
     dirty_sync_count: int
     first_s: float
     last_s: float
     dirtied_pages: int
+    is_uncounted: bool = False
+    is_stopped: bool = False
     dirty_pages_rate: int = 0
     rated_s: float = 0.0
 
@@ -158,11 +165,13 @@ def _sampled(recording: Recording) -> list[tuple[float, int]]:
 def _equal_runs(recording: Recording) -> list[_Between]:
     """Return the runs of samples with an equal number of syncs, from the setup's sync on.
 
-    QEMU counts a sync when it begins, and the sync's pages when it ends. So the last samples of a
-    run have the right count. A sample is taken while the sender sends, so it can be one page off.
+    Up to 11.0 QEMU counts a sync when it begins, and the sync's pages when it ends. So the last
+    samples of a run have the right count. A sample is taken while the sender sends, so it can be
+    one page off.
     """
     total = recording.ram_bytes // PAGE_BYTES
-    found = [_Between(dirty_sync_count=1, first_s=0.0, last_s=0.0, dirtied_pages=0)]
+    slack_pages = _slack_pages(recording)
+    found = [_Between(syncs=1, dirty_sync_count=1, first_s=0.0, last_s=0.0, dirtied_pages=0)]
     for sample in recording.samples:
         ram = sample.ram
         if ram is None or sample.status not in SENDING:
@@ -170,16 +179,25 @@ def _equal_runs(recording: Recording) -> list[_Between]:
         dirtied = ram.remaining_bytes // PAGE_BYTES + ram.sent_pages - total
         if ram.dirty_sync_count <= 1:
             total, dirtied = total + dirtied, 0  # include the small ROM blocks, which mem_mib lacks
-        if ram.dirty_sync_count > found[-1].dirty_sync_count:
-            found.append(
-                _Between(
-                    dirty_sync_count=ram.dirty_sync_count,
-                    first_s=sample.time_s,
-                    last_s=sample.time_s,
-                    dirtied_pages=found[-1].dirtied_pages,
-                )
-            )
         here = found[-1]
+        syncs = ram.dirty_sync_count - here.dirty_sync_count
+        if not recording.counts_every_sync:
+            rises = dirtied > here.dirtied_pages + slack_pages
+            if syncs == 1 and not rises and here.is_uncounted and here.first_s == here.last_s:
+                here.dirty_sync_count, here.is_uncounted = ram.dirty_sync_count, False
+                syncs = 0
+            syncs += _uncounted_syncs(recording, here, sample, rises=rises and syncs == 0)
+        if syncs > 0:
+            here = _Between(
+                syncs=here.syncs + syncs,
+                dirty_sync_count=ram.dirty_sync_count,
+                is_uncounted=ram.dirty_sync_count == here.dirty_sync_count,
+                is_stopped=sample.status != "active",
+                first_s=sample.time_s,
+                last_s=sample.time_s,
+                dirtied_pages=here.dirtied_pages,
+            )
+            found.append(here)
         here.last_s, here.dirtied_pages = sample.time_s, max(here.dirtied_pages, dirtied)
         # query-migrate shows no rate after the end.
         rate = ram.dirty_pages_rate if sample.status == "active" else here.dirty_pages_rate
@@ -188,12 +206,46 @@ def _equal_runs(recording: Recording) -> list[_Between]:
     return found
 
 
+def _uncounted_syncs(recording: Recording, before: _Between, sample: Sample, *, rises: bool) -> int:
+    """Return how many syncs that QEMU did not count came between two samples.
+
+    Since 11.1 these are the fallback syncs, which only auto-converge has, and the final sync.
+    Only a sync adds newly dirty pages. QEMU counts an exact sync just after it adds its pages, so
+    the next sample can show that such a sync was counted after all.
+
+    Args:
+        recording: of QEMU 11.1 or later.
+        before: the samples before.
+        sample: the next sample.
+        rises: its newly dirty pages have risen, and its count has not.
+    """
+    if sample.status != "active":
+        return int(not before.is_stopped)
+    return int(rises and recording.auto_converge)
+
+
+def _slack_pages(recording: Recording) -> int:
+    """Return by how many pages a sample's newly dirty pages can be wrong.
+
+    None become dirty in the first pass, so their spread there is an error, for example of rounded
+    sizes. multifd channels count pages after they have sent them.
+    """
+    in_flight = 2 * recording.multifd_channels * MULTIFD_PACKET_PAGES
+    first_pass = [
+        sample.ram.remaining_bytes // PAGE_BYTES + sample.ram.sent_pages
+        for sample in recording.samples
+        if sample.ram is not None and sample.status == "active" and sample.ram.dirty_sync_count == 1
+    ]
+    spread = max(first_pass, default=0) - min(first_pass, default=0)
+    return 2 * (1 + in_flight + spread)
+
+
 def _period_ends_s(runs: Sequence[_Between]) -> list[float]:
     """Return when periods ended, as far as the samples' rates tell."""
     ends = [PeriodEnd(earliest_s=0.0, latest_s=0.0, fewest_pages=0, most_pages=0)]
     for before, here in itertools.pairwise(runs):
         if here.dirty_pages_rate != before.dirty_pages_rate:
-            several = here.dirty_sync_count > before.dirty_sync_count + 1
+            several = here.syncs > before.syncs + 1
             ends.append(
                 PeriodEnd(
                     earliest_s=before.last_s,
@@ -214,14 +266,19 @@ def _times(
     A sync that ended a period has the time of this end. The last sync of a migration that completed
     is at the VM's stop.
     """
+    count = here.syncs - before.syncs
     numbers = range(before.dirty_sync_count + 1, here.dirty_sync_count + 1)
-    if all(number in recording.passes_s for number in numbers):
-        return [recording.passes_s[number] for number in numbers]
-    stop_s, since_s, until_s = recording.stop_s, before.last_s, here.first_s
-    if stop_s is not None and since_s < stop_s <= until_s:
-        return list(np.linspace(since_s, stop_s, len(numbers) + 1)[1:])
+    passes_s = [recording.passes_s[number] for number in numbers if number in recording.passes_s]
+    stop_s, since_s, until_s = recording.stop_s or 0.0, before.last_s, here.first_s
+    is_final = since_s < stop_s <= until_s
+    if is_final and not recording.counts_every_sync and len(passes_s) == count - 1:
+        passes_s.append(max([stop_s, *passes_s]))
+    if len(passes_s) == count:
+        return passes_s
+    if is_final:
+        return list(np.linspace(since_s, stop_s, count + 1)[1:])
     known_s = [end_s for end_s in ends_s if since_s < end_s <= max(until_s, here.rated_s)]
-    return place_between(since_s, until_s, len(numbers), known_s)
+    return place_between(since_s, until_s, count, known_s)
 
 
 def count_zero_pages(recording: Recording) -> tuple[int, int]:

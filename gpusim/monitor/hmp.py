@@ -1,7 +1,7 @@
 """Parse the texts of QEMU's human monitor, line by line. A damaged table is refused.
 
 Each line is matched as a whole and once, so the time grows with the length of the text.
-Source: QEMU 7.2 and 10.0, system/physmem.c:ram_block_format, system/memory.c:mtree_print_flatview
+Source: QEMU 7.2, 10.0 and 11.1, system/physmem.c:ram_block_format, system/memory.c:mtree_print_flatview
 and monitor/hmp-cmds-target.c:memory_dump.
 """
 
@@ -18,7 +18,7 @@ UNITS = ("KiB", "MiB", "GiB")
 HEX = re.compile(r"0x[0-9a-f]{16}")
 VIEW = re.compile(r"FlatView #[0-9]+")
 ROW = re.compile(r"  ([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?[0-9]{1,10}, ([a-z/-]+)\): .*")
-DUMPED = re.compile(r"([0-9a-f]{16}): 0x([0-9a-f]{16}) 0x([0-9a-f]{16})")
+DUMPED = re.compile(r"([0-9a-f]{8,16}): 0x([0-9a-f]{16}) 0x([0-9a-f]{16})")  # 11.1 prints 8 digits
 MOST_BYTES = 2**60
 
 

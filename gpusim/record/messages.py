@@ -75,13 +75,17 @@ NOTES = {
     "lost_trace_log": "{path} cannot be read ({reason}): the trace is left out",
     "no_trace": (
         "{path} holds no trace of this migration, so the trace is left out. Expected lines such as "
-        "pid@seconds:event (-msg timestamp=on), with migrate_set_state"
+        "pid@seconds:event or DATETZ event (-msg timestamp=on), with migrate_set_state"
     ),
     "no_traced_syncs": "{path} holds no migration_bitmap_sync_*: the trace is left out",
     "cut": "the recorder was killed: the recording ends with its last sample",
     "no_cut_file": "there was no file that a killed recorder leaves ({reason})",
     "wrong_answers": "{count} answers of query-migrate were refused or damaged, and are left out",
     "bad_events": "{count} of QEMU's events were damaged or too many, and are left out",
+    "uncounted_syncs": (
+        "QEMU {version} counts neither fallback syncs nor the final sync: without a trace the page "
+        "counts show them, and a sync that found few pages is missed"
+    ),
     "events_off": (
         "the capability events is off: without a trace, a sync is known only to lie between two "
         "samples"

@@ -31,6 +31,7 @@ STALLED_S = 10.0  # a throttle of 99 % still lets the guest run once a second
 CANCEL_TIMEOUT_S = 20.0
 LAST_TRACE_TIMEOUT_S = 5.0
 TIMES_TIMEOUT_S = 5.0
+RETURN_PATH = {"postcopy-ram", "return-path"}  # capabilities with which QEMU waits for the target
 ENDED = {"completed", "failed", "cancelled"}
 TOP_KEYS = (
     "total-time",
@@ -111,7 +112,7 @@ async def _record(
     profile = await _measure_profile(machine, progress, measuring, mode)
     progress("counting writes before the migration")
     before_per_s = await _measure_writes(machine, scenario.before_s)
-    with open_sink() as uri:
+    with open_sink(return_path=bool(RETURN_PATH.intersection(scenario.capabilities))) as uri:
         observed = Observed(start_s=time.time())
         await monitor.ask("migrate", {"uri": uri})
         counting = asyncio.create_task(_count(machine, observed))

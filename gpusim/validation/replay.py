@@ -189,6 +189,7 @@ def _config(
             bandwidth="unlimited",
             zero_page_scan="unlimited",
             page_cost_ns=0.0,
+            queue_cost_ns=0.0,
             non_ram_downtime_ms=0.0,
         ),
         migration=_migration(recording),
@@ -211,6 +212,7 @@ def _migration(recording: Recording) -> MigrationConfig:
     return MigrationConfig(
         version=nearest(recording.qemu),
         auto_converge=recording.auto_converge,
+        multifd_channels=recording.multifd_channels,
         max_bandwidth=rate_limit(parameters["max-bandwidth"]),
         downtime_limit=parameters["downtime-limit"],
         avail_switchover_bandwidth=parameters.get("avail-switchover-bandwidth", 0),

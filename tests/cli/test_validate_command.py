@@ -19,6 +19,7 @@ from tests.golden import check_golden
 QUANTITIES = [
     "total_time_s",
     "dirty_sync_count",
+    "syncs_made",
     "max_throttle_percent",
     "first_throttle_s",
     "transferred_bytes",

@@ -13,6 +13,7 @@ BY_HAND = {
     "uniform-mid.qemu10.a": Quantities(
         total_time_s=31.1905,
         dirty_sync_count=18,
+        syncs_made=18,
         max_throttle_percent=50,
         first_throttle_s=18.5401,
         transferred_bytes=3297831075,
@@ -23,6 +24,7 @@ BY_HAND = {
     "converges.qemu7.a": Quantities(
         total_time_s=12.5939,
         dirty_sync_count=6,
+        syncs_made=6,
         max_throttle_percent=0,
         first_throttle_s=None,
         transferred_bytes=1256745149,
@@ -33,6 +35,7 @@ BY_HAND = {
     "max-40.qemu10.a": Quantities(
         total_time_s=None,
         dirty_sync_count=25,
+        syncs_made=25,
         max_throttle_percent=40,
         first_throttle_s=35.0024,
         transferred_bytes=6249200971,
@@ -42,6 +45,7 @@ BY_HAND = {
     "tailslow.qemu7.a": Quantities(
         total_time_s=91.0199,
         dirty_sync_count=20,
+        syncs_made=20,
         max_throttle_percent=77,
         first_throttle_s=30.1426,
         transferred_bytes=4772652357,
@@ -52,6 +56,7 @@ BY_HAND = {
     "downtime-50.qemu7.a": Quantities(
         total_time_s=74.8781,
         dirty_sync_count=22,
+        syncs_made=22,
         max_throttle_percent=80,
         first_throttle_s=29.4004,
         transferred_bytes=4655293109,

@@ -92,6 +92,11 @@ def _put(value: object, *keys: str | int) -> Callable[[Any], None]:
     return damage
 
 
+def _multifd_with_zlib(document: Any) -> None:
+    document["scenario"]["capabilities"].append("multifd")
+    document["parameters"]["multifd-compression"] = "zlib"
+
+
 def _cut(document: Any) -> None:
     """Lose the end in the trace and in the samples."""
     document["events"].pop()
@@ -112,7 +117,10 @@ def _cut(document: Any) -> None:
             "working_set_outside_memory",
             {"end_mib": 5032, "mem_mib": 1024},
         ),
-        (_put(["multifd"], "scenario", "capabilities"), "foreign_capabilities", {}),
+        (_put(["xbzrle"], "scenario", "capabilities"), "foreign_capabilities", {}),
+        (_multifd_with_zlib, "bad_value", {"key": "parameters.multifd-compression"}),
+        (_put("postcopy-active", "samples", 5, "status"), "not_precopy", {}),
+        (_put("colo", "samples", 5, "status"), "not_precopy", {}),
         (_put("xen", "accelerator"), "bad_value", {"value": '"xen"'}),
         (_put([0.1, "no arguments"], "events", 3), "bad_value", {"key": "events[3]"}),
         (_put([9e9, "name", ""], "events", 3), "bad_value", {"key": "events[4]"}),

@@ -62,7 +62,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("mem_mib=8000", "mem_mib", 8000),
         ("limit_s=0", "limit_s", 0.0),
         ("accelerator=xen", "accelerator", "xen"),
-        ("capabilities=[multifd]", "capabilities", "multifd"),
+        ("capabilities=[xbzrle]", "capabilities", "xbzrle"),
         ("downtime", "KEY=VALUE", "downtime"),
         ("guest.rate=[1", "KEY=VALUE", "guest.rate=[1"),
     ],

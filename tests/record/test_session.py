@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -141,6 +142,23 @@ def test_the_sink_reads_everything_and_lets_go() -> None:
             sender.sendall(bytes(2**24))  # far more than buffers hold
     with pytest.raises(OSError, match=r"refused"):
         socket.create_connection(address, timeout=10)
+
+
+def test_the_sink_reads_connections_at_once_and_ends_the_return_path() -> None:
+    """multifd has a connection for each channel, and the first one has the return path."""
+    with open_sink(return_path=True) as uri:
+        host, port = uri.removeprefix("tcp:").split(":")
+        address = (host, int(port))
+        with ExitStack() as stack:
+            main, channel = (
+                stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2)
+            )
+            for sender in (channel, main, channel):
+                sender.sendall(bytes(2**24))
+            answer = main.recv(8, socket.MSG_WAITALL)
+            assert answer == bytes([0, 1, 0, 4, 0, 0, 0, 0])  # MIG_RP_MSG_SHUT, and no error
+            channel.shutdown(socket.SHUT_WR)
+            assert channel.recv(100) == b""
 
 
 def test_the_completed_sample_has_its_times() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from gpusim.record.summary import summarize_own
+from gpusim.reading import read_bytes
+from gpusim.record.summary import summarize_attached, summarize_own
+from gpusim.validation.shipped import SHIPPED
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,13 @@ def test_summary(last: dict, first_line: str, tmp_path: Path) -> None:
         "guest: 1000 page writes/s before the migration, 2000000 at full speed",
         f"{path}, 12 kB",
     ]
+
+
+def test_a_summary_has_both_counts_of_syncs(tmp_path: Path) -> None:
+    document = json.loads(read_bytes(SHIPPED / "short" / "fallback.qemu11.a.json.xz"))
+    path = tmp_path / "case.json"
+    path.write_bytes(b"")
+    assert "16 syncs (QEMU reports 12), " in summarize_own(document, path).splitlines()[0]
+    document |= {"events": [], "ended": "completed", "notes": []}
+    document["scenario"]["guest"] = None
+    assert "16 syncs (QEMU reports 12), " in summarize_attached(document, path).splitlines()[0]

@@ -61,10 +61,10 @@ def recorded() -> list[Case]:
 
 
 def test_recordings_of_gpusim_record_are_replayed_as_well(recorded: list[Case]) -> None:
-    """They are six or more, of both versions, with three repeats of two scenarios."""
+    """They are six or more, of three versions, with three repeats of two scenarios."""
     names = [case.recording.case.split(".") for case in recorded]
     assert len(names) >= 6
-    assert {qemu for _, qemu, _ in names} == {"qemu7", "qemu10"}
+    assert {qemu for _, qemu, _ in names} == {"qemu7", "qemu10", "qemu11"}
     assert sum(letter == "c" for _, _, letter in names) >= 2
     figures = cpu_bound_figures(recorded, "replay")
     assert figures["median_abs_total_time_error_percent"] <= MEDIAN_PERCENT
