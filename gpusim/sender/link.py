@@ -182,13 +182,20 @@ class Link:
 
     @property
     def _thread_ns(self) -> tuple[float, float]:
-        """Time of a normal and of a zero page on the slowest thread."""
+        """Time of a normal and of a zero page on the slowest thread.
+
+        If the channels do not detect zero pages, then the migration thread reads all of a zero page
+        besides finding it. It reads only the first bytes of a page with content.
+
+        Source: migration/ram.c:ram_save_target_page [7.2], ram_save_target_page_legacy [8.2].
+        """
         normal, zero = self._thread_costs_ns
-        return max(normal), max(zero)
+        shared = self.multifd is None or self.multifd.find_zero_pages
+        return max(normal), max(zero) if shared else sum(zero)
 
     @property
     def _thread_costs_ns(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Time of a normal and of a zero page on its thread, and on the thread that queues it."""
+        """Time of a normal and of a zero page to send or detect it, and to find and queue it."""
         if self.multifd is None:
             return (self.page_cost_ns, 0.0), (self.zero_page_ns, 0.0)
         channels, queue_ns = self.multifd.channels, self.multifd.queue_ns
