@@ -18,6 +18,8 @@ from gpusim.units import format_bytes
 
 PAGE_SIZES = (4096, 8192, 16384, 65536)  # bytes
 MOST_CHUNKS = 2**20
+MOST_PLACES = 1024  # of zero pages. Few enough that each costs the sender next to nothing
+PLACES_KEY = 2**63 + 1  # of the draw of places, beside the keys of pages/draw.py and placement.py
 ZERO_RANGES_FORM = 'must be [[from, until], ...], such as [["1GiB", "2GiB"]]'
 
 
@@ -52,9 +54,15 @@ def parse_layout(vm: VmConfig) -> Layout:
 
 
 def find_zero_pages(
-    vm: VmConfig, layout: Layout, writers: Sequence[Writer]
+    vm: VmConfig, layout: Layout, writers: Sequence[Writer], seed: int
 ) -> tuple[IntArray, IntArray]:
     """Return the guest pages that are zero at the start. No writer covers such a page.
+
+    Args:
+        vm: has the share of zero pages, or their ranges.
+        layout: the RAM blocks.
+        writers: the guest's writers.
+        seed: decides where the pages of a share lie.
 
     Returns:
         first and last: int64 [runs], a run is the guest pages first <= page < last.
@@ -65,7 +73,7 @@ def find_zero_pages(
     gap_first, gap_last = _find_uncovered(layout, writers)
     check_range("vm.zero_percent", vm.zero_percent, 0, 100)
     if vm.zero_ranges is None:
-        first, last = _take_last_pages(vm, layout, gap_first, gap_last)
+        first, last = _scatter(vm, layout, gap_first, gap_last, seed)
     else:
         first, last = _cut_to_ranges(vm, layout, gap_first, gap_last)
     return first[last > first], last[last > first]
@@ -81,9 +89,14 @@ def _find_uncovered(layout: Layout, writers: Sequence[Writer]) -> tuple[IntArray
     return first[last > first], last[last > first]
 
 
-def _take_last_pages(
-    vm: VmConfig, layout: Layout, first: IntArray, last: IntArray
+def _scatter(
+    vm: VmConfig, layout: Layout, first: IntArray, last: IntArray, seed: int
 ) -> tuple[IntArray, IntArray]:
+    """Draw which uncovered pages are zero, in equal places of the RAM.
+
+    The places are as small as MOST_PLACES allows, and a power of two of pages. Nobody knows where a
+    guest's zero pages are. If they all came last, then an idle guest would have almost no downtime.
+    """
     wanted = round(layout.pages * vm.zero_percent / 100)
     free = int((last - first).sum())
     if wanted > free:
@@ -93,8 +106,23 @@ def _take_last_pages(
             f"not zero. The largest value is {free_percent:.4g}"
         )
         reject("vm.zero_percent", vm.zero_percent, allowed, "out_of_range")
-    above = np.cumsum((last - first)[::-1])[::-1] - (last - first)  # free pages above each run
-    return np.maximum(first, last - np.maximum(wanted - above, 0)), last
+    if wanted == 0:
+        return first[:0], last[:0]
+    place_pages = 1 << (-(-layout.pages // MOST_PLACES) - 1).bit_length()
+    borders = np.arange(0, layout.pages, place_pages)
+    cuts = np.union1d(np.concatenate([first, last]), borders)
+    run = np.searchsorted(first, cuts[:-1], side="right") - 1
+    inside = (run >= 0) & (cuts[:-1] < last[run])  # the other pieces are covered
+    first, last = cuts[:-1][inside], cuts[1:][inside]
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, PLACES_KEY], np.uint64)))
+    rank = random.permutation(len(borders))[first // place_pages]
+    order = np.argsort(rank, kind="stable")
+    before = np.zeros_like(first)
+    before[order] = np.cumsum((last - first)[order]) - (last - first)[order]
+    last = np.minimum(last, first + np.maximum(wanted - before, 0))
+    first, last = first[last > first], last[last > first]
+    joined = first[1:] == last[:-1]
+    return first[np.append(True, ~joined)], last[np.append(~joined, True)]
 
 
 def _cut_to_ranges(

@@ -172,7 +172,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     rules, manager = make_rules(config.migration, parameters)
     check_tracking(config.tracking, config.migration.version)
     writers = parse_writers(config, layout, limit)
-    zero_first, zero_last = find_zero_pages(config.vm, layout, writers)
+    zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(
         config=config,

@@ -24,8 +24,9 @@ class VmConfig:
         big_lock_exits_per_s: how often a vCPU needs QEMU's big lock, per second. The vCPU waits
             while a sync holds the lock (`guest_big_lock_s`). It depends on the guest's devices.
             There is no source, so the default is 0.
-        zero_percent: share of RAM that is zero when the migration starts. gpusim takes the last
-            pages that no writer covers. Pages that a writer covers are not zero.
+        zero_percent: share of RAM that is zero when the migration starts. Pages that a writer covers
+            are not zero. The seed draws which of the others are, in at most 1024 places of the
+            RAM.
         zero_ranges: alternative to zero_percent: [[from, until], ...] of guest memory. Pages that
             writers cover are excluded.
         blocks: sizes of the RAM blocks. They add up to memory. null: one block. QEMU keeps the

@@ -178,7 +178,7 @@ def test_no_change_is_offered_that_does_not_help() -> None:
 def test_guests_that_share_a_link(at_a_time: int, bandwidth: str, code: str, rate: float) -> None:
     guest = GuestConfig(vm=VmConfig(memory="512MiB", vcpus=1), workload=WorkloadConfig(), count=4)
     host = Config(
-        link=LinkConfig(bandwidth=bandwidth, wakeup_latency_us=0.0),
+        link=LinkConfig(bandwidth=bandwidth, wakeup_latency_us=0.0, non_ram_downtime_ms=0),
         tracking=FREE_EAGER,
         evacuation=EvacuationConfig(guests={"vm": guest}, at_a_time=at_a_time),
     )

@@ -249,7 +249,7 @@ def test_the_timeline_has_a_sample_at_the_start_of_zero_pages(version: str) -> N
     """No timer fires in between: the VM has 8 GiB of data, then 8 GiB of zero pages."""
     writer = WriterConfig(working_set="64MiB", page_writes_per_s=100)
     base = config("16GiB", writer, bandwidth="1Gbit/s", max_bandwidth=0, version=version)
-    result = simulate(replace(base, vm=replace(base.vm, zero_percent=50.0)))
+    result = simulate(replace(base, vm=replace(base.vm, zero_ranges=[["8GiB", "16GiB"]])))
     sent_s = 8 * 2**30 * 4104 / 4096 / 1.25e8
     before = [sample for sample in result.samples if sample.time_s <= sent_s][-1]
     assert before.remaining_bytes == pytest.approx(8 * 2**30, rel=0.05)
