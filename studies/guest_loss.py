@@ -124,7 +124,7 @@ def _loss(scenario: str, recording: Recording, times_s: Mapping[str, float], ben
         if sample.status == "active" and sample.cpu_throttle_percentage > changes[-1][1]:
             changes.append((sample.time_s, sample.cpu_throttle_percentage))
     ends_s = [*(time_s for time_s, _ in changes[1:]), length_s]
-    phases = []
+    phases: list[Phase] = []
     for (from_s, percent), until_s in zip(changes, ends_s, strict=True):
         own = [speed for time_s, speed in speeds if from_s < time_s <= until_s]
         speed = median(own) if own else phases[-1].speed

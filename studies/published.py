@@ -47,7 +47,11 @@ def _list(group: Sequence[Outcome]) -> str:
     lines = [[*list_heads(group), "judged"]]
     for outcome in group:
         role = find_role(outcome)
-        judged = {"judged": "yes", "not_judged": role.data.get("reason", "")}
+        judged = {
+            "judged": "yes",
+            "verdict_judged": "the verdict",
+            "not_judged": role.data.get("reason", ""),
+        }
         lines.append([*list_cells(outcome, group), judged.get(role.code) or role_text(role)])
     return "\n".join(table(lines[0], lines[1:]))
 

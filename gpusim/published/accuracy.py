@@ -28,7 +28,7 @@ class TotalTime(NamedTuple):
 
 
 def judged_total_times(outcomes: Sequence[Outcome], kind: str = "measured") -> list[TotalTime]:
-    """Return every judged row of a group that has a published total time."""
+    """Return every judged row of a group whose published total time judges the simulator."""
     return [
         TotalTime(
             outcome.row.name,
@@ -37,20 +37,26 @@ def judged_total_times(outcomes: Sequence[Outcome], kind: str = "measured") -> l
             outcome.table.name,
         )
         for outcome in outcomes
-        if outcome.judged and outcome.table.kind == kind and outcome.measured_s is not None
+        if outcome.judged
+        and outcome.table.kind == kind
+        and not outcome.table.times_not_judged
+        and outcome.measured_s is not None
     ]
 
 
 def find_role(outcome: Outcome) -> Message:
-    """Return whether a row judges the simulator: judged, fitted, not_simulated or not_judged."""
+    """Return whether a row judges the simulator.
+
+    The codes are judged, verdict_judged, fitted, not_simulated and not_judged.
+    """
     fitted = outcome.table.fitted_on(outcome.row)
     if fitted:
         return Message("fitted", {"keys": [value.key for value in fitted]})
     if not outcome.row.run:
-        return Message("not_simulated")
+        return Message("not_simulated", {"reason": outcome.row.not_judged})
     if outcome.row.not_judged:
         return Message("not_judged", {"reason": outcome.row.not_judged})
-    return Message("judged")
+    return Message("verdict_judged" if outcome.table.times_not_judged else "judged")
 
 
 def summarize(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -55,7 +55,10 @@ def role_text(role: Message) -> str:
         case "not_judged":
             return f"not judged: {role.data['reason']}"
         case "not_simulated":
-            return "not simulated"
+            reason = role.data["reason"]
+            return f"not simulated: {reason}" if reason else "not simulated"
+        case "verdict_judged":
+            return "verdict judged"
     return "judged"
 
 
@@ -125,7 +128,8 @@ def list_given(table: Table) -> list[tuple[str, str]]:
     found = [("not published", line) for line in table.not_published]
     found += [("read as", line) for line in table.readings]
     found += [("fitted", _describe_fitted(value)) for value in table.fitted]
-    return found + ([("left out", table.left_out.strip())] if table.left_out else [])
+    reasons = [("times are not judged", table.times_not_judged), ("left out", table.left_out)]
+    return found + [(label, text.strip()) for label, text in reasons if text]
 
 
 def _describe_fitted(value: FittedValue) -> str:

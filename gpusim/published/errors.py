@@ -20,6 +20,6 @@ class TableError(CodedError, ValueError):
             "{table}: fitted {key}: must be fitted on a row of this table, to one of {allowed}"
         ),
         "wrong_command": "{table}: row {row}: its command must start with {command}",
-        "no_command": "{table}: row {row}: needs a command, or the table needs left_out",
+        "no_command": "{table}: row {row}: needs a command or not_judged, or the table needs left_out",
         "total_time_or_never": "{table}: row {row}: needs total_s exactly if it converges",
     }

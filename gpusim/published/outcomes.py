@@ -13,7 +13,7 @@ from statistics import mean
 from gpusim.config.backend import choose_backend
 from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
-from gpusim.config.schema import Config
+from gpusim.config.schema import Config, SequentialConfig, WorkloadConfig
 from gpusim.engine.attempts import simulate
 from gpusim.explore.workers import map_with_bar
 from gpusim.published.tables import Row, Table
@@ -39,7 +39,7 @@ class Outcome:
     Attributes:
         table: the row's table.
         row: the published case.
-        runs: one per seed. Empty for a row that is not simulated.
+        runs: one per seed and first write. Empty for a row that is not simulated.
     """
 
     table: Table
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def configs(row: Row) -> list[Config]:
-    """Return the configs of the row's command, one per seed.
+    """Return the configs of the row's command, one per seed and first write.
 
     Raises:
         ConfigError: the command cannot be run.
@@ -95,7 +95,15 @@ def configs(row: Row) -> list[Config]:
     if not row.run:
         return []
     config = composed_config(row.overrides)
-    return [replace(config, seed=seed) for seed in range(1, row.seeds + 1)]
+    workloads: list[WorkloadConfig] = [config.workload]
+    if row.first_writes:
+        assert isinstance(config.workload, SequentialConfig), row.name
+        workloads = [replace(config.workload, first_write=first) for first in row.first_writes]
+    return [
+        replace(config, seed=seed, workload=workload)
+        for workload in workloads
+        for seed in range(1, row.seeds + 1)
+    ]
 
 
 def simulate_tables(tables: Sequence[Table]) -> list[Outcome]:

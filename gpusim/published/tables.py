@@ -68,7 +68,8 @@ class Row:
 
     Attributes:
         name: unique in its table.
-        run: `gpusim ...`. Empty: it is not simulated, and the table's `left_out` says why.
+        run: `gpusim ...`. Empty: it is not simulated, and `not_judged` or the table's `left_out`
+            says why.
         total_s: published total times of the repeats, seconds.
         converges: whether the published migration converged.
         first_pass_s: published lengths of the first pass, seconds.
@@ -77,6 +78,9 @@ class Row:
         max_throttle_percent: published highest throttles, percent.
         sent_mib: published amounts of sent data, MiB.
         seeds: number of seeds to run, as many as the repeats behind a published mean.
+        first_writes: values of workload.first_write, each of which is run with all seeds. Empty:
+            that of the command. A sequential writer's position at the start decides which pages the
+            cursor meets, and sources do not give it.
         not_judged: why this row does not judge the simulator. Empty: it does.
         cell: row and column in the source's grid, if the source prints a grid.
     """
@@ -91,6 +95,7 @@ class Row:
     max_throttle_percent: list[float] = field(default_factory=list)
     sent_mib: list[float] = field(default_factory=list)
     seeds: int = 1
+    first_writes: list[int] = field(default_factory=list)
     not_judged: str = ""
     cell: list[str] = field(default_factory=list)
 
@@ -134,6 +139,8 @@ class Table:
         fitted: the numbers that are not published.
         rounded_up: whether total times are whole seconds, rounded up.
         only_verdicts: whether the source says only whether a migration converges.
+        times_not_judged: why total times do not judge the simulator, although they are shown. Its
+            verdicts are judged. Empty: total times are judged.
         left_out: why the table is not simulated.
         notes: differences and their causes, Markdown.
         curve: an input of the rows.
@@ -150,6 +157,7 @@ class Table:
     fitted: list[FittedValue] = field(default_factory=list)
     rounded_up: bool = False
     only_verdicts: bool = False
+    times_not_judged: str = ""
     left_out: str = ""
     notes: str = ""
     curve: Sampled | None = None
@@ -223,7 +231,7 @@ def _check(table: Table, file: str) -> None:
     for row in table.rows:
         if row.run and row.run.split()[0] != COMMAND:
             raise TableError("wrong_command", table=file, row=row.name, command=COMMAND)
-        if not row.run and not table.left_out:
+        if not row.run and not (table.left_out or row.not_judged):
             raise TableError("no_command", table=file, row=row.name)
         if row.converges != bool(row.total_s) and not table.only_verdicts:
             raise TableError("total_time_or_never", table=file, row=row.name)

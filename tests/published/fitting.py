@@ -234,7 +234,7 @@ def fit_value(table: Table, value: FittedValue) -> tuple[float, list[float]]:
     runs = map_with_bar(simulate_row, [config for one in tried for config in configs(one)])
     misses, holding = {}, []
     for candidate in map(float, candidates):
-        own = [next(runs) for _ in range(row.seeds)]
+        own = [next(runs) for _ in range(row.seeds * max(len(row.first_writes), 1))]
         found = [getattr(one, value.quantity) for one in own]
         if not all(one.converged for one in own):
             continue

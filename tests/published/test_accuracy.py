@@ -52,6 +52,22 @@ def test_only_judged_rows_count() -> None:
     assert [one["key"] for one in figures["fitted"]].count("link.zero_page_scan") == 2
 
 
+def test_times_that_are_not_judged_leave_the_verdicts() -> None:
+    found = outcomes("dirty_quota")
+    assert {find_role(outcome).code for outcome in found} == {"verdict_judged"}
+    figures = summarize(found)["measured"]
+    assert (figures["judged_total_times"], figures["judged_verdicts"]) == (0, 15)
+    assert figures["verdicts_agreed_on"] == 11  # A_RUN converges, and four loads never did
+    assert all(outcome.error_percent is not None for outcome in found[:11])
+
+
+def test_a_row_without_a_command_says_why() -> None:
+    roles = [find_role(outcome) for outcome in outcomes("single_figures")]
+    assert {role.code for role in roles} == {"not_judged", "not_simulated"}
+    assert all(role.data["reason"] for role in roles)
+    assert judged_total_times(outcomes("single_figures")) == []
+
+
 def test_models_are_a_group_of_their_own() -> None:
     found = summarize(outcomes("rk4n_2016") + outcomes("simgrid"))
     assert found["measured"]["judged_total_times"] == 6

@@ -11,6 +11,21 @@ from gpusim.published.outcomes import configs, simulate_row
 from gpusim.published.tables import Row
 
 
+def test_each_position_of_a_writer_is_a_run_with_each_seed() -> None:
+    row = replace(tables.load("tls_channels").row("TLS, 8 channels"), seeds=2)
+    found = [(config.workload.first_write, config.seed) for config in configs(row)]
+    assert len(set(found)) == len(found) == 16
+    assert {first for first, _ in found} == set(row.first_writes)
+    (only,) = configs(replace(row, seeds=1, first_writes=[]))
+    assert only.workload.first_write == 0
+
+
+def test_positions_divide_the_round_of_the_writer_evenly() -> None:
+    """24 GiB are 6291456 pages, and the thread writes them one after the other."""
+    for row in tables.load("tls_channels").rows:
+        assert row.first_writes in ([], [n * 6291456 // 8 for n in range(8)])
+
+
 def error(row: Row, page_writes_per_s: float) -> float:
     """Return the relative error of the total time with a write rate."""
     command = f"{row.run} workload.page_writes_per_s={page_writes_per_s:g}"

@@ -110,6 +110,26 @@ def test_one_write_rate_and_one_host_a_letter() -> None:
     assert len({value_of(row, "workload.page_writes_per_s") for row in rk4n.rows}) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "mbit_per_s"),
+    [
+        ("plaintext, 1 channel", 22_000),
+        ("TLS, 1 channel", 5_274),
+        ("TLS, 2 channels", 8_329 / 2),
+        ("TLS, 4 channels", 8_329 / 2),
+        ("TLS, 6 channels", 8_329 / 2),
+        ("TLS, 8 channels", 8_329 / 2),
+    ],
+)
+def test_threads_of_tls_send_what_was_measured_on_other_rows(name: str, mbit_per_s: float) -> None:
+    """A page and its header take 4104 bytes. Rows whose own throughput is the input judge nothing."""
+    table = tables.load("tls_channels")
+    cost_ns = value_of(table.row(name), "link.page_cost_ns")
+    assert cost_ns == pytest.approx(4104 * 8 / mbit_per_s * 1000, rel=0.001)
+    own = {22_000: "plaintext, 1 channel", 5_274: "TLS, idle guest", 8_329 / 2: "TLS, 2 channels"}
+    assert not table.judges(table.row(own[mbit_per_s]))
+
+
 LINK = {"v1": 1.59e9 / 8, "v2": 1.93e9 / 8}
 BASE_S = {"v1": 103, "v2": 46}  # the first pass over zero pages: "about 100 s" and "45 to 51 s"
 
