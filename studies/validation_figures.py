@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BANDS_PERCENT = (5, 10)
 FARTHEST_PERCENT = 60.0  # a larger error is an arrow at the edge
-MARKS = ("o", "s", "D", "^", "v")
+MARKS = ("o", "s", "D", "^", "P", "v")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,19 +145,21 @@ def _figures(judged: Sequence[Case], mode: Mode) -> dict[str, Any]:
         "median_abs_total_time_error_percent": _median(errors),
         "p90_abs_total_time_error_percent": _percentile(errors, 90),
         "within_3_percent_share": _share([error <= CLOSE_PERCENT for error in errors]),
-        "max_throttle_equal_share": _share(
-            [
-                case.runs[mode][0].max_throttle_percent == case.measured.max_throttle_percent
-                for case in done
-            ]
-        ),
+        "max_throttle_equal_share": _equal_share(done, mode, "max_throttle_percent"),
         "largest_throttle_difference_steps": max(steps, default=None),
+        "syncs_made_equal_share": _equal_share(judged, mode, "syncs_made"),
+        "dirty_sync_count_equal_share": _equal_share(judged, mode, "dirty_sync_count"),
         "downtime_within_factor_2_share": _share(
             [near for case in done if (near := _downtime_is_near(case, mode)) is not None]
         ),
         "not_converged": len(stalled),
         "not_converged_simulated_not_to": sum(not case.runs[mode][0].converged for case in stalled),
     }
+
+
+def _equal_share(cases: Sequence[Case], mode: Mode, name: str) -> float | None:
+    """Return the share of the cases in which a run has QEMU's value of a quantity."""
+    return _share([getattr(c.runs[mode][0], name) == getattr(c.measured, name) for c in cases])
 
 
 def _total_time_error(case: Case, mode: Mode) -> float:

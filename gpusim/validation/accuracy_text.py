@@ -138,7 +138,12 @@ def _figures_text(title: str, figures: Mapping[str, Any]) -> str:
         near = percent("downtime_within_factor_2_share", 100)
         of_completed.append(["downtime within factor 2", near])
     of_others = [["not converged in QEMU or gpusim", stalled]]
+    of_all = [
+        ["syncs made equal", percent("syncs_made_equal_share", 100)],
+        ["QEMU's count of syncs equal", percent("dirty_sync_count_equal_share", 100)],
+    ]
     cells = of_completed * bool(figures["completed"]) + of_others * bool(figures["not_converged"])
+    cells += of_all
     return f"{title}\n{text_table(cells)}"
 
 

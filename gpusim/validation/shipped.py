@@ -15,6 +15,7 @@ from gpusim.validation.errors import ValidationError
 
 SHIPPED = Path(__file__).parent / "data"
 RECORDER = SHIPPED / "recorder"  # made by gpusim-record
+SHORT = SHIPPED / "short"  # by QEMU 11.1, which makes more syncs than it reports
 Used = TypeVar("Used")
 
 

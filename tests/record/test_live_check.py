@@ -5,6 +5,7 @@ Records conf_record/small with every QEMU that is installed, half a minute each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from gpusim.engine.attempts import simulate
 from gpusim.formats.quantities import recorded_quantities, simulated_quantities
 from gpusim.formats.recording_file import load_recording
 from gpusim.validation.replay import predict_config, replay_config
-from tests.record.qemus import every_qemu, need
+from tests.record.qemus import every_qemu, need, need_since
 
 REPLAY_PERCENT = 3.0
 STEP_PERCENT = 10  # cpu-throttle-increment
@@ -52,3 +53,24 @@ def test_small_migration_is_replayed_and_predicted(qemu: str, tmp_path: Path) ->
     predicted = simulated_quantities(simulate(predict_config(recording)))
     assert predicted.total_time_s is not None
     assert 1 / PREDICT_FACTOR < predicted.total_time_s / truth.total_time_s < PREDICT_FACTOR
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "capabilities", ["auto-converge", "auto-converge,postcopy-ram", "auto-converge,multifd"]
+)
+def test_qemu_11_1_makes_more_syncs_than_it_reports(capabilities: str, tmp_path: Path) -> None:
+    """With post-copy permitted it syncs on each turn of its loop, from the first pass on."""
+    qemu = need_since(11, 1)
+    changes = [f"capabilities=[{capabilities}]", "parameters.downtime-limit=300"]
+    assert cli.main(["small", *changes, "--qemu", qemu, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.iterdir()
+    recording = load_recording(path)
+    found = recorded_quantities(recording)
+    assert found.converged
+    assert found.syncs_made > found.dirty_sync_count
+    assert (found.dirty_sync_count > 50) == ("postcopy-ram" in capabilities)
+    assert len(recording.passes_s) == found.dirty_sync_count - 1
+    without_trace = replace(recording, events=(), passes_s={})
+    assert recorded_quantities(without_trace).syncs_made == pytest.approx(found.syncs_made, abs=1)
