@@ -7,7 +7,7 @@ the moment from which QEMU counts its own total-time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,19 @@ VM_STOP = "migration_completion_vm_stop"
 # exact syncs alone, from 1 on. Source: migration/migration.c:migration_iteration_go_next [11.1,
 # commit 9519d3667a].
 COUNTS_EVERY_SYNC_UNTIL = (11, 0)
+UNCOUNTED_NOTE = (
+    "from 11.1 on QEMU counts neither fallback syncs nor the final sync: the page counts show them, "
+    "and one that found few pages is missed"
+)
+
+
+def counts_every_sync(qemu: Sequence[int]) -> bool:
+    """Return whether the dirty-sync-count of a version of QEMU is the number of syncs.
+
+    Args:
+        qemu: (major, minor, ...).
+    """
+    return tuple(qemu[:2]) <= COUNTS_EVERY_SYNC_UNTIL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +171,7 @@ class Recording:
 
         Otherwise it lacks the fallback syncs and the final sync.
         """
-        return self.qemu <= COUNTS_EVERY_SYNC_UNTIL
+        return counts_every_sync(self.qemu)
 
     @property
     def predictable(self) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gpusim.formats.errors import AnswersError
-from gpusim.formats.recording import MIB
+from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LEAST_SAMPLES, read_document
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, read_text
@@ -124,6 +124,11 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
     if not completed:
         scenario["limit_s"] = active[-1]["total-time"] / 1000
+    notes = [_describe(assumed)]
+    if not completed:
+        notes.append(NO_END_NOTE)
+    if not counts_every_sync(held["qemu"]):
+        notes.append(UNCOUNTED_NOTE)
     major, minor = held["qemu"]
     document = {
         "scenario": scenario,
@@ -133,7 +138,7 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "capabilities": scenario["capabilities"],
         "parameters": {key: held[key] for key in (*DEFAULTS, *MULTIFD) if key in held},
         "ended": "completed" if completed else "answers ended",
-        "notes": [_describe(assumed), *([] if completed else [NO_END_NOTE])],
+        "notes": notes,
         "events": [],
         "samples": samples,
     }

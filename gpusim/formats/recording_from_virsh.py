@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import VirshLogError
-from gpusim.formats.recording import MIB
+from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import PARAMETERS
 from gpusim.reading import ReadingError, parse_json, read_text
@@ -210,6 +210,8 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         scenario["limit_s"] = samples[-1]["t"]
         notes.append(NO_END_NOTE)
     version = _answer(jobs, log, "version")["qemu"]
+    if not counts_every_sync([version[key] for key in VERSION]):
+        notes.append(UNCOUNTED_NOTE)
     document = {
         "scenario": scenario,
         "qemu": {key: version[key] for key in VERSION},

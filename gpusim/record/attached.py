@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.errors import one_line
-from gpusim.formats.recording import COUNTS_EVERY_SYNC_UNTIL, MIB, SETUP
+from gpusim.formats.recording import MIB, SETUP, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 from gpusim.monitor.dirty_rate import IDLE, Progress
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
@@ -301,9 +301,8 @@ def _document(
     )
     completed = watched.ended == "completed" or reported or _completed(trace)
     watched.notes += _end_notes(vm["capabilities"], watched.ended, completed)
-    if not trace and monitor.version[:2] > COUNTS_EVERY_SYNC_UNTIL:
-        version = ".".join(map(str, monitor.version))
-        watched.notes.append(note("uncounted_syncs", version=version))
+    if not trace and not counts_every_sync(monitor.version):
+        watched.notes.append(UNCOUNTED_NOTE)
     if watched.wrong_answers:
         watched.notes.append(note("wrong_answers", count=watched.wrong_answers))
     if monitor.bad_events:

@@ -82,10 +82,6 @@ NOTES = {
     "no_cut_file": "there was no file that a killed recorder leaves ({reason})",
     "wrong_answers": "{count} answers of query-migrate were refused or damaged, and are left out",
     "bad_events": "{count} of QEMU's events were damaged or too many, and are left out",
-    "uncounted_syncs": (
-        "QEMU {version} counts neither fallback syncs nor the final sync: without a trace the page "
-        "counts show them, and a sync that found few pages is missed"
-    ),
     "events_off": (
         "the capability events is off: without a trace, a sync is known only to lie between two "
         "samples"

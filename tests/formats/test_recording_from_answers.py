@@ -21,6 +21,7 @@ from gpusim.config.schema import (
 )
 from gpusim.formats.errors import AnswersError, RecordingError
 from gpusim.formats.quantities import recorded_quantities
+from gpusim.formats.recording import UNCOUNTED_NOTE
 from gpusim.formats.recording_file import load_recording, read_document
 from gpusim.formats.recording_from_answers import NO_END_NOTE, convert, parse_facts
 from tests.formats.answers import answers_of
@@ -103,6 +104,29 @@ def test_what_the_answers_lack_is_assumed_and_named(tmp_path: Path, answers: Ans
     assert converted(tmp_path, json.dumps(fast))["parameters"]["max-bandwidth"] == 0
     throttled = [row | {"cpu-throttle-percentage": 20} for row in answers]
     assert converted(tmp_path, json.dumps(throttled))["capabilities"] == ["auto-converge"]
+
+
+def test_an_answer_with_the_memory_of_all_devices_is_of_11_1(
+    tmp_path: Path, answers: Answers
+) -> None:
+    newer = [row | {"remaining": row["ram"]["remaining"]} for row in answers]
+    held = converted(tmp_path, json.dumps(newer))
+    assert (held["qemu"]["major"], held["qemu"]["minor"]) == (11, 1)
+    assert held["notes"][1:] == [UNCOUNTED_NOTE]
+
+
+def test_multifd_has_its_channels(tmp_path: Path, answers: Answers) -> None:
+    used = [row | {"ram": row["ram"] | {"multifd-bytes": 1000}} for row in answers]
+    held = converted(tmp_path, json.dumps(used))
+    assert "multifd-channels=2" in held["notes"][0]
+    assert read_document(held, "assumed").multifd_channels == 2
+    stated = converted(tmp_path, json.dumps(used), "multifd-channels=8")
+    assert read_document(stated, "stated").multifd_channels == 8
+    both = [*used, {"max-bandwidth": 2**27, "multifd-channels": 4, "multifd-compression": "none"}]
+    assert read_document(converted(tmp_path, json.dumps(both)), "read").multifd_channels == 4
+    with pytest.raises(RecordingError) as caught:
+        converted(tmp_path, json.dumps([*both, both[-1] | {"multifd-compression": "zstd"}]))
+    assert caught.value.data["key"] == "parameters.multifd-compression"
 
 
 def test_facts_of_the_user_and_of_the_file_are_taken(tmp_path: Path, answers: Answers) -> None:

@@ -15,7 +15,7 @@ from gpusim import simulate
 from gpusim.formats import sync_record
 from gpusim.formats.errors import RecordingError, VirshLogError
 from gpusim.formats.quantities import recorded_quantities
-from gpusim.formats.recording import Recording
+from gpusim.formats.recording import UNCOUNTED_NOTE, Recording
 from gpusim.formats.recording_file import read_document
 from gpusim.formats.recording_from_virsh import (
     NO_END_NOTE,
@@ -84,6 +84,15 @@ def test_syncs_are_those_of_the_trace(tmp_path: Path, raw: bool, stamped: bool) 
         assert pages == pytest.approx(real_pages, abs=3 if raw else 300)
     throttle = recorded_quantities(read_document(held_back, "logs")).max_throttle_percent
     assert throttle == 50
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_syncs_that_qemu_11_1_does_not_count_are_found(tmp_path: Path, raw: bool) -> None:
+    """libvirt's iteration is QEMU's count. 14 syncs were made, and QEMU reports 10."""
+    held_back = converted(tmp_path, document("recorder/kvm_uniform.qemu11.a"), raw=raw)
+    assert UNCOUNTED_NOTE in held_back["notes"]
+    found = recorded_quantities(read_document(held_back, "logs"))
+    assert (found.syncs_made, found.dirty_sync_count) == (14, 10)
 
 
 def test_without_events_the_start_is_libvirts_and_the_note_says_so(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from gpusim.formats.recording import UNCOUNTED_NOTE
 from gpusim.formats.recording_file import read_document
 from gpusim.reading import ReadingError
 from gpusim.record import attached
 from gpusim.record.messages import RecordError, note
 from gpusim.validation.replay import replay_config
-from tests.monitor.fake_qmp import ACTIVE, COMPLETED, IDLE, event, qmp_server
+from tests.monitor.fake_qmp import ACTIVE, COMPLETED, GREETING, IDLE, event, qmp_server
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,15 @@ def test_a_whole_migration_becomes_a_recording_that_can_be_replayed() -> None:
     assert recording.total_time_s == 2.7
     assert recording.stop_s == pytest.approx(2.68)
     assert replay_config(recording).vm.memory == 256 * 2**20
+
+
+def test_qemu_11_1_counts_not_each_sync_and_the_note_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(GREETING["QMP"]["version"], "qemu", {"major": 11, "minor": 1, "micro": 3})
+    with qmp_server([IDLE, *ACTIVE, COMPLETED | {"remaining": 0}]) as (server, _):
+        document = watch(server)
+    assert document["notes"] == [UNCOUNTED_NOTE]
 
 
 def test_one_that_runs_already_is_joined_and_says_so() -> None:
