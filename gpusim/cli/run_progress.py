@@ -30,13 +30,13 @@ class Completion:
         """Return the percent gained since the last call."""
         before = self.percent
         left = 1.0
-        if progress.dirty_sync_count <= 1:  # QEMU counts the sync of the setup
+        if progress.is_first_pass:
             left = 0.5 + 0.5 * progress.remaining_bytes / progress.total_bytes
-        elif progress.dirty_sync_count != self._syncs:
+        elif progress.bitmap_sync_count != self._syncs:
             if not self._first_remaining_bytes:
                 self._first_remaining_bytes = max(progress.remaining_bytes, 1)
             left = 0.5 * progress.remaining_bytes / self._first_remaining_bytes
-        self._syncs = progress.dirty_sync_count
+        self._syncs = progress.bitmap_sync_count
         self.percent = max(before, 100 * (1 - left))
         return self.percent - before
 
@@ -51,7 +51,7 @@ def migration_bar(quiet: bool) -> Iterator[Observer]:
             state = (
                 f"{progress.time_s:.0f} s simulated, {format_bytes(progress.remaining_bytes)} "
                 f"left, throttle {progress.cpu_throttle_percentage} %, "
-                f"{progress.dirty_sync_count} syncs"
+                f"{progress.bitmap_sync_count} syncs"
             )
             bar.set_description_str(state, refresh=False)
             bar.update(completion.advance(progress))

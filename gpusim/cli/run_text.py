@@ -35,9 +35,12 @@ def outcome_lines(summary: Summary | EvacuationSummary) -> Iterator[str]:
 
 def _migration_numbers(summary: Summary) -> str:
     downtime = "" if summary.downtime_ms is None else f", downtime {summary.downtime_ms:.0f} ms"
+    reported = ""
+    if summary.dirty_sync_count != summary.bitmap_sync_count:
+        reported = f", QEMU reports {summary.dirty_sync_count}"
     return (
-        f"{summary.total_time_s:.1f} s{downtime}, {summary.dirty_sync_count} syncs "
-        f"({summary.fallback_sync_count} fallback), throttle up to "
+        f"{summary.total_time_s:.1f} s{downtime}, {summary.bitmap_sync_count} syncs "
+        f"({summary.fallback_sync_count} fallback{reported}), throttle up to "
         f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
         f"guest CPU lost {summary.guest_cpu_lost_percent:.1f} %, "
         f"computed in {summary.wall_time_s:.1f} s"

@@ -235,7 +235,7 @@ def _line(summary: dict[str, Any]) -> str:
     return (
         f"{outcome_of(_outcome_code(summary)).short:<14}{shown('total_time_s', 10, 1)} s  "
         f"downtime {shown('downtime_ms', 5)} ms  "
-        f"syncs {shown('dirty_sync_count', 4)}  throttle {shown('max_throttle_percent', 2)} %  "
+        f"syncs {shown('bitmap_sync_count', 4)}  throttle {shown('max_throttle_percent', 2)} %  "
         f"guest CPU lost {shown('guest_cpu_lost_percent', 4, 1)} %"
     )
 

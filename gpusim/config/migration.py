@@ -22,12 +22,17 @@ from gpusim.config.plugins import KINDS, make_factory, policies_of
 from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyConfig
 from gpusim.config.types import changed
 from gpusim.policies.user_rule import UserManager
+from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import VERSIONS, Version
 from gpusim.sender.link import Multifd
 from gpusim.units import LONGEST_NS, NS_PER_MS, parse_ns
 
 PERCENT = " percent"
+_OWN_KEYS = {
+    "auto-converge": "migration.auto_converge=true",
+    "multifd": "migration.multifd_channels=2",
+}
 
 
 def parse_parameters(migration: MigrationConfig) -> Parameters:
@@ -41,6 +46,7 @@ def parse_parameters(migration: MigrationConfig) -> Parameters:
         reject("migration.version", migration.version, allowed, "unknown_choice")
     version = VERSIONS[migration.version]
     _check_throttle(migration)
+    _check_capabilities(migration, version)
     check_whole("migration.downtime_limit", migration.downtime_limit, 0, 2_000_000, " ms")
     max_bandwidth = parse_rate(
         "migration.max_bandwidth", migration.max_bandwidth, zero_allowed=True
@@ -79,6 +85,23 @@ def _check_throttle(migration: MigrationConfig) -> None:
         initial = f"cpu_throttle_initial = {migration.cpu_throttle_initial}"
         allowed = f"must lie between {initial} and 99 percent"
         reject("migration.max_cpu_throttle", migration.max_cpu_throttle, allowed, "contradiction")
+
+
+def _check_capabilities(migration: MigrationConfig, version: Version) -> None:
+    """Source: migration/options.c:migrate_caps_check."""
+    key = "migration.capabilities"
+    for place, name in enumerate(migration.capabilities):
+        if name in _OWN_KEYS:
+            reject(
+                f"{key}[{place}]", name, f"has its own key. Set {_OWN_KEYS[name]}", "not_supported"
+            )
+        if name != POSTCOPY:
+            allowed = f"must be {POSTCOPY}. Other capabilities are not simulated"
+            reject(f"{key}[{place}]", name, allowed, "unknown_choice")
+    refuses = migration.multifd_channels and not version.has_multifd_with_postcopy
+    if migration.capabilities and refuses:
+        hint = f"{migration.version} refuses it with multifd (since QEMU 10.1)"
+        reject(key, POSTCOPY, f"{hint}. Set migration.multifd_channels=0", "contradiction")
 
 
 def _parse_interval(migration: MigrationConfig, version: Version) -> int | None:
@@ -128,11 +151,14 @@ def make_rules(
     factories = {
         name: make_factory(name, policy, *given.get(name, ())) for name, policy in policies.items()
     }
+    switchover = version.switchover
+    if migration.capabilities:
+        switchover = version.switchover_if_postcopy or switchover
     version = replace(
         version,
         throttle=factories.get("throttle_rule", version.throttle),
         sync_timer=factories.get("sync_timer_rule", version.sync_timer),
-        switchover=factories.get("switchover_rule", version.switchover),
+        switchover=factories.get("switchover_rule", switchover),
         foresees_ticks="sync_timer_rule" not in factories,
     )
     return version, factories.get("manager")

@@ -184,7 +184,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         parameters=parameters,
         rules=rules,
         manager=manager,
-        tracking=parse_tracking(config.tracking, layout, page_bytes),
+        tracking=parse_tracking(config.tracking, layout, page_bytes, config.migration.version),
         actions=parse_schedule("schedule", config.schedule, config.migration),
         simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
         wall_limit_ns=limit.limit_ns,

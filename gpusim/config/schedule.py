@@ -20,7 +20,14 @@ from gpusim.units import LONGEST_NS, NS_PER_S, parse_ns
 EXAMPLE = '{at: "60s", do: cancel}, {at_sync: 5, set: {downtime_limit: 1000}}'
 # A capability cannot change while QEMU migrates (migration/options.c:migrate_caps_check), and QEMU
 # does not know the others. The rest is what query-migrate-parameters lists.
-_FIXED = ("version", "auto_converge", "fallback_sync_interval", "multifd_channels", *KINDS)
+_FIXED = (
+    "version",
+    "auto_converge",
+    "fallback_sync_interval",
+    "capabilities",
+    "multifd_channels",
+    *KINDS,
+)
 SETTABLE = tuple(f.name for f in fields(MigrationConfig) if f.name not in _FIXED)
 FIELDS = {"downtime_limit": "downtime_limit_ms"}  # names that differ in Parameters
 
@@ -30,8 +37,8 @@ class Action:
     """One action of the management.
 
     Attributes:
-        at_ns: time of the action. None: it happens when `at_sync` syncs have ended.
-        at_sync: number of syncs. None: it happens at `at_ns`.
+        at_ns: time of the action. None: it happens when QEMU's dirty-sync-count is `at_sync`.
+        at_sync: the count. None: it happens at `at_ns`.
         do: set, pause, resume or cancel.
         changes: for set: new values by the names of `Parameters`.
         settings: for set: the same as the user wrote it.

@@ -227,6 +227,9 @@ class MigrationConfig:
         fallback_sync_interval: null: the version's own (5s since QEMU 9.2, no fallback sync
             before). "never" switches the timer off. QEMU has no parameter for it. seed_v2 polls
             every second, and for it this is the age of the last period's end at which it syncs.
+        capabilities: capabilities that are on besides auto_converge and multifd_channels. Only
+            postcopy-ram is known. gpusim never starts post-copy. QEMU 11.1 with postcopy-ram syncs
+            on every turn of its main loop, and the other versions decide as without.
         multifd_channels: 0: the capability multifd is off, which is QEMU's default, and one thread
             sends everything. QEMU's default with multifd is 2 channels. At most 255. 8 channels
             fill 100 Gbit/s.
@@ -247,6 +250,7 @@ class MigrationConfig:
     cpu_throttle_tailslow: bool = False
     max_cpu_throttle: int = 99
     fallback_sync_interval: int | float | str | None = None
+    capabilities: list[str] = field(default_factory=list)
     multifd_channels: int = 0
     throttle_rule: PolicyConfig | None = None
     sync_timer_rule: PolicyConfig | None = None
@@ -276,7 +280,7 @@ class TrackingConfig:
             has 3 ms.
         merge_ns_per_gib: time to merge aligned blocks, per GiB of RAM. Default: the mail's 5 ms.
         misaligned_ms: time to merge small blocks that are not a multiple of 64 pages. 0: there are
-            none. The mail has 61 ms, and 1 ms after its clears were batched.
+            none. null: as in the mail, which is 61 ms, and 1 ms since QEMU 11.0 batches its clears.
         waits_for_burst: a fallback sync waits with its merge until the sender's burst ends, up to
             51 ms.
         remote_clear_us: for kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG. Each chunk of 2^18
@@ -310,7 +314,7 @@ class TrackingConfig:
     log_sync_us_per_block: float = 0.0
     listeners_ms: float = 0.0
     merge_ns_per_gib: float = 19531.0
-    misaligned_ms: float = 0.0
+    misaligned_ms: float | None = 0.0
     waits_for_burst: bool = True
     remote_clear_us: float = 0.0
     protect_ns_per_page: float = 13.4
@@ -413,7 +417,7 @@ class Config:
         schedule: actions on the migration while it runs, as libvirt, Nova or KubeVirt do them.
             Entries are {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}. ACTION is pause, resume
             or cancel. {at: "60s", set: {downtime_limit: 1000}} sets any of QEMU's parameters.
-            at_sync is a number of syncs that have ended.
+            at_sync is the dirty-sync-count that QEMU reports.
         attempts: several migrations in one QEMU process. Each starts after the one before, until
             one converges. Each has its own schedule, so `schedule` must be empty. Attempt n uses
             the seed `seed` + n - 1. The results are those of the last attempt. Its folder

@@ -77,11 +77,20 @@ def check_tracking(tracking: TrackingConfig, version: str) -> None:
         hint = f"{version} has only {join_words(known)}. Add tracking={known[0]}"
         reject("tracking.mode", tracking.mode, hint, "not_supported")
     for name, highest in HIGHEST_COSTS.items():
-        check_range(f"tracking.{name}", getattr(tracking, name), 0, highest)
+        if (cost := getattr(tracking, name)) is not None:  # only misaligned_ms may be null
+            check_range(f"tracking.{name}", cost, 0, highest)
 
 
-def parse_tracking(tracking: TrackingConfig, layout: Layout, page_bytes: int) -> Tracking:
+def parse_tracking(
+    tracking: TrackingConfig, layout: Layout, page_bytes: int, version: str
+) -> Tracking:
     """Return the numbers of a config that `check_tracking` has checked.
+
+    Args:
+        tracking: the keys of the user.
+        layout: the RAM blocks.
+        page_bytes: size of a guest page.
+        version: name of the QEMU version.
 
     Raises:
         ConfigError: the recorded sleeps are not usable.
@@ -90,6 +99,9 @@ def parse_tracking(tracking: TrackingConfig, layout: Layout, page_bytes: int) ->
     from_start = not (lazy and tracking.initially_set)
     protects = tracking.mode != "tcg"  # TCG only drops its TLB
     gib = layout.pages * page_bytes / 2**30
+    misaligned_ms = tracking.misaligned_ms
+    if misaligned_ms is None:
+        misaligned_ms = VERSIONS[version].misaligned_ms
     return Tracking(
         mode=tracking.mode,
         lazy=lazy,
@@ -106,7 +118,7 @@ def parse_tracking(tracking: TrackingConfig, layout: Layout, page_bytes: int) ->
             + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)
             + tracking.listeners_ms * NS_PER_MS
         ),
-        merge_ns=round(tracking.merge_ns_per_gib * gib + tracking.misaligned_ms * NS_PER_MS),
+        merge_ns=round(tracking.merge_ns_per_gib * gib + misaligned_ms * NS_PER_MS),
         start_ns=round(layout.pages * tracking.protect_ns_per_page)
         if protects and from_start
         else 0,

@@ -57,6 +57,7 @@ def make_evacuation(
             (s.downtime_ms for s in summaries if s.downtime_ms is not None), default=None
         ),
         dirty_sync_count=sum(s.dirty_sync_count for s in summaries),
+        bitmap_sync_count=sum(s.bitmap_sync_count for s in summaries),
         fallback_sync_count=sum(s.fallback_sync_count for s in summaries),
         max_throttle_percent=max((s.max_throttle_percent for s in summaries), default=0),
         longest_vcpu_stall_ms=max((s.longest_vcpu_stall_ms for s in summaries), default=0.0),

@@ -14,6 +14,7 @@ from typing import Literal
 from gpusim.config.schedule import Action, parse_orders
 from gpusim.engine.clock import Priority, Timer
 from gpusim.engine.recorder import Recorder
+from gpusim.engine.records import SyncKind
 from gpusim.engine.state import MigrationState
 from gpusim.engine.syncs import Syncs
 from gpusim.errors import ConfigError
@@ -85,10 +86,17 @@ class Management:
         while self._at_sync and (self._at_sync[0].at_sync or 0) <= count:
             self._call_at(partial(self._do, self._at_sync.popleft()), end_ns)
 
-    def poll_after_sync(self, end_ns: int) -> None:
-        """Let the manager poll at the end of a sync, when QEMU sends MIGRATION_PASS."""
-        if self._manager is not None:
+    def poll_after_sync(self, kind: SyncKind, end_ns: int) -> None:
+        """Let the manager poll at the end of a sync for which QEMU sends MIGRATION_PASS.
+
+        A manager polls at the end of the setup in any case, because the migration is then active.
+        """
+        if self._manager is None:
+            return
+        if self._state.accounting.counts(kind):
             self._call_at(partial(self._poll, "sync"), end_ns)
+        elif kind == "setup":
+            self._call_at(partial(self._poll, "time"), end_ns)
 
     def go_on_after_tick(self) -> None:
         """Do what waited until the fallback sync ended."""
@@ -178,9 +186,12 @@ class Management:
             remaining_bytes=state.pending_bytes,
             total_bytes=state.vm_bytes,
             transferred_bytes=state.sender.counters.transferred_bytes,
-            dirty_pages_rate=self._syncs.dirty_pages_rate,
+            dirty_pages_rate=state.accounting.dirty_pages_rate,
             bandwidth_bytes_per_s=state.sender.bandwidth,
             cpu_throttle_percentage=state.run_time.percent,
+            expected_downtime_ms=state.expected_downtime.ms(
+                state.parameters, state.switchover_bandwidth, state.accounting
+            ),
             downtime_limit_ms=state.parameters.downtime_limit_ms,
             vm_runs=state.clock.vm_runs,
         )

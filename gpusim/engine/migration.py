@@ -139,7 +139,8 @@ class Migration:
             if self._syncs.unfinished is not None:
                 return False
             pending_bytes, at_ns = state.pending_bytes, self._syncs.big_lock_free_ns
-            self._recorder.record_event("migrate_pending_exact", at_ns=at_ns, size=pending_bytes)
+            event = state.scenario.rules.pending_event
+            self._recorder.record_event(event, at_ns=at_ns, size=pending_bytes)
         state.sender.iterate()
         if not state.switchover.ready(pending_bytes, threshold_bytes):
             return False
@@ -164,7 +165,7 @@ class Migration:
                 throttle_is_final=self.state.throttle.exhausted
                 and not self._management.may_still_act,
             )
-        self._management.poll_after_sync(sync.end_ns)
+        self._management.poll_after_sync(sync.kind, sync.end_ns)
 
     def _after_tick(self) -> None:
         self._management.go_on_after_tick()

@@ -87,6 +87,7 @@ class Recorder:
         self.throttle_steps: list[tuple[int, int]] = []
         self.stalls = SyncStalls()
         self._observed_ns: int | None = None
+        self._sync_after_pass_ns: int | None = None
         self._link_changes_ns = deque(at_ns for at_ns, _ in state.scenario.link.changes)
 
     def record_event(
@@ -95,6 +96,27 @@ class Recorder:
         """Record a decision now, or at a given time."""
         now_ns = self._state.clock.now_ns if at_ns is None else at_ns
         self.events.append(Event(time_s=now_ns / NS_PER_S, event=event, arguments=arguments))
+
+    def record_sync(self, record: SyncRecord, start_ns: int, sent_pages: int) -> None:
+        """Record a sync.
+
+        The first pass ends at the main loop's first sync at which as few pages remain unsent as
+        QEMU syncs for. A sync before it comes from a timer, or from a main loop that always syncs.
+
+        Args:
+            record: its row.
+            start_ns: when it started.
+            sent_pages: pages sent before it.
+        """
+        self.syncs.append(record)
+        layout, page_bytes = self._state.scenario.layout, self._state.scenario.page_bytes
+        unsent_bytes = (layout.pages - sent_pages) * page_bytes
+        if (
+            self._sync_after_pass_ns is None
+            and record.kind in ("exact", "final")
+            and unsent_bytes <= record.threshold_bytes
+        ):
+            self._sync_after_pass_ns = start_ns
 
     def sample(self) -> None:
         """Add a sample of the present state to the timeline."""
@@ -108,6 +130,7 @@ class Recorder:
                 transferred_bytes=state.sender.counters.transferred_bytes,
                 cpu_throttle_percentage=state.run_time.percent,
                 dirty_sync_count=state.accounting.dirty_sync_count,
+                bitmap_sync_count=state.accounting.bitmap_sync_count,
                 guest_run_s=state.run_time.at_ns(vm_ns) / NS_PER_S,
             )
         )
@@ -133,7 +156,8 @@ class Recorder:
                 remaining_bytes=state.pending_bytes,
                 total_bytes=state.vm_bytes,
                 cpu_throttle_percentage=state.run_time.percent,
-                dirty_sync_count=state.accounting.dirty_sync_count,
+                bitmap_sync_count=state.accounting.bitmap_sync_count,
+                is_first_pass=self._first_pass_s() is None,
             )
         )
 
@@ -194,8 +218,9 @@ class Recorder:
             attempt=1,
             total_time_s=total_s,
             downtime_ms=end.downtime_ms,
-            first_pass_s=self.syncs[1].time_s if len(self.syncs) > 1 else None,
+            first_pass_s=self._first_pass_s(),
             dirty_sync_count=state.accounting.dirty_sync_count,
+            bitmap_sync_count=state.accounting.bitmap_sync_count,
             fallback_sync_count=sum(sync.kind == "fallback" for sync in self.syncs),
             first_throttle_s=self.throttle_steps[0][0] / NS_PER_S if self.throttle_steps else None,
             max_throttle_percent=highest,
@@ -231,6 +256,15 @@ class Recorder:
             process_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             gpusim_version=__version__,
         )
+
+    def _first_pass_s(self) -> float | None:
+        """Return when the first pass ended: at a sync, or when the cursor wrapped before."""
+        ends_ns = self._state.sender.counters.pass_ends_ns[:1]
+        if self._sync_after_pass_ns is not None:
+            ends_ns = [*ends_ns, self._sync_after_pass_ns]
+        if not ends_ns or min(ends_ns) > self._state.clock.now_ns:
+            return None
+        return min(ends_ns) / NS_PER_S
 
     def _highest_throttle(self, until_ns: int) -> tuple[int, int]:
         """Return the highest throttle in percent, and for how many ns it was set."""

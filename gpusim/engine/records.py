@@ -29,7 +29,8 @@ class SyncRecord:
     closes none, then the columns of the period are empty.
 
     Attributes:
-        dirty_sync_count: number of the sync, as QEMU counts.
+        dirty_sync_count: the count that QEMU reports after the sync. Since QEMU 11.1 it is not the
+            number of the row, because only exact syncs add to it.
         kind: setup, exact (the sender asked for it), fallback (the timer forced it) or final.
         time_s: its start, in seconds after the migrate command.
         duration_ms: how long it took.
@@ -88,6 +89,7 @@ class TimelineSample:
     transferred_bytes: int
     cpu_throttle_percentage: int
     dirty_sync_count: int
+    bitmap_sync_count: int
     guest_run_s: float  # run time of each vCPU, whose slope is the speed
 
 
@@ -99,7 +101,8 @@ class Progress:
     remaining_bytes: int
     total_bytes: int
     cpu_throttle_percentage: int
-    dirty_sync_count: int
+    bitmap_sync_count: int
+    is_first_pass: bool
 
 
 Observer: TypeAlias = Callable[[Progress], None]
@@ -116,7 +119,8 @@ class Summary:
     total_time_s: float
     downtime_ms: float | None
     first_pass_s: float | None
-    dirty_sync_count: int
+    dirty_sync_count: int  # as QEMU reports it
+    bitmap_sync_count: int
     fallback_sync_count: int
     first_throttle_s: float | None
     max_throttle_percent: int
@@ -252,6 +256,7 @@ class EvacuationSummary:
     total_time_s: float
     downtime_ms: float | None
     dirty_sync_count: int
+    bitmap_sync_count: int
     fallback_sync_count: int
     max_throttle_percent: int
     longest_vcpu_stall_ms: float

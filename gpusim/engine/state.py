@@ -12,7 +12,7 @@ from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.pages.pages import Pages
 from gpusim.qemu.process import Process
-from gpusim.qemu.switchover import threshold_size
+from gpusim.qemu.switchover import switchover_bandwidth, threshold_size
 from gpusim.qemu.sync import SyncAccounting
 from gpusim.sender.sender import Sender
 from gpusim.units import NEVER_NS
@@ -70,16 +70,21 @@ class MigrationState:
             backend=backend.name,
             threads=backend.threads,
         )
-        self.accounting = SyncAccounting(scenario.page_bytes, scenario.layout.pages)
-        self.throttle = scenario.rules.throttle(self.parameters)
-        self.switchover = scenario.rules.switchover()
+        rules = scenario.rules
+        self.accounting = SyncAccounting(
+            scenario.page_bytes, scenario.layout.pages, counts_every_sync=rules.counts_every_sync
+        )
+        self.expected_downtime = rules.expected_downtime(self.parameters)
+        self.throttle = rules.throttle(self.parameters)
+        self.switchover = rules.switchover()
         self.sender = Sender(
             scenario.link,
             max_bandwidth=self.parameters.max_bandwidth,
             page_bytes=scenario.page_bytes,
-            counts_flushed_bytes=scenario.rules.counts_flushed_bytes,
-            threshold=lambda bandwidth: threshold_size(bandwidth, self.parameters),
+            counts_flushed_bytes=rules.counts_flushed_bytes,
+            threshold=self._threshold_bytes,
             acts=self.switchover.acts,
+            end_window=self._end_window,
         )
         if self.journal is not None:
             self.sender.sends = self.journal.sends
@@ -91,6 +96,22 @@ class MigrationState:
             return Guest(scenario.layout, scenario.writers, self.run_time, protection, self.limit)
         except WallLimitReachedError:
             return Guest(scenario.layout, (), self.run_time, protection)
+
+    def _threshold_bytes(self, bandwidth: float) -> int:
+        in_whole_kilobytes = self.scenario.rules.divides_whole_kilobytes
+        return threshold_size(bandwidth, self.parameters, in_whole_kilobytes=in_whole_kilobytes)
+
+    def _end_window(self, sent_bytes: int) -> None:
+        self.expected_downtime.end_window(sent_bytes, self.switchover_bandwidth, self.accounting)
+
+    @property
+    def switchover_bandwidth(self) -> float:
+        """Bytes per second that QEMU expects for the switchover. 0 before the first window ends."""
+        return switchover_bandwidth(
+            self.sender.bandwidth,
+            self.parameters,
+            in_whole_kilobytes=self.scenario.rules.divides_whole_kilobytes,
+        )
 
     @property
     def pending_bytes(self) -> int:

@@ -104,7 +104,6 @@ class Syncs:
     Attributes:
         writes: what the next sync draws.
         big_lock_free_ns: a sync holds the big lock until then.
-        dirty_pages_rate: of the last closed period, in pages per second. It is 0 before the first.
         unfinished: a sync of the migration thread that the end of the run cuts short.
     """
 
@@ -117,7 +116,6 @@ class Syncs:
         self._state, self._recorder, self._after_sync = state, recorder, after_sync
         self.writes = WriteLog(state)
         self.big_lock_free_ns = 0
-        self.dirty_pages_rate = 0
         self.unfinished: DirtySync | None = None
         self._stalled_to_ns = 0  # the sender's stalls are counted up to here
 
@@ -148,7 +146,7 @@ class Syncs:
             self._note_pages_before(sync)
             self._note_pages_after(sync)
         self._note_in_journal(sync, is_cut=True)
-        self._recorder.syncs.append(self._make_record(sync))
+        self._record(sync)
         self._count_main_loop_stall(sync)
 
     def begin(self, kind: SyncKind) -> DirtySync:
@@ -186,12 +184,13 @@ class Syncs:
             sync.newly_dirty_pages,
             self._state.sender.flushed_bytes,
             sync.pending_pages,
+            sync.kind,
         )
         self._recorder.record_event(
             "migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=dirty_pages
         )
         self._decide_throttle(sync)
-        self._recorder.syncs.append(self._make_record(sync))
+        self._record(sync)
         self._recorder.sample()
         if sync.kind != "final":  # the VM is stopped at the final sync
             self._count_main_loop_stall(sync)
@@ -243,7 +242,6 @@ class Syncs:
             )
         )
         if sync.period is not None:
-            self.dirty_pages_rate = sync.period.dirty_pages_rate
             triggered |= throttle.on_period(sync.period)
         if not triggered:
             return
@@ -303,6 +301,9 @@ class Syncs:
                 sent_pages=sync.sent_pages,
             )
         )
+
+    def _record(self, sync: DirtySync) -> None:
+        self._recorder.record_sync(self._make_record(sync), sync.start_ns, sync.sent_pages)
 
     def _make_record(self, sync: DirtySync) -> SyncRecord:
         state, period = self._state, sync.period

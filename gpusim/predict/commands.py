@@ -26,6 +26,7 @@ from gpusim.policies.nova import (
     downtime_steps,
 )
 from gpusim.policies.vm_size import GB, GIB, spec_bytes
+from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import VERSIONS
 from gpusim.text import Message
 
@@ -81,7 +82,7 @@ def _capabilities(migration: MigrationConfig) -> dict[str, bool]:
     found = {"auto-converge": migration.auto_converge}
     if VERSIONS[migration.version].has_multifd:
         found["multifd"] = migration.multifd_channels > 0
-    return found
+    return found | dict.fromkeys(migration.capabilities, True)
 
 
 def _parameters(migration: MigrationConfig) -> dict[str, int | bool]:
@@ -155,6 +156,8 @@ def _libvirt(migration: MigrationConfig, total_high_s: float | None) -> ToolComm
         notes += _rounding(numbers.max_bandwidth)
     if migration.multifd_channels:
         options += ["--parallel", f"--parallel-connections {migration.multifd_channels}"]
+    if POSTCOPY in migration.capabilities:
+        options.append("--postcopy")
     if numbers.avail_switchover_bandwidth:
         switchover = _mib(numbers.avail_switchover_bandwidth)
         options.append(f"--available-switchover-bandwidth {switchover}")

@@ -33,6 +33,7 @@ BANDS = (  # fields of Summary, with the same keys
     "guest_cpu_lost_s",
     "longest_vcpu_stall_ms",
     "dirty_sync_count",
+    "bitmap_sync_count",
     "fallback_sync_count",
 )
 BOTTLENECK = ("bottleneck_code", "bottleneck_change", "sending_gbit_per_s", "link_gbit_per_s")

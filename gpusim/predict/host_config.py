@@ -133,6 +133,11 @@ def _profile_overrides(profile: Profile) -> list[str]:
                 hint = "must be a whole number"
                 raise ConfigError("parameters.multifd-channels", channels, hint, "not_a_number")
             overrides.append(f"migration.multifd_channels={channels}")
+        with_multifd = VERSIONS[version].has_multifd_with_postcopy
+        if names.POSTCOPY in profile.capabilities and (
+            with_multifd or "multifd" not in profile.capabilities
+        ):
+            overrides.append(f"migration.capabilities=[{names.POSTCOPY}]")
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:

@@ -1,4 +1,4 @@
-"""Names of QEMU's migration parameters and capabilities, 2.6 to 10.1.
+"""Names of QEMU's migration parameters and capabilities, 2.6 to 11.1.
 
 Source: qapi/migration.json:MigrationParameter and MigrationCapability. The names of 7.2 and 10.0
 are those that query-migrate-parameters and query-migrate-capabilities list.
@@ -19,15 +19,17 @@ _PARAMETERS = """announce-initial announce-max announce-rounds announce-step ava
     multifd-compression multifd-qatzip-level multifd-zlib-level multifd-zstd-level
     throttle-trigger-threshold tls-authz tls-creds tls-hostname vcpu-dirty-limit x-checkpoint-delay
     x-cpu-throttle-increment x-cpu-throttle-initial x-multifd-channels x-multifd-page-count
-    x-vcpu-dirty-limit-period xbzrle-cache-size zero-page-detection"""
+    x-rdma-chunk-size x-vcpu-dirty-limit-period xbzrle-cache-size zero-page-detection"""
 _CAPABILITIES = """auto-converge background-snapshot block compress dirty-bitmaps dirty-limit events
     late-block-activate mapped-ram multifd pause-before-switchover postcopy-blocktime postcopy-preempt
     postcopy-ram rdma-pin-all release-ram return-path switchover-ack validate-uuid x-colo
     x-ignore-shared x-multifd xbzrle zero-blocks zero-copy-send"""
 # Capabilities that change the bytes on the link or the slow-down of the guest. gpusim simulates
-# none of them. It simulates multifd, but not in every version.
-_NOT_SIMULATED = """background-snapshot compress dirty-limit mapped-ram postcopy-ram x-colo x-ignore-shared
-    xbzrle"""
+# none of them. It simulates multifd, but not in every version. A post-copy that is never started is
+# precopy, see versions.py for what postcopy-ram changes in it.
+_NOT_SIMULATED = (
+    """background-snapshot compress dirty-limit mapped-ram x-colo x-ignore-shared xbzrle"""
+)
 # Parameters whose values are names. An empty tls-creds means no TLS.
 # Source: qapi/migration.json:MultiFDCompression, ZeroPageDetection.
 CHOICES: Mapping[str, Shape] = {
@@ -35,6 +37,7 @@ CHOICES: Mapping[str, Shape] = {
     "zero-page-detection": OneOf(("none", "legacy", "multifd")),
     "tls-creds": Text(),
 }
+POSTCOPY = "postcopy-ram"
 PARAMETERS = frozenset(_PARAMETERS.split())
 CAPABILITIES = frozenset(_CAPABILITIES.split())
 NOT_SIMULATED = frozenset(_NOT_SIMULATED.split())

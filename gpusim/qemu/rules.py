@@ -115,12 +115,12 @@ class SyncTimerPolicy(Protocol):
         """Return whether a tick forces a sync. gpusim calls it once per tick of a user's rule.
 
         Args:
-            dirty_sync_count: number of syncs so far, including the setup's. 1 in the first pass.
+            dirty_sync_count: the count that QEMU reports, see `Shown`. 1 in the first pass.
             period_ns: length of the open period.
         """
 
     def after_tick(self, dirty_sync_count: int) -> None:
-        """End a tick. The count includes the sync that the tick forced."""
+        """End a tick. Up to QEMU 11.0 the count includes the sync that the tick forced."""
 
 
 class SwitchoverPolicy(Protocol):
@@ -150,15 +150,17 @@ class Shown:
     """The values that query-migrate and query-migrate-parameters show to a manager.
 
     Attributes:
-        why: "sync": the event MIGRATION_PASS has come, which QEMU sends at the end of every sync.
-            "time": the manager asked for this poll.
+        why: "sync": the event MIGRATION_PASS has come, which QEMU sends when dirty_sync_count rises.
+            "time": the manager asked for this poll, or the setup has ended without the event.
         time_ns: time since the migrate command.
-        dirty_sync_count: number of syncs so far, libvirt's memory iteration.
+        dirty_sync_count: libvirt's memory iteration. Up to QEMU 11.0 it is the number of syncs so
+            far. Since 11.1 it is 1 in the first pass, and only the main loop's own syncs add to it.
         remaining_bytes, total_bytes: bytes of guest memory.
         transferred_bytes: bytes on the link.
         dirty_pages_rate: pages per second in the last closed period. 0 before the first.
         bandwidth_bytes_per_s: bandwidth of the last closed window of 100 ms. 0 before the first.
         cpu_throttle_percentage: the throttle. 0: none.
+        expected_downtime_ms: expected-downtime. If 11.1 knows no bandwidth, then it is 2^63 - 1.
         downtime_limit_ms: the downtime limit.
         vm_runs: False while the VM is paused.
     """
@@ -174,6 +176,7 @@ class Shown:
     cpu_throttle_percentage: int
     downtime_limit_ms: int
     vm_runs: bool
+    expected_downtime_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +208,8 @@ class Manager(Protocol):
     def look(self, shown: Shown) -> Orders:
         """Poll the migration and return orders.
 
-        gpusim calls it at the end of every sync, including the setup's sync and except the last
-        one, and at the times that the manager asked for. The main loop answers no poll while a sync
+        gpusim calls it at the end of every sync that dirty_sync_count has, except the final one, at
+        the end of the setup, and at the times that the manager asked for. The main loop answers no poll while a sync
         holds the big lock, so `shown.time_ns` may be later than the time asked for. Each result
         replaces the `again_ns` of the one before.
         """

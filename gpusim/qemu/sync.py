@@ -1,7 +1,7 @@
 """The counts of dirty syncs: a period lasts more than a second and counts dirty and sent bytes.
 
 A sync that closes no period resets no count. Its counts belong to the period that a later sync
-closes.
+closes. QEMU reports a count of syncs, dirty-sync-count. Since 11.1 it is not the number of syncs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PERIOD_MS = 1000
+FIRST_PASS_COUNT = 1  # dirty_sync_count in the first pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Sync:
         kind: "setup", "exact" (by the main loop), "fallback" (by the timer) or "final" (the VM is
             stopped).
         time_ns: time from the migrate command to its end.
-        dirty_sync_count: number of syncs so far, including this one.
+        dirty_sync_count: the count that QEMU reports after it. Up to 11.0 it is the number of syncs
+            so far, including this one. Since 11.1 only exact syncs add to it.
         newly_dirty_bytes: bytes of pages that were clean before it.
         remaining_bytes: bytes that are still to be sent.
     """
@@ -59,16 +61,27 @@ class SyncAccounting:
     Args:
         page_bytes: bytes of a guest page.
         ram_pages: pages of the VM.
+        counts_every_sync: every sync adds to dirty_sync_count when it begins. If not, then the
+            count starts at 1, and only an exact sync adds to it, when it has ended.
 
     Attributes:
-        dirty_sync_count: number of syncs so far.
+        dirty_sync_count: the count that QEMU reports.
+        bitmap_sync_count: number of syncs that have begun.
+        dirty_bytes_last_sync: bytes left after the last sync that the count has.
+        dirty_pages_rate: of the last closed period, in pages per second. 0 before the first.
         num_dirty_pages_period: newly dirty pages since the last period closed.
 
-    Source: migration/ram.c:migration_bitmap_sync, migration_update_rates [7.2 to 10.1].
+    Source: migration/ram.c:migration_bitmap_sync, migration_update_rates [7.2 to 11.1]. The count:
+    the first statement of migration_bitmap_sync [to 11.0], and
+    migration.c:migrate_init, migration_iteration_go_next [11.1, commit 9519d3667a].
     """
 
-    def __init__(self, page_bytes: int, ram_pages: int) -> None:
-        self.dirty_sync_count = 0
+    def __init__(self, page_bytes: int, ram_pages: int, *, counts_every_sync: bool = True) -> None:
+        self._counts_every_sync = counts_every_sync
+        self.dirty_sync_count = 0 if counts_every_sync else FIRST_PASS_COUNT
+        self.bitmap_sync_count = 0
+        self.dirty_bytes_last_sync = 0
+        self.dirty_pages_rate = 0
         self.num_dirty_pages_period = 0
         self._page_bytes = page_bytes
         self._ram_pages = ram_pages
@@ -78,9 +91,14 @@ class SyncAccounting:
 
     def begin(self, now_ms: int) -> None:
         """Begin a sync. The first sync starts the first period before its own work."""
-        self.dirty_sync_count += 1
+        self.bitmap_sync_count += 1
+        self.dirty_sync_count += self._counts_every_sync
         if self._time_last_bitmap_sync_ms is None:
             self._time_last_bitmap_sync_ms = now_ms
+
+    def counts(self, kind: str) -> bool:
+        """Return whether the count has a sync of this kind. QEMU sends MIGRATION_PASS for it."""
+        return self._counts_every_sync or kind == "exact"
 
     def period_ms(self, now_ms: int) -> int:
         """Return the length of the open period."""
@@ -88,7 +106,12 @@ class SyncAccounting:
         return now_ms - self._time_last_bitmap_sync_ms
 
     def end(
-        self, now_ms: int, newly_dirty_pages: int, transferred_bytes: int, pending_pages: int
+        self,
+        now_ms: int,
+        newly_dirty_pages: int,
+        transferred_bytes: int,
+        pending_pages: int,
+        kind: str,
     ) -> Period | None:
         """End a sync. Return the period that it closes, or None if that is not over 1000 ms long.
 
@@ -98,7 +121,11 @@ class SyncAccounting:
                 now.
             transferred_bytes: flushed bytes since the migration began.
             pending_pages: dirty pages in the bitmap now.
+            kind: of the sync, see Sync.
         """
+        if self.counts(kind):
+            self.dirty_sync_count += not self._counts_every_sync
+            self.dirty_bytes_last_sync = pending_pages * self._page_bytes
         self.num_dirty_pages_period += newly_dirty_pages
         length_ms = self.period_ms(now_ms)
         if length_ms <= PERIOD_MS:
@@ -113,6 +140,7 @@ class SyncAccounting:
             clean_bytes=mean_clean_pages * self._page_bytes,
             ram_bytes=self._ram_pages * self._page_bytes,
         )
+        self.dirty_pages_rate = period.dirty_pages_rate
         self._clean_pages = clean_pages
         self._time_last_bitmap_sync_ms = now_ms
         self._bytes_xfer_prev = transferred_bytes

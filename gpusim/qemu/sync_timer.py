@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpusim.qemu.sync import FIRST_PASS_COUNT
+
 FALLBACK_SYNC_INTERVAL_NS = 5_000_000_000  # CPU_THROTTLE_DIRTY_SYNC_TIMESLICE_MS
 POLL_INTERVAL_NS = 1_000_000_000  # BG_RAM_SYNC_TIMER_INTERVAL_MS of v2
-FIRST_PASS_COUNT = 1  # dirty_sync_count in the first pass, after the setup's sync
 
 
 @dataclass
@@ -47,7 +48,7 @@ class SyncTimerRule:
 
     Source: migration/cpu-throttle.c:cpu_throttle_dirty_sync_timer and
     cpu_throttle_dirty_sync_timer_tick, migration.c:migration_thread (start) and
-    migration_iteration_finish (stop) [9.2 to 10.1].
+    migration_iteration_finish (stop) [9.2 to 11.1].
     """
 
     first_count = 0
@@ -77,10 +78,12 @@ class SyncTimerRule:
     def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
         """Return whether a tick forces a sync.
 
-        It does so only after the first pass, and only if no sync has come since the last tick.
+        It does so only after the first pass, and only if the count has not changed since the last
+        tick. Up to 11.0 any sync changes it. Since 11.1 only an exact sync does, and a tick after a
+        fallback sync finds the count that this sync left. Both give the same ticks.
 
         Args:
-            dirty_sync_count: number of syncs so far.
+            dirty_sync_count: the count that QEMU reports.
             period_ns: length of the open period, which this rule ignores.
         """
         return (
@@ -88,7 +91,7 @@ class SyncTimerRule:
         )
 
     def after_tick(self, dirty_sync_count: int) -> None:
-        """End a tick. The count includes the sync that the tick forced."""
+        """End a tick. Up to 11.0 the count includes the sync that the tick forced."""
         self.state.count_prev = dirty_sync_count
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gpusim.qemu.expected_downtime import ExpectedDowntime, ExpectedDowntimeOnDemand
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.rules import SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
-from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule
+from gpusim.qemu.switchover import (
+    EveryTurnSwitchoverRule,
+    InclusiveSwitchoverRule,
+    NextReadySwitchoverRule,
+    SwitchoverRule,
+)
 from gpusim.qemu.sync_timer import (
     FALLBACK_SYNC_INTERVAL_NS,
     SeedV2,
@@ -32,6 +38,9 @@ class Version:
 
     Attributes:
         throttle, sync_timer, switchover: make the rules of a migration, see rules.py.
+        switchover_if_postcopy: makes the switchover rule if the capability postcopy-ram is on. None:
+            the same rule.
+        expected_downtime: makes what query-migrate shows as expected-downtime.
         foresees_ticks: if the timer's rule rejects a tick's sync now, then it rejects it later as
             well, whatever syncs come before. The engine then need not stop at that tick.
         released: False for a posted patch or a what-if rule.
@@ -47,17 +56,33 @@ class Version:
             294e5a4034), unless multifd-flush-after-each-section is set.
         clears_in_last_stage: chunks are also cleared after the VM has stopped. 10.1 skips that
             (ram.c:migration_bitmap_clear_dirty).
+        counts_every_sync: dirty-sync-count and the event MIGRATION_PASS have every sync. Since 11.1
+            they have only the main loop's exact syncs, see sync.SyncAccounting.
+        pending_event: the trace event of an exact sync's pending bytes.
+        divides_whole_kilobytes: see switchover.switchover_bandwidth.
+        misaligned_ms: the time of a sync for misaligned RAM blocks, in the guest of the mail that
+            config/schema.py names. Since 11.0 one clear per block replaces one clear per page
+            (ram.c:physical_memory_sync_dirty_bitmap, commit e8a6d158db).
+        has_multifd_with_postcopy: multifd and postcopy-ram may both be on (since 10.1,
+            options.c:migrate_caps_check).
     """
 
     throttle: Callable[[Parameters], ThrottlePolicy] = ThrottleRule
     sync_timer: Callable[[int, SyncTimerState | None], SyncTimerPolicy] = SyncTimerRule
     switchover: Callable[[], SwitchoverPolicy] = SwitchoverRule
+    switchover_if_postcopy: Callable[[], SwitchoverPolicy] | None = None
+    expected_downtime: Callable[[Parameters], ExpectedDowntime] = ExpectedDowntime
     foresees_ticks: bool = True
     released: bool = True
     fallback_sync_interval_ns: int | None
     counts_flushed_bytes: bool = True
     clears_in_last_stage: bool = True
+    counts_every_sync: bool = True
+    pending_event: str = "migrate_pending_exact"
+    divides_whole_kilobytes: bool = True
+    misaligned_ms: float = 61.0
     has_multifd: bool = True
+    has_multifd_with_postcopy: bool = False
     channels_find_zero_pages: bool = True
     syncs_channels_every_section: bool = False
     lacks: tuple[str, ...] = ()
@@ -69,6 +94,24 @@ _LATER_THROTTLE = ("throttle_trigger_threshold", "cpu_throttle_tailslow", "max_c
 
 # Commit 52ac968ab2 added the fallback sync. 10.0 makes the same decisions.
 _MERGED = Version(fallback_sync_interval_ns=FALLBACK_SYNC_INTERVAL_NS)
+# Commits 7aaa1fc072 (the comparison) and fd0377150d (no clear in the last stage).
+_10_1 = replace(
+    _MERGED,
+    switchover=InclusiveSwitchoverRule,
+    clears_in_last_stage=False,
+    has_multifd_with_postcopy=True,
+)
+_11_0 = replace(_10_1, divides_whole_kilobytes=False, misaligned_ms=1.0)
+# Besides, the final sync comes before QEMU inactivates the disks (commit 3c11e33016). The downtime
+# is the same sum, so this changes no time of gpusim.
+_11_1 = replace(
+    _11_0,
+    switchover=NextReadySwitchoverRule,
+    switchover_if_postcopy=EveryTurnSwitchoverRule,
+    expected_downtime=ExpectedDowntimeOnDemand,
+    counts_every_sync=False,
+    pending_event="qemu_savevm_query_pending",
+)
 
 VERSIONS = {
     "qemu_2_6": Version(
@@ -91,8 +134,10 @@ VERSIONS = {
     "qemu_8_2": Version(fallback_sync_interval_ns=None, channels_find_zero_pages=False),
     "qemu_9_1": Version(fallback_sync_interval_ns=None),
     "qemu_9_2": _MERGED,
-    # Commits 7aaa1fc072 (the comparison) and fd0377150d (no clear in the last stage).
-    "qemu_10_1": replace(_MERGED, switchover=InclusiveSwitchoverRule, clears_in_last_stage=False),
+    "qemu_10_1": _10_1,
+    "qemu_10_2": _10_1,  # changes post-copy and CPR, but nothing in precopy
+    "qemu_11_0": _11_0,
+    "qemu_11_1": _11_1,
     # The posted versions of the series. They differ from 9.2 only in the timer.
     "seed_v2": replace(_MERGED, sync_timer=SeedV2, released=False),
     "seed_v3": replace(_MERGED, sync_timer=SeedV3, released=False),
@@ -101,6 +146,9 @@ VERSIONS = {
     "what_if_first_pass": replace(_MERGED, sync_timer=FirstPassSyncTimerRule, released=False),
     "what_if_responsive": replace(_MERGED, throttle=ResponsiveThrottleRule, released=False),
     "what_if_over_clean": replace(_MERGED, throttle=OverCleanThrottleRule, released=False),
+    # 11.1 that syncs for want of precopy bytes only if bytes are left for the stop of the VM. RAM
+    # has none of these, so postcopy-ram changes nothing.
+    "what_if_11_1_fixed": replace(_11_1, switchover_if_postcopy=None, released=False),
 }
 
 

@@ -6,8 +6,8 @@ Each rule extends a merged rule, so that a run with it differs from `qemu_9_2` o
 from __future__ import annotations
 
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.sync import Period
-from gpusim.qemu.sync_timer import FIRST_PASS_COUNT, SyncTimerRule
+from gpusim.qemu.sync import FIRST_PASS_COUNT, Period
+from gpusim.qemu.sync_timer import SyncTimerRule
 from gpusim.qemu.throttle import ThrottleRule
 
 

@@ -56,9 +56,11 @@ def facts(summary: Summary) -> list[str]:
         found.append(f"guest CPU lost {format_number(summary.guest_cpu_lost_percent)} %")
     else:
         found.append("never throttled")
-    syncs = count_noun(summary.dirty_sync_count, "sync")
+    syncs = count_noun(summary.bitmap_sync_count, "sync")
     if summary.fallback_sync_count:
         syncs += f", {summary.fallback_sync_count} from the fallback timer"
+    if summary.dirty_sync_count != summary.bitmap_sync_count:
+        syncs += f", {summary.dirty_sync_count} reported"
     return [*found, syncs]
 
 
@@ -105,7 +107,8 @@ def _first_pass(result: Result, config: Settings | None) -> Message:
     if len(result.syncs) < 2 or result.summary.first_pass_s is None:
         data: dict[str, Any] = {"total_time_s": result.summary.total_time_s}
         return Message("first_pass_not_ended", data)
-    first = result.syncs[1]
+    ended_s = result.summary.first_pass_s
+    first = next((s for s in result.syncs[1:] if s.time_s >= ended_s), result.syncs[-1])
     page_bytes = setting(config, "vm.page_size", PAGE_BYTES)
     data = {
         "first_pass_s": result.summary.first_pass_s,

@@ -102,9 +102,13 @@ _RUN: Sequence[SummaryField] = (
     SummaryField("downtime_ms", "ms", "Downtime",
         "Time for which QEMU stopped the VM. Null if QEMU never did."),
     SummaryField("first_pass_s", "s", "First pass",
-        "Time until the second sync, which ends the first pass. Null if there was none."),
-    SummaryField("dirty_sync_count", "count", "Syncs",
-        "Number of dirty bitmap syncs, as QEMU counts them."),
+        "Time until every page was sent once: at the sync that follows, or when the sender began "
+        "again at the first page. Null if that never happened."),
+    SummaryField("dirty_sync_count", "count", "Syncs reported",
+        "dirty-sync-count as QEMU reports it. Up to QEMU 11.0 it equals bitmap_sync_count. Since "
+        "11.1 it is 1 plus the main loop's own syncs, without fallback syncs and the final sync."),
+    SummaryField("bitmap_sync_count", "count", "Syncs",
+        "Number of dirty bitmap syncs that QEMU made, which are the rows of syncs.csv."),
     SummaryField("fallback_sync_count", "count", "Fallback syncs",
         "Number of syncs that the fallback timer triggered."),
     SummaryField("first_throttle_s", "s", "First throttle",
@@ -200,7 +204,8 @@ _EVACUATION: Sequence[SummaryField] = (
     RUN_FIELDS["reason_code"],
     _of_evacuation("total_time_s", "Time until the last guest left the host or was given up."),
     _of_evacuation("downtime_ms", "The longest downtime of any guest. Null if no guest stopped."),
-    _of_evacuation("dirty_sync_count", "Number of dirty bitmap syncs of all guests."),
+    _of_evacuation("dirty_sync_count", "Sum of the dirty-sync-count of all guests."),
+    _of_evacuation("bitmap_sync_count", "Number of dirty bitmap syncs of all guests."),
     _of_evacuation("fallback_sync_count", "Number of fallback syncs of all guests."),
     _of_evacuation("max_throttle_percent", "The highest throttle of any guest."),
     _of_evacuation("longest_vcpu_stall_ms", "The longest single sleep of any vCPU."),
@@ -253,24 +258,24 @@ FAILURE_FIELDS = {
 SUMMARY_FIELDS = FAILURE_FIELDS | EVACUATION_FIELDS | RUN_FIELDS
 
 REPORT_KEYS = (
-    "total_time_s", "downtime_ms", "paused_s", "first_pass_s", "dirty_sync_count",
+    "total_time_s", "downtime_ms", "paused_s", "first_pass_s", "bitmap_sync_count", "dirty_sync_count",
     "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
     "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "sending_gbit_per_s",
     "remaining_bytes",
 )
 STATISTICS_KEYS = (
     "total_time_s", "downtime_ms", "guest_cpu_lost_s", "guest_cpu_lost_percent", "write_faults",
-    "guest_fault_s", "max_throttle_percent", "dirty_sync_count", "transferred_bytes",
+    "guest_fault_s", "max_throttle_percent", "bitmap_sync_count", "dirty_sync_count", "transferred_bytes",
 )
 RUNS_TABLE_KEYS = (
     "total_time_s", "downtime_ms", "paused_s", "guest_cpu_lost_percent", "guest_cpu_lost_s",
-    "write_faults", "guest_fault_s", "max_throttle_percent", "dirty_sync_count",
-    "transferred_bytes", "sending_gbit_per_s", "remaining_bytes",
+    "write_faults", "guest_fault_s", "max_throttle_percent", "bitmap_sync_count",
+    "dirty_sync_count", "transferred_bytes", "sending_gbit_per_s", "remaining_bytes",
 )
 GUEST_KEYS = (
     "total_time_s", "downtime_ms", "max_throttle_percent", "guest_cpu_lost_s",
     "guest_cpu_lost_percent", "write_faults", "guest_fault_s", "transferred_bytes",
-    "dirty_sync_count", "verdict",
+    "bitmap_sync_count", "dirty_sync_count", "verdict",
 )
 # These depend on the machine and the installation. A comparison of two sweeps ignores them.
 MACHINE_KEYS = (

@@ -31,7 +31,9 @@ def timeline(result: Result) -> Timeline:
     Returns:
         time_s: float64, from 0 to total_time_s in equal steps.
         remaining_bytes, transferred_bytes: int64, linear between samples.
-        cpu_throttle_percentage, dirty_sync_count: int64, as of the latest sample.
+        cpu_throttle_percentage: int64, as of the latest sample.
+        dirty_sync_count: int64, the count that QEMU reports, as of the latest sample.
+        bitmap_sync_count: int64, syncs that have begun, as of the latest sample.
         guest_run_s: float64, vCPU run time so far.
         guest_speed_percent: float64, its slope since the row before, in percent of wall time. The
             first row repeats the second.
@@ -68,6 +70,7 @@ _COLUMNS = {
     "transferred_bytes": True,
     "cpu_throttle_percentage": False,
     "dirty_sync_count": False,
+    "bitmap_sync_count": False,
     "guest_run_s": True,
 }
 

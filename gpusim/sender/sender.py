@@ -9,6 +9,7 @@ migration_update_counters, ram.c:ram_save_iterate, savevm.c:qemu_savevm_state_it
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,8 @@ class Sender:
         threshold: returns the bytes that fit the downtime limit at a bandwidth.
         acts: returns whether a turn does more than send, from the estimate and the threshold in
             bytes. If it is true for one estimate, then it is true for every smaller one.
+        end_window: is called at the end of a window with the bytes that it sent. Of equal windows
+            only the last one calls it.
 
     Attributes:
         counters: what has been sent so far.
@@ -73,9 +76,10 @@ class Sender:
         counts_flushed_bytes: bool,
         threshold: Callable[[float], int],
         acts: Callable[[int, int], bool],
+        end_window: Callable[[int], None] = lambda sent_bytes: None,
     ) -> None:
         self._link, self._page_bytes = link, page_bytes
-        self._threshold, self._acts = threshold, acts
+        self._threshold, self._acts, self._end_window = threshold, acts, end_window
         self.counters = Counters()
         self.tally = Tally(link)
         self.bandwidth, self.threshold_bytes = 0.0, 0
@@ -300,12 +304,13 @@ class Sender:
 
     def _close_window(self, slept_ps: int | None = None) -> None:
         self.tally.end_windows(slept_ps)
-        self._set_bandwidth(self._window.bandwidth(self._now_ps))
+        self._set_bandwidth(self._window.bandwidth(self._now_ps), self._window.sent_units)
         self._window.restart(self._now_ps)
 
-    def _set_bandwidth(self, bandwidth: float) -> None:
+    def _set_bandwidth(self, bandwidth: float, sent_units: int) -> None:
         self.bandwidth = bandwidth
         self.threshold_bytes = self._threshold(bandwidth)
+        self._end_window(sent_units // UNITS)
 
     def _stop_ps(self, to_ps: int) -> int:
         """The next time at which the costs change, but not later than a time."""
@@ -430,6 +435,7 @@ class Sender:
             alike // plan.pages,
             (pages.pending - threshold_bytes // self._page_bytes) // plan.pages - 1,
         )
+        windows = self._windows_without_act(windows, plan.pages, pages.pending, threshold_bytes)
         if windows >= 1 and any(self._pace.clear_ps):
             windows = self._windows_with_clears(plan, windows, limit_ps, pages)
         if windows < 1:
@@ -444,8 +450,28 @@ class Sender:
         self._note_send(start_ps, self._now_ps)
         self._window.restart(self._now_ps)
         self._turn_is_over = False
-        self._set_bandwidth(plan.bandwidth(delay_ps - delays.of_windows(windows - 1)))
+        bandwidth = plan.bandwidth(delay_ps - delays.of_windows(windows - 1))
+        self._set_bandwidth(bandwidth, plan.sent_units)
         return True
+
+    def _windows_without_act(
+        self, windows: int, pages: int, pending: int, threshold_bytes: int
+    ) -> int:
+        """Return how many windows a jump may take if some turns before the threshold act, too.
+
+        Args:
+            windows: the most windows.
+            pages: pages of a window.
+            pending: pages that are dirty before the first window.
+            threshold_bytes: the largest threshold on the way.
+        """
+
+        def acts_after(count: int) -> bool:
+            return self._acts((pending - count * pages) * self._page_bytes, threshold_bytes)
+
+        if windows < 1 or not acts_after(windows):
+            return windows
+        return bisect.bisect_left(range(windows), True, key=acts_after) - 1
 
     def _windows_with_clears(
         self, plan: WindowPlan, windows: int, limit_ps: int, pages: SendablePages

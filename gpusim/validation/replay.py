@@ -39,6 +39,7 @@ from gpusim.formats.recording import (
     Recording,
     Sample,
 )
+from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import nearest
 from gpusim.validation.unseen_guest import explain_writes
 
@@ -214,6 +215,7 @@ def _migration(recording: Recording) -> MigrationConfig:
         auto_converge=recording.auto_converge,
         multifd_channels=recording.multifd_channels,
         max_bandwidth=rate_limit(parameters["max-bandwidth"]),
+        capabilities=[name for name in recording.scenario["capabilities"] if name == POSTCOPY],
         downtime_limit=parameters["downtime-limit"],
         avail_switchover_bandwidth=parameters.get("avail-switchover-bandwidth", 0),
         throttle_trigger_threshold=parameters["throttle-trigger-threshold"],

@@ -151,7 +151,8 @@ def test_progress_never_goes_back() -> None:
                 remaining_bytes=remaining,
                 total_bytes=1000,
                 cpu_throttle_percentage=0,
-                dirty_sync_count=syncs,
+                bitmap_sync_count=syncs,
+                is_first_pass=syncs == 1,
             )
         )
         percents.append(round(completion.percent))

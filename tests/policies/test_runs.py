@@ -103,6 +103,32 @@ def test_the_switchover_follows_the_rule() -> None:
     assert plain.syncs[-2].remaining_bytes > limit / 4
 
 
+def test_a_turn_that_acts_above_the_threshold_is_not_skipped() -> None:
+    """The sender sends many equal windows at once, which end before the first turn that acts."""
+    base = config("1GiB", bandwidth="50MB/s", max_bandwidth=0)
+    found = simulate(with_policies(base, switchover_rule=f"{HERE}:Early"))
+    first = found.syncs[1]
+    estimate = first.remaining_bytes - first.newly_dirty_pages * 4096
+    burst = 50e6 * 0.052
+    assert 3 * first.threshold_bytes - burst <= estimate < 3 * first.threshold_bytes
+
+
+def test_a_manager_in_qemu_11_1_polls_at_the_syncs_that_are_reported() -> None:
+    large = WriterConfig(working_set="512MiB", page_writes_per_s=1e5)
+    base = busy(version="qemu_11_1", workload=large)
+    found = simulate(with_policies(base, manager=f"{HERE}:Onlooker"))
+    seen = Onlooker.seen
+    exact = [sync for sync in found.syncs if sync.kind == "exact"]
+    assert len(found.syncs) > len(exact) + 2  # fallback syncs
+    assert (seen[0].why, seen[0].dirty_sync_count) == ("time", 1)  # the migration is active
+    assert {poll.why for poll in seen[1:]} == {"sync"}
+    assert [poll.time_ns / 1e9 for poll in seen[1:]] == pytest.approx([s.time_s for s in exact])
+    assert [poll.dirty_sync_count for poll in seen] == list(range(1, len(seen) + 1))
+    for poll, sync in zip(seen[1:], exact, strict=True):
+        expected_ms = int(1000 * sync.remaining_bytes / poll.bandwidth_bytes_per_s)
+        assert poll.expected_downtime_ms == expected_ms
+
+
 def test_a_manager_gets_the_values_of_query_migrate() -> None:
     slow = {"fallback_sync_interval": "never", "bandwidth": "60MB/s", "max_bandwidth": 0}
     found = simulate(with_policies(busy(**slow), manager=f"{HERE}:Watcher"))
@@ -149,7 +175,7 @@ def test_a_timer_left_armed_with_a_bad_tick_is_refused() -> None:
 def test_polls_are_a_millisecond_apart() -> None:
     eager = (f"{HERE}:Onlooker", {"eager": True})
     simulate(with_policies(busy(limit_s=0.1), manager=eager))
-    steps = [b - a for a, b in itertools.pairwise(Onlooker.seen_ns)]
+    steps = [b - a for a, b in itertools.pairwise([poll.time_ns for poll in Onlooker.seen])]
     assert 90 <= len(steps) <= 110
     assert min(steps) == 1_000_000
 

@@ -50,6 +50,13 @@ class Patient(SwitchoverRule):
         return pending_bytes <= threshold_bytes // 4
 
 
+class Early(SwitchoverRule):
+    """Syncs at three times the threshold."""
+
+    def wants_sync(self, estimate_bytes: int, threshold_bytes: int) -> bool:
+        return estimate_bytes < 3 * threshold_bytes
+
+
 class Watcher:
     """Notes every poll, polls every `every_ms`, and pauses, resumes and sets parameters."""
 
@@ -83,14 +90,14 @@ class UsesUp:
 class Onlooker:
     """Orders nothing. It polls at syncs, and every millisecond if it is `eager`."""
 
-    seen_ns: ClassVar[list[int]] = []
+    seen: ClassVar[list[Shown]] = []
 
     def __init__(self, eager: bool = False) -> None:
         self._eager = eager
-        type(self).seen_ns = []
+        type(self).seen = []
 
     def look(self, shown: Shown) -> Orders:
-        self.seen_ns.append(shown.time_ns)
+        self.seen.append(shown)
         return Orders(again_ns=shown.time_ns + 1 if self._eager else None)
 
 

@@ -174,7 +174,7 @@ def test_a_profile_has_no_vfio_devices_so_the_user_states_them() -> None:
         ((2, 5), "qemu_2_6"), ((2, 12), "qemu_2_6"), ((4, 2), "qemu_2_6"), ((5, 0), "qemu_7_2"),
         ((7, 2), "qemu_7_2"), ((8, 1), "qemu_7_2"), ((8, 2), "qemu_8_2"), ((9, 0), "qemu_9_1"),
         ((9, 1), "qemu_9_1"),
-        ((9, 2), "qemu_9_2"), ((10, 0), "qemu_9_2"), ((10, 1), "qemu_10_1"), ((11, 0), "qemu_10_1"),
+        ((9, 2), "qemu_9_2"), ((10, 0), "qemu_9_2"), ((10, 1), "qemu_10_1"), ((11, 0), "qemu_11_0"),
     ],
 )  # fmt: skip
 def test_the_nearest_version(qemu: tuple[int, int], version: str) -> None:

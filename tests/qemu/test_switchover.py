@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule, threshold_size
+from gpusim.qemu.switchover import (
+    EveryTurnSwitchoverRule,
+    InclusiveSwitchoverRule,
+    NextReadySwitchoverRule,
+    SwitchoverRule,
+    threshold_size,
+)
 from tests.qemu.parameters import parameters
 
 
@@ -31,10 +37,11 @@ def test_threshold_of_the_measured_bandwidth(bandwidth: float, limit_ms: int, si
 def test_a_bandwidth_that_was_set_takes_the_measured_ones_place(
     measured: float, avail: int, limit_ms: int
 ) -> None:
-    size = threshold_size(
-        measured, parameters(avail_switchover_bandwidth=avail, downtime_limit_ms=limit_ms)
+    chosen = parameters(avail_switchover_bandwidth=avail, downtime_limit_ms=limit_ms)
+    assert threshold_size(measured, chosen, in_whole_kilobytes=False) == int(
+        avail / 1000 * limit_ms
     )
-    assert size == int(avail / 1000 * limit_ms)
+    assert threshold_size(measured, chosen) == avail // 1000 * limit_ms
 
 
 def test_qemu_syncs_strictly_below_the_threshold() -> None:
@@ -82,3 +89,16 @@ def test_qemu_10_1_stops_the_vm_at_the_threshold_but_syncs_strictly_below() -> N
     assert not rule.wants_sync(100, 100)
     assert rule.acts(100, 100)  # without a sync, because the estimate itself is ready
     assert rule.ready(0, 0)
+
+
+def test_qemu_11_1_syncs_and_stops_the_vm_at_the_threshold() -> None:
+    rule = NextReadySwitchoverRule()
+    for method in (rule.wants_sync, rule.ready, rule.acts):
+        assert [method(pending, 100) for pending in (0, 99, 100, 101)] == [True, True, True, False]
+
+
+def test_every_turn_syncs_if_nothing_is_left_for_precopy() -> None:
+    rule = EveryTurnSwitchoverRule()
+    assert rule.wants_sync(10**12, 0)
+    assert rule.acts(10**12, 0)
+    assert [rule.ready(pending, 100) for pending in (100, 101)] == [True, False]

@@ -15,7 +15,7 @@ def after_setup(now_ms: int = 0) -> SyncAccounting:
     """Return the accounting after a first sync that took no time."""
     accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(now_ms)
-    assert accounting.end(now_ms, 0, 0, RAM_PAGES) is None
+    assert accounting.end(now_ms, 0, 0, RAM_PAGES, "exact") is None
     return accounting
 
 
@@ -23,7 +23,7 @@ def sync(
     accounting: SyncAccounting, now_ms: int, new: int, sent: int, *, lasts_ms: int = 0
 ) -> Period | None:
     accounting.begin(now_ms)
-    return accounting.end(now_ms + lasts_ms, new, sent, RAM_PAGES)
+    return accounting.end(now_ms + lasts_ms, new, sent, RAM_PAGES, "exact")
 
 
 def test_a_period_is_longer_than_1000_ms() -> None:
@@ -43,7 +43,7 @@ def test_every_sync_counts_whether_it_closes_a_period_or_not() -> None:
     for number, now_ms in enumerate((0, 10, 20, 2000, 2010), start=1):
         accounting.begin(now_ms)
         assert accounting.dirty_sync_count == number  # QEMU counts a sync before its work
-        accounting.end(now_ms, 1, 0, RAM_PAGES)
+        accounting.end(now_ms, 1, 0, RAM_PAGES, "exact")
 
 
 def test_the_duration_of_a_sync_belongs_to_the_period() -> None:
@@ -55,14 +55,14 @@ def test_the_duration_of_a_sync_belongs_to_the_period() -> None:
 def test_the_first_sync_sets_the_time_before_its_own_work() -> None:
     accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(500)
-    assert accounting.end(1500, 0, 0, RAM_PAGES) is None
+    assert accounting.end(1500, 0, 0, RAM_PAGES, "exact") is None
     assert sync(accounting, 1501, 1, 9) is not None
 
 
 def test_a_first_sync_longer_than_a_second_closes_a_period_with_nothing_dirty() -> None:
     accounting = SyncAccounting(PAGE, RAM_PAGES)
     accounting.begin(500)
-    assert accounting.end(1501, 0, 0, RAM_PAGES) == Period(
+    assert accounting.end(1501, 0, 0, RAM_PAGES, "exact") == Period(
         length_ms=1001,
         dirty_bytes=0,
         xfer_bytes=0,
@@ -165,11 +165,11 @@ def test_clean_bytes_are_the_mean_of_a_periods_ends() -> None:
     """300 of 1000 pages are clean at its start, and 500 before the sync that dirties 100."""
     accounting = after_setup()
     accounting.begin(2000)
-    accounting.end(2000, 0, 0, 700)
+    accounting.end(2000, 0, 0, 700, "exact")
     accounting.begin(2500)
-    accounting.end(2500, 40, 0, 650)  # closes no period, so the ends of the period stay
+    accounting.end(2500, 40, 0, 650, "exact")  # closes no period, so the ends of the period stay
     accounting.begin(4000)
-    period = accounting.end(4000, 100, 0, 600)
+    period = accounting.end(4000, 100, 0, 600, "exact")
     assert period is not None
     assert (period.clean_bytes, period.ram_bytes) == (400 * PAGE, 1000 * PAGE)
 
@@ -181,3 +181,14 @@ def test_the_open_period_began_when_the_last_one_closed() -> None:
     assert accounting.period_ms(1500) == 1400
     sync(accounting, 2000, 1, 1)
     assert accounting.period_ms(2500) == 500
+
+
+def test_since_11_1_only_exact_syncs_count_and_only_when_they_end() -> None:
+    accounting = SyncAccounting(PAGE, RAM_PAGES, counts_every_sync=False)
+    counts = []
+    for kind in ("setup", "exact", "fallback", "fallback", "exact", "final"):
+        accounting.begin(0)
+        counts.append(accounting.dirty_sync_count)
+        accounting.end(0, 0, 0, RAM_PAGES, kind)
+    assert counts == [1, 1, 2, 2, 2, 3]
+    assert (accounting.dirty_sync_count, accounting.bitmap_sync_count) == (3, 6)

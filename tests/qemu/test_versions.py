@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
-from gpusim.qemu.switchover import InclusiveSwitchoverRule, SwitchoverRule
+from gpusim.qemu.expected_downtime import ExpectedDowntime, ExpectedDowntimeOnDemand
+from gpusim.qemu.switchover import (
+    EveryTurnSwitchoverRule,
+    InclusiveSwitchoverRule,
+    NextReadySwitchoverRule,
+    SwitchoverRule,
+)
 from gpusim.qemu.sync_timer import SeedV2, SeedV3, SeedV4, SyncTimerRule
 from gpusim.qemu.throttle import EarlyThrottleRule, ThrottleRule
-from gpusim.qemu.versions import VERSIONS, Version
+from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.qemu.what_if import (
     FirstPassSyncTimerRule,
     OverCleanThrottleRule,
@@ -21,6 +27,13 @@ AS_MERGED: dict[str, Any] = {
     "throttle": ThrottleRule,
     "sync_timer": SyncTimerRule,
     "switchover": SwitchoverRule,
+    "switchover_if_postcopy": None,
+    "expected_downtime": ExpectedDowntime,
+    "counts_every_sync": True,
+    "pending_event": "migrate_pending_exact",
+    "divides_whole_kilobytes": True,
+    "misaligned_ms": 61.0,
+    "has_multifd_with_postcopy": False,
     "fallback_sync_interval_ns": FIVE_S_NS,
     "counts_flushed_bytes": True,
     "clears_in_last_stage": True,
@@ -29,6 +42,20 @@ AS_MERGED: dict[str, Any] = {
     "syncs_channels_every_section": False,
     "lacks": (),
     "tracking": ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg"),
+}
+AS_10_1 = {
+    "switchover": InclusiveSwitchoverRule,
+    "clears_in_last_stage": False,
+    "has_multifd_with_postcopy": True,
+}
+AS_11_0 = {**AS_10_1, "divides_whole_kilobytes": False, "misaligned_ms": 1.0}
+AS_11_1 = {
+    **AS_11_0,
+    "switchover": NextReadySwitchoverRule,
+    "switchover_if_postcopy": EveryTurnSwitchoverRule,
+    "expected_downtime": ExpectedDowntimeOnDemand,
+    "counts_every_sync": False,
+    "pending_event": "qemu_savevm_query_pending",
 }
 THE_OTHERS: dict[str, dict[str, Any]] = {
     "qemu_2_6": {
@@ -54,13 +81,17 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
     "qemu_8_2": {"fallback_sync_interval_ns": None, "channels_find_zero_pages": False},
     "qemu_9_1": {"fallback_sync_interval_ns": None},
     "qemu_9_2": {},
-    "qemu_10_1": {"switchover": InclusiveSwitchoverRule, "clears_in_last_stage": False},
+    "qemu_10_1": AS_10_1,
+    "qemu_10_2": AS_10_1,
+    "qemu_11_0": AS_11_0,
+    "qemu_11_1": AS_11_1,
     "seed_v2": {"sync_timer": SeedV2},
     "seed_v3": {"sync_timer": SeedV3},
     "seed_v4": {"sync_timer": SeedV4},
     "what_if_first_pass": {"sync_timer": FirstPassSyncTimerRule},
     "what_if_responsive": {"throttle": ResponsiveThrottleRule},
     "what_if_over_clean": {"throttle": OverCleanThrottleRule},
+    "what_if_11_1_fixed": {**AS_11_1, "switchover_if_postcopy": None},
 }
 
 
@@ -90,3 +121,25 @@ def test_multifd(
 
 def test_the_table_above_names_all_versions() -> None:
     assert set(VERSIONS) == set(THE_OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ((8, 1), "qemu_7_2"),
+        ((8, 2, 10), "qemu_8_2"),
+        ((9, 0), "qemu_9_1"),
+        ((9, 1), "qemu_9_1"),
+        ((9, 2, 4), "qemu_9_2"),
+        ((10, 0, 13), "qemu_9_2"),
+        ((10, 1), "qemu_10_1"),
+        ((10, 2, 4), "qemu_10_2"),
+        ((11, 0, 3), "qemu_11_0"),
+        ((11, 1, 3), "qemu_11_1"),
+        ((12, 0), "qemu_11_1"),
+    ],
+)
+def test_a_release_decides_as_the_newest_version_that_is_not_newer(
+    release: tuple[int, ...], name: str
+) -> None:
+    assert nearest(release) == name

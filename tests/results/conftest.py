@@ -54,6 +54,7 @@ class FakeMigration:
                 transferred_bytes=round(self.transferred),
                 cpu_throttle_percentage=self.throttle,
                 dirty_sync_count=len(self.syncs),
+                bitmap_sync_count=len(self.syncs),
                 guest_run_s=self.run_s,
             )
         )
@@ -152,6 +153,7 @@ class FakeMigration:
             downtime_ms=120.5 if verdict == "converged" else None,
             first_pass_s=next((s.time_s for s in self.syncs if s.kind == "exact"), None),
             dirty_sync_count=len(self.syncs),
+            bitmap_sync_count=len(self.syncs),
             fallback_sync_count=sum(sync.kind == "fallback" for sync in self.syncs),
             first_throttle_s=first[0] if first else None,
             max_throttle_percent=top,
@@ -232,6 +234,7 @@ def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
             "total_time_s": now_s,
             "downtime_ms": 120.5,
             "dirty_sync_count": 10,
+            "bitmap_sync_count": 10,
             "fallback_sync_count": 1,
             "max_throttle_percent": 50,
             "longest_vcpu_stall_ms": 10.0,

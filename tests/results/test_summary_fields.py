@@ -90,7 +90,7 @@ def test_heads_of_columns_name_the_unit_they_show() -> None:
     assert headings["total_time_s"] == ("Total time (s)", 1.0)
     assert headings["transferred_bytes"] == ("Sent (GiB)", 2.0**30)
     assert headings["write_faults"] == ("First writes (million)", 1e6)
-    assert headings["dirty_sync_count"] == ("Syncs", 1.0)
+    assert headings["bitmap_sync_count"] == ("Syncs", 1.0)
     assert RUN_FIELDS["total_time_s"].axis_label("min") == "Total time (min)"
 
 

@@ -30,6 +30,7 @@ def sample(
         transferred_bytes=1000 - remaining,
         cpu_throttle_percentage=throttle,
         dirty_sync_count=1 + throttle // 10,
+        bitmap_sync_count=1 + throttle // 10,
         guest_run_s=time_s if run_s is None else run_s,
     )
 
@@ -62,6 +63,7 @@ def sample_lists(draw: st.DrawFn) -> list[TimelineSample]:
             transferred_bytes=sent[index],
             cpu_throttle_percentage=step[4],
             dirty_sync_count=syncs[index],
+            bitmap_sync_count=syncs[index],
             guest_run_s=run / 1e9,
         )
         for index, (step, run) in enumerate(zip(steps, run_ns, strict=True))

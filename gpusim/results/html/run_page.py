@@ -207,7 +207,7 @@ def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str
     times_vm = format_number(summary.transferred_bytes / summary.vm_bytes)
     details = {
         "downtime_ms": "" if limit_ms is None else f" (limit {limit_ms} ms)",
-        "dirty_sync_count": f", {summary.fallback_sync_count or 'none'} by the fallback timer",
+        "bitmap_sync_count": f", {summary.fallback_sync_count or 'none'} by the fallback timer",
         "first_pass_s": f" ({passes} in total)",
         "write_faults": f", which took {_text(summary, 'guest_fault_s')}",
         "main_loop_stall_s": f" (longest stall {_text(summary, 'longest_main_loop_stall_ms')})",
