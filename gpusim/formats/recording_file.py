@@ -34,7 +34,7 @@ from gpusim.reading import ReadingError, read_json
 from gpusim.shapes import ShapeError, check, refuse
 
 SUFFIXES = (".json", ".json.xz", ".json.gz")
-FOREIGN_CAPABILITIES = names.NOT_SIMULATED - {"postcopy-ram"}  # a permitted post-copy is precopy
+FOREIGN_CAPABILITIES = names.NOT_SIMULATED
 LATER_STAGES = ("postcopy-", "colo")  # statuses begin like this after precopy
 CLOCK_DIGITS = 4  # the trace's times are whole tenths of a millisecond
 LEAST_SAMPLES = 3  # of an active migration. Fewer samples give no rate.
