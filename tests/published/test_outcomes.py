@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 
@@ -45,3 +46,29 @@ def test_write_rates_that_hold_the_rows_of_qemu_2_6() -> None:
         assert all(abs(error(row, rate)) < 0.05 for row in five) == holds, rate
     for rate in (240e3, 285e3):
         assert error(late, rate) > 0.08
+
+
+@pytest.mark.slow
+def test_the_writers_position_decides_a_migration_with_tls() -> None:
+    """The notes have the range of each row, and what the rows take without queue_cost_ns."""
+    table = tables.load("tls_channels")
+    notes = " ".join(table.notes.split())
+
+    def total_times(row: Row) -> list[float]:
+        return sorted(simulate_row(config).total_s for config in configs(row))
+
+    plaintext = total_times(table.row("plaintext, 1 channel"))
+    assert f"{plaintext[0]:.0f} to {plaintext[-1]:.0f} s without TLS" in notes
+    judged = [table.row(f"TLS, {channels} channels") for channels in (4, 6, 8)]
+    four, six, eight = map(total_times, judged)
+    assert f"{four[0]:.0f} to {four[-1]:.0f} s with 4 channels" in notes
+    assert f"{six[0]:.0f} to {six[-1]:.0f} s with 6" in notes
+    assert f"{eight[0]:.0f} to {eight[-1]:.0f} s with 8" in notes
+    free = [total_times(replace(row, run=f"{row.run} link.queue_cost_ns=0")) for row in judged]
+    four_s, six_s, eight_s = (f"{mean(times):.0f}" for times in free)
+    assert f"the means are {four_s}, {six_s} and {eight_s} s" in notes
+    for row, times in zip(judged, free, strict=True):
+        assert times[0] < row.total_s[0] < times[-1]
+    last = table.row("TLS, 1 channel, auto-converge")
+    throttles = [simulate_row(config).max_throttle_percent for config in configs(last)]
+    assert (throttles.count(70), throttles.count(60)) == (6, 2)
