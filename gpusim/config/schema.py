@@ -351,11 +351,15 @@ class LimitConfig:
         stop_when_stuck: stop with the verdict not_converged if the migration stalls. It stalls if
             the throttle is at its maximum, and the smallest remaining memory after a sync fell by
             less than 2 % over 60 s and ten passes.
+        skip_waiting: if the migration stalls, and the schedule or the manager acts only later, then
+            do not simulate the time up to that action. total_time_s counts it. Later records have
+            earlier times by skipped_s. It needs stop_when_stuck.
     """
 
     simulated: int | float | str = "24h"
     wall: int | float | str | None = None
     stop_when_stuck: bool = True
+    skip_waiting: bool = False
 
 
 @dataclass

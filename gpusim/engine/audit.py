@@ -25,6 +25,7 @@ _OF_TOTAL_S = (
     "first_throttle_s",
     "time_at_max_throttle_s",
     "paused_s",
+    "skipped_s",
     "remote_clear_s",
     "sync_stall_s",
     "main_loop_stall_s",

@@ -72,6 +72,9 @@ class Host:
             if getattr(config, key):
                 hint = f"is not supported for evacuations. Set {key}=[]"
                 reject(key, "[...]", hint, "not_supported")
+        if config.limit.skip_waiting:
+            hint = "guests share the link, so no time can be skipped. Set limit.skip_waiting=false"
+            reject("limit.skip_waiting", True, hint, "not_supported")
         if config.link.recorded is not None:
             hint = "guests cannot share a recorded link. Set link.bandwidth and link.changes"
             reject("link.recorded", "[...]", hint, "not_supported")

@@ -34,6 +34,7 @@ class Management:
 
     Attributes:
         cancelled_by: why it was cancelled, if it was.
+        skipped_ns: time that was not simulated. Management's clock is ahead by it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Management:
         self._timers: list[Timer] = []
         self._done: list[Action] = []
         self.cancelled_by = Message("cancelled_by_schedule")
+        self.skipped_ns = 0
         self._manager = state.scenario.manager() if state.scenario.manager else None
         self._poll_timer = self._make_timer(self._poll_in_time)
         self._next_poll_ns = NEVER_NS  # when the manager asked to poll
@@ -63,6 +65,26 @@ class Management:
     def may_still_act(self) -> bool:
         """Whether an action or a poll is still to come."""
         return self.next_ns() < NEVER_NS or bool(self._at_sync or self._waiting)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next action or poll is at a later time, and not at a sync."""
+        is_later = self._state.clock.now_ns < self.next_ns() < NEVER_NS
+        return is_later and not (self._at_sync or self._waiting)
+
+    def skip_waiting(self, most_ns: int) -> None:
+        """Let the next action or poll come now, as if the time up to it had passed.
+
+        Args:
+            most_ns: at most this time passes. What is still later stays later.
+        """
+        gap_ns = min(self.next_ns() - self._state.clock.now_ns, most_ns)
+        self.skipped_ns += gap_ns
+        for timer in (*self._timers, self._poll_timer):
+            if timer.at_ns is not None:
+                timer.arm(timer.at_ns - gap_ns)
+        if self._next_poll_ns < NEVER_NS:
+            self._next_poll_ns -= gap_ns
 
     def start(self) -> None:
         """Set a timer for each action that the schedule has at a time."""
@@ -163,7 +185,7 @@ class Management:
         state, now_ns = self._state, self._state.clock.now_ns
         orders = self._manager.look(self._show(why))
         try:
-            for action in parse_orders(orders, now_ns, state.settings):
+            for action in parse_orders(orders, now_ns + self.skipped_ns, state.settings):
                 self._do(action)
         except ConfigError as error:
             raise self._manager.refuse_orders(str(error)) from None
@@ -173,7 +195,8 @@ class Management:
         self._poll_timer.cancel()
         self._next_poll_ns = NEVER_NS
         if orders.again_ns is not None and not state.is_cancelled:
-            self._next_poll_ns = max(orders.again_ns, now_ns + NS_PER_MS)
+            again_ns = orders.again_ns - self.skipped_ns
+            self._next_poll_ns = max(again_ns, now_ns + NS_PER_MS)
             self._poll_timer.arm(self._next_poll_ns)
 
     def _show(self, why: Literal["sync", "time"]) -> Shown:
@@ -181,7 +204,7 @@ class Management:
         state = self._state
         return Shown(
             why=why,
-            time_ns=state.clock.now_ns,
+            time_ns=state.clock.now_ns + self.skipped_ns,
             dirty_sync_count=state.accounting.dirty_sync_count,
             remaining_bytes=state.pending_bytes,
             total_bytes=state.vm_bytes,

@@ -21,7 +21,7 @@ from gpusim.guest.run_time import RunTime
 from gpusim.policies.user_rule import UserSwitchover
 from gpusim.qemu.process import Process
 from gpusim.text import Message
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
 MOST_TURNS = 1000  # of the main loop at one time, under a user's switchover rule
@@ -84,7 +84,7 @@ class Migration:
                 self._next_sync_ns(),
                 recorder.next_link_change_ns(),
                 self._management.next_ns(),
-                limit_ns,
+                limit_ns - self._management.skipped_ns,
             )
             advanced = state.sender.advance(
                 to_ns, state.pages, to_burst_end=fallback.waits_for_burst
@@ -101,10 +101,15 @@ class Migration:
                 return self._switch_over()
             if self._stall.is_stalled:
                 return self._end("ok", "not_converged", self._stall_reason())
-            if state.clock.now_ns >= limit_ns:
+            if self._passed_ns >= limit_ns:
                 return self._end("ok", "time_limit", self._limit_reason())
             state.limit.check()
             self._check_time_passes(began_ns)
+
+    @property
+    def _passed_ns(self) -> int:
+        """The time since the migrate command, with the time that was skipped."""
+        return self.state.clock.now_ns + self._management.skipped_ns
 
     def close(self) -> None:
         """Free the bitmaps."""
@@ -158,14 +163,25 @@ class Migration:
             return
         self._management.do_actions_of_sync(sync.end_ns)
         if sync.kind != "setup":
+            skips = self._may_skip()
             self._stall.after_sync(
                 sync.start_ns,
                 self.state.pages.cursor.wraps,
                 sync.pending_pages,
                 throttle_is_final=self.state.throttle.exhausted
-                and not self._management.may_still_act,
+                and (skips or not self._management.may_still_act),
             )
+            if self._stall.is_stalled and skips:
+                left_ns = self.state.scenario.simulated_limit_ns - self._passed_ns
+                self._management.skip_waiting(max(0, left_ns))
+                self._stall.start_again()
         self._management.poll_after_sync(sync.kind, sync.end_ns)
+
+    def _may_skip(self) -> bool:
+        """Whether nothing but an action of management at a later time can change the migration."""
+        is_allowed = self.state.scenario.config.limit.skip_waiting
+        link_stays = self._recorder.next_link_change_ns() == NEVER_NS
+        return is_allowed and link_stays and self._management.waits
 
     def _after_tick(self) -> None:
         self._management.go_on_after_tick()
@@ -201,7 +217,7 @@ class Migration:
         reason = Message(
             "converged",
             {
-                "time_s": state.clock.now_ns / NS_PER_S,
+                "time_s": self._passed_ns / NS_PER_S,
                 "passes": state.pages.cursor.wraps + 1,
                 "throttle_percent": state.run_time.percent,
                 "downtime_ms": downtime_ms,
@@ -226,7 +242,7 @@ class Migration:
         process.dirty_sync_count = state.accounting.dirty_sync_count
         self._recorder.record_event("migrate_set_state", new_state="cancelled")
         cause = self._management.cancelled_by
-        reason = Message(cause.code, {**cause.data, "time_s": clock.now_ns / NS_PER_S})
+        reason = Message(cause.code, {**cause.data, "time_s": self._passed_ns / NS_PER_S})
         return self._end("ok", "cancelled", reason)
 
     def _end(
@@ -255,6 +271,7 @@ class Migration:
             reason=reason,
             vm_ended_ns=vm_ended_ns,
             downtime_ms=downtime_ms,
+            skipped_ns=self._management.skipped_ns,
         )
         return self._recorder.make_result(end, self._management.actions_not_done)
 
@@ -288,7 +305,7 @@ class Migration:
         return Message(
             "simulated_limit",
             {
-                "time_s": self.state.clock.now_ns / NS_PER_S,
+                "time_s": self._passed_ns / NS_PER_S,
                 "remaining_bytes": self.state.pending_bytes,
                 "throttle_percent": self.state.run_time.percent,
             },

@@ -43,6 +43,7 @@ class RunEnd:
         reason: why, as a code and data of `reasons.py`.
         vm_ended_ns: when the VM stopped at the source, or when the run ended.
         downtime_ms: None if there was no switchover.
+        skipped_ns: time that passed without being simulated.
     """
 
     status: Status
@@ -50,6 +51,7 @@ class RunEnd:
     reason: Message
     vm_ended_ns: int
     downtime_ms: float | None = None
+    skipped_ns: int = 0
 
 
 @dataclass
@@ -206,7 +208,7 @@ class Recorder:
     def _make_summary(self, end: RunEnd) -> Summary:
         state, scenario, stalls = self._state, self._state.scenario, self.stalls
         sent = state.sender.counters
-        total_s = state.clock.now_ns / NS_PER_S
+        simulated_s = state.clock.now_ns / NS_PER_S
         vm_ns = state.clock.vm_ns(end.vm_ended_ns)
         lost_s = state.guest.lost_vcpu_s(vm_ns)
         highest, at_highest_ns = self._highest_throttle(end.vm_ended_ns)
@@ -216,7 +218,7 @@ class Recorder:
             reason=reason_text(end.reason),
             reason_code=end.reason.code,
             attempt=1,
-            total_time_s=total_s,
+            total_time_s=(state.clock.now_ns + end.skipped_ns) / NS_PER_S,
             downtime_ms=end.downtime_ms,
             first_pass_s=self._first_pass_s(),
             dirty_sync_count=state.accounting.dirty_sync_count,
@@ -234,10 +236,13 @@ class Recorder:
             remote_clear_s=state.sender.remote_clear_ps(state.clock.now_ns) / PS_PER_S,
             resent_pages=max(0, sent.normal_pages + sent.zero_pages - scenario.layout.pages),
             guest_cpu_lost_s=lost_s,
-            guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * total_s) if total_s else 0.0,
+            guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * simulated_s)
+            if simulated_s
+            else 0.0,
             write_faults=round(state.guest.faults.count),
             guest_fault_s=state.guest.faults.time_s,
             guest_big_lock_s=stalls.vcpu_s,
+            skipped_s=end.skipped_ns / NS_PER_S,
             paused_s=(end.vm_ended_ns - vm_ns) / NS_PER_S,
             sync_stall_s=stalls.sender_ns / NS_PER_S,
             main_loop_stall_s=stalls.main_loop_ns / NS_PER_S,

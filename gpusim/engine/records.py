@@ -143,6 +143,7 @@ class Summary:
     guest_fault_s: float  # vCPU seconds of these faults
     guest_big_lock_s: float
     paused_s: float
+    skipped_s: float = 0.0  # limit.skip_waiting
     attempt: int
     sync_stall_s: float
     main_loop_stall_s: float

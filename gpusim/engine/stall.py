@@ -28,6 +28,14 @@ class StallDetector:
         self._from_ns = from_ns
         self._since: tuple[int, int] | None = None  # ns and passes when this stretch started
         self._smallest_before = vm_pages
+        self._least_ns = STALL_NS
+
+    def start_again(self) -> None:
+        """Ask whether the migration makes progress after an action that it has waited for.
+
+        Ten passes are enough to see that it still stalls.
+        """
+        self.is_stalled, self._since, self._least_ns = False, None, 0
 
     def after_sync(
         self, now_ns: int, passes: int, pending_pages: int, *, throttle_is_final: bool
@@ -38,6 +46,6 @@ class StallDetector:
             return
         if self._since is None:
             self._since, self._smallest_before = (now_ns, passes), self.smallest_pages
-        elif now_ns - self._since[0] >= STALL_NS and passes - self._since[1] >= STALL_PASSES:
+        elif now_ns - self._since[0] >= self._least_ns and passes - self._since[1] >= STALL_PASSES:
             self.is_stalled = self.smallest_pages > STALL_SHARE * self._smallest_before
             self._since, self._smallest_before = (now_ns, passes), self.smallest_pages

@@ -87,6 +87,8 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     )
     config.workload = WorkloadConfig()
     config.plot = False
+    if not any(_key(one) == "limit.skip_waiting" for one in overrides):
+        config.limit.skip_waiting = True
     resolve(config)  # refuses every wrong value, before anything is made of one
     stated = {_key(override) for override in overrides}
     return HostConfig(

@@ -157,6 +157,10 @@ _RUN: Sequence[SummaryField] = (
         "time does not slow the writers."),
     SummaryField("paused_s", "s", "Paused",
         "Time for which a schedule or a manager paused the VM, without the downtime."),
+    SummaryField("skipped_s", "s", "Not simulated",
+        "Time in which the migration stalled and waited for a schedule or a manager, with "
+        "limit.skip_waiting. total_time_s counts it. transferred_bytes, the counts and the guest's "
+        "losses leave it out."),
     SummaryField("attempt", "count", "Attempt",
         "Number of the migration in its QEMU process. It is 1 unless attempts are configured."),
     SummaryField("sync_stall_s", "s", "Sender stalled by syncs",
@@ -258,7 +262,7 @@ FAILURE_FIELDS = {
 SUMMARY_FIELDS = FAILURE_FIELDS | EVACUATION_FIELDS | RUN_FIELDS
 
 REPORT_KEYS = (
-    "total_time_s", "downtime_ms", "paused_s", "first_pass_s", "bitmap_sync_count", "dirty_sync_count",
+    "total_time_s", "skipped_s", "downtime_ms", "paused_s", "first_pass_s", "bitmap_sync_count", "dirty_sync_count",
     "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
     "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "sending_gbit_per_s",
     "remaining_bytes",

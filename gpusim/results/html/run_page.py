@@ -219,7 +219,7 @@ def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str
     return [
         (SUMMARY_FIELDS[key].label, _text(summary, key) + details.get(key, ""))
         for key in REPORT_KEYS
-        if getattr(summary, key) or key not in ("paused_s", "sending_gbit_per_s")
+        if getattr(summary, key) or key not in ("paused_s", "skipped_s", "sending_gbit_per_s")
     ]
 
 
