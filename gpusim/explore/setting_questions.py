@@ -194,6 +194,9 @@ def _faster(writer: Any, factor: float) -> Any:
 
 
 def _downtime(config: Config) -> Iterator[Question]:
+    """Ask for the smallest downtime limit, unless a manager sets it."""
+    if config.migration.manager is not None:  # it sets the limit, whatever the limit is
+        return
     now = config.migration.downtime_limit
     least, most = min(LEAST_DOWNTIME_MS, max(1, now)), max(LONGEST_DOWNTIME_MS, now)
     limits = sorted({*(round(ms) for ms in _values_between(least, most, least)), now})

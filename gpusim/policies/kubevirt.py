@@ -58,6 +58,9 @@ class KubeVirt:
         start_after_iteration: raise the limit only after this number of syncs.
         cooldown_s: s between two changes of the limit, 1 or more.
 
+    Attributes:
+        limits_ms: the downtime limits in their order. Empty without downtime_tuning.
+
     Raises:
         ValueError: an argument is out of range.
     """
@@ -85,13 +88,30 @@ class KubeVirt:
         _check_post_copy(allow_post_copy, allow_workload_disruption)
         self._per_gib, self._disrupts = completion_timeout_per_gib, allow_workload_disruption
         self._post_copy = allow_post_copy
-        self._most_ms, self._first_ms = max_downtime_ms, initial_ms
-        self._step_ms = max((max_downtime_ms - initial_ms) // steps, 1)
+        step_ms = max((max_downtime_ms - initial_ms) // steps, 1)
+        rising = [*range(initial_ms, max_downtime_ms, step_ms), max_downtime_ms]
+        self.limits_ms = tuple(rising) if downtime_tuning else ()
         self._start_after, self._cooldown_ns = start_after_iteration, cooldown_s * NS_PER_S
-        self._next_ms = initial_ms if downtime_tuning else None  # the next limit
+        self._left_ms = list(self.limits_ms)  # limits to come
         self._tuned_ns: int | None = None  # the last change of the limit
         self._timeout_s = 0  # doubles with the pause
         self._is_paused = False
+
+    @property
+    def pace(self) -> dict[str, int]:
+        """When the limit rises: after how many syncs, and how many s apart."""
+        return {"syncs": self._start_after, "cooldown_s": self._cooldown_ns // NS_PER_S}
+
+    @property
+    def at_timeout(self) -> str:
+        """What KubeVirt does at the timeout: abort, pause or post_copy."""
+        if not self._disrupts:
+            return "abort"
+        return "post_copy" if self._post_copy else "pause"
+
+    def timeout_s(self, total_bytes: int) -> int:
+        """Return the time that a migration of a VM may take, in s. 0: no timeout."""
+        return completion_timeout_s(total_bytes, self._per_gib)
 
     def look(self, shown: Shown) -> Orders:
         """Raise the limit if that is due, and check the timeout."""
@@ -99,10 +119,8 @@ class KubeVirt:
             self._timeout_s = completion_timeout_s(shown.total_bytes, self._per_gib)
         settings = {}
         tune_ns = self._tune_ns(shown)
-        if self._next_ms is not None and tune_ns is not None and shown.time_ns >= tune_ns:
-            settings = {"downtime_limit": self._next_ms}
-            more = self._next_ms < self._most_ms
-            self._next_ms = min(self._next_ms + self._step_ms, self._most_ms) if more else None
+        if tune_ns is not None and shown.time_ns >= tune_ns:
+            settings = {"downtime_limit": self._left_ms.pop(0)}
             self._tuned_ns = shown.time_ns
         if self._timeout_s and shown.time_ns >= _late_ns(self._timeout_s):
             return self._end(shown)
@@ -113,7 +131,7 @@ class KubeVirt:
 
     def _tune_ns(self, shown: Shown) -> int | None:
         """Return the poll that changes the limit. None: there is none, or it is not known yet."""
-        if self._next_ms is None:
+        if not self._left_ms:
             return None
         if self._tuned_ns is None:
             return POLL_NS
@@ -213,6 +231,26 @@ class KubeVirtStall:
         self._best: int | None = None  # bytes to reach after a stall
         self._history: list[int] = []
         self._patience_ns, self._relax_ns = 0, 0
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The first limit, the one after a stall, the highest downtime accepted, and the timeout."""
+        return {
+            "first_ms": min(self._most_ms, QEMUS_DOWNTIME_MS),
+            "last_ms": LONGEST_DOWNTIME_MS if self._disrupts else self._most_ms,
+            "stall_s": self._timeout_ns // NS_PER_S,
+        }
+
+    @property
+    def at_timeout(self) -> str:
+        """What KubeVirt does at the timeout: abort, force or post_copy."""
+        if not self._disrupts:
+            return "abort"
+        return "post_copy" if self._post_copy else "force"
+
+    def timeout_s(self, total_bytes: int) -> int:
+        """Return the time that a migration of a VM may take, in s. 0: no timeout."""
+        return completion_timeout_s(total_bytes, self._per_gib)
 
     def look(self, shown: Shown) -> Orders:
         """Run the algorithm at a sync, and check the deadline at every poll."""

@@ -22,10 +22,12 @@ from gpusim.policies.nova import (
     LEAST_DELAY_S,
     LEAST_DOWNTIME_MS,
     LEAST_STEPS,
+    Nova,
     data_gib,
     downtime_steps,
 )
 from gpusim.policies.vm_size import GB, GIB, spec_bytes
+from gpusim.predict.manager_plan import known_manager
 from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import VERSIONS
 from gpusim.text import Message
@@ -181,31 +183,19 @@ def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> Tool
     Source: nova/conf/libvirt.py. live_migration_parallel_connections is new in 33.0.0 (2026.1).
     """
     migration, numbers = config.migration, parse_parameters(config.migration)
-    gib = data_gib(memory_bytes)
-    downtime_ms, step = _nova_downtime(config, gib)
-    delay_s = int(LEAST_DELAY_S * gib)
     lines = [
         "[libvirt]",
         f"live_migration_permit_auto_converge = {str(migration.auto_converge).lower()}",
         f"live_migration_bandwidth = {_mib(numbers.max_bandwidth)}",
-        f"live_migration_downtime = {downtime_ms}",
-        f"live_migration_downtime_steps = {LEAST_STEPS}",
-        f"live_migration_downtime_delay = {LEAST_DELAY_S}",
     ]
-    rise = {
-        "limit_ms": migration.downtime_limit,
-        "limit_after_seconds": step * delay_s,
-        "most_ms": downtime_ms,
-        "most_after_seconds": LEAST_STEPS * delay_s,
-    }
-    notes = [Message("nova_raises_downtime", rise), *_rounding(numbers.max_bandwidth)]
-    if total_high_s is not None:
-        timeout = max(NOVA_LEAST_TIMEOUT, math.ceil(total_high_s / gib))
-        lines += [
-            f"live_migration_completion_timeout = {timeout}",
-            "live_migration_timeout_action = abort",
-        ]
-        notes.append(Message("nova_timeout", {"seconds": int(timeout * gib)}))
+    notes = _rounding(numbers.max_bandwidth)
+    if isinstance(known_manager(migration), Nova) and migration.manager is not None:
+        options = migration.manager.args  # the simulated ones, with their timeout
+        lines += [f"live_migration_{name} = {_nova_value(options[name])}" for name in options]
+    else:
+        own_lines, own_notes = _nova_options(config, memory_bytes, total_high_s)
+        lines += own_lines
+        notes += own_notes
     if migration.multifd_channels > 1:
         lines.append(f"live_migration_parallel_connections = {migration.multifd_channels}")
         notes.append(Message("nova_parallel_version"))
@@ -213,6 +203,39 @@ def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> Tool
         notes.append(Message("nova_auto_converge"))
     notes += _not_settable(migration, "cannot_set", "Nova")
     return ToolCommands(lines=tuple(lines), notes=tuple(notes))
+
+
+def _nova_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nova_options(
+    config: Config, memory_bytes: int, total_high_s: float | None
+) -> tuple[list[str], list[Message]]:
+    """Return the options that bring Nova to the config's limit in time, and its timeout."""
+    gib = data_gib(memory_bytes)
+    downtime_ms, step = _nova_downtime(config, gib)
+    delay_s = int(LEAST_DELAY_S * gib)
+    lines = [
+        f"live_migration_downtime = {downtime_ms}",
+        f"live_migration_downtime_steps = {LEAST_STEPS}",
+        f"live_migration_downtime_delay = {LEAST_DELAY_S}",
+    ]
+    rise = {
+        "limit_ms": config.migration.downtime_limit,
+        "limit_after_seconds": step * delay_s,
+        "most_ms": downtime_ms,
+        "most_after_seconds": LEAST_STEPS * delay_s,
+    }
+    notes = [Message("nova_raises_downtime", rise)]
+    if total_high_s is not None:
+        timeout = max(NOVA_LEAST_TIMEOUT, math.ceil(total_high_s / gib))
+        lines += [
+            f"live_migration_completion_timeout = {timeout}",
+            "live_migration_timeout_action = abort",
+        ]
+        notes.append(Message("nova_timeout", {"seconds": int(timeout * gib)}))
+    return lines, notes
 
 
 def _nova_downtime(config: Config, gib: float) -> tuple[int, int]:

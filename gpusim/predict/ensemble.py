@@ -98,6 +98,7 @@ def predict(
         members=found,
         assumptions=(
             *_fewer(len(found), members),
+            *_skipped(found),
             *host.assumptions,
             *host_costs.assumptions(host.costs),
             *first_write_costs.assumptions(host.first_write_costs),
@@ -276,6 +277,13 @@ def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
     else:
         code = "speed_from_repeats" if profile.repeated else "speed_assumed"
         yield Message(code, {"drift_percent": 100 * fit.drift})
+
+
+def _skipped(found: Sequence[Member]) -> Iterator[Message]:
+    """Tell how long the migrations wait for their manager without being simulated."""
+    skipped_s = sorted(one.summary.skipped_s for one in found)[len(found) // 2]
+    if skipped_s:
+        yield Message("waiting_skipped", {"skipped_s": skipped_s})
 
 
 def _fewer(found: int, wanted: int) -> Iterator[Message]:

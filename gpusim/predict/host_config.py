@@ -17,6 +17,7 @@ from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
 from gpusim.predict import first_write_costs, host_costs
+from gpusim.predict.manager_plan import manager_plan
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.text import Message, version_name
@@ -166,6 +167,7 @@ def _key(override: str) -> str:
 
 
 def _assumptions(profile: Profile, keys: set[str], config: Config) -> Iterator[Message]:
+    yield from manager_plan(config.migration, profile.memory_bytes)
     if not any(key.partition(".")[0] == "link" for key in keys):
         yield Message("link_assumed")
     if profile.qemu is None and not keys & {"migration", "migration.version"}:

@@ -73,6 +73,31 @@ TEXTS: Mapping[str, str] = {
         "In {low:g} to {high:g} % of this time the vCPU holds a lock, so that others wait. To state "
         "it, add tracking.first_write_serial_percent=2.5."
     ),
+    # What the manager will do: manager_plan.py
+    "nova_plan_steps": (
+        "Nova allows {first_ms} ms of downtime at once, and more every {wait_s}: {last_ms} ms after "
+        "{steps} steps and {last_s}."
+    ),
+    "kubevirt_plan_ramp": (
+        "KubeVirt allows {first_ms} ms of downtime at once. After {syncs} syncs it allows more every "
+        "{cooldown_s}, up to {last_ms} ms after {steps} steps."
+    ),
+    "kubevirt_plan_stall": (
+        "KubeVirt allows {first_ms} ms of downtime. If the migration makes no progress for "
+        "{stall_s}, it allows {last_ms} ms, or aborts if that is too little."
+    ),
+    "manager_abort": "{tool} aborts the migration after {timeout_s}.",
+    "manager_pause": "{tool} pauses the VM after {timeout_s}, until the migration ends.",
+    "manager_force": "{tool} allows 2000 s of downtime after {timeout_s}.",
+    "manager_post_copy": (
+        "{tool} switches to post-copy after {timeout_s}. gpusim does not simulate post-copy, and "
+        "counts such a migration as not converged."
+    ),
+    "manager_without_timeout": "{tool} has no timeout.",
+    "waiting_skipped": (
+        "gpusim does not simulate {skipped_s} in which the median migration stalls and waits. The "
+        "total time counts it. Sent data and CPU lost leave it out."
+    ),
     # Assumptions about the guest and the runs: ensemble.py
     "fewer_members": (
         "gpusim simulated {members} of {wanted} migrations, because time was up. To simulate all, "

@@ -126,6 +126,9 @@ def title(prediction: Prediction) -> str:
     summary = prediction.median_member.summary
     if summary.verdict == "time_limit":
         return f"{answer} within {format_duration(summary.total_time_s)}"
+    if summary.verdict == "cancelled":
+        by = "manager" if summary.reason_code == "cancelled_by_manager" else "schedule"
+        return f"{answer}. The {by} ends it after {format_duration(summary.total_time_s)}"
     if not prediction.converges:
         return answer
     total = prediction.band("total_time_s")

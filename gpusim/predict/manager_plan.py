@@ -1,0 +1,77 @@
+"""What the manager of a config will do with a VM, before anything is simulated: limits and timeouts.
+
+Owns which of gpusim's own managers is which tool, and their timetables as messages. A user's manager
+has no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gpusim.config.schema import MigrationConfig
+from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
+from gpusim.policies.nova import Nova
+from gpusim.text import Message
+
+MODULES = {
+    "gpusim.policies.nova:Nova": Nova,
+    "gpusim.policies.kubevirt:KubeVirt": KubeVirt,
+    "gpusim.policies.kubevirt:KubeVirtStall": KubeVirtStall,
+}
+Known = Nova | KubeVirt | KubeVirtStall
+AT_TIMEOUT = {
+    "abort": "manager_abort",
+    "pause": "manager_pause",
+    "force": "manager_force",
+    "post_copy": "manager_post_copy",
+}
+
+
+def known_manager(migration: MigrationConfig) -> Known | None:
+    """Return the manager of a config that can be simulated, if it is one of gpusim's own."""
+    policy = migration.manager
+    kind = MODULES.get(policy.target) if policy is not None else None
+    return kind(**policy.args) if policy is not None and kind is not None else None
+
+
+def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Message]:
+    """Yield what the manager will do, with its times for a VM.
+
+    Args:
+        migration: can be simulated.
+        memory_bytes: guest memory that QEMU migrates.
+    """
+    manager = known_manager(migration)
+    if isinstance(manager, Nova):
+        yield from _nova(manager, memory_bytes)
+    elif isinstance(manager, KubeVirt):
+        if manager.limits_ms:
+            first_ms, *_, last_ms = manager.limits_ms
+            steps = len(manager.limits_ms) - 1
+            data = {"first_ms": first_ms, "last_ms": last_ms, "steps": steps, **manager.pace}
+            yield Message("kubevirt_plan_ramp", data)
+        yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
+    elif manager is not None:
+        yield Message("kubevirt_plan_stall", manager.limits)
+        yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
+
+
+def _nova(manager: Nova, memory_bytes: int) -> Iterator[Message]:
+    first, second, *_, last = steps = manager.steps(memory_bytes)
+    data: Mapping[str, Any] = {
+        "first_ms": first.limit_ms,
+        "wait_s": second.after_s,
+        "steps": len(steps) - 1,
+        "last_ms": last.limit_ms,
+        "last_s": last.after_s,
+    }
+    yield Message("nova_plan_steps", data)
+    yield _end("Nova", manager.at_timeout, manager.timeout_s(memory_bytes))
+
+
+def _end(tool: str, action: str, timeout_s: int) -> Message:
+    """Return what happens at the timeout."""
+    if not timeout_s:
+        return Message("manager_without_timeout", {"tool": tool})
+    return Message(AT_TIMEOUT[action], {"tool": tool, "timeout_s": timeout_s})

@@ -1,0 +1,103 @@
+"""What a manager will do with a VM, told before anything is simulated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpusim import Config, PolicyConfig
+from gpusim.config.compose import composed_config
+from gpusim.predict.commands import tool_commands
+from gpusim.predict.host_config import host_config
+from gpusim.predict.manager_plan import manager_plan
+from gpusim.predict.messages import text_of
+from gpusim.text import Message
+from tests.formats.profiles import exact_profile, uniform_pages
+
+GIB = 2**30
+
+
+def plan(*overrides: str, gib: int = 8) -> list[Message]:
+    return list(manager_plan(composed_config(overrides).migration, gib * GIB))
+
+
+def args(**values: Any) -> list[str]:
+    return [f"migration.manager.args.{name}={value}" for name, value in values.items()]
+
+
+def test_nova_for_two_sizes() -> None:
+    """75 s and 800 s per GiB."""
+    for gib, wait_s, end_s in [(8, 600, 6400), (64, 4800, 51_200)]:
+        steps, end = plan("policy=nova", gib=gib)
+        assert steps == Message(
+            "nova_plan_steps",
+            {"first_ms": 50, "wait_s": wait_s, "steps": 10, "last_ms": 500, "last_s": 10 * wait_s},
+        )
+        assert end == Message("manager_abort", {"tool": "Nova", "timeout_s": end_s})
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "code"),
+    [
+        ("nova", {"completion_timeout": 0}, "manager_without_timeout"),
+        ("nova", {"timeout_action": "force_complete"}, "manager_pause"),
+        (
+            "nova",
+            {"timeout_action": "force_complete", "permit_post_copy": True},
+            "manager_post_copy",
+        ),
+        ("kubevirt", {}, "manager_abort"),
+        ("kubevirt", {"allow_workload_disruption": True}, "manager_pause"),
+        ("kubevirt_stall", {"allow_workload_disruption": True}, "manager_force"),
+        (
+            "kubevirt_ramp",
+            {"allow_workload_disruption": True, "allow_post_copy": True},
+            "manager_post_copy",
+        ),
+    ],
+)
+def test_the_last_message_tells_what_happens_at_the_timeout(
+    policy: str, options: dict[str, Any], code: str
+) -> None:
+    *_, end = plan(f"policy={policy}", *args(**options))
+    assert end.code == code
+    if policy != "nova":
+        assert end.data["timeout_s"] == 1350  # 150 s for each of 9 GB
+
+
+def test_kubevirts_limits() -> None:
+    ramp, _ = plan("policy=kubevirt_ramp")
+    data = {"first_ms": 150, "last_ms": 900, "steps": 8, "syncs": 3, "cooldown_s": 10}
+    assert ramp == Message("kubevirt_plan_ramp", data)
+    stall, _ = plan("policy=kubevirt_stall", *args(max_downtime_ms=200))
+    data = {"first_ms": 200, "last_ms": 200, "stall_s": 40}
+    assert stall == Message("kubevirt_plan_stall", data)
+
+
+def test_there_is_no_plan_without_a_manager_of_gpusims() -> None:
+    assert plan() == plan("policy=none") == []
+    theirs = PolicyConfig("tests.policies.user_rules:Watcher")
+    migration = replace(composed_config([]).migration, manager=theirs)
+    assert list(manager_plan(migration, GIB)) == []
+
+
+def test_a_prediction_tells_the_plan_and_skips_waiting() -> None:
+    profile = exact_profile(uniform_pages(20_000, 5000), 64 * GIB)
+    host = host_config(profile, ["policy=nova"])
+    assert [one.code for one in host.assumptions][:2] == ["nova_plan_steps", "manager_abort"]
+    assert all(text_of(one) for one in host.assumptions)
+    assert host.config.limit.skip_waiting
+    own = host_config(profile, ["limit.skip_waiting=false"])
+    assert not own.config.limit.skip_waiting
+
+
+def test_novas_commands_are_the_simulated_options() -> None:
+    config: Config = composed_config(["policy=nova", *args(completion_timeout=20, downtime=700)])
+    lines = tool_commands(config, 8 * GIB, 90.0)["OpenStack Nova"].lines
+    options = dict(line.split(" = ") for line in lines[1:])
+    assert options["live_migration_completion_timeout"] == "20"
+    assert options["live_migration_downtime"] == "700"
+    assert options["live_migration_timeout_action"] == "abort"
+    assert options["live_migration_permit_post_copy"] == "false"
