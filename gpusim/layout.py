@@ -90,6 +90,9 @@ class Writes:
         mean: float64 [cells], expected writes per page in the interval.
         certain_first, certain_last: int64 [runs], slots of pages that a sequential writer passed.
             Each run lies inside one chunk. Runs may come in any order.
+        pages_together: pages that are tracked as one. If it is not 1, then cells and runs consist
+            of whole groups of so many pages, all pages of a group are written or none, and `mean`
+            counts the writes to a group.
     """
 
     first: IntArray
@@ -97,6 +100,7 @@ class Writes:
     mean: FloatArray
     certain_first: IntArray
     certain_last: IntArray
+    pages_together: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

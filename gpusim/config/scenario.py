@@ -16,7 +16,7 @@ from gpusim.config.migration import AttemptPlan, make_rules, parse_parameters, p
 from gpusim.config.plugins import describe_policies
 from gpusim.config.schedule import Action, parse_schedule
 from gpusim.config.schema import Config, MigrationConfig
-from gpusim.config.tracking import Tracking, check_tracking, parse_tracking
+from gpusim.config.tracking import Tracking, check_device_writes, check_tracking, parse_tracking
 from gpusim.config.types import checked
 from gpusim.config.workload import parse_writers
 from gpusim.errors import ConfigError
@@ -173,6 +173,8 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_tracking(config.tracking, config.migration.version)
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
+    tracking = parse_tracking(config.tracking, layout, page_bytes, config.migration.version)
+    check_device_writes(tracking, writers)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(
         config=config,
@@ -184,7 +186,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         parameters=parameters,
         rules=rules,
         manager=manager,
-        tracking=parse_tracking(config.tracking, layout, page_bytes, config.migration.version),
+        tracking=tracking,
         actions=parse_schedule("schedule", config.schedule, config.migration),
         simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
         wall_limit_ns=limit.limit_ns,

@@ -302,6 +302,12 @@ class TrackingConfig:
             Without this splitting 10 to 83, under shadow paging 83. On ARM 23, and 69 before Linux
             5.18. tracking=tcg has 0. The vCPUs that write at once are those of
             the workload, and at most the threads of a sequential writer.
+        page_size: for kvm_legacy only: the page that KVM tracks, such as "16MiB". A write marks all
+            of it dirty. null: the target page. On POWER with a hash page table KVM cannot split a
+            guest's huge pages (Linux arch/powerpc/kvm/book3s_64_mmu_hv.c:
+            kvm_test_clear_dirty_npages). On x86 and ARM KVM splits them and tracks host pages
+            (Linux arch/x86/kvm/mmu/mmu.c:kvm_mmu_max_mapping_level, Documentation/virt/kvm/
+            locking.rst), whatever backs the guest. A first write then costs once per such page.
         recorded_sleeps: for tcg and dirty_ring only, whose syncs wait for every vCPU: [[from,
             until], ...] in seconds, when the vCPUs slept in a recorded migration. null, and after
             the last entry: the throttle's own slices, each one timer period after the other. A real
@@ -320,6 +326,7 @@ class TrackingConfig:
     protect_ns_per_page: float = 13.4
     first_write_cost_ns: float = 224.0
     first_write_serial_percent: float = 2.5
+    page_size: int | float | str | None = None
     recorded_sleeps: list[Any] | None = None
 
 

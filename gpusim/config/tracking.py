@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.config.checks import check_range, parse_pairs, reject
+from gpusim.config.checks import check_range, parse_pairs, parse_size, reject
 from gpusim.config.schema import TrackingConfig
+from gpusim.errors import LONGEST_VALUE, one_line
 from gpusim.guest.faults import Protection
-from gpusim.layout import Layout
+from gpusim.guest.writer import Writer
+from gpusim.layout import CHUNK_PAGES, Layout
 from gpusim.qemu.versions import TRACKING_MODES, VERSIONS
 from gpusim.text import join_words
-from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes
 
+MOST_TRACKED_PAGES = 2**24  # if not the target page. Each draw takes 16 bytes for each of them
 WAIT_FOR_VCPUS = ("tcg", "dirty_ring")
 HIGHEST_COSTS = {
     "log_sync_ns_per_gib": 1e9,
@@ -37,6 +41,7 @@ class Tracking:
         lazy: KVM manual protect: a chunk is protected when the sender clears its log.
         initially_set: lazy only: nothing is tracked before a chunk's first clear.
         protection: when pages are protected, and the cost of the guest's first write to one.
+        pages_together: target pages of a page that KVM tracks.
         log_sync_ns: the first part of a sync reads the log.
         merge_ns: the second part merges the log. It holds the bitmap's mutex.
         start_ns: time before the first sync to protect every page.
@@ -54,6 +59,7 @@ class Tracking:
     lazy: bool
     initially_set: bool
     protection: Protection
+    pages_together: int
     log_sync_ns: int
     merge_ns: int
     start_ns: int
@@ -93,7 +99,7 @@ def parse_tracking(
         version: name of the QEMU version.
 
     Raises:
-        ConfigError: the recorded sleeps are not usable.
+        ConfigError: the recorded sleeps or the tracked page are not usable.
     """
     lazy = tracking.mode == "kvm_manual"
     from_start = not (lazy and tracking.initially_set)
@@ -102,6 +108,7 @@ def parse_tracking(
     misaligned_ms = tracking.misaligned_ms
     if misaligned_ms is None:
         misaligned_ms = VERSIONS[version].misaligned_ms
+    together = _parse_page_size(tracking, layout, page_bytes)
     return Tracking(
         mode=tracking.mode,
         lazy=lazy,
@@ -113,13 +120,14 @@ def parse_tracking(
             from_start=from_start,
             reaped=tracking.mode == "dirty_ring",
         ),
+        pages_together=together,
         log_sync_ns=round(
             tracking.log_sync_ns_per_gib * gib
             + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)
             + tracking.listeners_ms * NS_PER_MS
         ),
         merge_ns=round(tracking.merge_ns_per_gib * gib + misaligned_ms * NS_PER_MS),
-        start_ns=round(layout.pages * tracking.protect_ns_per_page)
+        start_ns=round(layout.pages // together * tracking.protect_ns_per_page)
         if protects and from_start
         else 0,
         sync_protect_ns=tracking.protect_ns_per_page if protects and not lazy else 0.0,
@@ -127,6 +135,56 @@ def parse_tracking(
         waits_for_vcpus=tracking.mode in WAIT_FOR_VCPUS,
         recorded_sleeps_ns=_parse_sleeps(tracking),
     )
+
+
+def _parse_page_size(tracking: TrackingConfig, layout: Layout, page_bytes: int) -> int:
+    """Return the target pages of a tracked page."""
+    key, value = "tracking.page_size", tracking.page_size
+    if value is None:
+        return 1
+    size = parse_size(key, value)
+    together = size // page_bytes
+    if size % page_bytes or together < 1 or CHUNK_PAGES % together:
+        allowed = (
+            f"must be a power of two from {format_bytes(page_bytes)} (vm.page_size) to "
+            f"{format_bytes(CHUNK_PAGES * page_bytes)}"
+        )
+        reject(key, value, allowed, "out_of_range")
+    if together == 1:
+        return 1
+    if tracking.mode != "kvm_legacy":
+        tracked = (
+            "TCG tracks target pages"
+            if tracking.mode == "tcg"
+            else ("KVM on x86 and ARM splits huge pages and tracks host pages")
+        )
+        hint = (
+            f"{tracked}. Remove it, or set tracking=kvm_legacy for POWER with a hash page table. "
+            "For host pages of 64 KiB set vm.page_size=65536"
+        )
+        reject(key, value, hint, "contradiction")
+    if any(block % together for block in layout.blocks):
+        hint = "every RAM block must consist of whole pages of this size. Change it or vm.memory"
+        reject(key, value, hint, "does_not_fit_vm")
+    if layout.pages // together > MOST_TRACKED_PAGES:
+        allowed = f"the VM may have at most {MOST_TRACKED_PAGES} tracked pages. Raise it"
+        reject(key, value, allowed, "out_of_range")
+    return together
+
+
+def check_device_writes(tracking: Tracking, writers: Iterable[Writer]) -> None:
+    """Refuse device writes beside larger tracked pages: devices log target pages.
+
+    Raises:
+        ConfigError: a writer is not throttled.
+    """
+    for writer in writers if tracking.pages_together > 1 else ():
+        if not writer.throttled:
+            hint = (
+                "devices log target pages, and gpusim tracks all writes alike. Remove it, or the "
+                f"writer with throttled=false: {one_line(writer.name, LONGEST_VALUE)}"
+            )
+            reject("tracking.page_size", "...", hint, "contradiction")
 
 
 def _parse_sleeps(tracking: TrackingConfig) -> tuple[tuple[int, int], ...]:

@@ -91,11 +91,18 @@ class MigrationState:
 
     def _make_guest(self) -> Guest:
         """Return the guest, or one without writers if the time is over before it is made."""
-        scenario, protection = self.scenario, self.scenario.tracking.protection
+        scenario, tracking = self.scenario, self.scenario.tracking
         try:
-            return Guest(scenario.layout, scenario.writers, self.run_time, protection, self.limit)
+            return Guest(
+                scenario.layout,
+                scenario.writers,
+                self.run_time,
+                tracking.protection,
+                self.limit,
+                tracking.pages_together,
+            )
         except WallLimitReachedError:
-            return Guest(scenario.layout, (), self.run_time, protection)
+            return Guest(scenario.layout, (), self.run_time, tracking.protection)
 
     def _threshold_bytes(self, bandwidth: float) -> int:
         in_whole_kilobytes = self.scenario.rules.divides_whole_kilobytes

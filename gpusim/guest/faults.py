@@ -241,6 +241,7 @@ class SequentialPages:
         chunk: int64 [pieces], chunk of each piece.
         writer: index of the writer.
         from_start: all pages are protected before the first sync or clear.
+        pages_together: pages that are protected as one, so that the first visit to one faults.
     """
 
     def __init__(
@@ -253,7 +254,9 @@ class SequentialPages:
         writer: int,
         *,
         from_start: bool,
+        pages_together: int = 1,
     ) -> None:
+        self._together = pages_together
         self._first, self._last, self._share, self._chunk = first, last, share, chunk
         self._threads, self._writer = pattern.threads, writer
         self._done = self._at_sync = float(pattern.first_write)  # writes of each thread
@@ -263,7 +266,8 @@ class SequentialPages:
     def faults(self, writes: FloatArray, writer: int) -> float:
         done = self._done + writes[writer] / self._threads
         low, high = np.maximum(self._since, self._done), np.minimum(self._until, done)
-        return float(np.maximum(self._visits(high) - self._visits(low), 0).sum())
+        visits = np.maximum(self._visits(high) - self._visits(low), 0).sum()
+        return float(visits) / self._together
 
     def write(self, writes: FloatArray) -> float:
         faults = self.faults(writes, self._writer)

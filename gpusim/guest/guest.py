@@ -32,6 +32,8 @@ class Guest:
         run_time: run time of the vCPUs.
         protection: when pages are write-protected, and what a fault costs. None: faults are free.
         limit: is asked between two writers or threads, here and in each method.
+        pages_together: pages that are tracked as one, a power of two. A write to one of them counts
+            as a write to all of them.
 
     Attributes:
         run_time: run time of the vCPUs, with the throttle.
@@ -49,14 +51,20 @@ class Guest:
         run_time: RunTime,
         protection: Protection | None = None,
         limit: WallLimit = NO_LIMIT,
+        pages_together: int = 1,
     ) -> None:
         self._limit = limit
         self.run_time = run_time
         self._writers = writers
+        self._together = pages_together
         self._random = [i for i, w in enumerate(writers) if isinstance(w.pattern, Random)]
         self._first, self._last, self._density = _cells(
             layout, [writers[i] for i in self._random], limit
         )
+        if pages_together > 1:
+            self._first, self._last, self._density = _groups(
+                self._first, self._last, self._density, pages_together
+            )
         self._chunk = self._first >> CHUNK_SHIFT
         self._threads = [
             _Thread(layout, w, w.pattern, thread, i)
@@ -85,12 +93,14 @@ class Guest:
             t.runs(since, until, self.faults.clocks[t.writer])
             for t in _within(self._limit, self._threads)
         ]
+        size = self._together
         return Writes(
             first=self._first,
             last=self._last,
             mean=mean,
-            certain_first=np.concatenate([EMPTY, *(run[0] for run in runs)]),
-            certain_last=np.concatenate([EMPTY, *(run[1] for run in runs)]),
+            certain_first=np.concatenate([EMPTY, *(run[0] // size * size for run in runs)]),
+            certain_last=np.concatenate([EMPTY, *(-(-run[1] // size) * size for run in runs)]),
+            pages_together=size,
         )
 
     def lost_vcpu_s(self, t_ns: int) -> float:
@@ -105,7 +115,7 @@ class Guest:
         from_start = protection.from_start
         random = RandomPages(
             self._chunk,
-            self._last - self._first,
+            (self._last - self._first) // self._together,
             density,
             from_start=from_start,
             lazy=protection.lazy,
@@ -117,7 +127,14 @@ class Guest:
                 threads = [thread.pieces() for thread in self._threads if thread.writer == i]
                 first, last, share, chunk = map(np.concatenate, zip(*threads, strict=True))
                 pages[i] = SequentialPages(
-                    writer.pattern, first, last, share, chunk, i, from_start=from_start
+                    writer.pattern,
+                    first,
+                    last,
+                    share,
+                    chunk,
+                    i,
+                    from_start=from_start,
+                    pages_together=self._together,
                 )
         return Faults(protection, self._writers, pages, self.run_time, self._limit)
 
@@ -238,3 +255,37 @@ def _cells(
     for share in _within(limit, shares):
         covered |= share > 0
     return low[covered], high[covered], [share[covered] for share in _within(limit, shares)]
+
+
+def _groups(
+    first: IntArray, last: IntArray, densities: Sequence[FloatArray], size: int
+) -> tuple[IntArray, IntArray, list[FloatArray]]:
+    """Turn cells of pages into cells of whole groups of pages, each a group or many equal ones.
+
+    Args:
+        first, last: int64 [cells], cells of pages, see `_cells`.
+        densities: of each writer, float64 [cells], share of its writes per page.
+        size: pages of a group.
+
+    Returns:
+        The same of groups. The shares are per group.
+    """
+    low, high = -(-first // size) * size, last // size * size
+    inside = np.flatnonzero(high > low)
+    # The ends of a cell share their groups with other cells.
+    head = np.flatnonzero(first < low)
+    tail = np.flatnonzero((high < last) & (high >= first))
+    cell = np.concatenate([inside, head, tail])
+    begin = np.concatenate([low[inside], low[head] - size, high[tail]])
+    end = np.concatenate([high[inside], low[head], high[tail] + size])
+    pages = np.concatenate([
+        np.full(len(inside), size), np.minimum(last, low)[head] - first[head], (last - high)[tail]
+    ])  # fmt: skip
+    starts, place = np.unique(begin, return_inverse=True)
+    ends = np.zeros(len(starts), np.int64)
+    ends[place] = end
+    shares = [
+        np.asarray(np.bincount(place, pages * one[cell], len(starts)), np.float64)
+        for one in densities
+    ]
+    return starts, ends, shares

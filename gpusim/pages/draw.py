@@ -26,6 +26,7 @@ from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, U64Array, Writes
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 LN2 = float(np.log(2.0))
+GROUP_STREAM = 2**62  # the draws of groups, apart from those of `integers_of`
 PLANES_FROM = 1 / 32  # below this mean the residual alone is cheaper than eight planes
 
 
@@ -125,6 +126,38 @@ def integers_of(
     rest = np.maximum(0.0, mu + np.log1p(-threshold / 256))
     random = np.random.Generator(np.random.Philox(key=np.array([seed, 2 * draw + step], np.uint64)))
     return threshold.astype(np.int64), random.poisson(pages * rest), inverted
+
+
+def draw_groups(writes: Writes, seed: int, draw: int, step: int) -> Writes:
+    """Draw which groups of pages are written, and return them as pages that certainly are.
+
+    Args:
+        writes: the writes. If `pages_together` is 1, then they are returned as they are.
+        seed, draw, step: as of `cells_of`. They are the key of a Philox stream of its own.
+    """
+    size = writes.pages_together
+    if size == 1 or not len(writes.first):
+        return writes
+    groups = (writes.last - writes.first) // size
+    key = np.array([seed, GROUP_STREAM + 2 * draw + step], np.uint64)
+    random = np.random.Generator(np.random.Philox(key=key)).random(int(groups.sum()))
+    hit = np.flatnonzero(random < np.repeat(-np.expm1(-writes.mean), groups))
+    before = np.cumsum(groups) - groups
+    cell = np.searchsorted(before, hit, side="right") - 1
+    first = writes.first[cell] + (hit - before[cell]) * size
+    # Neighbours inside one chunk become one run.
+    starts = np.ones(len(first), np.bool_)
+    starts[1:] = (np.diff(first) != size) | (np.diff(first >> CHUNK_SHIFT) != 0)
+    ends = np.ones(len(first), np.bool_)
+    ends[:-1] = starts[1:]
+    nothing = np.zeros(0, np.int64)
+    return Writes(
+        first=nothing,
+        last=nothing,
+        mean=np.zeros(0),
+        certain_first=np.concatenate([first[starts], writes.certain_first]),
+        certain_last=np.concatenate([first[ends] + size, writes.certain_last]),
+    )
 
 
 def cells_of(writes: Writes, seed: int, draw: int, step: int) -> Cells:

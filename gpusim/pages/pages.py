@@ -15,7 +15,7 @@ from gpusim.pages import backends
 from gpusim.pages.budget import FREE, Budget, ClearCost
 from gpusim.pages.chunks import PendingPages, RemoteClears
 from gpusim.pages.cursor import Cursor
-from gpusim.pages.draw import cells_of
+from gpusim.pages.draw import cells_of, draw_groups
 from gpusim.pages.primitives import Op, Step
 from gpusim.pages.take import Take
 
@@ -56,6 +56,7 @@ class Pages:
         threads: int = 1,
     ) -> None:
         self._layout, self._seed = layout, seed
+        self._has_bits = backend != backends.EXPECTED
         self.kernels = backends.make_kernels(
             backend, layout.chunks, log=lazy, zero=len(zero_first) > 0, threads=threads
         )
@@ -209,7 +210,10 @@ class Pages:
 
     def _step(self, op: Op, writes: Writes, cleared: IntArray) -> Step:
         """Draw the integers of one step, for chunks that can change: written or cleared."""
-        cells = cells_of(writes, self._seed, self.draws, step=int(op is Op.CLEAR_LOG))
+        number = int(op is Op.CLEAR_LOG)
+        if self._has_bits:  # shares of pages are the same whether pages are written together
+            writes = draw_groups(writes, self._seed, self.draws, number)
+        cells = cells_of(writes, self._seed, self.draws, number)
         if op is Op.CLEAR_LOG:
             return Step(op, cells, cleared)
         cell_chunk = cells.first >> CHUNK_SHIFT

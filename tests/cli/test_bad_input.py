@@ -35,6 +35,7 @@ BAD = {  # code -> key -> overrides
         "migration.cpu_throttle_increment": ["migration.cpu_throttle_increment=0"],
         "migration.max_bandwidth": ["migration.max_bandwidth=1e300B/s"],
         "tracking.first_write_cost_ns": ["tracking.first_write_cost_ns=-1"],
+        "tracking.page_size": ["tracking=kvm_legacy", "tracking.page_size=3MiB"],
         "tracking.first_write_serial_percent": ["tracking.first_write_serial_percent=101"],
         "tracking.listeners_ms": ["tracking.listeners_ms=nan"],
         "tracking.remote_clear_us": ["tracking.remote_clear_us=-1"],
@@ -69,6 +70,7 @@ BAD = {  # code -> key -> overrides
         "vm.zero_ranges": ["workload=idle", "vm.zero_ranges=[5]"],
     },
     "contradiction": {
+        "tracking.page_size": ["tracking.page_size=16MiB"],
         "migration.max_cpu_throttle": [
             "migration.cpu_throttle_initial=50",
             "migration.max_cpu_throttle=40",

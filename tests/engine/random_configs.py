@@ -244,6 +244,8 @@ class ConfigDraw:
             first_write_cost_ns=self.rarely(224.0, 0.0, 1e5, 1e9),
             first_write_serial_percent=self.rarely(2.5, 0.0, 69.0, 100.0),
         )
+        if tracking.mode == "kvm_legacy" and self.chance(0.4):
+            tracking.page_size = self.random.choice([4096, "64KiB", "2MiB", "16MiB"])
         if tracking.mode in ("tcg", "dirty_ring") and self.chance(0.3):
             borders = self.rising(2 * self.random.choice([1, 5, 100]), 1e-3, 60)
             pairs = zip(borders[::2], borders[1::2], strict=True)

@@ -186,6 +186,7 @@ ODD: dict[str, list[Any]] = {
     "tracking.mode": ["", "magic"],
     "tracking.listeners_ms": ODD_NUMBERS,
     "tracking.first_write_cost_ns": ODD_NUMBERS,
+    "tracking.page_size": [*ODD_SIZES, 4096, "64KiB", "16MiB", "1GiB"],
     "tracking.first_write_serial_percent": ODD_NUMBERS,
     "tracking.merge_ns_per_gib": ODD_NUMBERS,
     "tracking.remote_clear_us": ODD_NUMBERS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gpusim import (
     BackendConfig,
     Config,
     HotColdConfig,
+    LimitConfig,
     LinkConfig,
     MigrationConfig,
     MixConfig,
@@ -37,7 +39,11 @@ WORKLOADS = {
         }
     ),
 }
-TRACKING = {"eager": "kvm_legacy", "lazy": "kvm_manual"}
+TRACKING = {
+    "eager": TrackingConfig(mode="kvm_legacy"),
+    "huge pages": TrackingConfig(mode="kvm_legacy", page_size="4MiB"),
+    "lazy": TrackingConfig(mode="kvm_manual"),
+}
 
 
 def migration(workload: str, tracking: str) -> Config:
@@ -47,7 +53,7 @@ def migration(workload: str, tracking: str) -> Config:
         workload=WORKLOADS[workload],
         link=LinkConfig(bandwidth="800Mbit/s"),
         migration=MigrationConfig(fallback_sync_interval="2s"),
-        tracking=TrackingConfig(mode=TRACKING[tracking]),
+        tracking=TRACKING[tracking],
     )
 
 
@@ -61,12 +67,19 @@ def written(run: Config, backend: str, folder: Path) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("device", OTHERS)
-@pytest.mark.parametrize("workload", WORKLOADS)
-@pytest.mark.parametrize("tracking", TRACKING)
+@pytest.mark.parametrize(
+    ("tracking", "workload"),
+    [
+        *itertools.product(("eager", "lazy"), WORKLOADS),
+        ("huge pages", "sequential over random"),
+    ],
+)
 def test_a_run_leaves_numpys_bytes(
     device: str, workload: str, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = migration(workload, tracking)
+    if tracking == "huge pages":  # it does not converge
+        run = replace(run, limit=LimitConfig(simulated="28s"))
     numpys = written(run, "numpy", tmp_path / "numpy")
     name = device
     if device == "shim":  # it replaces numpy, so that only the device differs
