@@ -79,7 +79,8 @@ def test_a_run_leaves_numpys_bytes(
 ) -> None:
     run = migration(workload, tracking)
     if tracking == "huge pages":  # it does not converge
-        run = replace(run, limit=LimitConfig(simulated="28s"))
+        often = replace(run.migration, fallback_sync_interval="1s")
+        run = replace(run, migration=often, limit=LimitConfig(simulated="40s"))
     numpys = written(run, "numpy", tmp_path / "numpy")
     name = device
     if device == "shim":  # it replaces numpy, so that only the device differs
