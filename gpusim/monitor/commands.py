@@ -2,7 +2,7 @@
 
 `Monitor` sends only the commands of its table. A VM of somebody else gets `QUERIES`, and for a
 measurement `MEASURING`. Neither changes a setting. `OWN` is for a QEMU that gpusim started.
-Source: QEMU 7.2 and 10.0, qapi/migration.json, qapi/machine.json, qapi/machine-target.json,
+Source: QEMU 7.2, 10.0 and 11.1, qapi/migration.json, qapi/machine.json, qapi/machine-target.json,
 qapi/misc.json, qapi/run-state.json and qapi/control.json.
 """
 
@@ -45,7 +45,7 @@ MIGRATION = Keys(  # MigrationInfo. A VM that never migrated answers {}.
         "total-time": MILLISECONDS,
         "setup-time": MILLISECONDS,
         "downtime": MILLISECONDS,
-        "expected-downtime": MILLISECONDS,
+        "expected-downtime": Whole(0, 2**63 - 1, " ms"),  # 11.1: the highest if the rate is 0
         "cpu-throttle-percentage": SAMPLE["cpu-throttle-percentage"],
         "error-desc": Text(),
         "ram": RAM,

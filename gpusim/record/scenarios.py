@@ -23,7 +23,8 @@ from gpusim.shapes import check as check_shape
 MOST_MIB = 3072  # the pc machine puts memory beyond at addresses that need more than 32 bits
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
 MOST_LOOPS = 10**7  # about 20 ms, and 2 s at the highest throttle, so the guest still writes
-WAITING_CAPABILITIES = {"pause-before-switchover"}  # waits for migrate-continue, which is not sent
+# They wait for migrate-continue and for the target's answer. Neither is sent.
+WAITING_CAPABILITIES = {"pause-before-switchover", "switchover-ack"}
 ACCELERATORS = ("tcg", "kvm")
 MOST_KEYS = 4  # in the path of an override. No key lies so deep
 CODES = {"missing": "missing", "bad_value": "wrong_type", "unknown_key": "unknown_key"}

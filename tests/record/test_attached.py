@@ -79,9 +79,12 @@ def test_qemu_11_1_counts_not_each_sync_and_the_note_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(GREETING["QMP"]["version"], "qemu", {"major": 11, "minor": 1, "micro": 3})
-    with qmp_server([IDLE, *ACTIVE, COMPLETED | {"remaining": 0}]) as (server, _):
+    no_rate = [row | {"remaining": 2**20, "expected-downtime": 2**63 - 1} for row in ACTIVE]
+    with qmp_server([IDLE, *no_rate, COMPLETED | {"remaining": 0}]) as (server, _):
         document = watch(server)
     assert document["notes"] == [UNCOUNTED_NOTE]
+    assert len(document["samples"]) == len(ACTIVE) + 1
+    read_document(document, "attached")
 
 
 def test_one_that_runs_already_is_joined_and_says_so() -> None:

@@ -63,6 +63,11 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("limit_s=0", "limit_s", 0.0),
         ("accelerator=xen", "accelerator", "xen"),
         ("capabilities=[xbzrle]", "capabilities", "xbzrle"),
+        (
+            "capabilities=[return-path,switchover-ack]",
+            "capabilities",
+            "switchover-ack",
+        ),
         ("downtime", "KEY=VALUE", "downtime"),
         ("guest.rate=[1", "KEY=VALUE", "guest.rate=[1"),
     ],
