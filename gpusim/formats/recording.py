@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpusim.formats.profile import Profile
+from gpusim.qemu.versions import VERSIONS, nearest
 
 MIB = 2**20
 GUEST_STARTS_MIB = 16  # below it lie the recorded guest's program and its counter, the rest is zero
 UNFILLED_END_MIB = 2  # firmware keeps these, and the default of `fill` leaves them zero
 SETUP = "new state setup"
 VM_STOP = "migration_completion_vm_stop"
-# Up to 11.0 QEMU's dirty-sync-count and MIGRATION_PASS count every sync. From then on they count
-# exact syncs alone, from 1 on. Source: migration/migration.c:migration_iteration_go_next [11.1,
-# commit 9519d3667a].
-COUNTS_EVERY_SYNC_UNTIL = (11, 0)
 UNCOUNTED_NOTE = (
     "from 11.1 on QEMU counts neither fallback syncs nor the final sync: the page counts show them, "
     "and one that found few pages is missed"
@@ -34,7 +31,7 @@ def counts_every_sync(qemu: Sequence[int]) -> bool:
     Args:
         qemu: (major, minor, ...).
     """
-    return tuple(qemu[:2]) <= COUNTS_EVERY_SYNC_UNTIL
+    return VERSIONS[nearest(tuple(qemu))].counts_every_sync
 
 
 @dataclass(frozen=True, kw_only=True)

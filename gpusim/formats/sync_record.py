@@ -19,12 +19,15 @@ import numpy as np
 
 from gpusim.formats.period_ends import PeriodEnd, middle_s, narrow, place_between
 from gpusim.formats.recording import Recording, Sample
+from gpusim.qemu.sync_timer import FALLBACK_SYNC_INTERVAL_NS
 from gpusim.sender.link import PS_PER_S
 from gpusim.sender.windows import WINDOW_PS
+from gpusim.units import NS_PER_S
 
 PAGE_BYTES = 4096
 SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
 WINDOW_S = WINDOW_PS / PS_PER_S
+FALLBACK_SYNC_INTERVAL_S = FALLBACK_SYNC_INTERVAL_NS / NS_PER_S
 MBIT = 1e6
 MULTIFD_PACKET_PAGES = 128  # migration/multifd.h:MULTIFD_PACKET_SIZE
 PERIOD_S = 1.0  # the first sync that ends so long after the last period's end closes the period
@@ -126,6 +129,7 @@ class _Between:
         dirtied_pages: newly dirty pages since the start of the migration.
         is_uncounted: QEMU's count did not rise at the sync before these samples.
         is_stopped: the VM is stopped.
+        counted_s: time of the last sample before QEMU's count rose. 0 before the first.
         dirty_pages_rate: of the last period that ended before the last of these samples.
         rated_s: time of the first of these samples that has this rate.
     """
@@ -137,6 +141,7 @@ class _Between:
     dirtied_pages: int
     is_uncounted: bool = False
     is_stopped: bool = False
+    counted_s: float = 0.0
     dirty_pages_rate: int = 0
     rated_s: float = 0.0
 
@@ -186,13 +191,19 @@ def _equal_runs(recording: Recording) -> list[_Between]:
             if syncs == 1 and not rises and here.is_uncounted and here.first_s == here.last_s:
                 here.dirty_sync_count, here.is_uncounted = ram.dirty_sync_count, False
                 syncs = 0
-            syncs += _uncounted_syncs(recording, here, sample, rises=rises and syncs == 0)
+            uncounted = _uncounted_syncs(recording, here, sample, rises=rises and syncs == 0)
+            if rises and syncs + uncounted == 0:  # of a sync that QEMU is about to count
+                dirtied = here.dirtied_pages
+            syncs += uncounted
         if syncs > 0:
             here = _Between(
                 syncs=here.syncs + syncs,
                 dirty_sync_count=ram.dirty_sync_count,
                 is_uncounted=ram.dirty_sync_count == here.dirty_sync_count,
                 is_stopped=sample.status != "active",
+                counted_s=(
+                    here.counted_s if ram.dirty_sync_count == here.dirty_sync_count else here.last_s
+                ),
                 first_s=sample.time_s,
                 last_s=sample.time_s,
                 dirtied_pages=here.dirtied_pages,
@@ -209,9 +220,9 @@ def _equal_runs(recording: Recording) -> list[_Between]:
 def _uncounted_syncs(recording: Recording, before: _Between, sample: Sample, *, rises: bool) -> int:
     """Return how many syncs that QEMU did not count came between two samples.
 
-    Since 11.1 these are the fallback syncs, which only auto-converge has, and the final sync.
-    Only a sync adds newly dirty pages. QEMU counts an exact sync just after it adds its pages, so
-    the next sample can show that such a sync was counted after all.
+    Since 11.1 these are the fallback syncs and the final sync. Only a sync adds newly dirty pages. A
+    tick of the fallback timer syncs only if the count has not risen since the tick before. If it
+    has, then QEMU has added the pages of an exact sync and counts this sync next.
 
     Args:
         recording: of QEMU 11.1 or later.
@@ -221,7 +232,8 @@ def _uncounted_syncs(recording: Recording, before: _Between, sample: Sample, *, 
     """
     if sample.status != "active":
         return int(not before.is_stopped)
-    return int(rises and recording.auto_converge)
+    unchanged_s = sample.time_s - before.counted_s
+    return int(rises and recording.auto_converge and unchanged_s > FALLBACK_SYNC_INTERVAL_S)
 
 
 def _slack_pages(recording: Recording) -> int:
