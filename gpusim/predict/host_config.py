@@ -94,7 +94,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     stated = {_key(override) for override in overrides}
     return HostConfig(
         config=config,
-        costs=host_costs.ranges(config, stated),
+        costs=host_costs.ranges(config, stated, tls=_uses_tls(profile)),
         first_write_costs=first_write_costs.ranges(config, stated),
         assumptions=tuple(_assumptions(profile, stated | decided, config)),
     )
@@ -178,6 +178,8 @@ def _assumptions(profile: Profile, keys: set[str], config: Config) -> Iterator[M
         yield Message("auto_converge_assumed")
     if profile.accelerator == "kvm" and not any(key.startswith("tracking") for key in keys):
         yield Message("tracking_assumed", {"tracking": config.tracking.mode})
+    if _uses_tls(profile) and "link.page_cost_ns" not in keys:
+        yield Message("tls_assumed")
     features = _not_simulated(profile, VERSIONS[config.migration.version])
     if features:
         yield Message("not_simulated", {"features": tuple(features)})
@@ -187,13 +189,15 @@ def _assumptions(profile: Profile, keys: set[str], config: Config) -> Iterator[M
         yield Message("unknown_names", {"names": tuple(unknown)})
 
 
+def _uses_tls(profile: Profile) -> bool:
+    return bool(profile.parameters.get("tls-creds"))
+
+
 def _not_simulated(profile: Profile, version: Version) -> list[str]:
     """Return the features that the VM uses and gpusim does not simulate."""
     on = set(profile.capabilities or ())
     features = sorted(on.intersection(names.NOT_SIMULATED))
     used = {name: str(profile.parameters.get(name) or "") for name in names.CHOICES}
-    if used["tls-creds"]:
-        features.append("TLS (tls-creds)")
     if used["zero-page-detection"] == "none":
         features.append("zero-page-detection none")
     if "multifd" in on:

@@ -24,6 +24,10 @@ ZERO_PAGE_SCAN = (1.1e9, 27e9)
 # loopback. 3277 ns are 10 Gbit/s: "we can not utilise NIC higher than 10 Gbps without multiFD"
 # (qemu-devel, 2022-05-11).
 PAGE_COST_NS = (1260.0, 3277.0)
+# The same with TLS. 6225 ns are 5.27 Gbit/s, one thread of a Xeon Gold 6430 with AES-GCM, and 15770
+# ns are 2.08 Gbit/s, the same host with ChaCha20: "TLS live-migration reproduction kit", 2026
+# (docs/validation/published.md). Another host reached 300 MB/s: openEuler's QEMU, pull request 38.
+TLS_PAGE_COST_NS = (6225.0, 15770.0)
 # No source has more than the four VMs behind config/link.py. So the downtime beside RAM is drawn
 # from a quarter of what they give to twice as much.
 DOWNTIME_FACTOR = (0.25, 2.0)
@@ -42,18 +46,19 @@ class Range:
     high: float
 
 
-def ranges(config: Config, stated: Collection[str]) -> dict[str, Range]:
+def ranges(config: Config, stated: Collection[str], *, tls: bool = False) -> dict[str, Range]:
     """Return the range of each cost that is drawn, by its key of `link`.
 
     Args:
         config: has the numbers of vCPUs and VFIO devices, and the costs if a preset of the user sets them.
         stated: keys such as "link.page_cost_ns" that the user set. They are not drawn.
+        tls: the sending threads encrypt.
     """
     default = LinkConfig()
     middle_ms = default_non_ram_downtime_ms(config.vm)
     found = {
         "zero_page_scan": ZERO_PAGE_SCAN,
-        "page_cost_ns": PAGE_COST_NS,
+        "page_cost_ns": TLS_PAGE_COST_NS if tls else PAGE_COST_NS,
         "non_ram_downtime_ms": tuple(factor * middle_ms for factor in DOWNTIME_FACTOR),
     }
     return {

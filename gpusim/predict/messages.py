@@ -50,6 +50,7 @@ TEXTS: Mapping[str, str] = {
         "KVM tracks writes with tracking={tracking}, QEMU's default. If the VM has a dirty ring, "
         "add tracking=dirty_ring."
     ),
+    "tls_assumed": "The VM migrates with TLS, so each sending thread is slower.",
     "not_simulated": "gpusim does not simulate {features}, which this VM uses.",
     "unknown_names": "gpusim ignores these unknown names: {names}.",
     # Costs of the host that each member draws: host_costs.py

@@ -115,7 +115,7 @@ def test_an_override_that_no_prediction_uses_is_an_error(override: str) -> None:
             not_simulated("multifd-compression zstd"),
         ),
         ({"capabilities": ("multifd",), "qemu": (4, 2, 0)}, not_simulated("multifd")),
-        ({"parameters": {"tls-creds": "tls0"}}, not_simulated("TLS (tls-creds)")),
+        ({"parameters": {"tls-creds": "tls0"}}, Message("tls_assumed")),
         (
             {"parameters": {"zero-page-detection": "none"}},
             not_simulated("zero-page-detection none"),
@@ -166,6 +166,17 @@ def test_a_profile_has_no_vfio_devices_so_the_user_states_them() -> None:
     )
     added_ms = two.costs["non_ram_downtime_ms"].low - plain.costs["non_ram_downtime_ms"].low
     assert added_ms == pytest.approx(2 * 54 / 4)
+
+
+def test_tls_slows_the_drawn_threads() -> None:
+    encrypted = profile_with(parameters={"tls-creds": "tls0"})
+    plain = profile_with(parameters={"tls-creds": ""})
+    slow, fast = (host_config(one).costs["page_cost_ns"] for one in (encrypted, plain))
+    assert slow.low > fast.high
+    stated = host_config(encrypted, ["link.page_cost_ns=7885"])
+    assert "page_cost_ns" not in stated.costs
+    assert Message("tls_assumed") not in stated.assumptions
+    assert Message("tls_assumed") not in host_config(plain).assumptions
 
 
 @pytest.mark.parametrize(
