@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, ClassVar, NoReturn, Protocol, get_args, get_origin, get_type_hints
 
 from gpusim.errors import CodedError, one_line
-from gpusim.text import join_words
+from gpusim.text import did_you_mean, join_words
 
 LARGEST = 2**63 - 1  # of a whole number
 LONGEST_NAME = 60  # characters of a key in a path
@@ -33,7 +33,7 @@ class ShapeError(CodedError):
     texts: ClassVar[Mapping[str, str]] = {
         "missing": "{key} is missing: {allowed}",
         "bad_value": "{key} = {value}: {allowed}",
-        "unknown_key": "{key}: there is no such key. The keys are {allowed}",
+        "unknown_key": "{key}: there is no such key. {allowed}",
     }
 
     def inside(self, step: str) -> ShapeError:
@@ -283,7 +283,8 @@ class Keys:
         if self.refuse_others:
             for key in value:
                 if key not in shapes:
-                    allowed = join_words(list(shapes))
+                    hint = f"{did_you_mean(key, shapes)} ".lstrip()
+                    allowed = f"{hint}The keys are {join_words(list(shapes))}"
                     shown = _shown(value[key])
                     raise ShapeError("unknown_key", key=_step(key), value=shown, allowed=allowed)
         found = {**value, **dict.fromkeys(self.optional), **copy.deepcopy(dict(self.defaults))}

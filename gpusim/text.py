@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 _TIMES = (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
@@ -16,6 +17,11 @@ SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10),
 LONGEST_NAME = 40  # characters of a version or a class in a title
 _POLICY = re.compile(r"(?:^|, )([a-z_]+) [\w.]+:(?:\w+\.)*(\w+)(?=[,(]|$)")  # kind, class
 _RATES = (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0))
+
+
+SIMILAR = 0.6  # difflib's ratio of a name that was probably meant
+SAME_START = 3  # letters
+LONGEST_MISTAKE = 60  # characters of a name that is compared with others
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,17 @@ def size_unit(largest_bytes: float) -> tuple[str, float]:
 def rate_unit(largest_bytes_per_s: float) -> tuple[str, float]:
     """Return the unit and its bytes per second for an axis that ends at `largest_bytes_per_s`."""
     return _unit(largest_bytes_per_s, _RATES)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return " Did you mean NAME?" with the most similar known name, or "" if none is similar."""
+    plain = str(name)[:LONGEST_MISTAKE].lower().replace("-", "_")
+    by_plain = {one.lower().replace("-", "_"): one for one in known}
+    close = get_close_matches(plain, by_plain, 1, SIMILAR)
+    if not close:  # a name with the same beginning, if there is only one
+        alike = [one for one in by_plain if one[:SAME_START] == plain[:SAME_START]]
+        close = alike if len(alike) == 1 else []
+    return f" Did you mean {by_plain[close[0]]}?" if close else ""
 
 
 def format_number(value: float) -> str:

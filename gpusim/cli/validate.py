@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from gpusim.command import EXIT_INPUT, run_command, run_process
 from gpusim.config.checks import reject
 from gpusim.files import can_be_written, write_text
 from gpusim.formats.quantities import recorded_quantities
+from gpusim.text import did_you_mean
 from gpusim.validation.accuracy import Case, Mode, list_rows, summarize
 from gpusim.validation.errors import ValidationError
 
@@ -53,7 +55,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         "profiles": (_profiles_parser, _profiles),
         "published": (_published_parser, _published),
     }
-    parser, run = commands.get(given[0] if given else "", (_parser, _validate))
+    first = given[0] if given else ""
+    parser, run = commands.get(first, (_parser, _validate))
+    hint = did_you_mean(first, commands)
+    if hint and run is _validate and not os.path.lexists(first):
+        reject("PATH", first, f"no such file or folder, and no such sub-command.{hint}")
     options = parser().parse_args(given[1:] if run is not _validate else given)
     if options.json is not None and not can_be_written(options.json):
         reject("--json", options.json, "cannot be written. Expected a file in an existing folder")

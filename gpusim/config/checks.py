@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from gpusim.errors import ConfigError
 from gpusim.layout import FloatArray
+from gpusim.text import did_you_mean
 from gpusim.units import LONGEST_NS, format_bytes, parse_bytes, parse_bytes_per_s, parse_ns
 
 T = TypeVar("T")
@@ -28,6 +29,31 @@ def reject(key: str, value: object, message: str, code: str = "not_allowed") -> 
         code: one of errors.CODES.
     """
     raise ConfigError(key, value, message, code)
+
+
+def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a value that is not one of some names."""
+    names = list(choices)
+    if value not in names:
+        hint = did_you_mean(value, names)
+        reject(
+            key, value, f"must be one of {', '.join(names)}{hint and '.'}{hint}", "unknown_choice"
+        )
+
+
+def reject_key(key: str, name: str, value: object, known: Iterable[str], owner: str) -> NoReturn:
+    """Refuse a key that does not exist.
+
+    Args:
+        key: of the mapping that holds the key.
+        name: of the key.
+        value: of the key, as the user set it.
+        known: the keys that exist.
+        owner: what has these keys, for the message.
+    """
+    names = list(known)
+    allowed = f"no such key.{did_you_mean(name, names)} {owner} has {', '.join(names)}"
+    reject(f"{key}.{name}".removeprefix("."), value, allowed, "unknown_key")
 
 
 def parse_value(key: str, value: Any, parse: Callable[[Any], T], example: str) -> T:

@@ -33,8 +33,8 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError, YAMLError
 
 from gpusim.config.presets import preset_groups, preset_names
-from gpusim.config.schema import PATTERNS, Config, WorkloadConfig
-from gpusim.config.types import DEEPEST, NAMES
+from gpusim.config.schema import PATTERNS, AttemptConfig, Config, PolicyConfig, WorkloadConfig
+from gpusim.config.types import DEEPEST, NAMES, POLICY_FORM, checked
 from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, ConfigError, one_line
 
 # Hydra and OmegaConf add hints after the error itself.
@@ -120,7 +120,7 @@ def compose_error(
     """
     if isinstance(error, ConfigError):
         return error
-    source = "a file"  # what set a value that no override sets
+    source = "set by a file"  # what set a value that no override sets
     given = [_split(text) for text in overrides]
     chain = list(_chain(error))
     if any(isinstance(one, RecursionError) for one in chain):
@@ -255,13 +255,15 @@ def _of_key(
     key = error.full_key
     assert key is not None
     value = _value_of(key, given)
+    if error.object_type is AttemptConfig:  # an entry of a list, whose own keys OmegaConf names
+        key, value = _in_attempts(key, given)
     shown = source if value is None else value
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        allowed = _unknown_key_text(key, error.object_type, folders)
+        allowed = _package_text(key, folders) or _unknown_key_text(key, error.object_type, folders)
         return ConfigError(key, shown, allowed, "unknown_key")
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(key, "missing", f"must be set. Add {key}=VALUE", "missing")
-    is_reference = "${" in (value or "")
+    is_reference = "${" in str(value)
     if isinstance(error, InterpolationResolutionError | GrammarParseError) and not isinstance(
         error, InterpolationValidationError
     ):
@@ -279,6 +281,28 @@ def _of_key(
     return ConfigError(key, shown, allowed, "wrong_type")
 
 
+def _in_attempts(key: str, given: Sequence[_Override]) -> tuple[str, Any]:
+    """Return the whole path of a wrong key of an attempt, and its value. None: a file has set it."""
+    name, types = key.partition(".")[0], get_type_hints(AttemptConfig)
+    for one in reversed(given):
+        if one.key == "attempts":
+            entries = OverridesParser.create().parse_overrides([one.text])[0].value()
+            for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+                if isinstance(entry, dict) and name in entry:
+                    value = entry[name]
+                    if name not in types or not _has_type(AttemptConfig, name, value):
+                        return f"attempts[{number}].{key}", value
+    return f"attempts[].{key}", None
+
+
+def _has_type(kind: Any, name: str, value: object) -> bool:
+    try:
+        checked(kind(**{name: value}), kind)
+    except ConfigError:
+        return False
+    return True
+
+
 def _value_of(key: str, given: Sequence[_Override]) -> str | None:
     """Return what the last override set at a key, above or below it, as the user typed it."""
     same = [one for one in given if one.key == key]
@@ -293,7 +317,10 @@ def _holds(outer: str, inner: str) -> bool:
 def _type_text(key: str) -> str:
     """Return which types a key may have, or nothing for a key of Hydra's."""
     annotation: Any = Config
-    for name in key.split("."):
+    for name in key.replace("[", ".[").split("."):
+        if name.startswith("["):
+            annotation = get_args(annotation)[0]
+            continue
         if get_origin(annotation) is dict:  # names of the user's
             annotation = get_args(annotation)[1]
             continue
@@ -303,6 +330,8 @@ def _type_text(key: str) -> str:
         hints = [get_type_hints(one) for one in kinds]
         annotation = next((one[name] for one in hints if name in one), None)
     types = [get_origin(one) or one for one in _choices(annotation)]
+    if PolicyConfig in types:
+        return f"{POLICY_FORM}. Write {key}.target=my_rules:MyRule"
     if any(is_dataclass(one) for one in types):
         return "must hold names and values, one for each of its keys"
     if float in types and int in types:
@@ -319,13 +348,31 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 def _unknown_key_text(key: str, kind: Any, folders: Sequence[Path]) -> str:
     """Return that there is no such key, the key that was probably meant, and the group's keys."""
     group, _, name = key.rpartition(".")
-    parts = ["no such key", *_nearest(key, folders)]
+    path = re.sub(r"\[\d*\]", "", key)
+    outer = path.rpartition(".")[0]
+    hints = [hint.replace(f"{outer}.", f"{group}.") for hint in _nearest(path, folders)]
+    parts = ["no such key", *hints]
     if isinstance(kind, type) and is_dataclass(kind):
         parts.append(f"{group or 'The config'} has {', '.join(_names(kind))}")
     owners = [f"workload={pattern}" for pattern, one in PATTERNS.items() if name in _names(one)]
     if kind in PATTERNS.values() and owners:
         parts.append(f"{name} is a key of {' or '.join(owners)}")
     return _sentences(*parts)
+
+
+def _package_text(key: str, folders: Sequence[Path]) -> str:
+    """Return that a preset's file lacks the line with its package, or nothing if that is not it."""
+    group, _, rest = key.partition(".")
+    if group not in preset_groups(folders):
+        return ""
+    if not rest and group not in _names(Config):
+        package = "migration" if group == "policy" else "_global_"
+        why = f"its file sets keys of {group}, and the config has no such key"
+        return f"{why}. Begin the file with the line # @package {package}"
+    if rest == group:
+        why = f"its file sets keys of {group} already"
+        return f"{why}. Remove {group}: from it, or begin it with the line # @package _global_"
+    return ""
 
 
 def _sentences(*parts: str) -> str:

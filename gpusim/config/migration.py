@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gpusim.config.checks import (
+    check_choice,
     check_whole,
     parse_duration_ns,
     parse_rate,
     parse_value,
     reject,
+    reject_key,
 )
 from gpusim.config.plugins import KINDS, make_factory, policies_of
 from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyConfig
@@ -41,9 +43,7 @@ def parse_parameters(migration: MigrationConfig) -> Parameters:
     Raises:
         ConfigError: QEMU or the chosen version refuses a value.
     """
-    if migration.version not in VERSIONS:
-        allowed = f"must be one of {', '.join(VERSIONS)}"
-        reject("migration.version", migration.version, allowed, "unknown_choice")
+    check_choice("migration.version", migration.version, VERSIONS)
     version = VERSIONS[migration.version]
     _check_throttle(migration)
     _check_capabilities(migration, version)
@@ -256,10 +256,18 @@ def change_migration(
     Raises:
         ConfigError: there is no such key, or a value has another type.
     """
-    keys = {name: _make_policy(value) if name in KINDS else value for name, value in keys.items()}
+    keys = {
+        name: _make_policy(f"{key}.{name}", value) if name in KINDS else value
+        for name, value in keys.items()
+    }
     return changed(migration, keys, key, "migration")
 
 
-def _make_policy(value: Any) -> Any:
-    is_policy = isinstance(value, Mapping) and value.keys() <= {"target", "args"}
-    return PolicyConfig(**value) if is_policy else value
+def _make_policy(key: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    names = [field.name for field in fields(PolicyConfig)]
+    for name in value:
+        if name not in names:
+            reject_key(key, str(name), value[name], names, key.rpartition(".")[2])
+    return PolicyConfig(**value)

@@ -140,8 +140,10 @@ def _reject_lack(key: str, target: str, protocol: type, what: str, names: list[s
 def _class_of(key: str, target: object) -> type:
     module_name, colon, name = str(target).partition(":")
     parts = [*module_name.split("."), *name.split(".")]
-    if not colon or not all(part.isidentifier() for part in parts):
-        reject(key, target, FORM, "wrong_format")
+    if not target:
+        reject(key, "missing", f"{FORM}. Add {key}=MODULE:CLASS", "missing")
+    if not colon or not all(map(str.isidentifier, parts)) or module_name.endswith(".py"):
+        reject(key, target, f"{FORM}{_probably_meant(str(target))}", "wrong_format")
     module = _imported(key, str(target), module_name)
     if module.__dict__.get("__file__") is None:
         problem = f"{module_name} has no file, so gpusim could not notice a change"
@@ -162,6 +164,16 @@ def _class_of(key: str, target: object) -> type:
     except ReadingError as error:
         reject(key, target, f"{error}, so gpusim could not notice a change", "cannot_import")
     return rule
+
+
+def _probably_meant(target: str) -> str:
+    """Return a hint for the path of a file and a class, or for a class behind a dot, or ""."""
+    path, _, name = target.rpartition(":" if ":" in target else ".")
+    folder, _, module = path.removesuffix(".py").removeprefix("./").rpartition("/")
+    if not all(map(str.isidentifier, [*module.split("."), *name.split(".")])):
+        return ""
+    where = f" Set PYTHONPATH={folder}" if folder else ""
+    return f". Did you mean {module}:{name}?{where}"
 
 
 def _is_own_class(value: object, module: ModuleType) -> bool:

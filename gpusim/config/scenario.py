@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gpusim.config.checks import check_range, check_whole, parse_duration_ns, reject
+from gpusim.config.checks import check_choice, check_range, check_whole, parse_duration_ns
 from gpusim.config.link import parse_link
 from gpusim.config.memory import find_zero_pages, parse_layout
 from gpusim.config.migration import AttemptPlan, make_rules, parse_parameters, plan_attempts
@@ -164,9 +164,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_whole("vm.vfio_devices", config.vm.vfio_devices, 0, 65536)
     check_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
     check_whole("backend.threads", config.backend.threads, 0, 1024)
-    if config.backend.name not in ("auto", *BACKENDS):
-        allowed = f"must be one of auto, {', '.join(BACKENDS)}"
-        reject("backend.name", config.backend.name, allowed, "unknown_choice")
+    check_choice("backend.name", config.backend.name, ("auto", *BACKENDS))
     layout, page_bytes = parse_layout(config.vm), config.vm.page_size
     parameters = parse_parameters(config.migration)
     rules, manager = make_rules(config.migration, parameters)

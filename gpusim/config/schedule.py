@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gpusim.config.checks import check_whole, parse_value, reject
+from gpusim.config.checks import check_choice, check_whole, parse_value, reject, reject_key
 from gpusim.config.migration import change_migration, parse_parameters
 from gpusim.config.plugins import KINDS
 from gpusim.config.schema import MigrationConfig
@@ -29,6 +29,7 @@ _FIXED = (
     *KINDS,
 )
 SETTABLE = tuple(f.name for f in fields(MigrationConfig) if f.name not in _FIXED)
+ENTRY_KEYS = ("at", "at_sync", "do", "set")
 FIELDS = {"downtime_limit": "downtime_limit_ms"}  # names that differ in Parameters
 
 
@@ -93,10 +94,9 @@ def _parse_entry(key: str, entry: object) -> Action:
     """Return the action of one entry. Its parameters are not yet checked."""
     if not isinstance(entry, Mapping):
         reject(key, entry, f"must be an entry such as {EXAMPLE}", "wrong_type")
-    if unknown := entry.keys() - {"at", "at_sync", "do", "set"}:
+    if unknown := entry.keys() - set(ENTRY_KEYS):
         name = min(unknown, key=str)
-        allowed = "no such key. An entry has at or at_sync, and do or set"
-        reject(f"{key}.{name}", entry[name], allowed, "unknown_key")
+        reject_key(key, str(name), entry[name], ENTRY_KEYS, "An entry")
     if ("at" in entry) == ("at_sync" in entry):
         allowed = "needs either at (a time) or at_sync (a number of syncs)"
         reject(key, dict(entry), allowed, "contradiction")
@@ -110,9 +110,7 @@ def _parse_entry(key: str, entry: object) -> Action:
         check_whole(f"{key}.at_sync", entry["at_sync"], 1, 2**53)
     when = {"at_ns": at_ns, "at_sync": entry.get("at_sync")}
     if "do" in entry:
-        if entry["do"] not in COMMANDS:
-            allowed = f"must be one of {', '.join(COMMANDS)}"
-            reject(f"{key}.do", entry["do"], allowed, "unknown_choice")
+        check_choice(f"{key}.do", entry["do"], COMMANDS)
         return Action(**when, do=entry["do"], changes={}, settings={})
     return Action(
         **when, do="set", changes={}, settings=_check_settable(f"{key}.set", entry["set"])
@@ -137,8 +135,7 @@ def _check_settable(key: str, settings: object) -> dict[str, Any]:
             hint = f"cannot change while QEMU migrates. Set migration.{name}"
             reject(f"{key}.{name}", value, hint, "not_supported")
         if name not in SETTABLE:
-            allowed = f"must be one of {', '.join(SETTABLE)}"
-            reject(f"{key}.{name}", value, allowed, "unknown_key")
+            reject_key(key, str(name), value, SETTABLE, "migrate-set-parameters")
     return dict(settings)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.config.checks import check_range, parse_pairs, parse_size, reject
+from gpusim.config.checks import check_choice, check_range, parse_pairs, parse_size, reject
 from gpusim.config.schema import TrackingConfig
 from gpusim.errors import LONGEST_VALUE, one_line
 from gpusim.guest.faults import Protection
@@ -75,9 +75,7 @@ def check_tracking(tracking: TrackingConfig, version: str) -> None:
     Raises:
         ConfigError: the mode is unknown, the QEMU version lacks it, or a cost is out of range.
     """
-    if tracking.mode not in TRACKING_MODES:
-        allowed = f"must be one of {', '.join(TRACKING_MODES)}"
-        reject("tracking.mode", tracking.mode, allowed, "unknown_choice")
+    check_choice("tracking.mode", tracking.mode, TRACKING_MODES)
     known = VERSIONS[version].tracking
     if tracking.mode not in known:
         hint = f"{version} has only {join_words(known)}. Add tracking={known[0]}"

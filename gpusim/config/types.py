@@ -14,11 +14,13 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from gpusim.config.checks import reject_key
 from gpusim.config.schema import PATTERNS, PolicyConfig
 from gpusim.errors import ConfigError
 
 Part = TypeVar("Part")
 DEEPEST = 16  # lists in lists
+POLICY_FORM = "must name a class as its target"
 LARGEST = 2**64  # a whole number must lie below it
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
          type(None): "null", list: "a list", dict: "names and values"}  # fmt: skip
@@ -40,6 +42,8 @@ def checked(config: Part, kind: type[Part], key: str = "") -> Part:
     """
     allowed = set(PATTERNS.values()) if kind in PATTERNS.values() else {kind}
     if type(config) not in allowed:
+        if kind is PolicyConfig:
+            raise _refusal(key, config, f"{POLICY_FORM}, such as {{target: my_rules:MyRule}}")
         names = " or ".join(sorted(one.__name__ for one in allowed))
         raise _refusal(key or "config", config, f"must be an instance of {names}")
     found_kind: Any = type(config)
@@ -72,8 +76,7 @@ def changed(config: Part, values: Mapping[str, Any], key: str, owner: str) -> Pa
     known = _types(kind)
     for name, value in values.items():
         if name not in known:
-            allowed = f"no such key. {owner} has {', '.join(known)}"
-            raise ConfigError(f"{key}.{name}", value, allowed, "unknown_key")
+            reject_key(key, name, value, known, owner)
     return checked(replace(config, **values), type(config), f"{key}.")  # type: ignore[type-var]
 
 

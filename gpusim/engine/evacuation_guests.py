@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gpusim.config.backend import Backend, choose_backend
-from gpusim.config.checks import check_whole, reject
+from gpusim.config.checks import check_choice, check_whole, reject
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config, EvacuationConfig, GuestConfig
 from gpusim.engine.records import Result
@@ -85,9 +85,7 @@ def make_vms(config: Config, evacuation: EvacuationConfig) -> list[Vm]:
     Raises:
         ConfigError: a value cannot be simulated.
     """
-    if evacuation.order not in ORDERS:
-        allowed = f"must be one of {', '.join(ORDERS)}"
-        reject("evacuation.order", evacuation.order, allowed, "unknown_choice")
+    check_choice("evacuation.order", evacuation.order, ORDERS)
     vms = []
     for index, (name, key, guest) in enumerate(_list_guests(evacuation)):
         alone = replace(

@@ -22,7 +22,10 @@ class RecordingError(CodedError, ValueError):
             "{path}: cannot be read ({reason}). Expected a recording, or a folder of recordings"
         ),
         "empty_folder": "{path}: this folder holds no recordings. Expected {suffixes} files",
-        "wrong_suffix": "{path}: a recording is not named like this. Expected {suffixes}",
+        "wrong_suffix": (
+            "{path}: a recording is not named like this. Expected {suffixes}. gpusim-record "
+            "--libvirt makes one from a log of virsh"
+        ),
         "unreadable": "{path}: cannot be read ({reason}). Expected a whole {suffix} file",
         "working_set_outside_memory": (
             "{path}: the guest's working set ends at {end_mib} MiB and its memory at {mem_mib} "
@@ -65,7 +68,7 @@ class VirshLogError(CodedError, ValueError):
         "unreadable": "{path}: cannot be read ({reason}). Expected a log of virsh",
         "too_few_answers": (
             "{path}: {answers} answers of domjobinfo while memory was sent. Expected {least}, each "
-            "after a line of `date +%s.%N`"
+            "after a line of `date +%s.%N`{hint}"
         ),
         "no_clock": (
             "{path}: the log has {stamps}, and libvirt's time elapsed is missing or does not rise. "
@@ -86,11 +89,11 @@ class AnswersError(CodedError, ValueError):
     texts: ClassVar[Mapping[str, str]] = {
         "unreadable": (
             "{path}: cannot be read ({reason}). Expected JSON with answers to query-migrate, or one "
-            "answer per line"
+            "answer per line{hint}"
         ),
         "too_few_answers": (
             "{path}: the last migration has {answers} active answers with total-time and ram. "
-            "Expected {least} or more answers to query-migrate"
+            "Expected {least} or more answers to query-migrate{hint}"
         ),
         "not_precopy": (
             "{path}: the migration switched to post-copy or COLO. Expected plain precopy"
@@ -106,8 +109,8 @@ class ProfileError(CodedError, ValueError):
     texts: ClassVar[Mapping[str, str]] = {
         "unreadable": "{path}: cannot be read ({reason}). Name the file of {expected}",
         "empty": "{path}: is empty. Make a profile with gpusim-predict --measure --qmp SOCKET",
-        "not_parsed": "{path}: is cut off, or is neither JSON nor YAML ({reason})",
-        "not_a_mapping": '{path}: is not a profile. Expected keys such as "memory"',
+        "not_parsed": "{path}: is cut off, or is neither JSON nor YAML ({reason}){hint}",
+        "not_a_mapping": '{path}: is not a profile. Expected keys such as "memory"{hint}',
         "unknown_capability": (
             "{path}: capabilities: gpusim knows no capability {value}. Remove it if it does not "
             "change how memory is sent"
@@ -137,11 +140,12 @@ class ProfileError(CodedError, ValueError):
         ),
         "several_vms": "{path}: the log has the VMs {names}. Keep the lines of one VM",
         "no_memory_size": (
-            "{path}: the log has no memory size. Add --memory 64GiB, or the output of virsh dominfo"
+            "{path}: the log has no memory size. Add --memory 64GiB, or the output of virsh "
+            "dominfo{hint}"
         ),
         "several_modes": "{path}: the log has the modes {modes}. Use one of {allowed}",
         "no_measurement": (
             "{path}: no measurement has ended (dirtyrate.calc_status=2). Run virsh domstats "
-            "--dirtyrate after each virsh domdirtyrate-calc has ended"
+            "--dirtyrate after each virsh domdirtyrate-calc has ended{hint}"
         ),
     }

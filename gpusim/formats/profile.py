@@ -15,6 +15,7 @@ from typing import Any
 
 from gpusim.config.checks import MAX_BYTES
 from gpusim.formats.errors import ProfileError
+from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, parse_yaml, read_text
 from gpusim.shapes import (
@@ -348,9 +349,10 @@ def load_profile(path: Path) -> Profile:
     try:
         found = parse_json(text) if text.lstrip().startswith("{") else parse_yaml(text)
     except ReadingError as error:
-        raise ProfileError("not_parsed", path=path, reason=error.reason) from None
+        hint = hint_at_reader(text)
+        raise ProfileError("not_parsed", path=path, reason=error.reason, hint=hint) from None
     if not isinstance(found, dict):
-        raise ProfileError("not_a_mapping", path=path)
+        raise ProfileError("not_a_mapping", path=path, hint=hint_at_reader(text))
     return profile_of(path, found)
 
 

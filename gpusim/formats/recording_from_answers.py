@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gpusim.formats.errors import AnswersError
+from gpusim.formats.foreign_logs import hint_in_file
 from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LEAST_SAMPLES, read_document
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, read_text
 from gpusim.units import parse_bytes_per_s
 
+COMMAND = "gpusim-record --answers"
 Answer: TypeAlias = Mapping[str, Any]
 
 # qapi/migration.json:MigrationStatus, but the states before and between migrations.
@@ -107,7 +109,8 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         raise AnswersError("not_precopy", path=path)
     active = _active(rows)
     if len(active) < LEAST_SAMPLES:
-        raise AnswersError("too_few_answers", path=path, answers=len(active), least=LEAST_SAMPLES)
+        data = {"answers": len(active), "least": LEAST_SAMPLES}
+        raise AnswersError("too_few_answers", path=path, hint=hint_in_file(path, COMMAND), **data)
     used = {"multifd": _is_positive(active[-1]["ram"].get("multifd-bytes"))}
     used["xbzrle"] = any("xbzrle-cache" in row for row in active)
     known = used | found.facts | dict(facts)
@@ -152,7 +155,8 @@ def _read(path: Path) -> Found:
         for value in _values(read_text(path)):
             _collect(value, found)
     except ReadingError as error:
-        raise AnswersError("unreadable", path=path, reason=error.reason) from None
+        hint = hint_in_file(path, COMMAND)
+        raise AnswersError("unreadable", path=path, reason=error.reason, hint=hint) from None
     return found
 
 

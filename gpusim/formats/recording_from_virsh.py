@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import VirshLogError
+from gpusim.formats.foreign_logs import hint_in_file
 from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import PARAMETERS
@@ -187,7 +188,7 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
     if setup_s is not None:
         answers = [(at, job) for at, job in answers if at >= setup_s]  # no earlier attempt
     if len(answers) < LEAST_SAMPLES:
-        raise VirshLogError("too_few_answers", path=jobs, answers=len(answers), least=LEAST_SAMPLES)
+        raise _too_few(jobs, len(answers))
     start_s = setup_s
     if start_s is None:
         at, job = answers[0]
@@ -233,6 +234,12 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
     return document
 
 
+def _too_few(path: Path, answers: int) -> VirshLogError:
+    hint = hint_in_file(path, "gpusim-record --libvirt")
+    data = {"answers": answers, "least": LEAST_SAMPLES, "hint": hint}
+    return VirshLogError("too_few_answers", path=path, **data)
+
+
 def _last_attempt(running: list[Job]) -> list[Job]:
     """Return the answers about the last migration. libvirt's time elapsed falls before it."""
     for place in range(len(running) - 1, 0, -1):
@@ -267,9 +274,7 @@ def _times(
         return stamps, STAMPS_NOTE
     if not has_elapsed:
         if len(running) < LEAST_SAMPLES:
-            raise VirshLogError(
-                "too_few_answers", path=path, answers=len(running), least=LEAST_SAMPLES
-            )
+            raise _too_few(path, len(running))
         raise VirshLogError("no_clock", path=path, stamps=problem)
     note = ELAPSED_NOTE.format(stamps=problem)
     offset_s = _offset_s(log, running if _rises(stamps) else (), events)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gpusim.formats.errors import ProfileError
+from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.formats.profile import (
     LONGEST_S,
     MODES,
@@ -72,7 +73,8 @@ def from_domstats(
     values = _last_values(text)
     memory_bytes = memory_bytes or 1024 * _whole(values, "Max memory", "balloon.maximum")
     if not memory_bytes:
-        raise ProfileError("no_memory_size", path=path)
+        hint = hint_at_reader(text, "gpusim-predict --domstats")
+        raise ProfileError("no_memory_size", path=path, hint=hint)
     vcpus = vcpus or _whole(values, "CPU(s)", "vcpu.current") or _measured_vcpus(values) or 1
     for key, value, shape in (("memory", memory_bytes, SIZE), ("vcpus", vcpus, VCPUS)):
         try:
@@ -136,7 +138,8 @@ def _runs(path: str | Path, text: str) -> list[dict[str, str]]:
         runs[-1][pair[1]] = pair[2].strip()
     done = [run for run in runs if run.get("dirtyrate.calc_status") in MEASURED]
     if not done:
-        raise ProfileError("no_measurement", path=path)
+        hint = hint_at_reader(text, "gpusim-predict --domstats")
+        raise ProfileError("no_measurement", path=path, hint=hint)
     once = {tuple(sorted(run.items())): run for run in done}
     return list(once.values()) if all("dirtyrate.calc_start_time" in run for run in done) else done
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from gpusim.published.errors import TableError
 from gpusim.reading import ReadingError, read_yaml
 from gpusim.shapes import Fields, ShapeError, check
+from gpusim.text import did_you_mean
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("measured", "model")  # migrations of a real QEMU, or results of another model
@@ -205,7 +206,9 @@ def load(name: str) -> Table:
     """
     path = DATA / f"{name}.yaml"
     if name not in list_files():
-        raise TableError("no_such_table", table=name, known=", ".join(list_files()))
+        known = list_files()
+        hint = did_you_mean(name, known)
+        raise TableError("no_such_table", table=name, hint=hint, known=", ".join(known))
     try:
         document = read_yaml(path)
         named = document | {"name": name} if isinstance(document, dict) else document

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpusim.config.checks import check_range, check_whole, reject
+from gpusim.config.checks import check_choice, check_range, check_whole, reject
 from gpusim.config.presets import conf_folder
 from gpusim.errors import ConfigError
 from gpusim.formats.recording import GUEST_STARTS_MIB, UNFILLED_END_MIB
@@ -19,6 +19,7 @@ from gpusim.formats.recording_file import FOREIGN_CAPABILITIES
 from gpusim.reading import ReadingError, parse_yaml, read_text, read_yaml
 from gpusim.shapes import Fields, ShapeError
 from gpusim.shapes import check as check_shape
+from gpusim.text import did_you_mean
 
 MOST_MIB = 3072  # the pc machine puts memory beyond at addresses that need more than 32 bits
 SLOWEST_PER_S, FASTEST_PER_S = 10, 10**9
@@ -131,8 +132,10 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else scenario_folder() / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(list_scenarios())
-        reject("SCENARIO", name, f"does not exist. Expected a .yaml file or one of {known}")
+        known = list_scenarios()
+        hint = did_you_mean(name, known)
+        allowed = f"does not exist.{hint} Expected a .yaml file or one of {', '.join(known)}"
+        reject("SCENARIO", name, allowed, "unknown_choice")
     for text in overrides:
         if "=" not in text or text.startswith("="):
             reject("KEY=VALUE", text, 'write it as "guest.rate=20000"')
@@ -146,7 +149,10 @@ def load_scenario(name: str, overrides: Sequence[str] = ()) -> Scenario:
         scenario = check_shape({} if document is None else document, Fields(Scenario))
     except ShapeError as error:
         value = error.data.get("value", "missing" if error.code == "missing" else path.name)
-        allowed = f"{error.data['allowed']}. See docs/how-to/record-a-real-qemu.md"
+        allowed = error.data["allowed"]
+        if error.code == "unknown_key":
+            allowed = f"no such key. {allowed}"
+        allowed += ". See docs/how-to/record-a-real-qemu.md"
         raise ConfigError(error.data["key"], value, allowed, CODES[error.code]) from None
     assert isinstance(scenario, Scenario)
     check(scenario)
@@ -182,8 +188,7 @@ def check(scenario: Scenario) -> None:
     check_whole("mem_mib", scenario.mem_mib, 32, MOST_MIB, " MiB")
     check_range("limit_s", scenario.limit_s, 1, 86_400, " s")
     check_range("before_s", scenario.before_s, 0.1, 60, " s")
-    if scenario.accelerator not in ACCELERATORS:
-        reject("accelerator", scenario.accelerator, f"must be one of {', '.join(ACCELERATORS)}")
+    check_choice("accelerator", scenario.accelerator, ACCELERATORS)
     foreign = (FOREIGN_CAPABILITIES | WAITING_CAPABILITIES).intersection(scenario.capabilities)
     if foreign:
         reject(

@@ -7,10 +7,12 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from gpusim import ConfigError
-from gpusim.config.compose import composed_config
-from gpusim.config.compose_errors import compose_error, describe
+from gpusim.config.compose import composed_config, converted, register
+from gpusim.config.compose_errors import compose_error, describe, one_compose_error
+from gpusim.config.presets import conf_folder
 from gpusim.config.scenario import resolve
 from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE
 
@@ -204,3 +206,77 @@ def test_an_unknown_error_is_one_line() -> None:
     assert error.code == "not_composed"
     assert "a b\\x1b" in error.message
     assert describe(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "key", "value", "hint"),
+    [
+        ("attempts=[{},{aftr: 5}]", "unknown_key", "attempts[1].aftr", 5, "attempts[1].after?"),
+        ("attempts=[{schedul: []}]", "unknown_key", "attempts[0].schedul", [], "schedule?"),
+        ("attempts=[{after: 1},{after: [2]}]", "wrong_type", "attempts[1].after", [2], ""),
+        ("attempts=[{migration: 5}]", "wrong_type", "attempts[0].migration", 5, ""),
+        ("attempts=[{schedule: 5}]", "wrong_type", "attempts[0].schedule", 5, ""),
+        ("migration.manager=a:B", "wrong_type", "migration.manager", "a:B", "manager.target="),
+    ],
+)
+def test_an_error_inside_of_a_list_names_its_place_and_value(
+    override: str, code: str, key: str, value: object, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed_config([override])
+    error = caught.value
+    assert (error.code, error.key, error.value) == (code, key, value)
+    assert hint in error.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "code", "key", "hint"),
+    [
+        ("attempts=[{migration: {downtme_limit: 5}}]", "unknown_key", "attempts[0].migration.downtme_limit", "downtime_limit?"),
+        ("attempts=[{migration: {manager: {taget: a}}}]", "unknown_key", "attempts[0].migration.manager.taget", "target?"),
+        ("attempts=[{migration: {manager: a:B}}]", "wrong_type", "attempts[0].migration.manager", "target: "),
+        ("schedule=[{at: 5, set: {downtime_limt: 5}}]", "unknown_key", "schedule[0].set.downtime_limt", "downtime_limit?"),
+        ("schedule=[{att: 5, do: cancel}]", "unknown_key", "schedule[0].att", "at?"),
+        ("schedule=[{at: 5, do: cancle}]", "unknown_choice", "schedule[0].do", "cancel?"),
+        ("tracking.mode=kvm_manul", "unknown_choice", "tracking.mode", "kvm_manual?"),
+        ("migration.version=9.2", "unknown_choice", "migration.version", "qemu_9_2"),
+        ("backend.name=nunpy", "unknown_choice", "backend.name", "numpy?"),
+        ("migration.throttle_rule.args={a: 1}", "missing", "migration.throttle_rule.target", "throttle_rule.target="),
+        ("migration.throttle_rule.target=my_rules.py:Bug", "wrong_format", "migration.throttle_rule.target", "my_rules:Bug?"),
+        ("migration.throttle_rule.target=./my_rules.py:Bug", "wrong_format", "migration.throttle_rule.target", "my_rules:Bug?"),
+        ("migration.throttle_rule.target=my_rules.Bug", "wrong_format", "migration.throttle_rule.target", "my_rules:Bug?"),
+        ("migration.throttle_rule.target=a/my_rules.py:Bug", "wrong_format", "migration.throttle_rule.target", "PYTHONPATH=a"),
+        ("migration.throttle_rule.target=my_rules", "wrong_format", "migration.throttle_rule.target", "module:Class"),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_has_a_suggestion(override: str, code: str, key: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(composed_config([override]))
+    assert (caught.value.code, caught.value.key) == (code, key)
+    assert hint in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "package"),
+    [
+        ("experiment", "vm: {memory: 2GiB}", "_global_"),
+        ("policy", "downtime_limit: 5", "migration"),
+        ("vm", "vm: {memory: 2GiB}", "_global_"),
+    ],
+)
+def test_a_preset_in_the_wrong_package_names_the_missing_line(
+    group: str, text: str, package: str, tmp_path: Path
+) -> None:
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(text)
+    register()
+    path = f"hydra.searchpath=[file://{tmp_path}]"
+    with (
+        pytest.raises(ConfigError) as caught,
+        one_compose_error([f"{group}=mine"], [tmp_path]),
+        initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"),
+    ):
+        converted(compose("config", overrides=[f"{group}=mine", path]))
+    assert (caught.value.code, caught.value.value) == ("unknown_key", "mine")
+    assert f"# @package {package}" in caught.value.message

@@ -1,0 +1,39 @@
+"""Which command reads a file that another reader refuses: a log of virsh, or answers of QEMU."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gpusim.reading import ReadingError, read_text
+
+_LOGS = (  # what only such a log holds, what it is, and the command for it
+    (re.compile(r"^\s*Job type:", re.M), "virsh domjobinfo", "gpusim-record --libvirt"),
+    (
+        re.compile(r"^\s*dirtyrate\.\w", re.M),
+        "virsh domstats --dirtyrate",
+        "gpusim-predict --domstats",
+    ),
+    (re.compile(r'"total-time"\s*:'), "query-migrate", "gpusim-record --answers"),
+)
+
+
+def hint_at_reader(text: str, own_command: str = "") -> str:
+    """Return " This is the output of ... Type COMMAND FILE", or "" for a text of another kind.
+
+    Args:
+        text: of the file.
+        own_command: the command that refuses the file, which is no hint.
+    """
+    for mark, source, command in _LOGS:
+        if command != own_command and mark.search(text):
+            return f". This is output of {source}. Type {command} FILE"
+    return ""
+
+
+def hint_in_file(path: Path, own_command: str) -> str:
+    """Return the same for a file that was read before. A file that is gone gives no hint."""
+    try:
+        return hint_at_reader(read_text(path, errors="replace"), own_command)
+    except ReadingError:
+        return ""
