@@ -6,6 +6,7 @@ Owns this promise, the lock that keeps two processes out of one folder, and the 
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -27,8 +28,14 @@ def can_be_written(path: Path) -> bool:
     """Return whether a file can be written as `path`. Ask before the work that it will hold."""
     if _is_stream(path):
         return os.access(path, os.W_OK)
+    path = _target_of(path)
     folder = path.absolute().parent
-    return folder.is_dir() and os.access(folder, os.W_OK) and not path.is_dir()
+    return (
+        not path.is_symlink()
+        and folder.is_dir()
+        and os.access(folder, os.W_OK)
+        and not path.is_dir()
+    )
 
 
 @contextmanager
@@ -36,8 +43,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file in memory that becomes `path` if the block ends without an error.
 
     Its bytes are written under a hidden name in the same folder, so the rename is atomic. Nothing of
-    it stays if that fails, and an earlier file `path` stays until the rename. A device such as
-    /dev/stdout is written as it is, because a rename would put a file in its place.
+    it stays if that fails, and an earlier file `path` stays until the rename. A symbolic link stays,
+    and the file that it leads to is written. A device such as /dev/stdout is written as it is,
+    because a rename would put a file in its place.
 
     Raises:
         OSError: the file cannot be written or renamed. `filename` is `path`.
@@ -59,11 +67,19 @@ def _is_stream(path: Path) -> bool:
     return path.is_char_device() or (is_open_file and path.exists())
 
 
+def _target_of(path: Path) -> Path:
+    """Return the file that a symbolic link leads to, also if it does not exist yet."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def _write(path: Path, content: memoryview) -> None:
     if _is_stream(path):
         with path.open("wb") as stream:
             stream.write(content)
         return
+    path = _target_of(path)
+    if path.is_symlink():  # to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     temporary, file = _open_temporary(path)
     try:
         with file:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,20 +98,27 @@ class BatchSweeper(Sweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.master, folder / "multirun.yaml")
         folders = [(folder / job_name(overrides, self.params)).absolute() for overrides in jobs]
-        points = zip(configs, folders, strict=True)
+        points = (
+            (config, path, show) for (config, show), path in zip(configs, folders, strict=True)
+        )
         running = job.run_jobs(points, workers=self.workers)
         returned = list(tqdm(running, total=len(jobs), unit="run", disable=None))
         if self.master.dry_run and None in returned:
             sys.exit(EXIT_SOME_FAILED)
         return returned
 
-    def _composed(self, jobs: Sequence[Sequence[str]]) -> Iterator[Config | ConfigError]:
-        """Yield each job's config as Hydra would compose it, or the error in its place."""
+    def _composed(
+        self, jobs: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[Config | ConfigError, Callable[[ConfigError], ConfigError]]]:
+        """Yield each job's config as Hydra would compose it, or the error in its place.
+
+        The function beside it shows the value of an error as the user typed it.
+        """
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from gpusim import ConfigError
-        from gpusim.config.compose import converted
+        from gpusim.config.compose import as_typed, converted
         from gpusim.config.compose_errors import one_compose_error
 
         parse = cache(OverridesParser.create(config_loader=self.loader).parse_override)
@@ -129,6 +136,7 @@ class BatchSweeper(Sweeper):
             with one_compose_error(overrides):
                 ConfigLoaderImpl._apply_overrides_to_config([parse(key) for key in keys], config)
             try:
-                yield converted(config, overrides)
+                found: Config | ConfigError = converted(config, overrides)
             except ConfigError as error:
-                yield error
+                found = error
+            yield found, as_typed(config)

@@ -95,6 +95,32 @@ def test_a_full_device_is_named(tmp_path: Path) -> None:
     assert raised.value.filename == str(link)
 
 
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, target in (("to a file", "data/old"), ("to nothing yet", "data/new")):
+        link = tmp_path / name
+        link.symlink_to(target)
+        if name == "to a file":
+            (tmp_path / target).write_text("before")
+        assert can_be_written(link)
+        write_text(link, "text")
+        assert link.is_symlink()
+        assert (tmp_path / target).read_text() == "text"
+    assert sorted(one.name for one in (tmp_path / "data").iterdir()) == ["new", "old"]
+
+
+def test_a_link_to_itself_or_into_no_folder_cannot_be_written(tmp_path: Path) -> None:
+    for target in ("loop", "no folder/file"):
+        link = tmp_path / "loop"
+        link.symlink_to(target)
+        assert not can_be_written(link)
+        with pytest.raises(OSError) as raised:
+            write_text(link, "text")
+        assert raised.value.filename == str(link)
+        assert link.is_symlink()
+        link.unlink()
+
+
 def test_a_part_of_a_write_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is nearly full takes a part, and says that it is full the next time."""
     write = io.FileIO.write

@@ -19,6 +19,7 @@ from gpusim.arguments import Parser, output_path, parse_digits, refuse, whole
 from gpusim.bench import dry_run, primitives, sweep, whole_run
 from gpusim.bench.primitives import Row
 from gpusim.command import EXIT_INPUT, run_command
+from gpusim.config.backend import too_many_threads
 from gpusim.files import can_be_written, write_text
 from gpusim.layout import CHUNK_PAGES
 from gpusim.pages.backends import BACKENDS, device_name, obstacle, too_big
@@ -50,6 +51,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         dry_run.main(names)
         return 0
+    if warning := too_many_threads("--threads", options.threads):
+        print(warning, file=sys.stderr)
     plan = _plan(names, options.pages)
     if options.json is not None and not can_be_written(options.json):
         hint = "cannot be written. Name a file in a writable folder"

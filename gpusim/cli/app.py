@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 import gpusim.cli.sweep_report  # noqa: F401  its resolvers name a job's folder in every process
 from gpusim.cli import job
 from gpusim.cli.hydra_run import run_hydra
-from gpusim.config.compose import converted, register, typed_overrides
+from gpusim.config.compose import as_typed, converted, register, typed_overrides
 
 
 def task(composed: DictConfig) -> job.Objective | None:
@@ -24,7 +24,9 @@ def task(composed: DictConfig) -> job.Objective | None:
     settings = HydraConfig.get()
     folder, alone = Path(settings.runtime.output_dir), settings.mode == RunMode.RUN
     overrides = typed_overrides(settings.overrides.task)
-    return job.run_job(lambda: converted(composed, overrides), folder, alone=alone)
+    return job.run_job(
+        lambda: converted(composed, overrides), folder, alone=alone, as_typed=as_typed(composed)
+    )
 
 
 def main() -> None:

@@ -121,6 +121,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.Arg
         _refuse_options("--experimental-rerun is not supported. Use .hydra/overrides.yaml")
     if options.resolve and not (options.cfg or options.help):
         _refuse_options("--resolve needs --cfg job or --help")
+    if options.package is not None and not options.cfg:
+        _refuse_options("--package needs --cfg job, --cfg hydra or --cfg all")
     for key in ("config_path", "config_dir"):
         given = getattr(options, key)
         if given is not None and not given.startswith("pkg://"):
@@ -237,6 +239,7 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
         folder, callbacks = _folder("hydra.sweep.dir", config.hydra.sweep.dir), Callbacks(config)
         arguments = typed_overrides(config.hydra.overrides.task)
     before = _folder_before("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
+    _check_jobs(config, folder)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     try:
         callbacks.on_multirun_start(config=config, config_name=name)
@@ -275,6 +278,17 @@ def _folder_before(key: str, folder: Path, files: Sequence[str]) -> FolderBefore
         if path.exists() and not path.is_file():  # Hydra would wait for a reader of a pipe
             raise ConfigError(key, folder, f"{path.name} in it is no regular file. Remove it")
     return before
+
+
+def _check_jobs(config: DictConfig, folder: Path) -> None:
+    """Refuse a sweep in whose job folders Hydra would wait for a reader of a pipe."""
+    output, log = config.hydra.output_subdir or ".", f"{config.hydra.job.name}.log"
+    for job in folder.glob("*/"):
+        for name in (log, *(f"{output}/{file}" for file in _HYDRA_FILES)):
+            path = job / name
+            if path.exists() and not path.is_file():
+                allowed = f"{job.name}/{name} in it is no regular file. Remove it"
+                raise ConfigError("hydra.sweep.dir", folder, allowed)
 
 
 def _refusal(

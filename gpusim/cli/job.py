@@ -48,12 +48,18 @@ from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS
 
 log = logging.getLogger(__name__)
 
+AsTyped = Callable[[ConfigError], ConfigError]
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 Objective = float | list[float]
 
 
 def run_job(
-    make_config: Callable[[], Config], folder: Path, *, alone: bool, quiet: bool = False
+    make_config: Callable[[], Config],
+    folder: Path,
+    *,
+    alone: bool,
+    quiet: bool = False,
+    as_typed: AsTyped | None = None,
 ) -> Objective | None:
     """Run one job. Leave whole results, or a summary that says why there are none, or nothing.
 
@@ -63,6 +69,7 @@ def run_job(
         alone: not a job of a sweep. A job of a sweep that fails leaves a summary that says so. It
             raises none of its own errors, because this would end the jobs after it.
         quiet: no progress bar, no log, nothing printed.
+        as_typed: shows the value of an error as the user typed it.
 
     Returns:
         The objective, or None if a job of a sweep failed.
@@ -77,7 +84,13 @@ def run_job(
     try:
         os.utime(folder)  # a sweep's report recognises its own jobs by this time
         config = make_config()
-        return run_config(config, folder, again=alone, quiet=quiet)
+        try:
+            return run_config(config, folder, again=alone, quiet=quiet)
+        except ConfigError as error:
+            shown = as_typed(error) if as_typed else error
+            if shown is error:
+                raise
+            raise shown from None  # not even a traceback shows the value
     except KeyboardInterrupt as error:
         _forget(folder, is_new, error, alone=alone)
         raise
@@ -120,12 +133,13 @@ def add_hint(interrupt: KeyboardInterrupt, sweep: Path) -> None:
 
 
 def run_jobs(
-    points: Iterable[tuple[Config | ConfigError, Path]], *, workers: int = 1
+    points: Iterable[tuple[Config | ConfigError, Path, AsTyped | None]], *, workers: int = 1
 ) -> Iterator[Objective | None]:
     """Run the jobs of a sweep quietly, in this process or in several.
 
     Args:
-        points: of each job its config, or the error in its place, and its folder.
+        points: of each job its config, or the error in its place, its folder, and what shows the
+            value of an error as the user typed it, or None.
         workers: number of processes, as for `simulate_many`.
 
     Yields:
@@ -134,8 +148,8 @@ def run_jobs(
     return map_in_order(_run_point, points, workers, _record_lost)
 
 
-def _run_point(point: tuple[Config | ConfigError, Path]) -> Objective | None:
-    config, folder = point
+def _run_point(point: tuple[Config | ConfigError, Path, AsTyped | None]) -> Objective | None:
+    config, folder, as_typed = point
 
     def make_config() -> Config:
         if isinstance(config, ConfigError):
@@ -143,11 +157,11 @@ def _run_point(point: tuple[Config | ConfigError, Path]) -> Objective | None:
         return config
 
     folder.mkdir(parents=True, exist_ok=True)
-    return run_job(make_config, folder, alone=False, quiet=True)
+    return run_job(make_config, folder, alone=False, quiet=True, as_typed=as_typed)
 
 
-def _record_lost(point: tuple[Config | ConfigError, Path], _: Exception) -> None:
-    config, folder = point
+def _record_lost(point: tuple[Config | ConfigError, Path, AsTyped | None], _: Exception) -> None:
+    config, folder, _as_typed = point
     error = ChildProcessError("its process was killed, which happens when memory runs out")
     _record_error(error, folder, None if isinstance(config, ConfigError) else config)
 
@@ -205,6 +219,8 @@ def run_config(
 def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> Summary:
     scenario = resolve(config)
     backend = choose_backend(scenario)  # an error up to here leaves earlier results in place
+    if backend.too_many_threads and not quiet:
+        log.warning(backend.too_many_threads)
     begin_run(config, folder)
     with migration_bar(quiet) as observe:
         result = simulate_scenario(scenario, backend, observe=observe)
@@ -234,6 +250,8 @@ def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> 
 
 def _run_evacuation(config: Config, folder: Path, identity: str, quiet: bool) -> EvacuationSummary:
     host = Host(config)  # a config error leaves earlier results in place
+    if not quiet and (warning := host.vms[0].backend.too_many_threads):
+        log.warning(warning)
     begin_run(config, folder)
     with evacuation_bar(quiet) as observe:
         evacuation = host.evacuate(observe)

@@ -28,6 +28,19 @@ class Backend:
     reason: str
     threads: int
 
+    @property
+    def too_many_threads(self) -> str:
+        """A warning for people if there are more threads than cores, else ""."""
+        return too_many_threads("backend.threads", self.threads)
+
+
+def too_many_threads(key: str, threads: int) -> str:
+    """Return a warning for people if there are more threads than cores, or ""."""
+    cores = len(os.sched_getaffinity(0))
+    if threads <= cores:
+        return ""
+    return f"{key} = {threads}: this machine has {cores} cores, so more threads only cost time"
+
 
 EXPECTED = Backend(backends.EXPECTED, reason="expected shares of pages, no bitmaps", threads=1)
 

@@ -6,12 +6,19 @@ Hydra.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gpusim.config.compose_errors import one_compose_error
@@ -19,10 +26,30 @@ from gpusim.config.plugins import KINDS, policies_of
 from gpusim.config.presets import conf_folder
 from gpusim.config.schema import PATTERNS, Config, EvacuationConfig, PolicyConfig
 from gpusim.errors import ConfigError
+from gpusim.reading import ReadingError, read_yaml
+
+LEAST_SECRET = 4  # characters of a value that is looked for in a message
+
+
+class _BoundedFiles(FileConfigSource):
+    """Hydra's files, read with limits first: aliases of aliases would take all memory."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.exists() and path.parent.parent != conf_folder():
+            try:
+                read_yaml(path)
+            except ReadingError as error:
+                raise ConfigError(
+                    "file", path, f"cannot be read: {error.reason}", "wrong_format"
+                ) from None
+        return super().load_config(config_path)
 
 
 def register() -> None:
-    """Tell Hydra the type of every key, and the keys of every workload."""
+    """Tell Hydra the type of every key, the keys of every workload, and how to read a file."""
+    Plugins.instance()  # registers Hydra's own sources
+    SourcesRegistry.instance().types[_BoundedFiles.scheme()] = _BoundedFiles
     store = ConfigStore.instance()
     # There must be no default workload, because another class would be merged over its keys.
     # There must be an evacuation and policies, so that a user can set their keys one by one.
@@ -80,6 +107,33 @@ def converted(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
         if policy == PolicyConfig():
             setattr(config.migration, name, None)
     return config
+
+
+def as_typed(composed: DictConfig) -> Callable[[ConfigError], ConfigError]:
+    """Return a function that shows a reference in place of its value, which may be a secret.
+
+    Args:
+        composed: by Hydra, with its references.
+    """
+    typed = OmegaConf.to_container(composed, resolve=False)
+    return partial(_with_reference, typed if "${" in str(typed) else {})
+
+
+def _with_reference(typed: Any, error: ConfigError) -> ConfigError:
+    part = typed
+    for name in re.findall(r"[^.\[\]]+", error.key):
+        if isinstance(part, dict) and name in part:
+            part = part[name]
+        elif isinstance(part, list) and name.isdecimal() and int(name) < len(part):
+            part = part[int(name)]
+        else:
+            break
+    if part is typed or "${" not in str(part):
+        return error
+    message = error.message
+    if isinstance(error.value, str) and len(error.value) >= LEAST_SECRET:
+        message = message.replace(error.value, str(part))
+    return ConfigError(error.key, part, message, error.code)
 
 
 def _reject_unknown_keys(part: Any, prefix: str) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -259,6 +261,11 @@ async def _open(address: str | socket.socket) -> socket.socket:
         found.setblocking(False)
         await asyncio.get_running_loop().sock_connect(found, address)
         found.getpeername()  # fails if the server's queue of clients is full
+    except ConnectionRefusedError:
+        found.close()
+        if not stat.S_ISSOCK(os.stat(address).st_mode):
+            raise ValueError("it is no socket") from None
+        raise
     except BaseException:
         found.close()
         raise
@@ -275,7 +282,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "no such socket"
     if isinstance(error, EOFError):
         return "it closed the connection"

@@ -12,7 +12,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from gpusim.formats.recording import MIB, SETUP, UNCOUNTED_NOTE, counts_every_sy
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 from gpusim.monitor.dirty_rate import IDLE, Progress
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
-from gpusim.monitor.qmp import Monitor
+from gpusim.monitor.qmp import Monitor, QmpEvent
 from gpusim.reading import ReadingError, read_text
 from gpusim.record.cut_file import CutFile
 from gpusim.record.messages import RecordError, note
@@ -50,6 +50,7 @@ class Watched:
         notes: lines that say what is missing, and what that costs.
         wrong_answers: answers that were left out, because they have another shape.
         kept_start_s: the start as it was known when the first samples were kept.
+        kept_events: how many of the monitor's events were kept with them.
         ended: completed, cancelled, "connection closed", "no answer", "wrong answers", interrupted
             or limit.
     """
@@ -58,6 +59,7 @@ class Watched:
     notes: list[str] = field(default_factory=list)
     wrong_answers: int = 0
     kept_start_s: float = 0.0
+    kept_events: int = 0
     ended: str = ""
 
     @property
@@ -183,7 +185,9 @@ def _keep(cut: CutFile | None, monitor: Monitor, watched: Watched, vm: Mapping[s
         notes = [*watched.notes, note("cut")]
         cut.begin(_head(monitor, watched, vm) | {"ended": "cut", "notes": notes, "events": []})
     start_s = watched.kept_start_s
-    cut.add(_sample_rows(watched.samples[cut.samples :], start_s), _event_rows(monitor, start_s))
+    events = monitor.events[watched.kept_events :]
+    watched.kept_events += len(events)
+    cut.add(_sample_rows(watched.samples[cut.samples :], start_s), _event_rows(events, start_s))
 
 
 async def _follow(
@@ -295,7 +299,7 @@ def _document(
 ) -> dict[str, Any]:
     """Return the recording, in the format of gpusim/validation/data/README.md."""
     start_s = watched.start_s
-    events = _event_rows(monitor, start_s)
+    events = _event_rows(monitor.events, start_s)
     reported = any(
         name == "MIGRATION" and data.get("status") == "completed" for _, name, data in events
     )
@@ -339,11 +343,11 @@ def _head(monitor: Monitor, watched: Watched, vm: Mapping[str, Any]) -> dict[str
     }
 
 
-def _event_rows(monitor: Monitor, start_s: float) -> list[list[Any]]:
-    """Return QEMU's events of this migration, with their times since its start."""
+def _event_rows(events: Sequence[QmpEvent], start_s: float) -> list[list[Any]]:
+    """Return those of QEMU's events that are of this migration, with their times since its start."""
     return [
         [round(event.time_s - start_s, CLOCK_DIGITS), event.name, event.data]
-        for event in monitor.events
+        for event in events
         if event.time_s >= start_s - TRACE_SLACK_S
     ]
 

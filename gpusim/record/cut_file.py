@@ -36,6 +36,7 @@ class CutFile:
         self._folder, self._name = folder, name
         self._handle = -1
         self._end, self._tail = 0, b""
+        self._events: list[bytes] = []
 
     def begin(self, document: dict[str, Any]) -> None:
         """Create the file. The document has no samples and no `qmp_events`."""
@@ -55,13 +56,16 @@ class CutFile:
         self._end = len(head)
 
     def add(self, samples: list[dict[str, Any]], events: list[list[Any]]) -> None:
-        """Add samples, and replace the events. A full disk leaves the file as it was."""
+        """Add new samples and new events. A full disk leaves the file as it was."""
         rows = [_json(sample) for sample in samples]
         content = b",".join([b"", *rows] if self.samples else rows)
         self.samples += len(samples)
         if self.failure:
             return
-        tail = _tail(events[:MOST_EVENTS])
+        tail = self._tail
+        if new := events[: MOST_EVENTS - len(self._events)]:
+            self._events += map(_json, new)
+            tail = _tail(self._events)
         try:
             if os.pwrite(self._handle, content + tail, self._end) < len(content + tail):
                 raise OSError("the disk is full")
@@ -83,8 +87,8 @@ class CutFile:
             self.path = None
 
 
-def _tail(events: list[list[Any]]) -> bytes:
-    return b'],"qmp_events":' + _json(events) + b"}"
+def _tail(events: list[bytes]) -> bytes:
+    return b'],"qmp_events":[' + b",".join(events) + b"]}"
 
 
 def _json(value: object) -> bytes:

@@ -12,6 +12,7 @@ from gpusim.bench import sweep as bench_sweep
 from gpusim.bench.cli import main
 from gpusim.bench.primitives import MEANS
 from gpusim.bench.whole_run import run_config
+from gpusim.config.backend import too_many_threads
 from gpusim.config.scenario import resolve
 from gpusim.pages.backends import BACKENDS, obstacle
 from tests.cli.command import composed
@@ -112,6 +113,21 @@ def test_sweep_is_measured_against_a_loop(capsys: pytest.CaptureFixture[str]) ->
     _, plain, *engines = capsys.readouterr().out.splitlines()
     assert plain.split()[-1] == "1.0"
     assert [line.split("  ")[0] for line in engines] == list(bench_sweep.ENGINES)
+
+
+def test_a_difference_below_the_noise_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_sweep._line("an engine", 1, -0.08, 0.009)
+    assert capsys.readouterr().out.split() == ["an", "engine", "1", "0.00", "-", "-", "-"]
+
+
+def test_more_threads_than_cores_are_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    for threads, warns in (("2", False), ("3", True)):
+        main([*SMALL, "--threads", threads, "--repeats", "1", "--no-runs"])
+        assert ("--threads = 3" in capsys.readouterr().err) == warns
+    assert too_many_threads("backend.threads", 2) == ""
 
 
 def test_a_dry_run_is_measured_beside_its_run(capsys: pytest.CaptureFixture[str]) -> None:

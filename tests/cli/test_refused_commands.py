@@ -86,6 +86,7 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         ("--info foo", "usage"),
         ("--experimental-rerun x", "usage"),
         ("--resolve", "usage"),
+        ("--package vm", "usage"),
         ("--run --multirun", "usage"),
         ("--cfg job -m", "usage"),
         ("hydra.run.dir=", "missing"),
@@ -269,3 +270,61 @@ def test_a_pipe_in_the_place_of_the_log_does_not_hang() -> None:
     with pytest.raises(ConfigError, match="is no regular file"):
         run_hydra(task, ["experiment=tiny", f"hydra.run.dir={out}"])
     assert [one.name for one in out.iterdir()] == ["gpusim.log"]
+
+
+@pytest.mark.parametrize("name", ["gpusim.log", ".hydra/config.yaml"])
+def test_a_pipe_in_the_folder_of_a_job_is_refused(
+    refuse: Refuse, name: str, tmp_path: Path
+) -> None:
+    """Hydra would wait for its reader."""
+    pipe = tmp_path / "sweep/seed=1" / name
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    assert refuse("-m", "vm=tiny_256mib", "seed=1,2", "hydra.sweep.dir=sweep") == "not_allowed"
+
+
+def test_aliases_in_a_preset_are_bounded(refuse: Refuse, tmp_path: Path) -> None:
+    lines = ["# @package _global_", "x0: &x0 [1,1,1,1,1,1,1,1,1,1]"]
+    for place in range(1, 9):
+        aliases = ",".join([f"*x{place - 1}"] * 10)
+        lines.append(f"x{place}: &x{place} [{aliases}]")
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/laugh.yaml").write_text("\n".join(lines))
+    assert refuse("--config-dir", "conf", "experiment=laugh") == "wrong_format"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "vm.memory=${oc.env:SECRET}",
+        "link.changes=[[${oc.env:SECRET},1]]",
+        pytest.param("migration.version=${oc.env:SECRET}", marks=pytest.mark.slow),
+        pytest.param("attempts=[{after: '${oc.env:SECRET}'}]", marks=pytest.mark.slow),
+        pytest.param(
+            "schedule=[{at: 5, set: {max_bandwidth: '${oc.env:SECRET}'}}]", marks=pytest.mark.slow
+        ),
+        pytest.param("objective=['${oc.env:SECRET}']", marks=pytest.mark.slow),
+    ],
+)
+def test_no_error_shows_the_value_of_a_variable(
+    override: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter22")
+    with pytest.raises(ConfigError) as caught:
+        run_hydra(task, ["vm=tiny_256mib", "plot=false", override])
+    assert "${oc.env:SECRET}" in str(caught.value)
+    assert "hunter22" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [[], ["hydra/sweeper=batch"]])
+def test_no_job_of_a_sweep_shows_the_value_of_a_variable(
+    engine: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter22")
+    typed = ["-m", "vm=tiny_256mib", "vm.memory=${oc.env:SECRET}", "seed=1,2", *engine]
+    with pytest.raises(SystemExit):
+        run_hydra(task, [*typed, "hydra.sweep.dir=sweep", "plot=false"])
+    summaries = [path.read_text() for path in tmp_path.glob("sweep/*/summary.json")]
+    assert len(summaries) == 2
+    assert all("oc.env" in text and "hunter22" not in text for text in summaries)

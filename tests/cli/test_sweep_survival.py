@@ -177,7 +177,7 @@ def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
         backend=BackendConfig("numpy"),
         plot=False,
     )
-    points = [(config, tmp_path / str(number // 4)) for number in range(40)]
+    points = [(config, tmp_path / str(number // 4), None) for number in range(40)]
     returned = list(run_jobs(points, workers=4))
     assert len(set(returned)) == 1
     assert None not in returned

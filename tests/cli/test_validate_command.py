@@ -185,3 +185,8 @@ def test_help_is_the_golden_text(
 def test_each_command_has_its_own_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: gpusim-validate {command} ")
+
+
+def test_a_mistyped_sub_command_has_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publishd"]) == 2
+    assert "published?" in capsys.readouterr().err

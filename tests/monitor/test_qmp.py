@@ -187,10 +187,13 @@ def test_what_is_no_monitor(greeting: bytes, code: str) -> None:
 
 
 def test_no_socket(tmp_path: Path) -> None:
+    regular = tmp_path / "regular"
+    regular.touch()
     for address, reason in (
         (tmp_path / "nowhere", "no such socket"),
         (tmp_path / ("x" * 300), "AF_UNIX path too long"),
         ("a\0b", None),
+        (regular, "it is no socket"),
     ):
         with pytest.raises(LiveError) as error:
             asyncio.run(Monitor(str(address)).connect())

@@ -90,3 +90,17 @@ def test_a_folder_that_cannot_be_written_costs_this_file_alone(tmp_path: Path) -
     assert cut.path is None
     assert cut.failure
     cut.remove()
+
+
+def test_each_event_is_turned_into_a_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, rows = [], attached._event_rows
+
+    def counted(events: Any, start_s: float) -> list[list[Any]]:
+        made.append(len(events))
+        return rows(events, start_s)
+
+    monkeypatch.setattr(attached, "_event_rows", counted)
+    document = watch(CutFile(tmp_path, "vm"))
+    assert sum(made) == 2 * len(document["qmp_events"])  # for the cut file, and at the end
