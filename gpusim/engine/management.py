@@ -20,7 +20,9 @@ from gpusim.engine.syncs import Syncs
 from gpusim.errors import ConfigError
 from gpusim.qemu.rules import Shown
 from gpusim.text import Message
-from gpusim.units import NEVER_NS, NS_PER_MS
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
+
+LEAST_SKIP_NS = 10 * NS_PER_S  # a shorter wait is simulated, such as that of a manager that polls
 
 
 class Management:
@@ -69,7 +71,7 @@ class Management:
     @property
     def waits(self) -> bool:
         """Whether the next action or poll is at a later time, and not at a sync."""
-        is_later = self._state.clock.now_ns < self.next_ns() < NEVER_NS
+        is_later = self._state.clock.now_ns + LEAST_SKIP_NS < self.next_ns() < NEVER_NS
         return is_later and not (self._at_sync or self._waiting)
 
     def skip_waiting(self, most_ns: int) -> None:

@@ -12,14 +12,18 @@ from typing import Any
 from gpusim.config.schema import MigrationConfig
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
 from gpusim.policies.nova import Nova
+from gpusim.policies.ovirt import FIRST_MS, OVirt
+from gpusim.policies.proxmox import Proxmox
 from gpusim.text import Message
 
 MODULES = {
     "gpusim.policies.nova:Nova": Nova,
     "gpusim.policies.kubevirt:KubeVirt": KubeVirt,
     "gpusim.policies.kubevirt:KubeVirtStall": KubeVirtStall,
+    "gpusim.policies.ovirt:OVirt": OVirt,
+    "gpusim.policies.proxmox:Proxmox": Proxmox,
 }
-Known = Nova | KubeVirt | KubeVirtStall
+Known = Nova | KubeVirt | KubeVirtStall | OVirt | Proxmox
 AT_TIMEOUT = {
     "abort": "manager_abort",
     "pause": "manager_pause",
@@ -52,6 +56,14 @@ def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Mess
             data = {"first_ms": first_ms, "last_ms": last_ms, "steps": steps, **manager.pace}
             yield Message("kubevirt_plan_ramp", data)
         yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
+    elif isinstance(manager, OVirt):
+        limits_ms = [item.limit_ms for item in manager.items if item.action == "set"]
+        data = {"first_ms": FIRST_MS, "last_ms": limits_ms[-1]}
+        switches = any(item.action == "post_copy" for item in manager.items)
+        yield Message("ovirt_plan_post_copy" if switches else "ovirt_plan_abort", data)
+    elif isinstance(manager, Proxmox):
+        yield Message("proxmox_plan_doubles", {"first_ms": manager.first_ms})
+        yield _end("Proxmox VE", "", 0)
     elif manager is not None:
         yield Message("kubevirt_plan_stall", manager.limits)
         yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))

@@ -87,6 +87,19 @@ TEXTS: Mapping[str, str] = {
         "KubeVirt allows {first_ms} ms of downtime. If the migration makes no progress for "
         "{stall_s}, it allows {last_ms} ms, or aborts if that is too little."
     ),
+    "proxmox_plan_doubles": (
+        "Proxmox VE allows {first_ms} ms of downtime. It doubles that each time that more memory is "
+        "left at six polls than at the polls before them."
+    ),
+    "ovirt_plan_abort": (
+        "oVirt allows {first_ms} ms of downtime at once, and more with each iteration that it sees, "
+        "up to {last_ms} ms. It aborts at the next iteration."
+    ),
+    "ovirt_plan_post_copy": (
+        "oVirt allows {first_ms} ms of downtime at once, and more with each iteration that it sees, "
+        "up to {last_ms} ms. At the next iteration it switches to post-copy. gpusim does not simulate "
+        "post-copy, and counts such a migration as not converged."
+    ),
     "manager_abort": "{tool} aborts the migration after {timeout_s}.",
     "manager_pause": "{tool} pauses the VM after {timeout_s}, until the migration ends.",
     "manager_force": "{tool} allows 2000 s of downtime after {timeout_s}.",
