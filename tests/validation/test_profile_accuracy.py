@@ -55,9 +55,10 @@ def test_the_shipped_recordings_have_a_profile_each() -> None:
 def test_those_under_kvm_were_measured_in_both_modes() -> None:
     recordings = [load_recording(path) for path in find_recordings(PROFILED_KVM)]
     modes = Counter(one.profile.mode for one in recordings if one.profile is not None)
-    assert modes == {"page-sampling": 6, "dirty-bitmap": 6}
+    assert modes == {"page-sampling": 9, "dirty-bitmap": 9}
+    assert Counter(one.qemu for one in recordings) == {(10, 0): 12, (11, 1): 6}
     assert {one.accelerator for one in recordings} == {"kvm"}
-    assert sum(one.completed for one in recordings) == 10
+    assert sum(one.completed for one in recordings) == 16
 
 
 def test_each_accelerator_is_judged_by_itself(one: ProfiledCase) -> None:
