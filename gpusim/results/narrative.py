@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from gpusim.config.link import AUTO, default_non_ram_downtime_ms
+from gpusim.config.schema import VmConfig
 from gpusim.engine.records import Result, Summary
 from gpusim.results.settings import Settings, final_setting, setting
 from gpusim.results.turning_points import rises
@@ -184,9 +186,19 @@ def _end(result: Result, config: Settings | None) -> Message:
         "threshold_bytes": last.threshold_bytes if last else 0,
         "bandwidth_bytes_per_s": last.bandwidth_bytes_per_s if last else 0.0,
         "downtime_ms": summary.downtime_ms,
+        "non_ram_downtime_ms": _non_ram_downtime_ms(config),
         "unlimited_link": setting(config, "link.bandwidth") == "unlimited",
     }
     return Message("converged", data)
+
+
+def _non_ram_downtime_ms(config: Settings | None) -> float:
+    """Return the downtime for all but RAM that was simulated. 0 if it is unknown."""
+    stated = setting(config, "link.non_ram_downtime_ms", 0.0)
+    if stated != AUTO:
+        return float(stated)
+    vcpus, devices = setting(config, "vm.vcpus", 1), setting(config, "vm.vfio_devices", 0)
+    return default_non_ram_downtime_ms(VmConfig(vcpus=vcpus, vfio_devices=devices))
 
 
 _Data = Mapping[str, Any]
@@ -361,7 +373,11 @@ def _converged_text(data: _Data) -> str:
         return f"{text}."
     unlimited = " No rate limit slows the rest, and the link is unlimited."
     duration = format_duration(data["downtime_ms"] / 1e3)
-    return f"{text}, which took {duration}.{unlimited if data['unlimited_link'] else ''}"
+    text += f", which took {duration}."
+    if data["non_ram_downtime_ms"]:
+        rest = format_duration(data["non_ram_downtime_ms"] / 1e3)
+        text += f" {rest} of this time are not for RAM (link.non_ram_downtime_ms)."
+    return f"{text}{unlimited if data['unlimited_link'] else ''}"
 
 
 _TEXTS: Mapping[str, Callable[[_Data], str]] = {

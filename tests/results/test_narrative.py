@@ -167,3 +167,18 @@ def test_actions_are_told_in_order_and_at_most_six() -> None:
     (many,) = [line for line in narrate(replace(base, events=events * 5)) if "resumed" in line]
     assert many.count("At ") == 5
     assert "15 more actions" in many
+
+
+@pytest.mark.parametrize(
+    ("stated", "vcpus", "devices", "ms"),
+    [("auto", 10, 1, 91.0), ("auto", 32, 0, 74.4), (0.0, 32, 1, 0.0), (12.5, 32, 1, 12.5)],
+)
+def test_the_end_tells_the_downtime_that_is_not_for_ram(
+    stated: float | str, vcpus: int, devices: int, ms: float
+) -> None:
+    vm = CONFIG["vm"] | {"vcpus": vcpus, "vfio_devices": devices}
+    config = CONFIG | {"vm": vm, "link": CONFIG["link"] | {"non_ram_downtime_ms": stated}}
+    step = steps_of(RUNS["converged"](), config)["converged"]
+    assert step["non_ram_downtime_ms"] == pytest.approx(ms)
+    (text,) = (line for line in narrate(RUNS["converged"](), config) if "stopped the VM" in line)
+    assert ("link.non_ram_downtime_ms" in text) == (ms > 0)
