@@ -147,6 +147,10 @@ def make_rules(
         )
         target = policies["sync_timer_rule"].target
         reject("migration.sync_timer_rule.target", target, hint, "not_used")
+    if "bandwidth_rule" in policies and parameters.avail_switchover_bandwidth:
+        hint = "is never asked. Set migration.avail_switchover_bandwidth=0"
+        target = policies["bandwidth_rule"].target
+        reject("migration.bandwidth_rule.target", target, hint, "not_used")
     given = {"throttle_rule": (parameters,), "sync_timer_rule": (interval_ns, None)}
     factories = {
         name: make_factory(name, policy, *given.get(name, ())) for name, policy in policies.items()
@@ -159,6 +163,7 @@ def make_rules(
         throttle=factories.get("throttle_rule", version.throttle),
         sync_timer=factories.get("sync_timer_rule", version.sync_timer),
         switchover=factories.get("switchover_rule", switchover),
+        bandwidth=factories.get("bandwidth_rule", version.bandwidth),
         foresees_ticks="sync_timer_rule" not in factories,
     )
     return version, factories.get("manager")

@@ -25,7 +25,13 @@ from gpusim.config.checks import reject
 from gpusim.config.schema import MigrationConfig, PolicyConfig
 from gpusim.errors import ConfigError
 from gpusim.policies import user_rule
-from gpusim.qemu.rules import Manager, SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
+from gpusim.qemu.rules import (
+    BandwidthPolicy,
+    Manager,
+    SwitchoverPolicy,
+    SyncTimerPolicy,
+    ThrottlePolicy,
+)
 from gpusim.reading import ReadingError, read_bytes
 from gpusim.text import shorten
 
@@ -34,6 +40,7 @@ KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # protocol, arguments of eve
     "throttle_rule": (ThrottlePolicy, ("parameters",)),
     "sync_timer_rule": (SyncTimerPolicy, ("interval_ns", "state")),
     "switchover_rule": (SwitchoverPolicy, ()),
+    "bandwidth_rule": (BandwidthPolicy, ()),
     "manager": (Manager, ()),
 }
 LONGEST_ARGUMENT = 40  # characters

@@ -233,8 +233,8 @@ class MigrationConfig:
         multifd_channels: 0: the capability multifd is off, which is QEMU's default, and one thread
             sends everything. QEMU's default with multifd is 2 channels. At most 255. 8 channels
             fill 100 Gbit/s.
-        throttle_rule, sync_timer_rule, switchover_rule: a user's class in place of the version's
-            rule. null: the version's.
+        throttle_rule, sync_timer_rule, switchover_rule, bandwidth_rule: a user's class in place of
+            the version's rule. null: the version's.
         manager: a user's class that acts as libvirt or KubeVirt would, on what QEMU shows. null:
             there is no manager.
     """
@@ -255,6 +255,7 @@ class MigrationConfig:
     throttle_rule: PolicyConfig | None = None
     sync_timer_rule: PolicyConfig | None = None
     switchover_rule: PolicyConfig | None = None
+    bandwidth_rule: PolicyConfig | None = None
     manager: PolicyConfig | None = None
 
 

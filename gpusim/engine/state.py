@@ -12,6 +12,7 @@ from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
 from gpusim.pages.pages import Pages
 from gpusim.qemu.process import Process
+from gpusim.qemu.rules import Windows
 from gpusim.qemu.switchover import switchover_bandwidth, threshold_size
 from gpusim.qemu.sync import SyncAccounting
 from gpusim.sender.sender import Sender
@@ -77,6 +78,7 @@ class MigrationState:
         self.expected_downtime = rules.expected_downtime(self.parameters)
         self.throttle = rules.throttle(self.parameters)
         self.switchover = rules.switchover()
+        self._bandwidth = None if rules.bandwidth is None else rules.bandwidth()
         self.sender = Sender(
             scenario.link,
             max_bandwidth=self.parameters.max_bandwidth,
@@ -85,6 +87,7 @@ class MigrationState:
             threshold=self._threshold_bytes,
             acts=self.switchover.acts,
             end_window=self._end_window,
+            estimate=None if rules.bandwidth is None else self._estimate_bandwidth,
         )
         if self.journal is not None:
             self.sender.sends = self.journal.sends
@@ -108,6 +111,19 @@ class MigrationState:
         in_whole_kilobytes = self.scenario.rules.divides_whole_kilobytes
         return threshold_size(bandwidth, self.parameters, in_whole_kilobytes=in_whole_kilobytes)
 
+    def _estimate_bandwidth(
+        self, count: int, bandwidth: float, sent_bytes: int, length_ns: int, sync_ns: int
+    ) -> float:
+        assert self._bandwidth is not None
+        windows = Windows(
+            count=count,
+            bandwidth=bandwidth,
+            sent_bytes=sent_bytes,
+            length_ns=length_ns,
+            sync_ns=sync_ns,
+        )
+        return self._bandwidth.end_windows(windows)
+
     def _end_window(self, sent_bytes: int) -> None:
         self.expected_downtime.end_window(sent_bytes, self.switchover_bandwidth, self.accounting)
 
@@ -115,7 +131,7 @@ class MigrationState:
     def switchover_bandwidth(self) -> float:
         """Bytes per second that QEMU expects for the switchover. 0 before the first window ends."""
         return switchover_bandwidth(
-            self.sender.bandwidth,
+            self.sender.expected_bandwidth,
             self.parameters,
             in_whole_kilobytes=self.scenario.rules.divides_whole_kilobytes,
         )

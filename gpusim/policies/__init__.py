@@ -5,8 +5,10 @@ write a rule.
 `gpusim.qemu.rules` is the contract of each kind of rule.
 """
 
+from gpusim.qemu.bandwidth import LastWindow
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.rules import (
+    BandwidthPolicy,
     Manager,
     Orders,
     RuleError,
@@ -14,6 +16,7 @@ from gpusim.qemu.rules import (
     SwitchoverPolicy,
     SyncTimerPolicy,
     ThrottlePolicy,
+    Windows,
 )
 from gpusim.qemu.switchover import SwitchoverRule
 from gpusim.qemu.sync import Period, Sync
@@ -21,6 +24,8 @@ from gpusim.qemu.sync_timer import SyncTimerRule, SyncTimerState
 from gpusim.qemu.throttle import ThrottleRule, next_percent
 
 __all__ = [
+    "BandwidthPolicy",
+    "LastWindow",
     "Manager",
     "Orders",
     "Parameters",
@@ -35,5 +40,6 @@ __all__ = [
     "SyncTimerState",
     "ThrottlePolicy",
     "ThrottleRule",
+    "Windows",
     "next_percent",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import math
 import os
 import signal
 import sysconfig
@@ -21,7 +22,7 @@ import numpy as np
 
 from gpusim.errors import LONGEST_VALUE, one_line
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.rules import COMMANDS, Orders, RuleError, Shown
+from gpusim.qemu.rules import COMMANDS, Orders, RuleError, Shown, Windows
 from gpusim.qemu.sync import Period, Sync
 from gpusim.units import LONGEST_NS, NS_PER_MS, NS_PER_S
 
@@ -32,6 +33,8 @@ FOREIGN = tuple(f"{folder}{os.sep}" for folder in (*LIBRARIES, PACKAGE))
 HANDLER = str(Path(PACKAGE) / "command.py")  # has gpusim's handler of signals
 LONGEST_WHY = 300  # characters of a manager's reason
 MOST_COUNT = 2**63 - 1
+MOST_BANDWIDTH = 1e18  # bytes per second
+ROUNDING = 1e-6  # a share of a bandwidth, because a window's bytes and ns are whole numbers
 
 
 class WrongAnswerError(Exception):
@@ -243,6 +246,25 @@ class UserSwitchover:
         )
 
 
+class UserBandwidth:
+    """A user's rule for the bandwidth. See `gpusim.qemu.rules.BandwidthPolicy`."""
+
+    def __init__(self, rule: UserRule) -> None:
+        self._rule, self._before = rule, 0.0
+
+    def end_windows(self, windows: Windows) -> float:
+        """Return the expected bandwidth."""
+        most = math.inf
+        if windows.count > 1:  # the sender has gone by this bound
+            most = max(self._before, windows.bandwidth) * (1 + ROUNDING)
+
+        def parse(value: object) -> float:
+            return parse_bandwidth(value, most)
+
+        self._before = self._rule.call("end_windows", parse, windows)
+        return self._before
+
+
 class UserManager:
     """A user's manager. See `gpusim.qemu.rules.Manager`.
 
@@ -267,6 +289,7 @@ KINDS: dict[str, Callable[[UserRule], Any]] = {  # by the key in `migration`
     "throttle_rule": UserThrottle,
     "sync_timer_rule": UserSyncTimer,
     "switchover_rule": UserSwitchover,
+    "bandwidth_rule": UserBandwidth,
     "manager": UserManager,
 }
 
@@ -293,6 +316,15 @@ def parse_percent(value: object) -> int:
 def parse_count(value: object) -> int:
     """Return a count."""
     return _whole(value, 0, MOST_COUNT, f"a whole number from 0 to {MOST_COUNT}")
+
+
+def parse_bandwidth(value: object, most: float) -> float:
+    """Return a bandwidth in bytes per second, at most `most`."""
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    if is_number and not isinstance(value, bool) and 0 <= value <= min(most, MOST_BANDWIDTH):  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    hint = "Several equal windows must not raise it above both itself and their bandwidth"
+    raise WrongAnswerError(value, f"a number from 0 to {min(most, MOST_BANDWIDTH):g}. {hint}")
 
 
 def parse_tick_ns(value: object) -> int:

@@ -1,7 +1,7 @@
 """The contracts of rules: QEMU's own rules, and classes of the user.
 
-Three rules are decisions of QEMU: when the throttle rises, when a timer forces a sync, and when the
-VM is stopped. The fourth rule, a manager, stands outside QEMU, as libvirt and KubeVirt do. It polls
+Four rules are decisions of QEMU: when the throttle rises, when a timer forces a sync, when the VM
+is stopped, and which bandwidth QEMU expects then. The fifth rule, a manager, stands outside QEMU, as libvirt and KubeVirt do. It polls
 QEMU and sets parameters. docs/how-to/write-a-rule.md shows how to name a user's class in a config.
 
 Rules live on simulated time in whole nanoseconds or milliseconds. They may keep state. They must
@@ -126,8 +126,8 @@ class SyncTimerPolicy(Protocol):
 class SwitchoverPolicy(Protocol):
     """When the main loop syncs, and when it stops the VM. gpusim makes it as `Rule(**args)`.
 
-    The threshold is the number of bytes that fit the downtime limit at the bandwidth of the last
-    window. It is 0 before the first window closes. You can extend QEMU's rule,
+    The threshold is the number of bytes that fit the downtime limit at the expected bandwidth, by
+    default that of the last window. It is 0 before the first window closes. You can extend QEMU's rule,
     `gpusim.qemu.switchover.SwitchoverRule`.
 
     The methods must not change state, because gpusim calls them ahead of time and any number of
@@ -143,6 +143,41 @@ class SwitchoverPolicy(Protocol):
 
     def acts(self, estimate_bytes: int, threshold_bytes: int) -> bool:
         """Return whether a turn with this estimate may sync or stop the VM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Equal windows of the sender that have ended, one after the other.
+
+    Attributes:
+        count: number of windows.
+        bandwidth: bytes per second of each.
+        sent_bytes: bytes on the link in each.
+        length_ns: length of each. QEMU's windows last 100 ms, or longer if a burst or a sync does.
+        sync_ns: time of each in which a sync held the sender up.
+    """
+
+    count: int
+    bandwidth: float
+    sent_bytes: int
+    length_ns: int
+    sync_ns: int
+
+
+class BandwidthPolicy(Protocol):
+    """Which bandwidth QEMU expects for the switchover. gpusim makes it as `Rule(**args)`.
+
+    The bytes that fit the downtime limit at this bandwidth are the threshold. You can extend
+    QEMU's rule, `gpusim.qemu.bandwidth.LastWindow`.
+    """
+
+    def end_windows(self, windows: Windows) -> float:
+        """Return the expected bandwidth in bytes per second, 0 or more.
+
+        gpusim calls it at the end of each window. Equal windows without a sync may come in one
+        call. The result after any of them must not exceed both the result before them and their own
+        bandwidth.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

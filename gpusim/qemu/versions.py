@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 
 from gpusim.qemu.expected_downtime import ExpectedDowntime, ExpectedDowntimeOnDemand
 from gpusim.qemu.parameters import Parameters
-from gpusim.qemu.rules import SwitchoverPolicy, SyncTimerPolicy, ThrottlePolicy
+from gpusim.qemu.rules import (
+    BandwidthPolicy,
+    SwitchoverPolicy,
+    SyncTimerPolicy,
+    ThrottlePolicy,
+)
 from gpusim.qemu.switchover import (
     EveryTurnSwitchoverRule,
     InclusiveSwitchoverRule,
@@ -41,6 +46,8 @@ class Version:
         switchover_if_postcopy: makes the switchover rule if the capability postcopy-ram is on. None:
             the same rule.
         expected_downtime: makes what query-migrate shows as expected-downtime.
+        bandwidth: makes the rule that estimates the switchover's bandwidth. None: the last window's,
+            as in every QEMU (gpusim.qemu.bandwidth.LastWindow).
         foresees_ticks: if the timer's rule rejects a tick's sync now, then it rejects it later as
             well, whatever syncs come before. The engine then need not stop at that tick.
         released: False for a posted patch or a what-if rule.
@@ -72,6 +79,7 @@ class Version:
     switchover: Callable[[], SwitchoverPolicy] = SwitchoverRule
     switchover_if_postcopy: Callable[[], SwitchoverPolicy] | None = None
     expected_downtime: Callable[[Parameters], ExpectedDowntime] = ExpectedDowntime
+    bandwidth: Callable[[], BandwidthPolicy] | None = None
     foresees_ticks: bool = True
     released: bool = True
     fallback_sync_interval_ns: int | None

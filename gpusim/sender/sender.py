@@ -58,12 +58,16 @@ class Sender:
             bytes. If it is true for one estimate, then it is true for every smaller one.
         end_window: is called at the end of a window with the bytes that it sent. Of equal windows
             only the last one calls it.
+        estimate: returns the expected bandwidth at the end of equal windows, from their number, the
+            bandwidth, bytes, ns and ns of syncs of each. Its result never exceeds both the result
+            before and that bandwidth. None: the bandwidth of the last window.
 
     Attributes:
         counters: what has been sent so far.
         tally: what set the rate so far.
         bandwidth: bytes per second of the last closed window. 0 before the first window closes.
-        threshold_bytes: QEMU's threshold_size at that bandwidth.
+        expected_bandwidth: bytes per second that are expected for the switchover.
+        threshold_bytes: QEMU's threshold_size at the expected bandwidth.
         sends: if a list, then it gets (ps, ps) of each part of a burst and of equal windows.
     """
 
@@ -77,12 +81,14 @@ class Sender:
         threshold: Callable[[float], int],
         acts: Callable[[int, int], bool],
         end_window: Callable[[int], None] = lambda sent_bytes: None,
+        estimate: Callable[[int, float, int, int, int], float] | None = None,
     ) -> None:
         self._link, self._page_bytes = link, page_bytes
         self._threshold, self._acts, self._end_window = threshold, acts, end_window
         self.counters = Counters()
         self.tally = Tally(link)
-        self.bandwidth, self.threshold_bytes = 0.0, 0
+        self._estimate = estimate
+        self.bandwidth, self.expected_bandwidth, self.threshold_bytes = 0.0, 0.0, 0
         self.sends: list[tuple[int, int]] | None = None
         self._pace = Pace(link)
         self._limits = BurstLimits(
@@ -94,7 +100,7 @@ class Sender:
         self._section_units = link.section_bytes * UNITS
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._wraps = link.multifd is None  # in the middle of a take
-        self._now_ps = self._wake_ps = self._stalled_to_ps = 0
+        self._now_ps = self._wake_ps = self._stalled_to_ps = self._synced_to_ps = 0
         self._cleared_ps = self._clear_ps = 0  # end and length of the last remote clear of a burst
         self._window = Window()
         self._burst: Burst | None = None
@@ -204,6 +210,9 @@ class Sender:
 
     def stall(self, from_ns: int, until_ns: int) -> None:
         """Send nothing between two times, because of a sync or a lock. The window lasts longer."""
+        synced_from_ps = max(from_ns * PS_PER_NS, self._synced_to_ps)
+        self._synced_to_ps = max(self._synced_to_ps, until_ns * PS_PER_NS)
+        self._window.sync_ps += max(0, self._synced_to_ps - synced_from_ps)
         if self._burst is None:
             self._wake_ps = max(self._wake_ps, until_ns * PS_PER_NS)
         else:  # the page on the link continues after the stall
@@ -304,12 +313,26 @@ class Sender:
 
     def _close_window(self, slept_ps: int | None = None) -> None:
         self.tally.end_windows(slept_ps)
-        self._set_bandwidth(self._window.bandwidth(self._now_ps), self._window.sent_units)
-        self._window.restart(self._now_ps)
+        window, length_ps = self._window, self._now_ps - self._window.start_ps
+        bandwidth, sync_ps = window.bandwidth(self._now_ps), min(window.sync_ps, length_ps)
+        self._expect(1, bandwidth, window.sent_units, length_ps, sync_ps)
+        self._set_bandwidth(bandwidth, window.sent_units)
+        window.restart(self._now_ps)
+
+    def _expect(
+        self, count: int, bandwidth: float, sent_units: int, length_ps: int, sync_ps: int
+    ) -> None:
+        """Let the rule for the expected bandwidth see equal windows, if there is one."""
+        if self._estimate is not None:
+            times_ns = length_ps // PS_PER_NS, sync_ps // PS_PER_NS
+            sent_bytes = sent_units // UNITS
+            self.expected_bandwidth = self._estimate(count, bandwidth, sent_bytes, *times_ns)
 
     def _set_bandwidth(self, bandwidth: float, sent_units: int) -> None:
         self.bandwidth = bandwidth
-        self.threshold_bytes = self._threshold(bandwidth)
+        if self._estimate is None:
+            self.expected_bandwidth = bandwidth
+        self.threshold_bytes = self._threshold(self.expected_bandwidth)
         self._end_window(sent_units // UNITS)
 
     def _stop_ps(self, to_ps: int) -> int:
@@ -428,7 +451,10 @@ class Sender:
         plan = self._plans[is_zero]
         if plan is None or self._window.sent_units or self._now_ps != self._window.start_ps:
             return False
-        threshold_bytes = max(self.threshold_bytes, self._threshold(plan.bandwidth()))
+        highest = plan.bandwidth()
+        if self._estimate is not None:
+            highest = max(highest, self.expected_bandwidth)
+        threshold_bytes = max(self.threshold_bytes, self._threshold(highest))
         limit_ps = min(to_ps - self._now_ps, LONGEST_JUMP_PS)
         windows = min(
             limit_ps // plan.length_ps,
@@ -451,6 +477,10 @@ class Sender:
         self._window.restart(self._now_ps)
         self._turn_is_over = False
         bandwidth = plan.bandwidth(delay_ps - delays.of_windows(windows - 1))
+        if self._estimate is not None:
+            for count, later_ps in delays.runs(windows):
+                longer_ps = plan.length_ps + later_ps
+                self._expect(count, plan.bandwidth(later_ps), plan.sent_units, longer_ps, 0)
         self._set_bandwidth(bandwidth, plan.sent_units)
         return True
 

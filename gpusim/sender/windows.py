@@ -5,6 +5,7 @@ Source: migration/migration.c:migration_rate_limit and migration_update_counters
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,12 @@ class Window:
     Attributes:
         start_ps: when it began.
         sent_units: 1/128 bytes that it has sent.
+        sync_ps: time in which a sync held the sender up.
     """
 
     start_ps: int = 0
     sent_units: int = 0
+    sync_ps: int = 0
 
     def bandwidth(self, now_ps: int) -> float:
         """Return the bytes per second of the window if it ends now."""
@@ -36,7 +39,7 @@ class Window:
 
     def restart(self, now_ps: int) -> None:
         """Begin the next window."""
-        self.start_ps, self.sent_units = now_ps, 0
+        self.start_ps, self.sent_units, self.sync_ps = now_ps, 0, 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,19 @@ class Delays:
     def of_windows(self, windows: int) -> int:
         """Return how much longer the first windows last together, ps."""
         return int(self._longer[np.searchsorted(self._window, windows)])
+
+    def runs(self, windows: int) -> Iterator[tuple[int, int]]:
+        """Yield how many windows in a row are longer by the same ps, for the first windows."""
+        done = 0
+        for place, delay_ps in zip(self._window, np.diff(self._longer), strict=True):
+            if place >= windows:
+                break
+            if place > done:
+                yield int(place) - done, 0
+            yield 1, int(delay_ps)
+            done = int(place) + 1
+        if windows > done:
+            yield windows - done, 0
 
     def windows_within(self, limit_ps: int, windows: int) -> int:
         """Return how many windows end within a time and have as many bursts as the plan.

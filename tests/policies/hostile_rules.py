@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from gpusim import WriterConfig
-from gpusim.policies import Orders, Shown, SwitchoverRule, SyncTimerRule, ThrottleRule
+from gpusim.policies import LastWindow, Orders, Shown, SwitchoverRule, SyncTimerRule, ThrottleRule
 
 
 class HostileTextError(Exception):
@@ -113,6 +113,10 @@ class Timer(Wrongly, SyncTimerRule):
 
 
 class Switchover(Wrongly, SwitchoverRule):
+    pass
+
+
+class Bandwidth(Wrongly, LastWindow):
     pass
 
 

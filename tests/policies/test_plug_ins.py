@@ -239,6 +239,7 @@ def test_qemus_own_rules_have_the_members_of_the_protocols() -> None:
         "throttle_rule": "gpusim.qemu.throttle:EarlyThrottleRule",
         "sync_timer_rule": "gpusim.qemu.sync_timer:SyncTimerRule",
         "switchover_rule": "gpusim.qemu.switchover:SwitchoverRule",
+        "bandwidth_rule": "gpusim.qemu.bandwidth:LastWindow",
     }
-    assert resolve(with_policies(**own)).policies.count(":") == 3
+    assert resolve(with_policies(**own)).policies.count(":") == 4
     assert MigrationConfig().manager is None

@@ -24,6 +24,7 @@ CLASSES = {
     "throttle_rule": (hostile_rules.Throttle, ("on_sync", "on_period"), ("percent", "dirty_rate_high_cnt", "exhausted")),
     "sync_timer_rule": (hostile_rules.Timer, ("start", "wants_sync", "stop", "after_tick"), ("tick_ns", "state", "starts_with_period", "stops_under_lock", "needs_auto_converge")),
     "switchover_rule": (hostile_rules.Switchover, ("wants_sync", "ready", "acts"), ()),
+    "bandwidth_rule": (hostile_rules.Bandwidth, ("end_windows",), ()),
     "manager": (hostile_rules.Manager, ("look",), ()),
 }  # fmt: skip
 IGNORED = ("stop", "after_tick")  # whatever they return
@@ -35,7 +36,11 @@ CASES = [
     if not (member in attributes and wrong == "coroutine")  # Python warns of those it drops
     if not (member == "state" and wrong in VALUES)  # only the rule itself reads it
 ]
-NUMBERS = {"percent": {"2"}, "dirty_rate_high_cnt": {"0", "2"}}
+NUMBERS = {
+    "percent": {"2"},
+    "dirty_rate_high_cnt": {"0", "2"},
+    "end_windows": {"0", "2", "0.5"},
+}
 ALLOWED = {
     (policy, member, wrong)
     for policy, member, wrong in CASES
