@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusim.errors import UsageError, one_line
-from gpusim.units import LONGEST_NS, NS_PER_S, parse_bytes, parse_ns
+from gpusim.units import LONGEST_NS, MOST_BYTES, NS_PER_S, parse_bytes, parse_ns
 from gpusim.version import __version__
 
 LONGEST_SHOWN = 40  # characters of an argument in its error, so that the line keeps what is allowed
 MOST_DIGITS = 20  # of a whole number
 LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes, Linux's PATH_MAX and NAME_MAX
+LONGEST_STEM = 200  # bytes of a file's name without what gpusim adds
 LONGEST_S = LONGEST_NS // NS_PER_S
-MOST_BYTES = 2**50
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,9 +111,14 @@ def path_text(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return the name of a file to write, without a folder."""
-    if output_path(text).name != text or text.startswith("."):
-        refuse(text, "a name without a folder, which does not begin with a dot")
+    """Return the name of a file to write, without a folder and with room for what gpusim adds."""
+    is_plain = text.isprintable() and "/" not in text and not text.startswith((".", "-"))
+    if not (is_plain and 1 <= len(os.fsencode(text)) <= LONGEST_STEM):
+        refuse(
+            text,
+            f"a name of 1 to {LONGEST_STEM} bytes without a folder (--out), that does not begin "
+            "with . or -",
+        )
     return text
 
 

@@ -14,6 +14,9 @@ from typing import Literal, NamedTuple
 
 NS_PER_S = 1_000_000_000
 NEVER_NS = 2**62  # later than any time
+MOST_BYTES = 2**50  # of a VM or a rate of a user
+MOST_COUNT = 2**53  # counts are exact in float64 up to here
+MOST_VCPUS = 4096  # of a measured or recorded VM
 LONGEST_NS = 10**8 * NS_PER_S  # of a time that a user sets: three years
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000

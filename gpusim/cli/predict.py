@@ -24,6 +24,7 @@ from gpusim.arguments import (
 )
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
+from gpusim.units import MOST_VCPUS
 
 if TYPE_CHECKING:
     from gpusim.explore.goal_search import BetterSettings
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from gpusim.formats.profile import Profile
     from gpusim.predict.prediction import Prediction
 
-MOST_VCPUS, MOST_SEED = 4096, 2**62
+MOST_SEED = 2**62
 GOALS = ("fastest", "least-loss")
 # A whole answer takes less than a minute on two cores: wall time for the members (unless --members is
 # given), for all advice and for a goal.

@@ -20,7 +20,6 @@ NOT_ATTACHED = (
     "works only with a QEMU that gpusim-record starts. Leave it out with --qmp, --libvirt or "
     "--answers"
 )
-LONGEST_NAME = 200  # bytes of a file's name. 255 fit, with what gpusim adds.
 MOST_REPEATS = 26  # the letters at the end of a file's name
 
 
@@ -168,8 +167,6 @@ def _check_together(options: argparse.Namespace) -> None:
         if given is not None and not any(getattr(options, key) for key in wanted):
             owners = " or ".join(f"--{key}" for key in wanted)
             reject(f"--{option.replace('_', '-')}", given, f"needs {owners}")
-    if options.name is not None:
-        _check_name("--name", options.name)
     sources = [key for key in ("qmp", "libvirt", "answers") if getattr(options, key)]
     if len(sources) > 1:
         key, others = sources[-1], " and ".join(f"--{key}" for key in sources[:-1])
@@ -181,20 +178,6 @@ def _check_together(options: argparse.Namespace) -> None:
             reject(f"--{option}", getattr(options, option), NOT_ATTACHED)
     if options.scenario:
         reject("SCENARIO", options.scenario, NOT_ATTACHED)
-
-
-def _check_name(key: str, name: str) -> None:
-    """Refuse a name that is no plain name of a file, or too long with what is added to it."""
-    from gpusim.config.checks import reject
-
-    is_plain = name.isprintable() and "/" not in name and not name.startswith((".", "-"))
-    if not (is_plain and 1 <= len(name.encode()) <= LONGEST_NAME):
-        reject(
-            key,
-            name or '""',
-            f"must be a name of 1 to {LONGEST_NAME} bytes without a folder (--out), that does not "
-            "begin with . or -",
-        )
 
 
 def _record_attached(options: argparse.Namespace) -> int:
@@ -243,7 +226,10 @@ def _record_own(options: argparse.Namespace) -> int:
     if options.scenario is None:
         reject("SCENARIO", "none", f"give a .yaml file or one of {', '.join(list_scenarios())}")
     scenario = load_scenario(options.scenario, options.overrides)
-    _check_name("SCENARIO", Path(options.scenario).stem)
+    try:
+        file_name(Path(options.scenario).stem)
+    except argparse.ArgumentTypeError as error:
+        reject("SCENARIO", options.scenario, f"its name, {error}")
     mode = options.mode or SAMPLING
     if mode != SAMPLING and scenario.accelerator == "tcg":
         reject("--mode", mode, f"counts nothing under TCG. Expected {SAMPLING}")

@@ -11,12 +11,18 @@ import numpy as np
 from gpusim.errors import ConfigError
 from gpusim.layout import FloatArray
 from gpusim.text import did_you_mean
-from gpusim.units import LONGEST_NS, format_bytes, parse_bytes, parse_bytes_per_s, parse_ns
+from gpusim.units import (
+    LONGEST_NS,
+    MOST_BYTES,
+    MOST_COUNT,
+    format_bytes,
+    parse_bytes,
+    parse_bytes_per_s,
+    parse_ns,
+)
 
 T = TypeVar("T")
-MAX_BYTES = 2**50
 SLOWEST, FASTEST = 125_000, 1e15  # bytes per second: a page takes well under a second
-LONGEST_COUNT = 2**53  # counts are exact in float64 up to here
 
 
 def reject(key: str, value: object, message: str, code: str = "not_allowed") -> NoReturn:
@@ -80,8 +86,8 @@ def check_whole(key: str, value: object, low: int, high: int, unit: str = "") ->
 def parse_size(key: str, value: Any) -> int:
     """Return the bytes of a size."""
     size = parse_value(key, value, parse_bytes, 'a size such as "4TiB" or "10TB"')
-    if size > MAX_BYTES:
-        reject(key, value, f"must be at most {format_bytes(MAX_BYTES)}", "out_of_range")
+    if size > MOST_BYTES:
+        reject(key, value, f"must be at most {format_bytes(MOST_BYTES)}", "out_of_range")
     return size
 
 
@@ -148,7 +154,7 @@ def parse_record(key: str, pairs: Sequence[tuple[float, float]]) -> tuple[FloatA
         not is_finite
         or (np.diff(times_s) <= 0).any()
         or (np.diff(totals) < 0).any()
-        or not 0 <= totals[0] <= totals[-1] <= LONGEST_COUNT
+        or not 0 <= totals[0] <= totals[-1] <= MOST_COUNT
         or not 0 <= times_s[0] <= times_s[-1] <= 1e8
     ):
         allowed = (

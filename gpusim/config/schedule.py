@@ -15,7 +15,7 @@ from gpusim.config.plugins import KINDS
 from gpusim.config.schema import MigrationConfig
 from gpusim.errors import ConfigError
 from gpusim.qemu.rules import COMMANDS, Orders
-from gpusim.units import LONGEST_NS, NS_PER_S, parse_ns
+from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_S, parse_ns
 
 EXAMPLE = '{at: "60s", do: cancel}, {at_sync: 5, set: {downtime_limit: 1000}}'
 # A capability cannot change while QEMU migrates (migration/options.c:migrate_caps_check), and QEMU
@@ -107,7 +107,7 @@ def _parse_entry(key: str, entry: object) -> Action:
     if "at" in entry:
         at_ns = _parse_time(f"{key}.at", entry["at"])
     else:
-        check_whole(f"{key}.at_sync", entry["at_sync"], 1, 2**53)
+        check_whole(f"{key}.at_sync", entry["at_sync"], 1, MOST_COUNT)
     when = {"at_ns": at_ns, "at_sync": entry.get("at_sync")}
     if "do" in entry:
         check_choice(f"{key}.do", entry["do"], COMMANDS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gpusim.config.checks import (
-    LONGEST_COUNT,
     check_range,
     parse_duration_ns,
     parse_page_count,
@@ -29,7 +28,7 @@ from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
-from gpusim.units import LONGEST_NS, NS_PER_S, format_bytes, parse_ns
+from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_S, format_bytes, parse_ns
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
@@ -39,7 +38,7 @@ MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
 def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
     rate = writer.page_writes_per_s
     check_range(f"{key}.page_writes_per_s", rate, 0, 1e12)
-    if rate * limit_s > LONGEST_COUNT:
+    if rate * limit_s > MOST_COUNT:
         hint = "times limit.simulated is more than 2^53 page writes. Lower one of them"
         reject(f"{key}.page_writes_per_s", rate, hint, "out_of_range")
     if writer.pace != "paced" and writer.catch_up_page_writes_per_s is not None:
@@ -160,7 +159,7 @@ def _windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...] | No
 def _pattern(key: str, config: WriterConfig, pages: int) -> Random | Sequential:
     if isinstance(config, SequentialConfig):
         check_range(f"{key}.threads", config.threads, 1, min(pages, 65536))
-        check_range(f"{key}.first_write", config.first_write, 0, 2**53)
+        check_range(f"{key}.first_write", config.first_write, 0, MOST_COUNT)
         return Sequential(pages, config.threads, config.first_write)
     if isinstance(config, HotColdConfig):
         check_range(f"{key}.hot_percent", config.hot_percent, 0, 100)

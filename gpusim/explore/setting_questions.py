@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from gpusim.config.checks import LONGEST_COUNT
 from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig, WriterConfig
@@ -27,7 +26,7 @@ from gpusim.explore.changes import (
 )
 from gpusim.explore.value_search import ValueSearch
 from gpusim.qemu.versions import VERSIONS
-from gpusim.units import NS_PER_S
+from gpusim.units import MOST_COUNT, NS_PER_S
 
 VALUES_PER_DECADE = 48  # values are 5 % apart
 STRIDE = 14  # values: the first leap is a factor of two
@@ -153,7 +152,7 @@ def _dirty_rate(scenario: Scenario) -> Iterator[Question]:
         return
     limit_s = scenario.simulated_limit_ns / NS_PER_S
     fastest = max(float(writer.get("catch_up_page_writes_per_s") or 0) for writer in writers)
-    most = LONGEST_COUNT / limit_s / max(fastest, *rates)
+    most = MOST_COUNT / limit_s / max(fastest, *rates)
     factors = _values_between(LEAST_RATE, max(1.0, min(MOST_RATE, most)), 1.0)[::-1]
     yield Question(
         name="dirty_rate",

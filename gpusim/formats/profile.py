@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpusim.config.checks import MAX_BYTES
 from gpusim.formats.errors import ProfileError
 from gpusim.formats.foreign_logs import hint_at_reader
+from gpusim.formats.recording_shape import VCPUS
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, parse_yaml, read_text
 from gpusim.shapes import (
@@ -32,7 +32,7 @@ from gpusim.shapes import (
     check,
     refuse,
 )
-from gpusim.units import format_bytes, parse_bytes
+from gpusim.units import MOST_BYTES, format_bytes, parse_bytes
 
 FORMAT = 1
 MIB, GIB = 2**20, 2**30
@@ -136,13 +136,12 @@ def _version(value: Any) -> tuple[int, int, int]:
 
 def _size(value: Any) -> int:
     size = parse_bytes(value)
-    if not 0 < size <= MAX_BYTES:
+    if not 0 < size <= MOST_BYTES:
         raise ValueError("too small or too large")
     return size
 
 
-SIZE = Parsed(_size, f'must be above 0 and at most {format_bytes(MAX_BYTES)}, such as "64GiB"')
-VCPUS = Whole(1, 4096)
+SIZE = Parsed(_size, f'must be above 0 and at most {format_bytes(MOST_BYTES)}, such as "64GiB"')
 SHAPE = Keys(
     required={"memory": SIZE, "measurements": Rows(MEASUREMENT)},
     optional={

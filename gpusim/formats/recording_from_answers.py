@@ -19,8 +19,10 @@ from gpusim.formats.errors import AnswersError
 from gpusim.formats.foreign_logs import hint_in_file
 from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LEAST_SAMPLES, read_document
+from gpusim.formats.recording_shape import COUNTERS, PARAMETERS, PERCENT, VCPUS
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, read_text
+from gpusim.shapes import Shape, Whole
 from gpusim.units import parse_bytes_per_s
 
 COMMAND = "gpusim-record --answers"
@@ -31,7 +33,6 @@ _STATES = """active cancelled cancelling colo completed device failed failing po
     postcopy-paused postcopy-recover postcopy-recover-setup pre-switchover wait-unplug"""
 STATES = frozenset(_STATES.split())
 ENDS = ("completed", "failed", "cancelling", "cancelled")
-COUNTERS = ("transferred", "remaining", "total", "duplicate", "normal", "dirty-sync-count")
 TIMES = ("total-time", "setup-time", "downtime", "expected-downtime", "cpu-throttle-percentage")
 SHARE_ABOVE_LIMIT = 1.1  # a window holds its budget and at most one flush more
 
@@ -306,12 +307,14 @@ def _rate(text: str) -> int:
     return 0 if text == "unlimited" else int(parse_bytes_per_s(text))
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def _whole(shape: Shape) -> Callable[[str], int]:
+    assert isinstance(shape, Whole)
+
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and len(text) < 20):
             raise ValueError(text)
         number = int(text)
-        if not least <= number <= most:
+        if not shape.low <= number <= shape.high:
             raise ValueError(text)
         return number
 
@@ -322,19 +325,20 @@ def _accelerator(text: str) -> str:
     return {"kvm": "kvm", "tcg": "tcg"}[text]
 
 
+RANGES = {**PARAMETERS.required, **PARAMETERS.optional}
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "qemu": (_version, "a version, such as 10.1"),
     "accelerator": (_accelerator, "kvm or tcg"),
-    "vcpus": (_whole(1, 4096), "a number of vCPUs"),
+    "vcpus": (_whole(VCPUS), "a number of vCPUs"),
     "max-bandwidth": (_rate, "a rate, such as 128MiB/s or 134217728, or 0 for no limit"),
-    "downtime-limit": (_whole(0, 2_000_000), "milliseconds"),
+    "downtime-limit": (_whole(RANGES["downtime-limit"]), "milliseconds"),
     "avail-switchover-bandwidth": (_rate, "a rate, such as 1GiB/s, or 0"),
     **dict.fromkeys(
         ("cpu-throttle-initial", "cpu-throttle-increment", "max-cpu-throttle"),
-        (_whole(1, 99), "a percentage"),
+        (_whole(PERCENT), "a percentage"),
     ),
-    "throttle-trigger-threshold": (_whole(1, 100), "a percentage"),
-    "multifd-channels": (_whole(1, 255), "a number of channels"),
+    "throttle-trigger-threshold": (_whole(RANGES["throttle-trigger-threshold"]), "a percentage"),
+    "multifd-channels": (_whole(RANGES["multifd-channels"]), "a number of channels"),
     "cpu-throttle-tailslow": (SWITCHES.__getitem__, "on or off"),
     **dict.fromkeys(sorted(names.CAPABILITIES), (SWITCHES.__getitem__, "on or off")),
 }

@@ -22,9 +22,15 @@ from gpusim.formats.errors import VirshLogError
 from gpusim.formats.foreign_logs import hint_in_file
 from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
-from gpusim.formats.recording_shape import PARAMETERS
+from gpusim.formats.recording_shape import (
+    COUNTERS,
+    KVM_ANSWER,
+    PARAMETERS,
+    VERSION_ANSWER,
+    VERSION_PARTS,
+)
 from gpusim.reading import ReadingError, parse_json, read_text
-from gpusim.shapes import Anything, Flag, Keys, Rows, Shape, ShapeError, Text, Whole, check
+from gpusim.shapes import Anything, Flag, Keys, Rows, Shape, ShapeError, Text, check
 
 # Of `date +%s.%N`. A date without %N prints whole seconds, or the letter itself.
 STAMP = re.compile(r"([0-9]{9,11})(?:\.([0-9]{1,9})|\.%?N)?")
@@ -59,8 +65,6 @@ RAM = {
     "Iteration": "dirty-sync-count",
     "memory_iteration": "dirty-sync-count",
 }
-VERSION = ("major", "minor", "micro")
-NEEDED = ("transferred", "remaining", "total", "duplicate", "normal", "dirty-sync-count")
 BANDWIDTH = ("Memory bandwidth", "memory_bps")
 THROTTLE = ("Auto converge throttle", "auto_converge_throttle")
 ELAPSED = ("Time elapsed", "time_elapsed")
@@ -91,10 +95,10 @@ QUERIES = {
 
 
 ANSWERS: dict[str, Shape] = {
-    "version": Keys(required={"qemu": Keys(required=dict.fromkeys(VERSION, Whole(0, 999)))}),
+    "version": VERSION_ANSWER,
     "parameters": PARAMETERS,
     "capabilities": Rows(Keys(required={"capability": Text(), "state": Flag()})),
-    "kvm": Keys(required={"enabled": Flag()}),
+    "kvm": KVM_ANSWER,
     "vcpus": Rows(Anything()),
 }
 
@@ -173,7 +177,7 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
             job
             for job in log.jobs
             if job.values["job"] in RUNNING
-            and all(key in _ram(job.values) for key in NEEDED)
+            and all(key in _ram(job.values) for key in COUNTERS)
             and _ram(job.values)["total"]
         ]
     )
@@ -211,11 +215,11 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         scenario["limit_s"] = samples[-1]["t"]
         notes.append(NO_END_NOTE)
     version = _answer(jobs, log, "version")["qemu"]
-    if not counts_every_sync([version[key] for key in VERSION]):
+    if not counts_every_sync([version[key] for key in VERSION_PARTS]):
         notes.append(UNCOUNTED_NOTE)
     document = {
         "scenario": scenario,
-        "qemu": {key: version[key] for key in VERSION},
+        "qemu": {key: version[key] for key in VERSION_PARTS},
         "accelerator": "kvm" if _answer(jobs, log, "kvm")["enabled"] else "tcg",
         "vcpus": len(_answer(jobs, log, "vcpus")),
         "capabilities": capabilities,

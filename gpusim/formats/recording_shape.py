@@ -7,9 +7,9 @@ single value shows: counters that fall, and times that contradict each other.
 from __future__ import annotations
 
 from gpusim.shapes import Anything, Flag, Keys, Number, OneOf, Row, Rows, Shape, Text, Whole
+from gpusim.units import MOST_BYTES, MOST_COUNT, MOST_VCPUS
 
 MIB = 2**20
-MOST_COUNT = 2**53  # counts are exact in float64 up to here
 TIME = Number(-1e9, 1e12, " s")
 DURATION_MS = Number(0, 1e12, " ms")
 BYTES = Whole(unit=" bytes")
@@ -18,7 +18,10 @@ COUNT = Whole(0, MOST_COUNT)
 MEBIBYTES = Whole(1, 2**30, " MiB")
 RATE = Number(0, 1e15, " page writes a second")
 PERCENT = Whole(1, 99, " %")
+VCPUS = Whole(1, MOST_VCPUS)
+PART = Whole(0, 999)  # of a version
 RAM_KEYS = ("transferred", "remaining", "duplicate", "normal", "dirty-sync-count")
+COUNTERS = (*RAM_KEYS, "total")  # of query-migrate's ram
 
 GUEST = Keys(
     required={"base": Whole(0, 2**30, " MiB"), "size": MEBIBYTES, "mode": OneOf((0, 1))},
@@ -33,6 +36,10 @@ GUEST = Keys(
     defaults={"paced": False},
     together=(("hot", "hotpct"),),
 )
+# Answers of QEMU, which its monitor and a log of virsh hold.
+VERSION_PARTS = ("major", "minor", "micro")
+VERSION_ANSWER = Keys({"qemu": Keys(dict.fromkeys(VERSION_PARTS, PART))})
+KVM_ANSWER = Keys({"enabled": Flag()})
 # The limits are QEMU's. Source: migration/options.c:migrate_params_check.
 PARAMETERS = Keys(
     required={
@@ -60,7 +67,7 @@ SAMPLE: dict[str, Shape] = {
     "normal": PAGES,
     "dirty-sync-count": COUNT,
     "dirty-pages-rate": COUNT,
-    "total": Whole(MIB, 2**50, " bytes"),
+    "total": Whole(MIB, MOST_BYTES, " bytes"),
     "total-time": DURATION_MS,
     "downtime": DURATION_MS,
     "downtime-bytes": BYTES,
@@ -92,7 +99,7 @@ def document_shape(*, known: bool) -> Keys:
             required=scenario | (limit | {"guest": GUEST} if known else {}),
             optional={} if known else limit,
         ),
-        "qemu": Keys(required={"major": Whole(0, 999), "minor": Whole(0, 999)}),
+        "qemu": Keys(required={"major": PART, "minor": PART}),
         "parameters": PARAMETERS,
         "events": EVENTS,
         "samples": samples,
@@ -103,7 +110,7 @@ def document_shape(*, known: bool) -> Keys:
             "qmp_events": EVENTS,
             "counter": COUNTER,
             "accelerator": OneOf(("tcg", "kvm")),
-            "vcpus": Whole(1, 4096),
+            "vcpus": VCPUS,
             "flat_out_writes_per_s": Number(0, 1e15, " page writes a second", above=True),
             "profile": Anything(),  # profile.py owns its shape
         },

@@ -20,12 +20,12 @@ from gpusim.formats.profile import (
     SAMPLES_PER_GIB,
     SHORTEST_S,
     SIZE,
-    VCPUS,
     Measurement,
     Profile,
     check_plausible,
     read_source,
 )
+from gpusim.formats.recording_shape import VCPUS
 from gpusim.shapes import ShapeError, check
 from gpusim.text import join_words
 

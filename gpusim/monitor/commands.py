@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from gpusim.formats.recording_shape import PARAMETERS, RAM_KEYS, SAMPLE
+from gpusim.formats.recording_shape import COUNTERS, KVM_ANSWER, PARAMETERS, SAMPLE, VERSION_ANSWER
 from gpusim.shapes import Anything, Flag, Keys, Parsed, Rows, Shape, Text, Whole
 
 Commands: TypeAlias = Mapping[str, Shape]
@@ -30,9 +30,8 @@ NAME = Parsed(_parse_name, "must be a name of letters, digits, dots, hyphens and
 NOTHING = Keys()
 COUNT = Whole(0, 2**60)
 MILLISECONDS = Whole(0, 10**12, " ms")
-_PART = Whole(0, 999)
 RAM = Keys(  # MigrationStats
-    required={key: SAMPLE[key] for key in (*RAM_KEYS, "total")},
+    required={key: SAMPLE[key] for key in COUNTERS},
     optional={
         "dirty-pages-rate": COUNT,
         "mbps": SAMPLE["mbps"],
@@ -59,8 +58,8 @@ DIRTY_RATE = Keys(  # DirtyRateInfo. The rate is in MiB/s, and -1 until a measur
 QUERIES: Commands = MappingProxyType(
     {
         "qmp_capabilities": NOTHING,
-        "query-version": Keys({"qemu": Keys({"major": _PART, "minor": _PART, "micro": _PART})}),
-        "query-kvm": Keys({"enabled": Flag()}),
+        "query-version": VERSION_ANSWER,
+        "query-kvm": KVM_ANSWER,
         "query-status": Keys({"running": Flag()}),
         "query-cpus-fast": Rows(
             Keys({"thread-id": Whole(0, 2**31 - 1)}), "must be a list with a vCPU", 1

@@ -47,7 +47,7 @@ class AnsweringMigration(Migration):
                 "normal": counters.normal_pages,
                 "duplicate": counters.zero_pages,
                 "dirty-sync-count": state.accounting.dirty_sync_count,
-                "dirty-pages-rate": self._syncs.dirty_pages_rate,
+                "dirty-pages-rate": state.accounting.dirty_pages_rate,
                 "mbps": state.sender.bandwidth * 8 / 1e6,
                 "page-size": PAGE_BYTES,
             },
