@@ -6,19 +6,22 @@ guest whose speed drifts. It does not search for writers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpusim.fit.estimates import Fit, FloatArray, WriterEstimate, share_slope, share_written
-from gpusim.formats.profile import MIB, Measurement, Profile
+from gpusim.formats.profile import MIB, Measurement, Profile, SyncHistory, SyncPeriod
 
 _Share = Callable[[FloatArray, NDArray[np.bool_]], FloatArray]
 # A writer slower than SLOWEST / the longest period looks like a straight line. A writer faster than
 # FASTEST / the shortest period looks like a step.
 SLOWEST, FASTEST = 1 / 16, 8.0
+LEAST_BUSY = 0.01
+SMALL = 1e-3  # relative step of a speed, for slopes
+TINY = 1e-12
 REAPED_S = 1.0  # accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread
 
 
@@ -35,6 +38,15 @@ class Mixture:
     pages: FloatArray
     rates: FloatArray
     sequential: NDArray[np.bool_]
+
+
+def mixture_of(writers: Sequence[WriterEstimate]) -> Mixture:
+    """Return estimated writers as arrays."""
+    return Mixture(
+        pages=np.array([one.pages for one in writers], dtype=np.float64),
+        rates=np.array([one.rate for one in writers], dtype=np.float64),
+        sequential=np.array([one.kind == "sequential" for one in writers], dtype=np.bool_),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,7 @@ class Evidence:
         sampled: pages that a measurement samples, each at random. All pages in the other modes.
         most: pages that the guest can write: those that are not zero.
         reaped_s: a page counts again in each period of this length. Infinite: once per measurement.
+        timing: float64 [n] or 0, relative standard deviation of `seconds`.
     """
 
     seconds: FloatArray
@@ -64,6 +77,7 @@ class Evidence:
     sampled: float
     most: float
     reaped_s: float = np.inf
+    timing: FloatArray | float = 0.0
 
     @property
     def middle(self) -> FloatArray:
@@ -130,8 +144,8 @@ class Evidence:
             Two arrays [..., n].
         """
         dirty, slope = self.expected(writers)
-        drifted = np.asarray(drift)[..., None] * slope
-        deviation = np.sqrt(self.sampling_variance(dirty) + drifted**2)
+        drifted = (np.asarray(drift)[..., None] ** 2 + np.square(self.timing)) * slope**2
+        deviation = np.sqrt(self.sampling_variance(dirty) + drifted)
         return (self.low - dirty) / deviation, (self.high - dirty) / deviation
 
     def log_likelihood(self, writers: Mixture, drift: FloatArray | float) -> FloatArray:
@@ -174,8 +188,118 @@ class Evidence:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SyncEvidence(Evidence):
+    """What the syncs of an earlier migration found, as n measurements.
+
+    A sync finds the pages that were written since the sync before, except two kinds. Pages that
+    still wait to be sent are dirty already. Pages that were dirty before are watched only since
+    their chunk of KVM's log was cleared. Both kinds are the pages that were written most recently,
+    so more hot pages than cold ones are missing. Writers are assumed to be spread over the memory.
+
+    Source: migration/ram.c:migration_bitmap_sync, migration_clear_memory_region_dirty_bitmap.
+
+    Attributes:
+        spans: float64 [m], lengths of all periods, of which n count.
+        left: float64 [m], shares of the dirty pages that still waited at the ends of the periods.
+        counts: bool [m], which of them are measurements.
+        chunks: as in `SyncHistory`.
+        first_weights, first_shares: float64 [c], as in `SyncHistory.first_pass`.
+    """
+
+    spans: FloatArray
+    left: FloatArray
+    counts: NDArray[np.bool_]
+    chunks: int
+    first_weights: FloatArray
+    first_shares: FloatArray
+
+    def _counted(
+        self, function: _Share, rates: FloatArray, sequential: NDArray[np.bool_]
+    ) -> FloatArray:
+        if function is share_slope:
+            ahead = self._found(rates * (1 + SMALL), sequential)
+            return (ahead - self._found(rates, sequential)) / SMALL
+        return self._found(rates, sequential)
+
+    def _found(self, rates: FloatArray, sequential: NDArray[np.bool_]) -> FloatArray:
+        """Return the share of a writer's pages that each counting sync finds, [..., n]."""
+        writes, sequential = rates[..., None] * self.spans, sequential[..., None]
+        written = share_written(writes, sequential)
+        watched = share_watched(writes, sequential, self.chunks)
+        first = share_written(writes[..., :1] * self.first_shares, sequential)
+        watched[..., 0] = first @ self.first_weights
+        written[..., 0] = watched[..., 0]
+        # Pages that were dirty after the sync before: all before the first one.
+        dirty = np.ones_like(written)
+        dirty[..., 1:] = written[..., :-1]
+        before = np.ones_like(written)
+        before[..., 1:] = written[..., :-1]
+        dirty[..., 1:] += (self.left * before * (1 - written))[..., :-1]
+        # A sequential writer comes back to such a page only after its whole round.
+        rewritten = np.where(sequential, np.maximum(dirty + written - 1, 0), dirty * written)
+        seen = (1 - self.left) * watched / np.maximum(written, TINY)
+        found: FloatArray = written - rewritten * (1 - np.minimum(seen, 1))
+        return found[..., self.counts]
+
+
+def share_watched(
+    writes: FloatArray, sequential: NDArray[np.bool_] | bool, chunks: int
+) -> FloatArray:
+    """Return the share of pages that are seen to be written after their chunk was cleared.
+
+    Args:
+        writes: writes per page in the whole period.
+        sequential: whether the writer is sequential.
+        chunks: chunks that are cleared at even distances over the period. The first one is cleared
+            at its start.
+    """
+    if chunks == 1:
+        return share_written(writes, sequential)
+    part = np.maximum(writes / chunks, TINY)
+    random = 1 - np.exp(-part) * np.expm1(-writes) / np.expm1(-part) / chunks
+    partly = np.minimum(np.floor(1 / part), chunks)  # chunks that are written only in part
+    share = (part * partly * (partly + 1) / 2 + chunks - partly) / chunks
+    return np.asarray(np.where(sequential, share, random), dtype=np.float64)
+
+
+def _sync_evidence(profile: Profile, history: SyncHistory) -> SyncEvidence:
+    periods = history.periods
+    counting = [one for one in periods if one.counts]
+    busy = max(profile.utilisation, default=1.0)
+    pages = np.array([one.pages for one in counting], dtype=np.float64)
+    not_zero = profile.pages * (1 - profile.zero_share)
+    seconds = np.array([_worked_s(one, busy) for one in counting])
+    weights, shares = np.array(history.first_pass).T
+    return SyncEvidence(
+        seconds=seconds,
+        low=np.where(pages < 0.5, -np.inf, pages - 0.5),
+        high=pages + 0.5,
+        pages=float(profile.pages),
+        sampled=float(profile.pages),
+        most=max(not_zero, float(pages.max(initial=0)), 1.0),
+        timing=np.array([one.deviation_s / one.seconds for one in counting]),
+        spans=np.array([_worked_s(one, busy) for one in periods]),
+        left=np.array([one.left for one in periods]),
+        counts=np.array([one.counts for one in periods]),
+        chunks=history.chunks,
+        first_weights=weights,
+        first_shares=shares,
+    )
+
+
+def _worked_s(period: SyncPeriod, busy: float) -> float:
+    """Return the unthrottled time in which vCPUs do the work of a period.
+
+    Idle vCPUs catch up: a throttle slows them only if it leaves them less time than they need.
+    """
+    return period.seconds * max(min(1.0, period.running / max(busy, LEAST_BUSY)), LEAST_BUSY)
+
+
 def evidence_of(profile: Profile) -> Evidence:
     """Return the evidence of a profile."""
+    if profile.history is not None:
+        return _sync_evidence(profile, profile.history)
     # QEMU's rates are whole numbers.
     is_rounded = not any(one.dirty_rate % 1 for one in profile.measurements)
     edges = np.array([_edges(profile, one, is_rounded) for one in profile.measurements])

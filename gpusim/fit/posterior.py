@@ -49,6 +49,8 @@ def sample_fits(profile: Profile, fit: Fit, count: int, seed: int) -> list[Fit]:
         count: how many fits.
         seed: the same seed gives the same fits.
     """
+    if not profile.measurements:
+        return [fit] * count
     walk = _Walk(evidence_of(profile), fit, max(count, CHAINS), np.random.default_rng(seed))
     for step in range(STEPS):
         walk.step(leap=step % LEAP == 0, flip=step % FLIP == 0)

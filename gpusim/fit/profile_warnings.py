@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpusim.fit.estimates import Fit
-from gpusim.fit.evidence import Evidence
+from gpusim.fit.evidence import Evidence, mixture_of
 from gpusim.formats.profile import Profile
 from gpusim.text import Message
 
@@ -39,7 +39,7 @@ def _noise(profile: Profile, evidence: Evidence, fit: Fit) -> Iterator[Message]:
     off = abs(fit.residuals[worst])
     if off < FAR and fit.chi_square < NOISE * len(fit.residuals):
         return
-    expected = fit.distinct_pages(evidence.seconds)[worst]
+    expected = evidence.expected(mixture_of(fit.writers))[0][worst]
     data = {
         "chi_square": fit.chi_square,
         "measurements": len(fit.residuals),
@@ -58,6 +58,8 @@ def _speed(profile: Profile, evidence: Evidence, fit: Fit) -> Iterator[Message]:
 
 def _fall(profile: Profile, evidence: Evidence, fit: Fit) -> Iterator[Message]:
     """Warn if a longer period has fewer distinct pages, which is impossible for a steady guest."""
+    if profile.history is not None:
+        return  # its syncs do not see all pages
     drifted = min(fit.drift, STEADY) * evidence.middle
     variance = evidence.sampling_variance(evidence.middle) + drifted**2
     deviation = FAR / np.sqrt(2) * np.sqrt(variance)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpusim.fit.estimates import Fit, FloatArray
-from gpusim.fit.evidence import FASTEST, SLOWEST, Evidence, Mixture, evidence_of
+from gpusim.fit.evidence import FASTEST, SLOWEST, Evidence, Mixture, evidence_of, mixture_of
 from gpusim.fit.profile_warnings import profile_warnings
 from gpusim.formats.profile import Profile
 
@@ -35,6 +35,8 @@ def fit_writers(profile: Profile) -> Fit:
         ImportError: scipy is not installed.
     """
     evidence = evidence_of(profile)
+    if not profile.measurements:  # an earlier migration whose guest wrote nothing
+        return evidence.fit(mixture_of(()), DRIFTS[0])
     # Least squares do not see that a sequential writer that has finished its pages has no drift. So
     # random writers are also tried alone.
     grids = [_Grid(evidence, kinds) for kinds in ((False,), (False, True))]
@@ -111,7 +113,8 @@ def _fewest(evidence: Evidence, grid: _Grid, drift: float) -> tuple[float, Mixtu
     """
 
     def deviations(dirty: FloatArray) -> FloatArray:
-        variance = evidence.sampling_variance(dirty) + evidence.width**2 / 12 + (drift * dirty) ** 2
+        variance = evidence.sampling_variance(dirty) + evidence.width**2 / 12
+        variance = variance + (drift**2 + np.square(evidence.timing)) * dirty**2
         deviation: FloatArray = np.sqrt(variance)
         return deviation
 

@@ -230,6 +230,50 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyncPeriod:
+    """The time from one sync of an earlier migration to the next one.
+
+    Attributes:
+        seconds: length.
+        pages: newly dirty pages that the sync at its end found.
+        left: share of the pages that were dirty after the sync before and still waited to be sent
+            at its end, 0 to 1.
+        running: share of it in which no throttle held the vCPUs, 0 to 1.
+        deviation_s: standard deviation of `seconds`, because syncs lie between samples.
+        counts: whether it is a measurement of the profile.
+    """
+
+    seconds: float
+    pages: int
+    left: float
+    running: float = 1.0
+    deviation_s: float = 0.0
+    counts: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncHistory:
+    """All syncs of an earlier migration, and how its log of writes was cleared.
+
+    Attributes:
+        periods: in order. The first one is the first pass, in which all pages wait.
+        chunks: pieces of memory whose log is cleared one after the other during a pass. 1: all at
+            once.
+        first_pass: for each chunk of the first pass: its share of the pages that are not zero, and
+            for which share of the pass it was watched.
+    """
+
+    periods: tuple[SyncPeriod, ...]
+    chunks: int = 1
+    first_pass: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Return whether a throttle held the vCPUs in a period that counts."""
+        return any(one.running < 1 for one in self.periods if one.counts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A VM before its migration, and the measurements of its dirty rate.
 
@@ -252,6 +296,11 @@ class Profile:
         parameters: result of query-migrate-parameters, with QEMU's names. Empty: unknown.
         capabilities: names of the capabilities that are on. None: unknown.
         outcome: how an earlier migration ended. None: no migration is known.
+        history: its syncs, if they are the measurements. A file of a profile does not have it.
+        zero_page_speed: lowest and highest speed at which an earlier migration found zero pages,
+            bytes per second. None: unknown.
+        load_ended_s: when the guest's load ended during it, seconds since its start. None: the
+            load was not seen to end.
         notes: remarks on how the profile was made, for people.
     """
 
@@ -271,6 +320,9 @@ class Profile:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     capabilities: tuple[str, ...] | None = None
     outcome: Outcome | None = None
+    history: SyncHistory | None = None
+    zero_page_speed: tuple[float, float] | None = None
+    load_ended_s: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -410,7 +462,9 @@ def check_plausible(path: str | Path, profile: Profile, advice: str = MEASURE_AD
     if blocks and blocks != profile.memory_bytes:
         sizes = {"blocks": format_bytes(blocks), "memory": memory}
         raise ProfileError("blocks_differ_from_memory", path=path, **sizes)
-    if len(profile.periods_s) < LEAST_PERIODS:
+    history = profile.history
+    is_idle = history is not None and history.periods and not any(p.pages for p in history.periods)
+    if len(profile.periods_s) < LEAST_PERIODS and not is_idle:
         raise ProfileError(
             "too_few_periods",
             path=path,

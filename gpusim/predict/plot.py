@@ -241,7 +241,12 @@ def _draw_curve(axes: Axes, prediction: Prediction) -> None:
     found = np.where(nothing, 0.0, seen.middle)
     upper = NINE_IN_TEN * deviations + np.where(nothing, seen.middle, 0.0)
     seconds = np.geomspace(seen.seconds.min() / 1.3, seen.seconds.max() * 1.3, CURVE_POINTS)
-    line, _ = _counted(fit, replace(seen, seconds=seconds))
+    if profile.history is None:
+        line, _ = _counted(fit, replace(seen, seconds=seconds))
+    else:  # syncs do not see all pages: show what they would find if they did
+        line = fit.distinct_pages(seconds)
+        share_seen = expected / fit.distinct_pages(seen.seconds)
+        found, deviations, upper = (one / share_seen for one in (found, deviations, upper))
     unit, unit_bytes = size_unit(max(found.max(), line.max()) * profile.page_bytes)
     scale = profile.page_bytes / unit_bytes
     axes.plot(seconds, line * scale, color=style.ORANGE, label="fitted guest", zorder=2)
