@@ -288,7 +288,9 @@ def _advised(
     from gpusim.explore.setting_limits import advise
     from gpusim.units import NS_PER_S
 
-    median_guest, p95_guest = prediction.median_member.config, prediction.p95_member.config
+    # A migration that ends with the load needs settings under which it ends before.
+    median_guest = prediction.median_member.config_under_load
+    p95_guest = prediction.p95_member.config_under_load
     found = None
     if not options.no_advice:
         found = advise(median_guest, p95_guest, wall_s=ADVICE_WALL_S)

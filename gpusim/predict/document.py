@@ -59,6 +59,7 @@ def document(
             one.data for one in find_bottlenecks([vars(one.summary) for one in prediction.members])
         ],
         "earlier": _earlier(prediction.earlier),
+        "ends_with_load": prediction.ends_with_load,
         "vm": _vm(profile),
         "guest": _guest(fit, profile),
         "doubts_and_assumptions": [

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
@@ -21,6 +21,7 @@ from gpusim.engine.attempts import simulate
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.workers import map_in_order
 from gpusim.fit.estimates import Fit, WriterEstimate
+from gpusim.fit.evidence import evidence_of, mixture_of
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
@@ -36,6 +37,7 @@ from gpusim.predict.host_config import HostConfig, host_config
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.text import Message
 
+Guest: TypeAlias = tuple[Profile, Fit]  # with the utilisation of its vCPUs
 MEMBERS = 32
 FEWEST, MOST = 2, 10_000
 FEWEST_IN_TIME = 12  # fewer members make no band
@@ -47,10 +49,16 @@ TCG_SPEED_MEAN, TCG_SPEED_SD = -0.10, 0.26
 # How late the sender may wake at the end of a 100 ms window: between the timer slack of Linux and a
 # scheduler tick. The delay moves the passes against the grid of the timer.
 WAKEUP_US = (50.0, 1000.0)
+# Repeats of a migration on one host differed by 1 to 8 % (docs/validation/profiles.md). Standard
+# deviation of the guest's speed, and bounds of the time at which its load ends.
+RUN_TO_RUN, LOAD_END = 0.04, 0.08
 BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
 # Utilisation of the vCPUs if nobody measured it. No source: any value is equally likely.
 UNKNOWN_UTILISATION = (0.05, 1.0)
 CHECK_WALL_S = 10.0  # wall time for migrations with the settings of an earlier one
+ROUNDED_DOWN = 1 - 1e-12  # the vcpus of all pieces add up to no more than the VM has
+MOST_PARTS = 16  # pieces of a writer that lies all over the memory
+UTILISATIONS = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # tried if a throttle shows them
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
 
@@ -80,11 +88,10 @@ def predict(
         ConfigError: the config of the host cannot be simulated.
         ImportError: scipy is not installed.
     """
-    fit = fit_writers(profile)
-    fits = sample_fits(profile, fit, members, seed)
+    fit, guests = draw_guests(profile, members, seed)
     configs = [
-        member_config(profile, host, one, random.Random(f"{seed} {place}"), seed + place)
-        for place, one in enumerate(fits)
+        member_config(own, host, one, random.Random(f"{seed} {place}"), seed + place)
+        for place, (own, one) in enumerate(guests)
     ]
     scenario = resolve(configs[0])  # raise an error that all members share before processes start
     choose_backend(scenario)
@@ -92,7 +99,7 @@ def predict(
     outcomes = map_in_order(_simulate_member, configs, workers, lambda _, error: error)
     found = tuple(progress(_in_time(_without_errors(outcomes), until_s)))
     return Prediction(
-        earlier=_earlier(profile, host, fits, found, seed, workers),
+        earlier=_earlier(profile, host, guests, found, seed, workers),
         profile=profile,
         fit=fit,
         members=found,
@@ -102,15 +109,49 @@ def predict(
             *host.assumptions,
             *host_costs.assumptions(host.costs),
             *first_write_costs.assumptions(host.first_write_costs),
-            *_assumptions(profile, fit),
+            *_assumptions(profile, fit, [own for own, _ in guests]),
         ),
     )
+
+
+def draw_guests(profile: Profile, count: int, seed: int) -> tuple[Fit, list[Guest]]:
+    """Return the best fit, and a guest for each member.
+
+    The syncs of a throttled migration show how much the throttle slowed the guest. So they tell the
+    utilisation of its vCPUs, and each member's is drawn with the probability that they give it.
+
+    Args:
+        profile: the measurements.
+        count: how many guests.
+        seed: of the draws.
+
+    Returns:
+        The best fit, and for each guest its profile, which may have a utilisation, and its writers.
+    """
+    history = profile.history
+    if history is None or not history.is_throttled or profile.utilisation:
+        fit = fit_writers(profile)
+        return fit, [(profile, one) for one in sample_fits(profile, fit, count, seed)]
+    own = [replace(profile, utilisation=(busy,) * profile.vcpus) for busy in UTILISATIONS]
+    fits = [fit_writers(one) for one in own]
+    logs = [
+        evidence_of(one).log_likelihood(mixture_of(fit.writers), fit.drift) - len(fit.writers)
+        for one, fit in zip(own, fits, strict=True)
+    ]
+    best = max(range(len(own)), key=logs.__getitem__)
+    weights = [math.exp(log - logs[best]) for log in logs]
+    drawn = random.Random(f"{seed} utilisation").choices(range(len(own)), weights, k=count)
+    sampled = {
+        place: iter(sample_fits(own[place], fits[place], drawn.count(place), seed))
+        for place in sorted(set(drawn))
+    }
+    return fits[best], [(own[place], next(sampled[place])) for place in drawn]
 
 
 def _earlier(
     profile: Profile,
     host: HostConfig,
-    fits: Sequence[Fit],
+    guests: Sequence[Guest],
     members: Sequence[Member],
     seed: int,
     workers: int,
@@ -127,8 +168,8 @@ def _earlier(
     if not differing:
         return compare(profile.outcome, differing, [one.summary for one in members])
     configs = [
-        member_config(profile, earlier_host, one, random.Random(f"{seed} {place}"), seed + place)
-        for place, one in enumerate(fits[:CHECKED])
+        member_config(own, earlier_host, one, random.Random(f"{seed} {place}"), seed + place)
+        for place, (own, one) in enumerate(guests[:CHECKED])
     ]
     with RunPool(None if workers == 0 else workers * (workers > 1)) as pool:
         summaries = pool.run_all(configs, time.monotonic() + CHECK_WALL_S)
@@ -153,9 +194,15 @@ def member_config(
         zero_share = draw.betavariate(profile.zero_found + 1, not_zero + 1)
     speed = math.exp(draw.gauss(*_speed(profile, fit)))
     wakeup_us = draw.uniform(*WAKEUP_US)
+    if profile.history is not None:  # another migration finds other pages in the memory
+        zero_share = max(0.0, 1 - (1 - zero_share) * math.exp(draw.gauss(0, RUN_TO_RUN)))
     zero_pages = min(round(zero_share * profile.pages), profile.pages - 1)
     busy = profile.utilisation or (draw.uniform(*UNKNOWN_UTILISATION),) * profile.vcpus
     workload, zero_ranges = _guest(replace(profile, utilisation=busy), fit, zero_pages, speed, draw)
+    if profile.load_ended_s is not None and isinstance(workload, MixConfig):
+        ends_s = profile.load_ended_s * draw.uniform(1 - LOAD_END, 1 + LOAD_END)
+        for writer in workload.writers.values():
+            writer["windows"] = [[0.0, ends_s]]
     link = replace(host.config.link, wakeup_latency_us=wakeup_us)
     return replace(
         host.config,
@@ -171,6 +218,8 @@ def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:
     """Return mean and standard deviation of log(speed / measured speed)."""
     if profile.accelerator == "tcg":
         return TCG_SPEED_MEAN, TCG_SPEED_SD
+    if profile.history is not None:  # a whole migration, and its syncs show how speed varied in it
+        return 0.0, math.hypot(RUN_TO_RUN, fit.drift / math.sqrt(len(fit.residuals) or 1))
     return 0.0, fit.drift
 
 
@@ -179,7 +228,7 @@ def _guest(
 ) -> tuple[WorkloadConfig, list[list[int]]]:
     """Return the writers and the zero ranges, in bytes.
 
-    Each writer lies in one piece. Their order is random. Between them lie gaps of random size, and
+    Each writer lies in one piece, or in one piece for each chunk of an earlier migration. Their order is random. Between them lie gaps of random size, and
     in each gap the zero pages come first or last. Nobody knows where a guest's zero pages are.
 
     Args:
@@ -193,31 +242,41 @@ def _guest(
     not_zero = profile.pages - zero_pages
     total = sum(one.pages for one in writers)
     shrink = min(1.0, WRITTEN_AT_MOST * not_zero / total) if total else 1.0
-    pages = [max(1, int(one.pages * shrink)) for one in writers]
-    order = list(range(len(writers)))
-    draw.shuffle(order)
+    # Writers of an earlier migration lie all over the memory, as its syncs were evaluated.
+    parts = min(profile.history.chunks, MOST_PARTS) if profile.history is not None else 1
+    if any(one.pages * shrink < parts for one in writers):
+        parts = 1
+    pages = [max(1, int(one.pages * shrink / parts)) for one in writers]
+    vcpus = _busy_vcpus(profile) / max(len(writers), 1)
+    if parts > 1:
+        vcpus *= ROUNDED_DOWN / parts
+    orders = [list(range(len(writers))) for _ in range(parts)]
+    for order in orders:
+        draw.shuffle(order)
     gaps = len(writers) + 1
-    spare = _pieces(max(0, not_zero - sum(pages)), gaps, draw)
-    zero = _pieces(zero_pages, gaps, draw)
+    spare = _pieces(max(0, not_zero - parts * sum(pages)), parts * gaps, draw)
+    zero = _pieces(zero_pages, parts * gaps, draw)
     keys: dict[str, Any] = {}
     zero_ranges: list[list[int]] = []
     page = 0
-    for gap in range(gaps):
+    for gap in range(parts * gaps):
+        part, own_gap = divmod(gap, gaps)
         first = page + draw.choice((0, spare[gap]))
         page += spare[gap] + zero[gap]
         if zero[gap]:
             zero_ranges.append(
                 [first * profile.page_bytes, (first + zero[gap]) * profile.page_bytes]
             )
-        if gap == len(writers):
-            break
-        place = order[gap]
-        keys[f"writer_{place + 1}"] = {
-            **_pace(profile, writers[place].page_writes_per_s * speed),
+        if own_gap == len(writers):
+            continue
+        place = orders[part][own_gap]
+        name = f"writer_{place + 1}" if parts == 1 else f"writer_{place + 1}_{part + 1}"
+        keys[name] = {
+            **_pace(profile, writers[place].page_writes_per_s * speed / parts),
             **_pattern(writers[place], pages[place], draw),
             "start": page * profile.page_bytes,
             "working_set": pages[place] * profile.page_bytes,
-            "vcpus": _busy_vcpus(profile) / len(writers),
+            "vcpus": vcpus,
         }
         page += pages[place]
     workload = MixConfig(writers=dict(sorted(keys.items()))) if keys else WorkloadConfig()
@@ -260,13 +319,28 @@ def _busy_vcpus(profile: Profile) -> float:
     return min(profile.vcpus, max(0.01, sum(profile.utilisation)))
 
 
-def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
+def _assumptions(profile: Profile, fit: Fit, guests: Sequence[Profile]) -> Iterator[Message]:
     for note in profile.notes:
         yield Message("profile_note", {"note": note})
+    if not profile.measurements:
+        yield Message("guest_wrote_nothing")
     if not profile.zero_sampled:
         yield Message("zero_pages_assumed")
+    if profile.load_ended_s is not None:
+        yield Message(
+            "load_ends",
+            {
+                "low_s": profile.load_ended_s * (1 - LOAD_END),
+                "high_s": profile.load_ended_s * (1 + LOAD_END),
+                "seen_s": profile.load_ended_s,
+            },
+        )
+    found = [busy for one in guests if (busy := utilisation(one)) is not None]
     busy = utilisation(profile)
-    if busy is None:
+    if found and busy is None:
+        data = {"low_percent": 100 * min(found), "high_percent": 100 * max(found)}
+        yield Message("utilisation_from_throttle", data)
+    elif busy is None:
         low, high = UNKNOWN_UTILISATION
         yield Message("utilisation_drawn", {"low_percent": 100 * low, "high_percent": 100 * high})
     elif busy < BUSY:
@@ -274,6 +348,8 @@ def _assumptions(profile: Profile, fit: Fit) -> Iterator[Message]:
     if profile.accelerator == "tcg":
         low, high = (math.exp(TCG_SPEED_MEAN + side * 1.645 * TCG_SPEED_SD) for side in (-1, 1))
         yield Message("tcg_speed", {"low": low, "high": high})
+    elif profile.history is not None:
+        yield Message("run_to_run", {"vary_percent": 100 * RUN_TO_RUN})
     else:
         code = "speed_from_repeats" if profile.repeated else "speed_assumed"
         yield Message(code, {"drift_percent": 100 * fit.drift})

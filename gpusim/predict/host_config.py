@@ -94,7 +94,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     stated = {_key(override) for override in overrides}
     return HostConfig(
         config=config,
-        costs=host_costs.ranges(config, stated, tls=_uses_tls(profile)),
+        costs=host_costs.ranges(config, stated, profile.zero_page_speed, tls=_uses_tls(profile)),
         first_write_costs=first_write_costs.ranges(config, stated),
         assumptions=tuple(_assumptions(profile, stated | decided, config)),
     )

@@ -46,18 +46,26 @@ class Range:
     high: float
 
 
-def ranges(config: Config, stated: Collection[str], *, tls: bool = False) -> dict[str, Range]:
+def ranges(
+    config: Config,
+    stated: Collection[str],
+    zero_page_speed: tuple[float, float] | None = None,
+    *,
+    tls: bool = False,
+) -> dict[str, Range]:
     """Return the range of each cost that is drawn, by its key of `link`.
 
     Args:
         config: has the numbers of vCPUs and VFIO devices, and the costs if a preset of the user sets them.
         stated: keys such as "link.page_cost_ns" that the user set. They are not drawn.
+        zero_page_speed: its bounds in an earlier migration, bytes per second. None: unknown.
         tls: the sending threads encrypt.
     """
     default = LinkConfig()
+    slowest, fastest = zero_page_speed or ZERO_PAGE_SCAN
     middle_ms = default_non_ram_downtime_ms(config.vm)
     found = {
-        "zero_page_scan": ZERO_PAGE_SCAN,
+        "zero_page_scan": (slowest, max(slowest, min(fastest, ZERO_PAGE_SCAN[1]))),
         "page_cost_ns": TLS_PAGE_COST_NS if tls else PAGE_COST_NS,
         "non_ram_downtime_ms": tuple(factor * middle_ms for factor in DOWNTIME_FACTOR),
     }

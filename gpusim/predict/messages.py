@@ -127,6 +127,22 @@ TEXTS: Mapping[str, str] = {
         "utilisation. Those that idle catch up after a throttle. To state it, add utilisation to "
         "the profile."
     ),
+    "load_ends": (
+        "The guest's load ends {low_s} to {high_s} after the start of the migration. In the earlier "
+        "migration it ended after {seen_s}."
+    ),
+    "run_to_run": (
+        "Another migration finds another guest: its speed and the pages that are not zero differ by "
+        "{vary_percent}."
+    ),
+    "utilisation_from_throttle": (
+        "The vCPUs are busy {low_percent} to {high_percent} of the time, because the throttle of the "
+        "earlier migration slowed the guest as much."
+    ),
+    "guest_wrote_nothing": (
+        "The guest writes nothing, because it wrote nothing during the earlier migration. It was "
+        "idle or paused."
+    ),
     "vcpus_idle": "The vCPUs idle {idle_percent} of the time. After a throttle they catch up.",
     "tcg_speed": (
         "Under TCG the guest shares the host's cores with the migration. It writes {low:.2f} to "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gpusim.config.schema import Config
+from gpusim.config.schema import Config, MixConfig
 from gpusim.engine.records import Summary
 from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
@@ -32,6 +32,23 @@ class Member:
     @property
     def converges(self) -> bool:
         return self.summary.verdict == "converged"
+
+    @property
+    def load_ends_s(self) -> float:
+        """Return when the last writer stops, s. Infinite: the load does not end."""
+        if not isinstance(self.config.workload, MixConfig):
+            return math.inf
+        windows = [one.get("windows") for one in self.config.workload.writers.values()]
+        return max(one[-1][1] if one else math.inf for one in windows)
+
+    @property
+    def config_under_load(self) -> Config:
+        """Return the config of the run with a load that does not end."""
+        workload = self.config.workload
+        if math.isinf(self.load_ends_s) or not isinstance(workload, MixConfig):
+            return self.config
+        writers = {name: one | {"windows": None} for name, one in workload.writers.items()}
+        return replace(self.config, workload=replace(workload, writers=writers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +93,12 @@ class Prediction:
         """Return the members with the verdict of the prediction, by total time. At least one."""
         agreeing = [one for one in self.members if one.converges == self.converges]
         return sorted(agreeing, key=lambda one: one.summary.total_time_s)
+
+    @property
+    def ends_with_load(self) -> bool:
+        """Return whether most members converge only after the guest's load has ended."""
+        late = sum(one.summary.total_time_s > one.load_ends_s for one in self.members)
+        return self.converges and late > len(self.members) / 2
 
     def band(self, quantity: str) -> Band | None:
         """Return the band of a Summary field over `agreeing`. None: half or more have no value."""

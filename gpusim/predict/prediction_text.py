@@ -57,6 +57,10 @@ ANSWERS = {
     "exceeds_time_limit": "No: the migration does not end",
     "probably_exceeds_time_limit": "Probably no: the migration does not end",
 }
+HOVERS = (
+    "The migration ends about when the guest's load ends. While the load runs, the memory that is "
+    "left does not fall."
+)
 TRUST = "Trust the earlier migration."
 DOUBT = "Expect this prediction to be wrong in the same direction."
 UNRELIABLE = {  # warnings after which a prediction has no basis
@@ -198,6 +202,7 @@ def answer(prediction: Prediction) -> list[str]:
         first = [f"{headline(prediction)}.", *_compared(prediction), f"This model: {verdict}"]
     texts = (
         *first,
+        HOVERS if prediction.ends_with_load else "",
         *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
         large_loss(prediction),
         unreliable(prediction),
