@@ -172,7 +172,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
     tracking = parse_tracking(config.tracking, layout, page_bytes, config.migration.version)
-    check_device_writes(tracking, writers)
+    check_device_writes(config.tracking.page_size, tracking.pages_together, writers)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(
         config=config,

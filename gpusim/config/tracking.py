@@ -157,7 +157,7 @@ def _parse_page_size(tracking: TrackingConfig, layout: Layout, page_bytes: int) 
             else ("KVM on x86 and ARM splits huge pages and tracks host pages")
         )
         hint = (
-            f"{tracked}. Remove it, or set tracking=kvm_legacy for POWER with a hash page table. "
+            f"{tracked}. Remove it, or set tracking=power_hash (kvm_legacy on POWER with a hash page table). "
             "For host pages of 64 KiB set vm.page_size=65536"
         )
         reject(key, value, hint, "contradiction")
@@ -170,19 +170,24 @@ def _parse_page_size(tracking: TrackingConfig, layout: Layout, page_bytes: int) 
     return together
 
 
-def check_device_writes(tracking: Tracking, writers: Iterable[Writer]) -> None:
+def check_device_writes(value: object, together: int, writers: Iterable[Writer]) -> None:
     """Refuse device writes beside larger tracked pages: devices log target pages.
+
+    Args:
+        value: tracking.page_size as the user set it.
+        together: target pages of a tracked page.
+        writers: the writers of the guest.
 
     Raises:
         ConfigError: a writer is not throttled.
     """
-    for writer in writers if tracking.pages_together > 1 else ():
+    for writer in writers if together > 1 else ():
         if not writer.throttled:
             hint = (
                 "devices log target pages, and gpusim tracks all writes alike. Remove it, or the "
                 f"writer with throttled=false: {one_line(writer.name, LONGEST_VALUE)}"
             )
-            reject("tracking.page_size", "...", hint, "contradiction")
+            reject("tracking.page_size", value, hint, "contradiction")
 
 
 def _parse_sleeps(tracking: TrackingConfig) -> tuple[tuple[int, int], ...]:
