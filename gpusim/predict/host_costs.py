@@ -37,13 +37,21 @@ DRAWN = {  # key of `link` -> code of the assumption
     "non_ram_downtime_ms": "non_ram_downtime_ms_drawn",
 }
 
+MEASURED = "zero_page_scan_measured"  # code of the assumption if an earlier migration shows it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The lowest and the highest value that a member may draw."""
+    """The lowest and the highest value that a member may draw.
+
+    Attributes:
+        low, high: the values.
+        is_measured: an earlier migration of the VM showed them.
+    """
 
     low: float
     high: float
+    is_measured: bool = False
 
 
 def ranges(
@@ -63,6 +71,7 @@ def ranges(
     """
     default = LinkConfig()
     slowest, fastest = zero_page_speed or ZERO_PAGE_SCAN
+    has_speed = zero_page_speed is not None
     middle_ms = default_non_ram_downtime_ms(config.vm)
     found = {
         "zero_page_scan": (slowest, max(slowest, min(fastest, ZERO_PAGE_SCAN[1]))),
@@ -70,7 +79,7 @@ def ranges(
         "non_ram_downtime_ms": tuple(factor * middle_ms for factor in DOWNTIME_FACTOR),
     }
     return {
-        key: Range(low=low, high=high)
+        key: Range(low=low, high=high, is_measured=key == "zero_page_scan" and has_speed)
         for key, (low, high) in found.items()
         if f"link.{key}" not in stated and getattr(config.link, key) == getattr(default, key)
     }
@@ -89,4 +98,5 @@ def assumptions(costs: Mapping[str, Range]) -> Iterator[Message]:
     """Tell which costs are drawn, and between which values."""
     for key, one in costs.items():
         unit = "_bytes_per_s" if key == "zero_page_scan" else ""
-        yield Message(DRAWN[key], {f"low{unit}": one.low, f"high{unit}": one.high})
+        code = MEASURED if one.is_measured else DRAWN[key]
+        yield Message(code, {f"low{unit}": one.low, f"high{unit}": one.high})

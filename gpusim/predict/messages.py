@@ -58,6 +58,10 @@ TEXTS: Mapping[str, str] = {
         "A thread recognises zero pages at {low_bytes_per_s} to {high_bytes_per_s}. To state it, "
         "add link.zero_page_scan=16.7GB/s."
     ),
+    "zero_page_scan_measured": (
+        "A thread recognises zero pages at {low_bytes_per_s} to {high_bytes_per_s}, as in the "
+        "earlier migration. To state it, add link.zero_page_scan=16.7GB/s."
+    ),
     "page_cost_ns_drawn": (
         "A thread needs {low:.0f} to {high:.0f} ns for a page that is not zero. To state it, add "
         "link.page_cost_ns=2580."

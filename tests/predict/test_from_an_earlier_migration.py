@@ -91,8 +91,12 @@ def test_the_pages_that_are_not_zero_vary_between_migrations() -> None:
 def test_zero_pages_are_found_as_fast_as_in_the_earlier_migration(
     speed: tuple[float, float] | None, expected: tuple[float, float]
 ) -> None:
-    found = host_config(profile(zero_page_speed=speed)).costs["zero_page_scan"]
+    costs = host_config(profile(zero_page_speed=speed)).costs
+    found = costs["zero_page_scan"]
     assert (found.low, found.high) == expected
+    codes = {one.code for one in host_costs.assumptions(costs)}
+    assert ("zero_page_scan_measured" in codes) == (speed is not None)
+    assert ("zero_page_scan_drawn" in codes) == (speed is None)
 
 
 @pytest.mark.slow
