@@ -306,7 +306,7 @@ class Migration:
             "simulated_limit",
             {
                 "time_s": self._passed_ns / NS_PER_S,
-                "remaining_bytes": self.state.pending_bytes,
+                "remaining_bytes": self.state.remaining_bytes,
                 "throttle_percent": self.state.run_time.percent,
             },
         )

@@ -128,8 +128,8 @@ class Recorder:
         self.samples.append(
             TimelineSample(
                 time_s=now_ns / NS_PER_S,
-                remaining_bytes=state.pending_bytes,
-                transferred_bytes=state.sender.counters.transferred_bytes,
+                remaining_bytes=state.remaining_bytes,
+                transferred_bytes=state.sent.transferred_bytes,
                 cpu_throttle_percentage=state.run_time.percent,
                 dirty_sync_count=state.accounting.dirty_sync_count,
                 bitmap_sync_count=state.accounting.bitmap_sync_count,
@@ -155,7 +155,7 @@ class Recorder:
         self._observe(
             Progress(
                 time_s=state.clock.now_ns / NS_PER_S,
-                remaining_bytes=state.pending_bytes,
+                remaining_bytes=state.remaining_bytes,
                 total_bytes=state.vm_bytes,
                 cpu_throttle_percentage=state.run_time.percent,
                 bitmap_sync_count=state.accounting.bitmap_sync_count,
@@ -207,7 +207,7 @@ class Recorder:
 
     def _make_summary(self, end: RunEnd) -> Summary:
         state, scenario, stalls = self._state, self._state.scenario, self.stalls
-        sent = state.sender.counters
+        sent = state.sent
         simulated_s = state.clock.now_ns / NS_PER_S
         vm_ns = state.clock.vm_ns(end.vm_ended_ns)
         lost_s = state.guest.lost_vcpu_s(vm_ns)
@@ -247,7 +247,7 @@ class Recorder:
             sync_stall_s=stalls.sender_ns / NS_PER_S,
             main_loop_stall_s=stalls.main_loop_ns / NS_PER_S,
             longest_main_loop_stall_ms=stalls.longest_main_loop_ns / NS_PER_MS,
-            remaining_bytes=state.pending_bytes,
+            remaining_bytes=state.remaining_bytes,
             vm_bytes=state.vm_bytes,
             qemu_version=scenario.version,
             policies=scenario.policies,

@@ -15,6 +15,7 @@ from gpusim.qemu.process import Process
 from gpusim.qemu.rules import Windows
 from gpusim.qemu.switchover import switchover_bandwidth, threshold_size
 from gpusim.qemu.sync import SyncAccounting
+from gpusim.sender.counters import Counters
 from gpusim.sender.sender import Sender
 from gpusim.units import NEVER_NS
 from gpusim.wall_limit import WallLimit, WallLimitReachedError
@@ -140,6 +141,18 @@ class MigrationState:
     def pending_bytes(self) -> int:
         """Guest memory that is dirty in the bitmap."""
         return self.pages.pending * self.scenario.page_bytes
+
+    @property
+    def sent(self) -> Counters:
+        """What the link has carried up to now."""
+        return self.sender.sent_by(self.clock.now_ns)
+
+    @property
+    def remaining_bytes(self) -> int:
+        """Guest memory that is dirty, with a page that the link has yet to carry."""
+        counted, sent = self.sender.counters, self.sent
+        ahead = counted.normal_pages + counted.zero_pages - sent.normal_pages - sent.zero_pages
+        return self.pending_bytes + ahead * self.scenario.page_bytes
 
     @property
     def vm_bytes(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -102,6 +102,8 @@ class Sender:
         self._wraps = link.multifd is None  # in the middle of a take
         self._now_ps = self._wake_ps = self._stalled_to_ps = self._synced_to_ps = 0
         self._cleared_ps = self._clear_ps = 0  # end and length of the last remote clear of a burst
+        # A normal or a zero page that was counted with the clear before it, and when it is sent, ps.
+        self._ahead = 0, 0, 0
         self._window = Window()
         self._burst: Burst | None = None
         self._sleeping = False  # for the rest of the window
@@ -138,6 +140,23 @@ class Sender:
         """Return the time of all remote clears up to the end of the run, which may cut the last."""
         cut_ps = max(0, self._cleared_ps - end_ns * PS_PER_NS)
         return self.counters.remote_clear_ps - min(self._clear_ps, cut_ps)
+
+    def sent_by(self, at_ns: int) -> Counters:
+        """Return what the link has carried at a time, which is not before the last stop.
+
+        A remote clear and the page behind it are one step, so the thread may have counted a page that
+        the link has yet to carry. `counters` include it.
+        """
+        normal, zero, sent_ps = self._ahead
+        if sent_ps <= at_ns * PS_PER_NS:
+            return self.counters
+        units = normal * self._pace.normal.units + zero * self._pace.zero.units
+        return replace(
+            self.counters,
+            normal_pages=self.counters.normal_pages - normal,
+            zero_pages=self.counters.zero_pages - zero,
+            sent_units=self.counters.sent_units - units,
+        )
 
     def limit_bandwidth(self, max_bandwidth: int) -> None:
         """Set max-bandwidth. A thread that sleeps sleeps on.
@@ -219,6 +238,9 @@ class Sender:
             self._now_ps += (until_ns - from_ns) * PS_PER_NS
             if self._cleared_ps > from_ns * PS_PER_NS:
                 self._cleared_ps += (until_ns - from_ns) * PS_PER_NS
+            normal, zero, sent_ps = self._ahead
+            if sent_ps > from_ns * PS_PER_NS:
+                self._ahead = normal, zero, sent_ps + (until_ns - from_ns) * PS_PER_NS
             self._stalled_to_ps = until_ns * PS_PER_NS
 
     def drain(self, pages: SendablePages, *, clears: bool = True) -> int:
@@ -402,6 +424,8 @@ class Sender:
             zero_after = taken.zero - int(taken.zero_before[-1])
             self._clear_ps = delays.last_ps
             self._cleared_ps = self._now_ps - normal_after * normal.ps - zero_after * zero.ps
+            if self._now_ps > to_ps:
+                self._ahead = normal_after, zero_after, self._now_ps
         self._window.sent_units += sent_units
         burst.count(taken.normal, taken.zero, sent_units, spent_ps)
         left_ps -= spent_ps + delays.total_ps

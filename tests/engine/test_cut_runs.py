@@ -88,7 +88,7 @@ def test_the_observer_follows_the_wall_clock(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("limit_s", [0.15, 1.1, 1.9, 3.5])
-def test_a_run_that_ends_inside_a_remote_clear_counts_the_part_before_its_end(
+def test_a_run_that_ends_in_or_behind_a_remote_clear_counts_the_part_before_its_end(
     limit_s: float,
 ) -> None:
     """Each clear takes 1 s, and each page behind it 1 s more."""
@@ -98,6 +98,10 @@ def test_a_run_that_ends_inside_a_remote_clear_counts_the_part_before_its_end(
     made.link = replace(made.link, page_cost_ns=1e9)
     summary = simulate(made).summary
     assert summary.remote_clear_s == pytest.approx(min(limit_s, 1.0), abs=1e-3)
+    sent_pages = max(0, int(limit_s) - 1)
+    assert summary.normal_pages == sent_pages
+    assert summary.remaining_bytes == summary.vm_bytes - sent_pages * 4096
+    assert (summary.transferred_bytes == 0) == (sent_pages == 0)
 
 
 class InsideASync(WallLimit):

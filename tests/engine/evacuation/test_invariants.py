@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim import Evacuation, GuestConfig, evacuate, simulate
+from gpusim import (
+    Evacuation,
+    GuestConfig,
+    LimitConfig,
+    TrackingConfig,
+    evacuate,
+    simulate,
+)
 from gpusim.engine.evacuation_guests import ORDERS
 from tests.engine.evacuation.hosts import busy, host, idle
 
@@ -149,3 +156,17 @@ def test_no_link_is_used_more_than_it_can_be(channels: int, bandwidth: float | s
     summary = evacuate(crowd).summary
     assert summary.link_used_percent is not None
     assert 0 < summary.link_used_percent <= 100
+
+
+@pytest.mark.parametrize("limit_s", [1e-6, 5e-3, 8e-3, 13e-3])
+def test_no_link_has_carried_a_page_that_the_end_of_the_run_cuts(limit_s: float) -> None:
+    """Each guest has half of 100 Mbit/s, and the page behind the first clear takes 11 ms."""
+    crowd = host({name: idle("1MiB") for name in "ab"}, at_a_time=2)
+    crowd.link = replace(crowd.link, bandwidth="100Mbit/s", page_header_bytes=65536)
+    crowd.tracking = TrackingConfig(mode="kvm_manual", remote_clear_us=20)
+    crowd.limit = LimitConfig(simulated=limit_s)
+    evacuation = evacuate(crowd)
+    sent = [guest.result.summary.normal_pages for guest in evacuation.guests]
+    assert sent == [int(limit_s > 0.011), int(limit_s > 0.011)]
+    assert evacuation.summary.link_used_percent is not None
+    assert evacuation.summary.link_used_percent <= 100
