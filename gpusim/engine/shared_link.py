@@ -58,8 +58,9 @@ class SharedLink:
         """Return how much the whole link can send up to a time."""
         ends = [at_ns for at_ns, _ in self.bandwidth_steps[1:]] + [until_ns]
         return sum(
-            bandwidth * max(0, min(end_ns, until_ns) - at_ns) / NS_PER_S
+            bandwidth * (min(end_ns, until_ns) - at_ns) / NS_PER_S
             for (at_ns, bandwidth), end_ns in zip(self.bandwidth_steps, ends, strict=True)
+            if at_ns < until_ns  # a later bandwidth may be infinite
         )
 
 

@@ -182,3 +182,12 @@ def test_simulate_does_not_read_an_evacuation() -> None:
         simulate(host({"a": idle("64MiB")}))
     with pytest.raises(ValueError, match=r"^evacuation = "):
         evacuate(Config())
+
+
+def test_a_link_without_a_limit_after_the_end_does_not_count() -> None:
+    changes: list[list[object]] = [["1h", "unlimited"]]
+    later = evacuate(host({"web": idle("64MiB")}, changes=changes)).summary
+    never = evacuate(host({"web": idle("64MiB")})).summary
+    assert later.link_used_percent == never.link_used_percent
+    assert later.link_gbit_per_s == never.link_gbit_per_s == pytest.approx(BANDWIDTH * 8 / 1e9)
+    assert later.sending_gbit_per_s == never.sending_gbit_per_s
