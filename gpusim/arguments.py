@@ -112,12 +112,12 @@ def path_text(text: str) -> str:
 
 def file_name(text: str) -> str:
     """Return the name of a file to write, without a folder and with room for what gpusim adds."""
-    is_plain = text.isprintable() and "/" not in text and not text.startswith((".", "-"))
+    is_plain = text.isprintable() and "/" not in text and not text.startswith((".", "-", " "))
     if not (is_plain and 1 <= len(os.fsencode(text)) <= LONGEST_STEM):
         refuse(
             text,
             f"a name of 1 to {LONGEST_STEM} bytes without a folder (--out), that does not begin "
-            "with . or -",
+            "with ., - or a space",
         )
     return text
 

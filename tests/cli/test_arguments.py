@@ -74,7 +74,7 @@ ACCEPTED: dict[str, tuple[Callable[[str], object], set[str]]] = {
     "size": (types.size_bytes, set()),
     "input": (types.input_path, {*HOSTILE} - {"empty", "spaces", "long"}),
     "output": (types.output_path, {*HOSTILE} - {"empty", "spaces", "long", "control"}),
-    "name": (types.file_name, {*HOSTILE} - {"empty", "spaces", "long", "control"}),
+    "name": (types.file_name, {*HOSTILE} - {"empty", "spaces", "long", "control", "negative"}),
 }
 
 

@@ -67,7 +67,9 @@ def test_keys_are_set_one_by_one_and_taken_back() -> None:
     with pytest.raises(ConfigError) as typo:
         composed("migration.manager.trget=x")
     assert (typo.value.key, typo.value.code) == ("migration.manager.trget", "unknown_key")
-    with pytest.raises(ConfigError, match=r"migration\.manager\.target = : must be module:Class"):
+    with pytest.raises(
+        ConfigError, match=r"migration\.manager\.target = missing: must be module:Class"
+    ):
         resolve(composed(args))
 
 

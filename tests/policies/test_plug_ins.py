@@ -30,7 +30,7 @@ def with_policies(base: Config | None = None, **policies: Any) -> Config:
     ("target", "code"),
     [
         ("my_rules", "wrong_format"),
-        ("", "wrong_format"),
+        ("", "missing"),
         ("my_rules:", "wrong_format"),
         ("my rules:Mine", "wrong_format"),
         ("no_such_module:Mine", "cannot_import"),
@@ -46,7 +46,7 @@ def test_a_target_that_is_no_throttle_rule_is_refused(target: str, code: str) ->
     with pytest.raises(ConfigError) as error:
         resolve(with_policies(throttle_rule=target))
     assert (error.value.key, error.value.code) == ("migration.throttle_rule.target", code)
-    assert error.value.value == target
+    assert error.value.value == (target or "missing")
     assert "\n" not in str(error.value)
 
 
@@ -126,12 +126,16 @@ def test_an_attempt_may_have_a_rule_of_its_own() -> None:
         resolve(bad)
     assert run_hash(bad)
     assert run_hash(replace(changed, attempts=[AttemptConfig(migration=None)]))  # type: ignore[arg-type]
-    for wrong in ("x", {"name": "x"}):
+    place = "attempts[0].migration.throttle_rule"
+    wrong_rules = (
+        ("x", place, "wrong_type"),
+        ({"name": "x"}, f"{place}.name", "unknown_key"),
+    )
+    for wrong, key, code in wrong_rules:
         bad = replace(changed, attempts=[AttemptConfig(migration={"throttle_rule": wrong})])
         with pytest.raises(ConfigError) as error:
             resolve(bad)
-        assert error.value.key == "attempts[0].migration.throttle_rule"
-        assert error.value.code == "wrong_type"
+        assert (error.value.key, error.value.code) == (key, code)
 
 
 def test_a_policy_from_python_is_a_policy_config() -> None:
