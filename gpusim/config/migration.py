@@ -25,7 +25,7 @@ from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyC
 from gpusim.config.types import changed
 from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.names import POSTCOPY
-from gpusim.qemu.parameters import Parameters
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS, Parameters
 from gpusim.qemu.versions import VERSIONS, Version
 from gpusim.sender.link import Multifd
 from gpusim.units import LONGEST_NS, NS_PER_MS, parse_ns
@@ -47,7 +47,9 @@ def parse_parameters(migration: MigrationConfig) -> Parameters:
     version = VERSIONS[migration.version]
     _check_throttle(migration)
     _check_capabilities(migration, version)
-    check_whole("migration.downtime_limit", migration.downtime_limit, 0, 2_000_000, " ms")
+    check_whole(
+        "migration.downtime_limit", migration.downtime_limit, 0, MOST_DOWNTIME_LIMIT_MS, " ms"
+    )
     max_bandwidth = parse_rate(
         "migration.max_bandwidth", migration.max_bandwidth, zero_allowed=True
     )
@@ -181,7 +183,7 @@ def parse_multifd(migration: MigrationConfig, queue_ns: float, page_bytes: int) 
         ConfigError: the number is out of range, or the QEMU version has no multifd.
     """
     key, channels = "migration.multifd_channels", migration.multifd_channels
-    check_whole(key, channels, 0, 255)
+    check_whole(key, channels, 0, MOST_MULTIFD_CHANNELS)
     if not channels:
         return None
     version = VERSIONS[migration.version]

@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 
 from gpusim.config.scenario import Scenario
+from gpusim.qemu.parameters import MOST_MULTIFD_CHANNELS
 from gpusim.qemu.versions import VERSIONS
 from gpusim.sender.link import UNITS, Bound, Link
 from gpusim.sender.tally import Sending
 from gpusim.text import count_noun
 from gpusim.units import NS_PER_S
 
-MOST_CHANNELS = 255  # migration/options.c: multifd-channels
 GBIT = 1e9 / 8  # bytes
 
 
@@ -25,10 +25,10 @@ class Bottleneck:
     """What set the rate for most of the sending time, under the names that a summary has.
 
     Attributes:
-        bottleneck: the bound in a few words. None if nothing was sent or the link is recorded.
+        bottleneck: the bound as text. None if nothing was sent or the link is recorded.
         bottleneck_code: the bound, or None.
-        bottleneck_change: settings that let the sender use more of the link, as a user types them. None if the
-            link is the bound, or if no setting of QEMU changes it.
+        bottleneck_change: settings that let the sender use more of the link, as a user types them.
+            None if the link is the bound, or if no setting of QEMU changes it.
         sending_gbit_per_s: the mean rate over the sending time.
         link_gbit_per_s: the mean bandwidth of the link over that time. None if it is unlimited.
     """
@@ -43,8 +43,8 @@ class Bottleneck:
 def find_bottleneck(sending: Sending, scenario: Scenario) -> Bottleneck:
     """Return what set the rate for most of the sending time.
 
-    The bound is the link, the threads or max-bandwidth, whichever set the rate longest. If it is the
-    threads, then it is their cost that did so longest.
+    The bound is the link, max-bandwidth or the threads, whichever set the rate longest. For the
+    threads it is that one of their costs that set the rate longest.
 
     Args:
         sending: the measured sending time.
@@ -107,7 +107,7 @@ def _change(code: Bound, scenario: Scenario, bandwidth: float) -> str | None:
     cost_ns = link.page_cost_ns if is_normal else link.zero_page_ns
     link_ns = link.page_units[0 if is_normal else 1] / UNITS / bandwidth * NS_PER_S
     fastest_ns = max(link_ns, scenario.config.link.queue_cost_ns)
-    needed = math.ceil(cost_ns / fastest_ns) if fastest_ns else MOST_CHANNELS
-    channels = min(needed, MOST_CHANNELS)
-    now = link.multifd.channels if link.multifd else 1
-    return f"{newer}migration.multifd_channels={channels}" if channels > now else None
+    needed = math.ceil(cost_ns / fastest_ns) if fastest_ns else MOST_MULTIFD_CHANNELS
+    channels = min(needed, MOST_MULTIFD_CHANNELS)
+    used = link.multifd.channels if link.multifd else 1
+    return f"{newer}migration.multifd_channels={channels}" if channels > used else None

@@ -6,6 +6,7 @@ single value shows: counters that fall, and times that contradict each other.
 
 from __future__ import annotations
 
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS
 from gpusim.shapes import Anything, Flag, Keys, Number, OneOf, Row, Rows, Shape, Text, Whole
 from gpusim.units import MOST_BYTES, MOST_COUNT, MOST_VCPUS
 
@@ -44,7 +45,7 @@ KVM_ANSWER = Keys({"enabled": Flag()})
 PARAMETERS = Keys(
     required={
         "max-bandwidth": BYTES,
-        "downtime-limit": Whole(0, 2_000_000, " ms"),
+        "downtime-limit": Whole(0, MOST_DOWNTIME_LIMIT_MS, " ms"),
         "throttle-trigger-threshold": Whole(1, 100, " %"),
         "cpu-throttle-initial": PERCENT,
         "cpu-throttle-increment": PERCENT,
@@ -53,7 +54,7 @@ PARAMETERS = Keys(
     },
     optional={
         "avail-switchover-bandwidth": BYTES,
-        "multifd-channels": Whole(1, 255),
+        "multifd-channels": Whole(1, MOST_MULTIFD_CHANNELS),
         "multifd-compression": Text(),
     },
     defaults={"multifd-channels": 2, "multifd-compression": "none"},

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 
+from gpusim.policies.arguments import check_flag, check_number, check_whole, post_copy_reason
 from gpusim.policies.vm_size import GB, spec_bytes
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
-from gpusim.units import NS_PER_MS, NS_PER_S, format_bytes
+from gpusim.units import NS_PER_MS, NS_PER_S
 
 POLL_NS = 400 * NS_PER_MS
 QEMUS_DOWNTIME_MS = 300
-# The limit of migration/options.c:migrate_params_check, with which KubeVirt forces a switchover.
-LONGEST_DOWNTIME_MS = 2_000_000
 MOST_STEPS, LONGEST_S = 1000, 10**8
 
 
@@ -77,14 +77,13 @@ class KubeVirt:
         start_after_iteration: int = 3,
         cooldown_s: int = 10,
     ) -> None:
-        _check_whole("completion_timeout_per_gib", completion_timeout_per_gib, 0, LONGEST_S)
-        _check_whole("max_downtime_ms", max_downtime_ms, 1, LONGEST_DOWNTIME_MS)
-        _check_whole("initial_ms", initial_ms, 1, max_downtime_ms)
-        _check_whole("steps", steps, 1, MOST_STEPS)
-        _check_whole("start_after_iteration", start_after_iteration, 0, LONGEST_S)
-        _check_whole("cooldown_s", cooldown_s, 1, LONGEST_S)
-        _check_flag("allow_workload_disruption", allow_workload_disruption)
-        _check_flag("downtime_tuning", downtime_tuning)
+        check_whole("completion_timeout_per_gib", completion_timeout_per_gib, 0, LONGEST_S)
+        check_whole("max_downtime_ms", max_downtime_ms, 1, MOST_DOWNTIME_LIMIT_MS)
+        check_whole("initial_ms", initial_ms, 1, max_downtime_ms)
+        check_whole("steps", steps, 1, MOST_STEPS)
+        check_whole("start_after_iteration", start_after_iteration, 0, LONGEST_S)
+        check_whole("cooldown_s", cooldown_s, 1, LONGEST_S)
+        check_flag("downtime_tuning", downtime_tuning)
         _check_post_copy(allow_post_copy, allow_workload_disruption)
         self._per_gib, self._disrupts = completion_timeout_per_gib, allow_workload_disruption
         self._post_copy = allow_post_copy
@@ -145,7 +144,7 @@ class KubeVirt:
         if not self._disrupts or self._is_paused:
             return Orders(do="cancel", why=why)
         if self._post_copy:
-            return Orders(do="cancel", why=_post_copy_text(why, shown))
+            return Orders(do="cancel", why=post_copy_reason(why, "KubeVirt", shown.remaining_bytes))
         self._is_paused, self._timeout_s = True, 2 * timeout_s
         return Orders(do="pause", again_ns=_late_ns(self._timeout_s))
 
@@ -199,17 +198,16 @@ class KubeVirtStall:
         allow_workload_disruption: bool = False,
         allow_post_copy: bool = False,
     ) -> None:
-        _check_whole("stall_progress_timeout", stall_progress_timeout, 1, LONGEST_S)
-        _check_whole("stall_margin", stall_margin, 0, 99)
-        _check_whole("max_downtime_ms", max_downtime_ms, 1, LONGEST_DOWNTIME_MS)
-        _check_whole("switchover_timeout", switchover_timeout, 1, LONGEST_S)
-        _check_whole("completion_timeout_per_gib", completion_timeout_per_gib, 0, LONGEST_S)
-        _check_number("precopy_possible_factor", precopy_possible_factor, 1, LONGEST_S)
-        _check_number("completion_timeout_factor", completion_timeout_factor, 1, LONGEST_S)
-        _check_number("patience_window_decay_factor", patience_window_decay_factor, 0, 1)
-        _check_number("ewma_alpha", ewma_alpha, 1e-6, 1)
-        _check_flag("search_local_minima", search_local_minima)
-        _check_flag("allow_workload_disruption", allow_workload_disruption)
+        check_whole("stall_progress_timeout", stall_progress_timeout, 1, LONGEST_S)
+        check_whole("stall_margin", stall_margin, 0, 99)
+        check_whole("max_downtime_ms", max_downtime_ms, 1, MOST_DOWNTIME_LIMIT_MS)
+        check_whole("switchover_timeout", switchover_timeout, 1, LONGEST_S)
+        check_whole("completion_timeout_per_gib", completion_timeout_per_gib, 0, LONGEST_S)
+        check_number("precopy_possible_factor", precopy_possible_factor, 1, LONGEST_S)
+        check_number("completion_timeout_factor", completion_timeout_factor, 1, LONGEST_S)
+        check_number("patience_window_decay_factor", patience_window_decay_factor, 0, 1)
+        check_number("ewma_alpha", ewma_alpha, 1e-6, 1)
+        check_flag("search_local_minima", search_local_minima)
         _check_post_copy(allow_post_copy, allow_workload_disruption)
         self._timeout_ns = stall_progress_timeout * NS_PER_S
         self._margin = stall_margin / 100
@@ -237,7 +235,7 @@ class KubeVirtStall:
         """The first limit, the one after a stall, the highest downtime accepted, and the timeout."""
         return {
             "first_ms": min(self._most_ms, QEMUS_DOWNTIME_MS),
-            "last_ms": LONGEST_DOWNTIME_MS if self._disrupts else self._most_ms,
+            "last_ms": MOST_DOWNTIME_LIMIT_MS if self._disrupts else self._most_ms,
             "stall_s": self._timeout_ns // NS_PER_S,
         }
 
@@ -287,12 +285,12 @@ class KubeVirtStall:
         self._is_switching, implied_ms = True, self._implied_ms()
         why = f"the migration stalled, and the rest takes {implied_ms} ms"
         if self._disrupts and self._post_copy:
-            return Orders(do="cancel", why=_post_copy_text(why, shown))
+            return Orders(do="cancel", why=post_copy_reason(why, "KubeVirt", shown.remaining_bytes))
         hopeless_ms = self._most_ms * self._possible_factor
         if not self._disrupts and implied_ms > hopeless_ms:
             why = f"{why}, which exceeds the possible {hopeless_ms:.0f} ms"
             return Orders(do="cancel", why=why)
-        return self._switch(shown, LONGEST_DOWNTIME_MS if self._disrupts else self._most_ms)
+        return self._switch(shown, MOST_DOWNTIME_LIMIT_MS if self._disrupts else self._most_ms)
 
     def _switch(self, shown: Shown, limit_ms: int) -> Orders:
         self._is_switching = True
@@ -305,8 +303,10 @@ class KubeVirtStall:
         why = f"{what} within {self._deadline_s} s"
         if self._disrupts and not self._is_switching and self._is_completable(shown.time_ns):
             if self._post_copy:
-                return Orders(do="cancel", why=_post_copy_text(why, shown))
-            return self._switch(shown, LONGEST_DOWNTIME_MS)
+                return Orders(
+                    do="cancel", why=post_copy_reason(why, "KubeVirt", shown.remaining_bytes)
+                )
+            return self._switch(shown, MOST_DOWNTIME_LIMIT_MS)
         return Orders(do="cancel", why=why)
 
     def _implied_ms(self) -> int:
@@ -360,32 +360,9 @@ def _late_ns(timeout_s: int) -> int:
     return _poll_at((timeout_s + 1) * NS_PER_S)
 
 
-def _post_copy_text(why: str, shown: Shown) -> str:
-    left = format_bytes(shown.remaining_bytes)
-    return (
-        f"{why}, so KubeVirt switches to post-copy with {left} to send. gpusim does not simulate it"
-    )
-
-
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or not least <= value <= most:
-        raise ValueError(f"{name} = {value!r}: must be a whole number, {least} to {most}")
-
-
-def _check_number(name: str, value: float, least: float, most: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
-        raise ValueError(f"{name} = {value!r}: must be a number, {least:g} to {most:g}")
-
-
-def _check_flag(name: str, value: bool) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} = {value!r}: must be true or false")
-
-
 def _check_post_copy(allow_post_copy: bool, allow_workload_disruption: bool) -> None:
     """Refuse post-copy without disruption, as KubeVirt's admission does."""
-    _check_flag("allow_post_copy", allow_post_copy)
+    check_flag("allow_workload_disruption", allow_workload_disruption)
+    check_flag("allow_post_copy", allow_post_copy)
     if allow_post_copy and not allow_workload_disruption:
         raise ValueError("allow_post_copy = True: needs allow_workload_disruption = True")

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gpusim.policies.arguments import check_flag, check_name, check_whole, post_copy_reason
 from gpusim.policies.vm_size import GIB, next_poll_ns, spec_bytes
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
-from gpusim.units import NS_PER_MS, NS_PER_S, format_bytes
+from gpusim.units import NS_PER_MS, NS_PER_S
 
 POLL_NS = 500 * NS_PER_MS
 LEAST_GIB = 2  # the smallest size that a time is multiplied by
 LEAST_DOWNTIME_MS, LEAST_STEPS, LEAST_DELAY_S = 100, 3, 3  # the smallest that nova.conf accepts
-MOST_DOWNTIME_MS, MOST_STEPS, MOST_S = 2_000_000, 1000, 10**6
+MOST_STEPS, MOST_S = 1000, 10**6
 ACTIONS = ("abort", "force_complete")
 
 
@@ -81,19 +83,12 @@ class Nova:
         timeout_action: str = "abort",
         permit_post_copy: bool = False,
     ) -> None:
-        for name, value, least, most in (
-            ("downtime", downtime, LEAST_DOWNTIME_MS, MOST_DOWNTIME_MS),
-            ("downtime_steps", downtime_steps, LEAST_STEPS, MOST_STEPS),
-            ("downtime_delay", downtime_delay, LEAST_DELAY_S, MOST_S),
-            ("completion_timeout", completion_timeout, 0, MOST_S),
-        ):
-            is_whole = isinstance(value, int) and not isinstance(value, bool)
-            if not is_whole or not least <= value <= most:
-                raise ValueError(f"{name} = {value!r}: must be a whole number, {least} to {most}")
-        if timeout_action not in ACTIONS:
-            raise ValueError(f"timeout_action = {timeout_action!r}: must be {' or '.join(ACTIONS)}")
-        if not isinstance(permit_post_copy, bool):
-            raise ValueError(f"permit_post_copy = {permit_post_copy!r}: must be true or false")
+        check_whole("downtime", downtime, LEAST_DOWNTIME_MS, MOST_DOWNTIME_LIMIT_MS)
+        check_whole("downtime_steps", downtime_steps, LEAST_STEPS, MOST_STEPS)
+        check_whole("downtime_delay", downtime_delay, LEAST_DELAY_S, MOST_S)
+        check_whole("completion_timeout", completion_timeout, 0, MOST_S)
+        check_name("timeout_action", timeout_action, ACTIONS)
+        check_flag("permit_post_copy", permit_post_copy)
         self._downtime, self._steps, self._delay = downtime, downtime_steps, downtime_delay
         self._timeout, self._forces = completion_timeout, timeout_action == "force_complete"
         self._post_copy = permit_post_copy
@@ -147,10 +142,7 @@ class Nova:
         why = f"not completed within {timeout_s} s ({self._timeout} s per GiB)"
         if self.at_timeout == "abort":
             return why
-        left = format_bytes(shown.remaining_bytes)
-        return (
-            f"{why}, so Nova switches to post-copy with {left} to send. gpusim does not simulate it"
-        )
+        return post_copy_reason(why, "Nova", shown.remaining_bytes)
 
 
 def _due_ns(after_s: int) -> int:

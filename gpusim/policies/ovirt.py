@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gpusim.policies.arguments import check_name, check_whole, post_copy_reason
 from gpusim.qemu.rules import Orders, Shown
-from gpusim.units import NS_PER_S, format_bytes
+from gpusim.units import NS_PER_S
 
 # The table gives a policy's last items no number. Assumed: any new iteration executes the next one.
 AT_ONCE = -1
@@ -60,14 +61,8 @@ class OVirt:
     def __init__(
         self, migration_policy: str = "minimal_downtime", monitor_interval: int = 10
     ) -> None:
-        if migration_policy not in POLICIES:
-            allowed = ", ".join(POLICIES)
-            raise ValueError(f"migration_policy = {migration_policy!r}: must be one of {allowed}")
-        is_whole = isinstance(monitor_interval, int) and not isinstance(monitor_interval, bool)
-        if not is_whole or not 1 <= monitor_interval <= 3600:
-            raise ValueError(
-                f"monitor_interval = {monitor_interval!r}: must be a whole number, 1 to 3600"
-            )
+        check_name("migration_policy", migration_policy, POLICIES)
+        check_whole("monitor_interval", monitor_interval, 1, 3600)
         self.items = POLICIES[migration_policy]
         self._left = list(self.items)
         self._every_ns = monitor_interval * NS_PER_S
@@ -93,7 +88,5 @@ class OVirt:
             return Orders(set={"downtime_limit": item.limit_ms}, again_ns=self._due_ns)
         why = f"no convergence after {self._iterations} iterations"
         if item.action == "post_copy":
-            left = format_bytes(shown.remaining_bytes)
-            why = f"{why}, so oVirt switches to post-copy with {left} to send"
-            why += ". gpusim does not simulate it"
+            why = post_copy_reason(why, "oVirt", shown.remaining_bytes)
         return Orders(do="cancel", why=why)

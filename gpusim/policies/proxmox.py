@@ -9,10 +9,11 @@ migrate_downtime.
 
 from __future__ import annotations
 
+from gpusim.policies.arguments import check_number
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
 from gpusim.units import NS_PER_MS, NS_PER_S
 
-LONGEST_DOWNTIME_MS = 2_000_000  # QEMU refuses more, so the limit stays
 RISES = 6
 SLOW_NS, FAST_NS = NS_PER_S, 100 * NS_PER_MS
 
@@ -31,13 +32,7 @@ class Proxmox:
     """
 
     def __init__(self, migrate_downtime: float = 0.1) -> None:
-        is_number = isinstance(migrate_downtime, int | float)
-        if not is_number or isinstance(migrate_downtime, bool):
-            raise ValueError(
-                f"migrate_downtime = {migrate_downtime!r}: must be a number of seconds"
-            )
-        if not 0.001 <= migrate_downtime <= LONGEST_DOWNTIME_MS / 1000:
-            raise ValueError(f"migrate_downtime = {migrate_downtime!r}: must be 0.001 to 2000")
+        check_number("migrate_downtime", migrate_downtime, 0.001, MOST_DOWNTIME_LIMIT_MS / 1000)
         self.first_ms = self._limit_ms = int(1000 * migrate_downtime)
         self._due_ns, self._every_ns = SLOW_NS, SLOW_NS
         self._polls = self._rises = 0
@@ -67,6 +62,6 @@ class Proxmox:
         if self._rises < RISES:
             return False
         self._rises = 0
-        doubled_ms = min(2 * self._limit_ms, LONGEST_DOWNTIME_MS)
+        doubled_ms = min(2 * self._limit_ms, MOST_DOWNTIME_LIMIT_MS)
         self._limit_ms, before_ms = doubled_ms, self._limit_ms
         return doubled_ms != before_ms

@@ -32,7 +32,7 @@ LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", 
 FOREIGN = tuple(f"{folder}{os.sep}" for folder in (*LIBRARIES, PACKAGE))
 HANDLER = str(Path(PACKAGE) / "command.py")  # has gpusim's handler of signals
 LONGEST_WHY = 300  # characters of a manager's reason
-MOST_COUNT = 2**63 - 1
+LARGEST_COUNT = 2**63 - 1  # of a number that a rule returns
 MOST_BANDWIDTH = 1e18  # bytes per second
 ROUNDING = 1e-6  # a share of a bandwidth, because a window's bytes and ns are whole numbers
 
@@ -315,7 +315,7 @@ def parse_percent(value: object) -> int:
 
 def parse_count(value: object) -> int:
     """Return a count."""
-    return _whole(value, 0, MOST_COUNT, f"a whole number from 0 to {MOST_COUNT}")
+    return _whole(value, 0, LARGEST_COUNT, f"a whole number from 0 to {LARGEST_COUNT}")
 
 
 def parse_bandwidth(value: object, most: float) -> float:

@@ -1,11 +1,15 @@
 """QEMU's migration parameters as numbers.
 
-Source: migration/options.c [7.2 to 10.1]. Defaults are in the config.
+Source: migration/options.c [7.2 to 11.1]. Defaults are in the config.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+# The largest values that QEMU accepts. Source: migration/options.c:migrate_params_check.
+MOST_DOWNTIME_LIMIT_MS = 2_000_000
+MOST_MULTIFD_CHANNELS = 255
 
 
 @dataclass(frozen=True, kw_only=True)
