@@ -12,9 +12,8 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -32,6 +31,7 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError, YAMLError
 
+from gpusim.config.key_hints import keys_of, nearest_keys, package_text, sentences, unknown_key_text
 from gpusim.config.presets import preset_groups, preset_names
 from gpusim.config.schema import PATTERNS, AttemptConfig, Config, PolicyConfig, WorkloadConfig
 from gpusim.config.types import DEEPEST, NAMES, POLICY_FORM, checked
@@ -242,7 +242,7 @@ def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
         min(longer, key=len) if longer else next(iter(get_close_matches(name, options, 1)), "")
     )
     hints = [f'Did you mean "{group}={nearest}"?'] if nearest else []
-    return _sentences(f"must be one of {', '.join(options)}", *hints)
+    return sentences(f"must be one of {', '.join(options)}", *hints)
 
 
 def _of_key(
@@ -259,7 +259,7 @@ def _of_key(
         key, value = _in_attempts(key, given)
     shown = source if value is None else value
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        allowed = _package_text(key, folders) or _unknown_key_text(key, error.object_type, folders)
+        allowed = package_text(key, folders) or unknown_key_text(key, error.object_type, folders)
         return ConfigError(key, shown, allowed, "unknown_key")
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(key, "missing", f"must be set. Add {key}=VALUE", "missing")
@@ -345,74 +345,6 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if is_union else (annotation,)
 
 
-def _unknown_key_text(key: str, kind: Any, folders: Sequence[Path]) -> str:
-    """Return that there is no such key, the key that was probably meant, and the group's keys."""
-    group, _, name = key.rpartition(".")
-    path = re.sub(r"\[\d*\]", "", key)
-    outer = path.rpartition(".")[0]
-    hints = [hint.replace(f"{outer}.", f"{group}.") for hint in _nearest(path, folders)]
-    parts = ["no such key", *hints]
-    if isinstance(kind, type) and is_dataclass(kind):
-        parts.append(f"{group or 'The config'} has {', '.join(_names(kind))}")
-    owners = [f"workload={pattern}" for pattern, one in PATTERNS.items() if name in _names(one)]
-    if kind in PATTERNS.values() and owners:
-        parts.append(f"{name} is a key of {' or '.join(owners)}")
-    return _sentences(*parts)
-
-
-def _package_text(key: str, folders: Sequence[Path]) -> str:
-    """Return that a preset's file lacks the line with its package, or nothing if that is not it."""
-    group, _, rest = key.partition(".")
-    if group not in preset_groups(folders):
-        return ""
-    if not rest and group not in _names(Config):
-        package = "migration" if group == "policy" else "_global_"
-        why = f"its file sets keys of {group}, and the config has no such key"
-        return f"{why}. Begin the file with the line # @package {package}"
-    if rest == group:
-        why = f"its file sets keys of {group} already"
-        return f"{why}. Remove {group}: from it, or begin it with the line # @package _global_"
-    return ""
-
-
-def _sentences(*parts: str) -> str:
-    return " ".join(part if part.endswith("?") else f"{part}." for part in parts).rstrip(".")
-
-
-def _nearest(key: str, folders: Sequence[Path]) -> list[str]:
-    """Return a hint at the key that was probably meant: a similar one, or the same name elsewhere."""
-    guest = re.match(r"evacuation\.guests\.[^.]+\.", key)
-    if guest:  # it has keys as the whole config has
-        hints = _nearest(key[guest.end() :], ())
-        return [hint.replace(" mean ", f" mean {guest[0]}") for hint in hints]
-    group, _, name = key.rpartition(".")
-    keys = _keys_of(Config) + preset_groups(folders)
-    keys = [one for one in keys if one != key and not one.startswith("evacuation.guests.")]
-    here = {one.rpartition(".")[2]: one for one in keys if one.rpartition(".")[0] == group}
-    same = [one for one in keys if one.rpartition(".")[2] == name]
-    every = {one.rpartition(".")[2]: one for one in reversed(keys)}
-    close = [here[one] for one in get_close_matches(name, here, 1, 0.7)] or same
-    close = close or [every[one] for one in get_close_matches(name, every, 1, 0.8)]
-    return [f"Did you mean {' or '.join(close[:3])}?"] if close else []
-
-
-def _names(kind: Any) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
-@cache
-def _keys_of(kind: Any, prefix: str = "") -> list[str]:
-    """Return all keys of a data class. Those of `workload` are the keys of every pattern."""
-    found: list[str] = []
-    for name, annotation in get_type_hints(kind).items():
-        found.append(prefix + name)
-        parts: list[Any] = [one for one in (annotation, *get_args(annotation)) if is_dataclass(one)]
-        if parts == [WorkloadConfig]:
-            parts = list(PATTERNS.values())
-        found += [key for part in parts for key in _keys_of(part, f"{prefix}{name}.")]
-    return list(dict.fromkeys(found))
-
-
 def _of_file(error: BaseException, source: str, preset: _Override | None) -> ConfigError:
     """Return that a file of the user's cannot be read."""
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
@@ -453,8 +385,8 @@ def _of_overrides(
         if text.startswith(start):
             return _refusal(culprit, allowed, code)
     if re.match(r"Could not override|Override .* looks like a config group", text) and culprit:
-        hints = _nearest(culprit.key, folders)
-        return _refusal(culprit, _sentences("no such key or group", *hints), "unknown_key")
+        hints = nearest_keys(culprit.key, folders)
+        return _refusal(culprit, sentences("no such key or group", *hints), "unknown_key")
     return _refusal(culprit, f"cannot be composed: {describe(error)}", "not_composed")
 
 
@@ -481,7 +413,7 @@ def _fault_of(given: _Override, folders: Sequence[Path]) -> ConfigError | None:
 def _group_text(given: _Override, folders: Sequence[Path]) -> str:
     group, name = given.key, given.value or ""
     text = _presets_text(group, name, preset_names(group, folders))
-    keys = [key for key in _keys_of(Config) if key.startswith(f"{group}.")]
+    keys = [key for key in keys_of(Config) if key.startswith(f"{group}.")]
     if not keys:
         return text
-    return _sentences(text, f"To set a key of the group, write its name, such as {keys[0]}={name}")
+    return sentences(text, f"To set a key of the group, write its name, such as {keys[0]}={name}")

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gpusim.formats.migration_history import Outcome, SyncHistory, SyncPeriod
 from gpusim.formats.profile import (
     MIB,
     Measurement,
-    Outcome,
     Profile,
-    SyncHistory,
-    SyncPeriod,
     check_plausible,
     load_profile,
 )

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 from gpusim.config.checks import FASTEST, SLOWEST, parse_rate
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.engine.records import Summary
-from gpusim.formats.profile import Outcome, Profile
+from gpusim.formats.migration_history import Outcome
+from gpusim.formats.profile import Profile
 from gpusim.predict.bands import Band, band
 
 CHECKED = 8  # simulated migrations with the settings of the earlier one

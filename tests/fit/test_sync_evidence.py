@@ -9,7 +9,8 @@ import pytest
 
 from gpusim.fit.evidence import Mixture, evidence_of, share_watched
 from gpusim.fit.writers import fit_writers
-from gpusim.formats.profile import Measurement, Profile, SyncHistory, SyncPeriod
+from gpusim.formats.migration_history import SyncHistory, SyncPeriod
+from gpusim.formats.profile import Measurement, Profile
 from gpusim.formats.profile_from_recording import from_recording
 from gpusim.formats.recording_file import load_recording
 from gpusim.formats.sync_record import find_syncs

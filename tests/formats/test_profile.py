@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gpusim.formats.errors import ProfileError
-from gpusim.formats.profile import Measurement, Outcome, Profile, load_profile
+from gpusim.formats.migration_history import Outcome
+from gpusim.formats.profile import Measurement, Profile, load_profile
 from tests.formats.profiles import exact_profile, uniform_pages
 
 GIB = 2**30

@@ -10,7 +10,8 @@ import pytest
 
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.errors import ProfileError, RecordingError
-from gpusim.formats.profile import Profile, SyncHistory, SyncPeriod, check_plausible
+from gpusim.formats.migration_history import SyncHistory, SyncPeriod
+from gpusim.formats.profile import Profile, check_plausible
 from gpusim.formats.profile_from_recording import (
     find_load_end,
     from_recording,

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.guest.faults import Protection, UsefulTime
+from gpusim.guest.faults import Protection
 from gpusim.guest.guest import Guest
 from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
 from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform
 from gpusim.guest.placement import contiguous
 from gpusim.guest.run_time import RunTime
+from gpusim.guest.useful_time import UsefulTime
 from gpusim.guest.writer import Writer
 from gpusim.layout import FloatArray, IntArray, Layout
 from gpusim.units import NS_PER_MS, NS_PER_S

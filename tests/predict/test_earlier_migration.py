@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpusim.formats.profile import Outcome
+from gpusim.formats.migration_history import Outcome
 from gpusim.predict import prediction_text
 from gpusim.predict.bands import Band
 from gpusim.predict.document import document

@@ -11,7 +11,8 @@ import pytest
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig
 from gpusim.fit.estimates import WriterEstimate
-from gpusim.formats.profile import Measurement, Profile, SyncHistory, SyncPeriod
+from gpusim.formats.migration_history import SyncHistory, SyncPeriod
+from gpusim.formats.profile import Measurement, Profile
 from gpusim.predict import host_costs, prediction_text
 from gpusim.predict.document import document
 from gpusim.predict.ensemble import LOAD_END, RUN_TO_RUN, draw_guests, member_config, predict
