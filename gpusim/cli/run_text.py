@@ -21,7 +21,7 @@ def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
 
 
 def outcome_lines(summary: Summary | EvacuationSummary) -> Iterator[str]:
-    """Yield the backend, the verdict, the bottleneck of the sending rate, the reason and the main numbers."""
+    """Yield the backend, the verdict, the bottleneck, the reason and the main numbers."""
     yield f"backend {summary.backend} ({summary.backend_reason})"
     yield f"verdict: {OUTCOMES[outcome_code(summary.status, summary.verdict)].label}"
     if line := run_line(vars(summary)):

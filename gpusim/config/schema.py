@@ -25,8 +25,8 @@ class VmConfig:
             while a sync holds the lock (`guest_big_lock_s`). It depends on the guest's devices.
             There is no source, so the default is 0.
         zero_percent: share of RAM that is zero when the migration starts. Pages that a writer covers
-            are not zero. The seed draws which of the others are, in at most 1024 places of the
-            RAM.
+            are not zero. The seed draws which of the others are zero. They lie in at most 1024
+            places.
         zero_ranges: alternative to zero_percent: [[from, until], ...] of guest memory. Pages that
             writers cover are excluded.
         blocks: sizes of the RAM blocks. They add up to memory. null: one block. QEMU keeps the
@@ -281,7 +281,8 @@ class TrackingConfig:
             has 3 ms.
         merge_ns_per_gib: time to merge aligned blocks, per GiB of RAM. Default: the mail's 5 ms.
         misaligned_ms: time to merge small blocks that are not a multiple of 64 pages. 0: there are
-            none. null: as in the mail, which is 61 ms, and 1 ms since QEMU 11.0 batches its clears.
+            none. null: the time of the mail's guest, which is 61 ms up to QEMU 10.2. Since 11.0 it is
+            1 ms, because QEMU clears the log of a block at once.
         waits_for_burst: a fallback sync waits with its merge until the sender's burst ends, up to
             51 ms.
         remote_clear_us: for kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG. Each chunk of 2^18
@@ -300,9 +301,9 @@ class TrackingConfig:
             under KVM's mmu_lock. If N vCPUs do nothing but first writes, then each costs N times
             this part, and at least first_write_cost_ns. Default: 2.5 for huge pages that KVM splits
             beforehand. 96 vCPUs took 0.14 s for 2^18 pages each: 534 ns (Linux a3fe5dbda0a4).
-            Without this splitting 10 to 83, under shadow paging 83. On ARM 23, and 69 before Linux
-            5.18. tracking=tcg has 0. The vCPUs that write at once are those of
-            the workload, and at most the threads of a sequential writer.
+            Without this splitting it is 10 to 83, and 83 under shadow paging. On ARM it is 23, and 69
+            before Linux 5.18. tracking=tcg has 0. The vCPUs that write at once are those of the
+            workload, and at most the threads of a sequential writer.
         page_size: for kvm_legacy only: the page that KVM tracks, such as "16MiB". A write marks all
             of it dirty. null: the target page. On POWER with a hash page table KVM cannot split a
             guest's huge pages (Linux arch/powerpc/kvm/book3s_64_mmu_hv.c:
@@ -360,8 +361,8 @@ class LimitConfig:
             the throttle is at its maximum, and the smallest remaining memory after a sync fell by
             less than 2 % over 60 s and ten passes.
         skip_waiting: if the migration stalls, and the schedule or the manager acts only later, then
-            do not simulate the time up to that action. total_time_s counts it. Later records have
-            earlier times by skipped_s. It needs stop_when_stuck.
+            do not simulate the time up to that action. total_time_s counts that time. Records after
+            it have times that are too early by skipped_s. It needs stop_when_stuck.
     """
 
     simulated: int | float | str = "24h"

@@ -157,8 +157,8 @@ def _parse_page_size(tracking: TrackingConfig, layout: Layout, page_bytes: int) 
             else ("KVM on x86 and ARM splits huge pages and tracks host pages")
         )
         hint = (
-            f"{tracked}. Remove it, or set tracking=power_hash (kvm_legacy on POWER with a hash page table). "
-            "For host pages of 64 KiB set vm.page_size=65536"
+            f"{tracked}. Remove it, or set tracking=power_hash (kvm_legacy on POWER with a hash page "
+            "table). For host pages of 64 KiB set vm.page_size=65536"
         )
         reject(key, value, hint, "contradiction")
     if any(block % together for block in layout.blocks):

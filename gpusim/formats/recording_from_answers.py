@@ -236,7 +236,8 @@ def _active(answers: Sequence[Answer]) -> list[Answer]:
 def _last_migration(answers: Sequence[Answer]) -> list[Answer]:
     """Return the answers of the last migration that has enough of them, up to its end.
 
-    Each migration restarts total-time and follows the end of the one before. The destination of a migration has answers of its own.
+    Each migration restarts total-time and follows the end of the one before. The destination of a
+    migration has answers of its own.
     """
     migrations: list[list[Answer]] = [[]]
     for answer in answers:

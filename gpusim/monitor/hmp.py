@@ -1,8 +1,8 @@
 """Parse the texts of QEMU's human monitor, line by line. A damaged table is refused.
 
 Each line is matched as a whole and once, so the time grows with the length of the text.
-Source: QEMU 7.2, 10.0 and 11.1, system/physmem.c:ram_block_format, system/memory.c:mtree_print_flatview
-and monitor/hmp-cmds-target.c:memory_dump.
+Source: QEMU 7.2, 10.0 and 11.1, system/physmem.c:ram_block_format, system/memory.c:
+mtree_print_flatview and monitor/hmp-cmds-target.c:memory_dump.
 """
 
 from __future__ import annotations

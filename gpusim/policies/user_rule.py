@@ -323,7 +323,7 @@ def parse_bandwidth(value: object, most: float) -> float:
     is_number = isinstance(value, int | float | np.integer | np.floating)
     if is_number and not isinstance(value, bool) and 0 <= value <= min(most, MOST_BANDWIDTH):  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
-    hint = "Several equal windows must not raise it above both itself and their bandwidth"
+    hint = "Equal windows must not raise it above the larger of itself and their bandwidth"
     raise WrongAnswerError(value, f"a number from 0 to {min(most, MOST_BANDWIDTH):g}. {hint}")
 
 

@@ -228,8 +228,10 @@ def _guest(
 ) -> tuple[WorkloadConfig, list[list[int]]]:
     """Return the writers and the zero ranges, in bytes.
 
-    Each writer lies in one piece, or in one piece for each chunk of an earlier migration. Their order is random. Between them lie gaps of random size, and
-    in each gap the zero pages come first or last. Nobody knows where a guest's zero pages are.
+    Each writer lies in one piece. A writer that was fitted to an earlier migration lies in several
+    pieces, one for each chunk. The order of the pieces is random. Between them lie gaps of random
+    size, and in each gap the zero pages come first or last. Nobody knows where a guest's zero pages
+    are.
 
     Args:
         profile: the measurements.

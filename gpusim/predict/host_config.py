@@ -22,7 +22,7 @@ from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.text import Message, version_name
 
-LATEST = "qemu_10_1"
+ASSUMED_VERSION = "qemu_10_1"  # if a profile does not name its QEMU
 # Groups that the profile decides, and groups that no prediction uses.
 FROM_PROFILE = ("vm", "workload")
 NOT_IN_PROFILE = ("vm.vfio_devices",)  # keys of these groups that the user may state
@@ -122,7 +122,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _profile_overrides(profile: Profile) -> list[str]:
-    version = LATEST if profile.qemu is None else nearest(profile.qemu)
+    version = ASSUMED_VERSION if profile.qemu is None else nearest(profile.qemu)
     # Older versions have only KVM's legacy way.
     kvm = "kvm_manual" if "kvm_manual" in VERSIONS[version].tracking else "kvm_legacy"
     tracking = "tcg" if profile.accelerator == "tcg" else kvm
@@ -171,7 +171,7 @@ def _assumptions(profile: Profile, keys: set[str], config: Config) -> Iterator[M
     if not any(key.partition(".")[0] == "link" for key in keys):
         yield Message("link_assumed")
     if profile.qemu is None and not keys & {"migration", "migration.version"}:
-        yield Message("version_assumed", {"version": version_name(LATEST)})
+        yield Message("version_assumed", {"version": version_name(ASSUMED_VERSION)})
     if not profile.parameters:
         yield Message("parameters_assumed")
     if profile.capabilities is None and "migration.auto_converge" not in keys:

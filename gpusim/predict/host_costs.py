@@ -64,7 +64,8 @@ def ranges(
     """Return the range of each cost that is drawn, by its key of `link`.
 
     Args:
-        config: has the numbers of vCPUs and VFIO devices, and the costs if a preset of the user sets them.
+        config: has the numbers of vCPUs and VFIO devices, and the costs if a preset of the user
+            sets them.
         stated: keys such as "link.page_cost_ns" that the user set. They are not drawn.
         zero_page_speed: its bounds in an earlier migration, bytes per second. None: unknown.
         tls: the sending threads encrypt.

@@ -26,14 +26,14 @@ class LastWindow:
 class WithoutSyncs:
     """The bandwidth of the last window without the time in which a sync held the sender up.
 
-    The law of a sync's time has two regimes for a window with a sync of x ms. The window measures B
-    t / (x + t) if x and the sending time t take more than 100 ms together, and else B (100 - x) /
-    100. This rule returns the link's bandwidth B in both.
+    A window with a sync of x ms measures less than the link's bandwidth B. If x and the sending time
+    t take more than 100 ms together, then it measures B t / (x + t). Otherwise it measures
+    B (100 - x) / 100. This rule returns B in both cases.
 
     A window without sending time keeps the estimate.
 
-    Source: qemu-devel, Dec 2025, "merge fragmented clear_dirty ioctls", which counts a sync's time
-    out of the bandwidth as an alternative.
+    Source: qemu-devel, Dec 2025, "merge fragmented clear_dirty ioctls", whose alternative leaves the
+    time of a sync out of the bandwidth.
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import FIRST_PASS_COUNT, SyncAccounting
 
 UNKNOWN_MS = 2**63 - 1  # INT64_MAX, which QEMU 11.1 shows if the bandwidth is 0
-LEAST_WINDOW_BYTES = 10_000
+LEAST_WINDOW_BYTES = 10_000  # a window with fewer bytes changes nothing
 
 
 class ExpectedDowntime:
@@ -40,7 +40,7 @@ class ExpectedDowntime:
 
         Args:
             parameters: migration parameters.
-            bandwidth: bytes per second that QEMU expects for the switchover. 0: no window has ended.
+            bandwidth: bytes per second that QEMU expects for the switchover. 0: no window ended.
             accounting: has the reported count and the dirty bytes of the last sync that it has.
         """
         return self._ms

@@ -25,11 +25,9 @@ _CAPABILITIES = """auto-converge background-snapshot block compress dirty-bitmap
     postcopy-ram rdma-pin-all release-ram return-path switchover-ack validate-uuid x-colo
     x-ignore-shared x-multifd xbzrle zero-blocks zero-copy-send"""
 # Capabilities that change the bytes on the link or the slow-down of the guest. gpusim simulates
-# none of them. It simulates multifd, but not in every version. A post-copy that is never started is
-# precopy, see versions.py for what postcopy-ram changes in it.
-_NOT_SIMULATED = (
-    """background-snapshot compress dirty-limit mapped-ram x-colo x-ignore-shared xbzrle"""
-)
+# none of them. It simulates multifd, but not in every version. A post-copy that never starts is
+# precopy. versions.py says what the capability postcopy-ram changes in precopy.
+_NOT_SIMULATED = "background-snapshot compress dirty-limit mapped-ram x-colo x-ignore-shared xbzrle"
 # Parameters whose values are names. An empty tls-creds means no TLS.
 # Source: qapi/migration.json:MultiFDCompression, ZeroPageDetection.
 CHOICES: Mapping[str, Shape] = {

@@ -1,8 +1,9 @@
 """The contracts of rules: QEMU's own rules, and classes of the user.
 
 Four rules are decisions of QEMU: when the throttle rises, when a timer forces a sync, when the VM
-is stopped, and which bandwidth QEMU expects then. The fifth rule, a manager, stands outside QEMU, as libvirt and KubeVirt do. It polls
-QEMU and sets parameters. docs/how-to/write-a-rule.md shows how to name a user's class in a config.
+is stopped, and which bandwidth QEMU expects then. The fifth rule, a manager, stands outside QEMU, as
+libvirt and KubeVirt do. It polls QEMU and sets parameters. docs/how-to/write-a-rule.md shows how to
+name a user's class in a config.
 
 Rules live on simulated time in whole nanoseconds or milliseconds. They may keep state. They must
 decide only by their arguments, because a rule that reads the wall clock, a file or random numbers
@@ -126,9 +127,9 @@ class SyncTimerPolicy(Protocol):
 class SwitchoverPolicy(Protocol):
     """When the main loop syncs, and when it stops the VM. gpusim makes it as `Rule(**args)`.
 
-    The threshold is the number of bytes that fit the downtime limit at the expected bandwidth, by
-    default that of the last window. It is 0 before the first window closes. You can extend QEMU's rule,
-    `gpusim.qemu.switchover.SwitchoverRule`.
+    The threshold is the number of bytes that fit the downtime limit at the expected bandwidth. QEMU
+    expects the bandwidth of the last window. The threshold is 0 before the first window closes. You
+    can extend QEMU's rule, `gpusim.qemu.switchover.SwitchoverRule`.
 
     The methods must not change state, because gpusim calls them ahead of time and any number of
     times. If `acts` is true for an estimate, then it must be true for all smaller estimates. The
@@ -175,8 +176,8 @@ class BandwidthPolicy(Protocol):
         """Return the expected bandwidth in bytes per second, 0 or more.
 
         gpusim calls it at the end of each window. Equal windows without a sync may come in one
-        call. The result after any of them must not exceed both the result before them and their own
-        bandwidth.
+        call. The result after any of them must be at most the larger of two values: the result
+        before them, and their bandwidth.
         """
 
 
@@ -185,7 +186,7 @@ class Shown:
     """The values that query-migrate and query-migrate-parameters show to a manager.
 
     Attributes:
-        why: "sync": the event MIGRATION_PASS has come, which QEMU sends when dirty_sync_count rises.
+        why: "sync": the event MIGRATION_PASS has come. QEMU sends it when dirty_sync_count rises.
             "time": the manager asked for this poll, or the setup has ended without the event.
         time_ns: time since the migrate command.
         dirty_sync_count: libvirt's memory iteration. Up to QEMU 11.0 it is the number of syncs so
@@ -223,8 +224,9 @@ class Orders:
         do: pause, resume or cancel. None: no action.
         why: the reason of a cancel, for people. It becomes part of the run's reason.
         again_ns: time of the next poll besides the syncs. An earlier time counts as now, and gpusim
-            polls 1 ms later at the earliest. None: poll only at syncs. A manager that may still act must give a time, because gpusim may stop a migration without progress that nobody
-            waits for (`limit.stop_when_stuck`).
+            polls 1 ms later at the earliest. None: poll only at syncs. A manager that may still act
+            must give a time, because gpusim may stop a migration without progress that nobody waits
+            for (`limit.stop_when_stuck`).
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -243,8 +245,8 @@ class Manager(Protocol):
     def look(self, shown: Shown) -> Orders:
         """Poll the migration and return orders.
 
-        gpusim calls it at the end of every sync that dirty_sync_count has, except the final one, at
-        the end of the setup, and at the times that the manager asked for. The main loop answers no poll while a sync
-        holds the big lock, so `shown.time_ns` may be later than the time asked for. Each result
-        replaces the `again_ns` of the one before.
+        gpusim calls it at the end of the setup, at the end of each later sync that dirty_sync_count
+        counts, and at the times that the manager asked for. It does not call it at the final sync.
+        The main loop answers no poll while a sync holds the big lock, so `shown.time_ns` may be
+        later than the time asked for. Each result replaces the `again_ns` of the one before.
         """

@@ -43,11 +43,11 @@ class Version:
 
     Attributes:
         throttle, sync_timer, switchover: make the rules of a migration, see rules.py.
-        switchover_if_postcopy: makes the switchover rule if the capability postcopy-ram is on. None:
-            the same rule.
+        switchover_if_postcopy: makes the switchover rule if the capability postcopy-ram is on.
+            None: the same rule.
         expected_downtime: makes what query-migrate shows as expected-downtime.
-        bandwidth: makes the rule that estimates the switchover's bandwidth. None: the last window's,
-            as in every QEMU (gpusim.qemu.bandwidth.LastWindow).
+        bandwidth: makes the rule that estimates the switchover's bandwidth. None: that of the last
+            window, as in every QEMU (gpusim.qemu.bandwidth.LastWindow).
         foresees_ticks: if the timer's rule rejects a tick's sync now, then it rejects it later as
             well, whatever syncs come before. The engine then need not stop at that tick.
         released: False for a posted patch or a what-if rule.

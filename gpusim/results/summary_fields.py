@@ -262,14 +262,15 @@ FAILURE_FIELDS = {
 SUMMARY_FIELDS = FAILURE_FIELDS | EVACUATION_FIELDS | RUN_FIELDS
 
 REPORT_KEYS = (
-    "total_time_s", "skipped_s", "downtime_ms", "paused_s", "first_pass_s", "bitmap_sync_count", "dirty_sync_count",
-    "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
+    "total_time_s", "skipped_s", "downtime_ms", "paused_s", "first_pass_s", "bitmap_sync_count",
+    "dirty_sync_count", "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
     "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "sending_gbit_per_s",
     "remaining_bytes",
 )
 STATISTICS_KEYS = (
     "total_time_s", "downtime_ms", "guest_cpu_lost_s", "guest_cpu_lost_percent", "write_faults",
-    "guest_fault_s", "max_throttle_percent", "bitmap_sync_count", "dirty_sync_count", "transferred_bytes",
+    "guest_fault_s", "max_throttle_percent", "bitmap_sync_count", "dirty_sync_count",
+    "transferred_bytes",
 )
 RUNS_TABLE_KEYS = (
     "total_time_s", "downtime_ms", "paused_s", "guest_cpu_lost_percent", "guest_cpu_lost_s",

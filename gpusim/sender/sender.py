@@ -59,8 +59,8 @@ class Sender:
         end_window: is called at the end of a window with the bytes that it sent. Of equal windows
             only the last one calls it.
         estimate: returns the expected bandwidth at the end of equal windows, from their number, the
-            bandwidth, bytes, ns and ns of syncs of each. Its result never exceeds both the result
-            before and that bandwidth. None: the bandwidth of the last window.
+            bandwidth, bytes, ns and ns of syncs of each. Its result is at most the larger of the
+            result before and that bandwidth. None: the bandwidth of the last window.
 
     Attributes:
         counters: what has been sent so far.

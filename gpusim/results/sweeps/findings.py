@@ -25,7 +25,10 @@ _Point: TypeAlias = tuple[str, Ensemble]  # the text of a value on the axis, and
 
 
 def compute_findings(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes) -> list[Message]:
-    """Return how many runs converged, what set their sending rates, which is best, where it converges, and how two series differ.
+    """Return what a sweep shows.
+
+    The findings are how many runs converged, what set their sending rates, which run is best, where
+    the sweep converges, and how two series differ.
 
     Args:
         runs: all runs.
