@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 NS_PER_S = 1_000_000_000
+MIB, GIB, GB = 2**20, 2**30, 10**9  # bytes
 NEVER_NS = 2**62  # later than any time
 MOST_BYTES = 2**50  # of a VM or a rate of a user
 MOST_COUNT = 2**53  # counts are exact in float64 up to here

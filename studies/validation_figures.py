@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from gpusim.engine.records import Result
 from gpusim.formats.quantities import recorded_quantities, simulated_quantities, throttle_steps
-from gpusim.formats.recording import MIB, Recording
+from gpusim.formats.recording import Recording
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import headline, panels, picture, set_log_scale
 from gpusim.text import format_duration
+from gpusim.units import MIB
 from gpusim.validation.accuracy import error_percent
 
 if TYPE_CHECKING:

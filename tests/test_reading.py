@@ -18,7 +18,6 @@ import yaml
 
 from gpusim import reading
 from gpusim.reading import (
-    MIB,
     Limits,
     ReadingError,
     parse_json,
@@ -28,6 +27,7 @@ from gpusim.reading import (
     read_text,
     read_yaml,
 )
+from gpusim.units import MIB
 
 SMALL = Limits(bytes=1000, decompressed_bytes=2000, depth=4, nodes=30)
 

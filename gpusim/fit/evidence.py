@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gpusim.fit.estimates import Fit, FloatArray, WriterEstimate, share_slope, share_written
 from gpusim.formats.migration_history import SyncHistory, SyncPeriod
-from gpusim.formats.profile import MIB, Measurement, Profile
+from gpusim.formats.profile import Measurement, Profile
+from gpusim.units import MIB
 
 _Share = Callable[[FloatArray, NDArray[np.bool_]], FloatArray]
 # A writer slower than SLOWEST / the longest period looks like a straight line. A writer faster than

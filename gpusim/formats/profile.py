@@ -33,10 +33,9 @@ from gpusim.shapes import (
     check,
     refuse,
 )
-from gpusim.units import MOST_BYTES, format_bytes, parse_bytes
+from gpusim.units import GIB, MIB, MOST_BYTES, format_bytes, parse_bytes
 
 FORMAT = 1
-MIB, GIB = 2**20, 2**30
 MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
 ACCELERATORS = ("kvm", "tcg")
 SAMPLES_PER_GIB = (

@@ -15,17 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from gpusim.formats.migration_history import Outcome, SyncHistory, SyncPeriod
-from gpusim.formats.profile import (
-    MIB,
-    Measurement,
-    Profile,
-    check_plausible,
-    load_profile,
-)
+from gpusim.formats.profile import Measurement, Profile, check_plausible, load_profile
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import SUFFIXES, load_recording
 from gpusim.formats.sync_record import MBIT, PAGE_BYTES, Sync, count_zero_pages, find_syncs
 from gpusim.reading import ReadingError, read_bytes
+from gpusim.units import MIB
 
 # A sync does not count a write to a page that already waits to be sent. A period is used only if
 # few pages wait at its end: at most WAITING of all pages that the guest writes.

@@ -14,7 +14,6 @@ from typing import Any
 from gpusim.formats.profile import Profile
 from gpusim.qemu.versions import VERSIONS, nearest
 
-MIB = 2**20
 GUEST_STARTS_MIB = 16  # below it lie the recorded guest's program and its counter, the rest is zero
 UNFILLED_END_MIB = 2  # firmware keeps these, and the default of `fill` leaves them zero
 SETUP = "new state setup"

@@ -19,7 +19,6 @@ from gpusim.errors import one_line
 from gpusim.formats.errors import RecordingError
 from gpusim.formats.profile import profile_of
 from gpusim.formats.recording import (
-    MIB,
     SETUP,
     VM_STOP,
     Ram,
@@ -32,6 +31,7 @@ from gpusim.formats.recording_shape import document_shape
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, read_json
 from gpusim.shapes import ShapeError, check, refuse
+from gpusim.units import MIB
 
 SUFFIXES = (".json", ".json.xz", ".json.gz")
 FOREIGN_CAPABILITIES = names.NOT_SIMULATED

@@ -17,13 +17,13 @@ from typing import Any, TypeAlias
 
 from gpusim.formats.errors import AnswersError
 from gpusim.formats.foreign_logs import hint_in_file
-from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
+from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import COUNTERS, PARAMETERS, PERCENT, VCPUS
 from gpusim.qemu import names
 from gpusim.reading import ReadingError, parse_json, read_text
 from gpusim.shapes import Shape, Whole
-from gpusim.units import parse_bytes_per_s
+from gpusim.units import MIB, parse_bytes_per_s
 
 COMMAND = "gpusim-record --answers"
 Answer: TypeAlias = Mapping[str, Any]

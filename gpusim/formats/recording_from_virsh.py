@@ -20,7 +20,7 @@ from typing import Any
 
 from gpusim.formats.errors import VirshLogError
 from gpusim.formats.foreign_logs import hint_in_file
-from gpusim.formats.recording import MIB, UNCOUNTED_NOTE, counts_every_sync
+from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import (
     COUNTERS,
@@ -31,6 +31,7 @@ from gpusim.formats.recording_shape import (
 )
 from gpusim.reading import ReadingError, parse_json, read_text
 from gpusim.shapes import Anything, Flag, Keys, Rows, Shape, ShapeError, Text, check
+from gpusim.units import MIB
 
 # Of `date +%s.%N`. A date without %N prints whole seconds, or the letter itself.
 STAMP = re.compile(r"([0-9]{9,11})(?:\.([0-9]{1,9})|\.%?N)?")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS
 from gpusim.shapes import Anything, Flag, Keys, Number, OneOf, Row, Rows, Shape, Text, Whole
-from gpusim.units import MOST_BYTES, MOST_COUNT, MOST_VCPUS
+from gpusim.units import MIB, MOST_BYTES, MOST_COUNT, MOST_VCPUS
 
-MIB = 2**20
 TIME = Number(-1e9, 1e12, " s")
 DURATION_MS = Number(0, 1e12, " ms")
 BYTES = Whole(unit=" bytes")

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpusim.formats.profile import GIB, Measurement, Profile
+from gpusim.formats.profile import Measurement, Profile
 from gpusim.monitor.errors import LiveError
 from gpusim.monitor.hmp import PAGE_BYTES, parse_blocks, parse_page, parse_ranges
 from gpusim.monitor.qmp import Monitor
+from gpusim.units import GIB
 
 # Rounds of periods. Repeats show the guest's mean rate and how steady it is.
 SHORT_S = (0.1, 0.2, 0.5, 1.0, 2.0)

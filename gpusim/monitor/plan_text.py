@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from gpusim.config.schema import TrackingConfig
-from gpusim.formats.profile import GIB, pages_sampled
+from gpusim.formats.profile import pages_sampled
 from gpusim.monitor.dirty_rate import ZERO_PAGES, Plan, Vm
 from gpusim.monitor.hmp import PAGE_BYTES
 from gpusim.text import count_noun
-from gpusim.units import format_bytes
+from gpusim.units import GIB, format_bytes
 
 
 def describe_plan(vm: Vm, plan: Plan) -> list[str]:

@@ -18,10 +18,10 @@ from __future__ import annotations
 import math
 
 from gpusim.policies.arguments import check_flag, check_number, check_whole, post_copy_reason
-from gpusim.policies.vm_size import GB, spec_bytes
+from gpusim.policies.vm_size import spec_bytes
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.units import GB, NS_PER_MS, NS_PER_S
 
 POLL_NS = 400 * NS_PER_MS
 QEMUS_DOWNTIME_MS = 300

@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gpusim.policies.arguments import check_flag, check_name, check_whole, post_copy_reason
-from gpusim.policies.vm_size import GIB, next_poll_ns, spec_bytes
+from gpusim.policies.vm_size import next_poll_ns, spec_bytes
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.units import GIB, NS_PER_MS, NS_PER_S
 
 POLL_NS = 500 * NS_PER_MS
 LEAST_GIB = 2  # the smallest size that a time is multiplied by

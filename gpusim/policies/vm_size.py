@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-GIB, GB = 2**30, 10**9
 RAM_STEP = 2**27  # bytes. RAM is a multiple of it. Video memory and ROMs together are smaller
 
 

@@ -26,13 +26,13 @@ from gpusim.policies.nova import (
     data_gib,
     downtime_steps,
 )
-from gpusim.policies.vm_size import GB, GIB, spec_bytes
+from gpusim.policies.vm_size import spec_bytes
 from gpusim.predict.manager_plan import known_manager
 from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import VERSIONS
 from gpusim.text import Message
+from gpusim.units import GB, GIB, MIB
 
-MIB = 2**20
 # Nova: live_migration_completion_timeout "should usually be larger than downtime delay * downtime
 # steps". The commands set the smallest steps and delay that Nova accepts.
 NOVA_LEAST_TIMEOUT = LEAST_DELAY_S * LEAST_STEPS + 1

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.errors import one_line
-from gpusim.formats.recording import MIB, SETUP, UNCOUNTED_NOTE, counts_every_sync
+from gpusim.formats.recording import SETUP, UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES
 from gpusim.monitor.dirty_rate import IDLE, Progress
 from gpusim.monitor.errors import LiveError, MonitorClosedError, NoAnswerError
@@ -34,6 +34,7 @@ from gpusim.record.session import (
     to_sample,
 )
 from gpusim.record.trace_log import TraceLine, parse_trace_line
+from gpusim.units import MIB
 
 MOST_WRONG = 10  # wrong answers in a row
 ANSWER_TIMEOUT_S = 120.0  # QEMU's main loop waits for syncs, which take long in big VMs

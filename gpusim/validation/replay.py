@@ -33,7 +33,6 @@ from gpusim.config.schema import (
 from gpusim.formats import sync_record
 from gpusim.formats.recording import (
     GUEST_STARTS_MIB,
-    MIB,
     UNFILLED_END_MIB,
     RecordedGuest,
     Recording,
@@ -41,6 +40,7 @@ from gpusim.formats.recording import (
 )
 from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import nearest
+from gpusim.units import MIB
 from gpusim.validation.unseen_guest import explain_writes
 
 PAGES_PER_MIB = 256

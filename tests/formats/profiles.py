@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpusim.formats.profile import MIB, Measurement, Profile
+from gpusim.formats.profile import Measurement, Profile
+from gpusim.units import MIB
 
 PERIODS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.errors import one_line
-from gpusim.reading import MIB, Limits, ReadingError, read_json
+from gpusim.reading import Limits, ReadingError, read_json
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
 from gpusim.results.summary_shape import find_damage, find_fault
 from gpusim.results.verdicts import outcome_code
 from gpusim.shapes import Keys, Text
 from gpusim.text import Message
+from gpusim.units import MIB
 
 SWEEP = "sweep.json"
 GUESTS = "guests"  # in an evacuation: one folder per VM
