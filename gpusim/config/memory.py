@@ -114,8 +114,9 @@ def _scatter(
     run = np.searchsorted(first, cuts[:-1], side="right") - 1
     inside = (run >= 0) & (cuts[:-1] < last[run])  # the other pieces are covered
     first, last = cuts[:-1][inside], cuts[1:][inside]
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, PLACES_KEY], np.uint64)))
-    rank = random.permutation(len(borders))[first // place_pages]
+    # numpy never changes the raw numbers of a bit generator, as it may those of a Generator (NEP 19).
+    random = np.random.Philox(key=np.array([seed, PLACES_KEY], np.uint64))
+    rank = random.random_raw(len(borders))[first // place_pages]
     order = np.argsort(rank, kind="stable")
     before = np.zeros_like(first)
     before[order] = np.cumsum((last - first)[order]) - (last - first)[order]

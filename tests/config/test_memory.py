@@ -70,3 +70,9 @@ def test_an_idle_guest_stands_still_as_long_as_measured(percent: float, seed: in
     summary = simulate(Config(vm=vm, workload=IDLE, seed=seed, plot=False)).summary
     assert summary.downtime_ms is not None
     assert 29 < summary.downtime_ms < 507
+
+
+@pytest.mark.parametrize(("seed", "pages"), [(1, [3, 5, 6]), (7, [2, 3, 6])])
+def test_a_seed_means_the_same_places_for_ever(seed: int, pages: list[int]) -> None:
+    """The places with the smallest of Philox's first raw numbers, which numpy keeps as they are."""
+    assert sorted(zero_pages(resolved(37.5, seed, memory="32KiB"))) == pages
