@@ -90,7 +90,10 @@ def _check_throttle(migration: MigrationConfig) -> None:
 
 
 def _check_capabilities(migration: MigrationConfig, version: Version) -> None:
-    """Source: migration/options.c:migrate_caps_check."""
+    """Refuse capabilities that gpusim does not simulate, or that the version refuses together.
+
+    Source: migration/options.c:migrate_caps_check.
+    """
     key = "migration.capabilities"
     for place, name in enumerate(migration.capabilities):
         if name in _OWN_KEYS:

@@ -21,9 +21,9 @@ _Share = Callable[[FloatArray, NDArray[np.bool_]], FloatArray]
 # A writer slower than SLOWEST / the longest period looks like a straight line. A writer faster than
 # FASTEST / the shortest period looks like a step.
 SLOWEST, FASTEST = 1 / 16, 8.0
-LEAST_BUSY = 0.01
+LEAST_BUSY = 0.01  # the least share of time in which vCPUs work, so that no rate is infinite
 SMALL = 1e-3  # relative step of a speed, for slopes
-TINY = 1e-12
+TINY = 1e-12  # writes per page, to divide by
 REAPED_S = 1.0  # accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread
 
 

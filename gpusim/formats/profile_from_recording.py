@@ -26,15 +26,18 @@ from gpusim.units import MIB
 # few pages wait at its end: at most WAITING of all pages that the guest writes.
 WAITING = 0.15
 EAGER = ((1.0, 1.0),)  # all pages are watched from the start of the first pass
-SHORTEST_S = 1e-6
-TINY = 1e-9  # pages
+SHORTEST_S = 1e-6  # a period, so that its rate is finite
+TINY = 1e-9  # pages, to divide by
 CHUNK_BYTES = 2**30  # of KVM's log, with x-clear-bitmap-shift 18
 HOVERING = 10  # syncs after the first pass, from which a migration may hover
+# Two stretches of the time after the first pass. The load is steady if both find about as much. The
+# beginning is left out, because the first passes differ, and the end, in which the load may end.
+EARLIER, LATER = (0.4, 0.65), (0.65, 0.9)
 FALLEN = 2 / 3  # of the usual pages per second: the guest writes less than before
 LEAST_GAP_S = 0.05  # between two samples whose pages tell a speed
 LEAST_ZERO = 0.01  # of RAM: zero pages between two samples that tell a speed
 BUSY = 0.8  # of max-bandwidth: a sender that sends less does not wait for the limit
-LEAST_S = 0.1
+LEAST_S = 0.1  # a shorter period is no measurement
 USUAL_RATE = 90  # percent of the samples. Those with zero pages are slower
 LEAST_RUNNING = 0.05  # a guest that runs less shows the slices of its throttle
 PLACE_NOTE = "the pages that the guest writes are taken to lie all over the memory"
@@ -229,7 +232,7 @@ def find_load_end(recording: Recording, found: Sequence[Sync]) -> float | None:
         edges_s = times_s[0] + np.array([since, until]) * (times_s[-1] - times_s[0])
         return float(np.diff(np.interp(edges_s, times_s, pages))[0] / np.diff(edges_s)[0])
 
-    before, usual = rate(0.4, 0.65), rate(0.65, 0.9)
+    before, usual = rate(*EARLIER), rate(*LATER)
     if usual < FALLEN * before:
         return None
     # Shorter periods find more pages per second, unless the guest writes less.

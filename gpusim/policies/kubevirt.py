@@ -232,7 +232,7 @@ class KubeVirtStall:
 
     @property
     def limits(self) -> dict[str, int]:
-        """The first limit, the one after a stall, the highest downtime accepted, and the timeout."""
+        """The first downtime limit, the one after a stall (ms), and stall_progress_timeout (s)."""
         return {
             "first_ms": min(self._most_ms, QEMUS_DOWNTIME_MS),
             "last_ms": MOST_DOWNTIME_LIMIT_MS if self._disrupts else self._most_ms,

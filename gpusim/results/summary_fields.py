@@ -145,7 +145,7 @@ _RUN: Sequence[SummaryField] = (
         "vCPU time that the throttle took from vCPUs that throttled writers keep busy, without "
         "the downtime."),
     SummaryField("guest_cpu_lost_percent", "%", "Guest CPU lost",
-        "guest_cpu_lost_s as a share of all vCPUs over the total time."),
+        "guest_cpu_lost_s as a share of all vCPUs over the total time without skipped_s."),
     SummaryField("write_faults", "count", "First writes",
         "Expected number of first writes to pages after KVM protected them (under TCG: "
         "trapped).", _MILLION),
