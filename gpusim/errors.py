@@ -132,6 +132,20 @@ class ConfigError(ValueError):
         return ConfigError, (self.key, self.value, self.message, self.code)
 
 
+class ArgumentError(ValueError):
+    """A value that one of gpusim's own policies cannot be made with.
+
+    Attributes:
+        name: of the argument.
+        value: as the user set it.
+        problem: what is allowed.
+    """
+
+    def __init__(self, name: str, value: object, problem: str) -> None:
+        self.name, self.value, self.problem = name, value, problem
+        super().__init__(f"{name} = {value!r}: {problem}")
+
+
 class UsageError(CodedError):
     """A command line that argparse cannot parse."""
 

@@ -104,6 +104,9 @@ def version_name(version: str) -> str:
     return version.replace("_", " ")
 
 
+_TOOLS = {"OVirt": "oVirt", "Proxmox": "Proxmox VE"}  # class -> what the tool is called
+
+
 def decider_name(version: str, policies: str = "") -> str:
     """Return the version and the names of the user's rules: "QEMU 9.2 with throttle rule MyThrottle".
 
@@ -113,7 +116,7 @@ def decider_name(version: str, policies: str = "") -> str:
     """
     name = version_name(shorten(version, LONGEST_NAME))
     found = [
-        f"{kind.replace('_', ' ')} {shorten(own, LONGEST_NAME)}"
+        f"{kind.replace('_', ' ')} {_TOOLS.get(own, shorten(own, LONGEST_NAME))}"
         for kind, own in _POLICY.findall(policies)
     ]
     own = join_words(found) or shorten(policies, LONGEST_NAME)

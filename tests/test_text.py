@@ -62,6 +62,9 @@ def test_versions_and_rules_have_names() -> None:
     assert decider_name("qemu_9_2", "throttle_rule mine:T") == "QEMU 9.2 with throttle rule T"
     both = "throttle_rule my.rules:Outer.T(step=5, note=a, b), manager m:\u0394elta"
     assert decider_name("seed_v2", both) == "seed v2 with throttle rule T and manager \u0394elta"
+    for target, name in (("ovirt:OVirt", "oVirt"), ("proxmox:Proxmox", "Proxmox VE")):
+        own = f"manager gpusim.policies.{target}"
+        assert decider_name("qemu_9_2", own) == f"QEMU 9.2 with manager {name}"
     assert len(decider_name("v" * 1000, f"manager m:{'M' * 1000}")) < 120
     assert len(decider_name("qemu_9_2", "<object at 0x7f> " * 1000)) < 120
 

@@ -331,7 +331,7 @@ def _type_text(key: str) -> str:
         annotation = next((one[name] for one in hints if name in one), None)
     types = [get_origin(one) or one for one in _choices(annotation)]
     if PolicyConfig in types:
-        return f"{POLICY_FORM}. Write {key}.target=my_rules:MyRule"
+        return f"{POLICY_FORM}. Write {key}.target=my_rules:MyRule, or policy=NAME for one of gpusim's own"
     if any(is_dataclass(one) for one in types):
         return "must hold names and values, one for each of its keys"
     if float in types and int in types:

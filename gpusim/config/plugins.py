@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache, partial
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from gpusim.config.checks import reject
 from gpusim.config.schema import MigrationConfig, PolicyConfig
-from gpusim.errors import ConfigError
+from gpusim.errors import ArgumentError, ConfigError
 from gpusim.policies import user_rule
 from gpusim.qemu.rules import (
     BandwidthPolicy,
@@ -33,7 +33,7 @@ from gpusim.qemu.rules import (
     ThrottlePolicy,
 )
 from gpusim.reading import ReadingError, read_bytes
-from gpusim.text import shorten
+from gpusim.text import did_you_mean, shorten
 
 T = TypeVar("T")
 KINDS: dict[str, tuple[type, tuple[str, ...]]] = {  # protocol, arguments of every rule of the kind
@@ -102,8 +102,14 @@ def make_factory(name: str, policy: PolicyConfig, *given: Any) -> Callable[..., 
             _reject_lack(f"{key}.target", policy.target, protocol, "attributes", lacks)
 
     problem = f"{policy.target} cannot be made with them"
-    refuse = partial(_refusal, f"{key}.args", policy.args, "wrong_arguments")
-    _ask(make_and_check, partial(refuse, problem))
+
+    def refuse_arguments(error: BaseException) -> ConfigError:
+        if isinstance(error, ArgumentError):
+            place = f"{key}.args.{error.name}"
+            return ConfigError(place, error.value, error.problem, "wrong_arguments")
+        return _refusal(f"{key}.args", policy.args, "wrong_arguments", problem, error)
+
+    _ask(make_and_check, refuse_arguments)
     wrapper = user_rule.KINDS[name]
     return lambda *given: wrapper(user_rule.UserRule(policy.target, partial(make, *given)))
 
@@ -227,13 +233,21 @@ def _check_arguments(key: str, policy: PolicyConfig, rule: type, leading: tuple[
         reject(key, policy.args, problem, "wrong_arguments")
     unknown = [n for n in policy.args if n not in own]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes):
-        problem = f"{policy.target} takes no {', '.join(unknown)}"
-        allowed = f"It takes {', '.join(own) or 'none'}"
-        reject(key, policy.args, f"{problem}. {allowed}", "wrong_arguments")
+        name = unknown[0]
+        problem = f"{policy.target} takes {', '.join(own) or 'no arguments'}"
+        # A tool's own name is often the argument's with words around it.
+        meant = did_you_mean(name, own) or did_you_mean(_contained(name, own), own)
+        reject(f"{key}.{name}", policy.args[name], f"{problem}.{meant}", "wrong_arguments")
     missing = [n for n, p in own.items() if p.default is p.empty and n not in policy.args]
     if missing:
         problem = f"{policy.target} needs {', '.join(missing)}"
         reject(key, policy.args, problem, "wrong_arguments")
+
+
+def _contained(name: str, known: Iterable[str]) -> str:
+    """Return the longest known name that a name has in it: "downtime" of liveMigrationDowntime."""
+    plain = name.lower().replace("_", "").replace("-", "")
+    return max((one for one in known if one.replace("_", "") in plain), key=len, default="")
 
 
 def sources_of(migration: MigrationConfig) -> list[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 
+from gpusim.errors import ArgumentError
 from gpusim.policies.arguments import check_flag, check_number, check_whole, post_copy_reason
 from gpusim.policies.vm_size import spec_bytes
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
@@ -365,4 +366,4 @@ def _check_post_copy(allow_post_copy: bool, allow_workload_disruption: bool) -> 
     check_flag("allow_workload_disruption", allow_workload_disruption)
     check_flag("allow_post_copy", allow_post_copy)
     if allow_post_copy and not allow_workload_disruption:
-        raise ValueError("allow_post_copy = True: needs allow_workload_disruption = True")
+        raise ArgumentError("allow_post_copy", True, "needs allow_workload_disruption=true")

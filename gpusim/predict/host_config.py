@@ -10,17 +10,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpusim.config.checks import rate_limit
+from gpusim.config.checks import parse_duration_ns, rate_limit
 from gpusim.config.presets import preset_keys, preset_names
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
 from gpusim.predict import first_write_costs, host_costs
-from gpusim.predict.manager_plan import manager_plan
+from gpusim.predict.manager_plan import last_action_s, manager_plan
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, Version, nearest
 from gpusim.text import Message, version_name
+from gpusim.units import LONGEST_NS, NS_PER_S
 
 ASSUMED_VERSION = "qemu_10_1"  # if a profile does not name its QEMU
 # Groups that the profile decides, and groups that no prediction uses.
@@ -88,10 +89,14 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     )
     config.workload = WorkloadConfig()
     config.plot = False
-    if not any(_key(one) == "limit.skip_waiting" for one in overrides):
+    stated = {_key(override) for override in overrides}
+    if "limit.skip_waiting" not in stated:
         config.limit.skip_waiting = True
     resolve(config)  # refuses every wrong value, before anything is made of one
-    stated = {_key(override) for override in overrides}
+    last_s = last_action_s(config.migration, profile.memory_bytes)
+    if last_s and not stated & {"limit", "limit.simulated"}:  # what it does then is the answer
+        limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) // NS_PER_S
+        config.limit.simulated = f"{min(limit_s + last_s, LONGEST_NS // NS_PER_S)}s"
     return HostConfig(
         config=config,
         costs=host_costs.ranges(config, stated, profile.zero_page_speed, tls=_uses_tls(profile)),

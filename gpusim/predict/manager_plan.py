@@ -69,6 +69,21 @@ def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Mess
         yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
 
 
+def last_action_s(migration: MigrationConfig, memory_bytes: int) -> int:
+    """Return when the manager of a config acts for the last time on a VM, in s. 0: unknown.
+
+    Args:
+        migration: can be simulated.
+        memory_bytes: guest memory that QEMU migrates.
+    """
+    manager = known_manager(migration)
+    if isinstance(manager, Nova):
+        return max(manager.timeout_s(memory_bytes), manager.steps(memory_bytes)[-1].after_s)
+    if isinstance(manager, KubeVirt | KubeVirtStall):
+        return 2 * manager.timeout_s(memory_bytes)  # it may pause the VM, and abort as much later
+    return 0
+
+
 def _nova(manager: Nova, memory_bytes: int) -> Iterator[Message]:
     first, second, *_, last = steps = manager.steps(memory_bytes)
     data: Mapping[str, Any] = {

@@ -39,6 +39,7 @@ MOST_DIGITS = 5  # of a duration in the unit of a shorter one
 FAR = 2.0  # standard deviations. Chance alone puts one measurement in 22 farther off
 BAND = f"{LOW}-{HIGH} %"
 LARGE_LOSS = 5.0  # percent of the guest's CPU, from which the first lines show the loss
+LONG_DOWNTIME_MS = 1000.0  # from which the first lines show the downtime
 IDLE = "The guest changed no page, or less than 1 MiB/s."  # QEMU rounds rates to whole MiB/s
 QUANTITIES = (
     "total_time_s",
@@ -149,6 +150,15 @@ def large_loss(prediction: Prediction) -> str:
     return f"The guest loses {format_number(lost.middle)} % of its CPU time."
 
 
+def long_downtime(prediction: Prediction) -> str:
+    """Return a sentence about the downtime, or "" if the downtime is short."""
+    found = prediction.band("downtime_ms")
+    if not prediction.converges or found is None or found.middle < LONG_DOWNTIME_MS:
+        return ""
+    median, band = band_text(found, "ms")
+    return f"QEMU stops the VM for {median}" + ("." if band == median else f" ({band}).")
+
+
 def unreliable(prediction: Prediction) -> str:
     """Return why the profile is not reliable, or "" if no warning says so."""
     codes = [one.code for one in prediction.fit.warnings]
@@ -191,7 +201,7 @@ def _compared(prediction: Prediction) -> list[str]:
 
 
 def answer(prediction: Prediction) -> list[str]:
-    """Return the first lines: the verdict and how probable it is, bottlenecks, a loss, a bad profile.
+    """Return the first lines: the verdict and how probable it is, bottlenecks, what it costs, a bad profile.
 
     If an earlier migration had the same settings, then its outcome comes first.
     """
@@ -204,6 +214,7 @@ def answer(prediction: Prediction) -> list[str]:
         *first,
         HOVERS if prediction.ends_with_load else "",
         *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
+        long_downtime(prediction),
         large_loss(prediction),
         unreliable(prediction),
     )

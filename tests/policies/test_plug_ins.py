@@ -65,7 +65,7 @@ def test_an_error_names_what_there_is_and_what_is_missing() -> None:
     ("target", "args", "code", "name"),
     [
         ("Fixed", {"precent": 3}, "wrong_arguments", "percent_at_once"),
-        ("Fixed", {"parameters": 3}, "wrong_arguments", "parameters"),
+        ("Fixed", {"parameters": 3}, "wrong_arguments", "takes percent_at_once"),
         ("Refuses", {}, "wrong_arguments", "step"),
         ("Refuses", {"step": 3}, "wrong_arguments", "ValueError: a step of 3 is too small"),
         ("TakesNothing", {}, "wrong_arguments", "parameters"),
@@ -78,8 +78,28 @@ def test_arguments_that_the_class_does_not_take_are_refused(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         resolve(with_policies(throttle_rule=(f"{HERE}:{target}", args)))
-    assert (error.value.key, error.value.code) == ("migration.throttle_rule.args", code)
+    own = next(iter(args)) if args else None  # an error names the wrong argument alone
+    key = f".{own}" if own in ("precent", "parameters") else ""
+    assert (error.value.key, error.value.code) == (f"migration.throttle_rule.args{key}", code)
     assert name in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("live_migration_downtime", "downtime"),
+        ("live_migration_downtime_steps", "downtime_steps"),
+        ("live_migration_completion_timeout", "completion_timeout"),
+        ("completionTimeout", "completion_timeout"),
+        ("liveMigrationDowntimeDelay", "downtime_delay"),
+        ("timeout_acton", "timeout_action"),
+    ],
+)
+def test_a_tools_own_name_of_an_option_is_told_the_argument(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(with_policies(manager=("gpusim.policies.nova:Nova", {"downtime": 500, typed: 7})))
+    assert (error.value.key, error.value.value) == (f"migration.manager.args.{typed}", 7)
+    assert error.value.message.endswith(f"Did you mean {meant}?")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,27 @@ def test_a_prediction_tells_the_plan_and_skips_waiting() -> None:
     assert not own.config.limit.skip_waiting
 
 
+@pytest.mark.parametrize(
+    ("overrides", "limit"),
+    [
+        ([], "24h"),
+        (["policy=proxmox"], "24h"),
+        (["policy=nova"], f"{86400 + 800 * 1024}s"),
+        (["policy=nova", *args(completion_timeout=0)], f"{86400 + 10 * 75 * 1024}s"),
+        (["policy=kubevirt"], f"{86400 + 2 * 165_000}s"),
+        (["policy=kubevirt_stall"], f"{86400 + 2 * 165_000}s"),
+        (["policy=nova", *args(completion_timeout=1_000_000)], "100000000s"),
+        (["policy=nova", "limit.simulated=2h"], "2h"),
+    ],
+)
+def test_a_prediction_does_not_end_before_the_manager_acts(
+    overrides: list[str], limit: str
+) -> None:
+    """Nova ends the migration of a VM of 1 TiB after 9.5 days. The limit of 24 h hid that."""
+    profile = exact_profile(uniform_pages(20_000, 5000), 1024 * GIB)
+    assert host_config(profile, overrides).config.limit.simulated == limit
+
+
 def test_novas_commands_are_the_simulated_options() -> None:
     config: Config = composed_config(["policy=nova", *args(completion_timeout=20, downtime=700)])
     lines = tool_commands(config, 8 * GIB, 90.0)["OpenStack Nova"].lines

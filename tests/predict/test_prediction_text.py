@@ -50,6 +50,17 @@ def test_only_a_large_loss_is_in_the_answer() -> None:
         assert bool(loss) == shown == ("46 %" in loss)
 
 
+def test_only_a_long_downtime_is_in_the_answer() -> None:
+    for downtime_ms, shown in ((999.0, False), (53_300.0, True)):
+        members = predictions.members(3, 3, downtime_ms=downtime_ms)
+        found = predictions.prediction(members=members)
+        text = prediction_text.long_downtime(found)
+        assert bool(text) == shown == ("53.3 s" in text)
+        assert not text or text in prediction_text.answer(found)
+    stalled = predictions.members(0, 3, downtime_ms=53_300.0)
+    assert prediction_text.long_downtime(predictions.prediction(members=stalled)) == ""
+
+
 def test_a_time_limit_is_not_a_failure_to_converge() -> None:
     late = [
         replace(one, summary=replace(one.summary, verdict="time_limit", total_time_s=86400.0))
