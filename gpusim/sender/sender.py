@@ -429,6 +429,8 @@ class Sender:
         self._window.sent_units += sent_units
         burst.count(taken.normal, taken.zero, sent_units, spent_ps)
         left_ps -= spent_ps + delays.total_ps
+        if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
+            return False
         is_full = burst.units_left < min(normal.units, zero.units)
         is_cut_short = left_ps < min(burst.ps_left, max(normal.ps, zero.ps))
         if pages.pending and is_cut_short and not is_full:

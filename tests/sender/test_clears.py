@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gpusim.layout import Layout, Writes
 from gpusim.pages.pages import Pages
+from gpusim.sender.link import UNITS
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import (
     GBIT,
@@ -72,6 +73,17 @@ def test_a_clear_that_begins_is_finished() -> None:
     assert sender.counters.normal_pages == 1
     sender.advance(4 * MS, pages)
     assert sender.counters.normal_pages == int((4 * MS - PROTECT_NS * CHUNK) / PAGE_NS)
+
+
+@pytest.mark.parametrize("pages_left", [1, 10])
+def test_a_burst_lasts_until_the_page_behind_a_clear_is_sent(pages_left: int) -> None:
+    """The clear takes 1 s and the page 328 ms, so it is the last page of its burst."""
+    sender = make_sender(make_link(GBIT / 1e4, clear_ns=S))
+    pages = FakePages([(False, pages_left)], clear_every=CHUNK)
+    for at_ms in (1, 999, 1001, 1320):
+        sender.advance(at_ms * MS, pages)
+        assert sender.in_burst
+        assert sender.counters.sent_units == NORMAL_BYTES * UNITS  # no end of a section yet
 
 
 @pytest.mark.parametrize("clears", [True, False])
