@@ -68,6 +68,8 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if not close:  # a name with the same beginning, if there is only one
         alike = [one for one in by_plain if one[:SAME_START] == plain[:SAME_START]]
         close = alike if len(alike) == 1 else []
+    if not close:  # a version without its name: 8.2 is qemu_8_2
+        close = [one for one in by_plain if one.endswith(f"_{plain.replace('.', '_')}")][:1]
     return f" Did you mean {by_plain[close[0]]}?" if close else ""
 
 

@@ -8,6 +8,7 @@ from gpusim.text import (
     capitalized,
     count_noun,
     decider_name,
+    did_you_mean,
     format_duration,
     format_number,
     join_words,
@@ -54,6 +55,13 @@ def test_the_unit_of_an_axis_fits_at_least_twice() -> None:
     assert size_unit(2**30) == ("MiB", 2.0**20)
     assert size_unit(2**31) == ("GiB", 2.0**30)
     assert rate_unit(1.25e9) == ("MB/s", 1e6)
+
+
+def test_a_bare_version_is_told_its_name() -> None:
+    known = ["qemu_8_2", "qemu_10_1", "seed_v2"]
+    for typed, meant in (("8.2", "qemu_8_2"), ("10.1", "qemu_10_1"), ("8_2", "qemu_8_2")):
+        assert did_you_mean(typed, known) == f" Did you mean {meant}?"
+    assert did_you_mean("12.0", known) == did_you_mean("", known) == ""
 
 
 def test_versions_and_rules_have_names() -> None:

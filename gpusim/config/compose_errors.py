@@ -236,12 +236,19 @@ def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> Confi
     return ConfigError(group, name, _presets_text(group, name, options), "unknown_choice")
 
 
+# Groups whose presets are called by a quantity -> how to type another quantity.
+QUANTITIES = {"link": "link.bandwidth=40Gbit/s", "vm": "vm.memory=64GiB"}
+
+
 def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
     longer = [one for one in options if name and one.startswith(name)]
+    longer += [one for one in options if name and one.endswith(f"_{name.replace('.', '_')}")]
     nearest = (
         min(longer, key=len) if longer else next(iter(get_close_matches(name, options, 1)), "")
     )
     hints = [f'Did you mean "{group}={nearest}"?'] if nearest else []
+    if group in QUANTITIES and name[:1].isdigit() and name[-1:].isalpha():
+        hints.append(f"For any other value type {QUANTITIES[group]}")
     return sentences(f"must be one of {', '.join(options)}", *hints)
 
 

@@ -12,7 +12,7 @@ class TableError(CodedError, ValueError):
     """A table that does not exist, or whose file is not usable."""
 
     texts: ClassVar[Mapping[str, str]] = {
-        "no_such_table": "{table}: no such table.{hint} Expected one of {known}",
+        "no_such_table": "{table}: no such table. Expected one of {known}",
         "unusable": "{table}: {reason}",
         "wrong_kind": "{table}: kind = {kind}: must be one of {allowed}",
         "wrong_names": "{table}: rows: expected one or more, each with a name of its own",

@@ -208,7 +208,8 @@ def load(name: str) -> Table:
     if name not in list_files():
         known = list_files()
         hint = did_you_mean(name, known)
-        raise TableError("no_such_table", table=name, hint=hint, known=", ".join(known))
+        names = f"{', '.join(known)}{hint and '.'}{hint}"
+        raise TableError("no_such_table", table=name, known=names)
     try:
         document = read_yaml(path)
         named = document | {"name": name} if isinstance(document, dict) else document

@@ -118,6 +118,18 @@ def test_a_wrong_override_is_one_line(typed: str, code: str, key: str) -> None:
     assert (str(again), again.code) == (str(error), code)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("link=40gbit", "link.bandwidth="), ("vm=64GiB", "vm.memory="), ("migration=8.2", "qemu_8_2")],
+)
+def test_a_quantity_or_version_in_place_of_a_preset_is_told_what_to_type(
+    typed: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed_config([typed])
+    assert meant in caught.value.message.rpartition("must be one of")[2].partition(". ")[2]
+
+
 def test_an_empty_override() -> None:
     with pytest.raises(ConfigError) as caught:
         composed_config([""])

@@ -127,7 +127,7 @@ def test_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["published", "nothing"]) == 2
     printed = capsys.readouterr()
     known = ", ".join(tables.list_files())
-    error = TableError("no_such_table", table="nothing", hint="", known=known)
+    error = TableError("no_such_table", table="nothing", known=known)
     assert (printed.out, printed.err) == ("", f"error: {error}\n")
 
 

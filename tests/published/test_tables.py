@@ -179,6 +179,9 @@ def test_unknown_table_is_one_line_with_all_names() -> None:
         tables.load("xy")
     assert (caught.value.code, caught.value.data["table"]) == ("no_such_table", "xy")
     assert set(caught.value.data["known"].split(", ")) == set(tables.names())
+    with pytest.raises(TableError) as caught:
+        tables.load("tls")
+    assert str(caught.value).endswith("zero_pages. Did you mean tls_channels?")
 
 
 @pytest.mark.parametrize(
