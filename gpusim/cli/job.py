@@ -20,7 +20,7 @@ from typing import Any
 from gpusim.cli.dry_run_text import plan_text
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
-from gpusim.cli.run_text import attempt_lines, outcome_lines
+from gpusim.cli.run_text import attempt_lines, outcome_lines, start_lines
 from gpusim.command import interruption
 from gpusim.config.backend import choose_backend
 from gpusim.config.run_hash import run_hash
@@ -221,6 +221,9 @@ def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> 
     backend = choose_backend(scenario)  # an error up to here leaves earlier results in place
     if backend.too_many_threads and not quiet:
         log.warning(backend.too_many_threads)
+    if not quiet:
+        for line in start_lines(scenario):
+            log.info(line)
     begin_run(config, folder)
     with migration_bar(quiet) as observe:
         result = simulate_scenario(scenario, backend, observe=observe)

@@ -1,4 +1,4 @@
-"""The lines that the command `gpusim` prints about a run that has ended."""
+"""The lines that the command `gpusim` prints about a run, before it starts and after it has ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from gpusim.engine.records import EvacuationSummary, Result, Summary
 from gpusim.results.bottleneck import run_line
 from gpusim.results.verdicts import OUTCOMES, outcome_code
 from gpusim.units import format_bytes
+
+
+def start_lines(scenario: Scenario) -> Iterator[str]:
+    """Yield what makes a run long, before it starts."""
+    limit = scenario.config.limit
+    if scenario.manager is not None and limit.stop_when_stuck and not limit.skip_waiting:
+        yield (
+            "if the migration stalls, then the wait for the manager is simulated, which may take "
+            "minutes. To skip it, add limit.skip_waiting=true"
+        )
 
 
 def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
@@ -38,11 +48,14 @@ def _migration_numbers(summary: Summary) -> str:
     reported = ""
     if summary.dirty_sync_count != summary.bitmap_sync_count:
         reported = f", QEMU reports {summary.dirty_sync_count}"
+    skipped = ""
+    if summary.skipped_s:
+        skipped = f" (apart from {summary.skipped_s:.1f} s that were not simulated)"
     return (
         f"{summary.total_time_s:.1f} s{downtime}, {summary.bitmap_sync_count} syncs "
         f"({summary.fallback_sync_count} fallback{reported}), throttle up to "
         f"{summary.max_throttle_percent} %, {format_bytes(summary.transferred_bytes)} sent, "
-        f"guest CPU lost {summary.guest_cpu_lost_percent:.1f} %, "
+        f"guest CPU lost {summary.guest_cpu_lost_percent:.1f} %{skipped}, "
         f"computed in {summary.wall_time_s:.1f} s"
     )
 

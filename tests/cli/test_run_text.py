@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
-from gpusim import AttemptConfig, Config, LinkConfig, MigrationConfig, VmConfig, WriterConfig
+from gpusim import (
+    AttemptConfig,
+    Config,
+    LinkConfig,
+    MigrationConfig,
+    PolicyConfig,
+    VmConfig,
+    WriterConfig,
+)
 from gpusim.cli.dry_run_text import plan_text
-from gpusim.cli.run_text import attempt_lines, outcome_lines
+from gpusim.cli.run_text import attempt_lines, outcome_lines, start_lines
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import resolve
 from gpusim.engine.attempts import simulate_scenario
@@ -53,3 +61,15 @@ def test_the_lines_of_a_dry_run(is_complete: bool, monkeypatch: pytest.MonkeyPat
         estimate=Estimate(replace(summary, status=status), 12.34, 56.78),
     )
     check_golden(f"gpusim-dry-run-{status}", plan_text(plan) + "\n")
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_the_wait_for_a_manager_is_told(skips: bool) -> None:
+    """Before the run if it is simulated, and after the run if it was not."""
+    nova = PolicyConfig(target="gpusim.policies.nova:Nova")
+    limit = replace(config().limit, skip_waiting=skips)
+    run = replace(config(), migration=replace(config().migration, manager=nova), limit=limit)
+    assert bool(list(start_lines(resolve(run)))) is not skips
+    assert not list(start_lines(resolve(config(limit=limit))))
+    summary = replace(simulate_scenario(resolve(run), NUMPY).summary, skipped_s=7200.0)
+    assert "7200.0 s" in list(outcome_lines(summary))[-1]
