@@ -8,9 +8,9 @@ from pathlib import Path
 from gpusim.reading import ReadingError, read_text
 
 _LOGS = (  # what only such a log holds, what it is, and the command for it
-    (re.compile(r"^\s*Job type:", re.M), "virsh domjobinfo", "gpusim-record --libvirt"),
+    (re.compile(r"^[ \t]*Job type:", re.M), "virsh domjobinfo", "gpusim-record --libvirt"),
     (
-        re.compile(r"^\s*dirtyrate\.\w", re.M),
+        re.compile(r"^[ \t]*dirtyrate\.\w", re.M),
         "virsh domstats --dirtyrate",
         "gpusim-predict --domstats",
     ),
