@@ -301,7 +301,7 @@ def headline() -> list[str]:
     return [
         f"- **Replays.** Given the recorded writes, the median error of {found['completed']} total times is "
         f"{median:.2f} %. Nine in ten are within {ninth:.2f} %.",
-        f"  {100 * found['max_throttle_equal_share']:.0f} % have the same highest throttle as QEMU 7.2 and 10.0.",
+        f"  {100 * found['max_throttle_equal_share']:.0f} % have the same highest throttle as QEMU 7.2 to 11.1.",
         f"- **Predictions of recordings.** Given the guest's write rate before the migration, the median error is "
         f"{guessed['median_abs_total_time_error_percent']:.0f} %.",
         f"  Nine in ten are within {guessed['p90_abs_total_time_error_percent']:.0f} %. QEMU's own repeats on "
