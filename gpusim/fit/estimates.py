@@ -12,7 +12,6 @@ from gpusim.text import Message
 
 FloatArray = NDArray[np.float64]
 KINDS = ("random", "sequential")
-LEAST_DRIFT, LEAST_WRITES = 1e-6, 1e-300  # avoid 0 / 0 and log(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,28 +80,7 @@ def share_written(writes: FloatArray, sequential: NDArray[np.bool_] | bool) -> F
     return share
 
 
-def drifting_share(
-    writes: FloatArray, sequential: NDArray[np.bool_] | bool, drift: FloatArray | float
-) -> tuple[FloatArray, FloatArray]:
-    """Return the mean share of a writer whose speed varies, and its slope with the speed.
-
-    The curve of a sequential writer has a bend where its first round ends. Near it nobody can tell
-    whether the round has ended, so mean and slope are averages over the speeds. The curve of a
-    random writer bends slowly, and is taken at the mean speed.
-
-    Args:
-        writes: writes per page, [...].
-        sequential: whether the writer is sequential, [...].
-        drift: standard deviation of the logarithm of the speed, [...]. Zero: no average.
-
-    Returns:
-        The mean share, and the mean of d share / d log(writes), [...].
-    """
-    from scipy.special import ndtr
-
-    not_zero = np.maximum(drift, LEAST_DRIFT)
-    rounds = np.log(np.maximum(writes, LEAST_WRITES)) / not_zero
-    unfinished = writes * ndtr(-rounds - not_zero / 2)
-    mean = np.where(sequential, unfinished + ndtr(rounds - not_zero / 2), -np.expm1(-writes))
-    slope = np.where(sequential, unfinished, writes * np.exp(-writes))
-    return mean, slope
+def share_slope(writes: FloatArray, sequential: NDArray[np.bool_] | bool) -> FloatArray:
+    """Return d share / d log(writes): how the share changes with the writer's speed."""
+    slope: FloatArray = np.where(sequential, writes * (writes < 1), writes * np.exp(-writes))
+    return slope

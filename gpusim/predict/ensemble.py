@@ -220,8 +220,7 @@ def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:
         return TCG_SPEED_MEAN, TCG_SPEED_SD
     if profile.history is not None:  # a whole migration, and its syncs show how speed varied in it
         return 0.0, math.hypot(RUN_TO_RUN, fit.drift / math.sqrt(len(fit.residuals) or 1))
-    # Measurements within a minute may agree better than the migration that follows.
-    return 0.0, max(RUN_TO_RUN, fit.drift)
+    return 0.0, fit.drift
 
 
 def _guest(
@@ -353,10 +352,9 @@ def _assumptions(profile: Profile, fit: Fit, guests: Sequence[Profile]) -> Itera
         yield Message("tcg_speed", {"low": low, "high": high})
     elif profile.history is not None:
         yield Message("run_to_run", {"vary_percent": 100 * RUN_TO_RUN})
-    elif fit.drift > RUN_TO_RUN and profile.repeated:
-        yield Message("speed_from_repeats", {"drift_percent": 100 * fit.drift})
     else:
-        yield Message("speed_assumed", {"drift_percent": 100 * max(RUN_TO_RUN, fit.drift)})
+        code = "speed_from_repeats" if profile.repeated else "speed_assumed"
+        yield Message(code, {"drift_percent": 100 * fit.drift})
 
 
 def _skipped(found: Sequence[Member]) -> Iterator[Message]:

@@ -155,9 +155,7 @@ TEXTS: Mapping[str, str] = {
     "speed_from_repeats": (
         "The guest's speed varies by {drift_percent}, as it did between repeated measurements."
     ),
-    "speed_assumed": (
-        "The guest's speed varies by {drift_percent} from the measurements to the migration."
-    ),
+    "speed_assumed": "The guest's speed varies by {drift_percent}. No measurement was repeated.",
     # Notes on the limits of settings: advice_text.py
     "channels_needed": "{value} needs {also}, because fewer threads cannot send that fast.",
     "setting_needed": "{value} needs {also}.",

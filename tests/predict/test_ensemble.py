@@ -20,7 +20,6 @@ from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
 from gpusim.predict.ensemble import (
     FEWEST_IN_TIME,
-    RUN_TO_RUN,
     TCG_SPEED_MEAN,
     TCG_SPEED_SD,
     member_config,
@@ -107,19 +106,6 @@ def test_under_tcg_speeds_spread_as_in_recorded_migrations() -> None:
     ]
     assert statistics.mean(logs) == pytest.approx(TCG_SPEED_MEAN, abs=4 * TCG_SPEED_SD / 20)
     assert statistics.stdev(logs) == pytest.approx(TCG_SPEED_SD, rel=0.2)
-
-
-@pytest.mark.parametrize(("drift", "spread"), [(0.02, RUN_TO_RUN), (0.1, 0.1)])
-def test_a_migration_is_no_steadier_than_repeats_of_one_are(drift: float, spread: float) -> None:
-    """Periods of one minute agree within 2 %, and repeats of a migration do not."""
-    profile = small()
-    writer = WriterEstimate(kind="random", pages=PAGES, page_writes_per_s=2000.0)
-    fit = replace(fit_writers(profile), writers=(writer,), drift=drift)
-    logs = [
-        math.log(config.workload.writers["writer_1"]["page_writes_per_s"] / 2000)
-        for config in configs(profile, 400, fit)
-    ]
-    assert statistics.stdev(logs) == pytest.approx(spread, rel=0.2)
 
 
 def test_the_zero_share_spreads_as_its_sample_does() -> None:
