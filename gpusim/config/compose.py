@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -31,8 +31,12 @@ from gpusim.reading import ReadingError, read_yaml
 LEAST_SECRET = 4  # characters of a value that is looked for in a message
 
 
-class _BoundedFiles(FileConfigSource):
-    """Hydra's files, read with limits first: aliases of aliases would take all memory."""
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's files, read with limits first: aliases of aliases would take all memory.
+
+    It has the name of Hydra's class. A worker registers Hydra's sources once more, and Hydra refuses
+    a scheme whose class has another name.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -49,7 +53,7 @@ class _BoundedFiles(FileConfigSource):
 def register() -> None:
     """Tell Hydra the type of every key, the keys of every workload, and how to read a file."""
     Plugins.instance()  # registers Hydra's own sources
-    SourcesRegistry.instance().types[_BoundedFiles.scheme()] = _BoundedFiles
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
     store = ConfigStore.instance()
     # There must be no default workload, because another class would be merged over its keys.
     # There must be an evacuation and policies, so that a user can set their keys one by one.
