@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gpusim.policies.arguments import check_flag, check_name, check_whole, post_copy_reason
-from gpusim.policies.vm_size import next_poll_ns, spec_bytes
+from gpusim.policies.vm_size import spec_bytes
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
 from gpusim.units import GIB, NS_PER_MS, NS_PER_S
@@ -123,7 +123,7 @@ class Nova:
             self._is_late = True
             if self.at_timeout != "pause":
                 return Orders(do="cancel", why=self._why(timeout_s, shown))
-            self._pause_ns = next_poll_ns(now_ns, POLL_NS)  # Nova's loop pauses at its next turn
+            self._pause_ns = _next_poll_ns(now_ns)  # Nova's loop pauses at its next turn
         limit_ms = None
         while self._left and now_ns >= _due_ns(self._left[0].after_s):
             limit_ms = self._left.pop(0).limit_ms
@@ -146,4 +146,9 @@ class Nova:
 
 
 def _due_ns(after_s: int) -> int:
-    return next_poll_ns(after_s * NS_PER_S, POLL_NS)
+    return _next_poll_ns(after_s * NS_PER_S)
+
+
+def _next_poll_ns(after_ns: int) -> int:
+    """Return the time of the first poll that is later than `after_ns`."""
+    return (after_ns // POLL_NS + 1) * POLL_NS

@@ -12,8 +12,3 @@ def spec_bytes(total_bytes: int) -> int:
         total_bytes: guest memory that QEMU migrates.
     """
     return total_bytes // RAM_STEP * RAM_STEP or total_bytes
-
-
-def next_poll_ns(after_ns: int, every_ns: int) -> int:
-    """Return the first multiple of `every_ns` that is later than `after_ns`."""
-    return (after_ns // every_ns + 1) * every_ns
