@@ -126,7 +126,7 @@ def _progress_history(result: Result, config: Settings | None) -> list[dict[str,
         history.append(_progress(result, sync, rate, status, sync.time_s))
     if result.syncs:
         status = "completed" if summary.verdict == "converged" else "cancelled"
-        last = _progress(result, result.syncs[-1], rate, status, summary.total_time_s)
+        last = _progress(result, result.syncs[-1], rate, status, summary.simulated_s)
         last["downtime"] = round(summary.downtime_ms or 0)
         last["ram"] |= {
             "transferred_bytes": summary.transferred_bytes,
@@ -170,7 +170,7 @@ def _progress(
 
 def _run_time(result: Result) -> tuple[list[float], list[float]]:
     """Return times about a second apart, and the run time of a vCPU at each."""
-    total_s = result.summary.total_time_s
+    total_s = result.summary.simulated_s
     count = min(max(math.ceil(total_s), 1), MOST_SAMPLES) + 1
     times_s = np.linspace(0.0, total_s, count)
     samples = result.samples

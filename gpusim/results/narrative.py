@@ -58,6 +58,8 @@ def facts(summary: Summary) -> list[str]:
         found.append(f"guest CPU lost {format_number(summary.guest_cpu_lost_percent)} %")
     else:
         found.append("never throttled")
+    if summary.skipped_s:
+        found.append(f"{format_duration(summary.skipped_s)} not simulated")
     syncs = count_noun(summary.bitmap_sync_count, "sync")
     if summary.fallback_sync_count:
         syncs += f", {summary.fallback_sync_count} from the fallback timer"
@@ -80,6 +82,8 @@ def find_steps(result: Result, config: Settings | None = None) -> list[Message]:
         steps.append(Message("later_passes", data))
     steps += _throttle(result, config)
     steps.append(_fallback_syncs(result, config))
+    if summary.skipped_s:
+        steps.append(Message("skipped", {"skipped_s": summary.skipped_s}))
     if actions := [event for event in result.events if event.event in ACTIONS]:
         steps.append(Message("actions", {"events": actions, "total_time_s": summary.total_time_s}))
     if summary.max_throttle_percent or summary.guest_fault_s or summary.downtime_ms:
@@ -395,6 +399,10 @@ _TEXTS: Mapping[str, Callable[[_Data], str]] = {
     "fallback_syncs": _fallback_syncs_text,
     "no_fallback_sync": lambda _: f"The fallback timer triggered no sync. {_TIMER}",
     "fallback_timer_off": lambda _: f"The fallback timer was off. {_TIMER}",
+    "skipped": lambda data: (
+        "The migration stalled and waited for its next action. gpusim did not simulate "
+        f"{format_duration(data['skipped_s'])} of this, and the times in this list leave them out."
+    ),
     "actions": _actions_text,
     "guest": _guest_text,
     "sent": _sent_text,

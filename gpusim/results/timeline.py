@@ -29,7 +29,7 @@ def timeline(result: Result) -> Timeline:
     """Return the columns of timeline.csv and .npz, all of one length, at most MAX_ROWS.
 
     Returns:
-        time_s: float64, from 0 to total_time_s in equal steps.
+        time_s: float64, from 0 to the end of the simulated time in equal steps.
         remaining_bytes, transferred_bytes: int64, linear between samples.
         cpu_throttle_percentage: int64, as of the latest sample.
         dirty_sync_count: int64, the count that QEMU reports, as of the latest sample.
@@ -44,7 +44,7 @@ def timeline(result: Result) -> Timeline:
     """
     if not result.samples:
         raise ValueError("a result without samples has no timeline")
-    time_s = _grid(result.summary.total_time_s)
+    time_s = _grid(result.summary.simulated_s)
     samples = {
         name: np.array([getattr(sample, name) for sample in result.samples])
         for name in ("time_s", *_COLUMNS)
@@ -75,11 +75,11 @@ _COLUMNS = {
 }
 
 
-def _grid(total_time_s: float) -> FloatArray:
-    if total_time_s <= 0:
+def _grid(end_s: float) -> FloatArray:
+    if end_s <= 0:
         return np.zeros(1)
-    rows = min(max(math.ceil(total_time_s / STEP_S) + 1, MIN_ROWS), MAX_ROWS)
-    return np.linspace(0.0, total_time_s, rows)
+    rows = min(max(math.ceil(end_s / STEP_S) + 1, MIN_ROWS), MAX_ROWS)
+    return np.linspace(0.0, end_s, rows)
 
 
 def _latest(sample_s: FloatArray, time_s: FloatArray) -> NDArray[np.intp]:

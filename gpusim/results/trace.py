@@ -103,7 +103,7 @@ def _slice(track: int, name: str, start_s: float, end_s: float, **arguments: Any
 
 
 def _slices(result: Result) -> Iterator[TraceEvent]:
-    total_s = result.summary.total_time_s
+    total_s = result.summary.simulated_s
     for number, (start_s, end_s) in enumerate(pairwise(pass_borders(result)), start=1):
         yield _slice(PASSES, f"pass {number}", start_s, end_s)
     for sync in result.syncs:

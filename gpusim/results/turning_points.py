@@ -7,7 +7,7 @@ from gpusim.engine.records import Result, Summary, SyncRecord
 
 def pass_borders(result: Result) -> list[float]:
     """Return the times in seconds at which passes begin and end: one more than passes."""
-    return [0.0, *result.pass_ends_s, result.summary.total_time_s]
+    return [0.0, *result.pass_ends_s, result.summary.simulated_s]
 
 
 def rises(result: Result) -> list[tuple[SyncRecord | None, SyncRecord]]:
@@ -33,4 +33,4 @@ def rises(result: Result) -> list[tuple[SyncRecord | None, SyncRecord]]:
 
 def stop_s(summary: Summary) -> float:
     """Return when QEMU stopped the VM, or the end of the run if it did not."""
-    return max(summary.total_time_s - (summary.downtime_ms or 0.0) / 1e3, 0.0)
+    return max(summary.simulated_s - (summary.downtime_ms or 0.0) / 1e3, 0.0)

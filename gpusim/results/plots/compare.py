@@ -72,6 +72,11 @@ class ComparedRun:
     summary: dict[str, Any]
     columns: Timeline
 
+    @property
+    def simulated_s(self) -> float:
+        """The end of the run on the clock of its timeline, as `Summary.simulated_s`."""
+        return float(self.summary["total_time_s"] - (self.summary.get("skipped_s") or 0.0))
+
 
 def write_comparison(folders: list[Path], path: Path) -> None:
     """Draw the runs of `folders` into `path`, a PNG of 1200 x 900 pixels.
@@ -188,7 +193,7 @@ def draw_comparison(
         runs: at least one.
         skipped: (folder, reason) of each run that is not drawn.
     """
-    longest_s = max(1e-3, *(run.summary["total_time_s"] for run in runs))
+    longest_s = max(1e-3, *(run.simulated_s for run in runs))
     unit, unit_s = time_unit(longest_s)
     facts = [_difference(*runs)] if len(runs) == 2 else []
     lines = [f"not drawn: {name}: {reason}" for name, reason in skipped]
@@ -284,6 +289,6 @@ def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None
 def _lost_s(run: ComparedRun) -> FloatArray:
     """Return the seconds so far in which each vCPU could not run, without the downtime."""
     time_s, run_s = run.columns["time_s"], run.columns["guest_run_s"]
-    stopped_s = run.summary["total_time_s"] - (run.summary.get("downtime_ms") or 0.0) / 1e3
+    stopped_s = run.simulated_s - (run.summary.get("downtime_ms") or 0.0) / 1e3
     lost: FloatArray = np.maximum(np.minimum(time_s, stopped_s) - run_s, 0.0)
     return lost

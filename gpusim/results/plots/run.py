@@ -49,7 +49,7 @@ def draw_run(figure: Figure, result: Result, *, trigger_percent: int | None = No
         trigger_percent: throttle_trigger_threshold, drawn as a share of the bytes sent. None: it is
             not drawn.
     """
-    total_s = max(result.summary.total_time_s, 1e-3)
+    total_s = max(result.summary.simulated_s, 1e-3)
     unit, unit_s = time_unit(total_s)
     lines = _below_headline(result.summary)
     remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(lines))
@@ -57,7 +57,8 @@ def draw_run(figure: Figure, result: Result, *, trigger_percent: int | None = No
     _draw_remaining(remaining, result, unit_s)
     _draw_speed(speed, result, total_s, unit_s)
     _draw_rates(rates, result.syncs, unit_s, trigger_percent)
-    rates.set_xlabel(f"Time since the migrate command ({unit})")
+    clock = "Simulated time" if result.summary.skipped_s else "Time"
+    rates.set_xlabel(f"{clock} since the migrate command ({unit})")
     rates.set_xlim(0, total_s / unit_s)
     headline(figure, _title(result.summary), lines)
 
@@ -138,7 +139,7 @@ def _draw_threshold(
     known = [sync for sync in result.syncs if sync.threshold_bytes > 0]
     thresholds = [sync.threshold_bytes for sync in known]
     if _shows_threshold(result, largest):
-        times = [*(sync.time_s for sync in known), result.summary.total_time_s]
+        times = [*(sync.time_s for sync in known), result.summary.simulated_s]
         axes.step(
             [time_s / unit_s for time_s in times],
             [bytes_ / unit_bytes for bytes_ in (*thresholds, thresholds[-1])],
