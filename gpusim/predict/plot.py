@@ -21,6 +21,7 @@ from gpusim.predict.bands import HIGH, LOW
 from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture, set_log_scale
+from gpusim.results.plots.run import clock_name
 from gpusim.results.timeline import FloatArray
 from gpusim.text import format_duration, size_unit, time_unit
 
@@ -82,7 +83,7 @@ def draw_prediction(
         legend(remaining, 4)
         _draw_throttle(throttle, prediction, unit_s, until_s - since_s)
         throttle.set_xlim(since_s / unit_s, until_s / unit_s)
-        throttle.set_xlabel(f"Time since the migrate command ({unit})")
+        throttle.set_xlabel(f"{clock_name(median.summary)} since the migrate command ({unit})")
         _draw_curve(curve, prediction)
         _draw_totals(totals, prediction)
         headline(figure, prediction_text.title(prediction), lines)
@@ -90,7 +91,7 @@ def draw_prediction(
 
 def _span_s(prediction: Prediction, median: Result, edges: Sequence[Result]) -> tuple[float, float]:
     """Return the shown times: all, or those after a first pass that would hide the rest."""
-    ends_s = [run.summary.total_time_s for run in (median, *edges)]
+    ends_s = [run.summary.simulated_s for run in (median, *edges)]
     ends_s += [step.time_s.high for step in prediction.throttle_steps()]
     until_s = max(*ends_s, 1e-3)
     first_s = median.pass_ends_s[0] if median.pass_ends_s else 0.0
@@ -177,7 +178,7 @@ def _draw_throttle(axes: Axes, prediction: Prediction, unit_s: float, shown_s: f
         below, label = step.percent, "" if is_visible else label
     times_s = [0.0, *prediction.median_member.throttle_s.values()]
     percents = [0, *prediction.median_member.throttle_s]
-    end_s = max(prediction.median_member.summary.total_time_s, times_s[-1])
+    end_s = max(prediction.median_member.summary.simulated_s, times_s[-1])
     axes.step(
         [time_s / unit_s for time_s in (*times_s, end_s)],
         [*percents, percents[-1]],

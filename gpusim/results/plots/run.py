@@ -57,10 +57,14 @@ def draw_run(figure: Figure, result: Result, *, trigger_percent: int | None = No
     _draw_remaining(remaining, result, unit_s)
     _draw_speed(speed, result, total_s, unit_s)
     _draw_rates(rates, result.syncs, unit_s, trigger_percent)
-    clock = "Simulated time" if result.summary.skipped_s else "Time"
-    rates.set_xlabel(f"{clock} since the migrate command ({unit})")
+    rates.set_xlabel(f"{clock_name(result.summary)} since the migrate command ({unit})")
     rates.set_xlim(0, total_s / unit_s)
     headline(figure, _title(result.summary), lines)
+
+
+def clock_name(summary: Summary) -> str:
+    """Return what the time axis shows: the clock of the records leaves skipped time out."""
+    return "Simulated time" if summary.skipped_s else "Time"
 
 
 def _title(summary: Summary) -> str:
