@@ -17,7 +17,8 @@ from gpusim.pages.backends import make_kernels, obstacle
 from gpusim.pages.cupy_kernels import CupyKernels
 from gpusim.pages.draw import Cells
 from gpusim.pages.primitives import Kernels
-from tests.parity.shim import REQUIRED, ShimDevice
+from tests.compilers import REQUIRED
+from tests.parity.shim import ShimDevice
 
 GPU = pytest.param("cupy", marks=pytest.mark.gpu)
 OTHERS = ["numba", "shim", GPU]  # compared with numpy

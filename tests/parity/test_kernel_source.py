@@ -17,8 +17,9 @@ from gpusim.pages import cupy_kernels, draw
 from gpusim.pages.budget import Budget
 from gpusim.pages.cupy_kernels import SOURCE, CupyKernels
 from gpusim.pages.primitives import Op, Step
+from tests.compilers import missing
 from tests.parity.devices import NO_POOL, load, need, random_cells, random_words, state
-from tests.parity.shim import ShimDevice, missing
+from tests.parity.shim import ShimDevice
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 TEXT = SOURCE.read_text()

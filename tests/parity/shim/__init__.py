@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -12,33 +10,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pytest
 
 from gpusim.layout import U64Array
 from gpusim.pages.cupy_kernels import SOURCE
+from tests.compilers import cpp_compiler
 
 HERE = Path(__file__).parent
-REQUIRED = "GPUSIM_REQUIRE_COMPILERS"  # if it is 1, a missing compiler fails the test instead of skipping it
-
-
-def missing(what: str) -> None:
-    """Skip a test that needs a compiler, or fail if a compiler is required."""
-    if os.environ.get(REQUIRED) == "1":
-        pytest.fail(f"{what}, and {REQUIRED}=1")
-    pytest.skip(what)
 
 
 @cache
 def library(source: str) -> ctypes.CDLL:
     """Compile the kernels of a source text for the CPU."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        missing("no g++ to compile the kernels for the CPU with")
+    compiler = cpp_compiler("no g++ to compile the kernels for the CPU with")
     with TemporaryDirectory() as folder:
         kernels, built = Path(folder) / "paint.cu", Path(folder) / "shim.so"
         kernels.write_text(source)
         subprocess.run(
-            [str(compiler), "-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unknown-pragmas",
+            [compiler, "-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unknown-pragmas",
              "-shared", "-fPIC", f"-I{HERE}", f'-DKERNELS="{kernels}"', str(HERE / "host.cpp"),
              "-o", str(built)],
             check=True,

