@@ -10,7 +10,17 @@ from typing import Any
 
 from joblib.parallel import LokyBackend, register_parallel_backend
 
+from gpusim.command import ENDING
 from gpusim.parent import become_worker
+
+
+def _become_worker() -> None:
+    """Prepare a worker. It leaves every signal to its parent, which ends it with SIGKILL.
+
+    A worker that a signal ends in the middle of a result lets joblib wait for the rest forever.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    become_worker()
 
 
 class _Backend(LokyBackend):  # type: ignore[misc]
@@ -18,11 +28,11 @@ class _Backend(LokyBackend):  # type: ignore[misc]
 
     def configure(self, *arguments: Any, **named: Any) -> Any:
         """Choose the number of workers."""
-        return super().configure(*arguments, initializer=become_worker, **named)
+        return super().configure(*arguments, initializer=_become_worker, **named)
 
     def submit(self, *arguments: Any, **named: Any) -> Any:
-        """Start a job, and perhaps a worker. The worker inherits that interrupts are blocked."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        """Start a job, and perhaps a worker. The worker inherits that signals are blocked."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             return super().submit(*arguments, **named)
         finally:

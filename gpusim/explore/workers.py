@@ -158,6 +158,9 @@ class _Pool(ProcessPoolExecutor):
         self._starter.shutdown()  # no process starts after this
         for process in list((self._processes or {}).values()):
             process.kill()
+        results = self._result_queue  # None after a shutdown
+        if results is not None:  # whoever waits for the rest of a result reads that it ends
+            results._writer.close()  # type: ignore[attr-defined]
         self.shutdown(cancel_futures=True)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -143,9 +144,34 @@ def test_processes_never_see_an_interrupt() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
+@pytest.mark.slow
+def test_workers_of_joblib_never_see_a_signal() -> None:
+    """One that a signal ends in the middle of a result would let joblib wait for the rest forever."""
+    need_engine_of("hydra/launcher=processes")
+    code = (
+        "import signal, joblib; from gpusim.cli.joblib_workers import register; register();"
+        "ask = joblib.delayed(signal.pthread_sigmask)(signal.SIG_BLOCK, []);"
+        "print(sorted(joblib.Parallel(n_jobs=2, backend='loky')([ask])[0]))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        assert name in shown.stdout
+
+
 def busy(queue_of: int) -> int:
     """Compute in C and hold the GIL far longer than any test lasts."""
     return sum(range(10**12)) + queue_of
+
+
+def half_a_result(told: str) -> None:
+    """Begin a message of 1000 bytes where results are sent, tell so, and compute on."""
+    frame = sys._getframe()
+    while "result_queue" not in frame.f_locals:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1000) + b"half")
+    Path(told).write_text("sent")
+    busy(0)
 
 
 INTERRUPTED = """
@@ -157,6 +183,18 @@ if __name__ == "__main__":
         pool.submit(abs, 1).result()
         running = [pool.submit(busy, number) for number in range(5)]
         {end}
+"""
+INTERRUPTED_IN_A_RESULT = """
+import os, signal
+from pathlib import Path
+from tests.explore.test_workers import half_a_result
+from gpusim.explore.workers import processes
+if __name__ == "__main__":
+    os.mkfifo("told")
+    with processes(1) as pool:
+        pool.submit(half_a_result, "told")
+        Path("told").read_text()
+        signal.raise_signal(signal.SIGINT)
 """
 EXIT_HOLDING_A_GENERATOR = """
 import time
@@ -174,8 +212,9 @@ if __name__ == "__main__":
         (INTERRUPTED.format(end="signal.raise_signal(signal.SIGINT)"), -signal.SIGINT),
         (INTERRUPTED.format(end="os._exit(7)"), 7),
         (EXIT_HOLDING_A_GENERATOR, -signal.SIGINT),
+        pytest.param(INTERRUPTED_IN_A_RESULT, -signal.SIGINT, marks=pytest.mark.slow),
     ],
-    ids=["interrupt", "os._exit", "suspended generator"],
+    ids=["interrupt", "os._exit", "suspended generator", "half a result"],
 )
 def test_busy_workers_end_with_their_parent(program: str, code: int, tmp_path) -> None:
     """Every process inherits a pipe. Its end is the end of the last one."""
