@@ -115,7 +115,7 @@ class Scenario:
 
     @property
     def seed(self) -> int:
-        """Seed of the random writes."""
+        """Seed of the random writes and of QEMU's phases."""
         return self.config.seed
 
 

@@ -289,8 +289,9 @@ class TrackingConfig:
             pages needs one per pass, and the sending thread waits for it. There is no source, so
             the default is 0.
         protect_ns_per_page: time to write-protect a page. kvm_manual: the chunk's clear does it,
-            and the sending thread waits. kvm_legacy and dirty_ring: the sync does it for each
-            written page. At the start all pages are protected, unless initially_set. Default: an
+            and the sending thread waits. kvm_legacy: the sync does it for each written page.
+            dirty_ring: a thread of QEMU does it once per second, under the big lock, and a sync for
+            what came since. At the start all pages are protected, unless initially_set. Default: an
             inference and an upper estimate. To start tracking 128 GiB (2^25 pages) took 460 ms with
             all pages protected, and 10 ms with none (Linux 3c9bd4006bfc).
         first_write_cost_ns: vCPU time of the first write to a page after it was protected, besides

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from gpusim.text import join_words
 from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes
 
 MOST_TRACKED_PAGES = 2**24  # if not the target page. Each draw takes 16 bytes for each of them
-WAIT_FOR_VCPUS = ("tcg", "dirty_ring")
+WAIT_FOR_VCPUS: dict[str, Literal["before", "after"]] = {"dirty_ring": "before", "tcg": "after"}
 HIGHEST_COSTS = {
     "log_sync_ns_per_gib": 1e9,
     "log_sync_us_per_block": 1e6,
@@ -45,12 +46,14 @@ class Tracking:
         log_sync_ns: the first part of a sync reads the log.
         merge_ns: the second part merges the log. It holds the bitmap's mutex.
         start_ns: time before the first sync to protect every page.
-        sync_protect_ns: time of a sync for each page that the vCPUs wrote since the last sync.
+        sync_protect_ns: time to protect a page that the vCPUs wrote, in a sync or by the reaper.
+        protects_at_read: reading the log protects the pages in it. If not, then merging does, or the
+            chunk's clear.
         waits_for_burst: a fallback sync merges only when the sender's burst has ended.
-        waits_for_vcpus: a sync ends when every vCPU has answered. A vCPU that the throttle put to
-            sleep answers when it wakes. Source: run_on_cpu in
-            system/physmem.c:tcg_log_global_after_sync, and
-            accel/kvm/kvm-all.c:kvm_cpu_synchronize_kick_all (dirty ring).
+        waits_for_vcpus: a sync waits until every vCPU has answered, before it reads the log (dirty
+            ring) or after it merged it (TCG). None: it does not wait. A vCPU that the throttle put to
+            sleep answers when it wakes. Source: accel/kvm/kvm-all.c:kvm_dirty_ring_flush,
+            kvm_cpu_synchronize_kick_all, and system/physmem.c:tcg_log_global_after_sync.
         recorded_sleeps_ns: (from, until) of recorded sleeps of the vCPUs, all rising. If empty,
             then the throttle's own slices count.
     """
@@ -64,8 +67,9 @@ class Tracking:
     merge_ns: int
     start_ns: int
     sync_protect_ns: float
+    protects_at_read: bool
     waits_for_burst: bool
-    waits_for_vcpus: bool
+    waits_for_vcpus: Literal["before", "after"] | None
     recorded_sleeps_ns: tuple[tuple[int, int], ...]
 
 
@@ -102,6 +106,7 @@ def parse_tracking(
     lazy = tracking.mode == "kvm_manual"
     from_start = not (lazy and tracking.initially_set)
     protects = tracking.mode != "tcg"  # TCG only drops its TLB
+    sync_protect_ns = tracking.protect_ns_per_page if protects and not lazy else 0.0
     gib = layout.pages * page_bytes / 2**30
     misaligned_ms = tracking.misaligned_ms
     if misaligned_ms is None:
@@ -117,6 +122,7 @@ def parse_tracking(
             lazy=lazy,
             from_start=from_start,
             reaped=tracking.mode == "dirty_ring",
+            reset_ns=sync_protect_ns,
         ),
         pages_together=together,
         log_sync_ns=round(
@@ -128,9 +134,10 @@ def parse_tracking(
         start_ns=round(layout.pages // together * tracking.protect_ns_per_page)
         if protects and from_start
         else 0,
-        sync_protect_ns=tracking.protect_ns_per_page if protects and not lazy else 0.0,
+        sync_protect_ns=sync_protect_ns,
+        protects_at_read=protects and not lazy,
         waits_for_burst=tracking.waits_for_burst,
-        waits_for_vcpus=tracking.mode in WAIT_FOR_VCPUS,
+        waits_for_vcpus=WAIT_FOR_VCPUS.get(tracking.mode),
         recorded_sleeps_ns=_parse_sleeps(tracking),
     )
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import pairwise
 
-from gpusim.engine.journal import Journal, is_audited
+from gpusim.engine.journal import Journal, SyncEntry, is_audited
 from gpusim.engine.records import EvacuatedGuest, Evacuation, Result
+from gpusim.guest.reaper import Holds
 from gpusim.text import Message
-from gpusim.units import NS_PER_S, PS_PER_NS
+from gpusim.units import NS_PER_MS, NS_PER_S, PS_PER_NS
 
 SLACK_S = 1e-6  # times are floats
 MOST_SHOWN = 5
@@ -175,9 +176,17 @@ def _check_verdict(run: Result) -> Iterator[Message]:
 
 
 def _check_parts(run: Result) -> Iterator[Message]:
-    """Check that parts add up to the whole at most: stalls, periods, and a sample's run time."""
+    """Check that parts add up to the whole at most: stalls, periods, and a sample's run time.
+
+    The holds of the dirty rings' reaper are in the journal only.
+    """
     summary, syncs = run.summary, run.syncs
     held_ms = [sync.duration_ms for sync in syncs if sync.kind != "final"]
+    if run.journal is not None:
+        reaps = run.journal.reaper_holds
+        held_ms += [reap.held_ns / NS_PER_MS for reap in reaps for _ in range(reap.number)]
+    elif summary.tracking == "dirty_ring":
+        held_ms = [math.inf]
     periods = [sync for sync in syncs if sync.period_ms is not None]
     end_ms = syncs[-1].time_s * 1000 + syncs[-1].duration_ms if syncs else 0.0
     final_ms = sum(sync.duration_ms for sync in syncs if sync.kind == "final")
@@ -240,10 +249,12 @@ def _check_locks(run: Result, journal: Journal) -> Iterator[Message]:
     for before, after in pairwise(syncs):
         if after.start_ns < before.end_ns:
             yield Message("overlap", {"sync_ns": after.start_ns, "until_ns": before.end_ns})
+    if not run.summary.paused_s:  # the reaper's times are the VM's
+        yield from _check_reaper(journal.reaper_holds, syncs)
     for sync in syncs:
         times = [0, sync.start_ns, sync.mutex_from_ns, sync.mutex_until_ns, sync.end_ns]
         if sync.by_main_loop:
-            times.insert(-1, sync.mutex_until_ns + sync.protect_ns)
+            times.insert(2, sync.start_ns + sync.protect_ns)
         if not sync.is_cut and (times != sorted(times) or sync.end_ns > total_ns):
             yield Message("parts", {"sync_ns": times, "total_ns": total_ns})
     for (_, until_ps), (from_ps, _) in pairwise(journal.sends):
@@ -259,6 +270,21 @@ def _check_locks(run: Result, journal: Journal) -> Iterator[Message]:
     ends = [until_ps for _, until_ps in journal.sends[:-1]] + starts[-1:]
     if ends and max(ends) > (total_ns + 1) * PS_PER_NS:
         yield Message("beyond_total", {"field": "sends", "value": max(ends)})
+
+
+def _check_reaper(reaps: Sequence[Holds], syncs: Sequence[SyncEntry]) -> Iterator[Message]:
+    """Check that the reaper of dirty rings holds the big lock while no sync does."""
+    holds = sorted(
+        [(sync.start_ns, sync.end_ns) for sync in syncs if not sync.is_cut]
+        + [
+            (reap.first_ns + i * reap.every_ns, reap.first_ns + i * reap.every_ns + reap.held_ns)
+            for reap in reaps
+            for i in range(reap.number)
+        ]
+    )
+    for (_, until_ns), (from_ns, _) in pairwise(holds):
+        if from_ns < until_ns:
+            yield Message("overlap", {"hold_ns": from_ns, "until_ns": until_ns})
 
 
 def _check_sharing(evacuation: Evacuation) -> Iterator[Message]:

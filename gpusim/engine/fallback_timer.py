@@ -1,7 +1,7 @@
 """The fallback sync's timer on the clock, and the sync that a tick forces, step by step.
 
 The rule (gpusim.qemu.sync_timer) says if a tick syncs. The tick runs in the main loop. It starts
-the sync, merges the log when the sender's burst has ended, and ends when the vCPUs answered.
+the sync, reads the log, and merges it when the sender's burst has ended.
 
 Source: migration/cpu-throttle.c:cpu_throttle_dirty_sync_timer_tick [9.2 to 10.1].
 """
@@ -46,6 +46,7 @@ class FallbackTimer:
         self._exists = interval_ns is not None
         self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
         self.sync: DirtySync | None = None
+        self._step: Callable[[], None] = self._read
         self._next_step = state.clock.timer(
             self._run_step, priority=Priority.SYNC_TIMER, freezes=False
         )
@@ -119,15 +120,18 @@ class FallbackTimer:
         """
         clock = self._state.clock
         from_ns = clock.now_ns
-        while self.sync is not None:
-            if self.sync.waits_for_burst:
+        while True:
+            if self.waits_for_burst:
                 self._merge()
-            else:
-                assert self._next_step.at_ns is not None
-                if self._next_step.at_ns > limit_ns:
-                    clock.run_to(max(from_ns, limit_ns))
-                    break
-                clock.run_to(self._next_step.at_ns)
+                continue
+            at_ns = self._syncs.lock_free_ns() if self.sync is None else self._next_step.at_ns
+            assert at_ns is not None
+            if self.sync is None and at_ns <= clock.now_ns:
+                break
+            if at_ns > limit_ns:
+                clock.run_to(max(from_ns, limit_ns))
+                break
+            clock.run_to(at_ns)
         self._syncs.stall_sender(from_ns, clock.now_ns)
 
     def _arm_first_tick(self, now_ns: int) -> None:
@@ -145,23 +149,30 @@ class FallbackTimer:
         if not self._wants_sync(now_ns):
             self._end_tick()
             return
+        if (free_ns := self._syncs.lock_free_ns()) > now_ns:  # the reaper of dirty rings has it
+            self._timer.arm(free_ns)
+            return
         self._recorder.record_event("cpu_throttle_dirty_sync")
         self.sync = self._syncs.begin("fallback")
-        self._run_step_at(now_ns + self._state.scenario.tracking.log_sync_ns)
+        self._run_step_at(self._syncs.reads_at_ns(self.sync), self._read)
 
-    def _run_step_at(self, at_ns: int) -> None:
+    def _run_step_at(self, at_ns: int, step: Callable[[], None]) -> None:
         """Run the next step of the sync at a time, or at once if it is due."""
+        self._step = step
         if at_ns > self._state.clock.now_ns:
             self._next_step.arm(at_ns)
         else:
-            self._run_step()
+            step()
 
     def _run_step(self) -> None:
+        self._step()
+
+    def _read(self) -> None:
+        """Read the log. The sender goes on."""
         assert self.sync is not None
-        if self.sync.is_merged:
-            self._end_sync()
-        else:
-            self._merge()
+        self._syncs.read(self.sync)
+        reading_ns = self.sync.protect_ns + self._state.scenario.tracking.log_sync_ns
+        self._run_step_at(self._state.clock.now_ns + reading_ns, self._merge)
 
     def _merge(self) -> None:
         """Merge the log that was read, unless the sender holds the bitmap's mutex.
@@ -179,10 +190,7 @@ class FallbackTimer:
         self._syncs.merge(sync)
         merged_ns = now_ns + state.scenario.tracking.merge_ns
         self._syncs.stall_sender(now_ns, merged_ns)
-        end_ns = merged_ns + sync.protect_ns
-        if state.scenario.tracking.waits_for_vcpus:
-            end_ns = max(end_ns, self._syncs.vcpus_answer_ns(sync.start_ns))
-        self._run_step_at(end_ns)
+        self._run_step_at(self._syncs.ends_at_ns(merged_ns), self._end_sync)
 
     def _end_sync(self) -> None:
         assert self.sync is not None

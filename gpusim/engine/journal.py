@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gpusim.guest.reaper import Holds
+
 
 class SyncEntry(NamedTuple):
     """One dirty sync, cut or whole.
@@ -19,7 +21,7 @@ class SyncEntry(NamedTuple):
         is_cut: the run ended inside the sync.
         start_ns, end_ns: while the big lock is held.
         mutex_from_ns, mutex_until_ns: while the bitmap's mutex is held.
-        protect_ns: the time of write-protection, which is a part of the sync.
+        protect_ns: the time of write-protection, before the merge.
         pending_before, newly_dirty, pending_pages: pages before the merge, new ones, and after it.
         sent_pages: pages sent since the start of the run, when the sync merged.
     """
@@ -43,12 +45,14 @@ class Journal:
 
     Attributes:
         syncs: in the order in which they ended.
+        reaper_holds: the reaper of dirty rings holds the big lock, in the VM's time.
         sends: (ps, ps): from when to when the sender sent pages or waited inside a burst.
         sent_pages, pending_pages, bitmap_pages: at the end: pages sent, pages that the host counts as
             dirty, and set bits of the bitmap.
     """
 
     syncs: list[SyncEntry] = field(default_factory=list)
+    reaper_holds: list[Holds] = field(default_factory=list)
     sends: list[tuple[int, int]] = field(default_factory=list)
     sent_pages: int = 0
     pending_pages: int = 0

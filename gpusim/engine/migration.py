@@ -262,6 +262,7 @@ class Migration:
         vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
         if status != "incomplete":
             self._syncs.writes.settle(vm_ended_ns)
+        self._syncs.count_reaper_holds(clock.vm_ns(vm_ended_ns))
         for sync in (self._syncs.unfinished, self.fallback_timer.sync):
             if sync is not None:
                 self._syncs.cut(sync)

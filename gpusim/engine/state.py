@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
 from gpusim.engine.clock import Clock
 from gpusim.engine.journal import Journal, is_audited
 from gpusim.guest.guest import Guest
+from gpusim.guest.reaper import first_wake_ns
 from gpusim.guest.run_time import RunTime
 from gpusim.pages.pages import Pages
 from gpusim.qemu.process import Process
@@ -96,17 +98,18 @@ class MigrationState:
     def _make_guest(self) -> Guest:
         """Return the guest, or one without writers if the time is over before it is made."""
         scenario, tracking = self.scenario, self.scenario.tracking
+        protection = replace(tracking.protection, first_reap_ns=first_wake_ns(scenario.seed))
         try:
             return Guest(
                 scenario.layout,
                 scenario.writers,
                 self.run_time,
-                tracking.protection,
+                protection,
                 self.limit,
                 tracking.pages_together,
             )
         except WallLimitReachedError:
-            return Guest(scenario.layout, (), self.run_time, tracking.protection)
+            return Guest(scenario.layout, (), self.run_time, protection)
 
     def _threshold_bytes(self, bandwidth: float) -> int:
         in_whole_kilobytes = self.scenario.rules.divides_whole_kilobytes

@@ -31,8 +31,8 @@ class DirtySync:
     Attributes:
         start_ns: when it started.
         waits_for_burst: it has read the log and waits until the sender's burst ends.
-        is_merged: the guest's writes are in the bitmap. Then the next five attributes are set.
         protect_ns: the time it takes to write-protect the pages that were written.
+        is_merged: the guest's writes are in the bitmap. Then the next four attributes are set.
         newly_dirty_pages: pages that were clean in the bitmap before.
         merge_ns: when it merged.
         pending_before, sent_pages: dirty pages in the bitmap before, and pages sent since the start.
@@ -44,8 +44,8 @@ class DirtySync:
     kind: SyncKind
     start_ns: int
     waits_for_burst: bool = False
-    is_merged: bool = False
     protect_ns: int = 0
+    is_merged: bool = False
     newly_dirty_pages: int = 0
     merge_ns: int = 0
     pending_before: int = 0
@@ -76,6 +76,8 @@ class WriteLog:
         guest, pages, vm_ns = state.guest, state.pages, state.clock.vm_ns
         self._drawn_to_ns = now_ns = state.clock.now_ns
         self.settle(now_ns)
+        if not state.scenario.tracking.protects_at_read:
+            guest.faults.protect()
         if not state.scenario.tracking.lazy:
             return pages.sync(guest.writes(vm_ns(since_ns), vm_ns(now_ns)))
         cleared = self._cleared_at_ns >= 0
@@ -89,8 +91,15 @@ class WriteLog:
 
     def settle(self, now_ns: int) -> None:
         """Count the guest's first writes up to a time, which needs the times of the clears."""
-        clock = self._state.clock
-        self._state.guest.settle(clock.vm_ns(now_ns), clock.vm_times_ns(self._cleared_at_ns))
+        clock, faults = self._state.clock, self._state.guest.faults
+        faults.advance(clock.vm_ns(now_ns), clock.vm_times_ns(self._cleared_at_ns))
+
+    def protect_pages(self) -> float:
+        """Let a sync read the log now, and return how many pages it protects."""
+        if not self._state.scenario.tracking.protects_at_read:
+            return 0.0
+        self.settle(self._state.clock.now_ns)
+        return self._state.guest.faults.protect()
 
 
 class Syncs:
@@ -123,12 +132,10 @@ class Syncs:
         """Run a whole sync of the migration thread, which holds the big lock and waits for it."""
         scenario, start_ns = self._state.scenario, self._state.clock.now_ns
         sync = self.unfinished = self.begin(kind)
+        self.read(sync)
         self.merge(sync)  # raises if the wall-clock limit is reached
-        end_ns = (
-            start_ns + scenario.tracking.log_sync_ns + sync.protect_ns + scenario.tracking.merge_ns
-        )
-        if scenario.tracking.waits_for_vcpus and kind != "final":
-            end_ns = max(end_ns, self.vcpus_answer_ns(start_ns))
+        read_ns = self.reads_at_ns(sync) + sync.protect_ns + scenario.tracking.log_sync_ns
+        end_ns = self.ends_at_ns(read_ns + scenario.tracking.merge_ns)
         if kind == "final":
             self._state.sender.stall(start_ns, end_ns)  # counts as downtime, not as a stall
         else:
@@ -154,28 +161,42 @@ class Syncs:
         now_ns = self._state.clock.now_ns
         self._state.accounting.begin(now_ns // NS_PER_MS)
         self._recorder.record_event("migration_bitmap_sync_start")
+        if (reaper := self._state.guest.faults.reaper) is not None:
+            reaper.begin_sync()
         return DirtySync(kind=kind, start_ns=now_ns)
+
+    def reads_at_ns(self, sync: DirtySync) -> int:
+        """Return when a sync begins to read the log. A ring holds all writes once vCPUs answered."""
+        waits = self._state.scenario.tracking.waits_for_vcpus == "before"
+        return self.vcpus_answer_ns(sync.start_ns) if waits else sync.start_ns
+
+    def ends_at_ns(self, merged_ns: int) -> int:
+        """Return when a sync ends that has merged the log. TCG waits for its vCPUs then."""
+        waits = self._state.scenario.tracking.waits_for_vcpus == "after"
+        return self.vcpus_answer_ns(merged_ns) if waits else merged_ns
+
+    def read(self, sync: DirtySync) -> None:
+        """Read the log. Eager tracking protects the pages in it."""
+        tracking = self._state.scenario.tracking
+        if sync.kind == "setup":  # every page is dirty already
+            sync.protect_ns = tracking.start_ns
+        else:
+            sync.protect_ns = round(self.writes.protect_pages() * tracking.sync_protect_ns)
 
     def merge(self, sync: DirtySync) -> None:
         """Bring the guest's writes into the bitmap."""
         self._recorder.sample()
-        scenario, faults = self._state.scenario, self._state.guest.faults
         self._note_pages_before(sync)
-        if sync.kind == "setup":  # every page is dirty already
-            sync.protect_ns = scenario.tracking.start_ns
-        else:
-            faults_before = faults.count
+        if sync.kind != "setup":  # every page is dirty already
             sync.newly_dirty_pages = self.writes.draw_writes()
-            # Each written page faulted exactly once, and the sync protects these pages again.
-            sync.protect_ns = round(
-                (faults.count - faults_before) * scenario.tracking.sync_protect_ns
-            )
         sync.is_merged = True
         self._note_pages_after(sync)
 
     def end(self, sync: DirtySync, end_ns: int) -> None:
         """End a sync: account for it, and let the throttle decide."""
         self.big_lock_free_ns = sync.end_ns = end_ns
+        if (reaper := self._state.guest.faults.reaper) is not None:
+            reaper.end_sync(self._state.clock.vm_ns(end_ns))
         self._note_in_journal(sync, is_cut=False)
         accounting = self._state.accounting
         dirty_pages = accounting.num_dirty_pages_period + sync.newly_dirty_pages
@@ -195,6 +216,22 @@ class Syncs:
         if sync.kind != "final":  # the VM is stopped at the final sync
             self._count_main_loop_stall(sync)
         self._after_sync(sync)
+
+    def lock_free_ns(self) -> int:
+        """Return when a thread gets the big lock that asks for it now, while nobody syncs."""
+        now_ns, reaper = self._state.clock.now_ns, self._state.guest.faults.reaper
+        if reaper is None:
+            return now_ns
+        self.writes.settle(now_ns)
+        return now_ns + max(0, reaper.held_until_ns - self._state.clock.vm_ns(now_ns))
+
+    def count_reaper_holds(self, vm_ns: int) -> None:
+        """Count how long the reaper of dirty rings held the big lock up to a VM's time."""
+        reaper = self._state.guest.faults.reaper
+        for held_ns, count in () if reaper is None else reaper.holds_by(vm_ns):
+            self._count_hold(held_ns, count)
+        if reaper is not None and self._state.journal is not None:
+            self._state.journal.reaper_holds.extend(reaper.holds)
 
     def stall_sender(self, from_ns: int, until_ns: int) -> None:
         """Hold the sender up, and count the part of that in which it was not held up already."""
@@ -253,18 +290,22 @@ class Syncs:
             recorder.throttle_steps.append((end_ns, percent))
 
     def _count_main_loop_stall(self, sync: DirtySync) -> None:
-        """Count how long a sync kept the big lock from the main loop and from vCPUs.
+        end_ns = min(sync.end_ns, self._state.scenario.simulated_limit_ns)
+        self._count_hold(max(0, end_ns - sync.start_ns))
+
+    def _count_hold(self, held_ns: int, count: int = 1) -> None:
+        """Count equal holds that kept the big lock from the main loop and from vCPUs.
 
         Each vCPU needs the big lock at random times. It runs until then, and stands still after.
         """
         scenario, stalls = self._state.scenario, self._recorder.stalls
-        held_ns = max(0, min(sync.end_ns, scenario.simulated_limit_ns) - sync.start_ns)
-        stalls.main_loop_ns += held_ns
-        stalls.longest_main_loop_ns = max(stalls.longest_main_loop_ns, held_ns)
+        stalls.main_loop_ns += count * held_ns
+        if count:
+            stalls.longest_main_loop_ns = max(stalls.longest_main_loop_ns, held_ns)
         exits_per_s, held_s = scenario.config.vm.big_lock_exits_per_s, held_ns / NS_PER_S
         if exits_per_s:
             runs_s = -math.expm1(-exits_per_s * held_s) / exits_per_s
-            stalls.vcpu_s += scenario.vcpus * (held_s - runs_s)
+            stalls.vcpu_s += count * scenario.vcpus * (held_s - runs_s)
 
     def _note_pages_before(self, sync: DirtySync) -> None:
         sent = self._state.sender.counters

@@ -4,7 +4,8 @@ The first write to a protected page leaves the guest's fast path. Under KVM it i
 an entry of Intel's page-modification log, under TCG the slow path of the TLB. Further writes are
 free. QEMU and KVM protect these pages:
 
-- Eager tracking protects all pages at every sync. A dirty ring also protects them once per second.
+- Eager tracking protects all pages at every sync. With a dirty ring a thread also protects them once
+  per second (reaper.py).
 - Lazy tracking protects pages at a chunk's remote clear: those that its log held at the last sync.
   With KVM_DIRTY_LOG_INITIALLY_SET no page is protected before its chunk's first clear.
 
@@ -21,7 +22,7 @@ Models", ACM Computing Surveys 10(3), 1978.
 
 Source: Linux arch/x86/kvm/mmu/mmu.c:fast_page_fault and arch/x86/kvm/vmx/vmx.c:handle_pml_full.
 QEMU accel/tcg/cputlb.c:notdirty_write [7.2 to 10.1]. Eager: KVM_GET_DIRTY_LOG (kvm_legacy),
-physical_memory_test_and_clear_dirty (tcg), accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread. Lazy:
+physical_memory_test_and_clear_dirty (tcg), accel/kvm/kvm-all.c:kvm_dirty_ring_reap. Lazy:
 accel/kvm/kvm-all.c:kvm_log_clear_one_slot.
 """
 
@@ -35,6 +36,7 @@ from typing import Protocol
 import numpy as np
 
 from gpusim.guest.pattern import Sequential
+from gpusim.guest.reaper import Reaper
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.useful_time import UsefulTime
 from gpusim.guest.writer import Writer
@@ -42,7 +44,6 @@ from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
-REAPER_NS = NS_PER_S  # sleep of kvm_dirty_ring_reaper_thread between two reaps
 BATCHES = 3  # clears between two syncs form batches, each at the time of its middle clear
 ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
 WAIT_ACCURACY = 1e-9  # of the lock's time. Each try solves for all writers
@@ -59,6 +60,8 @@ class Protection:
         lazy: pages are protected at their chunk's clear, not at the sync.
         from_start: all pages are protected before the first sync or clear.
         reaped: all pages are also protected once per second (dirty ring).
+        reset_ns: with a dirty ring, the time to protect a page again.
+        first_reap_ns: with a dirty ring, when the reaper first wakes, in the VM's time.
     """
 
     cost_ns: float = 0.0
@@ -66,6 +69,8 @@ class Protection:
     lazy: bool = False
     from_start: bool = True
     reaped: bool = False
+    reset_ns: float = 0.0
+    first_reap_ns: int = NS_PER_S
 
 
 class Tracked(Protocol):
@@ -249,6 +254,8 @@ class Faults:
         clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
             recorded pace.
         count: number of faults so far.
+        unprotected: faults since all pages were last protected. Eager tracking protects them next.
+        reaper: empties the dirty rings. None: there are none.
         time_s: vCPU-seconds of all faults so far, with their waits for the lock.
     """
 
@@ -270,28 +277,41 @@ class Faults:
             if protection.cost_ns and w.throttled and w.vcpus and w.pace.top_rate is not None
         }
         self.clocks: list[VcpuClock] = [self._slowed.get(i, run_time) for i in range(len(writers))]
-        self.count = self.time_s = 0.0
+        self.count = self.time_s = self.unprotected = 0.0
+        self.reaper: Reaper | None = None
+        if protection.reaped:
+            self.reaper = Reaper(protection.first_reap_ns, protection.reset_ns)
         vcpus = sum(writers[i].writing_vcpus for i in self._slowed)
         self._longest_wait_ns = protection.serial_ns * vcpus - protection.cost_ns
         self._now_ns, self._done = 0, self._writes(0)
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
-        """Bring faults and clocks up to a sync.
+        """Bring faults and clocks up to a sync that protects now. Arguments are those of `advance`."""
+        self.advance(now_ns, cleared_at_ns)
+        self.protect()
+
+    def advance(self, now_ns: int, cleared_at_ns: IntArray) -> None:
+        """Bring faults and clocks up to a time.
 
         Args:
-            now_ns: time of the sync.
-            cleared_at_ns: int64 [chunks], when each chunk was cleared since the last sync. -1 if it
+            now_ns: the time.
+            cleared_at_ns: int64 [chunks], when each chunk was cleared since the last call. -1 if it
                 was not cleared.
         """
         for stop_ns, cleared in self._stops(now_ns, cleared_at_ns):
             self._advance(stop_ns)
             for part in self._parts if len(cleared) else ():
                 part.clear(cleared)
+
+    def protect(self) -> float:
+        """Let a sync read the log now. Return the pages that eager tracking protects again."""
         for part in self._parts:
             if self._protection.lazy:
                 part.sync()
             else:
                 part.protect()
+        pages, self.unprotected = self.unprotected, 0.0
+        return pages
 
     def _stops(self, now_ns: int, cleared_at_ns: IntArray) -> list[tuple[int, IntArray]]:
         """The times up to now at which a window opens or closes, or chunks are cleared."""
@@ -307,19 +327,26 @@ class Faults:
         return [*sorted(stops, key=lambda stop: stop[0]), (now_ns, nothing)]
 
     def _advance(self, until_ns: int) -> None:
-        """Go on to a time without a sync. If reaped, protect all pages once per second."""
+        """Go on to a time without a sync or a clear. The reaper protects all pages on the way."""
+        reaper = self.reaper
+        while reaper is not None and reaper.wakes_ns <= until_ns:
+            at_ns, rounds = reaper.next_reaps(self._now_ns, until_ns)
+            self._go_on(at_ns, rounds)
+            reaper.reap(at_ns, rounds, self.protect() / rounds)
+        self._go_on(until_ns)
+
+    def _go_on(self, until_ns: int, rounds: int = 1) -> None:
+        """Go on to a time in equal rounds. All pages are protected after each but the last."""
         if until_ns <= self._now_ns:
             return
-        rounds = -(-(until_ns - self._now_ns) // REAPER_NS) if self._protection.reaped else 1
         wait_ns = self._slow(until_ns, rounds) if self._slowed else 0.0
         done = self._writes(until_ns)
         writes = np.maximum(done - self._done, 0) / rounds  # rounding can give -1e-12
         for part in self._parts:
             faults = rounds * part.write(writes)
             self.count += faults
+            self.unprotected += faults
             self.time_s += faults * (self._protection.cost_ns + wait_ns) / NS_PER_S
-            if self._protection.reaped:
-                part.protect()
         self._now_ns, self._done = until_ns, done
 
     def _slow(self, until_ns: int, rounds: int) -> float:

@@ -75,7 +75,7 @@ class Guest:
         self.faults = self._faults(protection or Protection())
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
-        """Count the faults up to a sync, before its writes are read. See Faults.settle."""
+        """Count the faults up to a sync that protects now. See Faults.settle."""
         self.faults.settle(now_ns, cleared_at_ns)
 
     def writes(self, since_ns: int | IntArray, until_ns: int | IntArray) -> Writes:

@@ -153,8 +153,8 @@ _RUN: Sequence[SummaryField] = (
         "vCPU time of the first writes, at tracking.first_write_cost_ns each, and of vCPUs that wait "
         "for each other in them. It is not part of guest_cpu_lost_s."),
     SummaryField("guest_big_lock_s", "vCPU s", "Time blocked by the big lock",
-        "vCPU time blocked because a sync held the big lock, with vm.big_lock_exits_per_s. This "
-        "time does not slow the writers."),
+        "vCPU time blocked because a sync or the thread that empties dirty rings held the big "
+        "lock, with vm.big_lock_exits_per_s. This time does not slow the writers."),
     SummaryField("paused_s", "s", "Paused",
         "Time for which a schedule or a manager paused the VM, without the downtime."),
     SummaryField("skipped_s", "s", "Not simulated",
@@ -165,10 +165,11 @@ _RUN: Sequence[SummaryField] = (
         "Number of the migration in its QEMU process. It is 1 unless attempts are configured."),
     SummaryField("sync_stall_s", "s", "Sender stalled by syncs",
         "Time that the sending thread waited for syncs, without the last one, which is downtime."),
-    SummaryField("main_loop_stall_s", "s", "Main loop stalled by syncs",
-        "Time that QEMU's main loop waited for syncs."),
+    SummaryField("main_loop_stall_s", "s", "Main loop stalled by the big lock",
+        "Time that syncs held the big lock, and with dirty rings the thread that empties them. QEMU's "
+        "main loop waited."),
     SummaryField("longest_main_loop_stall_ms", "ms", "Longest main loop stall",
-        "The longest single wait of QEMU's main loop for a sync."),
+        "The longest single hold of the big lock, for which QEMU's main loop waited."),
     SummaryField("remaining_bytes", "bytes", "Left to send",
         "Memory that was still dirty at the end."),
     SummaryField("vm_bytes", "bytes", "VM memory", "RAM of the VM."),

@@ -6,6 +6,7 @@ writers are compared with its mean over seeds, sequential writers with every ste
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
@@ -100,16 +101,21 @@ class Machine:
         self.protected = np.full(LAYOUT.pages, protection.from_start)
         self.log = ~self.protected
         self.read = self.log.copy()  # the log at the last sync
+        self.entries = 0  # faults since a ring was last empty
+        self.holds: list[tuple[int, int]] = []
+        self.in_rings: list[int] = []  # at each sync
 
     def run(self, picks: Sequence[Callable[[], int]], syncs: Sequence[Sync]) -> FloatArray:
         """Return the same as `after_each_sync`."""
         events = [(sync.at_ns, -1) for sync in syncs]
         events += [(at, chunk) for sync in syncs for chunk, at in sync.cleared.items()]
         if self.protection.reaped:
-            events += [(s * NS_PER_S, -2) for s in range(1, syncs[-1].at_ns // NS_PER_S + 1)]
+            events.append((self.protection.first_reap_ns, -2))
+        events.sort()
         next_write, writes = [(0, i) for i in range(len(picks))], [0] * len(picks)
         found = []
-        for at_ns, what in sorted(events):
+        while events and events[0][0] <= syncs[-1].at_ns:
+            at_ns, what = events.pop(0)
             while next_write[0][0] < at_ns:
                 now, i = heapq.heappop(next_write)
                 then = now + round(NS_PER_S / RATE) + self.write(picks[i]())
@@ -120,8 +126,14 @@ class Machine:
             else:
                 self.read = self.log.copy()
                 self.protected |= not self.protection.lazy
+                in_rings, self.entries = self.entries, 0
+            if what == -2:
+                held_ns = round(in_rings * self.protection.reset_ns)
+                self.holds.append((at_ns, held_ns))
+                bisect.insort(events, (at_ns + held_ns + NS_PER_S, -2))
             if what == -1:
                 found.append([self.faults, *writes])
+                self.in_rings.append(in_rings)
         return np.array(found, float)
 
     def write(self, page: int) -> int:
@@ -129,7 +141,7 @@ class Machine:
         if not self.protected[page]:
             return 0
         self.protected[page], self.log[page] = False, True
-        self.faults += 1
+        self.faults, self.entries = self.faults + 1, self.entries + 1
         return int(self.protection.cost_ns)
 
     def clear(self, chunk: int) -> None:
@@ -139,13 +151,13 @@ class Machine:
         self.protected |= again
 
 
-def picker(pattern: Random, start: int, seed: int) -> Callable[[], int]:
+def picker(pattern: Random, start: int, seed: int, writes: int = 40_000) -> Callable[[], int]:
     """Return a function that draws the pages of a random writer."""
     random = np.random.default_rng(seed)
-    bands = random.choice(len(pattern.bands), 40_000, p=[band.share for band in pattern.bands])
+    bands = random.choice(len(pattern.bands), writes, p=[band.share for band in pattern.bands])
     first = np.array([band.first for band in pattern.bands])[bands]
     length = np.array([band.last - band.first for band in pattern.bands])[bands]
-    pages = iter((start + first + (random.random(40_000) * length).astype(int)).tolist())
+    pages = iter((start + first + (random.random(writes) * length).astype(int)).tolist())
     return lambda: next(pages)
 
 
@@ -203,6 +215,54 @@ def test_a_dirty_ring_is_reaped_every_second() -> None:
     assert ours == pytest.approx(naive, rel=0.02)
     never = after_each_sync([writer(pattern, 2900)], KVM_LEGACY, syncs)
     assert ours[0, 0] > 1.9 * never[0, 0]
+
+
+@pytest.mark.parametrize("pattern", [uniform(2900), Sequential(2900, 1, 700)])
+@pytest.mark.parametrize("first_ms", [1, 400, 1000])
+def test_the_reaper_holds_the_lock_for_each_page_of_the_last_second(
+    pattern: Random | Sequential, first_ms: int
+) -> None:
+    """It sleeps for a second after each hold. A sync finds what came after the last reap."""
+    protection = replace(DIRTY_RING, reset_ns=40_000.0, first_reap_ns=first_ms * MS)
+    syncs = [Sync(at_ns * MS, {}) for at_ns in (1300, 2800, 9900)]
+    writes = itertools.count(700)
+    if isinstance(pattern, Random):
+        pick = picker(pattern, 0, 1, writes=200_000)
+    else:
+        pick = lambda: next(writes) % 2900  # noqa: E731
+    naive = Machine(protection)
+    expected = naive.run([pick], syncs)
+    guest = Guest(LAYOUT, [writer(pattern, 2900)], RunTime(), protection)
+    reaper = guest.faults.reaper
+    assert reaper is not None
+    found, entries = [], []
+    for sync in syncs:
+        guest.faults.advance(sync.at_ns, sync.times)
+        reaper.begin_sync()
+        entries.append(guest.faults.protect())
+        found.append(guest.faults.count)
+        reaper.end_sync(sync.at_ns)
+    assert found == pytest.approx(expected[:, 0], rel=0.02)
+    assert entries == pytest.approx(naive.in_rings, rel=0.03, abs=12)
+    holds = [
+        (hold.first_ns + i * hold.every_ns, hold.held_ns)
+        for hold in reaper.holds
+        for i in range(hold.number)
+    ]
+    assert len(holds) == len(naive.holds)
+    for (at_ns, held_ns), (naive_at_ns, naive_held_ns) in zip(holds, naive.holds, strict=True):
+        assert at_ns == pytest.approx(naive_at_ns, abs=12 * MS)
+        assert held_ns == pytest.approx(naive_held_ns, abs=4 * MS)
+
+
+def test_reaps_between_syncs_are_few_steps() -> None:
+    """A thousand seconds without a sync are about ten steps, and not a thousand."""
+    protection = replace(DIRTY_RING, reset_ns=40_000.0)
+    faults = Guest(LAYOUT, [writer(uniform(2900), 2900)], RunTime(), protection).faults
+    faults.advance(1000 * NS_PER_S, NOTHING_CLEARED)
+    assert faults.reaper is not None
+    assert 850 < sum(hold.number for hold in faults.reaper.holds) < 950
+    assert len(faults.reaper.holds) < 14
 
 
 def exact_writes(rate: float, cost_s: float, pages: int, run_s: float) -> float:
