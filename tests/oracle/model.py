@@ -33,7 +33,7 @@ RUN_LIMIT_S = 300  # against hangs
 SAME_TIME_NS = 2000  # gpusim's sender counts ps, and a page may end in another ns
 
 # Where gpusim is known to decide otherwise than QEMU. 1 is QEMU's way, 0 is gpusim's.
-GPUSIM_WAY = {"burst_counts_clears": 0, "vcpus_answer_first": 0, "whole_ms": 0}
+GPUSIM_WAY = {"burst_counts_clears": 0, "vcpus_answer_first": 1, "whole_ms": 0}
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _numbers(scenario: Scenario) -> dict[str, int]:
         "merge_ns": tracking.merge_ns,
         "clear_ps": link.clear_ps[0],
         "waits_for_burst": tracking.waits_for_burst,
-        "waits_for_vcpus": tracking.waits_for_vcpus,
+        "waits_for_vcpus": tracking.waits_for_vcpus is not None,
         "limit_ns": scenario.simulated_limit_ns,
     }
 
