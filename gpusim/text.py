@@ -146,6 +146,11 @@ def shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def sentences(*parts: str) -> str:
+    """Return the parts as sentences, without a full stop at the end."""
+    return " ".join(part if part.endswith("?") else f"{part}." for part in parts).rstrip(".")
+
+
 def join_words(words: Sequence[str], last: str = "and") -> str:
     """Return "a", "a and b" or "a, b and c"."""
     if len(words) < 2:

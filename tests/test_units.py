@@ -224,6 +224,30 @@ def test_sizes_for_people(size: int, text: str) -> None:
     assert format_bytes(size) == text
 
 
+@pytest.mark.parametrize(
+    ("parse", "text", "meant"),
+    [
+        (parse_bytes, "1T", ["1TiB", "1TB"]),
+        (parse_bytes, "4gib", ["4GiB"]),
+        (parse_bytes, "1Ti", ["1TiB"]),
+        (parse_bytes, "12.6GiB", ["12902MiB"]),
+        (parse_bytes_per_s, "10Gbps", ["10Gbit/s"]),
+        (parse_bytes_per_s, "10G", ["10Gbit/s"]),
+        (parse_bytes_per_s, "1GBps", ["1GB/s"]),
+        (parse_bytes_per_s, "1MiB", ["1MiB/s"]),
+        (parse_ns, "4sec", ["4s"]),
+        (parse_ns, "20minutes", ["20min"]),
+    ],
+)
+def test_another_spelling_is_told_what_to_type(parse, text: str, meant: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse(text)
+    hint = str(caught.value).partition("Did you mean ")[2]
+    assert hint == " or ".join(f'"{one}"' for one in meant) + "?"
+    for one in meant:
+        parse(one)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 1023), st.sampled_from(["B", "KiB", "MiB", "GiB", "TiB"]))
 def test_whole_sizes_come_back_from_their_words(number: int, unit: str) -> None:

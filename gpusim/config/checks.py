@@ -10,7 +10,7 @@ import numpy as np
 
 from gpusim.errors import ConfigError
 from gpusim.layout import FloatArray
-from gpusim.text import did_you_mean
+from gpusim.text import did_you_mean, sentences
 from gpusim.units import (
     LONGEST_NS,
     MOST_BYTES,
@@ -67,7 +67,7 @@ def parse_value(key: str, value: Any, parse: Callable[[Any], T], example: str) -
     try:
         return parse(value)
     except (ValueError, TypeError, OverflowError) as error:
-        reject(key, value, f"{error}. Write it as {example}", "wrong_format")
+        reject(key, value, sentences(str(error), f"Write it as {example}"), "wrong_format")
 
 
 def check_range(key: str, value: float, low: float, high: float, unit: str = "") -> None:
@@ -138,7 +138,7 @@ def parse_pairs(
     try:
         return [(parse_first(first), parse_second(second)) for first, second in value]
     except (ValueError, TypeError, OverflowError) as error:
-        reject(key, value, f"{error}. Write it as {example}", "wrong_format")
+        reject(key, value, sentences(str(error), f"Write it as {example}"), "wrong_format")
 
 
 def parse_record(key: str, pairs: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatArray]:

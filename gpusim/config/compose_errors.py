@@ -31,11 +31,13 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError, YAMLError
 
-from gpusim.config.key_hints import keys_of, nearest_keys, package_text, sentences, unknown_key_text
+from gpusim.config.key_hints import keys_of, nearest_keys, package_text, unknown_key_text
 from gpusim.config.presets import preset_groups, preset_names
 from gpusim.config.schema import PATTERNS, AttemptConfig, Config, PolicyConfig, WorkloadConfig
 from gpusim.config.types import DEEPEST, NAMES, POLICY_FORM, checked
 from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, ConfigError, one_line
+from gpusim.text import sentences
+from gpusim.units import RATE_UNITS, SIZE_UNITS, read_quantity, spelled_out
 
 # Hydra and OmegaConf add hints after the error itself.
 _HINTS = re.compile(
@@ -236,19 +238,28 @@ def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> Confi
     return ConfigError(group, name, _presets_text(group, name, options), "unknown_choice")
 
 
-# Groups whose presets are called by a quantity -> how to type another quantity.
-QUANTITIES = {"link": "link.bandwidth=40Gbit/s", "vm": "vm.memory=64GiB"}
+# Groups whose presets are called by a quantity -> the key of another quantity, its units, an example.
+QUANTITIES = {
+    "link": ("link.bandwidth", RATE_UNITS, "40Gbit/s"),
+    "vm": ("vm.memory", SIZE_UNITS, "64GiB"),
+}
 
 
 def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
-    longer = [one for one in options if name and one.startswith(name)]
-    longer += [one for one in options if name and one.endswith(f"_{name.replace('.', '_')}")]
-    nearest = (
-        min(longer, key=len) if longer else next(iter(get_close_matches(name, options, 1)), "")
-    )
-    hints = [f'Did you mean "{group}={nearest}"?'] if nearest else []
-    if group in QUANTITIES and name[:1].isdigit() and name[-1:].isalpha():
-        hints.append(f"For any other value type {QUANTITIES[group]}")
+    nearest = [one for one in options if name and one.startswith(name)]
+    nearest += [one for one in options if name and one.endswith(f"_{name.replace('.', '_')}")]
+    is_quantity = group in QUANTITIES and name[:1].isdigit() and name[-1:].isalpha()
+    if not (nearest or is_quantity):
+        nearest = get_close_matches(name, options, 1)
+    meant = [f"{group}={min(nearest, key=len)}"] if nearest else []
+    hints = []
+    if is_quantity:
+        key, units, example = QUANTITIES[group]
+        spelled = [f"{key}={one}" for one in spelled_out(name, units)]
+        meant += spelled
+        hints = [] if spelled else [f"For another, type {key}={example}"]
+    if meant:
+        hints.insert(0, f"Did you mean {' or '.join(meant)}?")
     return sentences(f"must be one of {', '.join(options)}", *hints)
 
 
@@ -281,7 +292,7 @@ def _of_key(
         what = f"{named[1]}, which does not exist" if named else "what cannot be resolved"
         hint = "Write ${KEY} with a key of the config, or ${oc.env:NAME} with a variable"
         return ConfigError(key, shown, f"refers to {what}. {hint}", "wrong_reference")
-    allowed = _type_text(key)
+    allowed = _type_text(key, value)
     if not allowed:  # a class of Hydra's
         hides = is_reference or value is None
         allowed = "has a wrong type" if hides else describe(error)
@@ -321,8 +332,8 @@ def _holds(outer: str, inner: str) -> bool:
     return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".", "[")
 
 
-def _type_text(key: str) -> str:
-    """Return which types a key may have, or nothing for a key of Hydra's."""
+def _type_text(key: str, value: object) -> str:
+    """Return which types a key may have, or nothing for a key of Hydra's. A value may have a unit."""
     annotation: Any = Config
     for name in key.replace("[", ".[").split("."):
         if name.startswith("["):
@@ -344,7 +355,13 @@ def _type_text(key: str) -> str:
     if float in types and int in types:
         types.remove(int)
     names = [NAMES[one] for one in types if one in NAMES]
-    return f"must be {' or '.join(names)}" if names else ""
+    allowed = f"must be {' or '.join(names)}" if names else ""
+    quantity = read_quantity(str(value))
+    if allowed and quantity and str not in types:
+        allowed += " without a unit"
+        if key.endswith("downtime_limit") and quantity.dimension == "time":
+            allowed += f", in ms. Did you mean {quantity.number * 1000:.0f}?"
+    return allowed
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -386,8 +403,10 @@ def _of_overrides(
     if isinstance(error, InterpolationResolutionError):
         wanted = next((one for one in given if "${" in one.text), culprit)
         return _refusal(wanted, f"cannot be resolved: {describe(error)}", "wrong_reference")
-    if isinstance(error, OmegaConfBaseException) and culprit and _type_text(culprit.key):
-        return _refusal(culprit, _type_text(culprit.key), "wrong_type")
+    if isinstance(error, OmegaConfBaseException) and culprit:
+        allowed = _type_text(culprit.key, culprit.value)
+        if allowed:
+            return _refusal(culprit, allowed, "wrong_type")
     for start, code, allowed in _BY_TEXT:
         if text.startswith(start):
             return _refusal(culprit, allowed, code)

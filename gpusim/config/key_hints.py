@@ -15,6 +15,18 @@ from typing import Any, get_args, get_type_hints
 
 from gpusim.config.presets import preset_groups
 from gpusim.config.schema import PATTERNS, Config, WorkloadConfig
+from gpusim.text import sentences
+
+# What users of other tools call a key or a group.
+NAMES_ELSEWHERE = {
+    "qemu": "migration=qemu_9_2",
+    "version": "migration=qemu_9_2",
+    "cpus": "vm.vcpus",
+    "smp": "vm.vcpus",
+    "ram": "vm.memory",
+    "downtime": "migration.downtime_limit",
+    "timeout": "limit.simulated",
+}
 
 
 def unknown_key_text(key: str, kind: Any, folders: Sequence[Path]) -> str:
@@ -47,17 +59,14 @@ def package_text(key: str, folders: Sequence[Path]) -> str:
     return ""
 
 
-def sentences(*parts: str) -> str:
-    """Return the parts as sentences, without a full stop at the end."""
-    return " ".join(part if part.endswith("?") else f"{part}." for part in parts).rstrip(".")
-
-
 def nearest_keys(key: str, folders: Sequence[Path]) -> list[str]:
     """Return a hint at the key that was probably meant: a similar one, or the same name elsewhere."""
     guest = re.match(r"evacuation\.guests\.[^.]+\.", key)
     if guest:  # it has keys as the whole config has
         hints = nearest_keys(key[guest.end() :], ())
         return [hint.replace(" mean ", f" mean {guest[0]}") for hint in hints]
+    if key in NAMES_ELSEWHERE:
+        return [f"Did you mean {NAMES_ELSEWHERE[key]}?"]
     group, _, name = key.rpartition(".")
     keys = keys_of(Config) + preset_groups(folders)
     keys = [one for one in keys if one != key and not one.startswith("evacuation.guests.")]

@@ -120,7 +120,13 @@ def test_a_wrong_override_is_one_line(typed: str, code: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("link=40gbit", "link.bandwidth="), ("vm=64GiB", "vm.memory="), ("migration=8.2", "qemu_8_2")],
+    [
+        ("link=40gbit", "link.bandwidth=40Gbit/s?"),
+        ("link=4x", "type link.bandwidth="),
+        ("vm=64GiB", "vm.memory="),
+        ("vm=1tib", "vm=huge_1tib or vm.memory=1TiB?"),
+        ("migration=8.2", "qemu_8_2"),
+    ],
 )
 def test_a_quantity_or_version_in_place_of_a_preset_is_told_what_to_type(
     typed: str, meant: str
@@ -128,6 +134,22 @@ def test_a_quantity_or_version_in_place_of_a_preset_is_told_what_to_type(
     with pytest.raises(ConfigError) as caught:
         composed_config([typed])
     assert meant in caught.value.message.rpartition("must be one of")[2].partition(". ")[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("qemu=9.2", "migration=qemu_9_2?"),
+        ("memory=4GiB", "vm.memory?"),
+        ("downtime=300", "migration.downtime_limit?"),
+        ("migration.downtime_limit=4s", "in ms. Did you mean 4000?"),
+        ("vm.vcpus=4GiB", "without a unit"),
+    ],
+)
+def test_what_other_tools_call_a_key_or_write_as_a_value(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed_config([typed])
+    assert meant in caught.value.message
 
 
 def test_an_empty_override() -> None:
