@@ -21,6 +21,9 @@ from gpusim.qemu.process import Process
 from gpusim.text import Message
 from gpusim.units import NS_PER_S
 
+# Verdicts after which QEMU can migrate again. If a run ends before the migration does, then the
+# migration counts as failed, as after an error of the link.
+FAILED = ("cancelled", "not_converged", "time_limit")
 AFTERWARDS_NS = 60 * NS_PER_S  # how long to watch the process after the last attempt
 
 
@@ -76,9 +79,10 @@ def run_attempts(
         later = scenario.attempts[number:]
         idle_ns, following = (later[0].after_ns, later[0]) if later else (AFTERWARDS_NS, own)
         auto_converge = following.migration.auto_converge and not own.resets_capabilities
-        result = _leave_idle(migration, result, idle_ns, auto_converge)
+        if result.summary.verdict in (FAILED if later else ("cancelled",)):
+            result = _leave_idle(migration, result, idle_ns, auto_converge)
         result = replace(result, summary=replace(result.summary, attempt=number), before=before)
-        if not later or result.summary.verdict not in ("cancelled", "not_converged", "time_limit"):
+        if not later or result.summary.verdict not in FAILED:
             break
         before = [*before, Attempt(config=own.config, result=replace(result, before=[]))]
     check_in_tests(result)
@@ -88,10 +92,6 @@ def run_attempts(
 def _leave_idle(migration: Migration, result: Result, idle_ns: int, auto_converge: bool) -> Result:
     """Let the process run without a migration. A sync timer that is still armed may abort it."""
     process, rule = migration.state.process, migration.fallback_timer.rule
-    if result.summary.verdict != "cancelled":
-        rule.stop()
-        process.sync_timer_left_ns = None
-        return result
     aborts_ns = process.idle(rule, idle_ns, auto_converge)
     if aborts_ns is None:
         return result

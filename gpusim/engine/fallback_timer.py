@@ -44,6 +44,7 @@ class FallbackTimer:
         self.rule = state.scenario.rules.sync_timer(interval_ns or 0, state.process.sync_timer)
         state.process.sync_timer = self.rule.state
         self._exists = interval_ns is not None
+        self._has_stopped = False  # with it the throttle: cpu_throttle_stop
         self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
         self.sync: DirtySync | None = None
         self._step: Callable[[], None] = self._read
@@ -58,8 +59,13 @@ class FallbackTimer:
         left_ns = self._state.process.sync_timer_left_ns
         if left_ns is not None:
             self._timer.arm(left_ns)
-        if not self.rule.starts_with_period:
+        if not (self.rule.starts_with_period or self.rule.starts_after_setup):
             self._arm_first_tick(0)
+
+    def after_setup(self, now_ns: int) -> None:
+        """Start after the setup's sync, if the rule says so."""
+        if self._exists and self.rule.starts_after_setup:
+            self._arm_first_tick(now_ns)
 
     def after_period(self, now_ns: int) -> None:
         """Start at the first closed period, if the rule says so."""
@@ -68,6 +74,7 @@ class FallbackTimer:
 
     def stop(self) -> None:
         """Disarm the timer."""
+        self._has_stopped = True
         self.rule.stop()
         self._timer.cancel()
 
@@ -81,6 +88,20 @@ class FallbackTimer:
         self.wait_until_idle()
         if self.rule.stops_under_lock:
             self.stop()
+        self._leave_timer()
+
+    def fail(self) -> None:
+        """Stop because the migration fails, and leave a timer that is still armed behind.
+
+        The run has ended, so the sync of a tick in progress has been cut short. The tick ends all
+        the same, and without the big lock at the stop it arms the timer again.
+        """
+        self.stop()
+        if self.sync is not None and not self.rule.stops_under_lock:
+            self._arm_after_tick()
+        self._leave_timer()
+
+    def _leave_timer(self) -> None:
         at_ns = self._timer.at_ns
         left_ns = None if at_ns is None else at_ns - self._state.clock.now_ns
         self._state.process.sync_timer_left_ns = left_ns
@@ -136,7 +157,7 @@ class FallbackTimer:
 
     def _arm_first_tick(self, now_ns: int) -> None:
         if self._state.parameters.auto_converge and self.rule.start():
-            self._timer.arm(now_ns + self.rule.tick_ns)
+            self._timer.arm(self._tick_after_ns(now_ns))
 
     def _tick(self) -> None:
         """Start a sync if it is time for one."""
@@ -199,10 +220,13 @@ class FallbackTimer:
         self._end_tick()
 
     def _end_tick(self) -> None:
-        """Arm the next tick."""
+        self._arm_after_tick()
+        self._after_tick()
+
+    def _arm_after_tick(self) -> None:
+        self.rule.percent = 0 if self._has_stopped else self._state.run_time.percent
         self.rule.after_tick(self._state.accounting.dirty_sync_count)
         self._timer.arm(self._tick_after_ns(self._state.clock.now_ns))
-        self._after_tick()
 
     def _wants_sync(self, at_ns: int) -> bool:
         """Return whether a tick at a time syncs, if no other sync comes before."""

@@ -157,6 +157,8 @@ class Migration:
 
     def _after_sync(self, sync: DirtySync) -> None:
         """Let everyone who follows the syncs act. Nobody acts on the final one but the timer."""
+        if sync.kind == "setup":
+            self.fallback_timer.after_setup(sync.end_ns)
         if sync.period is not None:
             self.fallback_timer.after_period(sync.end_ns)
         if sync.kind == "final":
@@ -232,18 +234,28 @@ class Migration:
 
         The VM runs on at the source, and so does the process with what the migration left in it.
         """
-        state = self.state
-        clock, process, run_time = state.clock, state.process, state.run_time
-        clock.run_to(max(clock.now_ns, state.sender.awake_ns))
-        vm_ns = clock.vm_ns(clock.now_ns)
-        if run_time.percent and run_time.tick_before(np.array([vm_ns]))[0] == vm_ns:
-            process.throttle_thread_scheduled = True
+        clock = self.state.clock
+        clock.run_to(max(clock.now_ns, self.state.sender.awake_ns))
+        self._stop_throttle()
         self.fallback_timer.cancel()
-        process.dirty_sync_count = state.accounting.dirty_sync_count
+        self._note_last_count()
         self._recorder.record_event("migrate_set_state", new_state="cancelled")
         cause = self._management.cancelled_by
         reason = Message(cause.code, {**cause.data, "time_s": self._passed_ns / NS_PER_S})
         return self._end("ok", "cancelled", reason)
+
+    def _stop_throttle(self) -> None:
+        """Stop the throttle without a switchover. A flag that a tick has just set stays set.
+
+        Source: migration/cpu-throttle.c:cpu_throttle_stop, cpu_throttle_thread [7.2 to 10.1].
+        """
+        state, run_time = self.state, self.state.run_time
+        vm_ns = state.clock.vm_ns(state.clock.now_ns)
+        if run_time.percent and run_time.tick_before(np.array([vm_ns]))[0] == vm_ns:
+            state.process.throttle_thread_scheduled = True
+
+    def _note_last_count(self) -> None:
+        self.state.process.dirty_sync_count = self.state.accounting.dirty_sync_count
 
     def _end(
         self,
@@ -266,6 +278,12 @@ class Migration:
         for sync in (self._syncs.unfinished, self.fallback_timer.sync):
             if sync is not None:
                 self._syncs.cut(sync)
+        if verdict in ("not_converged", "time_limit"):
+            # The next attempt, if there is one, begins after this migration has failed. A failed
+            # migration leaves what a cancelled one leaves: both end in migration_iteration_finish.
+            self._stop_throttle()
+            self.fallback_timer.fail()
+            self._note_last_count()
         end = RunEnd(
             status=status,
             verdict=verdict,

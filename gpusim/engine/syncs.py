@@ -236,7 +236,7 @@ class Syncs:
     def stall_sender(self, from_ns: int, until_ns: int) -> None:
         """Hold the sender up, and count the part of that in which it was not held up already."""
         if until_ns > from_ns:
-            self._state.sender.stall(from_ns, until_ns)
+            from_ns = self._state.sender.stall(from_ns, until_ns)
             counted_to_ns = min(until_ns, self._state.scenario.simulated_limit_ns)
             stall_ns = max(0, counted_to_ns - max(from_ns, self._stalled_to_ns))
             self._recorder.stalls.sender_ns += stall_ns

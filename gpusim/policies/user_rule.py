@@ -168,6 +168,9 @@ class UserThrottle:
 class UserSyncTimer:
     """A user's timer rule. See `gpusim.qemu.rules.SyncTimerPolicy`."""
 
+    percent = 0  # no rule of a user reads it
+    starts_after_setup = False
+
     def __init__(self, rule: UserRule) -> None:
         self._rule = rule
         for flag in ("starts_with_period", "stops_under_lock", "needs_auto_converge"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gpusim.qemu.rules import SyncTimerPolicy
 from gpusim.qemu.sync_timer import SyncTimerState
+from gpusim.units import NEVER_NS
 
 
 @dataclass
@@ -40,16 +41,19 @@ class Process:
 
         Returns:
             The time from now, in ns, at which QEMU aborts, or None if it does not abort. QEMU
-            aborts if a tick syncs without a migration.
+            aborts if a tick syncs without a migration. v2 already aborts when it asks for the age of
+        the period, so here the period is as old as can be.
 
-        Source: migration/ram.c:migration_bitmap_sync_precopy, assert(ram_state).
+        Source: migration/ram.c:migration_bitmap_sync_precopy and, in v2,
+        bg_ram_dirty_sync_timer_tick, assert(ram_state).
         """
         at_ns, self.sync_timer_left_ns = self.sync_timer_left_ns, None
         while at_ns is not None and at_ns <= for_ns:
             if rule.needs_auto_converge and not auto_converge:
                 return None
-            if rule.wants_sync(self.dirty_sync_count, at_ns):
+            if rule.wants_sync(self.dirty_sync_count, NEVER_NS):
                 return at_ns
+            rule.percent = 0
             rule.after_tick(self.dirty_sync_count)
             at_ns += rule.tick_ns
         if at_ns is not None:

@@ -96,11 +96,15 @@ class SyncTimerPolicy(Protocol):
             it after each tick.
         state: the state that the next migration in the process gets.
         starts_with_period, stops_under_lock, needs_auto_converge: see SyncTimerRule.
+        percent, starts_after_setup: only for rules of the QEMU versions. A user's rule does not have
+            them. See SyncTimerRule.
         syncs_from_count: no tick syncs below this dirty_sync_count. 2 excludes the first pass.
     """
 
     tick_ns: int
     state: Any
+    percent: int
+    starts_after_setup: bool
     starts_with_period: bool
     stops_under_lock: bool
     needs_auto_converge: bool

@@ -21,10 +21,12 @@ class SyncTimerState:
     Attributes:
         count_prev: dirty_sync_count at the end of the last tick.
         active: the timer has started and not stopped. Then another start has no effect.
+        percent_prev: the throttle at the end of the last tick. Only v2 has this variable.
     """
 
     count_prev: int
     active: bool = False
+    percent_prev: int = 0
 
 
 class SyncTimerRule:
@@ -42,6 +44,8 @@ class SyncTimerRule:
         state: the static variables.
         first_count: `count_prev` when the process starts.
         syncs_from_count: no tick syncs below this dirty_sync_count. 2 excludes the first pass.
+        percent: the throttle, which the engine sets before the end of a tick. 0: none.
+        starts_after_setup: the timer starts when the setup's sync has ended, not before it.
         starts_with_period: the timer starts when a period closes, not with the migration.
         stops_under_lock: a stop waits for a tick that is running.
         needs_auto_converge: a tick without auto-converge ends and does not arm the next tick.
@@ -53,6 +57,8 @@ class SyncTimerRule:
 
     first_count = 0
     syncs_from_count = FIRST_PASS_COUNT + 1
+    percent = 0
+    starts_after_setup = False
     starts_with_period = False
     stops_under_lock = True
     needs_auto_converge = False
@@ -129,14 +135,33 @@ class SeedV2(SyncTimerRule):
     It excludes the first pass, as the merged code does. A sync that closes no period only
     suppresses the next tick's sync.
 
-    Source: migration/ram.c:bg_ram_dirty_sync_timer_tick, in the mail
+    The timer starts with a tick after the setup. A tick that finds no throttle although the tick
+    before found one does not arm the timer. So the timer runs in no migration after one whose last
+    tick found a throttle. A stop does not wait for a running tick, and that tick arms the timer
+    again.
+
+    Source: migration/ram.c:bg_ram_dirty_sync_timer_tick (prev_pct), migration.c:migration_thread
+    (start) and migration_iteration_finish (stop), in the mail
     f36590f6...1727630000.git.yong.huang@smartx.com ("PATCH v2 1/3", 2024-09-30).
     """
+
+    starts_after_setup = True
+    stops_under_lock = False
 
     def __init__(self, interval_ns: int, state: object = None) -> None:
         super().__init__(POLL_INTERVAL_NS, state)
         self._interval_ns = interval_ns
 
+    def start(self) -> bool:
+        """Tick once, when no vCPU is throttled yet. Return whether that arms the timer."""
+        self.state.count_prev = FIRST_PASS_COUNT
+        return self.state.percent_prev == 0
+
     def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
         """Return whether a tick forces a sync: none since the last tick, and the period is long."""
         return super().wants_sync(dirty_sync_count, period_ns) and period_ns > self._interval_ns
+
+    def after_tick(self, dirty_sync_count: int) -> None:
+        """End a tick, and remember the throttle."""
+        super().after_tick(dirty_sync_count)
+        self.state.percent_prev = self.percent

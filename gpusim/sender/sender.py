@@ -100,11 +100,15 @@ class Sender:
         self._section_units = link.section_bytes * UNITS
         self._slept_window_ps = WINDOW_PS + link.wakeup_latency_ns * PS_PER_NS
         self._wraps = link.multifd is None  # in the middle of a take
-        self._now_ps = self._wake_ps = self._stalled_to_ps = self._synced_to_ps = 0
+        self._now_ps = self._wake_ps = self._held_to_ps = self._stalled_to_ps = 0
+        self._synced_to_ps = 0
         self._cleared_ps = self._clear_ps = 0  # end and length of the last remote clear of a burst
         # A normal or a zero page that was counted with the clear before it, and when it is sent, ps.
         self._ahead = 0, 0, 0
         self._window = Window()
+        self._next_sync_ps = (
+            0  # time of syncs that hold the next window up, but not this one's sleep
+        )
         self._burst: Burst | None = None
         self._sleeping = False  # for the rest of the window
         self._turn_is_over = False  # the caller has acted on the turn before the next burst
@@ -134,7 +138,7 @@ class Sender:
     @property
     def awake_ns(self) -> int:
         """When the thread runs next: now, unless it sleeps or is stalled."""
-        return -(-max(self._now_ps, self._wake_ps) // PS_PER_NS)
+        return -(-max(self._now_ps, self._wake_ps, self._held_to_ps) // PS_PER_NS)
 
     def remote_clear_ps(self, end_ns: int) -> int:
         """Return the time of all remote clears up to the end of the run, which may cut the last."""
@@ -192,13 +196,13 @@ class Sender:
             if bursts >= RETURN_AFTER_BURSTS and self._now_ns < to_ns:
                 done.at_ns = self._now_ns
                 break
-            if self._now_ps < self._wake_ps:
-                self._now_ps = min(self._wake_ps, to_ps)
-                if self._now_ps < self._wake_ps:
-                    break
+            if self._waits(self._wake_ps, to_ps):
+                break
             if self._sleeping:
                 self._sleeping = False
                 self._close_window(slept_ps=self._slept_window_ps)
+            if self._waits(self._held_to_ps, to_ps):
+                break
             while self._pace.is_due(self._now_ps):
                 self._change_pace()
             stop_ps = self._stop_ps(to_ps)
@@ -227,13 +231,36 @@ class Sender:
         """Go on after the turn at which `advance` stopped."""
         self._turn_is_over = True
 
-    def stall(self, from_ns: int, until_ns: int) -> None:
-        """Send nothing between two times, because of a sync or a lock. The window lasts longer."""
+    def _waits(self, until_ps: int, to_ps: int) -> bool:
+        """Wait until a time, or to `to_ps`. Return whether `to_ps` comes first."""
+        if self._now_ps < until_ps:
+            self._now_ps = min(until_ps, to_ps)
+        return self._now_ps < until_ps
+
+    def stall(self, from_ns: int, until_ns: int) -> int:
+        """Send nothing between two times, because of a sync or a lock.
+
+        The window under way lasts longer, unless the thread sleeps. A sleep ends at the end of its
+        window, and the window closes. Only then does the thread wait for the bitmap's mutex.
+
+        Returns:
+            When the stall begins: `from_ns`, or the end of the sleep.
+
+        Source: migration/migration.c:migration_thread, migration_rate_limit and
+        migration_update_counters, which need no mutex; ram.c:ram_save_iterate [7.2 to 10.1].
+        """
+        if self._sleeping:
+            from_ns = max(from_ns, -(-self._wake_ps // PS_PER_NS))
+            until_ns = max(from_ns, until_ns)
         synced_from_ps = max(from_ns * PS_PER_NS, self._synced_to_ps)
         self._synced_to_ps = max(self._synced_to_ps, until_ns * PS_PER_NS)
-        self._window.sync_ps += max(0, self._synced_to_ps - synced_from_ps)
+        sync_ps = max(0, self._synced_to_ps - synced_from_ps)
+        if self._sleeping:
+            self._next_sync_ps += sync_ps
+        else:
+            self._window.sync_ps += sync_ps
         if self._burst is None:
-            self._wake_ps = max(self._wake_ps, until_ns * PS_PER_NS)
+            self._held_to_ps = max(self._held_to_ps, until_ns * PS_PER_NS)
         else:  # the page on the link continues after the stall
             self._now_ps += (until_ns - from_ns) * PS_PER_NS
             if self._cleared_ps > from_ns * PS_PER_NS:
@@ -242,6 +269,7 @@ class Sender:
             if sent_ps > from_ns * PS_PER_NS:
                 self._ahead = normal, zero, sent_ps + (until_ns - from_ns) * PS_PER_NS
             self._stalled_to_ps = until_ns * PS_PER_NS
+        return from_ns
 
     def drain(self, pages: SendablePages, *, clears: bool = True) -> int:
         """Send all pending pages without a rate limit. Return how long that takes, in ns.
@@ -253,7 +281,7 @@ class Sender:
         clears_before = self.counters.remote_clears
         if not clears:
             self._pace.clear_ps = (0, 0)
-        start_ps = now_ps = max(self._now_ps, self._wake_ps)
+        start_ps = now_ps = max(self._now_ps, self._wake_ps, self._held_to_ps)
         if self._link.recorded:
             costs_ps = self._link.page_ps()
         else:
@@ -340,6 +368,7 @@ class Sender:
         self._expect(1, bandwidth, window.sent_units, length_ps, sync_ps)
         self._set_bandwidth(bandwidth, window.sent_units)
         window.restart(self._now_ps)
+        window.sync_ps, self._next_sync_ps = self._next_sync_ps, 0
 
     def _expect(
         self, count: int, bandwidth: float, sent_units: int, length_ps: int, sync_ps: int

@@ -170,3 +170,58 @@ def test_an_attempt_that_gives_up_is_followed_by_the_next() -> None:
     )
     assert [a.result.summary.verdict for a in found.before] == ["time_limit"]
     assert isinstance(found.before[0].config.migration, MigrationConfig)
+
+
+def test_a_timer_of_v2_does_not_start_after_a_migration_that_was_throttled() -> None:
+    """The last tick saw a throttle, and the first tick of the next migration sees none (prev_pct)."""
+    once = config("4GiB", BUSY, version="seed_v2", tracking=SLOW_SYNC, limit_s=100)
+    throttled_s = simulate(once).summary.first_throttle_s
+    assert throttled_s is not None
+    for cancel_s, syncs in ((throttled_s - 2, True), (throttled_s + 2, False)):
+        cancelled = AttemptConfig(schedule=[{"at": cancel_s, "do": "cancel"}])
+        found = attempts("seed_v2", cancelled, AttemptConfig(after="30s", schedule=[LATE]))
+        assert (found.summary.fallback_sync_count > 0) == syncs
+
+
+def test_a_timer_of_v2_starts_after_the_setup() -> None:
+    """Its tick comes each second from the end of the setup's sync on, which takes 0.3 s."""
+    found = simulate(config("4GiB", BUSY, version="seed_v2", tracking=SLOW_SYNC, limit_s=60))
+    assert fallback_times_s(found)[0] % 1 == pytest.approx(0.3)
+
+
+def test_a_zombie_tick_of_v2_aborts_qemu_a_second_later() -> None:
+    base = config("4GiB", BUSY, version="seed_v2", tracking=SLOW_SYNC)
+    run = simulate(replace(base, schedule=[cancelled_in_a_tick("seed_v2")]))
+    assert run.summary.verdict == "aborted"
+    assert run.events[-1].time_s == pytest.approx(run.summary.total_time_s + 1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"), [("seed_v3", "aborted"), ("qemu_9_2", "cancelled")]
+)
+def test_a_migration_that_fails_in_a_tick_leaves_the_timer_that_a_cancel_leaves(
+    version: str, verdict: str
+) -> None:
+    """The first attempt ends in its fallback sync, and the next one comes too late."""
+    first = simulate(config("4GiB", BUSY, version=version, tracking=SLOW_SYNC, limit_s=60))
+    ends_s = fallback_times_s(first)[1] + 0.1
+    failing = config("4GiB", BUSY, version=version, tracking=SLOW_SYNC, limit_s=ends_s)
+    late = {"at": 1, "do": "cancel"}
+    found = simulate(
+        replace(failing, attempts=[AttemptConfig(), AttemptConfig(after="10s", schedule=[late])])
+    )
+    assert found.summary.verdict == verdict
+    assert found.summary.attempt == (1 if verdict == "aborted" else 2)
+
+
+def test_a_migration_that_fails_at_a_tick_of_the_throttle_leaves_the_vcpus_deaf() -> None:
+    base = config(bandwidth="200MB/s", max_bandwidth=0, limit_s=100)
+    throttled_s = simulate(base).summary.first_throttle_s
+    assert throttled_s is not None
+    for off_s, deaf in ((0.0, True), (0.001, False)):
+        ends_s = throttled_s + 4 * 0.0125 + off_s  # ticks of 20 % come each 12.5 ms
+        two = [AttemptConfig(), AttemptConfig()]
+        failing = replace(base, limit=replace(base.limit, simulated=ends_s), attempts=two)
+        found = simulate(failing)
+        assert found.summary.verdict == "time_limit"
+        assert (found.summary.guest_cpu_lost_s == 0) == deaf

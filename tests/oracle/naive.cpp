@@ -38,8 +38,9 @@ class Migration {
 
     // migration.c:migration_thread
     void run() {
-        if (timer_exists_ && !timer_starts_with_period_) start_timer(0);
+        if (timer_exists_ && !timer_polls_ && !timer_starts_with_period_) start_timer(0);
         sync("setup");
+        if (timer_exists_ && timer_polls_) start_timer(now_ns());
         while (true) {
             link_.change_up_to(now_ps_);
             run_main_loop_to(now_ns());
@@ -337,7 +338,7 @@ class Migration {
         if (timer_is_active_ || !auto_converge_) return;
         timer_is_active_ = true;
         if (timer_start_resets_count_) count_prev_ = 0;
-        tick_at_ns_ = at + tick_interval_ns_;
+        tick_at_ns_ = at - vm_ns(at) % NS_PER_MS + tick_interval_ns_;
     }
 
     Ns next_main_loop_ns() const {
@@ -378,7 +379,8 @@ class Migration {
         }
     }
 
-    // cpu-throttle.c:cpu_throttle_dirty_sync_timer_tick. v2 polls for an old period instead.
+    // cpu-throttle.c:cpu_throttle_dirty_sync_timer_tick. v2 polls for an old period instead, from the
+    // end of the setup on.
     void tick(Ns at) {
         tick_at_ns_ = -1;
         const Ns period_ns = (at / NS_PER_MS - period_start_ms_) * NS_PER_MS;

@@ -223,15 +223,29 @@ def test_a_sync_in_a_window_lowers_its_bandwidth_by_the_published_law(
     assert sender.bandwidth == pytest.approx(law, rel=LAW)
 
 
-def test_a_stall_lengthens_the_window_it_falls_in_and_no_other() -> None:
+def test_a_stall_in_the_sleep_does_not_lengthen_its_window() -> None:
+    """The thread sleeps from 300 to 400 ms, closes its window, and only then waits for the mutex."""
     sender, pages = make_sender(make_link(), 104_857_600), FakePages([(False, MANY)])
     sender.advance(340 * MS, pages)
     sender.stall_until(450 * MS)
-    sender.advance(450 * MS, pages)
-    assert sender.bandwidth == pytest.approx(10_506_258 / 0.15)
-    sender.advance(550 * MS, pages)
+    sender.advance(440 * MS, pages)
     assert sender.bandwidth == 105_062_580
+    assert sender.counters.normal_pages == 4 * 2560
+    sender.advance(450 * MS, pages)
+    assert sender.counters.normal_pages == 5 * 2560
+    sender.advance(500 * MS, pages)
     assert sender.counters.normal_pages == 6 * 2560
+
+
+def test_a_stall_beyond_the_sleep_lengthens_the_next_window_and_no_other() -> None:
+    sender, pages = make_sender(make_link(), 104_857_600), FakePages([(False, MANY)])
+    sender.advance(340 * MS, pages)
+    sender.stall_until(550 * MS)
+    sender.advance(550 * MS, pages)
+    assert sender.bandwidth == pytest.approx(10_506_258 / 0.15)
+    sender.advance(650 * MS, pages)
+    assert sender.bandwidth == 105_062_580
+    assert sender.counters.normal_pages == 7 * 2560
 
 
 def test_a_stall_at_the_start_of_a_window_is_part_of_it() -> None:
