@@ -49,6 +49,8 @@ class Scenario:
         wall_limit_ns: end of the run in wall-clock time. None: no limit.
         stall_after_ns: time of the last change of the workload. Only after it may a stalled
             migration be given up. None: never give up.
+        cycle_ns: longest cycle of a writer, after which it has very likely done all that it does. 0:
+            no writer has one.
         after_ns: pause since the end of the attempt before.
         resets_capabilities: auto-converge is switched off when this attempt has ended.
         earlier_attempts: the attempts before this one in the same QEMU process.
@@ -68,6 +70,7 @@ class Scenario:
     simulated_limit_ns: int
     wall_limit_ns: int | None
     stall_after_ns: int | None
+    cycle_ns: int = 0
     after_ns: int = 0
     resets_capabilities: bool = False
     earlier_attempts: tuple[Scenario, ...] = ()
@@ -189,4 +192,5 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
         wall_limit_ns=limit.limit_ns,
         stall_after_ns=last_change_ns if config.limit.stop_when_stuck else None,
+        cycle_ns=max((writer.cycle_ns for writer in writers), default=0),
     )

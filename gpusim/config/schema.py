@@ -72,9 +72,22 @@ class WriterConfig(WorkloadConfig):
         recorded: for recorded only: [[seconds, page writes so far], ...]. All values rise. After
             the last sample the writer is CPU-bound at page_writes_per_s.
         windows: [[from, until], ...] of simulated time in which the writer is active. null: always.
+        on_time, off_time: the writer is active for on_time and idle for off_time, in turn, such as
+            "30s". Both are null: always active. Inside `windows`, if they are set.
+        on_off_lengths: fixed or exponential. fixed: each time has this length. exponential: the
+            lengths are drawn by the seed, with these means.
+        on_off_start_percent: position in the cycle of on and off at the start, in percent. An on
+            time begins at 0. auto: drawn by the seed, from 0 to 100. gpusim assumes that nobody
+            starts a migration by the guest's clock.
         throttled: false for device writes, which no vCPU throttle slows.
         granule: null: the working set is contiguous. A size such as 2MiB: the working set is
-            scattered over the whole RAM in pieces of this size.
+            scattered over the whole RAM in pieces of this size, which the seed draws.
+        drift_period, drift_step: the working set moves by drift_step once per drift_period, such as
+            "1GiB" and "1min". Both are null: it stays.
+        drift_range: the memory in which the working set moves round and round, from `start` on. null:
+            the whole RAM. It is rounded down to whole steps.
+        drift_start_percent: position in the drift period at the start, in percent. auto: drawn by
+            the seed, from 0 to 100.
         vcpus: vCPUs that the writer keeps busy. The guest's loss is counted by them. null: an even
             share of all vCPUs.
     """
@@ -88,8 +101,16 @@ class WriterConfig(WorkloadConfig):
     catch_up_page_writes_per_s: float | None = None
     recorded: list[Any] | None = None
     windows: list[Any] | None = None
+    on_time: int | float | str | None = None
+    off_time: int | float | str | None = None
+    on_off_lengths: str = "fixed"
+    on_off_start_percent: int | float | str = "auto"
     throttled: bool = True
     granule: int | float | str | None = None
+    drift_period: int | float | str | None = None
+    drift_step: int | float | str | None = None
+    drift_range: int | float | str | None = None
+    drift_start_percent: int | float | str = "auto"
     vcpus: float | None = None
 
 

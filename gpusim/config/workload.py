@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 
 from gpusim.config.checks import (
+    check_choice,
     check_range,
     parse_duration_ns,
     parse_page_count,
@@ -23,16 +26,25 @@ from gpusim.config.schema import (
     ZipfConfig,
 )
 from gpusim.config.types import changed
+from gpusim.guest.drift import Drift
 from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
 from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
+from gpusim.guest.stream import Purpose, Stream
+from gpusim.guest.windows import OnOff, Windows
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
-from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_S, format_bytes, parse_ns
+from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_MS, NS_PER_S, format_bytes, parse_ns
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
 MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
+SHORTEST_ON_NS = 10 * NS_PER_MS  # shorter bursts are a rate: a sync sees only their mean
+SHORTEST_DRIFT_NS = 100 * NS_PER_MS
+MOST_PLACES_OF_DRIFT = 4096  # each cuts all parts of the working set once
+MOVING_PATTERNS = {"uniform", "hot_cold", "zipf"}
+
+_Draw: TypeAlias = Callable[[Purpose], Stream]  # of one writer
 
 
 def _pace(key: str, writer: WriterConfig, limit_s: float) -> Pace:
@@ -117,13 +129,22 @@ def _working_set(
     return start, pages
 
 
-def _placement(
-    key: str, config: WriterConfig, layout: Layout, page_bytes: int, seed: int
-) -> Placement:
-    """Return the place of the working set: in one piece, or scattered in granules."""
+def _place(
+    key: str, config: WriterConfig, layout: Layout, page_bytes: int, draw: _Draw
+) -> tuple[Placement, Drift | None, int]:
+    """Return where the working set lies, how it moves, and its pages.
+
+    If the set moves, then the place is that of the range in which it moves.
+    """
     start, pages = _working_set(key, config, layout, page_bytes)
+    drift = _drift(key, config, layout, page_bytes, start, pages, draw)
+    placed = pages if drift is None else drift.range_pages
     if config.granule is None:
-        return contiguous(start, pages)
+        return (
+            contiguous(0 if drift and config.drift_range is None else start, placed),
+            drift,
+            pages,
+        )
     granule_key = f"{key}.granule"
     granule = parse_page_count(granule_key, config.granule, page_bytes)
     if start:
@@ -133,18 +154,123 @@ def _placement(
     if not whole_pages or granule == 0 or CHUNK_PAGES % granule:
         allowed = "must be a power of two of pages, at most 2^18 pages"
         reject(granule_key, config.granule, allowed, "out_of_range")
-    granules = -(-pages // granule)
+    granules = -(-placed // granule)
     if granules > layout.pages // granule:
         hint = f"{granules} granules do not fit the VM. Lower it or the working set"
+        if drift is not None:
+            hint = f"{granules} granules do not fit the VM. Lower it or {key}.drift_range"
         reject(granule_key, config.granule, hint, "does_not_fit_vm")
     if granules > MAX_GRANULES or layout.pages // granule > MAX_PLACES:
         hint = f"the VM has {layout.pages // granule} places for {granules} granules. Raise it"
         reject(granule_key, config.granule, hint, "out_of_range")
-    return scattered(layout.pages, pages, granule, seed)
+    places = scattered(layout.pages, placed, granule, draw(Purpose.PLACEMENT))
+    return places, drift, pages
 
 
-def _windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...] | None:
-    """Return the times at which the writer is active, in ns. None: always."""
+def _drift(
+    key: str,
+    config: WriterConfig,
+    layout: Layout,
+    page_bytes: int,
+    start: int,
+    pages: int,
+    draw: _Draw,
+) -> Drift | None:
+    """Return how the working set moves. None: it stays."""
+    if config.drift_period is None and config.drift_step is None:
+        for name, unset in (("drift_range", None), ("drift_start_percent", "auto")):
+            if getattr(config, name) != unset:
+                hint = f"needs {key}.drift_period and {key}.drift_step. Set them, or remove it"
+                reject(f"{key}.{name}", getattr(config, name), hint, "not_used")
+        return None
+    for name in ("drift_period", "drift_step"):
+        if getattr(config, name) is None:
+            hint = "drift_period and drift_step go together. Set both, or set both to null"
+            reject(f"{key}.{name}", None, hint, "missing")
+    if not {config.pattern} <= MOVING_PATTERNS:
+        hint = f"only {', '.join(sorted(MOVING_PATTERNS))} move. Remove it"
+        reject(f"{key}.drift_period", config.drift_period, hint, "contradiction")
+    period_ns = parse_duration_ns(f"{key}.drift_period", config.drift_period)
+    if period_ns < SHORTEST_DRIFT_NS:
+        hint = "must be at least 100ms. Lower drift_step as well for the same speed"
+        reject(f"{key}.drift_period", config.drift_period, hint, "out_of_range")
+    range_key, step_key = f"{key}.drift_range", f"{key}.drift_step"
+    within = layout.pages
+    if config.drift_range is not None:
+        within = parse_page_count(range_key, config.drift_range, page_bytes)
+        if start + within > layout.pages:
+            hint = f"the range ends after the VM. Lower it or {key}.start"
+            reject(range_key, config.drift_range, hint, "does_not_fit_vm")
+    step = parse_page_count(step_key, config.drift_step, page_bytes)
+    places = within // step if step else 0
+    if not 2 <= places <= MOST_PLACES_OF_DRIFT:
+        low, high = (format_bytes(-(-within // n) * page_bytes) for n in (MOST_PLACES_OF_DRIFT, 2))
+        allowed = f"must lie between {low} and {high}, which is half of the range"
+        reject(step_key, config.drift_step, allowed, "out_of_range")
+    offset = start if config.drift_range is None else 0
+    if max(pages, offset + 1) > step * places:
+        hint = (
+            f"the range has {format_bytes(step * places * page_bytes)} in whole steps, and the "
+            f"working set does not fit. Raise {range_key} or lower {step_key}"
+        )
+        reject(step_key, config.drift_step, hint, "does_not_fit_vm")
+    phase = _share_or_drawn(
+        f"{key}.drift_start_percent", config.drift_start_percent, draw, Purpose.DRIFT_PHASE
+    )
+    return Drift(
+        period_ns=period_ns,
+        first_step_ns=max(1, period_ns - int(phase * period_ns)),
+        step_pages=step,
+        places=places,
+        offset=offset,
+    )
+
+
+def _windows(key: str, config: WriterConfig, draw: _Draw) -> Windows | None:
+    """Return when the writer is active. None: always."""
+    pairs = _fixed_windows(key, config)
+    if config.on_time is None and config.off_time is None:
+        for name, unset in (("on_off_lengths", "fixed"), ("on_off_start_percent", "auto")):
+            if getattr(config, name) != unset:
+                hint = f"needs {key}.on_time and {key}.off_time. Set them, or remove it"
+                reject(f"{key}.{name}", getattr(config, name), hint, "not_used")
+        return None if pairs is None else Windows(pairs)
+    lengths = []
+    for name in ("on_time", "off_time"):
+        value = getattr(config, name)
+        if value is None:
+            hint = "on_time and off_time go together. Set both, or set both to null"
+            reject(f"{key}.{name}", value, hint, "missing")
+        lengths.append(parse_duration_ns(f"{key}.{name}", value))
+        if lengths[-1] < SHORTEST_ON_NS:
+            hint = "must be at least 10ms. For shorter bursts set their mean page_writes_per_s"
+            reject(f"{key}.{name}", value, hint, "out_of_range")
+    if config.pace == "recorded":
+        hint = "a writer with pace=recorded has its own times. Set on_time and off_time to null"
+        reject(f"{key}.on_time", config.on_time, hint, "contradiction")
+    check_choice(f"{key}.on_off_lengths", config.on_off_lengths, ("fixed", "exponential"))
+    phase_key, phase = f"{key}.on_off_start_percent", config.on_off_start_percent
+    is_drawn = config.on_off_lengths == "exponential"
+    return OnOff(
+        lengths[0],
+        lengths[1],
+        _share_or_drawn(phase_key, phase, draw, Purpose.CYCLE_PHASE),
+        stream=draw(Purpose.CYCLE_LENGTHS) if is_drawn else None,
+        inside=pairs,
+    )
+
+
+def _share_or_drawn(key: str, value: int | float | str, draw: _Draw, purpose: Purpose) -> float:
+    """Return a percentage as a share below 1. auto: the seed draws it."""
+    if value == "auto":
+        return float(draw(purpose).uniform(1)[0])
+    if isinstance(value, str):
+        reject(key, value, "must be auto or a number from 0 to 100", "wrong_format")
+    check_range(key, value, 0, 100)
+    return value / 100
+
+
+def _fixed_windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...] | None:
     if config.windows is None:
         return None
     example = '[["0s", "60s"], ...]'
@@ -241,19 +367,21 @@ def parse_writers(
     vcpus = _vcpus(config, named)
     limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
     writers: list[Writer] = []
-    for key, (name, writer) in named.items():
+    for number, (key, (name, writer)) in enumerate(named.items()):
         if writers:
             limit.check()  # a config with one writer is quick
-        placement = _placement(key, writer, layout, config.vm.page_size, config.seed)
+        draw = partial(Stream, config.seed, number)
+        placement, drift, pages = _place(key, writer, layout, config.vm.page_size, draw)
         writers.append(
             Writer(
                 name=name,
-                pattern=_pattern(key, writer, int(placement.own_last[-1])),
+                pattern=_pattern(key, writer, pages),
                 pace=_pace(key, writer, limit_s),
                 placement=placement,
-                windows=_windows(key, writer),
+                windows=_windows(key, writer, draw),
                 throttled=writer.throttled,
                 vcpus=vcpus[key],
+                drift=drift,
             )
         )
     return tuple(writers)

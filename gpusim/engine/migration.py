@@ -63,7 +63,9 @@ class Migration:
         self._management = Management(
             self.state, self._recorder, self._syncs, lambda: self.fallback_timer.sync is not None
         )
-        self._stall = StallDetector(scenario.layout.pages, scenario.stall_after_ns)
+        self._stall = StallDetector(
+            scenario.layout.pages, scenario.stall_after_ns, scenario.cycle_ns
+        )
         self.reason: Message | None = None
         self._turns_without_time = 0
 
@@ -312,7 +314,7 @@ class Migration:
             code,
             {
                 "throttle_percent": percent,
-                "over_s": STALL_NS // NS_PER_S,
+                "over_s": max(STALL_NS, self.state.scenario.cycle_ns) // NS_PER_S,
                 "over_passes": STALL_PASSES,
                 "less_than_percent": round(100 * (1 - STALL_SHARE)),
                 "smallest_bytes": self._stall.smallest_pages * self.state.scenario.page_bytes,

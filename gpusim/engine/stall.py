@@ -11,31 +11,32 @@ class StallDetector:
     """Decides if a migration makes no progress any more.
 
     It is stalled if the throttle cannot rise and the remaining memory stopped falling: the smallest
-    value after a sync fell by less than 2 % over 60 s and ten passes.
+    value after a sync fell by less than 2 % over 60 s, ten passes and a cycle of the guest.
 
     Args:
         vm_pages: pages of the VM.
         from_ns: when the guest's write pattern changes for the last time. None: never give up.
+        cycle_ns: after so long the guest has very likely done all that it does. 0: it has no cycle.
 
     Attributes:
         is_stalled: give up now.
         smallest_pages: the smallest number of dirty pages after a sync so far.
     """
 
-    def __init__(self, vm_pages: int, from_ns: int | None) -> None:
+    def __init__(self, vm_pages: int, from_ns: int | None, cycle_ns: int = 0) -> None:
         self.is_stalled = False
         self.smallest_pages = vm_pages
         self._from_ns = from_ns
         self._since: tuple[int, int] | None = None  # ns and passes when this stretch started
         self._smallest_before = vm_pages
-        self._least_ns = STALL_NS
+        self._cycle_ns, self._least_ns = cycle_ns, max(STALL_NS, cycle_ns)
 
     def start_again(self) -> None:
         """Ask whether the migration makes progress after an action that it has waited for.
 
-        Ten passes are enough to see that it still stalls.
+        Ten passes and a cycle of the guest are enough to see that it still stalls.
         """
-        self.is_stalled, self._since, self._least_ns = False, None, 0
+        self.is_stalled, self._since, self._least_ns = False, None, self._cycle_ns
 
     def after_sync(
         self, now_ns: int, passes: int, pending_pages: int, *, throttle_is_final: bool

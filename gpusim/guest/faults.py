@@ -39,6 +39,7 @@ from gpusim.guest.pattern import Sequential
 from gpusim.guest.reaper import Reaper
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.useful_time import UsefulTime
+from gpusim.guest.windows import Mark
 from gpusim.guest.writer import Writer
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
@@ -48,6 +49,8 @@ BATCHES = 3  # clears between two syncs form batches, each at the time of its mi
 ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
 WAIT_ACCURACY = 1e-9  # of the lock's time. Each try solves for all writers
 SWEEPS = 50  # iterations over writers that share pages
+KEPT_MARKS = 8  # of each writer. A draw begins at one of the last two
+MOST_EDGES = 16  # of a writer between two syncs. With more, its windows are spread evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class Protection:
 
 class Tracked(Protocol):
     """The pages of all random writers or of one sequential writer, and which are protected."""
+
+    def move(self, since_ns: int, until_ns: int) -> None:
+        """Move working sets to where they are, on average, in an interval."""
 
     def faults(self, writes: FloatArray, writer: int) -> float:
         """Return the faults of one writer if all writers write from now on.
@@ -110,6 +116,7 @@ class RandomPages:
             its writes are not tracked or are sequential.
         from_start: all pages are protected before the first sync or clear.
         lazy: each chunk has its own groups.
+        moving: writer -> a function that returns its density in an interval. Its working set moves.
         limit: is asked for each writer.
     """
 
@@ -121,8 +128,10 @@ class RandomPages:
         *,
         from_start: bool,
         lazy: bool,
+        moving: Mapping[int, Callable[[int, int], FloatArray]] | None = None,
         limit: WallLimit = NO_LIMIT,
     ) -> None:
+        self._moving = moving or {}
         kind, example = np.zeros(len(chunk), np.int64), np.zeros(0, np.int64)
         for column in density:
             limit.check()
@@ -130,6 +139,9 @@ class RandomPages:
             _, example, kind = np.unique(
                 kind * len(values) + index, return_index=True, return_inverse=True
             )
+        if self._moving:  # each cell differs from its neighbours at some time
+            kind = example = np.arange(len(chunk))
+        self._example = example
         kinds = max(1, len(example))
         group, index = np.unique(chunk * lazy * kinds + kind, return_inverse=True)
         self._chunk, self._kind = group // kinds, group % kinds
@@ -140,6 +152,10 @@ class RandomPages:
         self._protected = np.full(len(group), float(from_start))  # share of each group's pages
         self._at_sync = self._protected.copy()
         self._add_up()
+
+    def move(self, since_ns: int, until_ns: int) -> None:
+        for writer, density in self._moving.items():
+            self._density[:, writer] = density(since_ns, until_ns)[self._example]
 
     def faults(self, writes: FloatArray, writer: int) -> float:
         """Return the faults of one writer, which has its share of a kind's first writes."""
@@ -207,6 +223,9 @@ class SequentialPages:
         self._done = self._at_sync = float(pattern.first_write)  # writes of each thread
         self._since = np.full(len(self._first), self._done)
         self._until = self._since + self._share * from_start
+
+    def move(self, since_ns: int, until_ns: int) -> None:
+        """Do nothing, because a sequential writer's set stays."""
 
     def faults(self, writes: FloatArray, writer: int) -> float:
         done = self._done + writes[writer] / self._threads
@@ -283,6 +302,7 @@ class Faults:
             self.reaper = Reaper(protection.first_reap_ns, protection.reset_ns)
         vcpus = sum(writers[i].writing_vcpus for i in self._slowed)
         self._longest_wait_ns = protection.serial_ns * vcpus - protection.cost_ns
+        self._marks: list[list[Mark | None]] = [[None] for _ in writers]
         self._now_ns, self._done = 0, self._writes(0)
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
@@ -302,6 +322,9 @@ class Faults:
             self._advance(stop_ns)
             for part in self._parts if len(cleared) else ():
                 part.clear(cleared)
+        for i, marks in enumerate(self._marks):
+            mark = self._writers[i].mark(now_ns, self.clocks[i], marks[-1])
+            self._marks[i] = [*marks[1 - KEPT_MARKS :], mark]
 
     def protect(self) -> float:
         """Let a sync read the log now. Return the pages that eager tracking protects again."""
@@ -313,10 +336,21 @@ class Faults:
         pages, self.unprotected = self.unprotected, 0.0
         return pages
 
+    def mark_before(self, t_ns: int, writer: int) -> Mark | None:
+        """Return what a writer had reached when `advance` was last called for an earlier time.
+
+        None: no such time is known any more.
+        """
+        known = [mark for mark in self._marks[writer] if mark is not None and mark.t_ns <= t_ns]
+        return known[-1] if known else None
+
     def _stops(self, now_ns: int, cleared_at_ns: IntArray) -> list[tuple[int, IntArray]]:
         """The times up to now at which a window opens or closes, or chunks are cleared."""
-        windows = [window for writer in self._writers for window in writer.windows or ()]
-        edges = {edge for window in windows for edge in window if self._now_ns < edge < now_ns}
+        edges: set[int] = set()
+        for windows in {id(w.windows): w.windows for w in self._writers}.values():
+            own = windows.edges(self._now_ns, now_ns).tolist() if windows is not None else []
+            if windows is not None and (not windows.cycle_ns or len(own) <= MOST_EDGES):
+                edges.update(own)
         nothing = np.zeros(0, np.int64)
         stops = [(edge, nothing) for edge in edges]
         chunks = np.flatnonzero(cleared_at_ns >= 0)
@@ -339,6 +373,8 @@ class Faults:
         """Go on to a time in equal rounds. All pages are protected after each but the last."""
         if until_ns <= self._now_ns:
             return
+        for part in self._parts:
+            part.move(self._now_ns, until_ns)
         wait_ns = self._slow(until_ns, rounds) if self._slowed else 0.0
         done = self._writes(until_ns)
         writes = np.maximum(done - self._done, 0) / rounds  # rounding can give -1e-12
@@ -395,12 +431,21 @@ class Faults:
         for _ in range(SWEEPS):
             before = writes.copy()
             for i, clock in self._slowed.items():
-                useful_ns = self._useful_ns(i, writes, run_ns, wait_ns)
+                busy = self._busy_share(i, until_ns)
+                useful_ns = self._useful_ns(i, writes, busy * run_ns, wait_ns) / busy
                 clock.set_at(until_ns, start[i] + rounds * useful_ns)
                 writes[i] = (self._writes_of(i, until_ns) - self._done[i]) / rounds
             if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
                 break
         return writes
+
+    def _busy_share(self, writer: int, until_ns: int) -> float:
+        """The share of the time from now on in which a writer is active. 1 if it never is."""
+        windows = self._writers[writer].windows
+        if windows is None or not windows.cycle_ns:
+            return 1.0  # an interval has no edge inside
+        low, high = windows.active_ns(np.array([self._now_ns, until_ns])).tolist()
+        return (high - low) / (until_ns - self._now_ns) or 1.0
 
     def _useful_ns(self, writer: int, writes: FloatArray, run_ns: float, wait_ns: float) -> float:
         """Run time without faults, given the writes of the other writers.
@@ -425,7 +470,8 @@ class Faults:
 
     def _writes_of(self, writer: int, t_ns: int) -> float:
         self._limit.check()
-        return float(self._writers[writer].writes(np.array([t_ns]), self.clocks[writer])[0])
+        mark = self.mark_before(t_ns, writer)
+        return float(self._writers[writer].writes(np.array([t_ns]), self.clocks[writer], mark)[0])
 
 
 def root(rising: Callable[[float], float], high: float, accuracy: float = ROOT_ACCURACY) -> float:

@@ -6,14 +6,19 @@ Sequential threads leave runs of pages that were certainly written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gpusim.guest.drift import MovingCells
 from gpusim.guest.faults import Faults, Protection, RandomPages, SequentialPages, Tracked
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.run_time import RunTime, VcpuClock
+from gpusim.guest.windows import Mark
 from gpusim.guest.writer import Writer, thread_positions
 from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
 from gpusim.wall_limit import NO_LIMIT, WallLimit
@@ -58,13 +63,17 @@ class Guest:
         self._writers = writers
         self._together = pages_together
         self._random = [i for i, w in enumerate(writers) if isinstance(w.pattern, Random)]
-        self._first, self._last, self._density = _cells(
-            layout, [writers[i] for i in self._random], limit
-        )
+        cells = _cells(layout, [writers[i] for i in self._random], limit)
+        self._first, self._last = cells.first, cells.last
+        self._pages_chunk = cells.first >> CHUNK_SHIFT
+        self._groups = None
         if pages_together > 1:
-            self._first, self._last, self._density = _groups(
-                self._first, self._last, self._density, pages_together
-            )
+            self._groups = _Groups(cells.first, cells.last, pages_together)
+            self._first, self._last = self._groups.first, self._groups.last
+        self._density = [
+            column if column is None else self._of_cells(column) for column in cells.shares
+        ]
+        self._moving = dict(zip(self._random, cells.moving, strict=True))
         self._chunk = self._first >> CHUNK_SHIFT
         self._threads = [
             _Thread(layout, w, w.pattern, thread, i)
@@ -88,9 +97,13 @@ class Guest:
         mean = np.zeros(len(self._first))
         random = zip(self._random, self._density, strict=True)
         for writer, density in _within(self._limit, random):
-            mean += density * self._per_cell(writer, since, until)
+            moving = self._moving[writer]
+            if moving is not None:
+                mean += self._of_cells(self._moved(moving, writer, since, until))
+            elif density is not None:
+                mean += density * self._per_cell(writer, since, until)
         runs = [
-            t.runs(since, until, self.faults.clocks[t.writer])
+            t.runs(since, until, self.faults.clocks[t.writer], self._mark(t.writer, since))
             for t in _within(self._limit, self._threads)
         ]
         size = self._together
@@ -110,8 +123,15 @@ class Guest:
     def _faults(self, protection: Protection) -> Faults:
         """Make the faults. KVM tracks the writes of vCPUs. Device writes never fault."""
         density = [np.zeros(len(self._first)) for _ in self._writers]
+        moving: dict[int, Callable[[int, int], FloatArray]] = {}
         for i, column in zip(self._random, self._density, strict=True):
-            density[i] = column * self._writers[i].throttled
+            if not self._writers[i].throttled:
+                continue
+            cells = self._moving[i]
+            if cells is not None:
+                moving[i] = partial(self._average, cells)
+            elif column is not None:
+                density[i] = column
         from_start = protection.from_start
         random = RandomPages(
             self._chunk,
@@ -119,6 +139,7 @@ class Guest:
             density,
             from_start=from_start,
             lazy=protection.lazy,
+            moving=moving,
             limit=self._limit,
         )
         pages: list[Tracked] = [random for _ in self._writers]
@@ -138,10 +159,33 @@ class Guest:
                 )
         return Faults(protection, self._writers, pages, self.run_time, self._limit)
 
+    def _mark(self, writer: int, since: IntArray) -> Mark | None:
+        """What a writer had reached at a sync before an interval."""
+        return self.faults.mark_before(int(since.min()), writer)
+
+    def _of_cells(self, per_page: FloatArray) -> FloatArray:
+        """A value per page of each cell, for groups of pages if pages are tracked together."""
+        return per_page if self._groups is None else self._groups.add_up(per_page)
+
+    def _average(self, cells: MovingCells, since_ns: int, until_ns: int) -> FloatArray:
+        return self._of_cells(cells.average(since_ns, until_ns))
+
+    def _moved(
+        self, cells: MovingCells, writer: int, since: IntArray, until: IntArray
+    ) -> FloatArray:
+        """The expected writes per page of a writer whose working set moves."""
+        clock, mark = self.faults.clocks[writer], self._mark(writer, since)
+        return cells.mean(
+            since,
+            until,
+            self._pages_chunk,
+            lambda t: self._writers[writer].writes(t, clock, mark),
+        )
+
     def _per_cell(self, writer: int, since: IntArray, until: IntArray) -> FloatArray:
         """The page writes of a writer in the interval of each cell's chunk, float64 [cells]."""
-        clock = self.faults.clocks[writer]
-        done = [self._writers[writer].writes(np.atleast_1d(t), clock) for t in (since, until)]
+        clock, mark = self.faults.clocks[writer], self._mark(writer, since)
+        done = [self._writers[writer].writes(np.atleast_1d(t), clock, mark) for t in (since, until)]
         low, high = (d if d.size == 1 else d[self._chunk] for d in done)
         return np.maximum(high - low, 0.0)  # a paced writer's rounding may leave -1e-14
 
@@ -188,19 +232,22 @@ class _Thread:
             self._chunk,
         )
 
-    def runs(self, since: IntArray, until: IntArray, clock: VcpuClock) -> tuple[IntArray, IntArray]:
+    def runs(
+        self, since: IntArray, until: IntArray, clock: VcpuClock, mark: Mark | None = None
+    ) -> tuple[IntArray, IntArray]:
         """Return the first slot, and the slot behind the last, of the runs that the thread passes.
 
         Args:
             since, until: one time in ns, or int64 [chunks].
             clock: the writer's clock.
+            mark: see Pace.
         """
         if since.ndim or until.ndim:
             since = np.broadcast_to(since, until.shape) if until.ndim else since
             until = np.broadcast_to(until, since.shape)
             since, until = since[self._chunk], until[self._chunk]
         low, high = (
-            thread_positions(self._writer, self._pattern, np.atleast_1d(t), clock)
+            thread_positions(self._writer, self._pattern, np.atleast_1d(t), clock, mark)
             for t in (since, until)
         )
         start = np.where(high - low >= self._pages, 0, low % self._pages)
@@ -216,76 +263,132 @@ class _Thread:
         return first[some] + offset, last[some] + offset
 
 
-def _cells(
-    layout: Layout, writers: Sequence[Writer], limit: WallLimit
-) -> tuple[IntArray, IntArray, list[FloatArray]]:
-    """Cut the pages of all random writers into cells.
+@dataclass(frozen=True)
+class _Cells:
+    """The pages of all random writers, cut into cells.
 
-    Returns:
-        First slot and slot behind the last, int64 [cells]. For each writer its share of writes per
-        page, float64 [cells].
+    Attributes:
+        first, last: int64 [cells], first slot and slot behind the last.
+        shares: of each writer, float64 [cells], its share of writes per page. None: its set moves.
+        moving: of each writer, its cells if its set moves.
     """
-    firsts, lasts, densities = [], [], []
+
+    first: IntArray
+    last: IntArray
+    shares: list[FloatArray | None]
+    moving: list[MovingCells | None]
+
+
+def _cells(layout: Layout, writers: Sequence[Writer], limit: WallLimit) -> _Cells:
+    """Cut the pages of all random writers into cells."""
+    firsts, lasts, values = [], [], []
     for writer in _within(limit, writers):
-        assert isinstance(writer.pattern, Random)
-        runs = [writer.placement.locate(b.first, b.last) for b in writer.pattern.bands]
-        density = np.concatenate([
-            np.full(len(run[0]), b.share / (b.last - b.first))
-            for run, b in zip(runs, writer.pattern.bands, strict=True)
-        ])  # fmt: skip
-        guest = np.concatenate([run[2] for run in runs])
-        pages = np.concatenate([run[1] - run[0] for run in runs])
-        first, last, run_index = layout.cut(guest, guest + pages)
+        first, last, value = _pieces(layout, writer)
         order = np.argsort(first)
         firsts.append(first[order])
         lasts.append(last[order])
-        densities.append(density[run_index[order]])
+        values.append(value[order])
     if not writers:
-        return EMPTY, EMPTY, []
+        return _Cells(EMPTY, EMPTY, [], [])
     borders = np.unique(np.concatenate([*firsts, *lasts]))
     low, high = borders[:-1], borders[1:]
     if 2 * 8 * len(low) * len(writers) > MOST_BYTES:  # the shares, and the same for the faults
         raise MemoryError(f"{len(writers)} writers over {len(low)} ranges of pages")
-    shares = []
-    for first, last, density in _within(limit, zip(firsts, lasts, densities, strict=True)):
+    found: list[tuple[IntArray, NDArray[np.bool_]]] = []
+    covered: NDArray[np.bool_] = np.zeros(len(low), np.bool_)
+    for writer, first, last, value in _within(
+        limit, zip(writers, firsts, lasts, values, strict=True)
+    ):
         index = np.searchsorted(first, low, side="right") - 1
         inside = (index >= 0) & (low < last[index])
-        shares.append(np.where(inside, density[index], 0.0))
-    covered = np.zeros(len(low), bool)
-    for share in _within(limit, shares):
-        covered |= share > 0
-    return low[covered], high[covered], [share[covered] for share in _within(limit, shares)]
+        found.append((index, inside))
+        covered |= inside if writer.drift else inside & (value[index] > 0)
+    shares: list[FloatArray | None] = []
+    moving: list[MovingCells | None] = []
+    for writer, first, value, place in _within(
+        limit, zip(writers, firsts, values, found, strict=True)
+    ):
+        index, inside = place[0][covered], place[1][covered]
+        if writer.drift is None:
+            shares.append(np.where(inside, value[index], 0.0))
+            moving.append(None)
+            continue
+        assert isinstance(writer.pattern, Random)
+        cell = np.flatnonzero(inside)
+        own = index[cell]
+        page = value[own].astype(np.int64) + low[covered][cell] - first[own]
+        cells = MovingCells(writer.drift, writer.pattern.bands, cell, page, int(covered.sum()))
+        shares.append(None)
+        moving.append(cells)
+    return _Cells(low[covered], high[covered], shares, moving)
 
 
-def _groups(
-    first: IntArray, last: IntArray, densities: Sequence[FloatArray], size: int
-) -> tuple[IntArray, IntArray, list[FloatArray]]:
-    """Turn cells of pages into cells of whole groups of pages, each a group or many equal ones.
+def _pieces(layout: Layout, writer: Writer) -> tuple[IntArray, IntArray, FloatArray | IntArray]:
+    """The pieces of a random writer inside chunks.
+
+    Returns:
+        First slot and slot behind the last, int64 [pieces]. The share of writes per page, float64
+        [pieces]. If the working set moves, then the first page in its range, int64 [pieces].
+    """
+    assert isinstance(writer.pattern, Random)
+    if writer.drift is not None:
+        borders = writer.drift.borders(writer.pattern.bands)
+        own_first, own_last, guest = writer.placement.locate(0, writer.drift.range_pages)
+        cuts = np.union1d(borders, own_first)
+        cuts = cuts[cuts < own_last[-1]]
+        piece = np.searchsorted(own_first, cuts, side="right") - 1
+        pages = np.diff(np.append(cuts, own_last[-1]))
+        guest = guest[piece] + cuts - own_first[piece]
+        first, last, run = layout.cut(guest, guest + pages)
+        before = np.concatenate([[0], np.cumsum(last - first)[:-1]])
+        return first, last, cuts[run] + before - before[np.searchsorted(run, run)]
+    runs = [writer.placement.locate(b.first, b.last) for b in writer.pattern.bands]
+    density = np.concatenate([
+        np.full(len(run[0]), b.share / (b.last - b.first))
+        for run, b in zip(runs, writer.pattern.bands, strict=True)
+    ])  # fmt: skip
+    guest = np.concatenate([run[2] for run in runs])
+    pages = np.concatenate([run[1] - run[0] for run in runs])
+    first, last, run = layout.cut(guest, guest + pages)
+    return first, last, density[run]
+
+
+class _Groups:
+    """Cells of whole groups of pages, each a group or many equal ones.
 
     Args:
         first, last: int64 [cells], cells of pages, see `_cells`.
-        densities: of each writer, float64 [cells], share of its writes per page.
         size: pages of a group.
 
-    Returns:
-        The same of groups. The shares are per group.
+    Attributes:
+        first, last: int64 [groups], the same of groups.
     """
-    low, high = -(-first // size) * size, last // size * size
-    inside = np.flatnonzero(high > low)
-    # The ends of a cell share their groups with other cells.
-    head = np.flatnonzero(first < low)
-    tail = np.flatnonzero((high < last) & (high >= first))
-    cell = np.concatenate([inside, head, tail])
-    begin = np.concatenate([low[inside], low[head] - size, high[tail]])
-    end = np.concatenate([high[inside], low[head], high[tail] + size])
-    pages = np.concatenate([
-        np.full(len(inside), size), np.minimum(last, low)[head] - first[head], (last - high)[tail]
-    ])  # fmt: skip
-    starts, place = np.unique(begin, return_inverse=True)
-    ends = np.zeros(len(starts), np.int64)
-    ends[place] = end
-    shares = [
-        np.asarray(np.bincount(place, pages * one[cell], len(starts)), np.float64)
-        for one in densities
-    ]
-    return starts, ends, shares
+
+    def __init__(self, first: IntArray, last: IntArray, size: int) -> None:
+        low, high = -(-first // size) * size, last // size * size
+        inside = np.flatnonzero(high > low)
+        # The ends of a cell share their groups with other cells.
+        head = np.flatnonzero(first < low)
+        tail = np.flatnonzero((high < last) & (high >= first))
+        self._cell = np.concatenate([inside, head, tail])
+        begin = np.concatenate([low[inside], low[head] - size, high[tail]])
+        end = np.concatenate([high[inside], low[head], high[tail] + size])
+        self._pages = np.concatenate(
+            [
+                np.full(len(inside), size),
+                np.minimum(last, low)[head] - first[head],
+                (last - high)[tail],
+            ]
+        )
+        self.first, self._place = np.unique(begin, return_inverse=True)
+        self.last: IntArray = np.zeros(len(self.first), np.int64)
+        self.last[self._place] = end
+
+    def add_up(self, per_page: FloatArray) -> FloatArray:
+        """Return the sum over each group's pages of a value per page, float64 [groups].
+
+        Args:
+            per_page: float64 [cells].
+        """
+        weights = self._pages * per_page[self._cell]
+        return np.asarray(np.bincount(self._place, weights, len(self.first)), np.float64)

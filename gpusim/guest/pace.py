@@ -6,32 +6,25 @@ not depend on the times of earlier calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from gpusim.guest.run_time import VcpuClock
+from gpusim.guest.windows import Mark, Windows
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
 
-Windows = Sequence[tuple[int, int]] | None
 
-
-def active_ns(t_ns: IntArray, windows: Windows) -> IntArray:
+def active_ns(t_ns: IntArray, windows: Windows | None) -> IntArray:
     """Return how many ns of the windows have passed by each time, int64.
 
     Args:
         t_ns: int64, times of any shape.
-        windows: [from, until) in ns. None: one window without an end.
+        windows: None: one window without an end.
     """
-    if windows is None:
-        return t_ns
-    total = np.zeros_like(t_ns)
-    for low, high in windows:
-        total = total + np.clip(t_ns, low, high) - low
-    return total
+    return t_ns if windows is None else windows.active_ns(t_ns)
 
 
 class Pace(Protocol):
@@ -41,10 +34,22 @@ class Pace(Protocol):
     def top_rate(self) -> float | None:
         """Page writes per second of run time. None: the pace is recorded and ignores run time."""
 
-    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
-        """Return the page writes since the migrate command at each time, float64."""
+    def writes(
+        self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
+    ) -> FloatArray:
+        """Return the page writes since the migrate command at each time, float64.
 
-    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
+        Args:
+            t_ns: int64, times of any shape, not before the mark.
+            run: the writer's clock.
+            windows: when it is active. None: always.
+            mark: what it had reached at an earlier time, to start from. None: start from time 0.
+        """
+
+    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
+        """Return what it has reached at a time before which the clock is final."""
+
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         """Return the seconds of one vCPU's work that were not done by a time."""
 
 
@@ -58,10 +63,16 @@ class CpuBound:
     def top_rate(self) -> float | None:
         return self.rate
 
-    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
-        return self.rate * (_active_run_ns(t_ns, run, windows) / NS_PER_S)
+    def writes(
+        self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
+    ) -> FloatArray:
+        return self.rate * (_active_run_ns(t_ns, run, windows, mark) / NS_PER_S)
 
-    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
+    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
+        """Return its run time in the windows."""
+        return Mark(t_ns, windows.active_run_ns(np.array([t_ns]), run, mark)[0].item())
+
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         t = np.array([t_ns])
         return float((active_ns(t, windows) - _active_run_ns(t, run, windows))[0]) / NS_PER_S
 
@@ -87,10 +98,16 @@ class Paced:
     def top_rate(self) -> float | None:
         return self.capacity
 
-    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
-        return self._allowed(t_ns, run) + self._least(t_ns, run, windows)
+    def writes(
+        self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
+    ) -> FloatArray:
+        return self._allowed(t_ns, run) + self._least(t_ns, run, windows, mark)
 
-    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
+    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
+        """Return the smallest slack."""
+        return Mark(t_ns, self._least(np.array([t_ns]), run, windows, mark)[0].item())
+
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         t = np.array([t_ns])
         backlog = self.rate * (active_ns(t, windows) / NS_PER_S) - self.writes(t, run, windows)
         return max(0.0, float(backlog[0]) / self.capacity)
@@ -98,18 +115,23 @@ class Paced:
     def _allowed(self, t_ns: IntArray, run: VcpuClock) -> FloatArray:
         return self.capacity * (run.at(t_ns) / NS_PER_S)
 
-    def _slack(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
+    def _slack(self, t_ns: IntArray, run: VcpuClock, windows: Windows | None) -> FloatArray:
         return self.rate * (active_ns(t_ns, windows) / NS_PER_S) - self._allowed(t_ns, run)
 
-    def _least(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
+    def _least(
+        self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> FloatArray:
         """The smallest slack up to each time."""
+        since_ns, reached = (mark.t_ns, mark.value) if mark is not None else (-1, np.inf)
         borders = run.borders()
+        borders = borders[np.searchsorted(borders, since_ns, side="right") :]
         if windows is not None:
-            edges = np.array(windows, dtype=np.int64).ravel()
+            edges = windows.edges(since_ns, int(t_ns.max(initial=0)) + 1)
             around = [run.tick_before(edges), run.tick_after(edges)]
             borders = np.unique(np.concatenate([borders, *around]))
-        least = np.minimum.accumulate(self._slack(borders, run, windows))
-        index = np.searchsorted(borders, t_ns, side="right") - 1
+        slack = np.concatenate([[reached], self._slack(borders, run, windows)])
+        least = np.minimum.accumulate(slack)
+        index = np.searchsorted(borders, t_ns, side="right")
         here = np.minimum(
             self._slack(t_ns, run, windows), self._slack(run.tick_before(t_ns), run, windows)
         )
@@ -133,21 +155,24 @@ class Recorded:
     def top_rate(self) -> float | None:
         return None
 
-    def writes(self, t_ns: IntArray, run: VcpuClock, windows: Windows) -> FloatArray:
+    def writes(
+        self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
+    ) -> FloatArray:
         recorded = np.interp(t_ns / NS_PER_S, self.times_s, self.counts)
         end_ns = np.full_like(t_ns, round(self.times_s[-1] * NS_PER_S))
         behind_ns = run.at(np.maximum(t_ns, end_ns)) - run.at(end_ns)
         return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
-    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows) -> float:
+    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
+        """Return nothing of use, because each value is found at once."""
+        return Mark(t_ns, 0)
+
+    def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         """Return the loss of a CPU-bound writer, as the record does not show the vCPUs' load."""
         return (t_ns - int(run.at(np.array([t_ns]))[0])) / NS_PER_S
 
 
-def _active_run_ns(t_ns: IntArray, run: VcpuClock, windows: Windows) -> IntArray | FloatArray:
-    if windows is None:
-        return run.at(t_ns)
-    total: IntArray | FloatArray = np.zeros_like(t_ns)
-    for low, high in windows:
-        total = total + run.at(np.clip(t_ns, low, high)) - run.at(np.full_like(t_ns, low))
-    return total
+def _active_run_ns(
+    t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
+) -> IntArray | FloatArray:
+    return run.at(t_ns) if windows is None else windows.active_run_ns(t_ns, run, mark)

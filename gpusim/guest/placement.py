@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpusim.guest.stream import Stream
 from gpusim.layout import IntArray
 
 
@@ -48,15 +49,15 @@ def contiguous(start: int, pages: int) -> Placement:
     return Placement(np.array([0]), np.array([pages]), np.array([start]))
 
 
-def scattered(vm_pages: int, pages: int, granule: int, seed: int) -> Placement:
+def scattered(vm_pages: int, pages: int, granule: int, stream: Stream) -> Placement:
     """Return a placement in granules that are drawn evenly from the VM without replacement.
 
     Args:
         vm_pages, pages, granule: pages of the VM, of the working set and of a granule.
-        seed: the seed of the draw.
+        stream: draws the granules.
     """
     own_first = np.arange(0, pages, granule, dtype=np.int64)
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**63], np.uint64)))
+    random = np.random.Generator(stream.bits)
     places = random.choice(vm_pages // granule, size=len(own_first), replace=False)
     return Placement(
         own_first, np.minimum(own_first + granule, pages), places.astype(np.int64) * granule

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpusim.guest.drift import Drift
 from gpusim.guest.pace import Pace, Recorded
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.placement import Placement
 from gpusim.guest.run_time import VcpuClock, WallTime
+from gpusim.guest.windows import Mark, Windows
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
 
@@ -24,31 +26,33 @@ class Writer:
         name: its name in the config.
         pattern: the pages that it writes.
         pace: how fast it writes.
-        placement: where its working set lies.
-        windows: [from, until) in ns in which it is active. None: always.
+        placement: where its working set lies. If the set moves, where the range lies.
+        windows: when it is active. None: always.
         throttled: False for device writes, which no vCPU throttle slows.
         vcpus: vCPUs that it keeps busy. Its loss counts for each of them.
+        drift: how its working set moves. None: it stays.
     """
 
     name: str
     pattern: Random | Sequential
     pace: Pace
     placement: Placement
-    windows: tuple[tuple[int, int], ...] | None
+    windows: Windows | None
     throttled: bool
     vcpus: float
+    drift: Drift | None = None
 
     @property
     def opens_at_start(self) -> bool:
         """Whether the writer is active when the migration starts."""
-        return self.windows is None or self.windows[0][0] == 0
+        return self.windows is None or self.windows.opens_at_start
 
     @property
     def last_change_ns(self) -> int:
-        """When its last window opens or closes, or its record ends. 0: it never changes."""
+        """When its last window closes, or its record ends. 0: it never changes, or does so for ever."""
         if isinstance(self.pace, Recorded):
             return int(self.pace.times_s[-1] * NS_PER_S)
-        return self.windows[-1][1] if self.windows else 0
+        return self.windows.last_change_ns if self.windows is not None else 0
 
     @property
     def writing_vcpus(self) -> float:
@@ -57,15 +61,34 @@ class Writer:
             return min(self.vcpus, self.pattern.threads)
         return self.vcpus
 
-    def runs(self) -> list[tuple[int, int]]:
-        """Return the guest pages of its working set as runs first <= page < last."""
-        lengths = self.placement.own_last - self.placement.own_first
-        first = self.placement.guest_first
-        return list(zip(first.tolist(), (first + lengths).tolist(), strict=True))
+    @property
+    def cycle_ns(self) -> int:
+        """After so long a time all that it does has very likely come round. 0: it has no cycle."""
+        window_ns = self.windows.cycle_ns if self.windows is not None else 0
+        return max(window_ns, self.drift.period_ns if self.drift is not None else 0)
 
-    def writes(self, t_ns: IntArray, run_time: VcpuClock) -> FloatArray:
-        """Return the page writes since the migrate command at each time, float64."""
-        return self.pace.writes(t_ns, self._clock(run_time), self.windows)
+    def runs(self) -> list[tuple[int, int]]:
+        """Return the guest pages of its working set at time 0 as runs first <= page < last."""
+        parts = [(0, int(self.placement.own_last[-1]))]
+        if self.drift is not None:
+            assert isinstance(self.pattern, Random)
+            parts = self.drift.split(0, self.pattern.bands[-1].last)
+        runs: list[tuple[int, int]] = []
+        for part in parts:
+            own_first, own_last, first = self.placement.locate(*part)
+            last = first + own_last - own_first
+            runs += zip(first.tolist(), last.tolist(), strict=True)
+        return runs
+
+    def writes(self, t_ns: IntArray, run_time: VcpuClock, mark: Mark | None = None) -> FloatArray:
+        """Return the page writes since the migrate command at each time, float64. See Pace."""
+        return self.pace.writes(t_ns, self._clock(run_time), self.windows, mark)
+
+    def mark(self, t_ns: int, run_time: VcpuClock, mark: Mark | None) -> Mark | None:
+        """Return what it has reached, see Pace. None: it needs no mark, as its windows end."""
+        if self.windows is None or not self.windows.cycle_ns:
+            return None
+        return self.pace.mark(t_ns, self._clock(run_time), self.windows, mark)
 
     def lost_vcpu_s(self, t_ns: int, run_time: VcpuClock) -> float:
         """Return the vCPU-seconds of its work that were not done by a time."""
@@ -76,7 +99,11 @@ class Writer:
 
 
 def thread_positions(
-    writer: Writer, pattern: Sequential, t_ns: IntArray, run_time: VcpuClock
+    writer: Writer,
+    pattern: Sequential,
+    t_ns: IntArray,
+    run_time: VcpuClock,
+    mark: Mark | None = None,
 ) -> IntArray:
     """Return the number of pages that each thread of a sequential writer has written, int64.
 
@@ -84,6 +111,7 @@ def thread_positions(
         writer, pattern: the writer and its pattern.
         t_ns: int64, the times.
         run_time: the writer's clock.
+        mark: see Pace.
     """
-    done = writer.writes(t_ns, run_time) / pattern.threads
+    done = writer.writes(t_ns, run_time, mark) / pattern.threads
     return pattern.first_write + np.floor(done).astype(np.int64)

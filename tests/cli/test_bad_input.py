@@ -55,12 +55,18 @@ BAD = {  # code -> key -> overrides
         "workload.windows": ["workload=uniform", "workload.windows=[[5s,1s]]"],
         "workload.granule": ["workload.granule=12KiB"],
         "workload.granule ": ["workload.granule=3KiB"],
+        "workload.on_time": ["workload=bursts", "workload.on_time=1ms"],
+        "workload.on_off_start_percent": ["workload=bursts", "workload.on_off_start_percent=101"],
+        "workload.drift_period": ["workload=drift", "workload.drift_period=1ms"],
+        "workload.drift_step": ["workload=drift", "workload.drift_step=4KiB"],
+        "workload.drift_step ": ["workload=drift", "workload.drift_step=1TiB"],
     },
     "unknown_choice": {
         "vm.page_size": ["vm.page_size=1000"],
         "migration.version": ["migration.version=qemu_1_0"],
         "tracking.mode": ["tracking.mode=magic"],
         "workload.pace": ["workload=uniform", "workload.pace=leisurely"],
+        "workload.on_off_lengths": ["workload=bursts", "workload.on_off_lengths=long"],
         "workload.writers.new.pattern": ["workload=mix", "+workload.writers.new={pattern: none}"],
     },
     "wrong_format": {
@@ -68,6 +74,7 @@ BAD = {  # code -> key -> overrides
         "limit.wall": ["limit.wall=soon"],
         "tracking.recorded_sleeps": ["tracking=tcg", "tracking.recorded_sleeps=[3]"],
         "vm.zero_ranges": ["workload=idle", "vm.zero_ranges=[5]"],
+        "workload.on_off_start_percent": ["workload=bursts", "workload.on_off_start_percent=now"],
     },
     "contradiction": {
         "tracking.page_size": ["tracking.page_size=16MiB"],
@@ -79,6 +86,16 @@ BAD = {  # code -> key -> overrides
         "workload.working_set": ["workload.working_set=1GiB"],  # and working_set_percent
         "workload.pattern": ["workload=uniform", "workload.pattern=zipf"],
         "workload.start": ["workload=uniform", "workload.start=1GiB", "workload.granule=2MiB"],
+        "workload.on_time": [
+            "workload=bursts",
+            "workload.pace=recorded",
+            "workload.recorded=[[0,0],[1,1]]",
+        ],
+        "workload.drift_period": [
+            "workload=sequential",
+            "workload.drift_period=1min",
+            "workload.drift_step=256MiB",
+        ],
     },
     "not_supported": {
         "migration.fallback_sync_interval": [
@@ -96,8 +113,12 @@ BAD = {  # code -> key -> overrides
     },
     "not_used": {  # KVM waits for no vCPU
         "tracking.recorded_sleeps": ["tracking.recorded_sleeps=[[1,2]]"],
+        "workload.on_off_lengths": ["workload.on_off_lengths=exponential"],
+        "workload.drift_range": ["workload.drift_range=1GiB"],
     },
     "missing": {
+        "workload.off_time": ["workload.on_time=5s"],
+        "workload.drift_step": ["workload.drift_period=1min"],
         "workload.catch_up_page_writes_per_s": ["workload=uniform", "workload.pace=paced"],
         "workload.writers": ["workload=mix", *(f"~workload.writers.{name}" for name in MIX)],
     },

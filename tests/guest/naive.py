@@ -14,11 +14,22 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from gpusim.guest.run_time import slice_ns
+from gpusim.guest.stream import Purpose, Stream
+from gpusim.guest.windows import Windows as ActiveWindows
 from gpusim.units import NS_PER_S
 
 History: TypeAlias = list[tuple[int, int]]  # (ns, percent set at that time), ascending
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Windows: TypeAlias = Sequence[tuple[int, int]] | None
+
+
+def active(windows: Windows) -> ActiveWindows | None:
+    return None if windows is None else ActiveWindows(windows)
+
+
+def place_stream(seed: int) -> Stream:
+    """Return the stream that places a working set."""
+    return Stream(seed, 0, Purpose.PLACEMENT)
 
 
 @st.composite

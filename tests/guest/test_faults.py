@@ -28,7 +28,7 @@ from gpusim.guest.useful_time import UsefulTime
 from gpusim.guest.writer import Writer
 from gpusim.layout import FloatArray, IntArray, Layout
 from gpusim.units import NS_PER_MS, NS_PER_S
-from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
+from tests.guest.naive import SLOW_MACHINE, History, active, histories, slices_of
 
 MS = NS_PER_MS
 LAYOUT = Layout([1500, 1000, 500])  # three chunks
@@ -325,8 +325,8 @@ def test_a_paced_writer_has_what_time_is_left() -> None:
 
 def test_the_clock_has_breakpoints_at_window_edges() -> None:
     """A writer whose window opens in an interval writes as one that starts there."""
-    late = replace(writer(uniform(3000), 3000), windows=((70 * MS, 150 * MS),))
-    other = replace(writer(uniform(3000), 3000), windows=((0, 80 * MS),))
+    late = replace(writer(uniform(3000), 3000), windows=active([(70 * MS, 150 * MS)]))
+    other = replace(writer(uniform(3000), 3000), windows=active([(0, 80 * MS)]))
     found = after_each_sync([late], KVM_LEGACY, [Sync(300 * MS, {})])
     assert found == pytest.approx(after_each_sync([other], KVM_LEGACY, [Sync(300 * MS, {})]))
 
@@ -434,9 +434,9 @@ def test_a_paced_writer_on_useful_time_is_its_queue(
     ticks = [t for pair in slices_of(history, 4 * NS_PER_S) for t in pair]
     every = np.array(sorted({0, *knots, *ticks, *times.tolist()}))
     pace = Paced(rate, rate + spare)
-    slack = pace._slack(every, clock, windows)
+    slack = pace._slack(every, clock, active(windows))
     least = np.minimum.accumulate(slack)[np.searchsorted(every, times)]
     allowed = (rate + spare) * clock.at(times) / NS_PER_S
-    assert pace.writes(times, clock, windows) == pytest.approx(
+    assert pace.writes(times, clock, active(windows)) == pytest.approx(
         allowed + least, rel=0, abs=1e-9 * (1 + 4 * (rate + spare))
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpusim.guest.pace import CpuBound, Paced, Recorded, active_ns
 from gpusim.guest.run_time import RunTime, WallTime, slice_ns
 from gpusim.units import NS_PER_MS, NS_PER_S
-from tests.guest.naive import SLOW_MACHINE, History, Windows, histories, queue, slices_of
+from tests.guest.naive import SLOW_MACHINE, History, Windows, active, histories, queue, slices_of
 
 FLOAT = 1e-12  # relative to the work that run time allows
 MS = NS_PER_MS
@@ -52,14 +52,14 @@ def test_paced_is_the_queue(
     capacity = max(1, rate + spare)
     times = with_events(sample_times, history, windows)
     pace, run_time = Paced(rate, capacity), run_time_of(history)
-    done = pace.writes(np.array(times), run_time, windows)
+    done = pace.writes(np.array(times), run_time, active(windows))
     error = FLOAT * (1 + capacity * times[-1] / NS_PER_S)
     expected = queue(rate, capacity, history, windows, times)
     assert done == pytest.approx([float(work) for work in expected], rel=0, abs=error)
     for t, work in zip(times[-3:], expected[-3:], strict=False):
-        arrived = rate * int(active_ns(np.array([t]), windows)[0]) / NS_PER_S
+        arrived = rate * int(active_ns(np.array([t]), active(windows))[0]) / NS_PER_S
         late_s = (arrived - float(work)) / capacity
-        assert pace.lost_s(t, run_time, windows) == pytest.approx(
+        assert pace.lost_s(t, run_time, active(windows)) == pytest.approx(
             late_s, rel=0, abs=2 * error / capacity
         )
 
@@ -71,9 +71,9 @@ def test_paced_never_runs_ahead_of_its_work_or_its_vcpus(
 ) -> None:
     pace, run_time = Paced(rate, rate + spare), run_time_of(history)
     times = np.array(with_events(sample_times, history, windows))
-    done = pace.writes(times, run_time, windows)
+    done = pace.writes(times, run_time, active(windows))
     error = FLOAT * (1 + pace.capacity * times[-1] / NS_PER_S)
-    arrived = rate * active_ns(times, windows) / NS_PER_S
+    arrived = rate * active_ns(times, active(windows)) / NS_PER_S
     assert (done <= arrived + error).all(), "a negative backlog"
     assert (done <= rate * times / NS_PER_S + error).all()
     assert (np.diff(done) >= -error).all()
@@ -89,10 +89,10 @@ def test_paced_work_of_the_past_does_not_change(
     pace, run_time = Paced(rate, rate + spare), run_time_of(history)
     now = history[-1][0]
     times = np.linspace(0, now, 20).astype(np.int64)
-    before = pace.writes(times, run_time, windows)
+    before = pace.writes(times, run_time, active(windows))
     run_time.throttle(now, percent)
     error = FLOAT * (1 + pace.capacity * now / NS_PER_S)
-    assert pace.writes(times, run_time, windows) == pytest.approx(before, rel=0, abs=error)
+    assert pace.writes(times, run_time, active(windows)) == pytest.approx(before, rel=0, abs=error)
 
 
 def test_paced_writes_at_its_rate_without_a_throttle() -> None:
@@ -131,7 +131,7 @@ def test_paced_at_99_percent_sleeps_990_ms_then_writes_its_backlog() -> None:
 
 def test_paced_backlog_is_worked_off_after_its_window_has_closed() -> None:
     run_time, pace = run_time_of([(0, 99)]), Paced(1000, 1_000_000)
-    done = pace.writes(np.array([500 * MS, 990 * MS, 999 * MS]), run_time, [(0, 300 * MS)])
+    done = pace.writes(np.array([500 * MS, 990 * MS, 999 * MS]), run_time, active([(0, 300 * MS)]))
     assert done == pytest.approx([0, 0, 300])
 
 
@@ -143,15 +143,17 @@ def test_cpu_bound_is_run_time_inside_windows(
     pace, run_time = CpuBound(rate), run_time_of(history)
     slices = slices_of(history, sample_times[-1] + 1)
     for t, done in zip(
-        sample_times, pace.writes(np.array(sample_times), run_time, windows), strict=True
+        sample_times, pace.writes(np.array(sample_times), run_time, active(windows)), strict=True
     ):
         spans = [(low, min(high, t)) for low, high in windows or [(0, t)] if low < t]
         asleep = sum(
             max(0, min(wake, high) - max(tick, low)) for low, high in spans for tick, wake in slices
         )
-        active = sum(high - low for low, high in spans)
-        assert done == pytest.approx(rate * (active - asleep) / NS_PER_S, rel=FLOAT)
-        assert pace.lost_s(t, run_time, windows) == pytest.approx(asleep / NS_PER_S, rel=FLOAT)
+        open_ns = sum(high - low for low, high in spans)
+        assert done == pytest.approx(rate * (open_ns - asleep) / NS_PER_S, rel=FLOAT)
+        assert pace.lost_s(t, run_time, active(windows)) == pytest.approx(
+            asleep / NS_PER_S, rel=FLOAT
+        )
 
 
 def test_no_throttle_slows_wall_time() -> None:
@@ -165,7 +167,7 @@ def test_no_throttle_slows_wall_time() -> None:
 @SLOW_MACHINE
 def test_active_time_is_that_inside_windows(windows: Windows, t: int) -> None:
     expected = sum(max(0, min(high, t) - low) for low, high in windows or [(0, t)])
-    assert active_ns(np.array([t]), windows).tolist() == [expected]
+    assert active_ns(np.array([t]), active(windows)).tolist() == [expected]
 
 
 def test_recorded_goes_straight_between_samples() -> None:

@@ -18,7 +18,7 @@ from gpusim.guest.run_time import RunTime
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, FloatArray, Layout, Writes
 from gpusim.units import NS_PER_S
-from tests.guest.naive import SLOW_MACHINE
+from tests.guest.naive import SLOW_MACHINE, place_stream
 
 LAYOUT = Layout([CHUNK_PAGES + 4096, 8192, 256])
 RATE = 1e5
@@ -62,7 +62,7 @@ def test_groups_add_up_their_pages(
     writers = [writer(pattern, pages, start) for (pattern, pages), start in places]
     if is_scattered:
         pages = places[0][0][1]
-        placed = scattered(LAYOUT.pages // 4, min(pages, 60_000), 8, 5)
+        placed = scattered(LAYOUT.pages // 4, min(pages, 60_000), 8, place_stream(5))
         writers[0] = replace(writers[0], placement=placed)
     until_ns = NS_PER_S // 50
     pages_alone = per_page(Guest(LAYOUT, writers, RunTime()).writes(0, until_ns))

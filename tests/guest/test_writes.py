@@ -24,7 +24,7 @@ from gpusim.guest.run_time import RunTime
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
 from gpusim.units import NS_PER_MS, NS_PER_S
-from tests.guest.naive import SLOW_MACHINE
+from tests.guest.naive import SLOW_MACHINE, place_stream
 
 FLOAT = 1e-9
 BLOCKS = ((300,), (130, 64, 3), (64, 64, 64, 64, 1))
@@ -143,7 +143,7 @@ def placements(draw: st.DrawFn, layout: Layout) -> tuple[Placement, int]:
         pages = draw(st.integers(2, layout.pages - start))
         return contiguous(start, pages), pages
     pages = draw(st.integers(2, layout.pages // granule * granule))
-    return scattered(layout.pages, pages, granule, draw(st.integers(0, 9))), pages
+    return scattered(layout.pages, pages, granule, place_stream(draw(st.integers(0, 9)))), pages
 
 
 @st.composite

@@ -1,0 +1,60 @@
+"""Random numbers of one writer: counter-based streams that the seed, the writer and a purpose name.
+
+They lie beside the streams of `pages/draw.py`, whose second key is below 2^63.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from gpusim.layout import FloatArray, U64Array
+
+FIRST_KEY = 2**63
+WRITER_SHIFT = 8
+
+
+class Purpose(enum.IntEnum):
+    """What a stream draws. The places of zero pages (`config/memory.py`) are number 1."""
+
+    PLACEMENT = 0
+    SWEEP_PHASE = 2
+    CYCLE_PHASE = 3
+    CYCLE_LENGTHS = 4
+    DRIFT_PHASE = 5
+    HEAT = 6
+    ROUNDS = 7
+
+
+def key_of(seed: int, writer: int, purpose: Purpose) -> U64Array:
+    """Return the key of Philox for a writer, counted from 0, uint64 [2]."""
+    return np.array([seed, FIRST_KEY + (writer << WRITER_SHIFT) + purpose], np.uint64)
+
+
+class Stream:
+    """A stream of numbers. numpy never changes the raw numbers of a bit generator (NEP 19).
+
+    Args:
+        seed: the run's seed.
+        writer: number of the writer in its workload, from 0.
+        purpose: what the numbers decide.
+
+    Attributes:
+        bits: the bit generator.
+    """
+
+    def __init__(self, seed: int, writer: int, purpose: Purpose) -> None:
+        self.bits = np.random.Philox(key=key_of(seed, writer, purpose))
+
+    def raw(self, count: int) -> U64Array:
+        """Return whole numbers, uint64 [count]."""
+        return np.asarray(self.bits.random_raw(count), np.uint64)
+
+    def uniform(self, count: int) -> FloatArray:
+        """Return numbers 0 <= x < 1, float64 [count]."""
+        return np.asarray((self.raw(count) >> np.uint64(11)) * 2.0**-53)
+
+    def exponential(self, count: int) -> FloatArray:
+        """Return numbers of mean 1, float64 [count]."""
+        return np.asarray(-np.log1p(-self.uniform(count)))
