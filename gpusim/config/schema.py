@@ -147,11 +147,14 @@ class SequentialConfig(WriterConfig):
     Attributes:
         threads: number of threads. The writes are split evenly between them.
         first_write: writes of each thread before the migration. They set the position in its share.
+            auto: drawn by the seed, evenly over the share, and the same for all threads. gpusim
+            assumes that nobody starts a migration by the guest's position, and that all threads are
+            equally fast.
     """
 
     pattern: str = "sequential"
     threads: int = 16
-    first_write: int = 0
+    first_write: int | str = "auto"
 
 
 @dataclass

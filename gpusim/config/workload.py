@@ -9,6 +9,7 @@ from typing import TypeAlias
 from gpusim.config.checks import (
     check_choice,
     check_range,
+    check_whole,
     parse_duration_ns,
     parse_page_count,
     parse_pairs,
@@ -282,11 +283,21 @@ def _fixed_windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
-def _pattern(key: str, config: WriterConfig, pages: int) -> Random | Sequential:
+def _first_write(key: str, config: SequentialConfig, pages: int, draw: _Draw) -> int:
+    """Return the writes of each thread before the migration. auto: the seed draws the position."""
+    value = config.first_write
+    if value == "auto":
+        share = -(-pages // config.threads)
+        return int(draw(Purpose.SWEEP_PHASE).uniform(1)[0] * share)
+    check_whole(f"{key}.first_write", value, 0, MOST_COUNT, ", or auto")
+    assert isinstance(value, int)
+    return value
+
+
+def _pattern(key: str, config: WriterConfig, pages: int, draw: _Draw) -> Random | Sequential:
     if isinstance(config, SequentialConfig):
         check_range(f"{key}.threads", config.threads, 1, min(pages, 65536))
-        check_range(f"{key}.first_write", config.first_write, 0, MOST_COUNT)
-        return Sequential(pages, config.threads, config.first_write)
+        return Sequential(pages, config.threads, _first_write(key, config, pages, draw))
     if isinstance(config, HotColdConfig):
         check_range(f"{key}.hot_percent", config.hot_percent, 0, 100)
         check_range(f"{key}.hot_writes_percent", config.hot_writes_percent, 0, 100)
@@ -375,7 +386,7 @@ def parse_writers(
         writers.append(
             Writer(
                 name=name,
-                pattern=_pattern(key, writer, pages),
+                pattern=_pattern(key, writer, pages, draw),
                 pace=_pace(key, writer, limit_s),
                 placement=placement,
                 windows=_windows(key, writer, draw),

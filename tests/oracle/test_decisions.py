@@ -32,7 +32,9 @@ def migration(
 ) -> Config:
     """Return a migration of 128 MiB whose writer writes half of it, over a link without costs."""
     free = {"log_sync_ns_per_gib": 0, "merge_ns_per_gib": 0, "misaligned_ms": 0}
-    writer = SequentialConfig(working_set=PAGES // 2 * PAGE, threads=1, page_writes_per_s=rate)
+    writer = SequentialConfig(
+        working_set=PAGES // 2 * PAGE, threads=1, page_writes_per_s=rate, first_write=0
+    )
     return Config(
         vm=VmConfig(memory=PAGES * PAGE, vcpus=1),
         workload=MixConfig(writers={"w": writer}),

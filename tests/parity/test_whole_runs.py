@@ -34,7 +34,9 @@ WORKLOADS = {
     ),
     "sequential over random": MixConfig(
         writers={
-            "log": SequentialConfig(working_set_percent=40.0, page_writes_per_s=2e4, threads=3),
+            "log": SequentialConfig(
+                working_set_percent=40.0, page_writes_per_s=2e4, threads=3, first_write=0
+            ),
             "heap": WriterConfig(working_set_percent=60.0, page_writes_per_s=2e4),
         }
     ),

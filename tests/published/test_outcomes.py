@@ -18,7 +18,7 @@ def test_each_position_of_a_writer_is_a_run_with_each_seed() -> None:
     assert len(set(found)) == len(found) == 16
     assert {first for first, _ in found} == set(row.first_writes)
     (only,) = configs(replace(row, seeds=1, first_writes=[]))
-    assert only.workload.first_write == 0
+    assert only.workload.first_write == "auto"
 
 
 def test_positions_divide_the_round_of_the_writer_evenly() -> None:
