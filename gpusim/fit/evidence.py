@@ -6,18 +6,17 @@ guest whose speed drifts. It does not search for writers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.fit.estimates import Fit, FloatArray, WriterEstimate, share_slope, share_written
+from gpusim.fit.estimates import Fit, FloatArray, WriterEstimate, drifting_share, share_written
 from gpusim.formats.migration_history import SyncHistory, SyncPeriod
 from gpusim.formats.profile import Measurement, Profile
 from gpusim.units import MIB
 
-_Share = Callable[[FloatArray, NDArray[np.bool_]], FloatArray]
 # A writer slower than SLOWEST / the longest period looks like a straight line. A writer faster than
 # FASTEST / the shortest period looks like a step.
 SLOWEST, FASTEST = 1 / 16, 8.0
@@ -48,6 +47,18 @@ def mixture_of(writers: Sequence[WriterEstimate]) -> Mixture:
         pages=np.array([one.pages for one in writers], dtype=np.float64),
         rates=np.array([one.rate for one in writers], dtype=np.float64),
         sequential=np.array([one.kind == "sequential" for one in writers], dtype=np.bool_),
+    )
+
+
+def estimates_of(writers: Mixture) -> tuple[WriterEstimate, ...]:
+    """Return writers, [k], as estimates, the hottest first."""
+    return tuple(
+        WriterEstimate(
+            kind="sequential" if writers.sequential[place] else "random",
+            pages=float(writers.pages[place]),
+            page_writes_per_s=float(writers.pages[place] * writers.rates[place]),
+        )
+        for place in np.argsort(-writers.rates)
     )
 
 
@@ -102,26 +113,33 @@ class Evidence:
         Args:
             rates, sequential: [...], as in `Mixture`.
         """
-        return self._counted(share_written, rates, sequential)
+        return self._share_and_slope(rates, sequential, 0.0)[0]
 
-    def expected(self, writers: Mixture) -> tuple[FloatArray, FloatArray]:
-        """Return the expected count of each measurement, and its slope by speed, [..., n]."""
-        sums = []
-        for function in (share_written, share_slope):
-            share = self._counted(function, writers.rates, writers.sequential)
-            sums.append(np.einsum("...k,...kn->...n", writers.pages, share))
-        return sums[0], sums[1]
+    def expected(
+        self, writers: Mixture, drift: FloatArray | float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the expected count of each measurement, and its slope by speed, [..., n].
 
-    def _counted(
-        self, function: _Share, rates: FloatArray, sequential: NDArray[np.bool_]
-    ) -> FloatArray:
+        Args:
+            writers: the writers, [..., k].
+            drift: [...], relative standard deviation of the guest's speed.
+        """
+        found = self._share_and_slope(writers.rates, writers.sequential, drift)
+        share, slope = (np.einsum("...k,...kn->...n", writers.pages, one) for one in found)
+        return share, slope
+
+    def _share_and_slope(
+        self, rates: FloatArray, sequential: NDArray[np.bool_], drift: FloatArray | float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the mean share that each measurement finds, and its slope by speed, [..., n]."""
         rates, sequential = rates[..., None], sequential[..., None]
+        drift = np.asarray(drift)[..., None, None]
         if np.isinf(self.reaped_s):
-            return function(rates * self.seconds, sequential)
+            return drifting_share(rates * self.seconds, sequential, drift)
         times, rest_s = np.divmod(self.seconds, self.reaped_s)
-        whole = function(rates * self.reaped_s, sequential)
-        total: FloatArray = times * whole + function(rates * rest_s, sequential)
-        return total
+        whole = drifting_share(rates * self.reaped_s, sequential, drift)
+        rest = drifting_share(rates * rest_s, sequential, drift)
+        return times * whole[0] + rest[0], times * whole[1] + rest[1]
 
     def sampling_variance(self, dirty: FloatArray) -> FloatArray:
         """Return the variance of counts due to sampling and chance, in square pages.
@@ -145,7 +163,7 @@ class Evidence:
         Returns:
             Two arrays [..., n].
         """
-        dirty, slope = self.expected(writers)
+        dirty, slope = self.expected(writers, drift)
         drifted = (np.asarray(drift)[..., None] ** 2 + np.square(self.timing)) * slope**2
         deviation = np.sqrt(self.sampling_variance(dirty) + drifted)
         return (self.low - dirty) / deviation, (self.high - dirty) / deviation
@@ -174,16 +192,8 @@ class Evidence:
         with np.errstate(invalid="ignore"):
             inside = sign * ndtri((ndtr(sign * low) + ndtr(sign * high)) / 2)
         residuals = np.where(np.isfinite(inside), inside, np.where(low > 0, low, high))
-        order = np.argsort(-writers.rates)
         return Fit(
-            writers=tuple(
-                WriterEstimate(
-                    kind="sequential" if writers.sequential[place] else "random",
-                    pages=float(writers.pages[place]),
-                    page_writes_per_s=float(writers.pages[place] * writers.rates[place]),
-                )
-                for place in order
-            ),
+            writers=estimates_of(writers),
             residuals=residuals,
             chi_square=float(np.sum(residuals**2)),
             drift=drift,
@@ -216,13 +226,12 @@ class SyncEvidence(Evidence):
     first_weights: FloatArray
     first_shares: FloatArray
 
-    def _counted(
-        self, function: _Share, rates: FloatArray, sequential: NDArray[np.bool_]
-    ) -> FloatArray:
-        if function is share_slope:
-            ahead = self._found(rates * (1 + SMALL), sequential)
-            return (ahead - self._found(rates, sequential)) / SMALL
-        return self._found(rates, sequential)
+    def _share_and_slope(
+        self, rates: FloatArray, sequential: NDArray[np.bool_], drift: FloatArray | float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return both at the mean speed: the lengths of the periods differ, so few end at a bend."""
+        share = self._found(rates, sequential)
+        return share, (self._found(rates * (1 + SMALL), sequential) - share) / SMALL
 
     def _found(self, rates: FloatArray, sequential: NDArray[np.bool_]) -> FloatArray:
         """Return the share of a writer's pages that each counting sync finds, [..., n]."""

@@ -39,7 +39,7 @@ def _noise(profile: Profile, evidence: Evidence, fit: Fit) -> Iterator[Message]:
     off = abs(fit.residuals[worst])
     if off < FAR and fit.chi_square < NOISE * len(fit.residuals):
         return
-    expected = evidence.expected(mixture_of(fit.writers))[0][worst]
+    expected = evidence.expected(mixture_of(fit.writers), fit.drift)[0][worst]
     data = {
         "chi_square": fit.chi_square,
         "measurements": len(fit.residuals),

@@ -7,13 +7,21 @@ wins. `posterior` samples the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from gpusim.fit.estimates import Fit, FloatArray
-from gpusim.fit.evidence import FASTEST, SLOWEST, Evidence, Mixture, evidence_of, mixture_of
+from gpusim.fit.estimates import Candidate, Fit, FloatArray
+from gpusim.fit.evidence import (
+    FASTEST,
+    SLOWEST,
+    Evidence,
+    Mixture,
+    estimates_of,
+    evidence_of,
+    mixture_of,
+)
 from gpusim.fit.profile_warnings import profile_warnings
 from gpusim.formats.profile import Profile
 
@@ -37,13 +45,28 @@ def fit_writers(profile: Profile) -> Fit:
     evidence = evidence_of(profile)
     if not profile.measurements:  # an earlier migration whose guest wrote nothing
         return evidence.fit(mixture_of(()), DRIFTS[0])
-    # Least squares do not see that a sequential writer that has finished its pages has no drift. So
-    # random writers are also tried alone.
-    grids = [_Grid(evidence, kinds) for kinds in ((False,), (False, True))]
-    tried = [(*_fewest(evidence, grid, drift), drift) for drift in DRIFTS for grid in grids]
-    _, writers, drift = min(tried, key=lambda one: one[0])
-    fit = evidence.fit(writers, drift)
-    return replace(fit, warnings=profile_warnings(profile, evidence, fit))
+    found = find_candidates(evidence)
+    best = min(found, key=lambda one: one.cost)
+    fit = evidence.fit(mixture_of(best.writers), best.drift)
+    warnings = profile_warnings(profile, evidence, fit)
+    return replace(fit, warnings=warnings, candidates=tuple(found))
+
+
+def find_candidates(evidence: Evidence, drifts: Sequence[float] = DRIFTS) -> list[Candidate]:
+    """Return the best writers of each number, with both kinds and with random writers alone.
+
+    Least squares do not see that a sequential writer that has finished its pages has no drift. So
+    random writers are also tried alone.
+    """
+    best: dict[tuple[int, int], Candidate] = {}
+    for place, kinds in enumerate(((False,), (False, True))):
+        grid = _Grid(evidence, kinds)
+        for drift in drifts:
+            for one in _best_of_each_number(evidence, grid, drift):
+                key = place, len(one.writers)
+                if key not in best or one.cost < best[key].cost:
+                    best[key] = one
+    return list(best.values())
 
 
 def non_negative_sizes(
@@ -106,11 +129,8 @@ class _Grid:
         return Mixture(pages=pages, rates=self.rates[chosen], sequential=self.sequential[chosen])
 
 
-def _fewest(evidence: Evidence, grid: _Grid, drift: float) -> tuple[float, Mixture]:
-    """Return the fewest writers that are each worth it, and their cost.
-
-    The cost is -2 log likelihood plus WORTH for each writer.
-    """
+def _best_of_each_number(evidence: Evidence, grid: _Grid, drift: float) -> Iterator[Candidate]:
+    """Yield the best writers of each number, while one more may be worth it."""
 
     def deviations(dirty: FloatArray) -> FloatArray:
         variance = evidence.sampling_variance(dirty) + evidence.width**2 / 12
@@ -123,17 +143,16 @@ def _fewest(evidence: Evidence, grid: _Grid, drift: float) -> tuple[float, Mixtu
     all_writers = grid.writers(sizes, range(len(sizes)))
     least_cost = -2 * float(evidence.log_likelihood(all_writers, drift))
     chosen: list[int] = []
-    best: tuple[float, Mixture] = (np.inf, grid.writers(np.empty(0), []))
+    best_cost = np.inf
     for count in range(MOST_WRITERS + 1):
-        if least_cost + WORTH * count > best[0]:
+        if least_cost + WORTH * count > best_cost:
             break
         if count:
             chosen = _with_one_more(grid.shares, evidence.middle, weights, evidence.most, chosen)
         writers = _refined(evidence, grid, chosen, weights, drift)
         cost = -2 * float(evidence.log_likelihood(writers, drift)) + WORTH * count
-        if cost < best[0]:
-            best = cost, writers
-    return best
+        best_cost = min(best_cost, cost)
+        yield Candidate(writers=estimates_of(writers), drift=drift, cost=cost)
 
 
 def _with_one_more(

@@ -118,7 +118,7 @@ TEXTS: Mapping[str, str] = {
     ),
     # Assumptions about the guest and the runs: ensemble.py
     "fewer_members": (
-        "gpusim simulated {members} of {wanted} migrations, because time was up. To simulate all, "
+        "gpusim simulates {members} migrations and not {wanted}, because the VM is large. For more, "
         "add --members {wanted}."
     ),
     "profile_note": "The profile says: {note}.",
@@ -155,7 +155,13 @@ TEXTS: Mapping[str, str] = {
     "speed_from_repeats": (
         "The guest's speed varies by {drift_percent}, as it did between repeated measurements."
     ),
-    "speed_assumed": "The guest's speed varies by {drift_percent}. No measurement was repeated.",
+    "speed_assumed": (
+        "The guest's speed varies by {drift_percent} from the measurements to the migration."
+    ),
+    "guests_in_bursts": (
+        "{members} of {of} simulated guests write in bursts, with pauses between them, because that "
+        "explains the measurements."
+    ),
     # Notes on the limits of settings: advice_text.py
     "channels_needed": "{value} needs {also}, because fewer threads cannot send that fast.",
     "setting_needed": "{value} needs {also}.",

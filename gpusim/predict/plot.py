@@ -279,4 +279,4 @@ def _counted(fit: Fit, seen: Evidence) -> tuple[FloatArray, FloatArray]:
         rates=np.array([writer.rate for writer in fit.writers]),
         sequential=np.array([writer.kind == "sequential" for writer in fit.writers], dtype=bool),
     )
-    return seen.expected(writers)
+    return seen.expected(writers, fit.drift)

@@ -61,11 +61,11 @@ def test_expected_counts_are_those_of_pages_simulated_one_by_one(left: float, ch
     seen = evidence_of(profile_of(history_of(left, chunks)))
     pages, rates = np.array([HOT, COLD]).T
     writers = Mixture(pages=pages, rates=rates, sequential=np.zeros(2, bool))
-    expected, slope = seen.expected(writers)
+    expected, slope = seen.expected(writers, 0.0)
     off = np.abs(seen.middle / expected - 1)
     assert np.median(off) < 0.03
     assert max(off) < 0.12
-    faster, _ = seen.expected(replace(writers, rates=rates * 1.01))
+    faster, _ = seen.expected(replace(writers, rates=rates * 1.01), 0.0)
     assert slope == pytest.approx((faster - expected) / 0.01, rel=0.03, abs=5)
 
 
@@ -110,7 +110,7 @@ def test_syncs_found_what_the_recorded_guest_wrote(name: str) -> None:
     bands = [(hot, share), (guest.size_mib * 256 - hot, 1 - share)]
     pages, rates = np.array([(n, part / n) for n, part in bands if n]).T
     kinds = np.full(len(pages), guest.sequential)
-    expected, _ = seen.expected(Mixture(pages=pages, rates=rates, sequential=kinds))
+    expected, _ = seen.expected(Mixture(pages=pages, rates=rates, sequential=kinds), 0.0)
     off = np.abs(seen.middle / expected - 1)
     assert len(off) >= 5
     assert np.median(off) < (0.1 if hot else 0.02)

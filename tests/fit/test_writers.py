@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpusim.fit.estimates import Fit, WriterEstimate, distinct_pages
+from gpusim.fit.estimates import Fit, WriterEstimate, distinct_pages, drifting_share
 from gpusim.fit.evidence import evidence_of
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
@@ -197,6 +197,30 @@ def test_kinds_spread_if_both_fit() -> None:
     fits = sample_fits(profile, fit_writers(profile), 60, 1)
     kinds = [max(one.writers, key=lambda writer: writer.pages).kind for one in fits]
     assert 5 < kinds.count("random") < 55
+
+
+def test_a_large_random_writer_is_not_lost_to_a_sequential_one_that_just_ends() -> None:
+    """512 MiB at random, as counted in ten seconds: 90 MiB in sequence fit as well, just ended."""
+    rates = {0.1: (9, 12, 8, 9, 9), 0.2: (11, 11, 9, 8, 8), 0.5: (10, 11, 10, 9, 10)}
+    rates |= {1.0: (9, 11, 11, 10, 11), 2.0: (10, 10, 10, 10, 9), 5.0: (10, 10), 10.0: (9, 8)}
+    found = [Measurement(seconds=s, dirty_rate=r) for s, all_r in rates.items() for r in all_r]
+    profile = Profile(source="a test", memory_bytes=2**30, measurements=tuple(found))
+    fits = sample_fits(profile, fit_writers(profile), 60, 1)
+    kinds = [max(one.writers, key=lambda writer: writer.pages).kind for one in fits]
+    assert kinds.count("random") > 20
+    assert np.mean([one.distinct_pages(np.array([60.0]))[0] > 65536 for one in fits]) > 0.25
+
+
+def test_the_bend_of_a_sequential_writer_is_blurred_by_the_drift() -> None:
+    """Mean and slope are those over speeds that were drawn, of mean one."""
+    drift = 0.05
+    normal = np.random.default_rng(1).standard_normal(400_000)
+    speeds = np.exp(drift * normal - drift**2 / 2)
+    for writes in (0.5, 0.97, 1.0, 1.03, 2.0):
+        share, slope = drifting_share(np.array(writes), True, drift)
+        found = np.minimum(writes * speeds, 1)
+        assert share == pytest.approx(found.mean(), abs=2e-4)
+        assert slope == pytest.approx(np.mean(found * (writes * speeds < 1)), abs=2e-3)
 
 
 def test_the_kind_is_kept_if_the_curve_shows_it() -> None:
