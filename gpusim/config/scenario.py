@@ -174,7 +174,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_tracking(config.tracking, config.migration.version)
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
-    tracking = parse_tracking(config.tracking, layout, page_bytes, config.migration.version)
+    tracking = parse_tracking(config.tracking, layout, page_bytes, config.migration)
     check_device_writes(config.tracking.page_size, tracking.pages_together, writers)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(

@@ -307,8 +307,13 @@ class TrackingConfig:
         misaligned_ms: time to merge small blocks that are not a multiple of 64 pages. 0: there are
             none. null: the time of the mail's guest, which is 61 ms up to QEMU 10.2. Since 11.0 it is
             1 ms, because QEMU clears the log of a block at once.
-        waits_for_burst: a fallback sync waits with its merge until the sender's burst ends, up to
-            51 ms.
+        waits_for_burst: a fallback sync waits with its merge until the sender's burst ends, which
+            takes up to 51 ms. If it loses the mutex then, it waits for the next burst's end.
+        mutex_win_percent: the chance that a fallback sync gets the mutex at a burst's end at which
+            the sender goes on at once. pthread's mutex is not fair: the sender frees it for
+            microseconds, and a waiting thread needs about as long to wake. A sender that sleeps for
+            its rate limit frees it in any case. null: measured in QEMU 11.1.3, which is 97.2 for one
+            thread and 7.7 with multifd (docs/explanation/model.md#the-bitmaps-mutex).
         remote_clear_us: for kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG. Each chunk of 2^18
             pages needs one per pass, and the sending thread waits for it. There is no source, so
             the default is 0.
@@ -349,6 +354,7 @@ class TrackingConfig:
     merge_ns_per_gib: float = 19531.0
     misaligned_ms: float | None = 0.0
     waits_for_burst: bool = True
+    mutex_win_percent: float | None = None
     remote_clear_us: float = 0.0
     protect_ns_per_page: float = 13.4
     first_write_cost_ns: float = 224.0

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from gpusim.config.checks import check_choice, check_range, parse_pairs, parse_size, reject
-from gpusim.config.schema import TrackingConfig
+from gpusim.config.schema import MigrationConfig, TrackingConfig
 from gpusim.errors import LONGEST_VALUE, one_line
 from gpusim.guest.faults import Protection
 from gpusim.guest.writer import Writer
@@ -20,6 +20,10 @@ from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes
 
 MOST_TRACKED_PAGES = 2**24  # if not the target page. Each draw takes 16 bytes for each of them
 WAIT_FOR_VCPUS: dict[str, Literal["before", "after"]] = {"dirty_ring": "before", "tcg": "after"}
+# Chance to get the bitmap's mutex at a burst's end, with QEMU 11.1.3: 242 waits took 249 bursts, and
+# with multifd 71 waits took 922. Source: docs/explanation/model.md, "The bitmap's mutex".
+ONE_THREAD_WINS_PERCENT, MULTIFD_WINS_PERCENT = 97.2, 7.7
+LOWEST_WIN_PERCENT = 0.1
 HIGHEST_COSTS = {
     "log_sync_ns_per_gib": 1e9,
     "log_sync_us_per_block": 1e6,
@@ -50,6 +54,7 @@ class Tracking:
         protects_at_read: reading the log protects the pages in it. If not, then merging does, or the
             chunk's clear.
         waits_for_burst: a fallback sync merges only when the sender's burst has ended.
+        mutex_wins: the chance that it gets the mutex then, if the sender goes on at once.
         waits_for_vcpus: a sync waits until every vCPU has answered, before it reads the log (dirty
             ring) or after it merged it (TCG). None: it does not wait. A vCPU that the throttle put to
             sleep answers when it wakes. Source: accel/kvm/kvm-all.c:kvm_dirty_ring_flush,
@@ -69,6 +74,7 @@ class Tracking:
     sync_protect_ns: float
     protects_at_read: bool
     waits_for_burst: bool
+    mutex_wins: float
     waits_for_vcpus: Literal["before", "after"] | None
     recorded_sleeps_ns: tuple[tuple[int, int], ...]
 
@@ -87,10 +93,14 @@ def check_tracking(tracking: TrackingConfig, version: str) -> None:
     for name, highest in HIGHEST_COSTS.items():
         if (cost := getattr(tracking, name)) is not None:  # only misaligned_ms may be null
             check_range(f"tracking.{name}", cost, 0, highest)
+    if tracking.mutex_win_percent is not None:
+        check_range(
+            "tracking.mutex_win_percent", tracking.mutex_win_percent, LOWEST_WIN_PERCENT, 100
+        )
 
 
 def parse_tracking(
-    tracking: TrackingConfig, layout: Layout, page_bytes: int, version: str
+    tracking: TrackingConfig, layout: Layout, page_bytes: int, migration: MigrationConfig
 ) -> Tracking:
     """Return the numbers of a config that `check_tracking` has checked.
 
@@ -98,7 +108,7 @@ def parse_tracking(
         tracking: the keys of the user.
         layout: the RAM blocks.
         page_bytes: size of a guest page.
-        version: name of the QEMU version.
+        migration: has the QEMU version, and the number of multifd channels.
 
     Raises:
         ConfigError: the recorded sleeps or the tracked page are not usable.
@@ -110,7 +120,12 @@ def parse_tracking(
     gib = layout.pages * page_bytes / 2**30
     misaligned_ms = tracking.misaligned_ms
     if misaligned_ms is None:
-        misaligned_ms = VERSIONS[version].misaligned_ms
+        misaligned_ms = VERSIONS[migration.version].misaligned_ms
+    win_percent = tracking.mutex_win_percent
+    if win_percent is None:
+        win_percent = (
+            MULTIFD_WINS_PERCENT if migration.multifd_channels else ONE_THREAD_WINS_PERCENT
+        )
     together = _parse_page_size(tracking, layout, page_bytes)
     return Tracking(
         mode=tracking.mode,
@@ -137,6 +152,7 @@ def parse_tracking(
         sync_protect_ns=sync_protect_ns,
         protects_at_read=protects and not lazy,
         waits_for_burst=tracking.waits_for_burst,
+        mutex_wins=win_percent / 100,
         waits_for_vcpus=WAIT_FOR_VCPUS.get(tracking.mode),
         recorded_sleeps_ns=_parse_sleeps(tracking),
     )

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from gpusim.engine.clock import Priority
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.state import MigrationState
 from gpusim.engine.syncs import DirtySync, Syncs
 from gpusim.units import NEVER_NS, NS_PER_MS
+
+STREAM = 2**63 + 2  # of random numbers, apart from those of the draws
 
 
 class FallbackTimer:
@@ -29,6 +33,8 @@ class FallbackTimer:
     Attributes:
         rule: if a tick syncs, and when the next tick comes.
         sync: the fallback sync in progress. The main loop is busy with it.
+        bursts_to_wait: the sync gets the bitmap's mutex when so many bursts have ended, or when the
+            sender sleeps after one. 0: no sync waits for it.
     """
 
     def __init__(
@@ -47,6 +53,9 @@ class FallbackTimer:
         self._has_stopped = False  # with it the throttle: cpu_throttle_stop
         self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
         self.sync: DirtySync | None = None
+        self.bursts_to_wait = 0
+        seeds = np.array([state.scenario.seed, STREAM], np.uint64)
+        self._random = np.random.Generator(np.random.Philox(key=seeds))
         self._step: Callable[[], None] = self._read
         self._next_step = state.clock.timer(
             self._run_step, priority=Priority.SYNC_TIMER, freezes=False
@@ -128,9 +137,11 @@ class FallbackTimer:
         """Whether a sync waits until the sender's burst ends."""
         return self.sync is not None and self.sync.waits_for_burst
 
-    def go_on_after_burst(self) -> None:
-        """Merge the log, if a sync waits for the sender and its burst has ended."""
-        if self.waits_for_burst and not self._state.sender.in_burst:
+    def go_on_after_bursts(self, bursts: int) -> None:
+        """Merge the log that waits for the sender's burst, if so many bursts that ended suffice."""
+        self.bursts_to_wait = max(0, self.bursts_to_wait - bursts)
+        sender = self._state.sender
+        if not sender.in_burst and (sender.sleeps or not self.bursts_to_wait):
             self._merge()
 
     def wait_until_idle(self, limit_ns: int = NEVER_NS) -> None:
@@ -206,7 +217,10 @@ class FallbackTimer:
         in_burst = state.sender.in_burst and not state.is_cancelled
         sync.waits_for_burst = in_burst and state.scenario.tracking.waits_for_burst
         if sync.waits_for_burst:
+            wins = state.scenario.tracking.mutex_wins
+            self.bursts_to_wait = int(self._random.geometric(wins))
             return
+        self.bursts_to_wait = 0
         now_ns = state.clock.now_ns
         self._syncs.merge(sync)
         merged_ns = now_ns + state.scenario.tracking.merge_ns

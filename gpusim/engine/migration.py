@@ -88,12 +88,12 @@ class Migration:
                 self._management.next_ns(),
                 limit_ns - self._management.skipped_ns,
             )
-            advanced = state.sender.advance(
-                to_ns, state.pages, to_burst_end=fallback.waits_for_burst
-            )
+            waits = fallback.bursts_to_wait
+            advanced = state.sender.advance(to_ns, state.pages, to_burst_end=waits)
             self._syncs.writes.note_clears(advanced.clears)
             state.clock.run_to(advanced.at_ns)
-            fallback.go_on_after_burst()
+            if waits:
+                fallback.go_on_after_bursts(advanced.bursts)
             recorder.sample_if_due()
             recorder.observe_if_due()
             ready = advanced.turn and not state.is_cancelled and self._take_turn()

@@ -36,11 +36,13 @@ class Advance:
     Attributes:
         at_ns: when the sender stopped.
         turn: the sender stopped before a turn of the main loop that does more than send.
+        bursts: number of bursts that ended one by one.
         clears: int64 [n], chunks that were cleared, and int64 [n], the time of each clear in ns.
     """
 
     at_ns: int = 0
     turn: bool = False
+    bursts: int = 0
     clears: list[tuple[IntArray, IntArray]] = field(default_factory=list)
 
 
@@ -136,6 +138,11 @@ class Sender:
         return self._burst is not None
 
     @property
+    def sleeps(self) -> bool:
+        """Whether the thread sleeps for the rest of its window."""
+        return self._sleeping
+
+    @property
     def awake_ns(self) -> int:
         """When the thread runs next: now, unless it sleeps or is stalled."""
         return -(-max(self._now_ps, self._wake_ps, self._held_to_ps) // PS_PER_NS)
@@ -178,7 +185,7 @@ class Sender:
             limit = self._limits.units(before, is_zero=burst.is_zero)
             burst.units_left = max(0, limit - burst.sent_units)
 
-    def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: bool = False) -> Advance:
+    def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: int = 0) -> Advance:
         """Send until a time, or until a turn at which the main loop does more than send.
 
         The sender may stop earlier, so that the caller can show progress: after equal windows and
@@ -187,7 +194,8 @@ class Sender:
         Args:
             to_ns: the time.
             pages: the pages to send.
-            to_burst_end: stop when the burst under way ends.
+            to_burst_end: stop when so many bursts have ended, or after one behind which the thread
+                sleeps. 0: do not stop for them.
         """
         to_ps = to_ns * PS_PER_NS
         done = Advance(at_ns=to_ns)
@@ -213,7 +221,7 @@ class Sender:
                     done.at_ns, done.turn = self._now_ns, True
                     break
                 is_zero, alike = pages.run_ahead(wraps=self._wraps)
-                if self._jump(is_zero, alike, stop_ps, pages, done):
+                if not to_burst_end and self._jump(is_zero, alike, stop_ps, pages, done):
                     bursts = RETURN_AFTER_BURSTS
                     continue
                 self._begin_burst(is_zero, alike)
@@ -222,9 +230,11 @@ class Sender:
                 if stop_ps == to_ps:
                     break
                 self._change_pace()
-            elif to_burst_end and self._burst is None:
-                done.at_ns = min(self._now_ns, to_ns)
-                break
+            elif self._burst is None:
+                done.bursts += 1
+                if to_burst_end and (done.bursts >= to_burst_end or self._sleeping):
+                    done.at_ns = min(self._now_ns, to_ns)
+                    break
         return done
 
     def iterate(self) -> None:

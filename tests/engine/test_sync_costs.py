@@ -82,7 +82,7 @@ def test_a_fallback_sync_stalls_the_sender_only_while_it_merges() -> None:
 
 def test_a_fallback_sync_waits_for_the_burst_in_progress() -> None:
     """A burst holds the bitmap's mutex for 51 ms, and up to 64 pages more until it checks."""
-    found = run(costs(waits_for_burst=True))
+    found = run(costs(waits_for_burst=True, mutex_win_percent=100))
     waits_ms = [sync.duration_ms for sync in of_kind(found, "fallback")]
     assert 0 < max(waits_ms) <= 51 + 64 * 4104 / 2e5
     assert len(set(waits_ms)) > 3

@@ -209,6 +209,7 @@ class _Draw:
             merge_ns_per_gib=0,
             misaligned_ms=0,
             waits_for_burst=self.chance(0.9 if self.has_costs else 0.6),
+            mutex_win_percent=100,
             **NEUTRAL["tracking"],
         )
         if self.has_costs:
