@@ -48,7 +48,7 @@ class WorkloadConfig:
     """The guest's writes. This class is the idle guest, and the other patterns derive from it.
 
     Attributes:
-        pattern: idle, uniform, hot_cold, zipf, sequential or mix. It follows from the preset.
+        pattern: idle, uniform, hot_cold, zipf, sequential, without_replacement or mix. It follows from the preset.
     """
 
     pattern: str = "idle"
@@ -121,11 +121,14 @@ class HotColdConfig(WriterConfig):
     Attributes:
         hot_percent: share of the working set's pages that are hot.
         hot_writes_percent: share of the writes that go to the hot pages.
+        heat: by_address or shuffled. by_address: the hot pages are the first ones. shuffled: they
+            lie anywhere in the working set, where the seed draws.
     """
 
     pattern: str = "hot_cold"
     hot_percent: float = 10.0
     hot_writes_percent: float = 90.0
+    heat: str = "by_address"
 
 
 @dataclass
@@ -134,10 +137,13 @@ class ZipfConfig(WriterConfig):
 
     Attributes:
         exponent: of the weights, from 0 to 10. 0 is uniform.
+        heat: by_address or shuffled. by_address: the page of rank r is page r. shuffled: the ranks
+            lie anywhere in the working set, where the seed draws.
     """
 
     pattern: str = "zipf"
     exponent: float = 1.0
+    heat: str = "by_address"
 
 
 @dataclass
@@ -154,6 +160,19 @@ class SequentialConfig(WriterConfig):
 
     pattern: str = "sequential"
     threads: int = 16
+    first_write: int | str = "auto"
+
+
+@dataclass
+class WithoutReplacementConfig(WriterConfig):
+    """Every page of the working set is written once per round, in an order that the seed draws.
+
+    Attributes:
+        first_write: writes before the migration. They set the position in the round. auto: drawn by
+            the seed, evenly over a round.
+    """
+
+    pattern: str = "without_replacement"
     first_write: int | str = "auto"
 
 
@@ -497,5 +516,6 @@ PATTERNS: dict[str, type[WorkloadConfig]] = {
     "hot_cold": HotColdConfig,
     "zipf": ZipfConfig,
     "sequential": SequentialConfig,
+    "without_replacement": WithoutReplacementConfig,
     "mix": MixConfig,
 }

@@ -23,14 +23,16 @@ from gpusim.config.schema import (
     HotColdConfig,
     MixConfig,
     SequentialConfig,
+    WithoutReplacementConfig,
     WriterConfig,
     ZipfConfig,
 )
 from gpusim.config.types import changed
 from gpusim.guest.drift import Drift
 from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
-from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform, zipf
+from gpusim.guest.pattern import Random, Sequential, hot_cold, shuffled, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
+from gpusim.guest.rounds import Rounds
 from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.windows import OnOff, Windows
 from gpusim.guest.writer import Writer
@@ -43,6 +45,7 @@ MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
 SHORTEST_ON_NS = 10 * NS_PER_MS  # shorter bursts are a rate: a sync sees only their mean
 SHORTEST_DRIFT_NS = 100 * NS_PER_MS
 MOST_PLACES_OF_DRIFT = 4096  # each cuts all parts of the working set once
+WRITING_PATTERNS = [name for name, kind in PATTERNS.items() if issubclass(kind, WriterConfig)]
 MOVING_PATTERNS = {"uniform", "hot_cold", "zipf"}
 
 _Draw: TypeAlias = Callable[[Purpose], Stream]  # of one writer
@@ -283,21 +286,37 @@ def _fixed_windows(key: str, config: WriterConfig) -> tuple[tuple[int, int], ...
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
-def _first_write(key: str, config: SequentialConfig, pages: int, draw: _Draw) -> int:
-    """Return the writes of each thread before the migration. auto: the seed draws the position."""
-    value = config.first_write
+def _first_write(key: str, value: int | str, pages: int, draw: _Draw) -> int:
+    """Return the writes before the migration. auto: the seed draws one of so many positions."""
     if value == "auto":
-        share = -(-pages // config.threads)
-        return int(draw(Purpose.SWEEP_PHASE).uniform(1)[0] * share)
+        return int(draw(Purpose.SWEEP_PHASE).uniform(1)[0] * pages)
     check_whole(f"{key}.first_write", value, 0, MOST_COUNT, ", or auto")
     assert isinstance(value, int)
     return value
 
 
-def _pattern(key: str, config: WriterConfig, pages: int, draw: _Draw) -> Random | Sequential:
+def _heat(key: str, config: HotColdConfig | ZipfConfig, pattern: Random, draw: _Draw) -> Random:
+    """Return a pattern with its hot pages where the config wants them."""
+    check_choice(f"{key}.heat", config.heat, ("by_address", "shuffled"))
+    if config.heat == "by_address":
+        return pattern
+    if config.drift_period is not None:
+        hint = "a working set that moves has its heat by_address. Remove it"
+        reject(f"{key}.heat", config.heat, hint, "contradiction")
+    return shuffled(pattern, draw(Purpose.HEAT))
+
+
+def _pattern(
+    key: str, config: WriterConfig, pages: int, draw: _Draw
+) -> Random | Sequential | Rounds:
     if isinstance(config, SequentialConfig):
         check_range(f"{key}.threads", config.threads, 1, min(pages, 65536))
-        return Sequential(pages, config.threads, _first_write(key, config, pages, draw))
+        share = -(-pages // config.threads)
+        first_write = _first_write(key, config.first_write, share, draw)
+        return Sequential(pages, config.threads, first_write)
+    if isinstance(config, WithoutReplacementConfig):
+        first_write = _first_write(key, config.first_write, pages, draw)
+        return Rounds(pages, first_write, draw(Purpose.ROUNDS))
     if isinstance(config, HotColdConfig):
         check_range(f"{key}.hot_percent", config.hot_percent, 0, 100)
         check_range(f"{key}.hot_writes_percent", config.hot_writes_percent, 0, 100)
@@ -305,10 +324,10 @@ def _pattern(key: str, config: WriterConfig, pages: int, draw: _Draw) -> Random 
         if not 0 < hot < pages:
             hint = "must leave a hot page and a cold page. For one band set workload=uniform"
             reject(f"{key}.hot_percent", config.hot_percent, hint, "out_of_range")
-        return hot_cold(pages, hot, config.hot_writes_percent / 100)
+        return _heat(key, config, hot_cold(pages, hot, config.hot_writes_percent / 100), draw)
     if isinstance(config, ZipfConfig):
         check_range(f"{key}.exponent", config.exponent, 0, 10)
-        return zipf(pages, config.exponent)
+        return _heat(key, config, zipf(pages, config.exponent), draw)
     return uniform(pages)
 
 
@@ -327,7 +346,7 @@ def _make_writers(config: MixConfig) -> dict[str, WriterConfig]:
         pattern = keys.get("pattern")
         kind = PATTERNS.get(str(pattern))
         if kind is None or not issubclass(kind, WriterConfig):
-            allowed = "must be uniform, hot_cold, zipf or sequential"
+            allowed = f"must be one of {', '.join(WRITING_PATTERNS)}"
             reject(f"{key}.pattern", pattern, allowed, "unknown_choice")
         writers[name] = changed(kind(), keys, key, f"a {pattern} writer")
     return writers

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gpusim.guest.drift import MovingCells
 from gpusim.guest.faults import Faults, Protection, RandomPages, SequentialPages, Tracked
 from gpusim.guest.pattern import Random, Sequential
+from gpusim.guest.rounds import RoundPages, RoundRuns, Rounds
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.windows import Mark
 from gpusim.guest.writer import Writer, thread_positions
@@ -81,6 +82,11 @@ class Guest:
             if isinstance(w.pattern, Sequential)
             for thread in _within(limit, range(w.pattern.threads))
         ]
+        self._rounds = {
+            i: RoundRuns(layout, w.pattern, w.placement)
+            for i, w in enumerate(writers)
+            if isinstance(w.pattern, Rounds)
+        }
         self.faults = self._faults(protection or Protection())
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
@@ -106,6 +112,7 @@ class Guest:
             t.runs(since, until, self.faults.clocks[t.writer], self._mark(t.writer, since))
             for t in _within(self._limit, self._threads)
         ]
+        runs += [self._rounds_between(writer, since, until) for writer in self._rounds]
         size = self._together
         return Writes(
             first=self._first,
@@ -157,7 +164,33 @@ class Guest:
                     from_start=from_start,
                     pages_together=self._together,
                 )
+            if isinstance(writer.pattern, Rounds) and writer.throttled:
+                runs = self._rounds[i]
+                pages[i] = RoundPages(
+                    writer.pattern,
+                    runs.pages,
+                    runs.chunk,
+                    i,
+                    from_start=from_start,
+                    lazy=protection.lazy,
+                    pages_together=self._together,
+                )
         return Faults(protection, self._writers, pages, self.run_time, self._limit)
+
+    def _rounds_between(
+        self, writer: int, since: IntArray, until: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """The runs of pages that a writer without replacement passes in an interval."""
+        runs, one = self._rounds[writer], self._writers[writer]
+        assert isinstance(one.pattern, Rounds)
+        clock, mark = self.faults.clocks[writer], self._mark(writer, since)
+        low, high = (
+            one.pattern.first_write
+            + np.floor(one.writes(np.atleast_1d(t), clock, mark)).astype(np.int64)
+            for t in (since, until)
+        )
+        low, high = (count if count.size == 1 else count[runs.chunk] for count in (low, high))
+        return runs.between(low, high)
 
     def _mark(self, writer: int, since: IntArray) -> Mark | None:
         """What a writer had reached at a sync before an interval."""
@@ -333,24 +366,14 @@ def _pieces(layout: Layout, writer: Writer) -> tuple[IntArray, IntArray, FloatAr
     assert isinstance(writer.pattern, Random)
     if writer.drift is not None:
         borders = writer.drift.borders(writer.pattern.bands)
-        own_first, own_last, guest = writer.placement.locate(0, writer.drift.range_pages)
-        cuts = np.union1d(borders, own_first)
-        cuts = cuts[cuts < own_last[-1]]
-        piece = np.searchsorted(own_first, cuts, side="right") - 1
-        pages = np.diff(np.append(cuts, own_last[-1]))
-        guest = guest[piece] + cuts - own_first[piece]
+        cuts, guest, pages = writer.placement.cut(borders)
         first, last, run = layout.cut(guest, guest + pages)
-        before = np.concatenate([[0], np.cumsum(last - first)[:-1]])
+        before = np.cumsum(last - first) - (last - first)
         return first, last, cuts[run] + before - before[np.searchsorted(run, run)]
-    runs = [writer.placement.locate(b.first, b.last) for b in writer.pattern.bands]
-    density = np.concatenate([
-        np.full(len(run[0]), b.share / (b.last - b.first))
-        for run, b in zip(runs, writer.pattern.bands, strict=True)
-    ])  # fmt: skip
-    guest = np.concatenate([run[2] for run in runs])
-    pages = np.concatenate([run[1] - run[0] for run in runs])
+    own_first, own_last, density = writer.pattern.runs()
+    cuts, guest, pages = writer.placement.cut(own_first)
     first, last, run = layout.cut(guest, guest + pages)
-    return first, last, density[run]
+    return first, last, density[np.searchsorted(own_last, cuts[run], side="right")]
 
 
 class _Groups:

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpusim.guest.stream import Stream
+from gpusim.layout import CHUNK_PAGES, FloatArray, IntArray, U64Array
+
+FEWEST_PARTS = 128  # of a set with so many pages. A larger set has a part per chunk or more
+MOST_BANDS = 64
 EXACT_RANKS = 2**16  # ranks of a Zipf law whose weights are summed, not integrated
 
 
@@ -26,10 +31,52 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Shuffle:
+    """Where the ranks of a working set lie, if the hottest pages are not its first ones.
+
+    The set is cut into equal parts. Rank r is dealt to part number r modulo parts, in an order that
+    the seed draws. So each part has its share of each band. In a part the bands lie one after the
+    other, in an order that the seed draws for each part.
+
+    Attributes:
+        row: int64 [parts], the ranks of part i are those that are row[i] modulo parts.
+        order: uint64 [parts, MOST_BANDS], the bands of a part lie in the order of these numbers.
+    """
+
+    row: IntArray
+    order: U64Array
+
+
+@dataclass(frozen=True)
 class Random:
-    """Independent random writes, distributed over bands by their shares."""
+    """Independent random writes, distributed over bands by their shares.
+
+    Attributes:
+        bands: the bands, ascending.
+        shuffle: where the ranks of the bands lie. None: rank and page are the same.
+    """
 
     bands: tuple[Band, ...]
+    shuffle: Shuffle | None = None
+
+    def runs(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """Return the runs of pages that are written alike, in the order of their pages.
+
+        Returns:
+            First page and page behind the last, int64 [runs]. Share of the writes per page, float64
+            [runs].
+        """
+        density = np.array([band.share / (band.last - band.first) for band in self.bands])
+        edges = np.array([0, *(band.last for band in self.bands)])
+        if self.shuffle is None:
+            return edges[:-1], edges[1:], density
+        parts, row = len(self.shuffle.row), self.shuffle.row[:, None]
+        pages = np.diff(np.maximum(edges - row + parts - 1, 0) // parts, axis=1)
+        order = np.argsort(self.shuffle.order[:, : len(self.bands)], axis=1, kind="stable")
+        pages = np.take_along_axis(pages, order, axis=1).ravel()
+        last = np.cumsum(pages)
+        some = pages > 0
+        return (last - pages)[some], last[some], density[order.ravel()][some]
 
 
 @dataclass(frozen=True)
@@ -49,6 +96,16 @@ class Sequential:
     def share(self, thread: int) -> tuple[int, int]:
         """Return the first page of a thread and the page behind its last."""
         return thread * self.pages // self.threads, (thread + 1) * self.pages // self.threads
+
+
+def shuffled(pattern: Random, stream: Stream) -> Random:
+    """Return a pattern whose heat is not ordered by address."""
+    pages = pattern.bands[-1].last
+    parts = min(pages, max(FEWEST_PARTS, -(-pages // CHUNK_PAGES)))
+    row = np.empty(parts, np.int64)
+    row[np.argsort(stream.raw(parts), kind="stable")] = np.arange(parts)
+    order = stream.raw(parts * MOST_BANDS).reshape(parts, MOST_BANDS)
+    return Random(pattern.bands, Shuffle(row, order))
 
 
 def uniform(pages: int) -> Random:

@@ -43,6 +43,21 @@ class Placement:
             self.guest_first[low:high] + own_first - self.own_first[low:high],
         )
 
+    def cut(self, borders: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """Cut the whole working set at pages, and return all pieces in order.
+
+        Args:
+            borders: int64 [n], pages of the working set, ascending.
+
+        Returns:
+            int64 [pieces]: first page in the set, first guest page, and number of pages.
+        """
+        cuts = np.union1d(borders, self.own_first)
+        cuts = cuts[cuts < self.own_last[-1]]
+        piece = np.searchsorted(self.own_first, cuts, side="right") - 1
+        pages = np.diff(np.append(cuts, self.own_last[-1]))
+        return cuts, self.guest_first[piece] + cuts - self.own_first[piece], pages
+
 
 def contiguous(start: int, pages: int) -> Placement:
     """Return a placement in guest pages from `start` on."""

@@ -45,11 +45,17 @@ class Stream:
     """
 
     def __init__(self, seed: int, writer: int, purpose: Purpose) -> None:
-        self.bits = np.random.Philox(key=key_of(seed, writer, purpose))
+        self._key = key_of(seed, writer, purpose)
+        self.bits = np.random.Philox(key=self._key)
 
     def raw(self, count: int) -> U64Array:
         """Return whole numbers, uint64 [count]."""
         return np.asarray(self.bits.random_raw(count), np.uint64)
+
+    def block(self, number: int, count: int) -> U64Array:
+        """Return whole numbers that depend on a number alone, uint64 [count]."""
+        random = np.random.Philox(key=self._key, counter=np.array([0, number + 1, 0, 0], np.uint64))
+        return np.asarray(random.random_raw(count), np.uint64)
 
     def uniform(self, count: int) -> FloatArray:
         """Return numbers 0 <= x < 1, float64 [count]."""

@@ -10,6 +10,7 @@ from gpusim.guest.drift import Drift
 from gpusim.guest.pace import Pace, Recorded
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.placement import Placement
+from gpusim.guest.rounds import Rounds
 from gpusim.guest.run_time import VcpuClock, WallTime
 from gpusim.guest.windows import Mark, Windows
 from gpusim.layout import FloatArray, IntArray
@@ -34,7 +35,7 @@ class Writer:
     """
 
     name: str
-    pattern: Random | Sequential
+    pattern: Random | Sequential | Rounds
     pace: Pace
     placement: Placement
     windows: Windows | None

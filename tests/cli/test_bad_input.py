@@ -50,6 +50,7 @@ BAD = {  # code -> key -> overrides
         "workload.working_set_percent": ["workload=uniform", "workload.working_set_percent=110"],
         "workload.recorded": ["workload.pace=recorded", "workload.recorded=[[0,0],[1,1e300]]"],
         "workload.threads": ["workload=sequential", "workload.threads=0"],
+        "workload.first_write": ["workload=without_replacement", "workload.first_write=-1"],
         "workload.exponent": ["workload=zipf", "workload.exponent=-1"],
         "workload.hot_percent": ["workload=hot_cold", "workload.hot_percent=0"],
         "workload.windows": ["workload=uniform", "workload.windows=[[5s,1s]]"],
@@ -67,6 +68,7 @@ BAD = {  # code -> key -> overrides
         "tracking.mode": ["tracking.mode=magic"],
         "workload.pace": ["workload=uniform", "workload.pace=leisurely"],
         "workload.on_off_lengths": ["workload=bursts", "workload.on_off_lengths=long"],
+        "workload.heat": ["workload=zipf", "workload.heat=random"],
         "workload.writers.new.pattern": ["workload=mix", "+workload.writers.new={pattern: none}"],
     },
     "wrong_format": {
@@ -90,6 +92,11 @@ BAD = {  # code -> key -> overrides
             "workload=bursts",
             "workload.pace=recorded",
             "workload.recorded=[[0,0],[1,1]]",
+        ],
+        "workload.heat": [
+            "workload=zipf_shuffled",
+            "workload.drift_period=1min",
+            "workload.drift_step=256MiB",
         ],
         "workload.drift_period": [
             "workload=sequential",
@@ -128,6 +135,7 @@ BAD = {  # code -> key -> overrides
         "workload.writers.log.colour": ["workload=mix", "+workload.writers.log.colour=red"],
     },
     "not_a_number": {
+        "workload.first_write": ["workload=sequential", "workload.first_write=middle"],
         "workload.writers.log.threads": ["workload=mix", "workload.writers.log.threads=many"],
     },
     "backend_not_available": {
