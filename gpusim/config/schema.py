@@ -81,7 +81,8 @@ class WriterConfig(WorkloadConfig):
             starts a migration by the guest's clock.
         throttled: false for device writes, which no vCPU throttle slows.
         granule: null: the working set is contiguous. A size such as 2MiB: the working set is
-            scattered over the whole RAM in pieces of this size, which the seed draws.
+            scattered over the whole RAM in pieces of this size, which the seed draws. Scattered
+            writers of a mix share no piece if they fit beside each other.
         drift_period, drift_step: the working set moves by drift_step once per drift_period, such as
             "1GiB" and "1min". Both are null: it stays.
         drift_range: the memory in which the working set moves round and round, from `start` on. null:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
+import numpy as np
+
 from gpusim.config.checks import (
     check_choice,
     check_range,
@@ -31,12 +33,12 @@ from gpusim.config.types import changed
 from gpusim.guest.drift import Drift
 from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
 from gpusim.guest.pattern import Random, Sequential, hot_cold, shuffled, uniform, zipf
-from gpusim.guest.placement import Placement, contiguous, scattered
+from gpusim.guest.placement import NOWHERE, Placement, contiguous, scattered
 from gpusim.guest.rounds import Rounds
 from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.windows import OnOff, Windows
 from gpusim.guest.writer import Writer
-from gpusim.layout import CHUNK_PAGES, Layout
+from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_MS, NS_PER_S, format_bytes, parse_ns
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
@@ -134,11 +136,17 @@ def _working_set(
 
 
 def _place(
-    key: str, config: WriterConfig, layout: Layout, page_bytes: int, draw: _Draw
+    key: str,
+    config: WriterConfig,
+    layout: Layout,
+    page_bytes: int,
+    draw: _Draw,
+    taken: dict[int, IntArray],
 ) -> tuple[Placement, Drift | None, int]:
     """Return where the working set lies, how it moves, and its pages.
 
-    If the set moves, then the place is that of the range in which it moves.
+    If the set moves, then the place is that of the range in which it moves. The granules of a
+    scattered set are added to `taken`, by the pages of a granule.
     """
     start, pages = _working_set(key, config, layout, page_bytes)
     drift = _drift(key, config, layout, page_bytes, start, pages, draw)
@@ -167,7 +175,9 @@ def _place(
     if granules > MAX_GRANULES or layout.pages // granule > MAX_PLACES:
         hint = f"the VM has {layout.pages // granule} places for {granules} granules. Raise it"
         reject(granule_key, config.granule, hint, "out_of_range")
-    places = scattered(layout.pages, placed, granule, draw(Purpose.PLACEMENT))
+    others = taken.get(granule, NOWHERE)
+    places = scattered(layout.pages, placed, granule, draw(Purpose.PLACEMENT), others)
+    taken[granule] = np.concatenate([others, places.guest_first])
     return places, drift, pages
 
 
@@ -397,11 +407,12 @@ def parse_writers(
     vcpus = _vcpus(config, named)
     limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
     writers: list[Writer] = []
+    taken: dict[int, IntArray] = {}
     for number, (key, (name, writer)) in enumerate(named.items()):
         if writers:
             limit.check()  # a config with one writer is quick
         draw = partial(Stream, config.seed, number)
-        placement, drift, pages = _place(key, writer, layout, config.vm.page_size, draw)
+        placement, drift, pages = _place(key, writer, layout, config.vm.page_size, draw, taken)
         writers.append(
             Writer(
                 name=name,

@@ -12,6 +12,8 @@ import numpy as np
 from gpusim.guest.stream import Stream
 from gpusim.layout import IntArray
 
+NOWHERE = np.zeros(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -64,16 +66,25 @@ def contiguous(start: int, pages: int) -> Placement:
     return Placement(np.array([0]), np.array([pages]), np.array([start]))
 
 
-def scattered(vm_pages: int, pages: int, granule: int, stream: Stream) -> Placement:
+def scattered(
+    vm_pages: int, pages: int, granule: int, stream: Stream, taken: IntArray = NOWHERE
+) -> Placement:
     """Return a placement in granules that are drawn evenly from the VM without replacement.
 
     Args:
         vm_pages, pages, granule: pages of the VM, of the working set and of a granule.
         stream: draws the granules.
+        taken: int64, first pages of granules that others have. They are left out if the others
+            suffice.
     """
     own_first = np.arange(0, pages, granule, dtype=np.int64)
+    free = np.setdiff1d(np.arange(vm_pages // granule), taken // granule) if len(taken) else None
+    if free is not None and len(free) < len(own_first):
+        free = None
     random = np.random.Generator(stream.bits)
-    places = random.choice(vm_pages // granule, size=len(own_first), replace=False)
+    count = vm_pages // granule if free is None else len(free)
+    drawn = random.choice(count, size=len(own_first), replace=False)
+    places = drawn if free is None else free[drawn]
     return Placement(
         own_first, np.minimum(own_first + granule, pages), places.astype(np.int64) * granule
     )

@@ -118,3 +118,15 @@ def test_blocks_lie_biggest_first_each_on_a_chunk_of_its_own(block: int) -> None
     assert np.array_equal(layout.chunk_first[1:], np.cumsum(layout.chunk_pages)[:-1])
     starts = np.concatenate([[0], np.cumsum(layout.blocks)[:-1]])
     assert set(starts) <= set(layout.chunk_first)
+
+
+@given(scattered_sets(), st.integers(1, 99))
+@SLOW_MACHINE
+def test_two_scattered_sets_share_no_granule_if_both_fit(drawn: tuple, seed: int) -> None:
+    first, vm_pages, pages, granule = drawn
+    stream = place_stream(seed)
+    second = scattered(vm_pages, pages, granule, stream, taken=first.guest_first)
+    shared = set(first.guest_first.tolist()) & set(second.guest_first.tolist())
+    fit = 2 * len(first.own_first) <= vm_pages // granule
+    assert fit != bool(shared)
+    assert len(set(second.guest_first.tolist())) == len(second.own_first)

@@ -68,6 +68,13 @@ def test_pieces_overlap_neither_each_other_nor_zero_pages() -> None:
         assert runs[-1][1] <= MEMORY
 
 
+def test_scattered_writers_share_no_page() -> None:
+    for config in guests(fit_of(writer("random"), writer("sequential"))):
+        if is_scattered(config):
+            one, two = (set(w.placement.guest_first.tolist()) for w in resolve(config).writers)
+            assert not one & two
+
+
 def test_scattered_guests_have_as_many_zero_pages() -> None:
     for config in guests(fit_of(writer("random")), zero_pages=65_536):
         scenario = resolve(config)
