@@ -71,6 +71,18 @@ def duration_ns(text: str) -> int:
     return _parsed(text, parse_ns, 1, LONGEST_NS, allowed)
 
 
+def percent(text: str) -> float:
+    """Return a percentage above 0 and at most 100, with or without its sign."""
+    allowed = 'a percentage above 0 and at most 100, such as "5%"'
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        refuse(text, allowed)
+    return value
+
+
 def size_bytes(text: str) -> int:
     """Return the bytes of a size above 0."""
     allowed = 'a size such as "16GiB" or a number of bytes, above 0 and at most 1 PiB'

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -19,6 +20,7 @@ from gpusim.arguments import (
     is_file,
     output_path,
     path_text,
+    percent,
     size_bytes,
     whole,
 )
@@ -27,6 +29,8 @@ from gpusim.monitor.signals import run_until_signal
 from gpusim.units import MOST_VCPUS
 
 if TYPE_CHECKING:
+    from gpusim.explore.bounds import Bounds
+    from gpusim.explore.bounds_search import ChangeWithin
     from gpusim.explore.goal_search import BetterSettings
     from gpusim.explore.setting_limits import Advice
     from gpusim.formats.profile import Profile
@@ -109,7 +113,25 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
         "--deadline",
         type=duration_ns,
         metavar="TIME",
-        help='with --goal: the longest total time, such as "20min"',
+        help='is the total time at most this long, such as "20min"?',
+    )
+    add(
+        "--max-downtime",
+        type=duration_ns,
+        metavar="TIME",
+        help='is the downtime at most this long, such as "1s"?',
+    )
+    add(
+        "--max-stall",
+        type=duration_ns,
+        metavar="TIME",
+        help='does the throttle stop a vCPU for at most this long, such as "200ms"?',
+    )
+    add(
+        "--max-loss",
+        type=percent,
+        metavar="PERCENT",
+        help='does the guest lose at most this share of its CPU time, such as "5%%"?',
     )
     add("--no-advice", action="store_true", help="predict only")
     add(
@@ -182,7 +204,7 @@ def _check(options: argparse.Namespace) -> None:
         reject("--qmp", "none", "--measure needs the VM's monitor. Add --qmp SOCKET")
     for option, needed in (
         ("qmp", "measure"), ("mode", "measure"), ("quick", "measure"), ("save", "measure"),
-        ("memory", "domstats"), ("vcpus", "domstats"), ("deadline", "goal"),
+        ("memory", "domstats"), ("vcpus", "domstats"),
     ):  # fmt: skip
         if getattr(options, option) and not getattr(options, needed):
             reject(f"--{option}", "given", f"needs --{needed}")
@@ -261,6 +283,10 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         seed=options.seed,
         progress=_with_progress_bar,
     )
+    bounds = _bounds(options)
+    prediction = replace(
+        prediction, bounds=bounds, change_within=_change_within(options, prediction, bounds)
+    )
     advice, better = _advised(options, prediction)
     numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
@@ -282,7 +308,6 @@ def _advised(
     options: argparse.Namespace, prediction: Prediction
 ) -> tuple[Advice | None, BetterSettings | None]:
     from gpusim.explore.setting_limits import advise
-    from gpusim.units import NS_PER_S
 
     # A migration that ends with the load needs settings under which it ends before.
     median_guest = prediction.median_member.config_under_load
@@ -294,10 +319,39 @@ def _advised(
         return found, None
     from gpusim.explore.goal_search import search_goal
 
-    deadline_s = options.deadline / NS_PER_S if options.deadline else None
     goal = options.goal.replace("-", "_")
     return found, search_goal(
-        median_guest, goal, deadline_s, wall_s=GOAL_WALL_S, p95_guest=p95_guest
+        median_guest, goal, prediction.bounds, wall_s=GOAL_WALL_S, p95_guest=p95_guest
+    )
+
+
+def _bounds(options: argparse.Namespace) -> Bounds:
+    """Return what the user allows."""
+    from gpusim.explore.bounds import Bounds
+    from gpusim.units import NS_PER_MS, NS_PER_S
+
+    def in_units(time_ns: int | None, unit_ns: int) -> float | None:
+        return None if time_ns is None else time_ns / unit_ns
+
+    return Bounds(
+        total_time_s=in_units(options.deadline, NS_PER_S),
+        downtime_ms=in_units(options.max_downtime, NS_PER_MS),
+        longest_vcpu_stall_ms=in_units(options.max_stall, NS_PER_MS),
+        guest_cpu_lost_percent=options.max_loss,
+    )
+
+
+def _change_within(
+    options: argparse.Namespace, prediction: Prediction, bounds: Bounds
+) -> ChangeWithin | None:
+    """Return the change with which the bounds are kept, if 19 of 20 migrations do not keep them."""
+    from gpusim.explore.bounds_search import find_change
+    from gpusim.predict.bounds_text import kept
+
+    if options.no_advice or all(one.code == "yes" for one in kept(prediction, bounds)):
+        return None
+    return find_change(
+        prediction.median_member.config_under_load, prediction.p95_member.config_under_load, bounds
     )
 
 

@@ -18,6 +18,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.errors import require
+from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.explore.run_pool import RunPool
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S
@@ -50,7 +51,7 @@ STARTS = (
     (80, 10, 20),
     (20, 40, 70),
 )
-LATE, NEVER = 1e12, 1e15  # instead of a value: after the deadline, or no convergence (worse)
+LATE, NEVER = 1e12, 1e15  # instead of a value: beyond a bound, or no convergence (worse)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +59,24 @@ class BetterSettings:
     """Settings that serve a goal better than the present ones.
 
     Attributes:
-        goal, deadline_s: as the caller gave them.
+        goal, bounds: as the caller gave them.
         now: the summary with the present settings. None: time was up, and nothing is known.
         settings: the changed keys of `migration` and their values. Empty: no better settings were
             found.
         outcome: the summary with the better settings.
         gain: the share of the total time, or of the guest's loss, that they save. None: the
-            migration does not converge now (or not by the deadline), or nothing was found.
+            migration does not converge within the bounds now, or nothing was found.
         runs: how many migrations were simulated to their end, including `now`.
         finished: False: time was up before all trials were run.
         for_p95_guest: the search used the 95th-percentile guest, so 19 of 20 guests keep the
-            deadline. Otherwise it used the median guest.
+            bounds. Otherwise it used the median guest.
         p95_now, p95_outcome: summaries of the 95th-percentile guest, with the present and the
             better settings, if the search used the median guest. None: nothing was found, or time
             was up.
     """
 
     goal: Goal
-    deadline_s: float | None
+    bounds: Bounds
     now: Summary | None
     settings: Mapping[str, int | bool]
     outcome: Summary | None
@@ -90,7 +91,7 @@ class BetterSettings:
 def search_goal(
     config: Config,
     goal: Goal,
-    deadline_s: float | None = None,
+    bounds: Bounds = NO_BOUNDS,
     *,
     wall_s: float,
     p95_guest: Config | None = None,
@@ -104,10 +105,10 @@ def search_goal(
     Args:
         config: the migration of the median guest as it is set now.
         goal: fastest: least total time. least_loss: least vCPU time lost to the throttle.
-        deadline_s: the longest allowed total time. None: no deadline.
+        bounds: what the user allows. No bound by default.
         wall_s: wall time. After that no run starts, and running ones are stopped.
-        p95_guest: the same migration of the 95th-percentile guest. With a deadline the search uses
-            this guest. Without a deadline the result is tried on it.
+        p95_guest: the same migration of the 95th-percentile guest. With a bound the search uses
+            this guest. Without one the result is tried on it.
         trials: how many settings to try at most.
         pool: where runs are simulated. None: one process per core, for this call alone.
 
@@ -116,7 +117,7 @@ def search_goal(
         ResultsError: Optuna is not installed.
     """
     require("optuna", "predict", "looking for better settings: ")
-    for_p95_guest = p95_guest is not None and deadline_s is not None
+    for_p95_guest = p95_guest is not None and bool(bounds)
     if p95_guest is not None and for_p95_guest:
         config = p95_guest
     limit_s = resolve(config).simulated_limit_ns / NS_PER_S
@@ -124,7 +125,7 @@ def search_goal(
     with ExitStack() as stack:
         pool = pool or stack.enter_context(RunPool())
         (now,) = pool.run_all([config], until_s)
-        search = _Search(config, goal, deadline_s, now, limit_s)
+        search = _Search(config, goal, bounds, now, limit_s)
         if now is not None:
             stack.enter_context(_quiet_optuna())
             search.run_trials(pool, until_s, trials)
@@ -149,11 +150,11 @@ class _Search:
         self,
         config: Config,
         goal: Goal,
-        deadline_s: float | None,
+        bounds: Bounds,
         now: Summary | None,
         limit_s: float,
     ) -> None:
-        self._config, self._goal, self._deadline_s, self._now = config, goal, deadline_s, now
+        self._config, self._goal, self._bounds, self._now = config, goal, bounds, now
         self._limit_s = limit_s
         self._names = [
             name for name in HIGHEST if name not in VERSIONS[config.migration.version].lacks
@@ -211,7 +212,7 @@ class _Search:
                 settings = {"auto_converge": True, **settings}
         return BetterSettings(
             goal=self._goal,
-            deadline_s=self._deadline_s,
+            bounds=self._bounds,
             now=self._now,
             settings=settings,
             outcome=None if best is None else self._outcomes[best],
@@ -259,15 +260,18 @@ class _Search:
         settings: dict[str, Any] = dict(zip(self._names, values, strict=True))
         migration = replace(self._config.migration, auto_converge=True, **settings)
         config = replace(self._config, migration=migration)
-        if self._deadline_s is None:
+        if self._bounds.total_time_s is None:
             return config
-        limit_s = min(self._deadline_s, self._limit_s)
+        limit_s = min(self._bounds.total_time_s, self._limit_s)
         return replace(config, limit=replace(config.limit, simulated=limit_s))
 
     def _value(self, outcome: Summary) -> float:
         """Return the value to minimise: seconds, or vCPU seconds."""
-        if self._deadline_s is not None and outcome.total_time_s >= self._deadline_s:
+        deadline_s = self._bounds.total_time_s
+        if deadline_s is not None and outcome.total_time_s >= deadline_s:
             return LATE + outcome.remaining_bytes
+        if outcome.verdict == "converged" and self._bounds.excess(outcome) > 0:
+            return LATE + self._bounds.excess(outcome)
         if outcome.verdict != "converged":
             return NEVER + outcome.remaining_bytes
         return outcome.total_time_s if self._goal == "fastest" else outcome.guest_cpu_lost_s

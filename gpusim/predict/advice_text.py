@@ -17,15 +17,17 @@ from gpusim.explore.changes import Setting, override_text, set_key, value_text
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from gpusim.explore.setting_questions import Name
+from gpusim.predict.bounds_text import NAMES, bounds_words, shown
 from gpusim.predict.commands import HMP, ToolCommands, tool_commands
 from gpusim.predict.messages import outcome_text, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.text import Message, format_duration, format_number, join_words
+from gpusim.text import Message, format_number, join_words
 
 MEDIAN_GUEST, P95_GUEST = "median guest", "95th-percentile guest"
 LIMITS_HEAD = ("Change only this setting", "now", MEDIAN_GUEST, P95_GUEST)
+SMALL_GAIN = 1.0  # percentage points of the guest's CPU time
 GOALS = {"fastest": "Fastest", "least_loss": "Least guest loss"}
 SETTABLE = (  # with a running VM. Another QEMU version or rule needs another program
     "link.bandwidth",
@@ -122,7 +124,7 @@ def margin(advice: Advice) -> str:
         for limit in guest.limits
         if limit.found is not None and limit.found != limit.now and not limit.also
     ]
-    unchanged = "No setting has to change."
+    unchanged = "No setting has to change to converge."
     if not parts:
         return unchanged
     margin = f"Margin: the {P95_GUEST} still converges with {join_words(parts, 'or')}."
@@ -297,8 +299,7 @@ def better_rows(prediction: Prediction, better: BetterSettings) -> list[tuple[st
     """
     if better.outcome is None or better.now is None:
         return []
-    deadline_s = better.deadline_s
-    within = "" if deadline_s is None else f" within {format_duration(deadline_s)}"
+    within = f" within {bounds_words(better.bounds)}" if better.bounds else ""
     found = [(f"{GOALS[better.goal]}{within}", "now", "better")]
     migration = prediction.median_member.config.migration
     for key, value in better.settings.items():
@@ -323,10 +324,8 @@ def better_notes(better: BetterSettings) -> list[Message]:
     if not better.finished:
         found.append(Message("goal_unfinished"))
     if better.p95_outcome is not None and better.p95_now is not None:
-        deadline_s, then = better.deadline_s, better.p95_outcome
-        is_late = deadline_s is not None and then.total_time_s > deadline_s
-        fails = then.verdict != "converged" or is_late
-        code = "goal_fails_p95_guest" if fails else "goal_for_p95_guest"
+        then = better.p95_outcome
+        code = "goal_fails_p95_guest" if better.bounds.excess(then) else "goal_for_p95_guest"
         found.append(Message(code, {"outcome": then, "now": better.p95_now}))
     if better.settings:
         found.append(Message("goal_without_timeouts"))
@@ -334,27 +333,47 @@ def better_notes(better: BetterSettings) -> list[Message]:
 
 
 def _goal_result(better: BetterSettings, now: Summary) -> Iterator[Message]:
-    deadline_s = better.deadline_s
+    bounds, deadline_s = better.bounds, better.bounds.total_time_s
     data: dict[str, Any] = {"guest": better_guest(better), "runs": better.runs}
-    if deadline_s is not None:
-        data["deadline_s"] = deadline_s
+    if bounds:
+        data["bounds"] = bounds_words(bounds)
     if better.outcome is not None:
         if better.gain is not None:
-            data["gain_percent"] = 100 * better.gain
-            data["quantity"] = "total time" if better.goal == "fastest" else "CPU loss"
-            yield Message("goal_gain", data)
+            yield Message("goal_gain", data | _gain(better, now, better.outcome))
         else:
-            yield Message(
-                "goal_makes_converge" if deadline_s is None else "goal_keeps_deadline", data
-            )
-    elif deadline_s is None and now.verdict != "converged":
+            yield Message("goal_keeps_bounds" if bounds else "goal_makes_converge", data)
+    elif not bounds and now.verdict != "converged":
         yield Message("goal_never_converges", data)
-    elif deadline_s is None or (now.verdict == "converged" and now.total_time_s <= deadline_s):
+    elif not bounds.excess(now):
         yield Message("goal_nothing_better", data)
     else:
-        yield Message("goal_misses_deadline", {**data, "now": now})
-        if now.first_pass_s is not None and now.first_pass_s >= deadline_s:
+        yield Message("goal_misses_bounds", {**data, "now": now})
+        if (
+            now.first_pass_s is not None
+            and deadline_s is not None
+            and now.first_pass_s >= deadline_s
+        ):
             yield Message("goal_first_pass_too_long", {"first_pass_s": now.first_pass_s})
+
+
+def _gain(better: BetterSettings, now: Summary, then: Summary) -> dict[str, Any]:
+    """Return what a goal gains, and what speaks against it: a small gain, or a longer stall."""
+    name = "total_time_s" if better.goal == "fastest" else "guest_cpu_lost_percent"
+    before, after = getattr(now, name), getattr(then, name)
+    doubt = ""
+    if better.goal == "least_loss" and before - after < SMALL_GAIN:
+        doubt = f", which is less than {SMALL_GAIN:g} percentage point"
+    stall = "longest_vcpu_stall_ms"
+    if getattr(then, stall) > getattr(now, stall):
+        values = [shown(stall, getattr(one, stall)) for one in (now, then)]
+        doubt += f", and the longest vCPU sleep grows from {values[0]} to {values[1]}"
+    return {
+        "quantity": NAMES[name],
+        "before": shown(name, before),
+        "after": shown(name, after),
+        "gain_percent": 100 * (better.gain or 0.0),
+        "doubt": doubt,
+    }
 
 
 def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[str, ToolCommands]:

@@ -14,6 +14,7 @@ from gpusim.explore.setting_limits import Advice
 from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict import advice_text, prediction_text
+from gpusim.predict.bounds_text import bounds_document
 from gpusim.predict.commands import ToolCommands
 from gpusim.predict.earlier_migration import EarlierMigration
 from gpusim.predict.messages import text_of
@@ -58,6 +59,8 @@ def document(
         "bottlenecks": [
             one.data for one in find_bottlenecks([vars(one.summary) for one in prediction.members])
         ],
+        "bounds": bounds_document(prediction),
+        "change_within": prediction.change_within,
         "earlier": _earlier(prediction.earlier),
         "ends_with_load": prediction.ends_with_load,
         "vm": _vm(profile),

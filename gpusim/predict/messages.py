@@ -175,18 +175,20 @@ TEXTS: Mapping[str, str] = {
     ),
     # Better settings for a goal: advice_text.py
     "goal_unknown": "Time was up before gpusim simulated the present settings.",
-    "goal_gain": "The {quantity} of the {guest} falls by {gain_percent}. Best of {runs} runs.",
+    "goal_gain": (
+        "The {quantity} of the {guest} falls from {before} to {after} (by {gain_percent}){doubt}. Best "
+        "of {runs} runs."
+    ),
     "goal_makes_converge": (
         "With the present settings the {guest} does not converge. Best of {runs} runs."
     ),
-    "goal_keeps_deadline": (
-        "With the present settings the {guest} does not converge within {deadline_s}. Best of "
-        "{runs} runs."
+    "goal_keeps_bounds": (
+        "With the present settings the {guest} does not converge within {bounds}. Best of {runs} runs."
     ),
     "goal_never_converges": "None of {runs} settings makes the {guest} converge.",
     "goal_nothing_better": "None of {runs} settings is better than the present ones.",
-    "goal_misses_deadline": (
-        "With none of {runs} settings does the {guest} converge within {deadline_s}. Present "
+    "goal_misses_bounds": (
+        "With none of {runs} settings does the {guest} converge within {bounds}. Present "
         "settings: {now}."
     ),
     "goal_first_pass_too_long": (

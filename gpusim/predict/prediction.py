@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from gpusim.config.schema import Config, MixConfig
 from gpusim.engine.records import Summary
+from gpusim.explore.bounds import NO_BOUNDS, Bounds
+from gpusim.explore.bounds_search import ChangeWithin
 from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict.bands import HIGH, Band, band
@@ -71,6 +73,8 @@ class Prediction:
         assumptions: what the profile and the user did not specify. `fit.warnings` holds the
             warnings about the profile.
         earlier: an earlier migration of the VM beside the model. None: none is known.
+        bounds: what the user allows.
+        change_within: a change with which the bounds are kept. None: nobody searched for one.
     """
 
     profile: Profile
@@ -78,6 +82,8 @@ class Prediction:
     members: tuple[Member, ...]
     assumptions: tuple[Message, ...]
     earlier: EarlierMigration | None = None
+    bounds: Bounds = NO_BOUNDS
+    change_within: ChangeWithin | None = None
 
     @property
     def probability(self) -> float:

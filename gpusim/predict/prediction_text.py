@@ -13,6 +13,7 @@ import numpy as np
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
 from gpusim.predict.bands import HIGH, LOW, Band
+from gpusim.predict.bounds_text import SURE, bounds_lines
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
 from gpusim.qemu.versions import nearest
@@ -32,7 +33,6 @@ from gpusim.text import (
 )
 from gpusim.units import format_bytes, parse_bytes
 
-SURE = 0.95  # share of the members. A verdict that fewer members share is a probable one
 MOST_STEPS = 9  # rows of the throttle table. QEMU's own steps from 20 % to 99 % are nine
 LEAST_SHARE = 0.1  # percent of the total time. A shorter part of it is not shown
 MOST_DIGITS = 5  # of a duration in the unit of a shorter one
@@ -201,7 +201,7 @@ def _compared(prediction: Prediction) -> list[str]:
 
 
 def answer(prediction: Prediction) -> list[str]:
-    """Return the first lines: the verdict and how probable it is, bottlenecks, what it costs, a bad profile.
+    """Return the first lines: the verdict and how probable it is, bounds, bottlenecks, costs, a bad profile.
 
     If an earlier migration had the same settings, then its outcome comes first.
     """
@@ -212,6 +212,7 @@ def answer(prediction: Prediction) -> list[str]:
         first = [f"{headline(prediction)}.", *_compared(prediction), f"This model: {verdict}"]
     texts = (
         *first,
+        *bounds_lines(prediction),
         HOVERS if prediction.ends_with_load else "",
         *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
         long_downtime(prediction),

@@ -25,6 +25,7 @@ from gpusim import (
 from gpusim.engine.records import Summary
 from gpusim.errors import ResultsError
 from gpusim.explore import goal_search, run_pool
+from gpusim.explore.bounds import Bounds
 from gpusim.explore.goal_search import TRIALS, BetterSettings, search_goal
 from gpusim.explore.run_pool import RunPool
 
@@ -46,6 +47,10 @@ def guest(**migration: Any) -> Config:
 
 def ran(made: Config) -> Summary:
     return simulate(replace(made, backend=BackendConfig(name="numpy"))).summary
+
+
+def within(deadline_s: float, **bounds: float) -> Bounds:
+    return Bounds(total_time_s=deadline_s, **bounds)
 
 
 LIKE = ran(guest(cpu_throttle_initial=99))
@@ -143,11 +148,11 @@ def test_the_p95_guest_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch) -> No
 
     replace_runs(monkeypatch, law)
     hard = guest(downtime_limit=77)
-    found = searched(guest(), "least_loss", 210.0, p95_guest=hard)
+    found = searched(guest(), "least_loss", within(210.0), p95_guest=hard)
     assert found.for_p95_guest
     assert found.outcome is not None
     assert 60 <= found.settings["cpu_throttle_initial"] < 75  # 1.5 (200 - 60) s are 210 s
-    assert not searched(guest(), "least_loss", 210.0).for_p95_guest
+    assert not searched(guest(), "least_loss", within(210.0)).for_p95_guest
 
 
 def test_a_setting_without_effect_is_not_changed(
@@ -172,17 +177,27 @@ def test_a_deadline_is_kept_at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None
         return 302 - 2 * m.cpu_throttle_initial, 1.0 * m.cpu_throttle_initial, True
 
     replace_runs(monkeypatch, law)
-    found = searched(guest(), "least_loss", 150.0)
+    found = searched(guest(), "least_loss", within(150.0))
     assert set(found.settings) == {"cpu_throttle_initial"}
     assert 76 < found.settings["cpu_throttle_initial"] < 84
     assert found.gain is None  # the present settings are late, so there is no gain to report
     assert found.now is not None
     assert found.now.total_time_s == 262
-    assert searched(guest(), "least_loss", 90.0).settings == {}
+    assert searched(guest(), "least_loss", within(90.0)).settings == {}
     gentle = searched(guest(), "least_loss")
     assert gentle.settings["cpu_throttle_initial"] < 6
     assert gentle.gain is not None
     assert gentle.gain > 0.7
+
+
+def test_other_bounds_are_kept_at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gain that breaks a bound is none."""
+    replace_runs(monkeypatch, lambda m: (200 - m.cpu_throttle_initial, 10.0, True))
+    stall_ms = LIKE.longest_vcpu_stall_ms
+    bounds = Bounds(longest_vcpu_stall_ms=stall_ms / 2)
+    assert searched(guest(), "fastest", bounds).settings == {}
+    bounds = Bounds(longest_vcpu_stall_ms=stall_ms)
+    assert searched(guest(), "fastest", bounds).settings == {"cpu_throttle_initial": 99}
 
 
 def test_a_guest_that_does_not_converge_with_the_present_settings(

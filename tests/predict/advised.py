@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpusim.engine.records import Alternative
+from gpusim.explore.bounds import NO_BOUNDS
 from gpusim.explore.changes import Setting
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
@@ -75,7 +76,7 @@ def advice(median: GuestAdvice | None = None, p95: GuestAdvice | None = None) ->
 def better(**fields: Any) -> BetterSettings:
     known: dict[str, Any] = {
         "goal": "fastest",
-        "deadline_s": None,
+        "bounds": NO_BOUNDS,
         "now": summary(total_time_s=120.0, max_throttle_percent=40, guest_cpu_lost_percent=9.0),
         "settings": {"cpu_throttle_initial": 50, "cpu_throttle_increment": 25},
         "outcome": CONVERGES,

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from gpusim.engine.records import Alternative
+from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.explore.changes import Setting
 from gpusim.explore.setting_limits import GuestAdvice
 from gpusim.predict import advice_text
 from gpusim.predict.advice_text import Cell
 from gpusim.predict.commands import HMP
-from gpusim.predict.messages import outcome_text
+from gpusim.predict.messages import outcome_text, text_of
 from gpusim.text import Message
 from tests.predict import advised, predictions
 
@@ -153,9 +154,9 @@ def test_an_outcome_after_the_time_limit() -> None:
 
 def test_better_settings_beside_the_present_ones() -> None:
     prediction = predictions.prediction()
-    rows = advice_text.better_rows(prediction, advised.better(deadline_s=1200.0))
+    rows = advice_text.better_rows(prediction, advised.better(bounds=Bounds(total_time_s=1200.0)))
     assert rows[:4] == [
-        ("Fastest within 20 min", "now", "better"),
+        ("Fastest within a total time of 20 min", "now", "better"),
         ("cpu_throttle_initial", "20", "50"),
         ("cpu_throttle_increment", "10", "25"),
         ("Total time", "2 min", "90 s"),
@@ -168,6 +169,17 @@ def test_better_settings_beside_the_present_ones() -> None:
     assert not any("timeout" in line for line in commands["OpenStack Nova"].lines)
     commands = advice_text.commands_for(predictions.prediction(0, 20), advised.better())
     assert "--auto-converge-initial 50" in commands["libvirt"].lines[1]
+
+
+def test_a_small_gain_and_a_longer_stall_are_said_with_the_gain() -> None:
+    now = replace(advised.CONVERGES, guest_cpu_lost_percent=0.35, longest_vcpu_stall_ms=6.67)
+    then = replace(now, guest_cpu_lost_percent=0.098, longest_vcpu_stall_ms=561.0)
+    better = advised.better(goal="least_loss", now=now, outcome=then, gain=0.72)
+    text = text_of(advice_text.better_notes(better)[0])
+    assert "less than 1 percentage point" in text
+    assert "6.67 ms to 561 ms" in text
+    text = text_of(advice_text.better_notes(advised.better())[0])
+    assert "percentage point" not in text and "sleep" not in text
 
 
 SLOW = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
@@ -183,16 +195,16 @@ SLOW = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
             ["goal_makes_converge", "goal_without_timeouts"],
         ),
         (
-            {"now": SLOW, "gain": None, "deadline_s": 250.0},
-            ["goal_keeps_deadline", "goal_without_timeouts"],
+            {"now": SLOW, "gain": None, "bounds": Bounds(total_time_s=250.0)},
+            ["goal_keeps_bounds", "goal_without_timeouts"],
         ),
         ({**NOTHING, "now": advised.DOES_NOT}, ["goal_never_converges"]),
         (
-            {**NOTHING, "now": SLOW, "deadline_s": 60.0},
-            ["goal_misses_deadline", "goal_first_pass_too_long"],
+            {**NOTHING, "now": SLOW, "bounds": Bounds(total_time_s=60.0)},
+            ["goal_misses_bounds", "goal_first_pass_too_long"],
         ),
-        ({**NOTHING, "now": SLOW, "deadline_s": 250.0}, ["goal_misses_deadline"]),
-        ({**NOTHING, "now": SLOW, "deadline_s": 400.0}, ["goal_nothing_better"]),
+        ({**NOTHING, "now": SLOW, "bounds": Bounds(total_time_s=250.0)}, ["goal_misses_bounds"]),
+        ({**NOTHING, "now": SLOW, "bounds": Bounds(total_time_s=400.0)}, ["goal_nothing_better"]),
     ],
 )
 def test_the_result_of_a_search(fields: dict[str, Any], expected: list[str]) -> None:
@@ -203,17 +215,17 @@ def test_the_result_of_a_search(fields: dict[str, Any], expected: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("outcome", "deadline_s", "code"),
+    ("outcome", "bounds", "code"),
     [
-        (advised.CONVERGES, None, "goal_for_p95_guest"),
-        (advised.CONVERGES, 60.0, "goal_fails_p95_guest"),
-        (advised.DOES_NOT, None, "goal_fails_p95_guest"),
+        (advised.CONVERGES, NO_BOUNDS, "goal_for_p95_guest"),
+        (advised.CONVERGES, Bounds(total_time_s=60.0), "goal_fails_p95_guest"),
+        (advised.DOES_NOT, NO_BOUNDS, "goal_fails_p95_guest"),
     ],
 )
 def test_better_settings_are_tried_on_the_95th_percentile_guest(
-    outcome: Any, deadline_s: float | None, code: str
+    outcome: Any, bounds: Bounds, code: str
 ) -> None:
-    better = advised.better(p95_outcome=outcome, p95_now=advised.CONVERGES, deadline_s=deadline_s)
+    better = advised.better(p95_outcome=outcome, p95_now=advised.CONVERGES, bounds=bounds)
     note = advice_text.better_notes(better)[1]
     assert (note.code, note.data["outcome"]) == (code, outcome)
 
