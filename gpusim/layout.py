@@ -112,6 +112,7 @@ class Taken:
         cleared: int64 [n], chunks whose remote clear was due, in the order of the clears.
         normal_before, zero_before: int64 [n], pages taken before each clear.
         protected: int64 [n], pages that each clear protected.
+        first_protected: int64 [n], those of them that no clear has protected before.
         wrapped_after: normal and zero pages taken before the cursor wrapped to the first page. None
             if the cursor did not wrap.
     """
@@ -122,4 +123,5 @@ class Taken:
     normal_before: IntArray
     zero_before: IntArray
     protected: IntArray
+    first_protected: IntArray
     wrapped_after: tuple[int, int] | None = None

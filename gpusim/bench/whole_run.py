@@ -50,6 +50,8 @@ def run_config(backend: str, pages: int, threads: int) -> Config:
             mode="kvm_legacy",
             first_write_cost_ns=0,
             protect_ns_per_page=0,
+            start_ns_per_page=0,
+            split_ns_per_page=0,
             log_sync_ns_per_gib=0,
             merge_ns_per_gib=0,
         ),

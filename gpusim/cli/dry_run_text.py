@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gpusim.config.backend import Backend
+from gpusim.config.scenario import Scenario
 from gpusim.engine.records import EvacuationSummary, Summary
 from gpusim.explore.dry_run import EvacuationPlan, RunPlan
 from gpusim.layout import CHUNK_PAGES
@@ -47,6 +48,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
         "sending": _sending_text(scenario.link, summary),
         "backend": _backend_text(plan.backend),
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {_bitmaps_text(plan)}",
+        "page tables": _page_tables_text(scenario),
         "memory free": f"{format_bytes(plan.free_bytes)} ({device_name(plan.backend.name)}), "
         f"enough for a VM of up to {format_bytes(plan.largest_vm_bytes)}",
         "expected": f"{expected}: {_outcome_text(summary)}"
@@ -65,6 +67,16 @@ def _bitmaps_text(plan: RunPlan) -> str:
     kinds += ["zero"] * (len(scenario.zero_first) > 0)
     size = format_bytes(scenario.layout.chunks * CHUNK_PAGES // 8)
     return ", ".join(f"{kind} {size}" for kind in kinds)
+
+
+def _page_tables_text(scenario: Scenario) -> str:
+    """Return what the migration adds to the source host's page tables. Empty: nothing."""
+    size = format_bytes(scenario.page_table_bytes)
+    if not scenario.page_table_bytes:
+        return ""
+    if scenario.config.tracking.eager_page_split:
+        return f"{size} more on the source host, where KVM splits huge pages"
+    return f"up to {size} more on the source host, where first writes split huge pages"
 
 
 def _wall_text(plan: RunPlan) -> str:

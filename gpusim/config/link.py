@@ -14,7 +14,8 @@ from gpusim.config.checks import (
     reject,
 )
 from gpusim.config.migration import parse_multifd
-from gpusim.config.schema import LinkConfig, MigrationConfig, TrackingConfig, VmConfig
+from gpusim.config.schema import LinkConfig, MigrationConfig, VmConfig
+from gpusim.config.tracking import Tracking
 from gpusim.sender.link import Link, RecordedLink
 from gpusim.units import LONGEST_NS, NS_PER_MS, NS_PER_S, NS_PER_US, parse_ns
 
@@ -28,7 +29,7 @@ CHANGES_EXAMPLE = '[["2h", "5Gbit/s"], ...]'
 
 
 def parse_link(
-    config: LinkConfig, vm: VmConfig, migration: MigrationConfig, tracking: TrackingConfig
+    config: LinkConfig, vm: VmConfig, migration: MigrationConfig, tracking: Tracking
 ) -> Link:
     """Return the link and the sending threads as numbers.
 
@@ -36,7 +37,7 @@ def parse_link(
         config: the keys of `link`.
         vm: has the page size, and what the downtime beside RAM depends on.
         migration: has the number of multifd channels.
-        tracking: has the cost of a remote clear. The sending thread pays this cost.
+        tracking: has the costs of a remote clear. The sending thread pays them.
 
     Raises:
         ConfigError: a value is out of range, or two values contradict each other.
@@ -46,7 +47,7 @@ def parse_link(
     check_range("link.page_cost_ns", config.page_cost_ns, 0, 1e9)
     check_range("link.queue_cost_ns", config.queue_cost_ns, 0, 1e9)
     check_range("link.wakeup_latency_us", config.wakeup_latency_us, 0, 1e6)
-    page_bytes, clears_lazily = vm.page_size, tracking.mode == "kvm_manual"
+    page_bytes = vm.page_size
     scan_bytes_per_s = parse_rate("link.zero_page_scan", config.zero_page_scan)
     return Link(
         bandwidth=parse_rate("link.bandwidth", config.bandwidth),
@@ -59,8 +60,9 @@ def parse_link(
         recorded=_parse_recorded(config),
         changes=_parse_changes(config),
         multifd=parse_multifd(migration, config.queue_cost_ns, page_bytes),
-        clear_ns=tracking.remote_clear_us * NS_PER_US * clears_lazily,
-        protect_ns=tracking.protect_ns_per_page * clears_lazily,
+        clear_ns=tracking.clear_ns,
+        protect_ns=tracking.protect_ns,
+        first_protect_ns=tracking.first_protect_ns,
     )
 
 

@@ -10,13 +10,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from gpusim.config.checks import check_range, parse_page_count, reject
+from gpusim.config.checks import check_choice, check_range, parse_page_count, reject
 from gpusim.config.schema import VmConfig
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.units import format_bytes
 
 PAGE_SIZES = (4096, 8192, 16384, 65536)  # bytes
+BACKINGS = {"4k": 4096, "thp": 4096, "hugetlb_2m": 2**21, "hugetlb_1g": 2**30}  # QEMU's page size
 MOST_CHUNKS = 2**20
 MOST_PLACES = 1024  # of zero pages. Few enough that each costs the sender next to nothing
 PLACES_KEY = 2**63 + 1  # of the draw of places, beside the keys of pages/draw.py and placement.py
@@ -29,6 +30,7 @@ def parse_layout(vm: VmConfig) -> Layout:
     Raises:
         ConfigError: the page size is unknown, or the blocks do not add up to the RAM.
     """
+    check_choice("vm.backing", vm.backing, BACKINGS)
     if vm.page_size not in PAGE_SIZES:
         allowed = "must be 4096, 8192, 16384 or 65536 bytes"
         reject("vm.page_size", vm.page_size, allowed, "unknown_choice")

@@ -29,6 +29,8 @@ from gpusim.qemu.versions import Version
 from gpusim.sender.link import Link
 from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
+TABLE_ENTRIES = 512  # of a page table: 8 bytes each
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
@@ -95,6 +97,22 @@ class Scenario:
         """Memory of all bitmaps: dirty, the clear log if lazy, and zero if there are zero pages."""
         bitmaps = 1 + self.tracking.lazy + (len(self.zero_first) > 0)
         return bitmaps * self.layout.chunks * (CHUNK_PAGES // 8)
+
+    @property
+    def page_table_bytes(self) -> int:
+        """Page tables that the source host gets because KVM splits huge pages.
+
+        An entry of 8 bytes for each page that is not zero, and for each table of 1 GiB above them if
+        the pages were that large. With 4 KiB pages the tables exist before the migration.
+        """
+        is_kvm = self.tracking.mode != "tcg"
+        if not is_kvm or self.config.vm.backing == "4k" or self.tracking.pages_together > 1:
+            return 0
+        zero = int((self.zero_last - self.zero_first).sum())
+        tables = -(-(self.layout.pages - zero) // TABLE_ENTRIES)
+        if self.config.vm.backing == "hugetlb_1g":
+            tables += -(-tables // TABLE_ENTRIES)
+        return tables * TABLE_ENTRIES * 8
 
     @property
     def vcpus(self) -> int:
@@ -168,13 +186,13 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
     check_whole("backend.threads", config.backend.threads, 0, 1024)
     check_choice("backend.name", config.backend.name, ("auto", *BACKENDS))
-    layout, page_bytes = parse_layout(config.vm), config.vm.page_size
+    layout = parse_layout(config.vm)
     parameters = parse_parameters(config.migration)
     rules, manager = make_rules(config.migration, parameters)
     check_tracking(config.tracking, config.migration.version)
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
-    tracking = parse_tracking(config.tracking, layout, page_bytes, config.migration)
+    tracking = parse_tracking(config.tracking, layout, config.vm, config.migration)
     check_device_writes(config.tracking.page_size, tracking.pages_together, writers)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(
@@ -183,7 +201,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         zero_first=zero_first,
         zero_last=zero_last,
         writers=writers,
-        link=parse_link(config.link, config.vm, config.migration, config.tracking),
+        link=parse_link(config.link, config.vm, config.migration, tracking),
         parameters=parameters,
         rules=rules,
         manager=manager,

@@ -24,6 +24,10 @@ class VmConfig:
         big_lock_exits_per_s: how often a vCPU needs QEMU's big lock, per second. The vCPU waits
             while a sync holds the lock (`guest_big_lock_s`). It depends on the guest's devices.
             There is no source, so the default is 0.
+        backing: host pages behind the RAM: 4k, thp (transparent huge pages), hugetlb_2m or
+            hugetlb_1g. `virsh dumpxml` shows <hugepages> for the last two. KVM splits huge pages
+            while it tracks writes, see tracking.eager_page_split. thp counts as huge everywhere. It
+            does not matter under TCG.
         zero_percent: share of RAM that is zero when the migration starts. Pages that a writer covers
             are not zero. The seed draws which of the others are zero. They lie in at most 1024
             places.
@@ -38,6 +42,7 @@ class VmConfig:
     vcpus: int = 32
     vfio_devices: int = 0
     big_lock_exits_per_s: float = 0.0
+    backing: str = "thp"
     zero_percent: float = 0.0
     zero_ranges: list[Any] | None = None
     blocks: list[Any] | None = None
@@ -337,12 +342,24 @@ class TrackingConfig:
         remote_clear_us: for kvm_manual only: time of one KVM_CLEAR_DIRTY_LOG. Each chunk of 2^18
             pages needs one per pass, and the sending thread waits for it. There is no source, so
             the default is 0.
-        protect_ns_per_page: time to write-protect a page. kvm_manual: the chunk's clear does it,
-            and the sending thread waits. kvm_legacy: the sync does it for each written page.
-            dirty_ring: a thread of QEMU does it once per second, under the big lock, and a sync for
-            what came since. At the start all pages are protected, unless initially_set. Default: an
-            inference and an upper estimate. To start tracking 128 GiB (2^25 pages) took 460 ms with
-            all pages protected, and 10 ms with none (Linux 3c9bd4006bfc).
+        protect_ns_per_page: time to write-protect a page that KVM maps alone. kvm_manual: the
+            chunk's clear does it, and the sending thread waits. kvm_legacy: the sync does it for each
+            written page. dirty_ring: a thread of QEMU does it once per second, under the big lock,
+            and a sync for what came since. Default: KVM_CLEAR_DIRTY_LOG took 1.79 s for 160 GiB
+            (Linux 1e0f42985ffa, in 6.4). It took 3.14 s before, and 1.42 s for 96 GiB in 5.17: 75
+            and 57 ns.
+        start_ns_per_page: time to write-protect a page when tracking starts, which protects all
+            pages unless initially_set. Default: to start tracking 128 GiB (2^25 pages) took 460 ms
+            with all pages protected, and 10 ms with none (Linux 3c9bd4006bfc).
+        eager_page_split: KVM's module parameter. KVM splits huge pages into 4 KiB pages when it
+            protects them first: in a chunk's first clear if initially_set, and else at the start.
+            Linux has it since 5.17. Without it a vCPU's first write to a page splits. vm.backing=4k
+            has no huge pages.
+        split_ns_per_page: time per 4 KiB page to split a huge page and protect it, in place of the
+            two above. The chunk's clear does it if initially_set, and else the start. Default:
+            to start tracking 96 GiB took 1.55 s in place of 1 ms (Linux a3fe5dbda0a4). First clears of
+            96 GiB took 1.67 s: 66.3 ns (kvm list, 2021-12-13, "Eager Page Splitting for the TDP
+            MMU", merged as cb00a70bd4b7).
         first_write_cost_ns: vCPU time of the first write to a page after it was protected, besides
             the write itself. This is a write fault, an entry of Intel's page-modification log, or
             TCG's slow path. Default: an upper estimate for KVM with the page-modification log: 58.7
@@ -351,9 +368,12 @@ class TrackingConfig:
             under KVM's mmu_lock. If N vCPUs do nothing but first writes, then each costs N times
             this part, and at least first_write_cost_ns. Default: 2.5 for huge pages that KVM splits
             beforehand. 96 vCPUs took 0.14 s for 2^18 pages each: 534 ns (Linux a3fe5dbda0a4).
-            Without this splitting it is 10 to 83, and 83 under shadow paging. On ARM it is 23, and 69
-            before Linux 5.18. tracking=tcg has 0. The vCPUs that write at once are those of the
+            Under shadow paging it is 83. On ARM it is 23, and 69 before Linux 5.18. tracking=tcg has 0. The vCPUs that write at once are those of the
             workload, and at most the threads of a sequential writer.
+        split_write_cost_ns, split_write_serial_percent: the same for the first write of all to a
+            page of a huge page, if KVM did not split it beforehand (eager_page_split=false).
+            Default: 311 ms for 2^18 pages and 2 vCPUs (kvm list, 2022-02-03), and 2.94 s for 96
+            vCPUs with 2^18 pages each: 11.2 us (Linux a3fe5dbda0a4).
         page_size: for kvm_legacy only: the page that KVM tracks, such as "16MiB". A write marks all
             of it dirty. null: the target page. On POWER with a hash page table KVM cannot split a
             guest's huge pages (Linux arch/powerpc/kvm/book3s_64_mmu_hv.c:
@@ -376,9 +396,14 @@ class TrackingConfig:
     waits_for_burst: bool = True
     mutex_win_percent: float | None = None
     remote_clear_us: float = 0.0
-    protect_ns_per_page: float = 13.4
+    protect_ns_per_page: float = 42.7
+    start_ns_per_page: float = 13.4
+    eager_page_split: bool = True
+    split_ns_per_page: float = 61.6
     first_write_cost_ns: float = 224.0
     first_write_serial_percent: float = 2.5
+    split_write_cost_ns: float = 1186.0
+    split_write_serial_percent: float = 10.0
     page_size: int | float | str | None = None
     recorded_sleeps: list[Any] | None = None
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from gpusim.config.checks import check_choice, check_range, parse_pairs, parse_size, reject
-from gpusim.config.schema import MigrationConfig, TrackingConfig
+from gpusim.config.schema import MigrationConfig, TrackingConfig, VmConfig
 from gpusim.errors import LONGEST_VALUE, one_line
 from gpusim.guest.faults import Protection
 from gpusim.guest.writer import Writer
@@ -19,6 +19,9 @@ from gpusim.text import join_words
 from gpusim.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bytes
 
 MOST_TRACKED_PAGES = 2**24  # if not the target page. Each draw takes 16 bytes for each of them
+# Without eager page splitting KVM protects huge pages. The first clears of 96 GiB took 49.6 ms: kvm
+# list, 2021-12-13, "Eager Page Splitting for the TDP MMU".
+HUGE_PROTECT_NS = 2.0  # per 4 KiB page
 WAIT_FOR_VCPUS: dict[str, Literal["before", "after"]] = {"dirty_ring": "before", "tcg": "after"}
 # Chance to get the bitmap's mutex at a burst's end, with QEMU 11.1.3: 242 waits took 249 bursts, and
 # with multifd 71 waits took 922. Source: docs/explanation/model.md, "The bitmap's mutex".
@@ -32,8 +35,12 @@ HIGHEST_COSTS = {
     "misaligned_ms": 1e6,
     "remote_clear_us": 1e6,
     "protect_ns_per_page": 1e4,
+    "start_ns_per_page": 1e4,
+    "split_ns_per_page": 1e4,
     "first_write_cost_ns": 1e9,
     "first_write_serial_percent": 100,
+    "split_write_cost_ns": 1e9,
+    "split_write_serial_percent": 100,
 }
 
 
@@ -49,6 +56,8 @@ class Tracking:
         pages_together: target pages of a page that KVM tracks.
         log_sync_ns: the first part of a sync reads the log.
         merge_ns: the second part merges the log. It holds the bitmap's mutex.
+        clear_ns, protect_ns, first_protect_ns: time of a remote clear, and of each page that it
+            protects again, and for the first time. 0 if not lazy.
         start_ns: time before the first sync to protect every page.
         sync_protect_ns: time to protect a page that the vCPUs wrote, in a sync or by the reaper.
         protects_at_read: reading the log protects the pages in it. If not, then merging does, or the
@@ -70,6 +79,9 @@ class Tracking:
     pages_together: int
     log_sync_ns: int
     merge_ns: int
+    clear_ns: float
+    protect_ns: float
+    first_protect_ns: float
     start_ns: int
     sync_protect_ns: float
     protects_at_read: bool
@@ -100,14 +112,14 @@ def check_tracking(tracking: TrackingConfig, version: str) -> None:
 
 
 def parse_tracking(
-    tracking: TrackingConfig, layout: Layout, page_bytes: int, migration: MigrationConfig
+    tracking: TrackingConfig, layout: Layout, vm: VmConfig, migration: MigrationConfig
 ) -> Tracking:
     """Return the numbers of a config that `check_tracking` has checked.
 
     Args:
         tracking: the keys of the user.
         layout: the RAM blocks.
-        page_bytes: size of a guest page.
+        vm: has the size of a guest page, and what backs the RAM.
         migration: has the QEMU version, and the number of multifd channels.
 
     Raises:
@@ -117,6 +129,7 @@ def parse_tracking(
     from_start = not (lazy and tracking.initially_set)
     protects = tracking.mode != "tcg"  # TCG only drops its TLB
     sync_protect_ns = tracking.protect_ns_per_page if protects and not lazy else 0.0
+    page_bytes = vm.page_size
     gib = layout.pages * page_bytes / 2**30
     misaligned_ms = tracking.misaligned_ms
     if misaligned_ms is None:
@@ -127,6 +140,14 @@ def parse_tracking(
             MULTIFD_WINS_PERCENT if migration.multifd_channels else ONE_THREAD_WINS_PERCENT
         )
     together = _parse_page_size(tracking, layout, page_bytes)
+    is_huge = vm.backing != "4k" and together == 1  # KVM on POWER cannot split huge pages
+
+    def first_ns(alone_ns: float) -> float:
+        """Return the time to protect a page first, from that of a page that KVM maps alone."""
+        if not is_huge:
+            return alone_ns
+        return tracking.split_ns_per_page if tracking.eager_page_split else HUGE_PROTECT_NS
+
     return Tracking(
         mode=tracking.mode,
         lazy=lazy,
@@ -134,6 +155,11 @@ def parse_tracking(
         protection=Protection(
             cost_ns=tracking.first_write_cost_ns,
             serial_ns=tracking.first_write_cost_ns * tracking.first_write_serial_percent / 100,
+            splits=protects and is_huge and not tracking.eager_page_split,
+            split_cost_ns=tracking.split_write_cost_ns,
+            split_serial_ns=tracking.split_write_cost_ns
+            * tracking.split_write_serial_percent
+            / 100,
             lazy=lazy,
             from_start=from_start,
             reaped=tracking.mode == "dirty_ring",
@@ -146,7 +172,10 @@ def parse_tracking(
             + tracking.listeners_ms * NS_PER_MS
         ),
         merge_ns=round(tracking.merge_ns_per_gib * gib + misaligned_ms * NS_PER_MS),
-        start_ns=round(layout.pages // together * tracking.protect_ns_per_page)
+        clear_ns=tracking.remote_clear_us * NS_PER_US * lazy,
+        protect_ns=tracking.protect_ns_per_page * lazy,
+        first_protect_ns=first_ns(tracking.protect_ns_per_page) * lazy,
+        start_ns=round(layout.pages // together * first_ns(tracking.start_ns_per_page))
         if protects and from_start
         else 0,
         sync_protect_ns=sync_protect_ns,

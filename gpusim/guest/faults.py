@@ -9,6 +9,9 @@ free. QEMU and KVM protect these pages:
 - Lazy tracking protects pages at a chunk's remote clear: those that its log held at the last sync.
   With KVM_DIRTY_LOG_INITIALLY_SET no page is protected before its chunk's first clear.
 
+If KVM does not split huge pages beforehand, then the first fault of each page splits and is dearer.
+Later faults of the page cost as elsewhere.
+
 A vCPU in a fault does not write, and so causes no further fault. Let n be the writes between two
 syncs. They take n / rate + cost / vCPUs x faults(n) of run time. This function rises with n, so
 there is one root to find.
@@ -60,6 +63,8 @@ class Protection:
     Attributes:
         cost_ns: vCPU time of a fault that waits for no other vCPU.
         serial_ns: the part of cost_ns that one vCPU spends at a time, under KVM's mmu_lock.
+        splits: the first fault of a page splits a huge page. It costs the next two instead.
+        split_cost_ns, split_serial_ns: cost_ns and serial_ns of such a fault.
         lazy: pages are protected at their chunk's clear, not at the sync.
         from_start: all pages are protected before the first sync or clear.
         reaped: all pages are also protected once per second (dirty ring).
@@ -69,6 +74,9 @@ class Protection:
 
     cost_ns: float = 0.0
     serial_ns: float = 0.0
+    splits: bool = False
+    split_cost_ns: float = 0.0
+    split_serial_ns: float = 0.0
     lazy: bool = False
     from_start: bool = True
     reaped: bool = False
@@ -90,11 +98,21 @@ class Tracked(Protocol):
             writer: the writer whose faults to count.
         """
 
-    def write(self, writes: FloatArray) -> float:
-        """Let all writers write. Return the faults of all of them.
+    def splits(self, writes: FloatArray, writer: int, rounds: int) -> float:
+        """Return how many of these faults are the first of their page, as a mean of equal rounds.
 
         Args:
-            writes: float64 [writers], writes of each writer.
+            writes: float64 [writers], writes of each writer in a round.
+            writer: the writer whose faults to count.
+            rounds: number of rounds. Before each of them all pages are protected.
+        """
+
+    def write(self, writes: FloatArray, rounds: int) -> tuple[float, float]:
+        """Let all writers write. Return the faults and the splits of all of them in a round.
+
+        Args:
+            writes: float64 [writers], writes of each writer in a round.
+            rounds: number of rounds. The pages are left as after the last one.
         """
 
     def clear(self, chunks: IntArray) -> None:
@@ -117,6 +135,7 @@ class RandomPages:
         from_start: all pages are protected before the first sync or clear.
         lazy: each chunk has its own groups.
         moving: writer -> a function that returns its density in an interval. Its working set moves.
+        splits: count the pages that never faulted.
         limit: is asked for each writer.
     """
 
@@ -129,6 +148,7 @@ class RandomPages:
         from_start: bool,
         lazy: bool,
         moving: Mapping[int, Callable[[int, int], FloatArray]] | None = None,
+        splits: bool = False,
         limit: WallLimit = NO_LIMIT,
     ) -> None:
         self._moving = moving or {}
@@ -151,6 +171,10 @@ class RandomPages:
             self._density[:, writer] = column[example]
         self._protected = np.full(len(group), float(from_start))  # share of each group's pages
         self._at_sync = self._protected.copy()
+        self._is_new = np.full(len(group), not from_start)  # no page was ever protected
+        # Share of pages that are protected and never faulted.
+        self._unsplit = self._protected.copy() if splits else np.zeros(len(group))
+        self._splits = splits
         self._add_up()
 
     def move(self, since_ns: int, until_ns: int) -> None:
@@ -159,20 +183,29 @@ class RandomPages:
 
     def faults(self, writes: FloatArray, writer: int) -> float:
         """Return the faults of one writer, which has its share of a kind's first writes."""
-        mean = self._density @ writes
-        first = np.divide(-np.expm1(-mean), mean, out=np.ones_like(mean), where=mean > 0)
-        return float(writes[writer] * (self._of_kind * self._density[:, writer]) @ first)
+        return self._first_writes(writes, writer, self._of_kind, 1)
 
-    def write(self, writes: FloatArray) -> float:
+    def splits(self, writes: FloatArray, writer: int, rounds: int) -> float:
+        return self._first_writes(writes, writer, self._unsplit_of_kind, rounds) / rounds
+
+    def write(self, writes: FloatArray, rounds: int) -> tuple[float, float]:
         written = -np.expm1(-(self._density @ writes))  # share of each kind's pages
-        faults = float(self._of_kind @ written)
+        faults, splits = float(self._of_kind @ written), 0.0
         self._protected *= (1 - written)[self._kind]
         self._of_kind *= 1 - written
-        return faults
+        if self._splits:
+            ever = -np.expm1(-rounds * (self._density @ writes))
+            splits = float(self._unsplit_of_kind @ ever) / rounds
+            self._unsplit *= (1 - ever)[self._kind]
+            self._unsplit_of_kind *= 1 - ever
+        return faults, splits
 
     def clear(self, chunks: IntArray) -> None:
         mine = np.isin(self._chunk, chunks)
         self._protected[mine] += 1 - self._at_sync[mine]
+        if self._splits:
+            self._unsplit[mine & self._is_new] = 1.0
+            self._is_new[mine] = False
         self._add_up()
 
     def protect(self) -> None:
@@ -182,11 +215,22 @@ class RandomPages:
     def sync(self) -> None:
         self._at_sync = self._protected.copy()
 
+    def _first_writes(
+        self, writes: FloatArray, writer: int, pages: FloatArray, rounds: int
+    ) -> float:
+        """Return one writer's share of the first writes to some pages of each kind."""
+        mean = rounds * (self._density @ writes)
+        first = np.divide(-np.expm1(-mean), mean, out=np.ones_like(mean), where=mean > 0)
+        return float(rounds * writes[writer] * (pages * self._density[:, writer]) @ first)
+
     def _add_up(self) -> None:
-        """Sum the protected pages of each kind over all chunks."""
-        weights = self._pages * self._protected
-        kinds = np.bincount(self._kind, weights, minlength=len(self._density))
-        self._of_kind = kinds.astype(np.float64)  # bincount returns integers if there is no group
+        """Sum the protected and the unsplit pages of each kind over all chunks."""
+        self._of_kind = self._sum(self._protected)
+        self._unsplit_of_kind = self._sum(self._unsplit)
+
+    def _sum(self, share: FloatArray) -> FloatArray:
+        kinds = np.bincount(self._kind, self._pages * share, minlength=len(self._density))
+        return kinds.astype(np.float64)  # bincount returns integers if there is no group
 
 
 class SequentialPages:
@@ -202,6 +246,7 @@ class SequentialPages:
         chunk: int64 [pieces], chunk of each piece.
         writer: index of the writer.
         from_start: all pages are protected before the first sync or clear.
+        splits: count the pages that never faulted.
         pages_together: pages that are protected as one, so that the first visit to one faults.
     """
 
@@ -215,6 +260,7 @@ class SequentialPages:
         writer: int,
         *,
         from_start: bool,
+        splits: bool = False,
         pages_together: int = 1,
     ) -> None:
         self._together = pages_together
@@ -222,21 +268,28 @@ class SequentialPages:
         self._threads, self._writer = pattern.threads, writer
         self._done = self._at_sync = float(pattern.first_write)  # writes of each thread
         self._since = np.full(len(self._first), self._done)
-        self._until = self._since + self._share * from_start
+        self._until: FloatArray = self._since + self._share * from_start
+        self._is_new = np.full(len(self._first), not from_start)  # no page was ever protected
+        self._split_since, self._split_until = self._since.copy(), self._until.copy()
+        self._splits = splits
 
     def move(self, since_ns: int, until_ns: int) -> None:
         """Do nothing, because a sequential writer's set stays."""
 
     def faults(self, writes: FloatArray, writer: int) -> float:
-        done = self._done + writes[writer] / self._threads
-        low, high = np.maximum(self._since, self._done), np.minimum(self._until, done)
-        visits = np.maximum(self._visits(high) - self._visits(low), 0).sum()
-        return float(visits) / self._together
+        return self._visits_between(self._since, self._until, writes[writer])
 
-    def write(self, writes: FloatArray) -> float:
+    def splits(self, writes: FloatArray, writer: int, rounds: int) -> float:
+        if not self._splits:
+            return 0.0
+        since, until = self._split_since, self._split_until
+        return self._visits_between(since, until, rounds * writes[writer]) / rounds
+
+    def write(self, writes: FloatArray, rounds: int) -> tuple[float, float]:
         faults = self.faults(writes, self._writer)
-        self._done += writes[self._writer] / self._threads
-        return faults
+        splits = self.splits(writes, self._writer, rounds)
+        self._done += rounds * writes[self._writer] / self._threads
+        return faults, splits
 
     def clear(self, chunks: IntArray) -> None:
         """Protect cleared pieces, except pages that faulted after the last sync read its log."""
@@ -244,6 +297,9 @@ class SequentialPages:
         faulted = self._until > self._at_sync
         end = np.where(faulted, self._at_sync, self._done) + self._share
         self._since[mine], self._until[mine] = self._done, end[mine]
+        first = mine & self._is_new
+        self._split_since[first], self._split_until[first] = self._done, end[first]
+        self._is_new[mine] = False
 
     def protect(self) -> None:
         self._since[:] = self._done
@@ -251,6 +307,13 @@ class SequentialPages:
 
     def sync(self) -> None:
         self._at_sync = self._done
+
+    def _visits_between(self, since: FloatArray, until: FloatArray, writes: float) -> float:
+        """Return the visits of the next writes that lie between write counts of each piece."""
+        done = self._done + writes / self._threads
+        low, high = np.maximum(since, self._done), np.minimum(until, done)
+        visits = np.maximum(self._visits(high) - self._visits(low), 0).sum()
+        return float(visits) / self._together
 
     def _visits(self, count: FloatArray) -> FloatArray:
         """Visits to each piece among the first `count` writes of its thread."""
@@ -293,7 +356,10 @@ class Faults:
         self._slowed = {
             i: UsefulTime(run_time)
             for i, w in enumerate(writers)
-            if protection.cost_ns and w.throttled and w.vcpus and w.pace.top_rate is not None
+            if (protection.cost_ns or protection.splits)
+            and w.throttled
+            and w.vcpus
+            and w.pace.top_rate is not None
         }
         self.clocks: list[VcpuClock] = [self._slowed.get(i, run_time) for i in range(len(writers))]
         self.count = self.time_s = self.unprotected = 0.0
@@ -301,7 +367,11 @@ class Faults:
         if protection.reaped:
             self.reaper = Reaper(protection.first_reap_ns, protection.reset_ns)
         vcpus = sum(writers[i].writing_vcpus for i in self._slowed)
-        self._longest_wait_ns = protection.serial_ns * vcpus - protection.cost_ns
+        longest_ns = protection.serial_ns * vcpus - protection.cost_ns
+        if protection.splits:
+            split_ns = protection.split_serial_ns * vcpus - protection.split_cost_ns
+            longest_ns = max(longest_ns, split_ns)
+        self._longest_wait_ns = longest_ns
         self._marks: list[list[Mark | None]] = [[None] for _ in writers]
         self._now_ns, self._done = 0, self._writes(0)
 
@@ -379,10 +449,10 @@ class Faults:
         done = self._writes(until_ns)
         writes = np.maximum(done - self._done, 0) / rounds  # rounding can give -1e-12
         for part in self._parts:
-            faults = rounds * part.write(writes)
+            faults, splits = (rounds * count for count in part.write(writes, rounds))
             self.count += faults
             self.unprotected += faults
-            self.time_s += faults * (self._protection.cost_ns + wait_ns) / NS_PER_S
+            self.time_s += (self._cost_ns(faults, splits) + faults * wait_ns) / NS_PER_S
         self._now_ns, self._done = until_ns, done
 
     def _slow(self, until_ns: int, rounds: int) -> float:
@@ -393,9 +463,13 @@ class Faults:
 
         def locked_ns(wait_ns: float) -> float:
             """Return the time that the lock is held if each fault waits so long."""
-            writes = self._adjust(until_ns, rounds, start, run_ns, wait_ns)
-            faults = sum(self._pages[i].faults(writes, i) for i in range(len(writes)))
-            return self._protection.serial_ns * faults
+            writes, serial_ns = self._adjust(until_ns, rounds, start, run_ns, wait_ns), 0.0
+            for i, pages in enumerate(self._pages):
+                serial_ns += self._protection.serial_ns * pages.faults(writes, i)
+                if self._protection.splits:
+                    dearer_ns = self._protection.split_serial_ns - self._protection.serial_ns
+                    serial_ns += dearer_ns * pages.splits(writes, i, rounds)
+            return serial_ns
 
         longest_ns = self._longest_wait_ns
         if longest_ns <= 0 or run_ns <= 0:
@@ -432,7 +506,7 @@ class Faults:
             before = writes.copy()
             for i, clock in self._slowed.items():
                 busy = self._busy_share(i, until_ns)
-                useful_ns = self._useful_ns(i, writes, busy * run_ns, wait_ns) / busy
+                useful_ns = self._useful_ns(i, writes, rounds, busy * run_ns, wait_ns) / busy
                 clock.set_at(until_ns, start[i] + rounds * useful_ns)
                 writes[i] = (self._writes_of(i, until_ns) - self._done[i]) / rounds
             if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
@@ -447,7 +521,9 @@ class Faults:
         low, high = windows.active_ns(np.array([self._now_ns, until_ns])).tolist()
         return (high - low) / (until_ns - self._now_ns) or 1.0
 
-    def _useful_ns(self, writer: int, writes: FloatArray, run_ns: float, wait_ns: float) -> float:
+    def _useful_ns(
+        self, writer: int, writes: FloatArray, rounds: int, run_ns: float, wait_ns: float
+    ) -> float:
         """Run time without faults, given the writes of the other writers.
 
         The method assumes that a paced writer is always busy, so that the result is never too
@@ -455,15 +531,22 @@ class Faults:
         """
         top_rate = self._writers[writer].pace.top_rate
         assert top_rate is not None
-        cost_ns = (self._protection.cost_ns + wait_ns) / self._writers[writer].writing_vcpus
-        trial = writes.copy()
+        vcpus, pages = self._writers[writer].writing_vcpus, self._pages[writer]
+        splits, trial = self._protection.splits, writes.copy()
 
         def late_ns(useful_ns: float) -> float:
             self._limit.check()
             trial[writer] = top_rate * (useful_ns / NS_PER_S)
-            return useful_ns + cost_ns * self._pages[writer].faults(trial, writer) - run_ns
+            faults = pages.faults(trial, writer)
+            split = pages.splits(trial, writer, rounds) if splits else 0.0
+            return useful_ns + (self._cost_ns(faults, split) + faults * wait_ns) / vcpus - run_ns
 
         return run_ns if writes[writer] <= 0 else root(late_ns, run_ns)
+
+    def _cost_ns(self, faults: float, splits: float) -> float:
+        """Return the vCPU time of faults, some of which split, without their waits."""
+        dearer_ns = self._protection.split_cost_ns - self._protection.cost_ns
+        return self._protection.cost_ns * faults + dearer_ns * splits
 
     def _writes(self, t_ns: int) -> FloatArray:
         return np.array([self._writes_of(i, t_ns) for i in range(len(self._writers))])

@@ -147,6 +147,7 @@ class Guest:
             from_start=from_start,
             lazy=protection.lazy,
             moving=moving,
+            splits=protection.splits,
             limit=self._limit,
         )
         pages: list[Tracked] = [random for _ in self._writers]
@@ -162,6 +163,7 @@ class Guest:
                     chunk,
                     i,
                     from_start=from_start,
+                    splits=protection.splits,
                     pages_together=self._together,
                 )
             if isinstance(writer.pattern, Rounds) and writer.throttled:
@@ -173,6 +175,7 @@ class Guest:
                     i,
                     from_start=from_start,
                     lazy=protection.lazy,
+                    splits=protection.splits,
                     pages_together=self._together,
                 )
         return Faults(protection, self._writers, pages, self.run_time, self._limit)

@@ -172,6 +172,7 @@ class RoundPages:
         writer: index of the writer.
         from_start: all pages are protected before the first sync or clear.
         lazy: each chunk is a group. Otherwise, all pages are one group.
+        splits: count the pages that never faulted.
         pages_together: pages that are protected as one, so that the first visit to one faults.
     """
 
@@ -184,6 +185,7 @@ class RoundPages:
         *,
         from_start: bool,
         lazy: bool,
+        splits: bool = False,
         pages_together: int = 1,
     ) -> None:
         self._all, self._writer, self._together = pattern.pages, writer, pages_together
@@ -194,6 +196,9 @@ class RoundPages:
         self._state = np.zeros((len(self._chunk), 2, 3))
         kind = PROTECTED if from_start else OLD
         self._state[:, WRITTEN, kind], self._state[:, UNWRITTEN, kind] = share, 1 - share
+        self._is_new = np.full(len(self._chunk), splits and not from_start)
+        # Share of pages that are protected and never faulted.
+        self._unsplit = self._state.sum(axis=2) * (splits and from_start)
 
     def move(self, since_ns: int, until_ns: int) -> None:
         """Do nothing, because the set stays."""
@@ -201,15 +206,22 @@ class RoundPages:
     def faults(self, writes: FloatArray, writer: int) -> float:
         return self._after(writes[writer])[0]
 
-    def write(self, writes: FloatArray) -> float:
+    def splits(self, writes: FloatArray, writer: int, rounds: int) -> float:
+        return self._split(rounds * writes[writer])[0] / rounds
+
+    def write(self, writes: FloatArray, rounds: int) -> tuple[float, float]:
+        splits, self._unsplit = self._split(rounds * writes[self._writer])
         faults, self._state, self._done = self._after(writes[self._writer])
-        return faults
+        return faults, splits / rounds
 
     def clear(self, chunks: IntArray) -> None:
         """Protect what was not protected at the last sync."""
         mine = np.isin(self._chunk, chunks)
         self._state[mine, :, PROTECTED] += self._state[mine, :, OLD]
         self._state[mine, :, OLD] = 0
+        first = mine & self._is_new
+        self._unsplit[first] = self._state[first].sum(axis=2)
+        self._is_new[mine] = False
 
     def protect(self) -> None:
         self._state[:, :, PROTECTED] = self._state.sum(axis=2)
@@ -218,6 +230,22 @@ class RoundPages:
     def sync(self) -> None:
         self._state[:, :, OLD] += self._state[:, :, NEW]
         self._state[:, :, NEW] = 0
+
+    def _split(self, writes: float) -> tuple[float, FloatArray]:
+        """Return how many pages some writes split, and the state after them."""
+        unsplit, done, splits = self._unsplit, self._done, 0.0
+        left = min(writes, 2 * self._all)  # two rounds leave no page unsplit
+        while left > 0 and unsplit.any():
+            some = min(left, self._all - done)
+            moved = unsplit[:, UNWRITTEN] * (some / (self._all - done) if done < self._all else 0.0)
+            splits += float(self._pages @ moved)
+            unsplit = unsplit.copy()
+            unsplit[:, UNWRITTEN] -= moved
+            done, left = done + some, left - some
+            if done >= self._all:
+                unsplit[:, UNWRITTEN], unsplit[:, WRITTEN] = unsplit[:, WRITTEN].copy(), 0.0
+                done = 0.0
+        return splits / self._together, unsplit
 
     def _after(self, writes: float) -> tuple[float, FloatArray, float]:
         """Return the faults of some writes, the state after them, and the writes of that round."""

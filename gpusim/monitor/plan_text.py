@@ -42,7 +42,7 @@ def _describe_cost(vm: Vm, plan: Plan) -> str:
         )
     costs = TrackingConfig()
     pages, gib = vm.memory_bytes // PAGE_BYTES, vm.memory_bytes / GIB
-    protect_s = pages * costs.protect_ns_per_page / 1e9
+    protect_s = pages * costs.split_ns_per_page / 1e9
     sync_s = gib * (costs.log_sync_ns_per_gib + costs.merge_ns_per_gib) / 1e9
     return (
         f"in every period KVM write-protects {pages} pages (up to {protect_s:.2g} s, vCPUs wait "

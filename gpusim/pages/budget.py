@@ -25,21 +25,29 @@ class Budget(NamedTuple):
 
 
 class ClearCost(NamedTuple):
-    """The cost of a remote clear, and of each page that it protects, to a take's last budget."""
+    """The cost of a remote clear to a take's last budget.
+
+    Attributes:
+        clear: of the clear itself.
+        page: of each page that the clear protects again.
+        first: of each page that the clear protects for the first time.
+    """
 
     clear: int
     page: int
+    first: int
 
-    def of(self, protected: IntArray) -> IntArray:
+    def of(self, protected: IntArray, first_protected: IntArray) -> IntArray:
         """Return the costs of clears, int64 [n].
 
         Args:
             protected: int64 [n], pages that each clear protects.
+            first_protected: int64 [n], those of them that no clear has protected before.
         """
-        return self.clear + self.page * protected
+        return self.clear + self.page * protected + (self.first - self.page) * first_protected
 
 
-FREE = ClearCost(0, 0)
+FREE = ClearCost(0, 0, 0)
 
 
 def fitting(

@@ -57,6 +57,7 @@ class RemoteClears:
     def __init__(self, chunks: int, *, lazy: bool, protected_from_start: bool) -> None:
         self.due: NDArray[np.bool_] = np.zeros(chunks, np.bool_)
         self._lazy, self._all_protected = lazy, protected_from_start
+        self._unprotected = np.full(chunks, not protected_from_start)  # no clear has been there
 
     def start(self) -> None:
         """Let the clears of all chunks become due."""
@@ -67,13 +68,19 @@ class RemoteClears:
         self._all_protected = False
         self.start()
 
-    def protected(self, pending: IntArray) -> IntArray:
-        """Return the pages that clears protect, int64 [n].
+    def protected(self, chunks: slice | IntArray, pending: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the pages that clears protect, int64 [n], and those protected for the first time.
 
         A clear protects the pages that the last sync found written. In the chunk in which the
         cursor stood, the result counts a few pages more.
 
         Args:
+            chunks: the chunks.
             pending: int64 [n], pending pages of each chunk.
         """
-        return np.zeros_like(pending) if self._all_protected else pending
+        protected = np.zeros_like(pending) if self._all_protected else pending
+        return protected, protected * self._unprotected[chunks]
+
+    def clear(self, chunks: IntArray) -> None:
+        """Clear chunks, so that their clears are no longer due."""
+        self.due[chunks] = self._unprotected[chunks] = False

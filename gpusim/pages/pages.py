@@ -134,15 +134,16 @@ class Pages:
         first = self.cursor.chunk + (not self.cursor.is_before_all)
         return False, int(self.counts.normal[first:].sum())
 
-    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray] | None:
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray, IntArray] | None:
         """Return the remote clears among the next pages.
 
         Args:
             pages: number of next pages.
 
         Returns:
-            int64 [n], pages taken before each clear, and int64 [n], pages that each clear protects.
-            None if some pages of the cursor's own chunk may lie behind the cursor.
+            int64 [n] each: pages taken before each clear, pages that the clear protects, and those of
+            them that no clear has protected before. None if some pages of the cursor's own chunk may
+            lie behind the cursor.
         """
         if not self.cursor.is_before_all:
             return None
@@ -150,13 +151,13 @@ class Pages:
         pending = self.counts.of(order)
         before = np.cumsum(pending) - pending
         due = np.flatnonzero(self._clears.due[order] & (pending > 0) & (before < pages))
-        return before[due], self._clears.protected(pending[due])
+        return before[due], *self._clears.protected(order[due], pending[due])
 
     def take(
         self,
         budgets: Sequence[tuple[int, int, int]],
         *,
-        clear: tuple[int, int] = FREE,
+        clear: tuple[int, int, int] = FREE,
         wraps: bool = True,
     ) -> Taken:
         """Take pages from the cursor on, in QEMU's order, while every budget lasts.

@@ -90,7 +90,7 @@ class Take:
             np.concatenate([c[i] for c in self._cleared])
             if self._cleared
             else np.zeros(0, np.int64)
-            for i in range(4)
+            for i in range(5)
         ]
         return Taken(
             normal=self._normal,
@@ -99,6 +99,7 @@ class Take:
             normal_before=columns[1],
             zero_before=columns[2],
             protected=columns[3],
+            first_protected=columns[4],
             wrapped_after=self._wrapped_after,
         )
 
@@ -130,7 +131,7 @@ class Take:
     def _clear_costs(self, chunks: slice | IntArray) -> IntArray:
         """The cost of the clears that are due in some chunks if all pending pages are taken."""
         pages = self._pending.of(chunks)
-        costs = self._clear_cost.of(self._clears.protected(pages))
+        costs = self._clear_cost.of(*self._clears.protected(chunks, pages))
         return np.where(self._clears.due[chunks] & (pages > 0), costs, 0)
 
     def _after_clear(self, chunk: int, budget: Budget) -> tuple[Budget, bool]:
@@ -158,7 +159,7 @@ class Take:
         due = self._clears.due[chunks]
         if due.any():
             chunks = chunks[due]
-            protected = self._clears.protected(self._pending.of(chunks))
-            self._cleared.append((chunks, normal_before[due], zero_before[due], protected))
-            self._paid_clears += int(self._clear_cost.of(protected).sum())
-            self._clears.due[chunks] = False
+            protected = self._clears.protected(chunks, self._pending.of(chunks))
+            self._cleared.append((chunks, normal_before[due], zero_before[due], *protected))
+            self._paid_clears += int(self._clear_cost.of(*protected).sum())
+            self._clears.clear(chunks)

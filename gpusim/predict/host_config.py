@@ -26,7 +26,7 @@ from gpusim.units import LONGEST_NS, NS_PER_S
 ASSUMED_VERSION = "qemu_10_1"  # if a profile does not name its QEMU
 # Groups that the profile decides, and groups that no prediction uses.
 FROM_PROFILE = ("vm", "workload")
-NOT_IN_PROFILE = ("vm.vfio_devices",)  # keys of these groups that the user may state
+NOT_IN_PROFILE = ("vm.vfio_devices", "vm.backing")  # keys of these groups that the user may state
 NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run", "hydra", "plot")
 NOT_FOR_ALL = {  # key -> why not, and what to do instead
     "seed": "each simulated migration has its own seed. To draw others, add --seed N",
@@ -85,6 +85,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
         page_size=profile.page_bytes,
         vcpus=profile.vcpus,
         vfio_devices=config.vm.vfio_devices,
+        backing=config.vm.backing,
         blocks=sorted(profile.blocks.values(), reverse=True) or None,
     )
     config.workload = WorkloadConfig()

@@ -111,6 +111,7 @@ class Link:
         multifd: sending threads, or None if the migration thread sends everything.
         clear_ns, protect_ns: time of a remote clear, and time per page that the clear protects.
             The thread sends nothing during a clear.
+        first_protect_ns: the same for a page that no clear has protected before.
     """
 
     bandwidth: float
@@ -125,6 +126,7 @@ class Link:
     multifd: Multifd | None = None
     clear_ns: float = 0.0
     protect_ns: float = 0.0
+    first_protect_ns: float = 0.0
 
     @property
     def page_units(self) -> tuple[int, int]:
@@ -240,6 +242,10 @@ class Link:
         return round(self.multifd.packet_pages * self.multifd.queue_ns * PS_PER_NS)
 
     @property
-    def clear_ps(self) -> tuple[int, int]:
-        """Time of a remote clear, and time per page that the clear protects."""
-        return round(self.clear_ns * PS_PER_NS), round(self.protect_ns * PS_PER_NS)
+    def clear_ps(self) -> tuple[int, int, int]:
+        """Time of a remote clear, and per page that it protects again, and for the first time."""
+        return (
+            round(self.clear_ns * PS_PER_NS),
+            round(self.protect_ns * PS_PER_NS),
+            round(self.first_protect_ns * PS_PER_NS),
+        )

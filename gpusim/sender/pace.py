@@ -25,7 +25,8 @@ class Pace:
     Attributes:
         normal, zero: cost of a page of each kind. A recorded link sets the bytes by each time, so
             its pages cost no time here.
-        clear_ps: time of a remote clear, and time per page that the clear protects.
+        clear_ps: time of a remote clear, and time per page that the clear protects again, and for
+            the first time.
         changes: (ps, time of a normal page, time of a zero page) of each later change, ascending.
     """
 
@@ -56,11 +57,12 @@ class Pace:
         self.zero = self.zero._replace(ps=zero_ps)
         return True
 
-    def clears_ps(self, protected: IntArray) -> IntArray:
+    def clears_ps(self, protected: IntArray, first_protected: IntArray) -> IntArray:
         """Return the picoseconds of remote clears, int64 [n].
 
         Args:
             protected: int64 [n], pages that each clear protects.
+            first_protected: int64 [n], those of them that no clear has protected before.
         """
-        clear_ps, page_ps = self.clear_ps
-        return clear_ps + page_ps * protected
+        clear_ps, page_ps, first_ps = self.clear_ps
+        return clear_ps + page_ps * protected + (first_ps - page_ps) * first_protected

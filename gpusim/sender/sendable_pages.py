@@ -22,15 +22,15 @@ class SendablePages(Protocol):
     def run_ahead(self, *, wraps: bool) -> tuple[bool, int]:
         """Return whether the next pages are zero pages, and how many are certainly of one kind."""
 
-    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray] | None:
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray, IntArray] | None:
         """Return the remote clears among the next pages.
 
         Returns:
-            int64 [n], pages before each clear, and int64 [n], pages that each clear protects. None
-            if that is not known.
+            int64 [n] each: pages before each clear, pages that the clear protects, and those of them
+            that no clear has protected before. None if that is not known.
         """
 
     def take(
-        self, budgets: Sequence[tuple[int, int, int]], *, clear: tuple[int, int], wraps: bool
+        self, budgets: Sequence[tuple[int, int, int]], *, clear: tuple[int, int, int], wraps: bool
     ) -> Taken:
         """Take pages from the cursor on while all budgets last. Clears use the last budget."""

@@ -290,7 +290,7 @@ class Sender:
         """
         clears_before = self.counters.remote_clears
         if not clears:
-            self._pace.clear_ps = (0, 0)
+            self._pace.clear_ps = (0, 0, 0)
         start_ps = now_ps = max(self._now_ps, self._wake_ps, self._held_to_ps)
         if self._link.recorded:
             costs_ps = self._link.page_ps()
@@ -323,7 +323,7 @@ class Sender:
             if pages.at_end and pages.pending:
                 now_ps += self._wrap()
             if until_ps is None:
-                taken, delays = self._take(pages, [(UNLIMITED, 1, 1)], (0, 0))
+                taken, delays = self._take(pages, [(UNLIMITED, 1, 1)], (0, 0, 0))
             else:
                 budget = max(0, until_ps - now_ps), normal_ps, zero_ps
                 taken, delays = self._take(pages, [budget], self._pace.clear_ps)
@@ -340,12 +340,12 @@ class Sender:
         self,
         pages: SendablePages,
         budgets: Sequence[tuple[int, int, int]],
-        clear_ps: tuple[int, int],
+        clear_ps: tuple[int, int, int],
         plan: WindowPlan | None = None,
     ) -> tuple[Taken, Delays]:
         """Take pages and count them."""
         taken = pages.take(budgets, clear=clear_ps, wraps=self._wraps)
-        clears_ps = self._pace.clears_ps(taken.protected)
+        clears_ps = self._pace.clears_ps(taken.protected, taken.first_protected)
         counters = self.counters
         counters.normal_pages += taken.normal
         counters.zero_pages += taken.zero
@@ -531,7 +531,7 @@ class Sender:
             windows = self._windows_with_clears(plan, windows, limit_ps, pages)
         if windows < 1:
             return False
-        taken, delays = self._take(pages, [(windows * plan.pages, 1, 1)], (0, 0), plan)
+        taken, delays = self._take(pages, [(windows * plan.pages, 1, 1)], (0, 0, 0), plan)
         self.counters.sent_units += windows * plan.bursts * self._section_units
         self._note_times(taken, done, delays)
         delay_ps = delays.of_windows(windows)
@@ -575,8 +575,8 @@ class Sender:
         ahead = pages.clears_ahead(windows * plan.pages)
         if ahead is None:
             return 0
-        before, protected = ahead
-        delays = Delays(before, self._pace.clears_ps(protected), plan)
+        before, *protected = ahead
+        delays = Delays(before, self._pace.clears_ps(*protected), plan)
         return delays.windows_within(limit_ps, windows)
 
     def _note_send(self, from_ps: int, until_ps: int) -> None:

@@ -29,6 +29,8 @@ FREE_EAGER = TrackingConfig(
     merge_ns_per_gib=0,
     waits_for_burst=False,
     protect_ns_per_page=0,
+    start_ns_per_page=0,
+    split_ns_per_page=0,
     first_write_cost_ns=0,
 )
 FREE_LAZY = replace(FREE_EAGER, mode="kvm_manual")

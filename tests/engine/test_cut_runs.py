@@ -92,7 +92,7 @@ def test_a_run_that_ends_in_or_behind_a_remote_clear_counts_the_part_before_its_
     limit_s: float,
 ) -> None:
     """Each clear takes 1 s, and each page behind it 1 s more."""
-    tracking = TrackingConfig(mode="kvm_manual", remote_clear_us=1e6, protect_ns_per_page=0)
+    tracking = TrackingConfig(mode="kvm_manual", remote_clear_us=1e6, split_ns_per_page=0)
     made = config("4GiB", WriterConfig(working_set="1MiB", page_writes_per_s=1), tracking=tracking,
                   limit_s=limit_s, max_bandwidth=0, bandwidth="1Gbit/s")  # fmt: skip
     made.link = replace(made.link, page_cost_ns=1e9)

@@ -23,6 +23,8 @@ RING = TrackingConfig(
     merge_ns_per_gib=7e6,
     waits_for_burst=False,
     protect_ns_per_page=RESET_NS,
+    start_ns_per_page=0,
+    split_ns_per_page=0,
     first_write_cost_ns=0,
 )
 GUEST = WriterConfig(working_set="1GiB", page_writes_per_s=WRITES_PER_S)

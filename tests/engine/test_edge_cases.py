@@ -315,7 +315,12 @@ def test_under_tcg_a_sync_waits_for_the_sleeping_vcpu() -> None:
                 "1GiB",
                 writer,
                 tracking=TrackingConfig(
-                    mode=mode, protect_ns_per_page=0, log_sync_ns_per_gib=0, merge_ns_per_gib=0
+                    mode=mode,
+                    protect_ns_per_page=0,
+                    start_ns_per_page=0,
+                    split_ns_per_page=0,
+                    log_sync_ns_per_gib=0,
+                    merge_ns_per_gib=0,
                 ),
                 **limits,
             )

@@ -278,7 +278,12 @@ def test_max_throttle_percent_is_the_highest_before_the_maximum_was_lowered() ->
 def test_a_sync_does_not_wait_for_a_paused_vcpu(mode: str) -> None:
     """vm_stop wakes the vCPUs that the throttle put to sleep."""
     tracking = TrackingConfig(
-        mode=mode, log_sync_ns_per_gib=0, merge_ns_per_gib=0, protect_ns_per_page=0
+        mode=mode,
+        log_sync_ns_per_gib=0,
+        merge_ns_per_gib=0,
+        protect_ns_per_page=0,
+        split_ns_per_page=0,
+        start_ns_per_page=0,
     )
     found = run([{"at": "60s", "do": "pause"}], "1GiB", tracking=tracking, cpu_throttle_initial=99,
                 workload=WriterConfig(working_set="512MiB", page_writes_per_s=1e6),

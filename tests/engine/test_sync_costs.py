@@ -23,6 +23,8 @@ def costs(**changes: Any) -> TrackingConfig:
         "merge_ns_per_gib": 0.0,
         "waits_for_burst": False,
         "protect_ns_per_page": 0.0,
+        "start_ns_per_page": 0.0,
+        "split_ns_per_page": 0.0,
         "first_write_cost_ns": 0.0,
     }
     return TrackingConfig(mode="kvm_legacy", **{**free, **changes})
@@ -145,18 +147,19 @@ def test_vcpus_that_need_the_big_lock_stand_still(exits_per_s: float) -> None:
 
 def test_written_pages_are_protected_in_the_sync_or_in_the_chunks_clear() -> None:
     """Eager tracking protects all pages at the start, then the written ones at each sync."""
-    eager = run(costs(protect_ns_per_page=1000))
+    costly = costs(protect_ns_per_page=1000, start_ns_per_page=1000, split_ns_per_page=1000)
+    eager = run(costly)
     protected = sum(sync.duration_ms for sync in eager.syncs) * 1000
     assert eager.syncs[0].duration_ms == 2**20 / 1000
     since_the_last = eager.summary.total_time_s - eager.syncs[-1].time_s
     written = eager.summary.write_faults
     assert written - since_the_last * 4e5 <= protected - 2**20 <= written
-    lazy = run(replace(costs(protect_ns_per_page=1000), mode="kvm_manual"))
+    lazy = run(replace(costly, mode="kvm_manual"))
     assert {sync.duration_ms for sync in lazy.syncs} == {0.0}
     assert lazy.summary.remote_clear_s > 1
-    at_start = replace(costs(protect_ns_per_page=1000), mode="kvm_manual", initially_set=False)
+    at_start = replace(costly, mode="kvm_manual", initially_set=False)
     assert [sync.duration_ms for sync in run(at_start).syncs[:2]] == [2**20 / 1000, 0.0]
-    trapped = run(replace(costs(protect_ns_per_page=1000), mode="tcg"), auto_converge=False)
+    trapped = run(replace(costly, mode="tcg"), auto_converge=False)
     assert {sync.duration_ms for sync in trapped.syncs} == {0.0}
 
 

@@ -92,7 +92,9 @@ def test_protecting_costs_once_per_huge_page() -> None:
         return result.syncs[0].duration_ms
 
     small, huge = (
-        simulate(migration(CALM, replace(tracking, protect_ns_per_page=1000.0)))
+        simulate(
+            migration(CALM, replace(tracking, start_ns_per_page=1000.0, split_ns_per_page=1000.0))
+        )
         for tracking in (FREE_EAGER, HUGE)
     )
     assert setup_ms(small) == pytest.approx(2**20 / 1000)

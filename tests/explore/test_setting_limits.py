@@ -43,6 +43,8 @@ FREE = TrackingConfig(
     merge_ns_per_gib=0,
     waits_for_burst=False,
     protect_ns_per_page=0,
+    start_ns_per_page=0,
+    split_ns_per_page=0,
     first_write_cost_ns=0,
 )
 WORKING_SET = 16384  # pages

@@ -147,23 +147,32 @@ def test_faults_are_the_mean_of_a_machine(lazy: bool, data: st.DataObject) -> No
                  min_size=1, max_size=6)
     )  # fmt: skip
     tracked = RoundPages(
-        pattern(pages), np.full(groups, half), np.arange(groups), 0, from_start=True, lazy=lazy
+        pattern(pages),
+        np.full(groups, half),
+        np.arange(groups),
+        0,
+        from_start=True,
+        lazy=lazy,
+        splits=True,
     )
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     order, place = random.permutation(pages), 0
     is_protected, at_sync = np.ones(pages, bool), np.ones(pages, bool)
+    is_split = np.zeros(pages, bool)
     for writes, event in steps:
-        faults = 0
+        faults, split_before = 0, int(is_split.sum())
         for _ in range(writes):
             if place == pages:
                 order, place = random.permutation(pages), 0
             page = order[place]
             faults += int(is_protected[page])
-            is_protected[page] = False
+            is_protected[page], is_split[page] = False, True
             place += 1
-        expected = tracked.faults(np.array([float(writes)]), 0)
-        assert tracked.write(np.array([float(writes)])) == expected
-        assert expected == pytest.approx(faults, abs=6 * pages**0.5)
+        made = np.array([float(writes)])
+        expected = tracked.faults(made, 0), tracked.splits(made, 0, 1)
+        assert tracked.write(made, 1) == expected
+        splits = int(is_split.sum()) - split_before
+        assert expected == pytest.approx((faults, splits), abs=6 * pages**0.5)
         if event == "sync":
             if lazy:
                 at_sync = is_protected.copy()

@@ -172,7 +172,9 @@ def _numbers(scenario: Scenario) -> dict[str, int]:
     interval_ns = parameters.fallback_sync_interval_ns
     timer = rules.sync_timer(interval_ns or 0, None)
     assert isinstance(timer, SyncTimerRule)
-    assert not (link.protect_ns or tracking.sync_protect_ns or tracking.start_ns)
+    assert not (
+        link.protect_ns or link.first_protect_ns or tracking.sync_protect_ns or tracking.start_ns
+    )
     return {
         "page_bytes": scenario.page_bytes,
         "lazy": tracking.lazy,

@@ -29,7 +29,12 @@ VERSIONS = ("qemu_2_6", "qemu_7_2", "qemu_9_1", *["qemu_9_2"] * 3, *["qemu_10_1"
             "seed_v2", "seed_v3", "seed_v4")  # fmt: skip
 MODES = ("kvm_manual", "kvm_manual", "kvm_legacy")
 NEUTRAL: dict[str, dict[str, Any]] = {
-    "tracking": {"protect_ns_per_page": 0, "first_write_cost_ns": 0},
+    "tracking": {
+        "protect_ns_per_page": 0,
+        "start_ns_per_page": 0,
+        "split_ns_per_page": 0,
+        "first_write_cost_ns": 0,
+    },
 }
 
 

@@ -26,9 +26,10 @@ def loop(
     chunk_of: list[int],
     zero: list[bool],
     due: set[int],
+    seen: set[int],
     at: int,
     budgets: list[tuple[int, int, int]],
-    clear: tuple[int, int],
+    clear: tuple[int, int, int],
 ) -> tuple[int, list[tuple[int, int]]]:
     """Return the end of a take from page `at`, and its clears (chunk, protected pages)."""
     left = [limit for limit, _, _ in budgets]
@@ -40,11 +41,12 @@ def loop(
         held = 0
         if chunk_of[at] in due:
             protected = chunk_of.count(chunk_of[at])
-            held = clear[0] + clear[1] * protected
+            held = clear[0] + clear[1 + (chunk_of[at] not in seen)] * protected
         if not held and left[-1] < costs[-1]:
             break
         if chunk_of[at] in due:
             due.remove(chunk_of[at])
+            seen.add(chunk_of[at])
             clears.append((chunk_of[at], protected))
         left = [x - c for x, c in zip(left, costs, strict=True)]
         left[-1] -= held
@@ -54,16 +56,16 @@ def loop(
 
 @given(
     st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), min_size=1, max_size=8),
-    st.sampled_from([(0, 0), (7, 0), (300, 0), (0, 1), (3, 2)]),
+    st.sampled_from([(0, 0, 0), (7, 0, 0), (300, 0, 0), (0, 1, 1), (3, 2, 5), (0, 3, 0)]),
     st.sampled_from([(2, 1), (1, 1), (0, 3), (4, 0)]),
     st.sampled_from([[], [(3, 9)], [(100, 420), (500, 519)]]),
 )
-@example([(8, 10**6), (20, 10**6)], (7, 0), (0, 3), [])  # free pages are taken after a clear
-@example([(312, 10**6)], (2, 1), (9, 1), [(1, 420)])
+@example([(8, 10**6), (20, 10**6)], (7, 0, 0), (0, 3), [])  # free pages are taken after a clear
+@example([(312, 10**6)], (2, 1, 1), (9, 1), [(1, 420)])
 @settings(SLOW_MACHINE, max_examples=250)
 def test_a_take_pays_for_clears_as_a_loop_over_pages_does(
     limits: list[tuple[int, int]],
-    clear: tuple[int, int],
+    clear: tuple[int, int, int],
     costs: tuple[int, int],
     zero: list[tuple[int, int]],
 ) -> None:
@@ -71,10 +73,10 @@ def test_a_take_pays_for_clears_as_a_loop_over_pages_does(
     layout = Layout(BLOCKS)
     chunk_of = np.repeat(np.arange(layout.chunks), layout.chunk_pages).tolist()
     is_zero = [any(a <= page < b for a, b in zero) for page in range(layout.pages)]
-    due, at = set(chunk_of), 0
+    due, seen, at = set(chunk_of), set[int](), 0
     for limit, other in limits:
         budgets = [(other, 1, 1), (limit, *costs)]
-        end, clears = loop(chunk_of, is_zero, due, at, budgets, clear)
+        end, clears = loop(chunk_of, is_zero, due, seen, at, budgets, clear)
         taken = pages.take(budgets, clear=clear)
         assert taken.normal + taken.zero == end - at
         assert list(zip(taken.cleared.tolist(), taken.protected.tolist(), strict=True)) == clears
@@ -91,6 +93,19 @@ def test_clears_ahead_are_those_of_the_take(cursor: int, ahead: int) -> None:
     taken = pages.take([(ahead, 1, 1)])
     assert predicted[0].tolist() == taken.normal_before.tolist()
     assert predicted[1].tolist() == taken.protected.tolist()
+    assert predicted[2].tolist() == taken.first_protected.tolist()
+
+
+def test_a_chunk_is_protected_for_the_first_time_only_once() -> None:
+    pages = lazy_pages([])
+    first = pages.take([(520, 1, 1)])
+    assert first.first_protected.tolist() == first.protected.tolist() == [300, 130, 64, 20, 5, 1]
+    pages.kernels.dirty[0, 0] = 3  # two pages are dirty again
+    pages.counts.normal[0], pages.counts.total = 2, 2
+    pages.sync(*[nothing()] * 2)
+    again = pages.take([(520, 1, 1)])
+    assert again.protected.tolist() == [2]
+    assert again.first_protected.tolist() == [0]
 
 
 def test_nothing_is_predicted_while_pages_may_lie_behind_the_cursor_in_its_chunk() -> None:

@@ -15,7 +15,7 @@ class FakePages:
     Args:
         runs: (is_zero, pages), in sending order.
         clear_every: a remote clear is due at every multiple of this page number. 0: never. A clear
-            protects this many pages, or all pending pages if there are fewer.
+            protects this many pages for the first time, or all pending pages if there are fewer.
         shortsighted: `run_ahead` returns one page, so that the sender takes one window at a time.
 
     Attributes:
@@ -49,18 +49,19 @@ class FakePages:
         is_zero, pages = self._runs[0]
         return bool(is_zero), 1 if self._shortsighted else pages
 
-    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray]:
+    def clears_ahead(self, pages: int) -> tuple[IntArray, IntArray, IntArray]:
         every = self._clear_every
         last = self._taken + pages
         starts = range(self._cleared * every, last, every) if every else ()
         before = np.array(starts, np.int64) - self._taken
-        return before, np.minimum(every, self.pending - before)
+        protected = np.minimum(every, self.pending - before)
+        return before, protected, protected
 
     def take(
         self,
         budgets: Sequence[tuple[int, int, int]],
         *,
-        clear: tuple[int, int] = (0, 0),
+        clear: tuple[int, int, int] = (0, 0, 0),
         wraps: bool = True,
     ) -> Taken:
         left = [limit for limit, _, _ in budgets]
@@ -70,7 +71,7 @@ class FakePages:
             due = bool(every) and self._taken == self._cleared * every
             alike = min(run, (self._cleared + due) * every - self._taken) if every else run
             protected = min(every, self.pending - sum(taken))
-            held = clear[0] + clear[1] * protected if due else 0
+            held = clear[0] + clear[2] * protected if due else 0
             fits = _fits(budgets, left, bool(is_zero), alike, held)
             if not fits:
                 break
@@ -94,6 +95,7 @@ class FakePages:
             normal_before=columns[:, 1],
             zero_before=columns[:, 2],
             protected=columns[:, 3],
+            first_protected=columns[:, 3],
         )
 
 

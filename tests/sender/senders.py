@@ -30,8 +30,9 @@ def make_link(
     multifd: Multifd | None = None,
     clear_ns: float = 0.0,
     protect_ns: float = 0.0,
+    first_protect_ns: float | None = None,
 ) -> Link:
-    """Make a link. Every cost is 0 unless it is given."""
+    """Make a link. Every cost is 0 unless it is given. first_protect_ns is protect_ns."""
     return Link(
         bandwidth=bandwidth,
         normal_page_bytes=NORMAL_BYTES,
@@ -45,6 +46,7 @@ def make_link(
         multifd=multifd,
         clear_ns=clear_ns,
         protect_ns=protect_ns,
+        first_protect_ns=protect_ns if first_protect_ns is None else first_protect_ns,
     )
 
 

@@ -130,6 +130,7 @@ def written(layout: Layout, first: int, last: int) -> Writes:
     blocks=st.lists(st.integers(1, 60_000), min_size=1, max_size=12),
     clear_ns=st.sampled_from([0.0, 1e5, 2e7, 2e8]),
     protect_ns=st.sampled_from([0.0, 13.4, 500.0]),
+    first_protect_ns=st.sampled_from([0.0, 61.6]),
     bandwidth=st.sampled_from([GBIT / 8, GBIT, 10 * GBIT]),
     max_bandwidth=st.sampled_from([0, 50_000_000]),
     syncs=st.lists(st.tuples(st.integers(1, 2 * S), st.floats(0, 1)), max_size=3),
@@ -139,6 +140,7 @@ def test_a_jump_over_real_pages_equals_its_windows(
     blocks: list[int],
     clear_ns: float,
     protect_ns: float,
+    first_protect_ns: float,
     bandwidth: float,
     max_bandwidth: int,
     syncs: list[tuple[int, float]],
@@ -149,7 +151,9 @@ def test_a_jump_over_real_pages_equals_its_windows(
         pages = lazy_pages(blocks)
         if shortsighted:
             pages.run_ahead = lambda **_: (False, 1)  # type: ignore[method-assign]
-        link = make_link(bandwidth, clear_ns=clear_ns, protect_ns=protect_ns)
+        link = make_link(
+            bandwidth, clear_ns=clear_ns, protect_ns=protect_ns, first_protect_ns=first_protect_ns
+        )
         sender, now_ns = make_sender(link, max_bandwidth, downtime_s=0.0), 0
         trace: list[object] = []
         for after_ns, share in [*syncs, (5 * S, 0.0)]:
