@@ -7,7 +7,6 @@ values. It does not measure and does not fit a guest.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.formats.migration_history import OUTCOME, Outcome, SyncHistory
 from gpusim.formats.recording_shape import VCPUS
 from gpusim.qemu import names
+from gpusim.qemu.version_text import ALLOWED, parse_version
 from gpusim.reading import ReadingError, parse_json, parse_yaml, read_text
 from gpusim.shapes import (
     Flag,
@@ -49,7 +49,6 @@ LEAST_PERIODS = 3  # different ones. Any curve fits two points
 REPEAT_FACTOR, REPEAT_MARGIN_S = 1.03, 0.01
 MEASURE_ADVICE = "Measure periods from less than a second up to the length of a pass"
 TYPED = "a profile typed by hand"  # the source of a profile that names none
-VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?(?![0-9])")
 MEASUREMENT = Keys(
     required={
         "seconds": Number(SHORTEST_S, 86_400, " s"),
@@ -114,13 +113,6 @@ def _answer(value: Any) -> Any:
     return value["return"] if is_answer else value
 
 
-def _version(value: Any) -> tuple[int, int, int]:
-    found = VERSION.match(str(value))
-    if found is None:
-        raise ValueError("not a version")
-    return int(found[1]), int(found[2]), int(found[3] or 0)
-
-
 def _size(value: Any) -> int:
     size = parse_bytes(value)
     if not 0 < size <= MOST_BYTES:
@@ -134,7 +126,7 @@ SHAPE = Keys(
     optional={
         "profile": OneOf((FORMAT,)),
         "source": Text(),
-        "qemu": Parsed(_version, 'must be a version such as "9.2.0"'),
+        "qemu": Parsed(parse_version, ALLOWED),
         "accelerator": OneOf(ACCELERATORS),
         "page_size": Whole(4096, 2**30, " bytes"),
         "vcpus": VCPUS,

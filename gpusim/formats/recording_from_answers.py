@@ -8,7 +8,6 @@ are missing in the answers are assumed, and a note names them. Source: qapi/migr
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import COUNTERS, PARAMETERS, PERCENT, VCPUS
 from gpusim.qemu import names
+from gpusim.qemu.version_text import parse_version
 from gpusim.reading import ReadingError, parse_json, read_text
 from gpusim.shapes import Shape, Whole
 from gpusim.units import MIB, parse_bytes_per_s
@@ -51,7 +51,6 @@ DEFAULTS: Mapping[str, int | bool] = {
 MULTIFD: Mapping[str, int | str] = {"multifd-channels": 2, "multifd-compression": "none"}
 # 9.1 removed `skipped` from `ram`, and 11.1 put a `remaining` of all devices beside it.
 NEWEST, NEWER, OLDER = (11, 1), (10, 1), (7, 2)
-VERSION = re.compile(r"(\d{1,3})(?:\.(\d{1,3})(?:\.\d{1,3})?)?")
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
 NO_END_NOTE = "no answer with status completed: the recording ends with its last active answer"
 
@@ -297,13 +296,6 @@ def _text(value: Any) -> str:
     return ".".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _version(text: str) -> tuple[int, int]:
-    match = VERSION.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    return int(match[1]), int(match[2] or 0)
-
-
 def _rate(text: str) -> int:
     return 0 if text == "unlimited" else int(parse_bytes_per_s(text))
 
@@ -328,7 +320,7 @@ def _accelerator(text: str) -> str:
 
 RANGES = {**PARAMETERS.required, **PARAMETERS.optional}
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "qemu": (_version, "a version, such as 10.1"),
+    "qemu": (lambda text: parse_version(text)[:2], "a version, such as 10.1"),
     "accelerator": (_accelerator, "kvm or tcg"),
     "vcpus": (_whole(VCPUS), "a number of vCPUs"),
     "max-bandwidth": (_rate, "a rate, such as 128MiB/s or 134217728, or 0 for no limit"),
