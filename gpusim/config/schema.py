@@ -96,6 +96,14 @@ class WriterConfig(WorkloadConfig):
             the seed, from 0 to 100.
         vcpus: vCPUs that the writer keeps busy. The guest's loss is counted by them. null: an even
             share of all vCPUs.
+        vcpu_groups: [[vcpus, percent of the writes], ...]: vCPUs that do not write equally fast,
+            such as [[1, 40], [31, 60]]. The percentages add up to 100, and the vCPUs replace
+            `vcpus`. null: all vCPUs are equally fast. A fast vCPU spends more of its time in first
+            writes than a slow one.
+        memory_page_writes_per_s: the most page writes per second that the guest's memory takes, of
+            all vCPUs together. Then page_writes_per_s is what the vCPUs would write to a memory
+            without a limit. A throttle of p percent slows the writer only from where the vCPUs
+            write less than the memory takes. null: the memory is no limit.
     """
 
     pattern: str = "uniform"
@@ -118,6 +126,8 @@ class WriterConfig(WorkloadConfig):
     drift_range: int | float | str | None = None
     drift_start_percent: int | float | str = "auto"
     vcpus: float | None = None
+    vcpu_groups: list[Any] | None = None
+    memory_page_writes_per_s: float | None = None
 
 
 @dataclass

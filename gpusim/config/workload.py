@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -45,6 +46,8 @@ from gpusim.wall_limit import NO_LIMIT, WallLimit
 MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
 MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
 SHORTEST_ON_NS = 10 * NS_PER_MS  # shorter bursts are a rate: a sync sees only their mean
+MOST_GROUPS = 64  # of vCPUs. Each is a writer of its own
+MOST_VCPUS = 65536
 SHORTEST_DRIFT_NS = 100 * NS_PER_MS
 MOST_PLACES_OF_DRIFT = 4096  # each cuts all parts of the working set once
 WRITING_PATTERNS = [name for name, kind in PATTERNS.items() if issubclass(kind, WriterConfig)]
@@ -341,6 +344,74 @@ def _pattern(
     return uniform(pages)
 
 
+def _memory_rate(key: str, config: WriterConfig) -> float | None:
+    """Return the most page writes per second that the memory takes. None: no limit."""
+    rate_key, rate = f"{key}.memory_page_writes_per_s", config.memory_page_writes_per_s
+    if rate is None:
+        return None
+    if config.pace == "recorded" or not config.throttled:
+        hint = "limits vCPUs, and not device writes or a recorded pace. Remove it"
+        reject(rate_key, rate, hint, "contradiction")
+    check_range(rate_key, rate, 1e-9, 1e12)
+    return rate
+
+
+def _groups(key: str, config: WriterConfig) -> list[tuple[float, float]]:
+    """Return vCPUs and share of the writes of each group of vCPUs. Empty: there are no groups."""
+    if config.vcpu_groups is None:
+        return []
+    groups_key = f"{key}.vcpu_groups"
+    groups = parse_pairs(groups_key, config.vcpu_groups, float, float, "[[1, 40], [31, 60]]")
+    if not 0 < len(groups) <= MOST_GROUPS:
+        allowed = f"must have 1 to {MOST_GROUPS} groups"
+        reject(groups_key, f"{len(groups)} groups", allowed, "out_of_range")
+    if not all(0 < vcpus <= MOST_VCPUS and 0 <= percent <= 100 for vcpus, percent in groups):
+        allowed = "each group needs vCPUs above 0 and a percentage from 0 to 100"
+        reject(groups_key, config.vcpu_groups, allowed, "out_of_range")
+    total = sum(percent for _, percent in groups)
+    if abs(total - 100) > 1e-6:
+        hint = f"the percentages must add up to 100, not {total:g}"
+        reject(groups_key, config.vcpu_groups, hint, "contradiction")
+    if config.vcpus is not None or not config.throttled or config.pace == "recorded":
+        hint = "takes neither vcpus, throttled=false nor pace=recorded. Remove them"
+        reject(groups_key, config.vcpu_groups, hint, "contradiction")
+    if isinstance(config, WithoutReplacementConfig):
+        hint = "vCPUs that share one order are equally fast. Remove it"
+        reject(groups_key, config.vcpu_groups, hint, "contradiction")
+    if isinstance(config, SequentialConfig) and len(groups) > config.threads:
+        hint = f"each group needs a thread, and {key}.threads is {config.threads}. Raise that"
+        reject(groups_key, config.vcpu_groups, hint, "contradiction")
+    return [(vcpus, percent / 100) for vcpus, percent in groups]
+
+
+def _split(writer: Writer, groups: list[tuple[float, float]]) -> list[Writer]:
+    """Return a writer for each group of vCPUs. Sequential threads are shared out by the vCPUs."""
+    parts = []
+    pattern = writer.pattern
+    total = sum(vcpus for vcpus, _ in groups)
+    passed, thread = 0.0, 0
+    for number, (vcpus, share) in enumerate(groups):
+        passed += vcpus
+        memory_rate = writer.memory_rate and writer.memory_rate * share
+        part = replace(
+            writer,
+            name=f"{writer.name}.{number + 1}",
+            pace=writer.pace.scaled(share),
+            vcpus=vcpus,
+            memory_rate=memory_rate,
+        )
+        if isinstance(pattern, Sequential):
+            after = len(groups) - number - 1  # each of these needs a thread
+            next_thread = round(pattern.threads * passed / total)
+            next_thread = min(max(next_thread, thread + 1), pattern.threads - after)
+            first, last = pattern.share(thread)[0], pattern.share(next_thread - 1)[1]
+            own = Sequential(last - first, next_thread - thread, pattern.first_write)
+            part = replace(part, pattern=own, placement=writer.placement.part(first, last))
+            thread = next_thread
+        parts.append(part)
+    return parts
+
+
 def _make_writers(config: MixConfig) -> dict[str, WriterConfig]:
     """Return the writers of a mix as data classes. A config file holds plain mappings."""
     writers = {}
@@ -380,12 +451,15 @@ def _named_writers(config: Config) -> dict[str, tuple[str, WriterConfig]]:
 def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict[str, float]:
     """Return the vCPUs that each writer keeps busy: its own key, or an even share of the rest."""
     fixed = {key: w.vcpus for key, (_, w) in writers.items() if w.vcpus is not None}
+    for key, (_, writer) in writers.items():
+        if groups := _groups(key, writer):
+            fixed[key] = sum(vcpus for vcpus, _ in groups)
     for key, vcpus in fixed.items():
         check_range(f"{key}.vcpus", vcpus, 0, config.vm.vcpus)
     if sum(fixed.values()) > config.vm.vcpus:
         hint = f"the writers' vcpus add up to {sum(fixed.values()):g}. Raise it or lower those"
         reject("vm.vcpus", config.vm.vcpus, hint, "contradiction")
-    others = [key for key, (_, w) in writers.items() if w.throttled and w.vcpus is None]
+    others = [key for key, (_, w) in writers.items() if w.throttled and key not in fixed]
     share = (config.vm.vcpus - sum(fixed.values())) / max(1, len(others))
     return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **fixed}
 
@@ -413,16 +487,17 @@ def parse_writers(
             limit.check()  # a config with one writer is quick
         draw = partial(Stream, config.seed, number)
         placement, drift, pages = _place(key, writer, layout, config.vm.page_size, draw, taken)
-        writers.append(
-            Writer(
-                name=name,
-                pattern=_pattern(key, writer, pages, draw),
-                pace=_pace(key, writer, limit_s),
-                placement=placement,
-                windows=_windows(key, writer, draw),
-                throttled=writer.throttled,
-                vcpus=vcpus[key],
-                drift=drift,
-            )
+        made = Writer(
+            name=name,
+            pattern=_pattern(key, writer, pages, draw),
+            pace=_pace(key, writer, limit_s),
+            placement=placement,
+            windows=_windows(key, writer, draw),
+            throttled=writer.throttled,
+            vcpus=vcpus[key],
+            drift=drift,
+            memory_rate=_memory_rate(key, writer),
         )
+        groups = _groups(key, writer)
+        writers += _split(made, groups) if groups else [made]
     return tuple(writers)

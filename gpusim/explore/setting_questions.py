@@ -32,6 +32,7 @@ VALUES_PER_DECADE = 48  # values are 5 % apart
 STRIDE = 14  # values: the first leap is a factor of two
 STRIDE_FROM_LEADER = 3  # values: the first leap from the answer of the other guest
 LEAST_LINK, MOST_LINK = 0.25, 40.0  # times the bandwidth as it is set
+SPEED_KEYS = ("page_writes_per_s", "catch_up_page_writes_per_s", "memory_page_writes_per_s")
 LEAST_RATE, MOST_RATE = 0.1, 10.0  # times the page writes per second of the guest
 LEAST_DOWNTIME_MS = 10
 
@@ -184,11 +185,7 @@ def faster(workload: WorkloadConfig, factor: float) -> WorkloadConfig:
 
 def _faster(writer: Any, factor: float) -> Any:
     keys = writer if isinstance(writer, Mapping) else vars(writer)
-    changed = {
-        name: factor * keys[name]
-        for name in ("page_writes_per_s", "catch_up_page_writes_per_s")
-        if keys.get(name) is not None
-    }
+    changed = {name: factor * keys[name] for name in SPEED_KEYS if keys.get(name) is not None}
     return {**writer, **changed} if isinstance(writer, Mapping) else replace(writer, **changed)
 
 

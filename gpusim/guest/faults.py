@@ -12,6 +12,9 @@ free. QEMU and KVM protect these pages:
 If KVM does not split huge pages beforehand, then the first fault of each page splits and is dearer.
 Later faults of the page cost as elsewhere.
 
+The memory may take fewer page writes than the vCPUs want. Then the writer's clock is slowed in the
+same way, and faults cost nothing until the vCPUs want less than the memory takes.
+
 A vCPU in a fault does not write, and so causes no further fault. Let n be the writes between two
 syncs. They take n / rate + cost / vCPUs x faults(n) of run time. This function rises with n, so
 there is one root to find.
@@ -356,10 +359,11 @@ class Faults:
         self._slowed = {
             i: UsefulTime(run_time)
             for i, w in enumerate(writers)
-            if (protection.cost_ns or protection.splits)
-            and w.throttled
-            and w.vcpus
+            if w.throttled
             and w.pace.top_rate is not None
+            and (
+                ((protection.cost_ns or protection.splits) and w.vcpus) or w.memory_rate is not None
+            )
         }
         self.clocks: list[VcpuClock] = [self._slowed.get(i, run_time) for i in range(len(writers))]
         self.count = self.time_s = self.unprotected = 0.0
@@ -506,7 +510,9 @@ class Faults:
             before = writes.copy()
             for i, clock in self._slowed.items():
                 busy = self._busy_share(i, until_ns)
-                useful_ns = self._useful_ns(i, writes, rounds, busy * run_ns, wait_ns) / busy
+                useful_ns = self._useful_ns(i, writes, rounds, busy * run_ns, wait_ns)
+                round_ns = busy * (until_ns - self._now_ns) / rounds
+                useful_ns = min(useful_ns, self._memory_ns(i, round_ns)) / busy
                 clock.set_at(until_ns, start[i] + rounds * useful_ns)
                 writes[i] = (self._writes_of(i, until_ns) - self._done[i]) / rounds
             if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
@@ -521,6 +527,15 @@ class Faults:
         low, high = windows.active_ns(np.array([self._now_ns, until_ns])).tolist()
         return (high - low) / (until_ns - self._now_ns) or 1.0
 
+    def _memory_ns(self, writer: int, time_ns: float) -> float:
+        """The useful time whose writes the memory takes in some time, which goes on in a sleep.
+
+        The caches hold what the vCPUs write in the run slices, and the memory takes it in the
+        sleeps. So the limit holds for the mean over a slice.
+        """
+        rate, top_rate = self._writers[writer].memory_rate, self._writers[writer].pace.top_rate
+        return math.inf if rate is None or not top_rate else time_ns * rate / top_rate
+
     def _useful_ns(
         self, writer: int, writes: FloatArray, rounds: int, run_ns: float, wait_ns: float
     ) -> float:
@@ -531,7 +546,7 @@ class Faults:
         """
         top_rate = self._writers[writer].pace.top_rate
         assert top_rate is not None
-        vcpus, pages = self._writers[writer].writing_vcpus, self._pages[writer]
+        vcpus, pages = self._writers[writer].writing_vcpus or math.inf, self._pages[writer]
         splits, trial = self._protection.splits, writes.copy()
 
         def late_ns(useful_ns: float) -> float:

@@ -125,7 +125,10 @@ class Guest:
 
     def lost_vcpu_s(self, t_ns: int) -> float:
         """Return the vCPU-seconds of work that were not done by a time, over all vCPUs."""
-        return sum(writer.lost_vcpu_s(t_ns, self.run_time) for writer in self._writers)
+        return sum(
+            writer.lost_vcpu_s(t_ns, self.run_time if writer.memory_rate is None else clock)
+            for writer, clock in zip(self._writers, self.faults.clocks, strict=True)
+        )
 
     def _faults(self, protection: Protection) -> Faults:
         """Make the faults. KVM tracks the writes of vCPUs. Device writes never fault."""

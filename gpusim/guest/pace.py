@@ -52,6 +52,9 @@ class Pace(Protocol):
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         """Return the seconds of one vCPU's work that were not done by a time."""
 
+    def scaled(self, share: float) -> Pace:
+        """Return the pace of a writer that does a share of the work."""
+
 
 @dataclass(frozen=True)
 class CpuBound:
@@ -62,6 +65,9 @@ class CpuBound:
     @property
     def top_rate(self) -> float | None:
         return self.rate
+
+    def scaled(self, share: float) -> CpuBound:
+        return CpuBound(self.rate * share)
 
     def writes(
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
@@ -97,6 +103,9 @@ class Paced:
     @property
     def top_rate(self) -> float | None:
         return self.capacity
+
+    def scaled(self, share: float) -> Paced:
+        return Paced(self.rate * share, self.capacity * share)
 
     def writes(
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
@@ -154,6 +163,9 @@ class Recorded:
     @property
     def top_rate(self) -> float | None:
         return None
+
+    def scaled(self, share: float) -> Recorded:
+        return Recorded(self.times_s, self.counts * share, self.rate * share)
 
     def writes(
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None

@@ -45,6 +45,11 @@ class Placement:
             self.guest_first[low:high] + own_first - self.own_first[low:high],
         )
 
+    def part(self, first: int, last: int) -> Placement:
+        """Return the placement of the pages first <= page < last alone, numbered from 0."""
+        own_first, own_last, guest_first = self.locate(first, last)
+        return Placement(own_first - first, own_last - first, guest_first)
+
     def cut(self, borders: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """Cut the whole working set at pages, and return all pieces in order.
 

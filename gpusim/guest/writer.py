@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.guest.drift import Drift
-from gpusim.guest.pace import Pace, Recorded
+from gpusim.guest.pace import Pace, Recorded, active_ns
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.placement import Placement
 from gpusim.guest.rounds import Rounds
@@ -32,6 +32,7 @@ class Writer:
         throttled: False for device writes, which no vCPU throttle slows.
         vcpus: vCPUs that it keeps busy. Its loss counts for each of them.
         drift: how its working set moves. None: it stays.
+        memory_rate: the most page writes per second that the memory takes. None: no limit.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Writer:
     throttled: bool
     vcpus: float
     drift: Drift | None = None
+    memory_rate: float | None = None
 
     @property
     def opens_at_start(self) -> bool:
@@ -92,7 +94,17 @@ class Writer:
         return self.pace.mark(t_ns, self._clock(run_time), self.windows, mark)
 
     def lost_vcpu_s(self, t_ns: int, run_time: VcpuClock) -> float:
-        """Return the vCPU-seconds of its work that were not done by a time."""
+        """Return the vCPU-seconds of its work that were not done by a time.
+
+        Args:
+            t_ns: the time.
+            run_time: run time of the vCPUs. If the memory is a limit: the writer's clock.
+        """
+        if self.memory_rate is not None and self.pace.top_rate:
+            t = np.array([t_ns])
+            rate = min(self.memory_rate, self.pace.top_rate)
+            done_s = float(self.writes(t, run_time)[0]) / rate
+            return self.vcpus * max(0.0, float(active_ns(t, self.windows)[0]) / NS_PER_S - done_s)
         return self.vcpus * self.pace.lost_s(t_ns, self._clock(run_time), self.windows)
 
     def _clock(self, run_time: VcpuClock) -> VcpuClock:
