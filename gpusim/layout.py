@@ -81,6 +81,20 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZeroShares:
+    """How many of the written pages are left zero.
+
+    Attributes:
+        first, last: int64 [cells], as of `Writes`. Pages outside are left with content.
+        share: float64 [cells], the probability that a written page is left zero.
+    """
+
+    first: IntArray
+    last: IntArray
+    share: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
 class Writes:
     """The writes of an interval: cells of random writes, and pages that were certainly written.
 
@@ -93,6 +107,7 @@ class Writes:
         pages_together: pages that are tracked as one. If it is not 1, then cells and runs consist
             of whole groups of so many pages, all pages of a group are written or none, and `mean`
             counts the writes to a group.
+        zeroed: which of the written pages are left zero. None: no page is.
     """
 
     first: IntArray
@@ -101,6 +116,7 @@ class Writes:
     certain_first: IntArray
     certain_last: IntArray
     pages_together: int = 1
+    zeroed: ZeroShares | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,9 +93,14 @@ class Scenario:
         return self.layout.pages * self.config.vm.page_size
 
     @property
+    def zeroes(self) -> bool:
+        """Whether writes may leave pages zero."""
+        return any(writer.zeroed_share for writer in self.writers)
+
+    @property
     def bitmap_bytes(self) -> int:
         """Memory of all bitmaps: dirty, the clear log if lazy, and zero if there are zero pages."""
-        bitmaps = 1 + self.tracking.lazy + (len(self.zero_first) > 0)
+        bitmaps = 1 + self.tracking.lazy + (self.zeroes or len(self.zero_first) > 0)
         return bitmaps * self.layout.chunks * (CHUNK_PAGES // 8)
 
     @property

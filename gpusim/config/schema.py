@@ -104,6 +104,9 @@ class WriterConfig(WorkloadConfig):
             all vCPUs together. Then page_writes_per_s is what the vCPUs would write to a memory
             without a limit. A throttle of p percent slows the writer only from where the vCPUs
             write less than the memory takes. null: the memory is no limit.
+        zeroed_percent: share of the writes that leave their page zero, such as memory that the guest
+            frees and its kernel clears (init_on_free), or a balloon. QEMU sends such a page as a
+            zero page, until it is written again.
     """
 
     pattern: str = "uniform"
@@ -128,6 +131,7 @@ class WriterConfig(WorkloadConfig):
     vcpus: float | None = None
     vcpu_groups: list[Any] | None = None
     memory_page_writes_per_s: float | None = None
+    zeroed_percent: float = 0.0
 
 
 @dataclass

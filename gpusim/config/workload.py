@@ -356,6 +356,16 @@ def _memory_rate(key: str, config: WriterConfig) -> float | None:
     return rate
 
 
+def _zeroed_share(key: str, config: WriterConfig, tracked_page: object) -> float:
+    """Return the share of the writes that leave their page zero."""
+    zeroed_key, percent = f"{key}.zeroed_percent", config.zeroed_percent
+    check_range(zeroed_key, percent, 0, 100)
+    if percent and tracked_page is not None:
+        hint = "counts target pages, and tracking.page_size tracks larger ones. Set one of them to 0 or null"
+        reject(zeroed_key, percent, hint, "contradiction")
+    return percent / 100
+
+
 def _groups(key: str, config: WriterConfig) -> list[tuple[float, float]]:
     """Return vCPUs and share of the writes of each group of vCPUs. Empty: there are no groups."""
     if config.vcpu_groups is None:
@@ -497,6 +507,7 @@ def parse_writers(
             vcpus=vcpus[key],
             drift=drift,
             memory_rate=_memory_rate(key, writer),
+            zeroed_share=_zeroed_share(key, writer, config.tracking.page_size),
         )
         groups = _groups(key, writer)
         writers += _split(made, groups) if groups else [made]

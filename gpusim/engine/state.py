@@ -71,6 +71,7 @@ class MigrationState:
             lazy=scenario.tracking.lazy,
             initially_set=scenario.tracking.initially_set,
             seed=scenario.seed,
+            zeroes=scenario.zeroes,
             backend=backend.name,
             threads=backend.threads,
         )

@@ -122,6 +122,10 @@ def _time_step(kernels: Kernels, step: Step) -> float:
 
 def _shift_step(step: Step, chunks: int) -> Step:
     """Return the same step, `chunks` chunks further on."""
-    cells, pages = step.cells, chunks << CHUNK_SHIFT
-    shifted = replace(cells, first=cells.first + pages, last=cells.last + pages)
-    return Step(step.op, shifted, step.chunks + chunks)
+    pages = chunks << CHUNK_SHIFT
+    cells, mask = (
+        None if one is None else replace(one, first=one.first + pages, last=one.last + pages)
+        for one in (step.cells, step.mask)
+    )
+    assert cells is not None
+    return Step(step.op, cells, step.chunks + chunks, mask)

@@ -21,7 +21,7 @@ from gpusim.guest.rounds import RoundPages, RoundRuns, Rounds
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.windows import Mark
 from gpusim.guest.writer import Writer, thread_positions
-from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
+from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes, ZeroShares
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 T = TypeVar("T")
@@ -82,6 +82,9 @@ class Guest:
             if isinstance(w.pattern, Sequential)
             for thread in _within(limit, range(w.pattern.threads))
         ]
+        self._zero_cells = None
+        if any(writer.zeroed_share for writer in writers):
+            self._zero_cells = _cells(layout, writers, limit)
         self._rounds = {
             i: RoundRuns(layout, w.pattern, w.placement)
             for i, w in enumerate(writers)
@@ -105,9 +108,9 @@ class Guest:
         for writer, density in _within(self._limit, random):
             moving = self._moving[writer]
             if moving is not None:
-                mean += self._of_cells(self._moved(moving, writer, since, until))
+                mean += self._of_cells(self._moved(moving, writer, since, until, self._pages_chunk))
             elif density is not None:
-                mean += density * self._per_cell(writer, since, until)
+                mean += density * self._per_cell(writer, since, until, self._chunk)
         runs = [
             t.runs(since, until, self.faults.clocks[t.writer], self._mark(t.writer, since))
             for t in _within(self._limit, self._threads)
@@ -121,6 +124,30 @@ class Guest:
             certain_first=np.concatenate([EMPTY, *(run[0] // size * size for run in runs)]),
             certain_last=np.concatenate([EMPTY, *(-(-run[1] // size) * size for run in runs)]),
             pages_together=size,
+            zeroed=self._zeroed(since, until),
+        )
+
+    def _zeroed(self, since: IntArray, until: IntArray) -> ZeroShares | None:
+        """Which written pages are left zero: those whose last write leaves its page zero.
+
+        A page's last write is each writer's with the probability of its part of the writes there.
+        """
+        cells = self._zero_cells
+        if cells is None:
+            return None
+        total, zeroing = np.zeros((2, len(cells.first)))
+        for number, density in enumerate(cells.shares):
+            moving, writer = cells.moving[number], self._writers[number]
+            if moving is not None:
+                mean = self._moved(moving, number, since, until, cells.first >> CHUNK_SHIFT)
+            else:
+                assert density is not None
+                mean = density * self._per_cell(number, since, until, cells.first >> CHUNK_SHIFT)
+            total += mean
+            zeroing += writer.zeroed_share * mean
+        some = zeroing > 0
+        return ZeroShares(
+            first=cells.first[some], last=cells.last[some], share=zeroing[some] / total[some]
         )
 
     def lost_vcpu_s(self, t_ns: int) -> float:
@@ -210,22 +237,24 @@ class Guest:
         return self._of_cells(cells.average(since_ns, until_ns))
 
     def _moved(
-        self, cells: MovingCells, writer: int, since: IntArray, until: IntArray
+        self, cells: MovingCells, writer: int, since: IntArray, until: IntArray, chunk: IntArray
     ) -> FloatArray:
         """The expected writes per page of a writer whose working set moves."""
         clock, mark = self.faults.clocks[writer], self._mark(writer, since)
         return cells.mean(
             since,
             until,
-            self._pages_chunk,
+            chunk,
             lambda t: self._writers[writer].writes(t, clock, mark),
         )
 
-    def _per_cell(self, writer: int, since: IntArray, until: IntArray) -> FloatArray:
+    def _per_cell(
+        self, writer: int, since: IntArray, until: IntArray, chunk: IntArray
+    ) -> FloatArray:
         """The page writes of a writer in the interval of each cell's chunk, float64 [cells]."""
         clock, mark = self.faults.clocks[writer], self._mark(writer, since)
         done = [self._writers[writer].writes(np.atleast_1d(t), clock, mark) for t in (since, until)]
-        low, high = (d if d.size == 1 else d[self._chunk] for d in done)
+        low, high = (d if d.size == 1 else d[chunk] for d in done)
         return np.maximum(high - low, 0.0)  # a paced writer's rounding may leave -1e-14
 
 
@@ -304,7 +333,7 @@ class _Thread:
 
 @dataclass(frozen=True)
 class _Cells:
-    """The pages of all random writers, cut into cells.
+    """The pages of some writers, cut into cells.
 
     Attributes:
         first, last: int64 [cells], first slot and slot behind the last.
@@ -319,7 +348,7 @@ class _Cells:
 
 
 def _cells(layout: Layout, writers: Sequence[Writer], limit: WallLimit) -> _Cells:
-    """Cut the pages of all random writers into cells."""
+    """Cut the pages of writers into cells. The pages of a writer that is not random are alike."""
     firsts, lasts, values = [], [], []
     for writer in _within(limit, writers):
         first, last, value = _pieces(layout, writer)
@@ -363,13 +392,16 @@ def _cells(layout: Layout, writers: Sequence[Writer], limit: WallLimit) -> _Cell
 
 
 def _pieces(layout: Layout, writer: Writer) -> tuple[IntArray, IntArray, FloatArray | IntArray]:
-    """The pieces of a random writer inside chunks.
+    """The pieces of a writer inside chunks.
 
     Returns:
         First slot and slot behind the last, int64 [pieces]. The share of writes per page, float64
         [pieces]. If the working set moves, then the first page in its range, int64 [pieces].
     """
-    assert isinstance(writer.pattern, Random)
+    if not isinstance(writer.pattern, Random):
+        cuts, guest, pages = writer.placement.cut(np.zeros(1, np.int64))
+        first, last, _run = layout.cut(guest, guest + pages)
+        return first, last, np.full(len(first), 1 / writer.pattern.pages)
     if writer.drift is not None:
         borders = writer.drift.borders(writer.pattern.bands)
         cuts, guest, pages = writer.placement.cut(borders)

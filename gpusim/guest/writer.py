@@ -33,6 +33,7 @@ class Writer:
         vcpus: vCPUs that it keeps busy. Its loss counts for each of them.
         drift: how its working set moves. None: it stays.
         memory_rate: the most page writes per second that the memory takes. None: no limit.
+        zeroed_share: share of its writes that leave their page zero.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Writer:
     vcpus: float
     drift: Drift | None = None
     memory_rate: float | None = None
+    zeroed_share: float = 0.0
 
     @property
     def opens_at_start(self) -> bool:

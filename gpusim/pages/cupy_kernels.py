@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
 from gpusim.pages.budget import Budget
-from gpusim.pages.draw import certain_cells
+from gpusim.pages.draw import Cells, certain_cells
 from gpusim.pages.primitives import Counts, Op, Step
 
 SOURCE = Path(__file__).parent / "kernels" / "paint.cu"
@@ -195,18 +195,17 @@ class CupyKernels:
 def _packed(step: Step) -> list[U64Array]:
     """The arguments of the kernel `paint`, uint64 arrays.
 
-    Per chunk: its number, its first cell, the cell behind its last. Per cell: first slot, slot
-    behind the last, packed threshold, inversion and count, and the key.
+    The number of each chunk. Then for the cells, and again for those of the mask: per chunk its
+    first cell and the cell behind its last. Per cell the first slot, the slot behind the last, the
+    packed threshold, inversion and count, and the key. Without a mask its arrays are empty.
     """
-    cells, chunks = step.cells, step.chunks
+    columns: list[NDArray[Any]] = [step.chunks, *_cell_columns(step.cells, step.chunks)]
+    nothing = np.zeros(0, np.uint64)
+    columns += [nothing] * 6 if step.mask is None else _cell_columns(step.mask, step.chunks)
+    return [column.astype(np.uint64) for column in columns]
+
+
+def _cell_columns(cells: Cells, chunks: IntArray) -> list[NDArray[Any]]:
     packed = cells.threshold | cells.inverted.astype(np.int64) << INVERTED_BIT
     packed |= cells.count << COUNT_SHIFT
-    columns: list[NDArray[Any]] = [
-        chunks,
-        *cells.of_chunks(chunks),
-        cells.first,
-        cells.last,
-        packed,
-        cells.key,
-    ]
-    return [column.astype(np.uint64) for column in columns]
+    return [*cells.of_chunks(chunks), cells.first, cells.last, packed, cells.key]

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, U64Array, Writes
+from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, U64Array, Writes, ZeroShares
 
 # Weyl increment and finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 LN2 = float(np.log(2.0))
 GROUP_STREAM = 2**62  # the draws of groups, apart from those of `integers_of`
+ZERO_DRAW = 2**60  # added to the number of a draw: which written pages are left zero
 PLANES_FROM = 1 / 32  # below this mean the residual alone is cheaper than eight planes
 
 
@@ -126,6 +127,26 @@ def integers_of(
     rest = np.maximum(0.0, mu + np.log1p(-threshold / 256))
     random = np.random.Generator(np.random.Philox(key=np.array([seed, 2 * draw + step], np.uint64)))
     return threshold.astype(np.int64), random.poisson(pages * rest), inverted
+
+
+def zero_cells(zeroed: ZeroShares, seed: int, draw: int, step: int) -> Cells:
+    """Return cells that mark the pages which a write leaves zero, if they are written.
+
+    Args:
+        zeroed: the shares.
+        seed, draw, step: as of `cells_of`, whose streams they do not share.
+    """
+    nothing = np.zeros(0, np.int64)
+    with np.errstate(divide="ignore"):
+        mean = -np.log1p(-zeroed.share)  # infinity: every page
+    marks = Writes(
+        first=zeroed.first,
+        last=zeroed.last,
+        mean=mean,
+        certain_first=nothing,
+        certain_last=nothing,
+    )
+    return cells_of(marks, seed, ZERO_DRAW + draw, step)
 
 
 def draw_groups(writes: Writes, seed: int, draw: int, step: int) -> Writes:

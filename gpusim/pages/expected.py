@@ -1,7 +1,7 @@
 """The primitives without bitmaps, for `dry_run`: they expect numbers of pages instead of drawing.
 
-A piece is a run of pages that are written alike. Each piece has four shares of its pages: pending,
-pending and zero, clean and zero, in the log. A cell writes each of its pages with one probability,
+A piece is a run of pages that are written alike. Each piece has a few shares of its pages, such as
+pending, or clean and zero. A cell writes each of its pages with one probability,
 so a draw multiplies shares. A piece is cut at the sender's cursor. Apart from chance, decisions are
 those of a run with bitmaps. The kernels count draws and keep some of their steps for timing.
 """
@@ -21,8 +21,9 @@ from gpusim.pages.host_kernels import expand
 from gpusim.pages.primitives import Counts, Op, Step
 
 KEPT = 16  # draws kept for timing, spread over the run
-# Shares of a piece's pages: pending with content, pending and zero, clean and zero, in the log.
-NORMAL, ZERO, CLEAN_ZERO, LOGGED = range(4)
+# Shares of a piece's pages: pending with content, pending and zero, clean and zero, in the log,
+# clean and in the log and left zero since the last sync.
+NORMAL, ZERO, CLEAN_ZERO, LOGGED, LOGGED_ZERO = range(5)
 MOST_PIECES = 25_000  # with more pieces, none is cut at the cursor
 
 
@@ -46,7 +47,7 @@ class ExpectedKernels:
         self._chunks = chunks
         self._borders: IntArray = np.arange(chunks + 1) << CHUNK_SHIFT
         self._chunk_of: IntArray = np.arange(chunks)  # of each piece
-        self._shares: FloatArray = np.zeros((4, chunks))
+        self._shares: FloatArray = np.zeros((5, chunks))
         self._pages, self._normal_pages, self._zero_pages = np.zeros((3, chunks), np.int64)
         self.sample_chunks = 128
         self.chunks_drawn: list[list[int]] = []
@@ -80,8 +81,13 @@ class ExpectedKernels:
     def _paint(self, steps: Sequence[Step]) -> list[Counts]:
         counts = []
         cleared: NDArray[np.bool_] = np.zeros(self._chunks, np.bool_)
+        logs_only = False
         for step in steps:
             written = self._written(step)
+            if step.mask is not None:
+                counts.append(self._leave_zero(step, step.mask, is_pending=not logs_only))
+                continue
+            logs_only = step.op is Op.CLEAR_LOG
             dirtied, logged = written, self._shares[LOGGED]
             if step.op is Op.CLEAR_LOG:
                 cleared[step.chunks] = True
@@ -195,7 +201,7 @@ class ExpectedKernels:
 
     def _change(self, step: Step, dirtied: FloatArray, written: FloatArray) -> Counts:
         """Make pages dirty, and let zero pages get content, each with its probability."""
-        normal, zero, clean_zero, _logged = self._shares
+        normal, zero, clean_zero, _logged, logged_zero = self._shares
         unzeroed = zero * written
         new = np.maximum(0.0, 1 - normal - zero) * dirtied
         unzeroed_pages = np.clip(self._in_chunks(unzeroed), 0, self._zero_pages)
@@ -206,12 +212,53 @@ class ExpectedKernels:
         clean_zero *= (1 - dirtied) * (1 - written)
         self._zero_pages -= unzeroed_pages
         self._normal_pages += unzeroed_pages + new_pages
+        if step.op is Op.MERGE_LOG and logged_zero.any():  # a page may be new and zero
+            new_zero = np.minimum(logged_zero * (1 - written), normal)
+            normal -= new_zero
+            zero += new_zero
+            logged_zero[:] = 0
+            unzeroed_pages = unzeroed_pages - self._make_zero(new_zero)
         return Counts(new=new_pages[step.chunks], unzeroed=unzeroed_pages[step.chunks])
+
+    def _leave_zero(self, step: Step, mask: Cells, *, is_pending: bool) -> Counts:
+        """Let pages that the step before wrote become zero, each with its probability.
+
+        Args:
+            step: has the same cells as the step before.
+            mask: the cells of the pages that are left zero if they are written.
+            is_pending: all written pages are pending now. Otherwise they are only in the log.
+        """
+        zeroed = self._marked(mask, step.chunks)
+        written = self._written(step)  # comes last, because each of both may cut pieces
+        zeroed = self._marked(mask, step.chunks)
+        normal, zero, clean_zero, logged, logged_zero = self._shares
+        new_zero = zeroed * written * (1.0 if is_pending else normal + zero)
+        new_zero = np.minimum(new_zero, normal)
+        if not is_pending:
+            clean = 1 - normal - zero
+            clean_zero += np.minimum(zeroed * written * clean, clean - clean_zero)
+            logged_zero[:] = zeroed * logged * clean
+        normal -= new_zero
+        zero += new_zero
+        return Counts(
+            new=np.zeros(len(step.chunks), np.int64),
+            unzeroed=-self._make_zero(new_zero)[step.chunks],
+        )
+
+    def _make_zero(self, share: FloatArray) -> IntArray:
+        """Count a share of each piece's pending pages as zero pages. Return them, int64 [chunks]."""
+        pages = np.minimum(self._in_chunks(share), self._normal_pages)
+        self._normal_pages -= pages
+        self._zero_pages += pages
+        return pages
 
     def _written(self, step: Step) -> FloatArray:
         """The probability that a step writes the pages of each piece, float64 [pieces]."""
-        cells = step.cells
-        chosen = np.isin(cells.first >> CHUNK_SHIFT, step.chunks)
+        return self._marked(step.cells, step.chunks)
+
+    def _marked(self, cells: Cells, chunks: IntArray) -> FloatArray:
+        """The probability that cells mark the pages of each piece, float64 [pieces]."""
+        chosen = np.isin(cells.first >> CHUNK_SHIFT, chunks)
         certain = chosen & (cells.key == 0)  # a sequential writer passed these pages
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
@@ -267,11 +314,18 @@ def _sample(step: Step, most: int) -> Step:
         part, middle = most // 3, len(chunks) // 2
         ends = [chunks[:part], chunks[middle : middle + part], chunks[-part:]]
         chunks = np.unique(np.concatenate(ends))
+    sampled = _sample_cells(cells, chunks)
+    mask = None if step.mask is None else _sample_cells(step.mask, chunks)
+    return Step(step.op, sampled, np.arange(len(chunks)), mask)
+
+
+def _sample_cells(cells: Cells, chunks: IntArray) -> Cells:
+    """The cells of some chunks, which are renumbered from 0."""
     cell_chunk = cells.first >> CHUNK_SHIFT
     chosen = np.isin(cell_chunk, chunks)
     number = np.searchsorted(chunks, cell_chunk[chosen])
     moved = (number - cell_chunk[chosen]) << CHUNK_SHIFT
-    sampled = Cells(
+    return Cells(
         first=cells.first[chosen] + moved,
         last=cells.last[chosen] + moved,
         threshold=cells.threshold[chosen],
@@ -279,7 +333,6 @@ def _sample(step: Step, most: int) -> Step:
         key=cells.key[chosen],
         inverted=cells.inverted[chosen],
     )
-    return Step(step.op, sampled, np.arange(len(chunks)))
 
 
 def _fitting(pending: tuple[int, int], budgets: Sequence[Budget]) -> tuple[int, int]:

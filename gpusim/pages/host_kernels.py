@@ -43,10 +43,8 @@ class HostKernels(ABC):
         self._threads = threads
 
     @abstractmethod
-    def _paint_tiles(
-        self, op: Op, cells: Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
-    ) -> Counts:
-        """Draw and merge whole chunks. `ranges` has each chunk's first cell and the one behind."""
+    def _paint_tiles(self, op: Op, cells: Cells, chunks: IntArray, mask: Cells | None) -> Counts:
+        """Draw and merge whole chunks. See primitives.Step."""
 
     def fill(self, bitmap: U64Array, first: IntArray, last: IntArray) -> None:
         """Set the pages of runs, see primitives.Kernels."""
@@ -99,7 +97,7 @@ class HostKernels(ABC):
         """Free the arrays."""
         self.dirty, self.log, self.zero = np.zeros((0, CHUNK_WORDS), np.uint64), None, None
 
-    def _paint(self, op: Op, cells: Cells, chunks: IntArray) -> Counts:
+    def _paint(self, op: Op, cells: Cells, chunks: IntArray, mask: Cells | None) -> Counts:
         low, high = cells.of_chunks(chunks)
         counts = Counts(*np.zeros((2, len(chunks)), np.int64))
         tiled = np.ones(len(chunks), np.bool_)
@@ -113,7 +111,7 @@ class HostKernels(ABC):
                 counts.new[group], counts.unzeroed[group] = self._set(cells, chosen, chunks[group])
         some = np.flatnonzero(tiled)
         if len(some):
-            found = self._paint_tiles(op, cells, (low[some], high[some]), chunks[some])
+            found = self._paint_tiles(op, cells, chunks[some], mask)
             counts.new[some], counts.unzeroed[some] = found
         return counts
 

@@ -6,8 +6,11 @@ in the user's cache folder, for the next process.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit, uint64
+from numba import int64, njit, uint64
+from numpy.typing import NDArray
 
 from gpusim.layout import IntArray
 from gpusim.pages.draw import Cells
@@ -20,7 +23,7 @@ from gpusim.pages.primitives import Counts, Op
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 CHUNK_SHIFT, CHUNK_WORDS = 18, 4096
-CLEAR_LOG, MERGE_LOG = 1, 2
+CLEAR_LOG, MERGE_LOG, ZERO = 1, 2, 3
 
 ALL, ONE = np.uint64(2**64 - 1), np.uint64(1)
 HITS = 1024  # writes hashed in one loop, which is vectorised, and set in another, which is not
@@ -31,21 +34,26 @@ class NumbaKernels(HostKernels):
 
     few = 64
 
-    def _paint_tiles(
-        self, op: Op, cells: Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
-    ) -> Counts:
-        columns = cells.first, cells.last, cells.threshold, cells.count, cells.key, cells.inverted
+    def _paint_tiles(self, op: Op, cells: Cells, chunks: IntArray, mask: Cells | None) -> Counts:
+        columns, (low, high) = _columns(cells), cells.of_chunks(chunks)
+        mask_columns, mask_low, mask_high = columns, low, low  # no cell
+        if mask is not None:
+            mask_columns, (mask_low, mask_high) = _columns(mask), mask.of_chunks(chunks)
         none = np.zeros((0, CHUNK_WORDS), np.uint64)
         bitmaps = [none if b is None else b for b in (self.dirty, self.log, self.zero)]
         counts = np.zeros((len(chunks), 2), np.int64)
 
         def paint_some(start: int, stop: int) -> None:
             some = slice(start, stop)
-            low, high = ranges[0][some], ranges[1][some]
-            _paint(op, columns, low, high, chunks[some], *bitmaps, counts[some])
+            ranges = low[some], high[some], mask_low[some], mask_high[some]
+            _paint(op, columns, mask_columns, *ranges, chunks[some], *bitmaps, counts[some])
 
         self._share(len(chunks), len(chunks), paint_some)
         return Counts(counts[:, 0], counts[:, 1])
+
+
+def _columns(cells: Cells) -> tuple[NDArray[Any], ...]:
+    return cells.first, cells.last, cells.threshold, cells.count, cells.key, cells.inverted
 
 
 @njit(inline="always")
@@ -115,10 +123,15 @@ def _draw(tile, cell, hits, columns, c, base):
 
 @njit(nogil=True)
 def _merge(op, tile, dirty, log, zero):
-    new, unzeroed = uint64(0), uint64(0)
+    new, unzeroed = int64(0), int64(0)
+    if op == ZERO:
+        for w in range(len(tile)):
+            unzeroed -= int64(_ones(tile[w] & ~zero[w] & dirty[w]))
+            zero[w] |= tile[w]
+        return new, unzeroed
     if len(zero):
         for w in range(len(tile)):
-            unzeroed += _ones(zero[w] & tile[w] & dirty[w])
+            unzeroed += int64(_ones(zero[w] & tile[w] & dirty[w]))
             zero[w] &= ~tile[w]
     if op == CLEAR_LOG:
         for w in range(len(tile)):
@@ -128,22 +141,34 @@ def _merge(op, tile, dirty, log, zero):
         for w in range(len(tile)):
             log[w] |= tile[w]
             tile[w] = log[w]
+        if len(zero):  # a page may be new and zero
+            for w in range(len(tile)):
+                unzeroed -= int64(_ones(tile[w] & ~dirty[w] & zero[w]))
     for w in range(len(tile)):
-        new += _ones(tile[w] & ~dirty[w])
+        new += int64(_ones(tile[w] & ~dirty[w]))
         dirty[w] |= tile[w]
     return new, unzeroed
 
 
 @cache_on_disk  # with the code of all that it calls
 @njit(nogil=True)
-def _paint(op, columns, low, high, chunks, dirty, log, zero, counts):
+def _paint(
+    op, columns, mask_columns, low, high, mask_low, mask_high, chunks, dirty, log, zero, counts
+):
     tile, cell = np.zeros(CHUNK_WORDS, np.uint64), np.zeros(CHUNK_WORDS, np.uint64)
+    mask = np.zeros(CHUNK_WORDS, np.uint64)
     hits = np.zeros(HITS, np.uint64)
     for i in range(len(chunks)):
         chunk = chunks[i]
         tile[:] = 0
         for c in range(low[i], high[i]):
             _draw(tile, cell, hits, columns, c, chunk << CHUNK_SHIFT)
+        if op == ZERO:
+            mask[:] = 0
+            for c in range(mask_low[i], mask_high[i]):
+                _draw(mask, cell, hits, mask_columns, c, chunk << CHUNK_SHIFT)
+            for w in range(len(tile)):
+                tile[w] &= mask[w]
         own_log = log[chunk] if len(log) else tile[:0]
         own_zero = zero[chunk] if len(zero) else tile[:0]
         counts[i] = _merge(op, tile, dirty[chunk], own_log, own_zero)
@@ -157,4 +182,15 @@ def compile_kernels() -> None:
     """
     none, bitmaps = np.zeros(0, np.int64), [np.zeros((0, CHUNK_WORDS), np.uint64)] * 3
     columns = none, none, none, none, none.astype(np.uint64), none.astype(np.bool_)
-    _paint(Op.MERGE, columns, none, none, none, *bitmaps, np.zeros((0, 2), np.int64))
+    _paint(
+        Op.MERGE,
+        columns,
+        columns,
+        none,
+        none,
+        none,
+        none,
+        none,
+        *bitmaps,
+        np.zeros((0, 2), np.int64),
+    )

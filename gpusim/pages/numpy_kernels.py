@@ -45,10 +45,9 @@ class NumpyKernels(HostKernels):
         super().__init__(chunks, log=log, zero=zero, threads=threads)
         self._scratch = _Scratch()
 
-    def _paint_tiles(
-        self, op: Op, cells: Cells, ranges: tuple[IntArray, IntArray], chunks: IntArray
-    ) -> Counts:
-        low, high = ranges
+    def _paint_tiles(self, op: Op, cells: Cells, chunks: IntArray, mask: Cells | None) -> Counts:
+        low, high = cells.of_chunks(chunks)
+        masked = None if mask is None else mask.of_chunks(chunks)
         counts = Counts(*np.zeros((2, len(chunks)), np.int64))
         index = np.arange(len(chunks))
         groups = [
@@ -60,6 +59,10 @@ class NumpyKernels(HostKernels):
         def paint_groups(start: int, stop: int) -> None:
             for first, last in groups[start:stop]:
                 tiles = self._draw(cells, low[first:last], high[first:last])
+                if mask is not None and masked is not None:
+                    written, some = tiles.copy(), slice(first, last)
+                    tiles = self._draw(mask, masked[0][some], masked[1][some])
+                    tiles &= written
                 found = self._merge(op, tiles, int(chunks[first]))
                 counts.new[first:last], counts.unzeroed[first:last] = found
 
@@ -179,6 +182,13 @@ class NumpyKernels(HostKernels):
         chunks = slice(first, first + len(tiles))
         dirty, work = self.dirty[chunks], self._scratch.work[: len(tiles)]
         unzeroed = np.zeros(len(tiles), np.int64)
+        if op is Op.ZERO:
+            assert self.zero is not None
+            np.invert(self.zero[chunks], out=work)
+            work &= tiles
+            self.zero[chunks] |= work
+            work &= dirty
+            return Counts(unzeroed, -_count(work))
         if self.zero is not None:
             zero = self.zero[chunks]
             np.bitwise_and(zero, tiles, out=work)
@@ -198,7 +208,11 @@ class NumpyKernels(HostKernels):
         np.invert(dirty, out=work)
         work &= tiles
         dirty |= tiles
-        return Counts(_count(work), unzeroed)
+        new = _count(work)
+        if op is Op.MERGE_LOG and self.zero is not None:  # a page may be new and zero
+            work &= self.zero[chunks]
+            unzeroed -= _count(work)
+        return Counts(new, unzeroed)
 
 
 def _weyl(count: int) -> U64Array:

@@ -15,7 +15,7 @@ from gpusim.pages import backends
 from gpusim.pages.budget import FREE, Budget, ClearCost
 from gpusim.pages.chunks import PendingPages, RemoteClears
 from gpusim.pages.cursor import Cursor
-from gpusim.pages.draw import cells_of, draw_groups
+from gpusim.pages.draw import cells_of, draw_groups, zero_cells
 from gpusim.pages.primitives import Op, Step
 from gpusim.pages.take import Take
 
@@ -26,6 +26,7 @@ class Pages:
     Args:
         layout: the page space of the VM.
         zero_first, zero_last: int64 [runs], runs of guest pages that are zero at the start.
+        zeroes: writes may leave pages zero.
         lazy: KVM's manual protect. A chunk's pages are write-protected at its remote clear, not at
             the sync.
         initially_set: KVM_DIRTY_LOG_INITIALLY_SET. It needs `lazy`.
@@ -52,13 +53,14 @@ class Pages:
         lazy: bool,
         initially_set: bool,
         seed: int,
+        zeroes: bool = False,
         backend: str = "numpy",
         threads: int = 1,
     ) -> None:
         self._layout, self._seed = layout, seed
         self._has_bits = backend != backends.EXPECTED
         self.kernels = backends.make_kernels(
-            backend, layout.chunks, log=lazy, zero=len(zero_first) > 0, threads=threads
+            backend, layout.chunks, log=lazy, zero=zeroes or len(zero_first) > 0, threads=threads
         )
         starts = np.arange(layout.chunks) << CHUNK_SHIFT
         self.kernels.fill(self.kernels.dirty, starts, starts + layout.chunk_pages)
@@ -105,12 +107,10 @@ class Pages:
         self.draws += 1
         if before_clear is not None:
             cleared = np.flatnonzero(~self._clears.due)
-            steps = [
-                self._step(Op.CLEAR_LOG, before_clear, cleared),
-                self._step(Op.MERGE_LOG, writes, cleared),
-            ]
+            steps = self._steps(Op.CLEAR_LOG, before_clear, cleared)
+            steps += self._steps(Op.MERGE_LOG, writes, cleared)
         else:
-            steps = [self._step(Op.MERGE, writes, np.zeros(0, np.int64))]
+            steps = self._steps(Op.MERGE, writes, np.zeros(0, np.int64))
         newly_dirty = 0
         for step, changed in zip(steps, self.kernels.paint(steps), strict=True):
             self.counts.normal[step.chunks] += changed.new + changed.unzeroed
@@ -209,18 +209,29 @@ class Pages:
         """Free the memory of the bitmaps."""
         self.kernels.close()
 
-    def _step(self, op: Op, writes: Writes, cleared: IntArray) -> Step:
-        """Draw the integers of one step, for chunks that can change: written or cleared."""
+    def _steps(self, op: Op, writes: Writes, cleared: IntArray) -> list[Step]:
+        """Draw the integers of one merge, for chunks that can change: written or cleared.
+
+        If writes leave pages zero, then a second step makes them zero pages.
+        """
         number = int(op is Op.CLEAR_LOG)
+        zeroed = writes.zeroed
         if self._has_bits:  # shares of pages are the same whether pages are written together
             writes = draw_groups(writes, self._seed, self.draws, number)
         cells = cells_of(writes, self._seed, self.draws, number)
-        if op is Op.CLEAR_LOG:
-            return Step(op, cells, cleared)
         cell_chunk = cells.first >> CHUNK_SHIFT
         written = cell_chunk[np.diff(cell_chunk, prepend=-1) > 0]
-        if op is Op.MERGE_LOG:
-            return Step(op, cells, np.union1d(written, cleared))
-        # A chunk of which all pages are pending and normal cannot change.
-        can_change = self.counts.normal[written] < self._layout.chunk_pages[written]
-        return Step(op, cells, written[can_change])
+        if op is Op.CLEAR_LOG:
+            step = Step(op, cells, cleared)
+        elif op is Op.MERGE_LOG:
+            step = Step(op, cells, np.union1d(written, cleared))
+        else:
+            # A chunk of which all pages are pending and normal cannot change.
+            can_change = self.counts.normal[written] < self._layout.chunk_pages[written]
+            step = Step(op, cells, written[can_change])
+        if zeroed is None:
+            return [step]
+        if op is Op.CLEAR_LOG:
+            written = np.intersect1d(written, cleared)
+        mask = zero_cells(zeroed, self._seed, self.draws, number)
+        return [step, Step(Op.ZERO, cells, written, mask)]

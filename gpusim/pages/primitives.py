@@ -18,13 +18,14 @@ from gpusim.pages.draw import Cells
 class Op(enum.IntEnum):
     """How a tile of written pages is merged. B: pending pages, K: the log, Z: zero pages.
 
-    Every operation also clears the tile from Z, and counts the pending pages that lose their zero
-    bit.
+    Every operation but ZERO also clears the tile from Z, and counts the pending pages that lose
+    their zero bit.
     """
 
     MERGE = 0  # eager tracking: new = tile & ~B, B |= tile
     CLEAR_LOG = 1  # lazy tracking, written before the chunk's clear: K = tile & ~K
     MERGE_LOG = 2  # lazy tracking, written after the clear: K |= tile, new = K & ~B, B |= K
+    ZERO = 3  # pages that the writes of the step before leave zero: Z |= tile & mask
 
 
 class Step(NamedTuple):
@@ -36,19 +37,21 @@ class Step(NamedTuple):
             chunk, drawn cells do not overlap: those with a threshold, a count, or not inverted.
             Certain cells may overlap any cell.
         chunks: int64 [n], ascending. A chunk without a cell gets an empty tile.
+        mask: for ZERO only: cells of a second tile, as `cells`.
     """
 
     op: Op
     cells: Cells
     chunks: IntArray
+    mask: Cells | None = None
 
 
 class Counts(NamedTuple):
     """The changes that a step made in each of its chunks.
 
     Attributes:
-        new: int64 [n], newly dirty pages. 0 for CLEAR_LOG.
-        unzeroed: int64 [n], pending pages that were zero and now have content.
+        new: int64 [n], newly dirty pages. 0 for CLEAR_LOG and ZERO.
+        unzeroed: int64 [n], pending zero pages before, less pending zero pages after.
     """
 
     new: IntArray

@@ -23,6 +23,7 @@ from gpusim import (
     SequentialConfig,
     TrackingConfig,
     VmConfig,
+    WithoutReplacementConfig,
     WorkloadConfig,
     WriterConfig,
     ZipfConfig,
@@ -50,6 +51,22 @@ writer_keys = {
     "granule": st.sampled_from([None, None, "4KiB", "64KiB", "2MiB"]),
     "windows": st.sampled_from([None, None, [["0s", "1s"]], [[1, 2], [3, 600]]]),
 }
+bursts = {"on_time": 0.2, "off_time": 0.5}
+drift = {"drift_period": 0.3, "drift_step": "8MiB"}
+kinds_of_guests = st.sampled_from(
+    [
+        {},
+        {},
+        {},
+        bursts,
+        {**bursts, "on_off_lengths": "exponential", "on_off_start_percent": 10},
+        drift,
+        {"zeroed_percent": 30.0},
+        {"memory_page_writes_per_s": 1e4},
+        {"vcpu_groups": [[1, 90], [0.5, 10]]},
+        {**drift, **bursts, "drift_range": "32MiB", "zeroed_percent": 100.0},
+    ]
+)
 paces = st.one_of(
     st.just({}),
     st.builds(
@@ -66,13 +83,16 @@ paces = st.one_of(
 
 def writers(kind: type[WriterConfig], **keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     settled = st.fixed_dictionaries({**writer_keys, **keys})
-    return st.builds(lambda some, pace: kind(**{**some, **pace}), settled, paces)
+    return st.builds(
+        lambda some, pace, guest: kind(**{**some, **pace, **guest}), settled, paces, kinds_of_guests
+    )
 
 
 one_writer = st.one_of(
     writers(WriterConfig),
     writers(HotColdConfig, hot_percent=st.floats(1, 99), hot_writes_percent=st.floats(0, 100)),
-    writers(ZipfConfig, exponent=st.floats(0, 3)),
+    writers(ZipfConfig, exponent=st.floats(0, 3), heat=st.sampled_from(["by_address", "shuffled"])),
+    writers(WithoutReplacementConfig, first_write=st.sampled_from(["auto", 0, 10**9])),
     writers(SequentialConfig, threads=st.integers(1, 5), first_write=st.integers(0, 10**9)),
 )
 workloads = st.one_of(
@@ -156,6 +176,18 @@ ODD: dict[str, list[Any]] = {
     "workload.recorded": [*ODD_LISTS, [[0, 0], [1, 500], [2, 500]]],
     "workload.windows": ODD_LISTS,
     "workload.granule": ODD_SIZES,
+    "workload.on_time": ODD_NUMBERS,
+    "workload.off_time": ODD_NUMBERS,
+    "workload.on_off_lengths": ["exponential", "", "long"],
+    "workload.on_off_start_percent": [*ODD_NUMBERS, "auto", "now"],
+    "workload.drift_period": ODD_NUMBERS,
+    "workload.drift_step": ODD_SIZES,
+    "workload.drift_range": ODD_SIZES,
+    "workload.drift_start_percent": [*ODD_NUMBERS, "auto", "now"],
+    "workload.memory_page_writes_per_s": ODD_NUMBERS,
+    "workload.vcpu_groups": [*ODD_LISTS, [[1, 100]], [[1, 50], [1, 50]], [[1, math.nan]]],
+    "workload.zeroed_percent": ODD_NUMBERS,
+    "workload.heat": ["shuffled", "", "hot"],
     "workload.vcpus": ODD_NUMBERS,
     "workload.pattern": ["uniform", "zipf", "mix", ""],
     "workload.hot_percent": ODD_NUMBERS,

@@ -16,6 +16,7 @@ from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS
 from gpusim.pages import cupy_kernels, draw
 from gpusim.pages.budget import Budget
 from gpusim.pages.cupy_kernels import SOURCE, CupyKernels
+from gpusim.pages.draw import Cells
 from gpusim.pages.primitives import Op, Step
 from tests.compilers import missing
 from tests.parity.devices import NO_POOL, load, need, random_cells, random_words, state
@@ -71,7 +72,7 @@ def test_numba_and_python_agree() -> None:
 
     assert (ours.GOLDEN, ours.MIX1, ours.MIX2) == (draw.GOLDEN, draw.MIX1, draw.MIX2)
     assert (ours.CHUNK_SHIFT, ours.CHUNK_WORDS) == (CHUNK_SHIFT, CHUNK_WORDS)
-    assert (ours.CLEAR_LOG, ours.MERGE_LOG) == (Op.CLEAR_LOG, Op.MERGE_LOG)
+    assert (ours.CLEAR_LOG, ours.MERGE_LOG, ours.ZERO) == (Op.CLEAR_LOG, Op.MERGE_LOG, Op.ZERO)
     text = Path(ours.__file__).read_text()
     imported = " ".join(re.findall(r"^from gpusim.* import (.*)$", text, re.MULTILINE))
     assert not re.search(r"\b[A-Z]+_?[A-Z0-9]+\b", imported), imported
@@ -85,13 +86,20 @@ def test_tiles_are_written_by_atomics_where_cells_may_meet() -> None:
     assert "atomicAdd(&total, counts)" in TEXT
 
 
+def mask_of(op: Op) -> Cells | None:
+    return random_cells(4, 9, cells_a_chunk=8) if op is Op.ZERO else None
+
+
 def worked(source: str | None, seed: int) -> list[np.ndarray]:
     """Return bitmaps and counts after draws and takes, with fibers in a seeded order."""
     kernels = CupyKernels(4, log=True, zero=True, device=ShimDevice(source, seed))
     for number, bitmap in enumerate((kernels.dirty, kernels.log, kernels.zero)):
         load(bitmap, random_words(4, number))
     steps = [
-        Step(op, random_cells(4, 3 + op, cells_a_chunk=(3, 40, 12)[op]), np.arange(4)) for op in Op
+        Step(
+            op, random_cells(4, 3 + op, cells_a_chunk=(3, 40, 12, 5)[op]), np.arange(4), mask_of(op)
+        )
+        for op in Op
     ]
     found = [np.concatenate(counts) for counts in kernels.paint(steps)]
     taken = [

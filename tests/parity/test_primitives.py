@@ -156,6 +156,33 @@ def test_clear_log_then_merge_log_of_the_lazy_mode(device: str) -> None:
     assert digest(*state(kernels, 4), *first, *second) == LAZY_DIGEST
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_written_page_is_left_zero_if_the_mask_has_it(device: str) -> None:
+    """A second step of the same writes. It changes neither the dirty bitmap nor the log."""
+    kernels, tile, mask = start(device, log=True), tiles(WRITTEN), tiles(REWRITTEN)
+    dirty, log, zero = (bits(kernels, b) for b in (kernels.dirty, kernels.log, kernels.zero))
+    step = Step(Op.ZERO, cells_from(WRITTEN), CHUNKS, cells_from(REWRITTEN))
+    ((new, unzeroed),) = kernels.paint([step])
+    assert np.array_equal(bits(kernels, kernels.dirty), dirty)
+    assert np.array_equal(bits(kernels, kernels.log), log)
+    assert np.array_equal(bits(kernels, kernels.zero), zero | (tile & mask))
+    assert new.tolist() == [0] * 4
+    assert unzeroed.tolist() == [-count for count in by_chunk(tile & mask & dirty & ~zero)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_page_of_the_log_may_be_new_and_zero(device: str) -> None:
+    """It was written before the clear and left zero. The merge counts it as a zero page."""
+    kernels = make(device, 2, log=True, zero=True)
+    run = np.array([64]), np.array([5000])
+    for bitmap in (kernels.log, kernels.zero):
+        kernels.fill(bitmap, *run)
+    cells = cells_from([(0, 100, 0, 0, 0, True)])
+    ((new, unzeroed),) = kernels.paint([Step(Op.MERGE_LOG, cells, np.arange(2))])
+    assert new.tolist() == [5000, 0]
+    assert unzeroed.tolist() == [-4900, 0]
+
+
 def painted(
     device: str, op: Op, cells: Cells, chunks: IntArray, total: int, threads: int = 1
 ) -> list[np.ndarray]:
@@ -163,7 +190,8 @@ def painted(
     kernels = make(device, total, log=True, zero=True, threads=threads)
     for seed, bitmap in enumerate((kernels.dirty, kernels.log, kernels.zero)):
         load(bitmap, random_words(total, seed))
-    (counts,) = kernels.paint([Step(op, cells, chunks)])
+    mask = random_cells(total, 77, cells_a_chunk=5) if op is Op.ZERO else None
+    (counts,) = kernels.paint([Step(op, cells, chunks, mask)])
     return [*counts, *state(kernels, total)]
 
 

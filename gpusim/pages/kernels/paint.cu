@@ -24,6 +24,7 @@ typedef long long i64;
 #define MERGE 0
 #define CLEAR_LOG 1
 #define MERGE_LOG 2
+#define ZERO 3
 
 // A cell's packed word: bits 0 to 7 threshold, bit 8 inverted, from bit 16 on the count.
 #define INVERTED 256
@@ -32,6 +33,7 @@ typedef long long i64;
 
 #define PAINT_THREADS 512 // with a tile of 32 KiB, threads and not memory limit the blocks per SM
 #define BATCH 4           // words that a thread loads at a time
+#define OWN_WORDS (CHUNK_WORDS / PAINT_THREADS)
 
 __device__ __forceinline__ u64 mix(u64 z) {
     z = (z ^ (z >> 30)) * MIX1;
@@ -116,17 +118,20 @@ __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *ce
     __syncthreads();
 }
 
-// Draw and merge one chunk per block. Chunk chunks[b] has the cells low[b] <= c < high[b]. log and
-// zero may be null. fresh[b] receives the newly dirty pages, unzeroed[b] the pending pages that
-// lost their zero bit.
+// Draw and merge one chunk per block. Chunk chunks[b] has the cells low[b] <= c < high[b], and for
+// ZERO the cells mask_low[b] <= c < mask_high[b] of the mask. log and zero may be null. fresh[b]
+// receives the newly dirty pages, unzeroed[b] the pending zero pages before, less those after.
 extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
     paint(int op, const i64 *__restrict__ chunks, const i64 *__restrict__ low,
           const i64 *__restrict__ high, const i64 *__restrict__ cell_first,
           const i64 *__restrict__ cell_last, const u64 *__restrict__ cell_packed,
-          const u64 *__restrict__ cell_key, u64 *dirty, u64 *log, u64 *zero, i64 *fresh,
+          const u64 *__restrict__ cell_key, const i64 *__restrict__ mask_low,
+          const i64 *__restrict__ mask_high, const i64 *__restrict__ mask_first,
+          const i64 *__restrict__ mask_last, const u64 *__restrict__ mask_packed,
+          const u64 *__restrict__ mask_key, u64 *dirty, u64 *log, u64 *zero, i64 *fresh,
           i64 *unzeroed) {
     __shared__ u64 tile[CHUNK_WORDS];
-    __shared__ u64 total; // fresh in the low half, unzeroed in the high half
+    __shared__ u64 total; // fresh in the low half, unzeroed in the high half, modulo 2^32
     const int me = threadIdx.x;
     if (!me) total = 0;
     draw(tile, low[blockIdx.x], high[blockIdx.x], cell_first, cell_last, cell_packed, cell_key);
@@ -134,8 +139,22 @@ extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
     const i64 row = chunks[blockIdx.x] * CHUNK_WORDS;
     dirty += row;
     u64 counts = 0;
-    if (zero) {
-        zero += row;
+    if (zero) zero += row;
+    if (op == ZERO) {
+        u64 written[OWN_WORDS]; // a thread reads and clears the same words of the tile
+#pragma unroll
+        for (int j = 0; j < OWN_WORDS; ++j) written[j] = tile[me + j * PAINT_THREADS];
+        draw(tile, mask_low[blockIdx.x], mask_high[blockIdx.x], mask_first, mask_last, mask_packed,
+             mask_key);
+#pragma unroll
+        for (int j = 0; j < OWN_WORDS; ++j) {
+            const int word = me + j * PAINT_THREADS;
+            const u64 gained = written[j] & tile[word] & ~zero[word];
+            if (!gained) continue;
+            zero[word] |= gained;
+            counts -= (u64)__popcll(gained & dirty[word]) << 32;
+        }
+    } else if (zero) {
         for (int word = me; word < CHUNK_WORDS; word += PAINT_THREADS) {
             const u64 lost = zero[word] & tile[word];
             if (!lost) continue;
@@ -143,8 +162,8 @@ extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
             counts += (u64)__popcll(lost & dirty[word]) << 32;
         }
     }
-    if (op != MERGE) log += row;
-    for (int base = me; base < CHUNK_WORDS; base += BATCH * PAINT_THREADS) {
+    if (op != MERGE && op != ZERO) log += row;
+    for (int base = me; op != ZERO && base < CHUNK_WORDS; base += BATCH * PAINT_THREADS) {
         u64 b[BATCH], k[BATCH];
 #pragma unroll
         for (int j = 0; j < BATCH; ++j) {
@@ -167,6 +186,8 @@ extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
             if (t & ~b[j]) {
                 dirty[word] = b[j] | t;
                 counts += __popcll(t & ~b[j]);
+                if (op == MERGE_LOG && zero) // a page may be new and zero
+                    counts -= (u64)__popcll(t & ~b[j] & zero[word]) << 32;
             }
         }
     }
@@ -175,7 +196,7 @@ extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
     __syncthreads();
     if (!me) {
         fresh[blockIdx.x] = (u32)total;
-        unzeroed[blockIdx.x] = total >> 32;
+        unzeroed[blockIdx.x] = (int)(total >> 32); // has a sign
     }
 }
 
