@@ -277,6 +277,12 @@ def test_reference_describes_every_key_and_preset() -> None:
         assert f"| `{path.stem}` |" in presets
 
 
+def test_the_how_to_of_guests_names_every_preset_but_idle() -> None:
+    rows = rows_of("docs/how-to/describe-a-guest.md", "`workload` says")
+    named = {name.strip("` ") for row in rows for name in row[1].split(",")}
+    assert named == {path.stem for path in CONF.glob("workload/*.yaml")} - {"idle"}
+
+
 def test_links_of_documents_lead_somewhere() -> None:
     """Check files and headings, also of README.md. mkdocs build --strict checks docs/ again."""
     for path in DOCUMENTS:
