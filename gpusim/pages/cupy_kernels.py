@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpusim.layout import CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
 from gpusim.pages.budget import Budget
 from gpusim.pages.draw import Cells, certain_cells
-from gpusim.pages.primitives import Counts, Op, Step
+from gpusim.pages.primitives import ChunkTaken, Counts, Op, Step
 
 SOURCE = Path(__file__).parent / "kernels" / "paint.cu"
 PAINT_THREADS, TAKE_THREADS = 512, 1024  # as in paint.cu
@@ -123,7 +123,7 @@ class CupyKernels:
         self.log: Any = device.zeros(words) if log else None
         self.zero: Any = device.zeros(words) if zero else None
         self._counts: Any = device.zeros(1)
-        self._taken: Any = device.zeros(3)
+        self._taken: Any = device.zeros(4)
 
     def fill(self, bitmap: Any, first: IntArray, last: IntArray) -> None:
         """Set the pages of runs by a merge of certain cells, see primitives.Kernels."""
@@ -138,9 +138,7 @@ class CupyKernels:
         """Clear the pending pages of chunks first <= chunk < last."""
         self._device.clear(self._rows(self.dirty, first, last))
 
-    def clear_in_chunk(
-        self, chunk: int, page: int, budgets: Sequence[Budget]
-    ) -> tuple[int, int, int]:
+    def clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
         """Take pending pages of a chunk, see primitives.Kernels."""
         limits = self._device.upload(np.array(budgets, np.uint64).ravel())
         own = [
@@ -151,8 +149,8 @@ class CupyKernels:
         self._device.launch(
             "take", 1, TAKE_THREADS, *own, np.int32(page), limits, count, self._taken
         )
-        next_page, normal, zero = self._device.download(self._taken).tolist()
-        return next_page, normal, zero
+        behind, normal, zero, ended = self._device.download(self._taken).tolist()
+        return ChunkTaken(behind, normal, zero, bool(ended))
 
     def read(self, bitmap: Any, first: int, last: int) -> U64Array:
         """Return the words of chunks on the host, see primitives.Kernels."""

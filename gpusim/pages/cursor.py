@@ -8,12 +8,16 @@ from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 
 
 class Cursor:
-    """A position in the VM. A sync never moves it.
+    """The place behind the last page that was taken. A sync never moves it.
+
+    If a sync makes pages dirty between this place and the next dirty page, then the sender finds
+    them in this pass.
 
     Attributes:
-        chunk: the chunk of the next page. It is the number of chunks at the end of the VM.
-        page: the next page, counted from the start of its chunk.
+        chunk: the chunk of the place. It is the number of chunks at the end of the VM.
+        page: the place, counted from the start of its chunk.
         wraps: how often the cursor has wrapped from the end of the VM to its first page.
+        sees_end: a search has found no pending page ahead, and no sync has come since.
 
     Source: migration/ram.c:ram_find_and_save_block and find_dirty_block [7.2 to 10.1].
     """
@@ -23,17 +27,18 @@ class Cursor:
         block_chunks = [-(-block // CHUNK_PAGES) for block in layout.blocks]
         self._block_end: IntArray = np.repeat(np.cumsum(block_chunks), block_chunks)
         self.chunk = self.page = self.wraps = 0
+        self.sees_end = False
         self._synced_chunk: int | None = None
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the cursor stands behind the last page of the VM."""
-        return self.chunk == self._layout.chunks
+        """Whether no pending page lies ahead, as far as searches have found."""
+        return self.sees_end or self.chunk == self._layout.chunks
 
     @property
     def guest_page(self) -> int:
-        """The next guest page. At the end of the VM it is the number of pages."""
-        if self.is_at_end:
+        """The guest page behind the last page taken. It may be the number of pages."""
+        if self.chunk == self._layout.chunks:
             return self._layout.pages
         return int(self._layout.chunk_first[self.chunk]) + self.page
 
@@ -48,15 +53,14 @@ class Cursor:
     def note_sync(self) -> None:
         """Remember the chunk in which a sync may have left pending pages behind the cursor."""
         self._synced_chunk = self.chunk if self.page else None
+        self.sees_end = False
 
     def move(self, chunk: int, page: int = 0) -> None:
-        """Move to a page of a chunk."""
+        """Move to a page of a chunk, or to the next chunk if the page lies behind this one."""
+        if page and page >= self._layout.chunk_pages[chunk]:
+            chunk, page = chunk + 1, 0
         self.chunk, self.page = chunk, page
-
-    def wrap(self) -> None:
-        """Move from the end of the VM to its first page."""
-        self.move(0)
-        self.wraps += 1
+        self.sees_end = False
 
     def move_to_block_end(self, chunk: int) -> None:
         """Move behind the last page of the block that holds a chunk."""

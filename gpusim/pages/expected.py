@@ -18,7 +18,7 @@ from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, U64Arr
 from gpusim.pages.budget import Budget
 from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import expand
-from gpusim.pages.primitives import Counts, Op, Step
+from gpusim.pages.primitives import ChunkTaken, Counts, Op, Step
 
 KEPT = 16  # draws kept for timing, spread over the run
 # Shares of a piece's pages: pending with content, pending and zero, clean and zero, in the log,
@@ -106,22 +106,18 @@ class ExpectedKernels:
         self._send(self._of_chunks(first, last), 1.0)
         self._normal_pages[first:last] = self._zero_pages[first:last] = 0
 
-    def clear_in_chunk(
-        self, chunk: int, page: int, budgets: Sequence[Budget]
-    ) -> tuple[int, int, int]:
+    def clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
         """Take pending pages of a chunk, see primitives.Kernels."""
         start = time.perf_counter()
         taken = self._clear_in_chunk(chunk, page, budgets)
         self.spent_s += time.perf_counter() - start
         return taken
 
-    def _clear_in_chunk(
-        self, chunk: int, page: int, budgets: Sequence[Budget]
-    ) -> tuple[int, int, int]:
+    def _clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
         pending = int(self._normal_pages[chunk]), int(self._zero_pages[chunk])
         if not page and all(budget.less(*pending).limit >= 0 for budget in budgets):
             self.clear_chunks(chunk, chunk + 1)
-            return CHUNK_PAGES, *pending
+            return ChunkTaken(CHUNK_PAGES, *pending, False)
         start, end = chunk << CHUNK_SHIFT, (chunk + 1) << CHUNK_SHIFT
         low = int(np.searchsorted(self._borders, start + page, side="right")) - 1
         high = int(np.searchsorted(self._borders, end))
@@ -145,11 +141,11 @@ class ExpectedKernels:
         self._normal_pages[chunk] -= taken_normal
         self._zero_pages[chunk] -= taken_zero
         if piece == len(pages):
-            return CHUNK_PAGES - unknown, taken_normal, taken_zero
+            return ChunkTaken(CHUNK_PAGES - unknown, taken_normal, taken_zero, unknown)
         slot = int(self._borders[low + piece] + part * pages[piece])
         slot = min(max(slot, start + page), end - 1)
         self._send_up_to(low + piece, slot, part)
-        return slot - start, taken_normal, taken_zero
+        return ChunkTaken(slot - start, taken_normal, taken_zero, True)
 
     def _send_up_to(self, piece: int, slot: int, part: float) -> None:
         """Send the front of a piece.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
 from gpusim.pages.budget import Budget, fitting
 from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
-from gpusim.pages.primitives import Counts, Op, Step
+from gpusim.pages.primitives import ChunkTaken, Counts, Op, Step
 
 ALL, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(1)
 THREADS_FROM = 64  # with fewer chunks, starting threads costs more than it saves
@@ -60,9 +60,7 @@ class HostKernels(ABC):
         """Clear the pending pages of chunks first <= chunk < last."""
         self.dirty[first:last] = 0
 
-    def clear_in_chunk(
-        self, chunk: int, page: int, budgets: Sequence[Budget]
-    ) -> tuple[int, int, int]:
+    def clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
         """Take pending pages of a chunk, see primitives.Kernels."""
         start = page // 64
         words = self.dirty[chunk, start:]
@@ -73,21 +71,24 @@ class HostKernels(ABC):
             np.bitwise_count(words), None if zeros is None else np.bitwise_count(zeros)
         )
         whole = fitting(normal, zero, budgets)
-        words[:whole] = 0
         taken = (int(normal[whole - 1]), int(zero[whole - 1])) if whole else (0, 0)
-        next_page = CHUNK_PAGES
+        last = int(np.searchsorted(normal + zero, sum(taken))) if any(taken) else 0
+        end = (start + last) * 64 + int(words[last]).bit_length() if any(taken) else page
+        words[:whole] = 0
         if whole < len(words):  # a budget ends in this word
             word = words[whole : whole + 1]
             normal, zero = _running(
                 _bits(word), None if zeros is None else _bits(zeros[whole : whole + 1])
             )
             fit = fitting(normal, zero, [budget.less(*taken) for budget in budgets])
-            if fit:
+            if fit and normal[fit - 1] + zero[fit - 1]:
                 taken = taken[0] + int(normal[fit - 1]), taken[1] + int(zero[fit - 1])
+                below = int(word[0]) & ((1 << fit) - 1)
+                end = (start + whole) * 64 + below.bit_length()
             word &= ALL << np.uint64(fit)
-            next_page = (start + whole) * 64 + fit
+        is_over = whole < len(words)
         words[0] |= behind
-        return next_page, *taken
+        return ChunkTaken(end, *taken, is_over)
 
     def read(self, bitmap: U64Array, first: int, last: int) -> U64Array:
         """Return the words of chunks, see primitives.Kernels."""

@@ -85,7 +85,7 @@ class Pages:
 
     @property
     def at_end(self) -> bool:
-        """Whether the cursor stands behind the last page and wraps next."""
+        """Whether no pending page lies ahead of the cursor, so that it wraps next."""
         return self.cursor.is_at_end
 
     def start(self) -> None:
@@ -169,7 +169,7 @@ class Pages:
             budgets: (limit, cost of a normal page, cost of a zero page), see budget.Budget.
             clear: what a remote clear costs the last budget, see budget.ClearCost. If the budget
                 lasts until a clear begins, then the clear and the first page after it are taken.
-            wraps: if False, the cursor stops behind the last page, unless it stands there already.
+            wraps: if False, the search stops behind the last page, unless it begins there.
 
         Source: migration/ram.c:find_dirty_block and ram_find_and_save_block [7.2 to 10.1].
         """
@@ -182,20 +182,17 @@ class Pages:
             budgets=[Budget(*budget) for budget in budgets],
             clear_cost=ClearCost(*clear),
         )
-        start = cursor.chunk
+        start, seen = cursor.chunk, cursor.sees_end
         if start < chunks:
-            take.take_inside(start)
+            take.take_inside(start, cursor.page)
             take.take_chunks(start + 1, chunks)
-        if not take.is_over and self.pending and (wraps or start == chunks):
+        if not take.is_over and self.pending and (wraps or start == chunks or seen):
             take.wrap()
-            take.take_chunks(0, start)
-            if start < chunks:
-                take.take_inside(start)
-        if not self.pending:
-            if take.last_chunk is None:
-                cursor.move(start)
-            else:
-                cursor.move_to_block_end(take.last_chunk)
+            take.take_chunks(0, min(start + 1, chunks))
+        elif not take.is_over:
+            cursor.sees_end = True
+        if not self.pending and take.last_chunk is not None:
+            cursor.move_to_block_end(take.last_chunk)
         return take.result()
 
     def count_bits(self) -> int:

@@ -58,6 +58,21 @@ class Counts(NamedTuple):
     unzeroed: IntArray
 
 
+class ChunkTaken(NamedTuple):
+    """The pages that were taken of one chunk.
+
+    Attributes:
+        behind: the page behind the last page taken. It is the first page to take if none was.
+        normal, zero: number of pages of each kind.
+        is_over: a budget ended, and a pending page ahead was not taken.
+    """
+
+    behind: int
+    normal: int
+    zero: int
+    is_over: bool
+
+
 class Kernels(Protocol):
     """The bitmaps of a VM on one device.
 
@@ -86,19 +101,13 @@ class Kernels(Protocol):
     def clear_chunks(self, first: int, last: int) -> None:
         """Clear the pending pages of chunks first <= chunk < last."""
 
-    def clear_in_chunk(
-        self, chunk: int, page: int, budgets: Sequence[Budget]
-    ) -> tuple[int, int, int]:
+    def clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
         """Take pending pages of a chunk in order while every budget lasts.
 
         Args:
             chunk: the chunk.
             page: the first page to take, below CHUNK_PAGES.
             budgets: one to four budgets. A page costs at most 2^44.
-
-        Returns:
-            The first pending page that was not taken, or CHUNK_PAGES if all were taken. The number
-            of normal pages and the number of zero pages taken.
         """
 
     def read(self, bitmap: Any, first: int, last: int) -> U64Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpusim.layout import CHUNK_PAGES, IntArray, Taken
+from gpusim.layout import IntArray, Taken
 from gpusim.pages.budget import Budget, ClearCost, fitting
 from gpusim.pages.chunks import PendingPages, RemoteClears
 from gpusim.pages.cursor import Cursor
@@ -22,7 +22,7 @@ class Take:
         clear_cost: the cost of remote clears, which the last budget pays.
 
     Attributes:
-        is_over: a budget is used up.
+        is_over: a budget is used up, and a pending page was not taken.
         last_chunk: the last chunk of which a page was taken, or None.
     """
 
@@ -43,49 +43,48 @@ class Take:
         self.is_over = False
         self.last_chunk: int | None = None
         self._cleared: list[tuple[IntArray, ...]] = []
-        self._wrapped_after: tuple[int, int] | None = None
+        self._wraps_after: tuple[int, int] | None = None
 
     def wrap(self) -> None:
-        """Let the cursor wrap: a pass ends."""
-        self._cursor.wrap()
-        self._wrapped_after = self._normal, self._zero
+        """Search on from the first page of the VM. If a page is taken there, then a pass ends."""
+        self._wraps_after = self._normal, self._zero
 
     def take_chunks(self, first: int, last: int) -> None:
         """Take whole chunks while they fit the budgets, then the part of a chunk that fits."""
         while not self.is_over and first < last:
             first += self._take_whole_chunks(first, last)
-            self._cursor.move(first)
             if first < last:
                 self.take_inside(first)
                 first += 1
 
-    def take_inside(self, chunk: int) -> None:
-        """Take pages from the cursor to the end of its chunk."""
-        if self.is_over:
-            return
-        if self._pending.normal[chunk] + self._pending.zero[chunk]:
+    def take_inside(self, chunk: int, page: int = 0) -> None:
+        """Take pages of a chunk from a page on."""
+        while not self.is_over and self._pending.normal[chunk] + self._pending.zero[chunk]:
             left = self._left()
             if left[-1].limit < 0:  # a clear cost more than the budget had
                 self.is_over = True
                 return
             left[-1], is_one_page = self._after_clear(chunk, left[-1])
-            page, normal, zero = self._kernels.clear_in_chunk(chunk, self._cursor.page, left)
-            if normal + zero:
+            taken = self._kernels.clear_in_chunk(chunk, page, left)
+            pages = taken.normal + taken.zero
+            if pages:
                 self._note_chunks(
                     np.array([chunk]), np.array([self._normal]), np.array([self._zero])
                 )
-            self._pending.normal[chunk] -= normal
-            self._pending.zero[chunk] -= zero
-            self._count(normal, zero)
-            if page < CHUNK_PAGES:
-                self._cursor.page = page
-                self.is_over = not (is_one_page and normal + zero)
-                self.take_inside(chunk)
+                page = taken.behind
+                self._cursor.move(chunk, page)
+            self._pending.normal[chunk] -= taken.normal
+            self._pending.zero[chunk] -= taken.zero
+            self._count(taken.normal, taken.zero)
+            if not taken.is_over:
                 return
-        self._cursor.move(chunk + 1)
+            self.is_over = not (is_one_page and pages)
 
     def result(self) -> Taken:
         """Return what was taken."""
+        if self._wraps_after == (self._normal, self._zero):  # nothing was found behind the wrap
+            self._wraps_after = None
+        self._cursor.wraps += self._wraps_after is not None
         columns = [
             np.concatenate([c[i] for c in self._cleared])
             if self._cleared
@@ -100,11 +99,15 @@ class Take:
             zero_before=columns[2],
             protected=columns[3],
             first_protected=columns[4],
-            wrapped_after=self._wrapped_after,
+            wrapped_after=self._wraps_after,
         )
 
     def _take_whole_chunks(self, first: int, last: int) -> int:
-        """Take the chunks from `first` on that fit the budgets as a whole. Return how many."""
+        """Take the chunks from `first` on that fit the budgets as a whole. Return how many.
+
+        If the take may end with them, then the last one with pages is left to `take_inside`, which
+        knows the last page.
+        """
         pending = self._pending
         normal, zero = np.cumsum(pending.normal[first:last]), np.cumsum(pending.zero[first:last])
         costs = None
@@ -114,6 +117,15 @@ class Take:
         if not whole:
             return 0
         some = np.flatnonzero(pending.of(slice(first, first + whole)))
+        if len(some):
+            clears = 0 if costs is None else int(costs[whole - 1])
+            if self._may_end(int(normal[whole - 1]), int(zero[whole - 1]), clears):
+                whole = int(some[-1])
+                if not whole:
+                    return 0
+                some = some[:-1]
+            if len(some):
+                self._cursor.move(first + int(some[-1]) + 1)
         normal_before = self._normal + np.concatenate([[0], normal])[some]
         zero_before = self._zero + np.concatenate([[0], zero])[some]
         self._note_chunks(first + some, normal_before, zero_before)
@@ -122,6 +134,12 @@ class Take:
         pending.normal[first : first + whole] = 0
         pending.zero[first : first + whole] = 0
         return whole
+
+    def _may_end(self, normal: int, zero: int, clears: int) -> bool:
+        """Whether the budgets may not last for a page more after these pages and costs of clears."""
+        left = [budget.less(normal, zero) for budget in self._left()]
+        left[-1] = left[-1]._replace(limit=left[-1].limit - clears)
+        return any(budget.limit < max(budget.normal, budget.zero) for budget in left)
 
     def _left(self) -> list[Budget]:
         left = [budget.less(self._normal, self._zero) for budget in self._budgets]

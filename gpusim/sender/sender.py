@@ -471,10 +471,11 @@ class Sender:
         if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
             return False
         is_full = burst.units_left < min(normal.units, zero.units)
+        is_late = burst.ps_left < min(normal.ps, zero.ps)
         is_cut_short = left_ps < min(burst.ps_left, max(normal.ps, zero.ps))
         if pages.pending and is_cut_short and not is_full:
             return False
-        if pages.pending and pages.at_end:
+        if pages.pending and pages.at_end and not (is_full or is_late):
             return True  # the burst goes on from the first page
         self._end_burst(is_drained=not pages.pending)
         return True

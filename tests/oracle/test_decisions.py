@@ -69,3 +69,33 @@ def test_a_merge_in_the_senders_sleep_does_not_lengthen_its_window() -> None:
     assert with_costs.fallback_syncs >= 5
     window = 5 * MB // 10
     assert plain.sent_bytes - with_costs.sent_bytes < 2 * window  # the exact sync costs one
+
+
+def test_a_sync_finds_pages_between_the_last_page_sent_and_the_next_dirty_one() -> None:
+    """All ranges are whole windows of 96 pages, so a sync comes exactly between two of them.
+
+    The low writer has moved on, and its new pages belong to this pass. QEMU's cursor stays behind the
+    last page that it sent, and does not jump to the next dirty page.
+    """
+    window = 96
+    low = SequentialConfig(
+        working_set=200 * window * PAGE,
+        threads=1,
+        page_writes_per_s=2 * window / 5,
+        throttled=False,
+    )
+    far = SequentialConfig(
+        working_set=71 * window * PAGE,
+        start=250 * window * PAGE,
+        threads=1,
+        page_writes_per_s=3000,
+    )
+    config = migration(
+        max_bandwidth=10 * (window - 1) * (PAGE + 8),
+        link=free_link(wakeup_latency_us=37),
+        limit_s=100,
+        downtime_limit=1,
+    )
+    config.vm.memory = 340 * window * PAGE
+    config.workload = MixConfig(writers={"low": low, "far": far})
+    assert_same(config)

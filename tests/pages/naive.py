@@ -117,8 +117,8 @@ class NaivePages:
     def take(self, budgets: Budgets) -> NaiveTaken:
         """Send dirty pages from the cursor on. Clear each chunk before its first page."""
         order = np.flatnonzero(self.dirty)
-        ahead, behind = order[order >= self.cursor], order[order < self.cursor]
-        circle = np.concatenate([ahead, behind])
+        ahead = order[order >= self.cursor]
+        circle = np.concatenate([ahead, order[order < self.cursor]])
         taken = take_page_by_page(circle.tolist(), self.zero, budgets)
         clears = []
         pages = np.array(taken, dtype=np.int64)
@@ -131,12 +131,10 @@ class NaivePages:
                 )
                 self._clear(int(chunk))
         self.dirty[pages] = False
-        if len(taken) < len(circle):
-            self.cursor = int(circle[len(taken)])
-            self.wraps += len(taken) >= len(ahead)
-        elif taken:  # no page is left, so move to the end of the last page's block
-            self.cursor = int(self.block_end[taken[-1]])
-            self.wraps += len(behind) > 0
+        self.wraps += len(taken) > len(ahead)
+        if taken:  # if no page is left, move to the end of the last page's block
+            is_drained = len(taken) == len(circle)
+            self.cursor = int(self.block_end[taken[-1]]) if is_drained else taken[-1] + 1
         zeros = int(zero_before[-1])
         return NaiveTaken(len(taken) - zeros, zeros, clears)
 

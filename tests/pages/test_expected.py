@@ -188,6 +188,7 @@ def test_no_page_is_left_for_ever_when_few_fit_at_a_time(share: float) -> None:
     left, page, takes = round(share * CHUNK_PAGES), 0, 0
     kernels._normal_pages[0] = left
     while left and takes < 3000:
-        page, normal, _ = kernels.clear_in_chunk(0, page % CHUNK_PAGES, [Budget(1759, 10, 1)])
+        taken = kernels.clear_in_chunk(0, page % CHUNK_PAGES, [Budget(1759, 10, 1)])
+        page, normal = taken.behind, taken.normal
         left, takes = left - normal, takes + 1
     assert left == 0

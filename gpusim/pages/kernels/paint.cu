@@ -211,11 +211,12 @@ __device__ __forceinline__ bool last_for(u64 normal, u64 zeros, const u64 *budge
 }
 
 // Take pending pages from `page` on while n budgets last. dirty and zero are the chunk's words, and
-// zero may be null. taken receives the first page not taken or CHUNK_PAGES, and the number of
-// normal and of zero pages taken.
+// zero may be null. taken receives the page behind the last page taken, or `page` if there is none,
+// the number of normal and of zero pages taken, and whether a budget ended before the chunk did.
 extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
     take(u64 *dirty, const u64 *zero, int page, const u64 *__restrict__ budgets, int n, i64 *taken) {
     __shared__ u64 sums[2][TAKE_THREADS]; // normal pages low, zero pages high
+    __shared__ int behind;
     const int me = threadIdx.x;
     u64 word[TAKE_WORDS], zeros[TAKE_WORDS], own = 0;
 #pragma unroll
@@ -226,6 +227,7 @@ extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
         zeros[j] = zero ? zero[w] & word[j] : 0;
         own += ((u64)__popcll(zeros[j]) << 32) + __popcll(word[j] ^ zeros[j]);
     }
+    if (!me) behind = page;
     int from = 0;
     sums[from][me] = own;
     __syncthreads();
@@ -235,36 +237,42 @@ extern "C" __global__ void __launch_bounds__(TAKE_THREADS)
     }
     const u64 before = sums[from][me] - own;
     u64 normal = (u32)before, zero_pages = before >> 32;
-    if (!last_for(normal, zero_pages, budgets, n)) return; // an earlier thread stops the take
+    // If the pages of the threads before do not fit, then an earlier thread stops the take.
+    bool ends_here = false;
+    const bool ended_before = !last_for(normal, zero_pages, budgets, n);
+    int end = 0; // behind my last page taken
+#pragma unroll
     for (int j = 0; j < TAKE_WORDS; ++j) {
-        if (!word[j]) continue;
+        if (ended_before || ends_here || !word[j]) continue;
         const int w = me * TAKE_WORDS + j;
         const u64 zeros_after = zero_pages + __popcll(zeros[j]);
         const u64 normal_after = normal + __popcll(word[j] ^ zeros[j]);
         if (last_for(normal_after, zeros_after, budgets, n)) {
             dirty[w] ^= word[j];
+            end = 64 * w + 64 - __clzll(word[j]);
             normal = normal_after;
             zero_pages = zeros_after;
             continue;
         }
+        ends_here = true;
         for (int p = 0;; ++p) { // a budget ends in this word
             const u64 bit = 1ull << p, is_zero = zeros[j] >> p & 1;
             if (!(word[j] & bit)) continue;
             if (!last_for(normal + 1 - is_zero, zero_pages + is_zero, budgets, n)) {
                 dirty[w] ^= word[j] & (bit - 1);
-                taken[0] = 64 * w + p;
                 break;
             }
+            end = 64 * w + p + 1;
             normal += 1 - is_zero;
             zero_pages += is_zero;
         }
+    }
+    if (end) atomicMax(&behind, end);
+    if (ends_here || (!ended_before && me == TAKE_THREADS - 1)) {
         taken[1] = normal;
         taken[2] = zero_pages;
-        return;
+        taken[3] = ends_here;
     }
-    if (me == TAKE_THREADS - 1) {
-        taken[0] = CHUNK_PAGES;
-        taken[1] = normal;
-        taken[2] = zero_pages;
-    }
+    __syncthreads();
+    if (!me) taken[0] = behind;
 }

@@ -106,6 +106,7 @@ static unsigned long long __shfl_down_sync(unsigned, unsigned long long value, i
     return other;
 }
 
+static int __clzll(long long word) { return word ? __builtin_clzll(word) : 64; }
 static int __popcll(unsigned long long word) { return __builtin_popcountll(word); }
 
 template <class T>
@@ -119,6 +120,13 @@ template <class T>
 static T atomicAnd(T *at, T bits) {
     const T old = *at;
     *at &= bits;
+    return old;
+}
+
+template <class T>
+static T atomicMax(T *at, T other) {
+    const T old = *at;
+    if (other > old) *at = other;
     return old;
 }
 
