@@ -39,7 +39,7 @@ class SyncRecord:
         transferred_bytes: bytes flushed since the start.
         threshold_bytes: QEMU's threshold_size when the sync ended: what fits the downtime limit.
         bandwidth_bytes_per_s: the last window's bandwidth sample.
-        cursor_page: the guest page that the sender visits next.
+        cursor_page: the guest page behind the last one that the sender visited.
         pass_number: the sender's way round the bitmap, from 1.
         cpu_throttle_percentage: the throttle after the sync.
         dirty_rate_high_cnt: QEMU's count of high periods after the sync.

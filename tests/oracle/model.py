@@ -24,7 +24,7 @@ from gpusim.guest.writer import Writer
 from gpusim.qemu.switchover import InclusiveSwitchoverRule
 from gpusim.qemu.sync_timer import SeedV2, SyncTimerRule
 from gpusim.qemu.throttle import EarlyThrottleRule
-from gpusim.units import NS_PER_MS, NS_PER_S
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.compilers import cpp_compiler
 from tests.oracle.scenarios import Features, draw_config
 
@@ -215,9 +215,13 @@ def _numbers(scenario: Scenario) -> dict[str, int]:
 def _writer_line(writer: Writer, keys: SequentialConfig, page_bytes: int) -> str:
     """Return a writer's line. The naive model knows sequential writers in one piece."""
     assert keys.granule is None
+    assert isinstance(keys.first_write, int)
+    assert keys.on_time is None
     assert keys.pace in ("cpu_bound", "recorded")
     first, pages = int(keys.start) // page_bytes, int(keys.working_set or 0) // page_bytes
-    windows = [border for window in writer.windows or () for border in window]
+    windows: list[int] = []
+    if writer.windows is not None:
+        windows = np.column_stack(writer.windows.between(0, NEVER_NS)).ravel().tolist()
     record = [number for sample in keys.recorded or () for number in sample]
     throttled, rate = int(keys.throttled), repr(float(keys.page_writes_per_s))
     values = [first, pages, keys.threads, keys.first_write, rate, throttled, len(windows) // 2]

@@ -34,6 +34,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
         "start_ns_per_page": 0,
         "split_ns_per_page": 0,
         "first_write_cost_ns": 0,
+        "mutex_win_percent": 100,
     },
 }
 
@@ -214,7 +215,6 @@ class _Draw:
             merge_ns_per_gib=0,
             misaligned_ms=0,
             waits_for_burst=self.chance(0.9 if self.has_costs else 0.6),
-            mutex_win_percent=100,
             **NEUTRAL["tracking"],
         )
         if self.has_costs:

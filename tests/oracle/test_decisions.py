@@ -82,6 +82,7 @@ def test_a_sync_finds_pages_between_the_last_page_sent_and_the_next_dirty_one() 
         working_set=200 * window * PAGE,
         threads=1,
         page_writes_per_s=2 * window / 5,
+        first_write=0,
         throttled=False,
     )
     far = SequentialConfig(
@@ -89,6 +90,7 @@ def test_a_sync_finds_pages_between_the_last_page_sent_and_the_next_dirty_one() 
         start=250 * window * PAGE,
         threads=1,
         page_writes_per_s=3000,
+        first_write=0,
     )
     config = migration(
         max_bandwidth=10 * (window - 1) * (PAGE + 8),
