@@ -29,7 +29,11 @@ CHANGES_EXAMPLE = '[["2h", "5Gbit/s"], ...]'
 
 
 def parse_link(
-    config: LinkConfig, vm: VmConfig, migration: MigrationConfig, tracking: Tracking
+    config: LinkConfig,
+    vm: VmConfig,
+    migration: MigrationConfig,
+    tracking: Tracking,
+    host_pages: int = 1,
 ) -> Link:
     """Return the link and the sending threads as numbers.
 
@@ -38,6 +42,8 @@ def parse_link(
         vm: has the page size, and what the downtime beside RAM depends on.
         migration: has the number of multifd channels.
         tracking: has the costs of a remote clear. The sending thread pays them.
+        host_pages: target pages of a host page, which QEMU sends without a break. A recorded link
+            has its own bursts.
 
     Raises:
         ConfigError: a value is out of range, or two values contradict each other.
@@ -60,6 +66,7 @@ def parse_link(
         recorded=_parse_recorded(config),
         changes=_parse_changes(config),
         multifd=parse_multifd(migration, config.queue_cost_ns, page_bytes),
+        host_pages=1 if config.recorded is not None else host_pages,
         clear_ns=tracking.clear_ns,
         protect_ns=tracking.protect_ns,
         first_protect_ns=tracking.first_protect_ns,

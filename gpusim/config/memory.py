@@ -55,6 +55,19 @@ def parse_layout(vm: VmConfig) -> Layout:
     return Layout(blocks)
 
 
+def parse_host_pages(vm: VmConfig, layout: Layout) -> int:
+    """Return the target pages of a host page, as QEMU sees it. 1: QEMU sends page by page.
+
+    Raises:
+        ConfigError: no RAM block holds a whole host page.
+    """
+    size = max(1, BACKINGS[vm.backing] // vm.page_size)
+    if layout.blocks[0] < size:
+        hint = f"the RAM must hold a whole page of {format_bytes(BACKINGS[vm.backing])}"
+        reject("vm.backing", vm.backing, f"{hint}. Raise vm.memory", "does_not_fit_vm")
+    return size
+
+
 def find_zero_pages(
     vm: VmConfig, layout: Layout, writers: Sequence[Writer], seed: int
 ) -> tuple[IntArray, IntArray]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from gpusim.config.checks import check_choice, check_range, check_whole, parse_duration_ns
 from gpusim.config.link import parse_link
-from gpusim.config.memory import find_zero_pages, parse_layout
+from gpusim.config.memory import find_zero_pages, parse_host_pages, parse_layout
 from gpusim.config.migration import AttemptPlan, make_rules, parse_parameters, plan_attempts
 from gpusim.config.plugins import describe_policies
 from gpusim.config.schedule import Action, parse_schedule
@@ -198,6 +198,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
     tracking = parse_tracking(config.tracking, layout, config.vm, config.migration)
+    host_pages = parse_host_pages(config.vm, layout) if rules.sends_host_pages else 1
     check_device_writes(config.tracking.page_size, tracking.pages_together, writers)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)
     return Scenario(
@@ -206,7 +207,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         zero_first=zero_first,
         zero_last=zero_last,
         writers=writers,
-        link=parse_link(config.link, config.vm, config.migration, tracking),
+        link=parse_link(config.link, config.vm, config.migration, tracking, host_pages),
         parameters=parameters,
         rules=rules,
         manager=manager,

@@ -347,7 +347,8 @@ class TrackingConfig:
             none. null: the time of the mail's guest, which is 61 ms up to QEMU 10.2. Since 11.0 it is
             1 ms, because QEMU clears the log of a block at once.
         waits_for_burst: a fallback sync waits with its merge until the sender's burst ends, which
-            takes up to 51 ms. If it loses the mutex then, it waits for the next burst's end.
+            takes up to 51 ms, and longer with vm.backing=hugetlb_1g. If it loses the mutex then, it
+            waits for the next burst's end.
         mutex_win_percent: the chance that a fallback sync gets the mutex at a burst's end at which
             the sender goes on at once. pthread's mutex is not fair: the sender frees it for
             microseconds, and a waiting thread needs about as long to wake. A sender that sleeps for

@@ -16,6 +16,7 @@ from gpusim.pages.budget import FREE, Budget, ClearCost
 from gpusim.pages.chunks import PendingPages, RemoteClears
 from gpusim.pages.cursor import Cursor
 from gpusim.pages.draw import cells_of, draw_groups, zero_cells
+from gpusim.pages.host_pages import host_page_ends
 from gpusim.pages.primitives import Op, Step
 from gpusim.pages.take import Take
 
@@ -152,6 +153,22 @@ class Pages:
         before = np.cumsum(pending) - pending
         due = np.flatnonzero(self._clears.due[order] & (pending > 0) & (before < pages))
         return before[due], *self._clears.protected(order[due], pending[due])
+
+    def host_page_ends(self, size: int, number: int) -> IntArray:
+        """Return the pending pages up to the end of each of the next host pages, int64 [n].
+
+        Args:
+            size: target pages of a host page.
+            number: of host pages, at most. Host pages without a pending page do not count.
+        """
+        return host_page_ends(
+            self.counts,
+            self.cursor,
+            self.kernels,
+            has_bits=self._has_bits,
+            size=size,
+            number=number,
+        )
 
     def take(
         self,

@@ -67,6 +67,8 @@ class Version:
             they have only the main loop's exact syncs, see sync.SyncAccounting.
         pending_event: the trace event of an exact sync's pending bytes.
         divides_whole_kilobytes: see switchover.switchover_bandwidth.
+        sends_host_pages: QEMU sends a page of hugetlbfs without a break (since 2.9), with the rate
+            limit inside (since 5.0, ram.c:ram_save_host_page, commit 97e1e06780).
         misaligned_ms: the time of a sync for misaligned RAM blocks, in the guest of the mail that
             config/schema.py names. Since 11.0 one clear per block replaces one clear per page
             (ram.c:physical_memory_sync_dirty_bitmap, commit e8a6d158db).
@@ -88,6 +90,7 @@ class Version:
     counts_every_sync: bool = True
     pending_event: str = "migrate_pending_exact"
     divides_whole_kilobytes: bool = True
+    sends_host_pages: bool = True
     misaligned_ms: float = 61.0
     has_multifd: bool = True
     has_multifd_with_postcopy: bool = False
@@ -127,6 +130,7 @@ VERSIONS = {
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
         has_multifd=False,
+        sends_host_pages=False,
         tracking=("kvm_legacy", "tcg"),  # manual protect since 5.0, the dirty ring since 6.1
         lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
     ),

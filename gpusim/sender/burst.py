@@ -7,8 +7,11 @@ migration/qemu-file.c:add_to_iovec [7.2 to 10.1].
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from gpusim.layout import IntArray
 from gpusim.sender.link import PS_PER_S, UNITS, Link
 from gpusim.sender.pace import Pace
 
@@ -28,6 +31,10 @@ class Burst:
         ps_left: picoseconds that the burst may still last.
         pages, normal_pages, sent_units, spent_ps: pages, 1/128 bytes and time of the burst so far.
             The time excludes remote clears.
+        host_page_ends: of whole host pages: int64 [n], pages of the burst up to the end of each host
+            page, until the burst reads the clock.
+        is_over: of whole host pages: the burst ends when the thread wakes.
+        start_ps: when it began.
     """
 
     is_zero: bool
@@ -37,6 +44,9 @@ class Burst:
     normal_pages: int = 0
     sent_units: int = 0
     spent_ps: int = 0
+    host_page_ends: IntArray = field(default_factory=lambda: np.zeros(1, np.int64))
+    is_over: bool = False
+    start_ps: int = 0
 
     def count(self, normal: int, zero: int, sent_units: int, spent_ps: int) -> None:
         """Count pages that the burst has sent."""

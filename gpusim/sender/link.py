@@ -109,6 +109,7 @@ class Link:
         changes: (ns, bytes per second), ascending. From each time on the link has that bandwidth.
             Empty for a recorded link.
         multifd: sending threads, or None if the migration thread sends everything.
+        host_pages: target pages of a host page that QEMU sends without a break. 1: none.
         clear_ns, protect_ns: time of a remote clear, and time per page that the clear protects.
             The thread sends nothing during a clear.
         first_protect_ns: the same for a page that no clear has protected before.
@@ -124,6 +125,7 @@ class Link:
     recorded: RecordedLink | None
     changes: tuple[tuple[int, float], ...] = ()
     multifd: Multifd | None = None
+    host_pages: int = 1
     clear_ns: float = 0.0
     protect_ns: float = 0.0
     first_protect_ns: float = 0.0

@@ -30,6 +30,9 @@ class SendablePages(Protocol):
             that no clear has protected before. None if that is not known.
         """
 
+    def host_page_ends(self, size: int, number: int) -> IntArray:
+        """Return the pages to send up to the end of each of the next host pages, int64 [n]."""
+
     def take(
         self, budgets: Sequence[tuple[int, int, int]], *, clear: tuple[int, int, int], wraps: bool
     ) -> Taken:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gpusim.layout import IntArray, Taken
-from gpusim.sender.burst import UNLIMITED, Burst, BurstLimits
+from gpusim.sender.burst import BURST_CHECK_PAGES, BURST_PS, UNLIMITED, Burst, BurstLimits
 from gpusim.sender.counters import Counters
 from gpusim.sender.link import UNITS, Link
 from gpusim.sender.pace import Pace
@@ -181,9 +181,10 @@ class Sender:
         self._plans = self._make_plans()
         burst = self._burst
         if burst is not None and self._link.recorded is None:
-            before = self._window.sent_units - burst.sent_units
+            so_far = burst.sent_units if self._link.host_pages == 1 else 0
+            before = self._window.sent_units - so_far
             limit = self._limits.units(before, is_zero=burst.is_zero)
-            burst.units_left = max(0, limit - burst.sent_units)
+            burst.units_left = max(0, limit - so_far)
 
     def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: int = 0) -> Advance:
         """Send until a time, or until a turn at which the main loop does more than send.
@@ -221,12 +222,14 @@ class Sender:
                     done.at_ns, done.turn = self._now_ns, True
                     break
                 is_zero, alike = pages.run_ahead(wraps=self._wraps)
-                if not to_burst_end and self._jump(is_zero, alike, stop_ps, pages, done):
+                jumps = not to_burst_end and self._link.host_pages == 1
+                if jumps and self._jump(is_zero, alike, stop_ps, pages, done):
                     bursts = RETURN_AFTER_BURSTS
                     continue
                 self._begin_burst(is_zero, alike)
                 bursts += 1
-            if not self._send(stop_ps, pages, done):
+            send = self._send if self._link.host_pages == 1 else self._send_host_pages
+            if not send(stop_ps, pages, done):
                 if stop_ps == to_ps:
                     break
                 self._change_pace()
@@ -269,7 +272,7 @@ class Sender:
             self._next_sync_ps += sync_ps
         else:
             self._window.sync_ps += sync_ps
-        if self._burst is None:
+        if self._burst is None or self._sleeping:
             self._held_to_ps = max(self._held_to_ps, until_ns * PS_PER_NS)
         else:  # the page on the link continues after the stall
             self._now_ps += (until_ns - from_ns) * PS_PER_NS
@@ -434,12 +437,96 @@ class Sender:
             end_ps = self._window.start_ps + self._slept_window_ps
             allowed = self._link.recorded.bytes_by(end_ps) * UNITS - self.counters.sent_units
             units_left = min(units_left, max(0, allowed))
-        self._burst = Burst(is_zero=is_zero, units_left=units_left, ps_left=ps_left)
+        self._burst = Burst(
+            is_zero=is_zero, units_left=units_left, ps_left=ps_left, start_ps=self._now_ps
+        )
 
     def _send(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
         """Continue the burst until a time. Return False if the time came first.
 
         The burst's limit of 50 ms excludes the time of remote clears.
+        """
+        burst, normal, zero = self._burst, self._pace.normal, self._pace.zero
+        assert burst is not None
+        left_ps = self._send_pages((burst.ps_left, normal.ps, zero.ps), to_ps, to_ps, pages, done)
+        if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
+            return False
+        is_full = burst.units_left < min(normal.units, zero.units)
+        is_late = burst.ps_left < min(normal.ps, zero.ps)
+        is_cut_short = left_ps < min(burst.ps_left, max(normal.ps, zero.ps))
+        if pages.pending and is_cut_short and not is_full:
+            return False
+        if pages.pending and pages.at_end and not (is_full or is_late):
+            return True  # the burst goes on from the first page
+        self._end_burst(is_drained=not pages.pending)
+        return True
+
+    def _send_host_pages(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+        """Continue a burst of whole host pages until a time. Return False if the time came first.
+
+        After each page QEMU closes a window that is over, and sleeps if the window's bytes are sent.
+        It keeps the bitmap's mutex meanwhile. It reads the clock after host pages 1, 65, 129, ...
+
+        Source: migration/ram.c:ram_save_host_page and ram_save_iterate [7.2 to 11.1].
+        """
+        burst, normal, zero = self._burst, self._pace.normal, self._pace.zero
+        assert burst is not None
+        if burst.is_over or not pages.pending:
+            self._end_burst(is_drained=not pages.pending)
+            return True
+        self._close_window_in_burst(burst)
+        if burst.pages >= burst.host_page_ends[-1]:
+            number = BURST_CHECK_PAGES if burst.pages else 1
+            ahead = pages.host_page_ends(self._link.host_pages, number)
+            burst.host_page_ends = burst.pages + ahead
+        closes_ps = self._window.start_ps + WINDOW_PS + max(normal.ps, zero.ps) - 1
+        budget = int(burst.host_page_ends[-1]) - burst.pages, 1, 1
+        left_ps = self._send_pages(budget, min(to_ps, closes_ps), to_ps, pages, done)
+        if left_ps < 0:
+            return False
+        is_closed = self._close_window_in_burst(burst)
+        is_full = burst.units_left < min(normal.units, zero.units)
+        reads_clock = burst.pages >= burst.host_page_ends[-1] or not pages.pending
+        if is_full:
+            self._sleeping = True
+            self._wake_ps = max(self._wake_ps, self._window.start_ps + self._slept_window_ps)
+            burst.is_over = reads_clock or burst.pages in burst.host_page_ends
+        elif reads_clock:
+            if not pages.pending or self._now_ps >= burst.start_ps + BURST_PS:
+                self._end_burst(is_drained=not pages.pending)
+        elif not is_closed and not pages.at_end:
+            return False
+        return True
+
+    def _close_window_in_burst(self, burst: Burst) -> bool:
+        """Close a window that is over, and let the next one begin. Return whether it was over."""
+        is_over = self._now_ps >= self._window.start_ps + WINDOW_PS
+        if is_over:
+            self._close_window()
+        if is_over or not self._window.sent_units:
+            burst.units_left = self._limits.units(0, is_zero=burst.is_zero)
+        return is_over
+
+    def _send_pages(
+        self,
+        budget: tuple[int, int, int],
+        until_ps: int,
+        to_ps: int,
+        pages: SendablePages,
+        done: Advance,
+    ) -> int:
+        """Send pages of the burst within its bytes, another budget and a time.
+
+        Args:
+            budget: the other budget.
+            until_ps: send no page that ends later.
+            to_ps: the time to which the sender advances.
+            pages: the pages to send.
+            done: notes the clears.
+
+        Returns:
+            The time that is left to `to_ps`. Below 0: the thread is inside a clear or the page behind
+            it.
         """
         burst, normal, zero = self._burst, self._pace.normal, self._pace.zero
         assert burst is not None
@@ -449,8 +536,8 @@ class Sender:
         left_ps = max(0, to_ps - self._now_ps)
         budgets = [
             (burst.units_left, normal.units, zero.units),
-            (burst.ps_left, normal.ps, zero.ps),
-            (left_ps, normal.ps, zero.ps),
+            budget,
+            (max(0, until_ps - self._now_ps), normal.ps, zero.ps),
         ]
         taken, delays = self._take(pages, budgets, self._pace.clear_ps)
         sent_units = self._page_units(taken)
@@ -467,18 +554,7 @@ class Sender:
                 self._ahead = normal_after, zero_after, self._now_ps
         self._window.sent_units += sent_units
         burst.count(taken.normal, taken.zero, sent_units, spent_ps)
-        left_ps -= spent_ps + delays.total_ps
-        if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
-            return False
-        is_full = burst.units_left < min(normal.units, zero.units)
-        is_late = burst.ps_left < min(normal.ps, zero.ps)
-        is_cut_short = left_ps < min(burst.ps_left, max(normal.ps, zero.ps))
-        if pages.pending and is_cut_short and not is_full:
-            return False
-        if pages.pending and pages.at_end and not (is_full or is_late):
-            return True  # the burst goes on from the first page
-        self._end_burst(is_drained=not pages.pending)
-        return True
+        return left_ps - spent_ps - delays.total_ps
 
     def _end_burst(self, *, is_drained: bool) -> None:
         self._burst, self._turn_is_over = None, False

@@ -63,6 +63,7 @@ BAD = {  # code -> key -> overrides
         "workload.drift_step ": ["workload=drift", "workload.drift_step=1TiB"],
     },
     "unknown_choice": {
+        "vm.backing": ["vm.backing=hugetlb"],
         "vm.page_size": ["vm.page_size=1000"],
         "migration.version": ["migration.version=qemu_1_0"],
         "tracking.mode": ["tracking.mode=magic"],

@@ -30,6 +30,7 @@ from gpusim import (
     WriterConfig,
     ZipfConfig,
 )
+from gpusim.config.memory import BACKINGS, parse_layout
 from gpusim.qemu.versions import VERSIONS
 
 PAGE_SIZES = [4096] * 8 + [8192, 16384, 65536]
@@ -100,6 +101,8 @@ class ConfigDraw:
         )
         if self.chance(0.15):
             vm.blocks = self.blocks(vm)
+        if self.chance(0.4):
+            vm.backing = self.backing(vm)
         if self.chance(0.2):
             vm.zero_percent = self.rarely(20.0, 1e-9, 0.1, 50.0, 100.0, share=0.5)
         elif self.chance(0.15):
@@ -229,6 +232,13 @@ class ConfigDraw:
             kept["cpu_throttle_initial"] = 20
         return MigrationConfig(version=version, auto_converge=not self.chance(0.15), **kept)
 
+    def backing(self, vm: VmConfig) -> str:
+        """Draw a backing whose pages fit the largest block."""
+        pages = parse_layout(vm).blocks[0]
+        return self.random.choice(
+            [name for name, size in BACKINGS.items() if size <= pages * vm.page_size]
+        )
+
     def tracking(self, version: str) -> TrackingConfig:
         tracking = TrackingConfig(
             mode=self.random.choice(VERSIONS[version].tracking),
@@ -240,7 +250,12 @@ class ConfigDraw:
             misaligned_ms=self.rarely(0.0, 61.0, 1e6, share=0.15),
             waits_for_burst=not self.chance(0.3),
             remote_clear_us=self.rarely(0.0, 1.0, 1000.0, 1e6, share=0.2),
-            protect_ns_per_page=self.rarely(13.4, 0.0, 1e4),
+            protect_ns_per_page=self.rarely(42.7, 0.0, 1e4),
+            start_ns_per_page=self.rarely(13.4, 0.0, 1e4),
+            eager_page_split=not self.chance(0.3),
+            split_ns_per_page=self.rarely(61.6, 0.0, 1e4),
+            split_write_cost_ns=self.rarely(1186.0, 0.0, 1e5, 1e9),
+            split_write_serial_percent=self.rarely(10.0, 0.0, 100.0),
             first_write_cost_ns=self.rarely(224.0, 0.0, 1e5, 1e9),
             first_write_serial_percent=self.rarely(2.5, 0.0, 69.0, 100.0),
         )

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from gpusim import Config, ConfigError, TrackingConfig, VmConfig, WriterConfig, simulate
+from gpusim import (
+    Config,
+    ConfigError,
+    MigrationConfig,
+    TrackingConfig,
+    VmConfig,
+    WriterConfig,
+    simulate,
+)
 from gpusim.cli.dry_run_text import plan_text
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.explore.dry_run import make_plan
@@ -130,3 +138,56 @@ def test_without_eager_splitting_a_guest_pays_for_the_first_write_to_each_page()
     assert lazy.guest_fault_s == pytest.approx(lazy.write_faults * 224e-9 + first_s, rel=1e-3)
     on_4k = replace(base, vm=replace(base.vm, backing="4k"))
     assert simulate(on_4k).summary.guest_fault_s == pytest.approx(eager.guest_fault_s)
+
+
+@pytest.mark.parametrize(
+    ("backing", "channels", "gbit", "longest_ms"),
+    [
+        # A page of 1 GiB takes 86 ms at 100 Gbit/s and 8.6 s at 1 Gbit/s.
+        ("hugetlb_1g", 8, 100, 86.1),
+        ("hugetlb_1g", 0, 1, 8607.0),
+        # The clock is read after 65 pages of 2 MiB, and 50 ms: 54 ms at 100 Gbit/s, 1.09 s at 1.
+        ("hugetlb_2m", 8, 100, 54.0),
+        ("hugetlb_2m", 0, 1, 1093.0),
+        ("thp", 0, 1, 53.0),
+    ],
+)
+def test_a_fallback_sync_waits_until_whole_host_pages_are_sent(
+    backing: str, channels: int, gbit: int, longest_ms: float
+) -> None:
+    """The guest writes all of its memory, so all host pages are full."""
+    tracking = replace(FREE_LAZY, waits_for_burst=True, mutex_win_percent=100.0)
+    writer = WriterConfig(working_set="24GiB", page_writes_per_s=1e9, throttled=False)
+    made = config("24GiB", writer, tracking=tracking, bandwidth=f"{gbit}Gbit/s", max_bandwidth=0,
+                  fallback_sync_interval="1370ms", limit_s=60 if gbit == 100 else 600)  # fmt: skip
+    made = replace(
+        made,
+        vm=replace(made.vm, backing=backing),
+        migration=replace(made.migration, multifd_channels=channels),
+    )
+    waits_ms = [sync.duration_ms for sync in simulate(made).syncs if sync.kind == "fallback"]
+    assert len(waits_ms) > 8
+    assert 0.4 * longest_ms < max(waits_ms) <= longest_ms * 1.01
+
+
+def test_qemu_2_6_knows_no_pages_of_hugetlbfs() -> None:
+    """Blocks have a page size since 2.9, and the rate limit inside host pages came with 5.0."""
+    vm = VmConfig(memory="4GiB", backing="hugetlb_1g")
+    found = {
+        version: resolve(
+            Config(
+                vm=vm,
+                migration=MigrationConfig(version=version),
+                tracking=TrackingConfig(mode="kvm_legacy"),
+            )
+        ).link.host_pages
+        for version in ("qemu_2_6", "qemu_7_2", "qemu_11_1")
+    }
+    assert found == {"qemu_2_6": 1, "qemu_7_2": GIB_PAGES, "qemu_11_1": GIB_PAGES}
+
+
+def test_the_ram_must_hold_a_host_page() -> None:
+    with pytest.raises(ConfigError) as caught:
+        scenario("hugetlb_1g", "512MiB")
+    assert (caught.value.key, caught.value.code) == ("vm.backing", "does_not_fit_vm")
+    assert scenario("hugetlb_2m", "512MiB").link.host_pages == 512
