@@ -55,6 +55,7 @@ class Tracking:
         protection: when pages are protected, and the cost of the guest's first write to one.
         pages_together: target pages of a page that KVM tracks.
         log_sync_ns: the first part of a sync reads the log.
+        slots_lock_ns: the time of it in which no chunk can be cleared, with KVM manual protect.
         merge_ns: the second part merges the log. It holds the bitmap's mutex.
         clear_ns, protect_ns, first_protect_ns: time of a remote clear, and of each page that it
             protects again, and for the first time. 0 if not lazy.
@@ -78,6 +79,7 @@ class Tracking:
     protection: Protection
     pages_together: int
     log_sync_ns: int
+    slots_lock_ns: int
     merge_ns: int
     clear_ns: float
     protect_ns: float
@@ -139,6 +141,10 @@ def parse_tracking(
         win_percent = (
             MULTIFD_WINS_PERCENT if migration.multifd_channels else ONE_THREAD_WINS_PERCENT
         )
+    kvm_log_ns = (
+        tracking.log_sync_ns_per_gib * gib
+        + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)
+    )
     together = _parse_page_size(tracking, layout, page_bytes)
     is_huge = vm.backing != "4k" and together == 1  # KVM on POWER cannot split huge pages
 
@@ -166,11 +172,8 @@ def parse_tracking(
             reset_ns=sync_protect_ns,
         ),
         pages_together=together,
-        log_sync_ns=round(
-            tracking.log_sync_ns_per_gib * gib
-            + tracking.log_sync_us_per_block * NS_PER_US * len(layout.blocks)
-            + tracking.listeners_ms * NS_PER_MS
-        ),
+        log_sync_ns=round(kvm_log_ns + tracking.listeners_ms * NS_PER_MS),
+        slots_lock_ns=round(kvm_log_ns) if lazy else 0,
         merge_ns=round(tracking.merge_ns_per_gib * gib + misaligned_ms * NS_PER_MS),
         clear_ns=tracking.remote_clear_us * NS_PER_US * lazy,
         protect_ns=tracking.protect_ns_per_page * lazy,

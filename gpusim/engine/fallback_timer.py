@@ -200,11 +200,12 @@ class FallbackTimer:
         self._step()
 
     def _read(self) -> None:
-        """Read the log. The sender goes on."""
+        """Read the log. The sender goes on, up to a remote clear."""
         assert self.sync is not None
         self._syncs.read(self.sync)
-        reading_ns = self.sync.protect_ns + self._state.scenario.tracking.log_sync_ns
-        self._run_step_at(self._state.clock.now_ns + reading_ns, self._merge)
+        now_ns, tracking = self._state.clock.now_ns, self._state.scenario.tracking
+        self._state.sender.hold_slots(now_ns, now_ns + tracking.slots_lock_ns)
+        self._run_step_at(now_ns + self.sync.protect_ns + tracking.log_sync_ns, self._merge)
 
     def _merge(self) -> None:
         """Merge the log that was read, unless the sender holds the bitmap's mutex.

@@ -91,6 +91,8 @@ class Migration:
             waits = fallback.bursts_to_wait
             advanced = state.sender.advance(to_ns, state.pages, to_burst_end=waits)
             self._syncs.writes.note_clears(advanced.clears)
+            for wait_ns in advanced.lock_waits:
+                self._syncs.count_sender_stall(*wait_ns)
             state.clock.run_to(advanced.at_ns)
             if waits:
                 fallback.go_on_after_bursts(advanced.bursts)

@@ -166,9 +166,13 @@ class Syncs:
         return DirtySync(kind=kind, start_ns=now_ns)
 
     def reads_at_ns(self, sync: DirtySync) -> int:
-        """Return when a sync begins to read the log. A ring holds all writes once vCPUs answered."""
+        """Return when a sync begins to read the log.
+
+        A ring holds all writes once the vCPUs answered. KVM's log is free once a chunk is cleared.
+        """
         waits = self._state.scenario.tracking.waits_for_vcpus == "before"
-        return self.vcpus_answer_ns(sync.start_ns) if waits else sync.start_ns
+        answer_ns = self.vcpus_answer_ns(sync.start_ns) if waits else sync.start_ns
+        return max(answer_ns, self._state.sender.cleared_ns)
 
     def ends_at_ns(self, merged_ns: int) -> int:
         """Return when a sync ends that has merged the log. TCG waits for its vCPUs then."""
@@ -234,9 +238,13 @@ class Syncs:
             self._state.journal.reaper_holds.extend(reaper.holds)
 
     def stall_sender(self, from_ns: int, until_ns: int) -> None:
-        """Hold the sender up, and count the part of that in which it was not held up already."""
+        """Hold the sender up."""
         if until_ns > from_ns:
-            from_ns = self._state.sender.stall(from_ns, until_ns)
+            self.count_sender_stall(self._state.sender.stall(from_ns, until_ns), until_ns)
+
+    def count_sender_stall(self, from_ns: int, until_ns: int) -> None:
+        """Count a time in which the sender waits, except what was counted already."""
+        if until_ns > from_ns:
             counted_to_ns = min(until_ns, self._state.scenario.simulated_limit_ns)
             stall_ns = max(0, counted_to_ns - max(from_ns, self._stalled_to_ns))
             self._recorder.stalls.sender_ns += stall_ns

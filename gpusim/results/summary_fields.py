@@ -164,7 +164,8 @@ _RUN: Sequence[SummaryField] = (
     SummaryField("attempt", "count", "Attempt",
         "Number of the migration in its QEMU process. It is 1 unless attempts are configured."),
     SummaryField("sync_stall_s", "s", "Sender stalled by syncs",
-        "Time that the sending thread waited for syncs, without the last one, which is downtime."),
+        "Time that the sending thread waited for syncs or for a lock that they held, without the last "
+        "sync, which is downtime."),
     SummaryField("main_loop_stall_s", "s", "Main loop stalled by the big lock",
         "Time that syncs held the big lock, and with dirty rings the thread that empties them. QEMU's "
         "main loop waited."),

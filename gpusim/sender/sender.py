@@ -26,6 +26,7 @@ from gpusim.sender.windows import WINDOW_PS, Delays, Window, WindowPlan, plan_wi
 from gpusim.units import PS_PER_NS
 
 RETURN_AFTER_BURSTS = 64  # so that a caller can show progress
+LAST_CLEAR_PS = UNLIMITED, 0, 0  # a clear that may wait for a lock ends its take
 LONGEST_JUMP_PS = 2**62  # 53 days
 
 
@@ -38,12 +39,14 @@ class Advance:
         turn: the sender stopped before a turn of the main loop that does more than send.
         bursts: number of bursts that ended one by one.
         clears: int64 [n], chunks that were cleared, and int64 [n], the time of each clear in ns.
+        lock_waits: (ns, ns) of each remote clear that waited for a sync that read KVM's log.
     """
 
     at_ns: int = 0
     turn: bool = False
     bursts: int = 0
     clears: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    lock_waits: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Sender:
@@ -105,6 +108,8 @@ class Sender:
         self._now_ps = self._wake_ps = self._held_to_ps = self._stalled_to_ps = 0
         self._synced_to_ps = 0
         self._cleared_ps = self._clear_ps = 0  # end and length of the last remote clear of a burst
+        # A sync holds the lock of KVM's slots, which clears need, from and until these times.
+        self._slots_held_ps = self._slots_free_ps = 0
         # A normal or a zero page that was counted with the clear before it, and when it is sent, ps.
         self._ahead = 0, 0, 0
         self._window = Window()
@@ -136,6 +141,19 @@ class Sender:
         Source: migration/ram.c:ram_save_iterate [7.2 to 10.1].
         """
         return self._burst is not None
+
+    @property
+    def cleared_ns(self) -> int:
+        """When the last remote clear ends. It may have begun before a time at which the thread stops."""
+        return -(-self._cleared_ps // PS_PER_NS)
+
+    def hold_slots(self, from_ns: int, until_ns: int) -> None:
+        """Let remote clears wait between two times, while a sync reads KVM's log.
+
+        Source: accel/kvm/kvm-all.c:kvm_log_sync, kvm_physical_log_clear (kvm_slots_lock) [7.2 to 11.1].
+        """
+        self._slots_held_ps = from_ns * PS_PER_NS
+        self._slots_free_ps = until_ns * PS_PER_NS
 
     @property
     def sleeps(self) -> bool:
@@ -448,7 +466,7 @@ class Sender:
         """
         burst, normal, zero = self._burst, self._pace.normal, self._pace.zero
         assert burst is not None
-        left_ps = self._send_pages((burst.ps_left, normal.ps, zero.ps), to_ps, to_ps, pages, done)
+        left_ps = self._send_pages(None, to_ps, to_ps, pages, done)
         if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
             return False
         is_full = burst.units_left < min(normal.units, zero.units)
@@ -509,7 +527,7 @@ class Sender:
 
     def _send_pages(
         self,
-        budget: tuple[int, int, int],
+        budget: tuple[int, int, int] | None,
         until_ps: int,
         to_ps: int,
         pages: SendablePages,
@@ -518,7 +536,7 @@ class Sender:
         """Send pages of the burst within its bytes, another budget and a time.
 
         Args:
-            budget: the other budget.
+            budget: the other budget. None: the time that the burst may last.
             until_ps: send no page that ends later.
             to_ps: the time to which the sender advances.
             pages: the pages to send.
@@ -536,25 +554,53 @@ class Sender:
         left_ps = max(0, to_ps - self._now_ps)
         budgets = [
             (burst.units_left, normal.units, zero.units),
-            budget,
+            budget or (burst.ps_left, normal.ps, zero.ps),
             (max(0, until_ps - self._now_ps), normal.ps, zero.ps),
         ]
-        taken, delays = self._take(pages, budgets, self._pace.clear_ps)
+        waits = self._now_ps < self._slots_free_ps
+        clear_ps = LAST_CLEAR_PS if waits else self._pace.clear_ps
+        taken, delays = self._take(pages, budgets, clear_ps)
+        waits &= len(taken.cleared) > 0
+        wait_ps = self._wait_for_slots(taken, done) if waits else 0
+        if wait_ps:
+            delays = delays.later(wait_ps)
         sent_units = self._page_units(taken)
         spent_ps = taken.normal * normal.ps + taken.zero * zero.ps
-        self._note_times(taken, done, delays)
+        self._note_times(taken, done, delays, wait_ps)
         self._now_ps += spent_ps + delays.total_ps
         self._note_send(start_ps, self._now_ps)
         if len(taken.cleared):
             normal_after = taken.normal - int(taken.normal_before[-1])
             zero_after = taken.zero - int(taken.zero_before[-1])
-            self._clear_ps = delays.last_ps
+            self._clear_ps = delays.last_ps - wait_ps
             self._cleared_ps = self._now_ps - normal_after * normal.ps - zero_after * zero.ps
             if self._now_ps > to_ps:
                 self._ahead = normal_after, zero_after, self._now_ps
         self._window.sent_units += sent_units
         burst.count(taken.normal, taken.zero, sent_units, spent_ps)
-        return left_ps - spent_ps - delays.total_ps
+        left_ps -= spent_ps + delays.total_ps
+        if not waits or left_ps < 0 or not pages.pending:
+            return left_ps
+        # The clear that ended the take has waited, so the burst goes on behind it.
+        burst.spent_ps += wait_ps
+        burst.ps_left = self._limits.ps(
+            is_zero=burst.is_zero, pages=burst.pages, spent_ps=burst.spent_ps
+        )
+        if budget is not None:
+            limit, *costs = budget
+            budget = limit - taken.normal * costs[0] - taken.zero * costs[1], costs[0], costs[1]
+        return self._send_pages(budget, until_ps, to_ps, pages, done)
+
+    def _wait_for_slots(self, taken: Taken, done: Advance) -> int:
+        """Let the one clear of a take wait for the lock of KVM's slots. Return how long, in ps."""
+        sent_ps = self._pace.normal.ps * int(taken.normal_before[0])
+        sent_ps += self._pace.zero.ps * int(taken.zero_before[0])
+        from_ps = max(self._now_ps + sent_ps, self._slots_held_ps)
+        wait_ps = max(0, self._slots_free_ps - from_ps)
+        if wait_ps:
+            self._window.sync_ps += wait_ps
+            done.lock_waits.append((from_ps // PS_PER_NS, self._slots_free_ps // PS_PER_NS))
+        return wait_ps
 
     def _end_burst(self, *, is_drained: bool) -> None:
         self._burst, self._turn_is_over = None, False
@@ -591,7 +637,8 @@ class Sender:
         The jump ends well before the turn that acts.
         """
         plan = self._plans[is_zero]
-        if plan is None or self._window.sent_units or self._now_ps != self._window.start_ps:
+        is_at_start = self._now_ps == self._window.start_ps and not self._window.sent_units
+        if plan is None or not is_at_start or self._now_ps < self._slots_free_ps:
             return False
         highest = plan.bandwidth()
         if self._estimate is not None:
@@ -661,11 +708,19 @@ class Sender:
         if self.sends is not None and until_ps > from_ps:
             self.sends.append((from_ps, until_ps))
 
-    def _note_times(self, taken: Taken, done: Advance, delays: Delays) -> None:
-        """Note when a take cleared its chunks and when the cursor wrapped."""
+    def _note_times(self, taken: Taken, done: Advance, delays: Delays, wait_ps: int = 0) -> None:
+        """Note when a take cleared its chunks and when the cursor wrapped.
+
+        Args:
+            taken: the take.
+            done: gets the clears.
+            delays: the delays of its pages.
+            wait_ps: how long its one clear waited for a lock before it began.
+        """
         if len(taken.cleared):  # a chunk is cleared before its first page
             before = taken.normal_before, taken.zero_before
-            done.clears.append((taken.cleared, delays.times_ns(self._now_ps, self._pace, *before)))
+            start_ps = self._now_ps + wait_ps
+            done.clears.append((taken.cleared, delays.times_ns(start_ps, self._pace, *before)))
         if taken.wrapped_after is not None:
             normal, zero = np.array(taken.wrapped_after, np.int64)[:, None]
             times_ns = delays.times_ns(self._now_ps, self._pace, normal, zero)

@@ -138,7 +138,7 @@ class Delays:
     """
 
     def __init__(self, before: IntArray, clears_ps: IntArray, plan: WindowPlan | None) -> None:
-        self._before, self._plan = before, plan
+        self._before, self._clears_ps, self._plan = before, clears_ps, plan
         self._clears = _running_totals(clears_ps)
         if plan is not None:
             window = before // plan.pages
@@ -148,6 +148,12 @@ class Delays:
             early = np.where(before % plan.pages < plan.last_burst_page, clears_ps, 0)
             late = plan.last_burst_ps + _sums_between(early, starts) >= WINDOW_PS
             self._fewer_bursts = self._window[late]
+
+    def later(self, wait_ps: int) -> Delays:
+        """Return the same delays if the first clear waits so long before it begins."""
+        clears_ps = self._clears_ps.copy()
+        clears_ps[0] += wait_ps
+        return Delays(self._before, clears_ps, self._plan)
 
     @property
     def total_ps(self) -> int:

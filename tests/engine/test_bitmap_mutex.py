@@ -21,10 +21,10 @@ BURST_MS = (64 * int(51 / PAGE_MS / 64 + 1) + 1) * PAGE_MS  # QEMU reads the clo
 GUEST = WriterConfig(working_set="2GiB", page_writes_per_s=4e5)
 
 
-def run(win_percent: float | None, **changes: Any) -> Result:
+def run(win_percent: float | None, log_ms: float = 0, **changes: Any) -> Result:
     tracking = TrackingConfig(
         mode="kvm_legacy",
-        log_sync_ns_per_gib=0,
+        log_sync_ns_per_gib=log_ms * 1e6 / 4,
         merge_ns_per_gib=0,
         protect_ns_per_page=0,
         first_write_cost_ns=0,
@@ -59,10 +59,10 @@ def test_the_number_of_bursts_is_geometric(percent: float) -> None:
 
 
 def test_a_sender_that_sleeps_leaves_the_mutex_to_the_sync() -> None:
-    """At half the link's rate each window has one burst, and the sender sleeps behind it."""
-    lasting = waits_ms(run(0.1, max_bandwidth=100_000_000, limit_s=100))
+    """At 85 % of the link's rate each window has two bursts of 85 ms together, and then a sleep."""
+    lasting = waits_ms(run(0.1, log_ms=30, max_bandwidth=170_000_000, limit_s=100))
     assert len(lasting) > 20
-    assert 0 < max(lasting) <= 1.1 * BURST_MS
+    assert 30 + BURST_MS < max(lasting) < 30 + 90
 
 
 def test_the_migration_thread_that_waits_for_the_big_lock_holds_no_mutex() -> None:

@@ -155,7 +155,7 @@ def test_written_pages_are_protected_in_the_sync_or_in_the_chunks_clear() -> Non
     written = eager.summary.write_faults
     assert written - since_the_last * 4e5 <= protected - 2**20 <= written
     lazy = run(replace(costly, mode="kvm_manual"))
-    assert {sync.duration_ms for sync in lazy.syncs} == {0.0}
+    assert {sync.duration_ms for sync in lazy.syncs if sync.kind != "fallback"} == {0.0}
     assert lazy.summary.remote_clear_s > 1
     at_start = replace(costly, mode="kvm_manual", initially_set=False)
     assert [sync.duration_ms for sync in run(at_start).syncs[:2]] == [2**20 / 1000, 0.0]

@@ -205,6 +205,7 @@ def _numbers(scenario: Scenario) -> dict[str, int]:
         "fallback_interval_ns": interval_ns or 0,
         "log_sync_ns": tracking.log_sync_ns,
         "merge_ns": tracking.merge_ns,
+        "slots_lock_ns": tracking.slots_lock_ns,
         "clear_ps": link.clear_ps[0],
         "waits_for_burst": tracking.waits_for_burst,
         "waits_for_vcpus": tracking.waits_for_vcpus is not None,

@@ -182,9 +182,11 @@ class Migration {
     // ram.c:ram_save_target_page. A chunk is cleared before its first page.
     void send_page(Pages page, bool clears) {
         if (clears && memory_.clear_is_due(page)) {
+            now_ps_ = std::max(now_ps_, slots_held_until_ns_ * PS_PER_NS);
             let_guest_write(now_ns());
             memory_.clear_chunk_of(page);
             now_ps_ += clear_ps_;
+            cleared_ns_ = now_ns();
             if (!burst_counts_clears_) uncounted_ps_ += clear_ps_;
         }
         memory_.take(page);
@@ -390,7 +392,10 @@ class Migration {
         begin_sync(at);
         answer_ns_ = waits_for_vcpus_ ? vcpus_answer_ns(at) : at;
         stage_ = Stage::reads_log;
-        step_at_ns_ = (vcpus_answer_first_ ? answer_ns_ : at) + log_sync_ns_;
+        // kvm-all.c:kvm_log_sync and kvm_physical_log_clear need the lock of KVM's slots.
+        const Ns read_ns = std::max(vcpus_answer_first_ ? answer_ns_ : at, cleared_ns_);
+        slots_held_until_ns_ = read_ns + slots_lock_ns_;
+        step_at_ns_ = read_ns + log_sync_ns_;
     }
 
     void merge_fallback(Ns at) {
@@ -460,6 +465,7 @@ class Migration {
     const Ns fallback_interval_ns_ = keys_.whole("fallback_interval_ns");
     const Ns tick_interval_ns_ = timer_polls_ ? NS_PER_S : fallback_interval_ns_;
     const Ns log_sync_ns_ = keys_.whole("log_sync_ns"), merge_ns_ = keys_.whole("merge_ns");
+    const Ns slots_lock_ns_ = keys_.whole("slots_lock_ns");
     const Ps clear_ps_ = keys_.whole("clear_ps");
     const Ns wakeup_latency_ns_ = keys_.whole("wakeup_latency_ns");
     const Ns non_ram_ns_ = keys_.whole("non_ram_ns"), limit_ns_ = keys_.whole("limit_ns");
@@ -493,6 +499,7 @@ class Migration {
 
     Stage stage_ = Stage::idle;
     Ns step_at_ns_ = 0, big_lock_free_ns_ = 0, mutex_held_until_ns_ = 0, merged_ns_ = -1;
+    Ns slots_held_until_ns_ = 0, cleared_ns_ = 0;
     Ns fallback_start_ns_ = 0, answer_ns_ = 0;
     Pages fallback_newly_dirty_ = 0, fallback_pending_ = 0;
     bool timer_is_active_ = false;
