@@ -49,7 +49,7 @@ from gpusim.validation.accuracy_text import (
 from gpusim.validation.replay import replay_config
 from gpusim.validation.runs import make_runs, plan_runs
 from gpusim.validation.shipped import RECORDER, SHIPPED, SHORT, load_recordings
-from studies import stripped
+from studies import coverage, stripped
 from studies.published import write_markdown
 from studies.tables import code, places, table, with_tables
 from studies.validation_figures import Point, draw_errors, draw_replay
@@ -494,6 +494,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "repeats": lambda: repeats(RECORDER),
     "unknown_guest": lambda: stripped.summary_rows(without_a_counter()),
     "unknown_guests": lambda: stripped.case_rows(without_a_counter()),
+    "coverage": lambda: coverage.rows(coverage.run_cases()),
     "first_write": first_write_rows,
     "first_write_predictions": first_write_predictions,
     "awake": awake_rows,

@@ -115,10 +115,10 @@ def test_a_steady_guest_is_not_taken_for_one_in_bursts() -> None:
 
 @pytest.mark.slow
 def test_the_true_share_of_time_lies_in_the_bands() -> None:
-    """Of twenty guests, whose bursts and pauses last 0.5 to 8 s."""
+    """Of ten guests, whose bursts and pauses last 0.5 to 8 s."""
     rng = np.random.default_rng(5)
     inside = []
-    for seed in range(20):
+    for seed in range(10):
         on_s, off_s = np.exp(rng.uniform(np.log(0.5), np.log(8.0), 2))
         profile = profile_of(on_s, off_s, seed)
         fits = sample_fits(profile, fit_writers(profile), 32, seed)
