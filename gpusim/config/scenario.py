@@ -27,6 +27,7 @@ from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import Version
 from gpusim.sender.link import Link
+from gpusim.units import NS_PER_US
 from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
 TABLE_ENTRIES = 512  # of a page table: 8 bytes each
@@ -47,6 +48,7 @@ class Scenario:
         manager: makes the user's manager. None: there is none.
         tracking: how writes are tracked, and what a sync costs.
         actions: the schedule.
+        timer_latency_ns: how late the main loop wakes for a timer, on average.
         simulated_limit_ns: end of the run in simulated time.
         wall_limit_ns: end of the run in wall-clock time. None: no limit.
         stall_after_ns: time of the last change of the workload. Only after it may a stalled
@@ -69,6 +71,7 @@ class Scenario:
     manager: Callable[[], UserManager] | None
     tracking: Tracking
     actions: tuple[Action, ...]
+    timer_latency_ns: int
     simulated_limit_ns: int
     wall_limit_ns: int | None
     stall_after_ns: int | None
@@ -189,6 +192,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_whole("vm.vcpus", config.vm.vcpus, 1, 65536)
     check_whole("vm.vfio_devices", config.vm.vfio_devices, 0, 65536)
     check_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
+    check_range("vm.timer_latency_us", config.vm.timer_latency_us, 0, 1e6)
     check_whole("backend.threads", config.backend.threads, 0, 1024)
     check_choice("backend.name", config.backend.name, ("auto", *BACKENDS))
     layout = parse_layout(config.vm)
@@ -213,6 +217,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         manager=manager,
         tracking=tracking,
         actions=parse_schedule("schedule", config.schedule, config.migration),
+        timer_latency_ns=round(config.vm.timer_latency_us * NS_PER_US),
         simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
         wall_limit_ns=limit.limit_ns,
         stall_after_ns=last_change_ns if config.limit.stop_when_stuck else None,

@@ -28,6 +28,11 @@ class VmConfig:
             hugetlb_1g. `virsh dumpxml` shows <hugepages> for the last two. KVM splits huge pages
             while it tracks writes, see tracking.eager_page_split. thp counts as huge everywhere. It
             does not matter under TCG.
+        timer_latency_us: how late QEMU's main loop wakes for a timer, and a vCPU from the
+            throttle's sleep, on average. The seed draws each delay (exponential). An assumption for
+            a host without other load: Linux adds no slack, because QEMU sets it to 1 ns
+            (util/qemu-timer.c:init_clocks). Under nested virtualisation on a busy host 300 to 600
+            were measured (docs/studies/phase-lock.md).
         zero_percent: share of RAM that is zero when the migration starts. Pages that a writer covers
             are not zero. The seed draws which of the others are zero. They lie in at most 1024
             places.
@@ -43,6 +48,7 @@ class VmConfig:
     vfio_devices: int = 0
     big_lock_exits_per_s: float = 0.0
     backing: str = "thp"
+    timer_latency_us: float = 50.0
     zero_percent: float = 0.0
     zero_ranges: list[Any] | None = None
     blocks: list[Any] | None = None

@@ -51,6 +51,7 @@ class FallbackTimer:
         state.process.sync_timer = self.rule.state
         self._exists = interval_ns is not None
         self._has_stopped = False  # with it the throttle: cpu_throttle_stop
+        self._late_ns = 0  # how late the next tick comes
         self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
         self.sync: DirtySync | None = None
         self.bursts_to_wait = 0
@@ -168,12 +169,13 @@ class FallbackTimer:
 
     def _arm_first_tick(self, now_ns: int) -> None:
         if self._state.parameters.auto_converge and self.rule.start():
-            self._timer.arm(self._tick_after_ns(now_ns))
+            self._arm_late(self._tick_after_ns(now_ns))
 
     def _tick(self) -> None:
         """Start a sync if it is time for one."""
         now_ns = self._state.clock.now_ns
         if self._syncs.big_lock_free_ns > now_ns:  # the migration thread syncs
+            self._late_ns += self._syncs.big_lock_free_ns - now_ns
             self._timer.arm(self._syncs.big_lock_free_ns)
             return
         if self.rule.needs_auto_converge and not self._state.parameters.auto_converge:
@@ -182,10 +184,12 @@ class FallbackTimer:
             self._end_tick()
             return
         if (free_ns := self._syncs.lock_free_ns()) > now_ns:  # the reaper of dirty rings has it
+            self._late_ns += free_ns - now_ns
             self._timer.arm(free_ns)
             return
         self._recorder.record_event("cpu_throttle_dirty_sync")
-        self.sync = self._syncs.begin("fallback")
+        due_ns = self._state.clock.vm_ns(now_ns) - self._late_ns
+        self.sync = self._syncs.begin("fallback", due_ns=due_ns)
         self._run_step_at(self._syncs.reads_at_ns(self.sync), self._read)
 
     def _run_step_at(self, at_ns: int, step: Callable[[], None]) -> None:
@@ -241,7 +245,12 @@ class FallbackTimer:
     def _arm_after_tick(self) -> None:
         self.rule.percent = 0 if self._has_stopped else self._state.run_time.percent
         self.rule.after_tick(self._state.accounting.dirty_sync_count)
-        self._timer.arm(self._tick_after_ns(self._state.clock.now_ns))
+        self._arm_late(self._tick_after_ns(self._state.clock.now_ns))
+
+    def _arm_late(self, due_ns: int) -> None:
+        """Arm the timer for a tick that is due at a time, and comes as late as the main loop."""
+        self._late_ns = self._state.sync_timer_latency.draw_ns()
+        self._timer.arm(due_ns + self._late_ns)
 
     def _wants_sync(self, at_ns: int) -> bool:
         """Return whether a tick at a time syncs, if no other sync comes before."""
@@ -250,7 +259,7 @@ class FallbackTimer:
         return self.rule.wants_sync(accounting.dirty_sync_count, period_ns)
 
     def _tick_after_ns(self, tick_ns: int) -> int:
-        """Return when the tick after one at `tick_ns` comes.
+        """Return when the tick after one at `tick_ns` is due.
 
         The main loop re-arms the timer once a sync lets it, from the whole millisecond.
         """

@@ -6,8 +6,6 @@ run jumps from event to event, so its cost follows decisions and not simulated s
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
 from gpusim.engine.fallback_timer import FallbackTimer
@@ -35,7 +33,7 @@ class Migration:
         backend: where the bitmaps live.
         process: the QEMU process, with what earlier migrations left in it.
         observe: is called with the progress, at most every 0.1 s of the wall clock.
-        make_run_time: makes the vCPUs' run time from the clock.
+        make_run_time: makes the vCPUs' run time from the clock and the latency of its ticks.
         limit: the wall-clock limit. None: the scenario's.
 
     Attributes:
@@ -51,7 +49,7 @@ class Migration:
         *,
         process: Process | None = None,
         observe: Observer | None = None,
-        make_run_time: MakeRunTime = lambda clock: RunTime(),
+        make_run_time: MakeRunTime = lambda clock, latency: RunTime(latency),
         limit: WallLimit | None = None,
     ) -> None:
         self.state = MigrationState(scenario, backend, process or Process(), make_run_time, limit)
@@ -255,7 +253,7 @@ class Migration:
         """
         state, run_time = self.state, self.state.run_time
         vm_ns = state.clock.vm_ns(state.clock.now_ns)
-        if run_time.percent and run_time.tick_before(np.array([vm_ns]))[0] == vm_ns:
+        if run_time.percent and run_time.is_tick(vm_ns):
             state.process.throttle_thread_scheduled = True
 
     def _note_last_count(self) -> None:

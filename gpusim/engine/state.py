@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import IntEnum
+from functools import partial
 
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
 from gpusim.engine.clock import Clock
 from gpusim.engine.journal import Journal, is_audited
 from gpusim.guest.guest import Guest
+from gpusim.guest.latency import WakeupLatency
 from gpusim.guest.reaper import first_wake_ns
 from gpusim.guest.run_time import RunTime
 from gpusim.pages.pages import Pages
@@ -22,7 +25,14 @@ from gpusim.sender.sender import Sender
 from gpusim.units import NEVER_NS
 from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
-MakeRunTime = Callable[[Clock], RunTime]
+MakeRunTime = Callable[[Clock, WakeupLatency], RunTime]
+
+
+class Stream(IntEnum):
+    """Streams of random numbers for the latencies of a migration's timers."""
+
+    THROTTLE = 1
+    SYNC_TIMER = 2
 
 
 class MigrationState:
@@ -44,6 +54,7 @@ class MigrationState:
         settings: the same as the user wrote them. Management may change both during the run.
         is_cancelled: management cancelled the migration, and the thread has yet to notice.
         vm_stopped_ns: when the switchover stopped the VM.
+        sync_timer_latency: how late the fallback timer ticks.
         journal: for the audit, or None.
     """
 
@@ -61,7 +72,9 @@ class MigrationState:
         self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
         self.journal = Journal() if is_audited() else None
         self.clock = Clock()
-        self.run_time = make_run_time(self.clock)
+        late = partial(WakeupLatency, scenario.timer_latency_ns, scenario.seed)
+        self.sync_timer_latency = late(Stream.SYNC_TIMER)
+        self.run_time = make_run_time(self.clock, late(Stream.THROTTLE))
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
         self.guest = self._make_guest()
         self.pages = Pages(

@@ -156,13 +156,20 @@ class Syncs:
         self._record(sync)
         self._count_main_loop_stall(sync)
 
-    def begin(self, kind: SyncKind) -> DirtySync:
-        """Start a sync now."""
+    def begin(self, kind: SyncKind, *, due_ns: int | None = None) -> DirtySync:
+        """Start a sync now.
+
+        Args:
+            kind: of the sync.
+            due_ns: when the fallback timer was due on the VM's clock, if it syncs.
+        """
         now_ns = self._state.clock.now_ns
         self._state.accounting.begin(now_ns // NS_PER_MS)
         self._recorder.record_event("migration_bitmap_sync_start")
         if (reaper := self._state.guest.faults.reaper) is not None:
             reaper.begin_sync()
+        if kind != "final":  # the VM is stopped at the final sync
+            self._hold_big_lock(now_ns, due_ns)
         return DirtySync(kind=kind, start_ns=now_ns)
 
     def reads_at_ns(self, sync: DirtySync) -> int:
@@ -215,6 +222,12 @@ class Syncs:
             "migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=dirty_pages
         )
         self._decide_throttle(sync)
+        if sync.kind != "final" and self._state.scenario.rules.throttle_needs_big_lock:
+            # TCG gives the lock back while it waits for vCPUs, so these wake before it ends.
+            waits = self._state.scenario.tracking.waits_for_vcpus == "after"
+            by_main_loop = sync.kind == "fallback" and not waits
+            vm_ns = self._state.clock.vm_ns(end_ns)
+            self._state.run_time.release(vm_ns, by_main_loop=by_main_loop)
         self._record(sync)
         self._recorder.sample()
         if sync.kind != "final":  # the VM is stopped at the final sync
@@ -269,6 +282,17 @@ class Syncs:
             return max(t_ns, sleeps_ns[place][1]) if place >= 0 else t_ns
         vm_ns = self._state.clock.vm_ns(t_ns)
         return t_ns + self._state.run_time.wakes_at_ns(vm_ns) - vm_ns
+
+    def _hold_big_lock(self, now_ns: int, due_ns: int | None) -> None:
+        """Keep the throttle's ticks and the vCPUs' wake-ups from the big lock until the sync ends.
+
+        With a dirty ring, QEMU first waits for all vCPUs, without the lock.
+        """
+        state = self._state
+        if state.scenario.rules.throttle_needs_big_lock:
+            if state.scenario.tracking.waits_for_vcpus == "before":
+                now_ns = self.vcpus_answer_ns(now_ns)
+            state.run_time.hold(state.clock.vm_ns(now_ns), due_ns=due_ns)
 
     def _decide_throttle(self, sync: DirtySync) -> None:
         """Raise the throttle if the rule says so.

@@ -1,23 +1,26 @@
 """vCPU run time under QEMU's throttle: slices of running and sleeping, in integer nanoseconds.
 
 At each tick of the throttle timer every vCPU sleeps, then runs until the next tick. All vCPUs sleep
-in phase. Between two changes of the throttle the slices have a closed form. A test compares it with
-a timer for each tick, and both give the same integers.
+in phase. The ticks and the ends of the sleeps need QEMU's big lock. While a sync holds it, no tick
+fires and no vCPU wakes. Between two holds and two changes of the throttle the slices have a closed
+form. A test compares it with a timer for each tick, and both give the same integers.
 
-Source: migration/cpu-throttle.c:cpu_throttle_timer_tick and cpu_throttle_thread [7.2 to 10.1].
+Source: migration/cpu-throttle.c:cpu_throttle_timer_tick and cpu_throttle_thread [7.2 to 11.1].
 """
 
 from __future__ import annotations
 
-import bisect
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from gpusim.guest.latency import WakeupLatency
 from gpusim.layout import FloatArray, IntArray
-from gpusim.units import NEVER_NS
+from gpusim.units import NEVER_NS, NS_PER_S
 
 TIMESLICE_NS = 10_000_000  # CPU_THROTTLE_TIMESLICE_NS
+STRETCH_NS = 5 * NS_PER_S  # the ticks of so long a time share one drawn latency
 
 
 def slice_ns(percent: int) -> tuple[int, int]:
@@ -67,22 +70,58 @@ class WallTime:
         return np.zeros(1, np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Hold:
+    """A sync that holds the big lock.
+
+    Attributes:
+        from_ns: when it took the lock.
+        next_tick_ns: when the next tick would fire without it.
+        is_kicked: a tick fired just before it, so the vCPUs fall asleep after it.
+        slept_from_ns, wakes_ns: the sleep in progress. `wakes_ns` is not after `from_ns` if the
+            vCPUs run.
+        percent: the throttle before it.
+        kept, later: number of stretches before it, and int64 [4, n], the stretches from then on as
+            they would be without it.
+    """
+
+    from_ns: int
+    next_tick_ns: int
+    is_kicked: bool
+    slept_from_ns: int
+    wakes_ns: int
+    percent: int
+    kept: int
+    later: IntArray
+
+
 class RunTime:
     """Run time of the vCPUs since the migrate command, under a throttle that changes.
 
     A change takes effect at the first tick after it. The first throttle ticks at once.
 
+    Args:
+        latency: how late QEMU's main loop wakes for a tick, and a vCPU from its sleep. The ticks
+            between two holds share one delay, the mean of their delays.
+
     Attributes:
         percent: the throttle that was set last. 0 before the first.
         ignores_throttle: the vCPUs never sleep, see qemu.process.Process.
 
-    Source: migration/cpu-throttle.c:cpu_throttle_set [7.2 to 10.1].
+    Source: migration/cpu-throttle.c:cpu_throttle_set [7.2 to 11.1]. The main loop holds the big
+    lock while it runs timers (util/main-loop.c:os_host_main_loop_wait). A vCPU takes the lock again
+    at the end of its sleep (cpu_throttle_thread, qemu_cond_timedwait_bql).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latency: WakeupLatency | None = None) -> None:
         self.percent = 0
         self.ignores_throttle = False
-        self._starts, self._periods, self._sleeps, self._run = [0], [NEVER_NS], [0], [0]
+        self._latency = latency or WakeupLatency()
+        self._late_ns = 0  # how late each tick and each wake-up comes
+        self._slices = _Slices()
+        self._hold: _Hold | None = None
+        self._ticked_ns = -1  # a tick that fired under the big lock
+        self._released_ns = -1
 
     def throttle(self, now_ns: int, percent: int) -> None:
         """Set the throttle.
@@ -96,63 +135,141 @@ class RunTime:
         first, self.percent = self.percent == 0, percent
         if self.ignores_throttle:
             return
-        start = self._starts[-1]
         if first:
-            self._append(now_ns, percent)
-        elif now_ns < start:  # the last change has not taken effect at a tick
-            for column in (self._starts, self._periods, self._sleeps, self._run):
-                column.pop()
-            self._append(start, percent)
+            self._hold, self._ticked_ns = None, now_ns
+            self._draw_latency()
+            self._tick_from(now_ns)
+        elif self._hold is None:
+            next_tick_ns = self._next_tick_ns(now_ns)
+            self._slices.cut(self._slices.count_before(now_ns + 1))
+            self._draw_latency()
+            self._tick_from(next_tick_ns)
+
+    def hold(self, now_ns: int, *, due_ns: int | None = None) -> None:
+        """Let a sync take the big lock. No tick fires and no vCPU wakes until `release`.
+
+        Args:
+            now_ns: the time.
+            due_ns: when the fallback timer was due, if its tick syncs. The main loop runs its timers
+                in the order in which they are due. So a tick that was due later comes after the
+                sync. A tick that was due earlier comes before it at the latest, and the vCPUs that
+                it schedules wait for the lock. None: the migration thread syncs.
+        """
+        if self.ignores_throttle or self.percent == 0:
+            return
+        late_ns, last_ns = self._late_ns, self._last_tick_ns(now_ns - 1)
+        is_kicked = self._ticked_ns == now_ns or (due_ns is None and self.is_tick(now_ns))
+        if is_kicked:
+            last_ns = now_ns
+        elif due_ns is not None and last_ns > self._released_ns and last_ns - late_ns >= due_ns:
+            last_ns = self._last_tick_ns(last_ns - 1)
+        _, _, sleep, _ = self._slices.at(last_ns)
+        wakes_ns, next_ns = last_ns + sleep, self._next_tick_ns(last_ns)
+        kept = self._slices.count_before(min(now_ns + is_kicked, next_ns))
+        later = self._slices.cut(kept)
+        if due_ns is not None and not is_kicked and next_ns - late_ns < due_ns:
+            period_ns, sleep_ns = slice_ns(self.percent)
+            next_ns = now_ns + period_ns + late_ns
+            if wakes_ns <= now_ns:
+                is_kicked, last_ns, wakes_ns = True, now_ns, now_ns + sleep_ns + late_ns
+        self._hold = _Hold(
+            from_ns=now_ns,
+            next_tick_ns=next_ns,
+            is_kicked=is_kicked,
+            slept_from_ns=last_ns,
+            wakes_ns=wakes_ns,
+            percent=self.percent,
+            kept=kept,
+            later=later,
+        )
+        if wakes_ns > now_ns:
+            self._slices.append(last_ns, NEVER_NS, NEVER_NS)
         else:
-            period = self._periods[-1]
-            self._append(start + ((now_ns - start) // period + 1) * period, percent)
+            self._slices.append(min(now_ns, next_ns), NEVER_NS, 0)
+
+    def release(self, now_ns: int, *, by_main_loop: bool) -> None:
+        """Let the sync give the big lock back.
+
+        Args:
+            now_ns: the time, not before the hold.
+            by_main_loop: the main loop gives it back. Its overdue tick then fires before a waiting
+                vCPU wakes, and finds throttle_thread_scheduled still set. It lets such a vCPU
+                alone, which runs until the next tick. If the migration thread gives the lock back,
+                then the vCPUs are first, because they waited first.
+        """
+        hold, self._hold = self._hold, None
+        if hold is None:
+            return
+        if now_ns == hold.from_ns:
+            self._undo(hold)
+            return
+        wakes_ns = hold.wakes_ns
+        if hold.is_kicked:
+            wakes_ns += now_ns - hold.from_ns
+        is_asleep, waits = wakes_ns > hold.from_ns, wakes_ns <= now_ns
+        wakes_ns = max(wakes_ns, now_ns)
+        if is_asleep:
+            self._slices.cut(hold.kept)
+            self._slices.append(hold.slept_from_ns, NEVER_NS, wakes_ns - hold.slept_from_ns)
+        tick_ns = hold.next_tick_ns
+        if tick_ns - self._late_ns <= now_ns:
+            tick_ns = self._ticked_ns = now_ns
+        self._released_ns = now_ns
+        self._draw_latency()
+        is_first = waits and by_main_loop and tick_ns == now_ns
+        if is_asleep and (is_first or tick_ns < wakes_ns):
+            tick_ns = self._tick_after_sleep(tick_ns, wakes_ns)
+        self._tick_from(tick_ns)
 
     def at(self, t_ns: IntArray) -> IntArray:
         """Return the run time at each time, in ns, int64 of any shape."""
-        index = np.searchsorted(np.array(self._starts), t_ns, side="right") - 1
-        period, sleep = np.array(self._periods)[index], np.array(self._sleeps)[index]
-        slices, since_tick = np.divmod(t_ns - np.array(self._starts)[index], period)
-        run = np.array(self._run)[index] + slices * (period - sleep)
-        return np.asarray(run + np.maximum(since_tick - sleep, 0))
+        start, period, sleep, run = self._slices.at_times(t_ns)
+        slices, since_tick = np.divmod(t_ns - start, period)
+        return np.asarray(run + slices * (period - sleep) + np.maximum(since_tick - sleep, 0))
 
     def at_ns(self, t_ns: int) -> int:
         """Return the run time at one time, in ns."""
-        index = bisect.bisect_right(self._starts, t_ns) - 1
-        slices, since_tick = divmod(t_ns - self._starts[index], self._periods[index])
-        sleep = self._sleeps[index]
-        return (
-            self._run[index] + slices * (self._periods[index] - sleep) + max(since_tick - sleep, 0)
-        )
+        return self._slices.run_ns(t_ns)
 
     def wakes_at_ns(self, t_ns: int) -> int:
         """Return when the vCPUs that sleep at a time wake, or the time itself if they run.
 
         A sleep that begins or ends exactly at the time does not count.
         """
-        index = bisect.bisect_right(self._starts, t_ns) - 1
-        since_tick = (t_ns - self._starts[index]) % self._periods[index]
-        return t_ns + max(0, self._sleeps[index] - since_tick if since_tick else 0)
+        if self._hold is not None and t_ns >= self._hold.from_ns:  # it lends the lock
+            return max(t_ns, self._hold.wakes_ns)
+        start, period, sleep, _ = self._slices.at(t_ns)
+        since_tick = (t_ns - start) % period
+        return t_ns + max(0, sleep - since_tick if since_tick else 0)
+
+    def is_tick(self, t_ns: int) -> bool:
+        """Return whether a tick puts the vCPUs to sleep at a time."""
+        start, period, sleep, _ = self._slices.at(t_ns)
+        return sleep > 0 and (t_ns - start) % period == 0
 
     def tick_before(self, t_ns: IntArray) -> IntArray:
-        """Return the last tick at or before each time, or 0 before the first tick."""
-        index = np.searchsorted(np.array(self._starts), t_ns, side="right") - 1
-        start, period = np.array(self._starts)[index], np.array(self._periods)[index]
+        """Return the last tick at or before each time, or 0 before the first tick.
+
+        The beginning and the end of a hold may stand for a tick.
+        """
+        start, period, _, _ = self._slices.at_times(t_ns)
         return np.asarray(start + (t_ns - start) // period * period)
 
     def tick_after(self, t_ns: IntArray) -> IntArray:
         """Return the first tick after each time at the present throttle, see VcpuClock."""
-        starts = np.array([*self._starts, NEVER_NS])
+        starts, periods = self._slices.starts, self._slices.periods
         index = np.searchsorted(starts, t_ns, side="right") - 1
-        start, period = starts[index], np.array([*self._periods, NEVER_NS])[index]
-        regular = np.where(
-            period == NEVER_NS, NEVER_NS, start + ((t_ns - start) // period + 1) * period
-        )
-        after = np.minimum(regular, starts[np.minimum(index + 1, len(starts) - 1)])
+        start, period = starts[index], periods[index]
+        is_regular = period != NEVER_NS
+        rounds = (t_ns - start) // period + 1
+        regular = np.where(is_regular, start + rounds * np.where(is_regular, period, 0), NEVER_NS)
+        later = np.append(starts, NEVER_NS)[index + 1]
+        after = np.minimum(regular, later)
         return np.where(after == NEVER_NS, t_ns, after)
 
     def borders(self) -> IntArray:
         """Return the starts of stretches with one throttle, and the last tick before each."""
-        starts = np.array(self._starts)
+        starts = self._slices.starts
         return np.unique(np.concatenate([starts, self.tick_before(np.maximum(starts - 1, 0))]))
 
     def longest_sleep_ns(self, until_ns: int) -> int:
@@ -160,20 +277,103 @@ class RunTime:
 
         A sleep ends at `until_ns` at the latest, because vm_stop wakes sleeping vCPUs.
         """
-        begun = bisect.bisect_left(self._starts, until_ns)
-        return max(
-            (
-                min(sleep, until_ns - start)
-                for start, sleep in zip(self._starts[:begun], self._sleeps, strict=False)
-            ),
-            default=0,
-        )
+        starts, sleeps = self._slices.starts, self._slices.sleeps
+        begun = np.searchsorted(starts, until_ns)
+        return int(np.minimum(sleeps[:begun], until_ns - starts[:begun]).max(initial=0))
 
-    def _append(self, tick_ns: int, percent: int) -> None:
-        """Use the slices of `percent` from the tick at `tick_ns` on."""
-        period, sleep = slice_ns(percent)
-        run = self.at_ns(tick_ns)
-        self._starts.append(tick_ns)
-        self._periods.append(period)
-        self._sleeps.append(sleep)
-        self._run.append(run)
+    def _last_tick_ns(self, t_ns: int) -> int:
+        """Return the last tick at or before a time, see `tick_before`."""
+        start, period, _, _ = self._slices.at(t_ns)
+        return start + (t_ns - start) // period * period
+
+    def _next_tick_ns(self, t_ns: int) -> int:
+        """Return the first tick after a time."""
+        return int(self.tick_after(np.array([t_ns]))[0])
+
+    def _draw_latency(self) -> None:
+        self._late_ns = self._latency.draw_ns(STRETCH_NS // slice_ns(self.percent)[0])
+
+    def _tick_from(self, tick_ns: int) -> None:
+        """Let the ticks from the one at `tick_ns` on be regular."""
+        period, sleep = slice_ns(self.percent)
+        self._slices.append(tick_ns, period + self._late_ns, sleep + self._late_ns)
+
+    def _tick_after_sleep(self, tick_ns: int, wakes_ns: int) -> int:
+        """Return the first tick that finds the vCPUs awake. The one at `tick_ns` does not."""
+        period_ns = slice_ns(self.percent)[0] + self._late_ns
+        tick_ns += period_ns
+        while tick_ns < wakes_ns:
+            tick_ns += period_ns
+        return tick_ns
+
+    def _undo(self, hold: _Hold) -> None:
+        """Let a hold without length change nothing."""
+        self._slices.cut(hold.kept)
+        self._slices.extend(hold.later)
+        percent, self.percent = self.percent, hold.percent
+        self.throttle(hold.from_ns, percent)
+
+
+class _Slices:
+    """Stretches of time with equal slices: int64 rows start, period, sleep and run time.
+
+    A stretch lasts until the start of the next one. Each slice of it begins with the sleep. The run
+    time is that by its start.
+    """
+
+    def __init__(self) -> None:
+        self._rows, self._count = np.zeros((4, 64), np.int64), 0
+        self.append(0, NEVER_NS, 0)
+
+    @property
+    def starts(self) -> IntArray:
+        return self._rows[0, : self._count]
+
+    @property
+    def periods(self) -> IntArray:
+        return self._rows[1, : self._count]
+
+    @property
+    def sleeps(self) -> IntArray:
+        return self._rows[2, : self._count]
+
+    def at(self, t_ns: int) -> tuple[int, int, int, int]:
+        """Return the stretch at a time."""
+        index = int(np.searchsorted(self.starts, t_ns, side="right")) - 1
+        start, period, sleep, run = self._rows[:, index].tolist()
+        return start, period, sleep, run
+
+    def at_times(self, t_ns: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Return the stretch at each time, four arrays of its shape."""
+        index = np.searchsorted(self.starts, t_ns, side="right") - 1
+        start, period, sleep, run = self._rows[:, index]
+        return start, period, sleep, run
+
+    def run_ns(self, t_ns: int) -> int:
+        """Return the run time at a time."""
+        start, period, sleep, run = self.at(t_ns)
+        slices, since_tick = divmod(t_ns - start, period)
+        return run + slices * (period - sleep) + max(since_tick - sleep, 0)
+
+    def append(self, start_ns: int, period_ns: int, sleep_ns: int) -> None:
+        """Use other slices from a time on, which is not before the last start."""
+        run_ns = self.run_ns(start_ns) if self._count else 0
+        if self._count == self._rows.shape[1]:
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)], axis=1)
+        self._rows[:, self._count] = start_ns, period_ns, sleep_ns, run_ns
+        self._count += 1
+
+    def count_before(self, t_ns: int) -> int:
+        """Return the number of stretches that start before a time."""
+        return int(np.searchsorted(self.starts, t_ns))
+
+    def cut(self, kept: int) -> IntArray:
+        """Keep the first stretches, and return the others, int64 [4, n]."""
+        dropped: IntArray = self._rows[:, kept : self._count].copy()
+        self._count = kept
+        return dropped
+
+    def extend(self, rows: IntArray) -> None:
+        """Add stretches that `cut` returned."""
+        for start, period, sleep, _ in rows.T.tolist():
+            self.append(start, period, sleep)

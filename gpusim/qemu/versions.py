@@ -74,6 +74,8 @@ class Version:
             (ram.c:physical_memory_sync_dirty_bitmap, commit e8a6d158db).
         has_multifd_with_postcopy: multifd and postcopy-ram may both be on (since 10.1,
             options.c:migrate_caps_check).
+        throttle_needs_big_lock: the throttle's tick and the end of a vCPU's sleep wait while a sync
+            holds the big lock, as in every QEMU.
     """
 
     throttle: Callable[[Parameters], ThrottlePolicy] = ThrottleRule
@@ -94,6 +96,7 @@ class Version:
     misaligned_ms: float = 61.0
     has_multifd: bool = True
     has_multifd_with_postcopy: bool = False
+    throttle_needs_big_lock: bool = True
     channels_find_zero_pages: bool = True
     syncs_channels_every_section: bool = False
     lacks: tuple[str, ...] = ()

@@ -48,7 +48,7 @@ def config(
 ) -> Config:
     """Return a migration without costs. By default the guest writes 200,000 pages/s to 1 GiB."""
     return Config(
-        vm=VmConfig(memory=memory, vcpus=1),
+        vm=VmConfig(memory=memory, vcpus=1, timer_latency_us=0),
         workload=workload or WriterConfig(working_set="1GiB", page_writes_per_s=2e5),
         link=replace(FREE_LINK, bandwidth=bandwidth),
         migration=MigrationConfig(**{"max_bandwidth": 200_000_000, **migration}),  # type: ignore[arg-type]

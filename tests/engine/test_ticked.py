@@ -64,7 +64,8 @@ def migrations(draw: st.DrawFn) -> Config:
             st.sampled_from(["qemu_9_2", "qemu_10_1", "seed_v2", "seed_v3", "what_if_first_pass"])
         ),
     )
-    base = replace(base, schedule=draw(SCHEDULES))
+    latency_us = draw(st.sampled_from([0, 50, 3000]))
+    base = replace(base, schedule=draw(SCHEDULES), vm=replace(base.vm, timer_latency_us=latency_us))
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 
 

@@ -9,8 +9,9 @@ from gpusim import Config, Result
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.engine.attempts import run_attempts
-from gpusim.engine.clock import Clock, Priority
+from gpusim.engine.clock import Clock
 from gpusim.engine.migration import Migration
+from gpusim.guest.latency import WakeupLatency
 from gpusim.units import NEVER_NS
 from tests.guest.ticked_run_time import TickedRunTime
 
@@ -18,17 +19,24 @@ from tests.guest.ticked_run_time import TickedRunTime
 class _VmTimer:
     """A timer on the VM's time."""
 
-    def __init__(self, clock: Clock, fire: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, fire: Callable[[], None], priority: int) -> None:
         self._clock = clock
-        self._timer = clock.timer(fire, priority=Priority.THROTTLE_TICK, freezes=True)
+        self._timer = clock.timer(fire, priority=priority, freezes=True)
 
     def arm(self, at_ns: int) -> None:
         now_ns = self._clock.now_ns
         self._timer.arm(now_ns + at_ns - self._clock.vm_ns(now_ns))
 
+    def cancel(self) -> None:
+        self._timer.cancel()
 
-def ticked_run_time(clock: Clock) -> TickedRunTime:
-    return TickedRunTime(lambda fire: _VmTimer(clock, fire), lambda: clock.vm_ns(clock.now_ns))
+
+def ticked_run_time(clock: Clock, latency: WakeupLatency) -> TickedRunTime:
+    return TickedRunTime(
+        lambda fire, priority: _VmTimer(clock, fire, priority),
+        lambda: clock.vm_ns(clock.now_ns),
+        latency,
+    )
 
 
 class TickedMigration(Migration):

@@ -89,7 +89,8 @@ def test_closed_form_is_the_ticked_mode(history: History, extra: list[int]) -> N
     """The comparison runs at every time, with the history up to that time."""
     clock, closed = Clock(), RunTime()
     ticked = TickedRunTime(
-        lambda fire: clock.timer(fire, priority=1, freezes=True), lambda: clock.now_ns
+        lambda fire, priority: clock.timer(fire, priority=priority, freezes=True),
+        lambda: clock.now_ns,
     )
     changes = list(history)
     for t in times_around(history, extra):
