@@ -7,57 +7,91 @@
 
 #include "memory.hpp"
 
-// Run time of the vCPUs on the VM's clock. All vCPUs sleep and run together.
+// The vCPUs, the timer that puts them to sleep, and the big lock that both need. All vCPUs sleep and
+// run together. Times are the VM's, and must not fall from call to call.
 class Throttle {
   public:
     int percent = 0;
     bool is_ignored = false;  // the vCPUs' flag is still set from an earlier migration
 
     void set(Ns vm_ns, int new_percent) {
-        run_time(vm_ns);
+        if (!is_held_) let_pass(vm_ns, true);
         const bool is_first = percent == 0;
+        percent_before_ = percent;
         percent = new_percent;
+        set_ns_ = vm_ns;
         if (is_first && !is_ignored) {
-            ticks_ = true;
-            tick_ns_ = vm_ns;
-            plan_tick();
+            let_pass(vm_ns, false);
+            tick(vm_ns, percent);
         }
     }
 
-    // Times must not fall from call to call.
+    // A sync takes the lock. Of two timers that are due now, the sync's was armed first.
+    void take_lock(Ns vm_ns, bool by_main_loop) {
+        let_pass(vm_ns, !by_main_loop);
+        is_held_ = true;
+        held_ns_ = vm_ns;
+        is_kicked_ = is_scheduled_ && slept_ns_ == vm_ns;
+    }
+
+    // The main loop takes the lock again before a vCPU that waits for it, and runs its tick. Behind
+    // another thread the vCPU comes first.
+    void give_lock(Ns vm_ns, bool by_main_loop) {
+        let_pass(vm_ns, false);
+        is_held_ = false;
+        if (vm_ns == held_ns_) return;
+        if (is_kicked_) wakes_ns_ += vm_ns - held_ns_;
+        const bool waits = is_scheduled_ && wakes_ns_ <= vm_ns;
+        if (waits && !by_main_loop) is_scheduled_ = false;
+        if (next_tick_ns_ <= vm_ns) tick(vm_ns, percent);
+        if (waits && by_main_loop) is_scheduled_ = false;
+    }
+
     Ns run_time(Ns vm_ns) {
-        while (ticks_ && next_tick_ns_ <= vm_ns) {
-            run_ns_ += ran(next_tick_ns_);
-            last_ns_ = tick_ns_ = next_tick_ns_;
-            plan_tick();
-        }
-        run_ns_ += ran(vm_ns);
-        last_ns_ = vm_ns;
+        let_pass(vm_ns, false);
         return run_ns_;
     }
 
     // When the vCPUs that sleep now wake. A sleep that begins or ends now does not count.
     Ns wakes_at(Ns vm_ns) {
-        run_time(vm_ns);
-        const Ns since_tick = vm_ns - tick_ns_;
-        const bool sleeps = ticks_ && since_tick > 0 && since_tick < sleep_ns_;
-        return sleeps ? tick_ns_ + sleep_ns_ : vm_ns;
+        let_pass(vm_ns, false);
+        const bool sleeps = is_scheduled_ && slept_ns_ < vm_ns && vm_ns < wakes_ns_;
+        return sleeps ? wakes_ns_ : vm_ns;
     }
 
   private:
-    void plan_tick() {  // at a tick, with the percent of that time
-        const double share = percent / 100.0;
-        sleep_ns_ = Ns(share / (1 - share) * 10'000'000 + 1);
-        next_tick_ns_ = tick_ns_ + Ns(10'000'000 / (1 - share));
+    // Let time pass, and do what is due before it ends. What is due at its end is done if `at_end`.
+    void let_pass(Ns vm_ns, bool at_end) {
+        while (!is_held_) {
+            const Ns at = std::min(is_scheduled_ ? wakes_ns_ : NEVER, next_tick_ns_);
+            if (at > vm_ns || (at == vm_ns && !at_end)) break;
+            run_to(at);
+            if (is_scheduled_ && wakes_ns_ == at) is_scheduled_ = false;
+            else tick(at, at == set_ns_ ? percent_before_ : percent);
+        }
+        run_to(vm_ns);
     }
 
-    Ns ran(Ns until_ns) const {
-        const Ns from_ns = ticks_ ? std::max(last_ns_, tick_ns_ + sleep_ns_) : last_ns_;
-        return std::max<Ns>(0, until_ns - from_ns);
+    void run_to(Ns vm_ns) {
+        if (!is_scheduled_) run_ns_ += vm_ns - now_ns_;
+        now_ns_ = vm_ns;
     }
 
-    bool ticks_ = false;
-    Ns last_ns_ = 0, run_ns_ = 0, tick_ns_ = 0, sleep_ns_ = 0, next_tick_ns_ = 0;
+    void tick(Ns vm_ns, int of_percent) {
+        const double share = of_percent / 100.0;
+        if (!is_scheduled_) {
+            is_scheduled_ = true;
+            slept_ns_ = vm_ns;
+            wakes_ns_ = vm_ns + Ns(share / (1 - share) * 10'000'000 + 1);
+        }
+        next_tick_ns_ = vm_ns + Ns(10'000'000 / (1 - share));
+    }
+
+    bool is_scheduled_ = false;  // throttle_thread_scheduled: the vCPUs sleep
+    bool is_held_ = false, is_kicked_ = false;
+    int percent_before_ = 0;
+    Ns now_ns_ = 0, run_ns_ = 0, slept_ns_ = -1, wakes_ns_ = 0, next_tick_ns_ = NEVER;
+    Ns held_ns_ = 0, set_ns_ = -1;
 };
 
 // Threads that each write their share of a range of pages in order, again and again.

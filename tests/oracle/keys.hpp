@@ -9,6 +9,7 @@
 #include <vector>
 
 using Ns = std::int64_t;
+constexpr Ns NEVER = std::numeric_limits<Ns>::max();
 using Ps = std::int64_t;
 using Bytes = std::int64_t;
 using Pages = std::int64_t;

@@ -9,7 +9,6 @@
 #include "guest.hpp"
 #include "sender.hpp"
 
-constexpr Ns NEVER = std::numeric_limits<Ns>::max();
 constexpr Ns WINDOW_NS = 100 * NS_PER_MS;  // BUFFER_DELAY
 constexpr Ns LONGEST_BURST_MS = 50;        // MAX_WAIT
 
@@ -254,6 +253,7 @@ class Migration {
     void sync(const std::string &kind) {
         const Ns start_ns = now_ns();
         begin_sync(start_ns);
+        if (kind != "final") take_big_lock(start_ns, false);
         Ns merge_ns = start_ns;
         const Ns woken_ns = waits_for_vcpus_ && kind != "final" ? vcpus_answer_ns(start_ns) : start_ns;
         if (vcpus_answer_first_ && kind != "setup") merge_ns = woken_ns;
@@ -264,6 +264,17 @@ class Migration {
         big_lock_free_ns_ = end_ns;
         now_ps_ = std::max(now_ps_, end_ns * PS_PER_NS);
         end_sync(kind, start_ns, end_ns, newly_dirty, memory_.pending);
+        if (kind != "final") give_big_lock(end_ns, false);
+    }
+
+    void take_big_lock(Ns at, bool by_main_loop) {
+        let_guest_write(at);
+        guest_.throttle.take_lock(vm_ns(at), by_main_loop);
+    }
+
+    void give_big_lock(Ns at, bool by_main_loop) {
+        let_guest_write(at);
+        guest_.throttle.give_lock(vm_ns(at), by_main_loop);
     }
 
     void begin_sync(Ns start_ns) {
@@ -367,6 +378,7 @@ class Migration {
             } else if (stage_ == Stage::ends) {
                 big_lock_free_ns_ = at;
                 end_sync("fallback", fallback_start_ns_, at, fallback_newly_dirty_, fallback_pending_);
+                give_big_lock(at, true);
                 end_tick(at);
             } else if (at == tick_ns()) {
                 tick(at);
@@ -390,6 +402,7 @@ class Migration {
         if (sync_count_ < 2 || sync_count_ != count_prev_ || !is_old) return end_tick(at);
         fallback_start_ns_ = at;
         begin_sync(at);
+        take_big_lock(at, true);
         answer_ns_ = waits_for_vcpus_ ? vcpus_answer_ns(at) : at;
         stage_ = Stage::reads_log;
         // kvm-all.c:kvm_log_sync and kvm_physical_log_clear need the lock of KVM's slots.

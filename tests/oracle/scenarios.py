@@ -94,6 +94,7 @@ class _Draw:
                 memory=self.pages * PAGE,
                 page_size=PAGE,
                 vcpus=8,
+                timer_latency_us=0,
                 blocks=[block * PAGE for block in self.blocks],
                 zero_ranges=zero_ranges or None,
             ),

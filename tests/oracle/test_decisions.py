@@ -36,7 +36,7 @@ def migration(
         working_set=PAGES // 2 * PAGE, threads=1, page_writes_per_s=rate, first_write=0
     )
     return Config(
-        vm=VmConfig(memory=PAGES * PAGE, vcpus=1),
+        vm=VmConfig(memory=PAGES * PAGE, vcpus=1, timer_latency_us=0),
         workload=MixConfig(writers={"w": writer}),
         link=link or free_link(),
         migration=MigrationConfig(**keys),  # type: ignore[arg-type]
