@@ -161,6 +161,8 @@ VERSIONS = {
     "what_if_first_pass": replace(_MERGED, sync_timer=FirstPassSyncTimerRule, released=False),
     "what_if_responsive": replace(_MERGED, throttle=ResponsiveThrottleRule, released=False),
     "what_if_over_clean": replace(_MERGED, throttle=OverCleanThrottleRule, released=False),
+    # The throttle's timer in a thread of its own, and the sleep without the big lock.
+    "what_if_tick_outside_lock": replace(_MERGED, throttle_needs_big_lock=False, released=False),
     # 11.1 that syncs for want of precopy bytes only if bytes are left for the stop of the VM. RAM
     # has none of these, so postcopy-ram changes nothing.
     "what_if_11_1_fixed": replace(_11_1, switchover_if_postcopy=None, released=False),
