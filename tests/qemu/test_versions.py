@@ -91,6 +91,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
     "what_if_first_pass": {"sync_timer": FirstPassSyncTimerRule},
     "what_if_responsive": {"throttle": ResponsiveThrottleRule},
     "what_if_over_clean": {"throttle": OverCleanThrottleRule},
+    "what_if_tick_outside_lock": {"throttle_needs_big_lock": False},
     "what_if_11_1_fixed": {**AS_11_1, "switchover_if_postcopy": None},
 }
 
