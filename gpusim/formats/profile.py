@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpusim.config.memory import BACKINGS
 from gpusim.formats.errors import ProfileError
 from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.formats.migration_history import OUTCOME, Outcome, SyncHistory
@@ -131,6 +132,7 @@ SHAPE = Keys(
         "page_size": Whole(4096, 2**30, " bytes"),
         "vcpus": VCPUS,
         "blocks": Names(SIZE),
+        "backing": OneOf(tuple(BACKINGS)),
         "zero_pages": Keys(
             required={"sampled": Whole(0, MOST_PAGES, " pages"), "zero": Whole(0, MOST_PAGES)},
             refuse_others=True,
@@ -206,6 +208,7 @@ class Profile:
         sample_pages: sampled pages per GiB (page-sampling only).
         measurements: one or more per period, in the order in which they were made.
         blocks: name -> bytes of each RAM block. Empty: unknown.
+        backing: `vm.backing` of gpusim. None: unknown.
         zero_sampled: pages whose content was checked. 0: no page.
         zero_found: pages among `zero_sampled` that were zero.
         utilisation: load of each vCPU during the measurement, 0 to 1, including waits for a host
@@ -231,6 +234,7 @@ class Profile:
     sample_pages: int | None = None
     measurements: tuple[Measurement, ...] = ()
     blocks: Mapping[str, int] = field(default_factory=dict)
+    backing: str | None = None
     zero_sampled: int = 0
     zero_found: int = 0
     utilisation: tuple[float, ...] = ()
@@ -286,6 +290,7 @@ class Profile:
             "page_size": self.page_bytes,
             "vcpus": self.vcpus,
             "blocks": dict(self.blocks),
+            "backing": self.backing,
             "zero_pages": {"sampled": self.zero_sampled, "zero": self.zero_found},
             "utilisation": list(self.utilisation),
             "mode": self.mode,
@@ -434,6 +439,7 @@ def _profile(path: Path, found: Mapping[str, Any]) -> Profile:
         sample_pages=(sample_pages or SAMPLES_PER_GIB) if mode == "page-sampling" else None,
         measurements=tuple(Measurement(**row) for row in found["measurements"]),
         blocks=found["blocks"],
+        backing=found["backing"],
         zero_sampled=zero["sampled"],
         zero_found=zero["zero"],
         utilisation=tuple(found["utilisation"]),

@@ -19,7 +19,7 @@ from typing import Any
 
 from gpusim.formats.profile import Measurement, Profile
 from gpusim.monitor.errors import LiveError
-from gpusim.monitor.hmp import PAGE_BYTES, parse_blocks, parse_page, parse_ranges
+from gpusim.monitor.hmp import PAGE_BYTES, parse_backing, parse_blocks, parse_page, parse_ranges
 from gpusim.monitor.qmp import Monitor
 from gpusim.units import GIB
 
@@ -51,6 +51,7 @@ class Vm:
         version: QEMU's major, minor and micro.
         accelerator: kvm or tcg.
         blocks: name -> bytes of each RAM block.
+        backing: hugetlb_2m or hugetlb_1g. None: no hugetlbfs.
         ranges: (first, end) guest addresses of readable RAM. Empty: not known.
         threads: host thread of each vCPU.
         parameters: query-migrate-parameters, under QEMU's names.
@@ -61,6 +62,7 @@ class Vm:
     version: tuple[int, int, int]
     accelerator: str
     blocks: dict[str, int]
+    backing: str | None = None
     ranges: tuple[tuple[int, int], ...]
     threads: tuple[int, ...]
     parameters: dict[str, Any]
@@ -106,10 +108,12 @@ async def inspect_vm(monitor: Monitor) -> Vm:
         raise LiveError("vm_stopped")
     vcpus = await monitor.ask("query-cpus-fast")
     capabilities = await monitor.ask("query-migrate-capabilities")
+    ramblock = await _hmp(monitor, "info ramblock")
     return Vm(
         version=monitor.version,
         accelerator="kvm" if (await monitor.ask("query-kvm"))["enabled"] else "tcg",
-        blocks=parse_blocks(await _hmp(monitor, "info ramblock")),
+        blocks=parse_blocks(ramblock),
+        backing=parse_backing(ramblock),
         ranges=parse_ranges(await _hmp(monitor, "info mtree -f")),
         threads=tuple(vcpu["thread-id"] for vcpu in vcpus),
         parameters=await monitor.ask("query-migrate-parameters"),
@@ -196,6 +200,7 @@ async def measure_dirty_rate(monitor: Monitor, vm: Vm, plan: Plan, progress: Pro
         sample_pages=plan.sample_pages,
         measurements=tuple(measurements),
         blocks=vm.blocks,
+        backing=vm.backing,
         zero_sampled=sampled,
         zero_found=zero,
         utilisation=utilisation,

@@ -15,6 +15,7 @@ from gpusim.monitor.errors import LiveError
 PAGE_BYTES = 4096  # a target page of x86, and of most others
 WORDS = PAGE_BYTES // 8
 UNITS = ("KiB", "MiB", "GiB")
+HUGE_PAGES = {"2 MiB": "hugetlb_2m", "1 GiB": "hugetlb_1g"}
 HEX = re.compile(r"0x[0-9a-f]{16}")
 VIEW = re.compile(r"FlatView #[0-9]+")
 ROW = re.compile(r"  ([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?[0-9]{1,10}, ([a-z/-]+)\): .*")
@@ -34,7 +35,7 @@ def parse_blocks(text: str) -> dict[str, int]:
         raise LiveError("no_ram", answer=repr(text[:80]))
     for number, line in enumerate(lines[1:], 2):
         if line:
-            name, used = _block(line) or _refuse("info ramblock", number, line)
+            name, used, _ = _block(line) or _refuse("info ramblock", number, line)
             if name in blocks:
                 _refuse("info ramblock", number, line)
             blocks[name] = used
@@ -43,8 +44,25 @@ def parse_blocks(text: str) -> dict[str, int]:
     return blocks
 
 
-def _block(line: str) -> tuple[str, int] | None:
-    """Return name and used bytes of a row: NAME SIZE UNIT OFFSET USED TOTAL [HVA [RO]]."""
+def parse_backing(text: str) -> str | None:
+    """Return what `vm.backing` is if the largest RAM block of "info ramblock" is of hugetlbfs.
+
+    None: it is not. QEMU does not show transparent huge pages.
+
+    Raises:
+        LiveError: as `parse_blocks`.
+    """
+    blocks = parse_blocks(text)
+    rows = map(_block, filter(None, text.splitlines()[1:]))
+    sizes = {row[0]: row[2] for row in rows if row}
+    return HUGE_PAGES.get(sizes[max(blocks, key=lambda name: blocks[name])])
+
+
+def _block(line: str) -> tuple[str, int, str] | None:
+    """Return name, used bytes and page size of a row.
+
+    A row is NAME SIZE UNIT OFFSET USED TOTAL [HVA [RO]].
+    """
     fields = line.split()
     if fields[-1:] in (["ro"], ["rw"]):  # QEMU 8.1 and newer, after the host's address
         fields.pop()
@@ -56,7 +74,7 @@ def _block(line: str) -> tuple[str, int] | None:
     *name, size, unit = fields
     if unit not in UNITS or not re.fullmatch("[0-9]{1,4}", size) or numbers[1] > numbers[2]:
         return None
-    return " ".join(name), numbers[1]
+    return " ".join(name), numbers[1], f"{size} {unit}"
 
 
 def parse_ranges(text: str) -> tuple[tuple[int, int], ...]:

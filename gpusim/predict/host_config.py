@@ -80,17 +80,19 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     decided = _decided_by_policy(overrides)
     from_profile = [one for one in _profile_overrides(profile) if _key(one) not in decided]
     config = composed_config([*from_profile, *overrides])
+    stated = {_key(override) for override in overrides}
     config.vm = VmConfig(
         memory=profile.memory_bytes,
         page_size=profile.page_bytes,
         vcpus=profile.vcpus,
         vfio_devices=config.vm.vfio_devices,
-        backing=config.vm.backing,
+        backing=config.vm.backing
+        if "vm.backing" in stated
+        else profile.backing or config.vm.backing,
         blocks=sorted(profile.blocks.values(), reverse=True) or None,
     )
     config.workload = WorkloadConfig()
     config.plot = False
-    stated = {_key(override) for override in overrides}
     if "limit.skip_waiting" not in stated:
         config.limit.skip_waiting = True
     resolve(config)  # refuses every wrong value, before anything is made of one

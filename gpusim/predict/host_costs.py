@@ -20,6 +20,9 @@ from gpusim.text import Message
 # costs more: the hosts of the series behind QEMU's fallback sync did 1.1 and 2.7 GB/s
 # (docs/validation/published.md).
 ZERO_PAGE_SCAN = (1.1e9, 27e9)
+# libvirt allocates all pages of hugetlbfs before the guest runs (src/qemu/qemu_command.c:
+# qemuBuildMemoryBackendProps), so QEMU's first read maps none.
+ALLOCATED_SCAN = (6.6e9, 27e9)
 # A thread's time per normal page. 4 KiB in 1260 ns are 26 Gbit/s, the fastest thread seen on a
 # loopback. 3277 ns are 10 Gbit/s: "we can not utilise NIC higher than 10 Gbps without multiFD"
 # (qemu-devel, 2022-05-11).
@@ -71,7 +74,8 @@ def ranges(
         tls: the sending threads encrypt.
     """
     default = LinkConfig()
-    slowest, fastest = zero_page_speed or ZERO_PAGE_SCAN
+    is_allocated = config.vm.backing.startswith("hugetlb")
+    slowest, fastest = zero_page_speed or (ALLOCATED_SCAN if is_allocated else ZERO_PAGE_SCAN)
     has_speed = zero_page_speed is not None
     middle_ms = default_non_ram_downtime_ms(config.vm)
     found = {

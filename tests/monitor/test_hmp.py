@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpusim.monitor.errors import LiveError
-from gpusim.monitor.hmp import parse_blocks, parse_page, parse_ranges
+from gpusim.monitor.hmp import parse_backing, parse_blocks, parse_page, parse_ranges
 from tests.monitor.fake_qmp import MTREE, RAMBLOCK, page_dump
 
 GIB = 2**30
@@ -24,6 +24,15 @@ def test_qemus_tables() -> None:
     assert parse_page(dump, 8192) == [0] * 511 + [5]
     short = "\n".join(line[8:] for line in dump.splitlines())  # 11.1 prints 8 digits of an address
     assert parse_page(short, 8192) == [0] * 511 + [5]
+
+
+@pytest.mark.parametrize(
+    ("size", "backing"),
+    [("4 KiB", None), ("64 KiB", None), ("2 MiB", "hugetlb_2m"), ("1 GiB", "hugetlb_1g")],
+)
+def test_the_largest_block_says_what_backs_the_ram(size: str, backing: str | None) -> None:
+    other = ROW.replace("pc.ram    4 KiB", "pc.bios    2 MiB").replace("40000000", "00040000")
+    assert parse_backing(HEAD + other + ROW.replace("4 KiB", size)) == backing
 
 
 @pytest.mark.parametrize(

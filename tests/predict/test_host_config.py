@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,6 +167,22 @@ def test_a_profile_has_no_vfio_devices_so_the_user_states_them() -> None:
     )
     added_ms = two.costs["non_ram_downtime_ms"].low - plain.costs["non_ram_downtime_ms"].low
     assert added_ms == pytest.approx(2 * 54 / 4)
+
+
+def test_the_backing_is_the_users_or_the_profiles() -> None:
+    huge = replace(profile_with(), memory_bytes=4 * 2**30, blocks={}, backing="hugetlb_1g")
+    found = [
+        host_config(profile, overrides).config.vm.backing
+        for profile, overrides in (
+            (profile_with(), []),
+            (huge, []),
+            (huge, ["vm.backing=4k"]),
+            (profile_with(), ["vm.backing=4k"]),
+        )
+    ]
+    assert found == ["thp", "hugetlb_1g", "4k", "4k"]
+    plain = host_config(profile_with())
+    assert host_config(huge).costs["zero_page_scan"].low > plain.costs["zero_page_scan"].low
 
 
 def test_tls_slows_the_drawn_threads() -> None:
