@@ -94,18 +94,18 @@ class WriterConfig(WorkloadConfig):
         granule: null: the working set is contiguous. A size such as 2MiB: the working set is
             scattered over the whole RAM in pieces of this size, which the seed draws. Scattered
             writers of a mix share no piece if they fit beside each other.
-        drift_period, drift_step: the working set moves by drift_step once per drift_period, such as
-            "1GiB" and "1min". Both are null: it stays.
+        drift_period: the working set moves by a step once per so long, such as "1min". null: it stays.
+        drift_step, drift_step_percent: how far it moves, as a size or as a share of the range. Set
+            one of the two.
         drift_range: the memory in which the working set moves round and round, from `start` on. null:
             the whole RAM. It is rounded down to whole steps.
         drift_start_percent: position in the drift period at the start, in percent. auto: drawn by
             the seed, from 0 to 100.
         vcpus: vCPUs that the writer keeps busy. The guest's loss is counted by them. null: an even
             share of all vCPUs.
-        vcpu_groups: [[vcpus, percent of the writes], ...]: vCPUs that do not write equally fast,
-            such as [[1, 40], [31, 60]]. The percentages add up to 100, and the vCPUs replace
-            `vcpus`. null: all vCPUs are equally fast. A fast vCPU spends more of its time in first
-            writes than a slow one.
+        vcpu_groups: [[percent of the vCPUs, percent of the writes], ...]: vCPUs that do not write
+            equally fast, such as [[25, 60], [75, 40]]. Both columns add up to 100. null: all vCPUs
+            are equally fast. A fast vCPU spends more of its time in first writes than a slow one.
         memory_page_writes_per_s: the most page writes per second that the guest's memory takes, of
             all vCPUs together. Then page_writes_per_s is what the vCPUs would write to a memory
             without a limit. A throttle of p percent slows the writer only from where the vCPUs
@@ -132,6 +132,7 @@ class WriterConfig(WorkloadConfig):
     granule: int | float | str | None = None
     drift_period: int | float | str | None = None
     drift_step: int | float | str | None = None
+    drift_step_percent: float | None = None
     drift_range: int | float | str | None = None
     drift_start_percent: int | float | str = "auto"
     vcpus: float | None = None

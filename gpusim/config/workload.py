@@ -47,7 +47,6 @@ MAX_GRANULES = 4_000_000  # each takes about 300 bytes of host memory
 MAX_PLACES = 2**26  # each takes 8 bytes while the granules are drawn
 SHORTEST_ON_NS = 10 * NS_PER_MS  # shorter bursts are a rate: a sync sees only their mean
 MOST_GROUPS = 64  # of vCPUs. Each is a writer of its own
-MOST_VCPUS = 65536
 SHORTEST_DRIFT_NS = 100 * NS_PER_MS
 MOST_PLACES_OF_DRIFT = 4096  # each cuts all parts of the working set once
 WRITING_PATTERNS = [name for name, kind in PATTERNS.items() if issubclass(kind, WriterConfig)]
@@ -194,16 +193,19 @@ def _drift(
     draw: _Draw,
 ) -> Drift | None:
     """Return how the working set moves. None: it stays."""
-    if config.drift_period is None and config.drift_step is None:
-        for name, unset in (("drift_range", None), ("drift_start_percent", "auto")):
-            if getattr(config, name) != unset:
-                hint = f"needs {key}.drift_period and {key}.drift_step. Set them, or remove it"
+    keys = ("drift_step", "drift_step_percent")
+    steps = [name for name in keys if getattr(config, name) is not None]
+    if config.drift_period is None:
+        unset = {**dict.fromkeys((*keys, "drift_range")), "drift_start_percent": "auto"}
+        for name, value in unset.items():
+            if getattr(config, name) != value:
+                hint = f"needs {key}.drift_period. Set it, or remove this key"
                 reject(f"{key}.{name}", getattr(config, name), hint, "not_used")
         return None
-    for name in ("drift_period", "drift_step"):
-        if getattr(config, name) is None:
-            hint = "drift_period and drift_step go together. Set both, or set both to null"
-            reject(f"{key}.{name}", None, hint, "missing")
+    if len(steps) != 1:
+        hint = "set one of drift_step and drift_step_percent, and the other to null"
+        code = "contradiction" if steps else "missing"
+        reject(f"{key}.drift_step", config.drift_step, hint, code)
     if not {config.pattern} <= MOVING_PATTERNS:
         hint = f"only {', '.join(sorted(MOVING_PATTERNS))} move. Remove it"
         reject(f"{key}.drift_period", config.drift_period, hint, "contradiction")
@@ -211,26 +213,30 @@ def _drift(
     if period_ns < SHORTEST_DRIFT_NS:
         hint = "must be at least 100ms. Lower drift_step as well for the same speed"
         reject(f"{key}.drift_period", config.drift_period, hint, "out_of_range")
-    range_key, step_key = f"{key}.drift_range", f"{key}.drift_step"
+    range_key, step_key = f"{key}.drift_range", f"{key}.{steps[0]}"
     within = layout.pages
     if config.drift_range is not None:
         within = parse_page_count(range_key, config.drift_range, page_bytes)
         if start + within > layout.pages:
             hint = f"the range ends after the VM. Lower it or {key}.start"
             reject(range_key, config.drift_range, hint, "does_not_fit_vm")
-    step = parse_page_count(step_key, config.drift_step, page_bytes)
+    if config.drift_step_percent is not None:
+        check_range(step_key, config.drift_step_percent, 0, 100, " percent of the range")
+        step = round(within * config.drift_step_percent / 100)
+    else:
+        step = parse_page_count(step_key, config.drift_step, page_bytes)
     places = within // step if step else 0
     if not 2 <= places <= MOST_PLACES_OF_DRIFT:
         low, high = (format_bytes(-(-within // n) * page_bytes) for n in (MOST_PLACES_OF_DRIFT, 2))
         allowed = f"must lie between {low} and {high}, which is half of the range"
-        reject(step_key, config.drift_step, allowed, "out_of_range")
+        reject(step_key, getattr(config, steps[0]), allowed, "out_of_range")
     offset = start if config.drift_range is None else 0
     if max(pages, offset + 1) > step * places:
         hint = (
             f"the range has {format_bytes(step * places * page_bytes)} in whole steps, and the "
             f"working set does not fit. Raise {range_key} or lower {step_key}"
         )
-        reject(step_key, config.drift_step, hint, "does_not_fit_vm")
+        reject(step_key, getattr(config, steps[0]), hint, "does_not_fit_vm")
     phase = _share_or_drawn(
         f"{key}.drift_start_percent", config.drift_start_percent, draw, Purpose.DRIFT_PHASE
     )
@@ -367,23 +373,24 @@ def _zeroed_share(key: str, config: WriterConfig, tracked_page: object) -> float
 
 
 def _groups(key: str, config: WriterConfig) -> list[tuple[float, float]]:
-    """Return vCPUs and share of the writes of each group of vCPUs. Empty: there are no groups."""
+    """Return each group's share of the vCPUs and of the writes. Empty: there are no groups."""
     if config.vcpu_groups is None:
         return []
     groups_key = f"{key}.vcpu_groups"
-    groups = parse_pairs(groups_key, config.vcpu_groups, float, float, "[[1, 40], [31, 60]]")
+    groups = parse_pairs(groups_key, config.vcpu_groups, float, float, "[[25, 60], [75, 40]]")
     if not 0 < len(groups) <= MOST_GROUPS:
         allowed = f"must have 1 to {MOST_GROUPS} groups"
         reject(groups_key, f"{len(groups)} groups", allowed, "out_of_range")
-    if not all(0 < vcpus <= MOST_VCPUS and 0 <= percent <= 100 for vcpus, percent in groups):
-        allowed = "each group needs vCPUs above 0 and a percentage from 0 to 100"
+    if not all(0 < vcpus <= 100 and 0 <= writes <= 100 for vcpus, writes in groups):
+        allowed = "must be percentages from 0 to 100. Each group needs vCPUs above 0"
         reject(groups_key, config.vcpu_groups, allowed, "out_of_range")
-    total = sum(percent for _, percent in groups)
-    if abs(total - 100) > 1e-6:
-        hint = f"the percentages must add up to 100, not {total:g}"
-        reject(groups_key, config.vcpu_groups, hint, "contradiction")
-    if config.vcpus is not None or not config.throttled or config.pace == "recorded":
-        hint = "takes neither vcpus, throttled=false nor pace=recorded. Remove them"
+    for name, column in (("vCPUs", 0), ("writes", 1)):
+        total = sum(group[column] for group in groups)
+        if abs(total - 100) > 1e-6:
+            hint = f"the percentages of the {name} must add up to 100, not {total:g}"
+            reject(groups_key, config.vcpu_groups, hint, "contradiction")
+    if not config.throttled or config.pace == "recorded":
+        hint = "takes neither throttled=false nor pace=recorded. Remove them"
         reject(groups_key, config.vcpu_groups, hint, "contradiction")
     if isinstance(config, WithoutReplacementConfig):
         hint = "vCPUs that share one order are equally fast. Remove it"
@@ -391,28 +398,27 @@ def _groups(key: str, config: WriterConfig) -> list[tuple[float, float]]:
     if isinstance(config, SequentialConfig) and len(groups) > config.threads:
         hint = f"each group needs a thread, and {key}.threads is {config.threads}. Raise that"
         reject(groups_key, config.vcpu_groups, hint, "contradiction")
-    return [(vcpus, percent / 100) for vcpus, percent in groups]
+    return [(vcpus / 100, writes / 100) for vcpus, writes in groups]
 
 
 def _split(writer: Writer, groups: list[tuple[float, float]]) -> list[Writer]:
     """Return a writer for each group of vCPUs. Sequential threads are shared out by the vCPUs."""
     parts = []
     pattern = writer.pattern
-    total = sum(vcpus for vcpus, _ in groups)
     passed, thread = 0.0, 0
-    for number, (vcpus, share) in enumerate(groups):
-        passed += vcpus
+    for number, (vcpus_share, share) in enumerate(groups):
+        passed += vcpus_share
         memory_rate = writer.memory_rate and writer.memory_rate * share
         part = replace(
             writer,
             name=f"{writer.name}.{number + 1}",
             pace=writer.pace.scaled(share),
-            vcpus=vcpus,
+            vcpus=writer.vcpus * vcpus_share,
             memory_rate=memory_rate,
         )
         if isinstance(pattern, Sequential):
             after = len(groups) - number - 1  # each of these needs a thread
-            next_thread = round(pattern.threads * passed / total)
+            next_thread = round(pattern.threads * passed)
             next_thread = min(max(next_thread, thread + 1), pattern.threads - after)
             first, last = pattern.share(thread)[0], pattern.share(next_thread - 1)[1]
             own = Sequential(last - first, next_thread - thread, pattern.first_write)
@@ -461,15 +467,12 @@ def _named_writers(config: Config) -> dict[str, tuple[str, WriterConfig]]:
 def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict[str, float]:
     """Return the vCPUs that each writer keeps busy: its own key, or an even share of the rest."""
     fixed = {key: w.vcpus for key, (_, w) in writers.items() if w.vcpus is not None}
-    for key, (_, writer) in writers.items():
-        if groups := _groups(key, writer):
-            fixed[key] = sum(vcpus for vcpus, _ in groups)
     for key, vcpus in fixed.items():
         check_range(f"{key}.vcpus", vcpus, 0, config.vm.vcpus)
     if sum(fixed.values()) > config.vm.vcpus:
         hint = f"the writers' vcpus add up to {sum(fixed.values()):g}. Raise it or lower those"
         reject("vm.vcpus", config.vm.vcpus, hint, "contradiction")
-    others = [key for key, (_, w) in writers.items() if w.throttled and key not in fixed]
+    others = [key for key, (_, w) in writers.items() if w.throttled and w.vcpus is None]
     share = (config.vm.vcpus - sum(fixed.values())) / max(1, len(others))
     return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **fixed}
 

@@ -59,8 +59,8 @@ BAD = {  # code -> key -> overrides
         "workload.on_time": ["workload=bursts", "workload.on_time=1ms"],
         "workload.on_off_start_percent": ["workload=bursts", "workload.on_off_start_percent=101"],
         "workload.drift_period": ["workload=drift", "workload.drift_period=1ms"],
-        "workload.drift_step": ["workload=drift", "workload.drift_step=4KiB"],
-        "workload.drift_step ": ["workload=drift", "workload.drift_step=1TiB"],
+        "workload.drift_step_percent": ["workload=drift", "workload.drift_step_percent=0"],
+        "workload.drift_step_percent ": ["workload=drift", "workload.drift_step_percent=60"],
     },
     "unknown_choice": {
         "vm.backing": ["vm.backing=hugetlb"],
@@ -99,6 +99,7 @@ BAD = {  # code -> key -> overrides
             "workload.drift_period=1min",
             "workload.drift_step=256MiB",
         ],
+        "workload.drift_step": ["workload=drift", "workload.drift_step=1GiB"],  # and its percent
         "workload.drift_period": [
             "workload=sequential",
             "workload.drift_period=1min",

@@ -63,7 +63,7 @@ kinds_of_guests = st.sampled_from(
         drift,
         {"zeroed_percent": 30.0},
         {"memory_page_writes_per_s": 1e4},
-        {"vcpu_groups": [[1, 90], [0.5, 10]]},
+        {"vcpu_groups": [[25, 90], [75, 10]]},
         {**drift, **bursts, "drift_range": "32MiB", "zeroed_percent": 100.0},
     ]
 )
@@ -183,10 +183,11 @@ ODD: dict[str, list[Any]] = {
     "workload.on_off_start_percent": [*ODD_NUMBERS, "auto", "now"],
     "workload.drift_period": ODD_NUMBERS,
     "workload.drift_step": ODD_SIZES,
+    "workload.drift_step_percent": ODD_NUMBERS,
     "workload.drift_range": ODD_SIZES,
     "workload.drift_start_percent": [*ODD_NUMBERS, "auto", "now"],
     "workload.memory_page_writes_per_s": ODD_NUMBERS,
-    "workload.vcpu_groups": [*ODD_LISTS, [[1, 100]], [[1, 50], [1, 50]], [[1, math.nan]]],
+    "workload.vcpu_groups": [*ODD_LISTS, [[100, 100]], [[50, 1], [50, 99]], [[100, math.nan]]],
     "workload.zeroed_percent": ODD_NUMBERS,
     "workload.heat": ["shuffled", "", "hot"],
     "workload.vcpus": ODD_NUMBERS,

@@ -113,7 +113,9 @@ def resolved(workload: WorkloadConfig) -> tuple[Writer, ...]:
 
 def test_groups_of_vcpus_share_the_writes_and_the_pages() -> None:
     writers = resolved(
-        WriterConfig(working_set="64MiB", page_writes_per_s=1e5, vcpu_groups=[[1, 40], [7, 60]])
+        WriterConfig(
+            working_set="64MiB", page_writes_per_s=1e5, vcpu_groups=[[12.5, 40], [87.5, 60]]
+        )
     )
     assert [(one.vcpus, one.pace.top_rate) for one in writers] == [(1, 4e4), (7, 6e4)]
     assert writers[0].runs() == writers[1].runs()
@@ -141,7 +143,7 @@ def test_a_fast_vcpu_spends_more_of_its_time_in_first_writes() -> None:
 def test_sequential_threads_are_shared_out_by_the_vcpus() -> None:
     writers = resolved(
         SequentialConfig(working_set="64MiB", threads=8, page_writes_per_s=1e5, first_write=0,
-                         vcpu_groups=[[2, 50], [6, 50]])
+                         vcpu_groups=[[25, 50], [75, 50]])
     )  # fmt: skip
     patterns = [one.pattern for one in writers]
     assert all(isinstance(pattern, Sequential) for pattern in patterns)
@@ -152,7 +154,7 @@ def test_sequential_threads_are_shared_out_by_the_vcpus() -> None:
 def test_even_groups_are_the_writer_without_groups() -> None:
     base = WriterConfig(working_set="64MiB", page_writes_per_s=1e4)
     found = []
-    for workload in (base, replace(base, vcpu_groups=[[4, 50], [4, 50]])):
+    for workload in (base, replace(base, vcpu_groups=[[50, 50], [50, 50]])):
         config = Config(
             vm=VmConfig("256MiB", vcpus=8),
             workload=workload,
@@ -166,15 +168,18 @@ def test_even_groups_are_the_writer_without_groups() -> None:
 @pytest.mark.parametrize(
     ("workload", "code"),
     [
-        (WriterConfig(working_set="1MiB", vcpu_groups=[[1, 40], [1, 50]]), "contradiction"),
-        (WriterConfig(working_set="1MiB", vcpu_groups=[[0, 100]]), "out_of_range"),
+        (WriterConfig(working_set="1MiB", vcpu_groups=[[50, 40], [50, 50]]), "contradiction"),
+        (WriterConfig(working_set="1MiB", vcpu_groups=[[0, 50], [100, 50]]), "out_of_range"),
         (WriterConfig(working_set="1MiB", vcpu_groups=[]), "out_of_range"),
         (WriterConfig(working_set="1MiB", vcpu_groups=[3]), "wrong_format"),
-        (WriterConfig(working_set="1MiB", vcpu_groups=[[9, 100]]), "out_of_range"),
-        (WriterConfig(working_set="1MiB", vcpu_groups=[[1, 100]], vcpus=1), "contradiction"),
-        (WithoutReplacementConfig(working_set="1MiB", vcpu_groups=[[1, 100]]), "contradiction"),
+        (WriterConfig(working_set="1MiB", vcpu_groups=[[9, 100]]), "contradiction"),
         (
-            SequentialConfig(working_set="1MiB", threads=1, vcpu_groups=[[1, 50], [1, 50]]),
+            WriterConfig(working_set="1MiB", vcpu_groups=[[100, 100]], throttled=False),
+            "contradiction",
+        ),
+        (WithoutReplacementConfig(working_set="1MiB", vcpu_groups=[[100, 100]]), "contradiction"),
+        (
+            SequentialConfig(working_set="1MiB", threads=1, vcpu_groups=[[50, 50], [50, 50]]),
             "contradiction",
         ),
         (WriterConfig(working_set="1MiB", memory_page_writes_per_s=0), "out_of_range"),
