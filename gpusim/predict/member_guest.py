@@ -43,6 +43,13 @@ class _Drawn:
     draw: random.Random
     bursts: Mapping[str, Any]
 
+    @property
+    def shrink(self) -> float:
+        """Return the factor by which all writers shrink to the pages that are not zero, at most 1."""
+        total = sum(one.pages for one in self.fit.writers)
+        not_zero = self.profile.pages - self.zero_pages
+        return min(1.0, WRITTEN_AT_MOST * not_zero / total) if total else 1.0
+
 
 def guest_keys(
     profile: Profile, vm: VmConfig, fit: Fit, zero_pages: int, speed: float, draw: random.Random
@@ -90,14 +97,17 @@ def _can_scatter(profile: Profile, fit: Fit) -> bool:
 
 def _scattered(guest: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return writers that lie in granules all over the memory, and keys of the zero pages."""
+    shrink = guest.shrink
     keys = {
         f"writer_{place + 1}": {
-            **_writer(guest, place, max(1, int(one.pages)), 1.0),
+            **_writer(guest, place, max(1, int(one.pages * shrink)), 1.0),
             "granule": GRANULE_BYTES,
         }
         for place, one in enumerate(guest.fit.writers)
     }
-    return keys, {"zero_percent": 100 * guest.zero_pages / guest.profile.pages}
+    covered = sum(one["working_set"] for one in keys.values()) // guest.profile.page_bytes
+    zero_pages = max(0, min(guest.zero_pages, guest.profile.pages - covered - 1))
+    return keys, {"zero_percent": 100 * zero_pages / guest.profile.pages}
 
 
 def _in_pieces(guest: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -108,9 +118,7 @@ def _in_pieces(guest: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
     pages come first or last. Nobody knows where a guest's zero pages are.
     """
     profile, writers, draw = guest.profile, guest.fit.writers, guest.draw
-    not_zero = profile.pages - guest.zero_pages
-    total = sum(one.pages for one in writers)
-    shrink = min(1.0, WRITTEN_AT_MOST * not_zero / total) if total else 1.0
+    not_zero, shrink = profile.pages - guest.zero_pages, guest.shrink
     # Writers of an earlier migration lie all over the memory, as its syncs were evaluated.
     parts = min(profile.history.chunks, MOST_PARTS) if profile.history is not None else 1
     if any(one.pages * shrink < parts for one in writers):

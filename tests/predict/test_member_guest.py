@@ -82,6 +82,16 @@ def test_scattered_guests_have_as_many_zero_pages() -> None:
         assert zero == pytest.approx(65_536, abs=2)
 
 
+def test_writers_shrink_to_the_pages_that_are_not_zero() -> None:
+    """The sample of zero pages may show more of them than the writers leave."""
+    fit = fit_of(writer("random", 60_000), writer("sequential", 40_000))
+    for config in guests(fit, zero_pages=40_000):
+        scenario = resolve(config)
+        written = sum(last - first for one in scenario.writers for first, last in one.runs())
+        assert written <= MEMORY // 4096 - 40_000
+        assert written == pytest.approx(MEMORY // 4096 - 40_000, rel=0.01)
+
+
 def test_writers_that_do_not_fit_in_granules_lie_in_pieces() -> None:
     granules = MEMORY // GRANULE_BYTES
     fit = fit_of(*[writer("random", 1.0) for _ in range(granules + 1)])
