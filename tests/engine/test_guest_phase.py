@@ -49,12 +49,6 @@ def test_three_seeds_are_three_runs(name: str) -> None:
     assert len({tuple(run) for run in runs[:3]}) == 3
 
 
-def test_a_sequential_writer_that_starts_at_a_given_page_is_the_same_for_all_seeds() -> None:
-    guest = replace(GUESTS["sequential"], first_write=7)
-    runs = [found(simulate(config(guest, seed))) for seed in (1, 2)]
-    assert runs[0] == runs[1]
-
-
 @pytest.mark.parametrize("name", GUESTS)
 def test_a_fixed_phase_does_not_depend_on_the_seed(name: str) -> None:
     guest = replace(GUESTS[name], **FIXED[name])
@@ -66,14 +60,14 @@ def test_a_fixed_phase_does_not_depend_on_the_seed(name: str) -> None:
 
 
 def test_the_position_is_drawn_evenly_over_a_threads_share() -> None:
-    """The mean and the spread of 2000 seeds are those of an even distribution."""
+    """The mean and the spread of 400 seeds are those of an even distribution."""
     positions = []
-    for seed in range(2000):
+    for seed in range(400):
         pattern = resolve(config(replace(GUESTS["sequential"], threads=4), seed)).writers[0].pattern
         assert isinstance(pattern, Sequential)
         positions.append(pattern.first_write)
     share = 64 * 256 // 4
     assert min(positions) >= 0
     assert max(positions) < share
-    assert np.mean(positions) == pytest.approx(share / 2, rel=5 / (3 * 2000) ** 0.5)
-    assert np.std(positions) == pytest.approx(share / 12**0.5, rel=0.1)
+    assert np.mean(positions) == pytest.approx(share / 2, rel=5 / (3 * 400) ** 0.5)
+    assert np.std(positions) == pytest.approx(share / 12**0.5, rel=0.15)

@@ -26,7 +26,7 @@ def drawn(seed: int = 1, on_ns: int = 3 * S, off_ns: int = S, phase: float = 0.5
 
 
 @given(lengths, lengths, st.floats(0, 0.999), st.integers(0, 60 * S))
-@SLOW_MACHINE
+@settings(SLOW_MACHINE, max_examples=50)
 def test_fixed_cycles_have_a_closed_form(on_ns: int, off_ns: int, phase: float, t: int) -> None:
     cycle_ns = on_ns + off_ns
     before_ns = int(phase * cycle_ns)
@@ -36,7 +36,7 @@ def test_fixed_cycles_have_a_closed_form(on_ns: int, off_ns: int, phase: float, 
         return cycles * on_ns + min(rest_ns, on_ns)
 
     expected = since_cycle_0(t + before_ns) - since_cycle_0(before_ns)
-    if t < 20_000 * cycle_ns:
+    if t < 2000 * cycle_ns:
         assert OnOff(on_ns, off_ns, phase).active_ns(np.array([t])).tolist() == [expected]
 
 
