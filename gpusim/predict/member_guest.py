@@ -24,6 +24,7 @@ MOST_PARTS = 16  # pieces of a writer that lies all over the memory
 SCATTERED, GRANULE_BYTES = 0.5, 2 * MIB
 # Threads of a sequential writer. Half of them have one. No source.
 THREADS = (1, 1, 1, 1, 2, 4, 8, 16)
+LEAST_BURST_S = 0.01  # gpusim/config/workload.py: shorter bursts are a rate
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
 
@@ -82,8 +83,8 @@ def _burst_keys(fit: Fit, draw: random.Random) -> dict[str, Any]:
     if fit.bursts is None:
         return {}
     return {
-        "on_time": fit.bursts.on_s,
-        "off_time": fit.bursts.off_s,
+        "on_time": max(fit.bursts.on_s, LEAST_BURST_S),
+        "off_time": max(fit.bursts.off_s, LEAST_BURST_S),
         "on_off_start_percent": draw.uniform(0, 100),
     }
 
@@ -118,7 +119,7 @@ def _in_pieces(guest: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
     pages come first or last. Nobody knows where a guest's zero pages are.
     """
     profile, writers, draw = guest.profile, guest.fit.writers, guest.draw
-    not_zero, shrink = profile.pages - guest.zero_pages, guest.shrink
+    shrink = guest.shrink
     # Writers of an earlier migration lie all over the memory, as its syncs were evaluated.
     parts = min(profile.history.chunks, MOST_PARTS) if profile.history is not None else 1
     if any(one.pages * shrink < parts for one in writers):
@@ -128,8 +129,10 @@ def _in_pieces(guest: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
     for order in orders:
         draw.shuffle(order)
     gaps = len(writers) + 1
-    spare = _pieces(max(0, not_zero - parts * sum(pages)), parts * gaps, draw)
-    zero = _pieces(guest.zero_pages, parts * gaps, draw)
+    others = max(0, profile.pages - parts * sum(pages))
+    zero_pages = min(guest.zero_pages, others)
+    spare = _pieces(others - zero_pages, parts * gaps, draw)
+    zero = _pieces(zero_pages, parts * gaps, draw)
     keys: dict[str, Any] = {}
     zero_ranges: list[list[int]] = []
     page = 0

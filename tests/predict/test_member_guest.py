@@ -92,6 +92,18 @@ def test_writers_shrink_to_the_pages_that_are_not_zero() -> None:
         assert written == pytest.approx(MEMORY // 4096 - 40_000, rel=0.01)
 
 
+def test_every_writer_has_a_page_even_if_all_sampled_pages_are_zero() -> None:
+    fit = fit_of(*[writer("random", 100.0) for _ in range(5)])
+    for config in guests(fit, zero_pages=MEMORY // 4096 - 1):
+        assert len(resolve(config).writers) == 5
+
+
+def test_short_bursts_are_as_long_as_a_writer_may_have_them() -> None:
+    fit = fit_of(writer("random", in_bursts=True), bursts=Bursts(on_s=1e-4, off_s=1e-3))
+    for config in guests(fit)[:5]:
+        resolve(config)
+
+
 def test_writers_that_do_not_fit_in_granules_lie_in_pieces() -> None:
     granules = MEMORY // GRANULE_BYTES
     fit = fit_of(*[writer("random", 1.0) for _ in range(granules + 1)])
