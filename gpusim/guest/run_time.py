@@ -121,7 +121,7 @@ class RunTime:
         self._slices = _Slices()
         self._hold: _Hold | None = None
         self._ticked_ns = -1  # a tick that fired under the big lock
-        self._released_ns = -1
+        self._released_ns = self._skipped_ns = -1
 
     def throttle(self, now_ns: int, percent: int) -> None:
         """Set the throttle.
@@ -140,10 +140,12 @@ class RunTime:
             self._draw_latency()
             self._tick_from(now_ns)
         elif self._hold is None:
-            next_tick_ns = self._next_tick_ns(now_ns)
+            last_ns = self._last_tick_ns(now_ns)
+            wakes_ns = last_ns + self._slices.at(last_ns)[2]
+            next_tick_ns = self._armed_tick_ns(self._next_tick_ns(now_ns), now_ns + 1)
             self._slices.cut(self._slices.count_before(now_ns + 1))
             self._draw_latency()
-            self._tick_from(next_tick_ns)
+            self._arm(next_tick_ns, wakes_ns)
 
     def hold(self, now_ns: int, *, due_ns: int | None = None) -> None:
         """Let a sync take the big lock. No tick fires and no vCPU wakes until `release`.
@@ -164,7 +166,9 @@ class RunTime:
         elif due_ns is not None and last_ns > self._released_ns and last_ns - late_ns >= due_ns:
             last_ns = self._last_tick_ns(last_ns - 1)
         _, _, sleep, _ = self._slices.at(last_ns)
-        wakes_ns, next_ns = last_ns + sleep, self._next_tick_ns(last_ns)
+        wakes_ns = last_ns + sleep
+        is_past = is_kicked or due_ns is None
+        next_ns = self._armed_tick_ns(self._next_tick_ns(last_ns), now_ns + is_past)
         kept = self._slices.count_before(min(now_ns + is_kicked, next_ns))
         later = self._slices.cut(kept)
         if due_ns is not None and not is_kicked and next_ns - late_ns < due_ns:
@@ -216,10 +220,8 @@ class RunTime:
             tick_ns = self._ticked_ns = now_ns
         self._released_ns = now_ns
         self._draw_latency()
-        is_first = waits and by_main_loop and tick_ns == now_ns
-        if is_asleep and (is_first or tick_ns < wakes_ns):
-            tick_ns = self._tick_after_sleep(tick_ns, wakes_ns)
-        self._tick_from(tick_ns)
+        is_first = is_asleep and waits and by_main_loop and tick_ns == now_ns
+        self._arm(tick_ns, wakes_ns + is_first if is_asleep else 0)
 
     def at(self, t_ns: IntArray) -> IntArray:
         """Return the run time at each time, in ns, int64 of any shape."""
@@ -298,13 +300,31 @@ class RunTime:
         period, sleep = slice_ns(self.percent)
         self._slices.append(tick_ns, period + self._late_ns, sleep + self._late_ns)
 
-    def _tick_after_sleep(self, tick_ns: int, wakes_ns: int) -> int:
-        """Return the first tick that finds the vCPUs awake. The one at `tick_ns` does not."""
+    def _armed_tick_ns(self, next_ns: int, from_ns: int) -> int:
+        """Return the first tick from a time on, also if the vCPUs will still sleep at it.
+
+        Args:
+            next_ns: the next tick that finds the vCPUs awake.
+            from_ns: the time.
+        """
+        if self._skipped_ns < 0:
+            return next_ns
         period_ns = slice_ns(self.percent)[0] + self._late_ns
-        tick_ns += period_ns
+        rounds = max(0, -(-(from_ns - self._skipped_ns) // period_ns))
+        return min(next_ns, self._skipped_ns + rounds * period_ns)
+
+    def _arm(self, tick_ns: int, wakes_ns: int) -> None:
+        """Let the ticks from one on be regular, except for those at which the vCPUs still sleep.
+
+        Args:
+            tick_ns: the first tick.
+            wakes_ns: when the sleep in progress ends. A tick at this time finds them awake.
+        """
+        period_ns = slice_ns(self.percent)[0] + self._late_ns
+        self._skipped_ns = tick_ns if tick_ns < wakes_ns else -1
         while tick_ns < wakes_ns:
             tick_ns += period_ns
-        return tick_ns
+        self._tick_from(tick_ns)
 
     def _undo(self, hold: _Hold) -> None:
         """Let a hold without length change nothing."""

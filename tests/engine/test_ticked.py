@@ -64,7 +64,9 @@ def migrations(draw: st.DrawFn) -> Config:
             st.sampled_from(["qemu_9_2", "qemu_10_1", "seed_v2", "seed_v3", "what_if_first_pass"])
         ),
     )
-    latency_us = draw(st.sampled_from([0, 50, 3000]))
+    # Behind a sync without length a late tick is where it was, which the ticks one by one forget.
+    has_costs = base.tracking.log_sync_ns_per_gib > 0
+    latency_us = draw(st.sampled_from([0, 50, 3000])) if has_costs else 0
     base = replace(base, schedule=draw(SCHEDULES), vm=replace(base.vm, timer_latency_us=latency_us))
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusim.engine.clock import Clock
+from gpusim.guest.latency import WakeupLatency
 from gpusim.guest.run_time import RunTime, WallTime, slice_ns
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
@@ -198,3 +199,81 @@ def test_without_a_throttle_it_always_runs() -> None:
         assert clock.tick_before(times).tolist() == [0, 0, 0]
         assert clock.borders().tolist() == [0]
     assert RunTime().longest_sleep_ns(NEVER_NS) == 0
+
+
+Sync = tuple[int, int, bool, int | None]  # gap before, length, of the main loop, new throttle
+
+
+@st.composite
+def syncs(draw: st.DrawFn) -> list[Sync]:
+    """Return syncs that hold the big lock for a part of a slice or for many slices."""
+    length = st.sampled_from([1, 3 * MS, 12 * MS, 95 * MS, 282 * MS, 1100 * MS])
+    gap = st.one_of(st.integers(1, 6 * NS_PER_S), st.sampled_from([10 * MS, 5 * NS_PER_S]))
+    percent = st.one_of(st.none(), st.integers(1, 99))
+    one = st.tuples(gap, length, st.booleans(), percent)
+    return draw(st.lists(one, min_size=1, max_size=8))
+
+
+@given(st.integers(1, 99), syncs(), st.sampled_from([0, 50_000, 3 * MS]))
+@settings(SLOW_MACHINE, max_examples=60)
+def test_holds_of_the_big_lock_give_what_ticks_one_by_one_give(
+    percent: int, syncs: list[Sync], latency_ns: int
+) -> None:
+    clock = Clock()
+    closed = RunTime(WakeupLatency(latency_ns, seed=5))
+    ticked = TickedRunTime(
+        lambda fire, priority: clock.timer(fire, priority=priority, freezes=True),
+        lambda: clock.now_ns,
+        WakeupLatency(latency_ns, seed=5),
+    )
+    both = (closed, ticked)
+    clock.run_to(NS_PER_S)
+    for run_time in both:
+        run_time.throttle(NS_PER_S, percent)
+    for gap_ns, length_ns, by_main_loop, change in syncs:
+        clock.run_to(clock.now_ns + gap_ns)
+        start_ns = clock.now_ns
+        if closed.is_tick(start_ns):  # tests/engine/test_ticked.py has what is due together
+            continue
+        for run_time in both:
+            run_time.hold(start_ns, due_ns=start_ns if by_main_loop else None)
+        clock.run_to(start_ns + length_ns)
+        for run_time in both:
+            if change is not None:
+                run_time.throttle(clock.now_ns, change)
+            run_time.release(clock.now_ns, by_main_loop=by_main_loop)
+        assert closed.at_ns(clock.now_ns) == ticked.at_ns(clock.now_ns)
+    for _ in range(20):
+        clock.run_to(clock.now_ns + 97 * MS)
+        assert closed.at_ns(clock.now_ns) == ticked.at_ns(clock.now_ns)
+
+
+def locked(percent: int, sync_ns: int, cycles: int = 10) -> float:
+    """Return the run share under syncs 5 s apart of which the first sets the throttle."""
+    run_time, now_ns = RunTime(WakeupLatency(50_000, seed=1)), 0
+    run_time.throttle(now_ns, percent)
+    for _ in range(cycles):
+        now_ns += 5 * NS_PER_S
+        run_time.hold(now_ns, due_ns=now_ns)
+        now_ns += sync_ns
+        run_time.release(now_ns, by_main_loop=True)
+    return run_time.at_ns(now_ns) / now_ns
+
+
+@pytest.mark.parametrize("percent", [80, 90, 95, 98, 99])
+def test_syncs_that_start_in_the_run_slice_keep_doing_so(percent: int) -> None:
+    """The formula is not in gpusim: it follows from the lock and those who wait for it."""
+    share = (0.05 * (100 - percent) + 0.3) / 5.3
+    assert locked(percent, 300 * MS) == pytest.approx(share, rel=0.02)
+
+
+def test_a_tick_behind_a_sync_in_the_sleep_is_lost() -> None:
+    """The vCPU wakes at the sync's end and runs for a whole period. A waiting thread loses none."""
+    ran = []
+    for by_main_loop in (True, False):
+        run_time = RunTime()
+        run_time.throttle(0, 95)
+        run_time.hold(100 * MS, due_ns=100 * MS if by_main_loop else None)
+        run_time.release(400 * MS, by_main_loop=by_main_loop)
+        ran.append(run_time.at_ns(600 * MS))
+    assert ran == pytest.approx([200 * MS, 10 * MS], abs=DOUBLE_NS)
