@@ -25,10 +25,12 @@ class PendingPages:
         pages: IntArray = self.normal[chunks] + self.zero[chunks]
         return pages
 
-    def run_after(self, chunk: int) -> tuple[bool, int]:
+    def run_after(self, chunk: int, *, counts_own: bool) -> tuple[bool, int]:
         """Return whether the pages of a chunk are zero pages, and how many equal pages follow.
 
-        The pages of the chunk itself are not counted, because some may lie behind the cursor.
+        Args:
+            chunk: the chunk.
+            counts_own: count the pages of the chunk itself, because none lies behind the cursor.
         """
         zero, normal = self.zero[chunk:], self.normal[chunk:]
         if not len(zero) or (zero[0] and normal[0]):
@@ -36,7 +38,7 @@ class PendingPages:
         is_zero = bool(zero[0])
         other = np.flatnonzero(normal if is_zero else zero)
         end = int(other[0]) if len(other) else len(zero)
-        return is_zero, int((zero if is_zero else normal)[1:end].sum())
+        return is_zero, int((zero if is_zero else normal)[not counts_own : end].sum())
 
 
 class RemoteClears:

@@ -122,6 +122,11 @@ class Pages:
         self.cursor.note_sync()
         return newly_dirty
 
+    @property
+    def mixes_kinds(self) -> bool:
+        """Whether both normal and zero pages are pending."""
+        return bool(self.counts.zero.any() and self.counts.normal.any())
+
     def run_ahead(self, *, wraps: bool = True) -> tuple[bool, int]:
         """Return whether the next pages are zero pages, and how many are certainly of one kind.
 
@@ -129,7 +134,8 @@ class Pages:
             wraps: count the pages behind the cursor as well.
         """
         if self.counts.zero.any():
-            return self.counts.run_after(self.cursor.chunk)
+            cursor = self.cursor
+            return self.counts.run_after(cursor.chunk, counts_own=cursor.is_before_all)
         if wraps:
             return False, self.pending
         first = self.cursor.chunk + (not self.cursor.is_before_all)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpusim.layout import IntArray
 from gpusim.sender.link import PS_PER_S, UNITS, Link
-from gpusim.sender.pace import Pace
+from gpusim.sender.pace import Pace, PageCost
 
 WINDOWS_PER_S = 10  # XFER_LIMIT_RATIO
 BURST_PS = 51 * PS_PER_S // 1000  # MAX_WAIT: the first whole millisecond above 50
@@ -27,8 +27,12 @@ class Burst:
 
     Attributes:
         is_zero: the kind of pages that the limits are made for.
+        alike: so many pages of this kind come next for certain. None: both kinds never mix.
+        is_mixed: the burst may meet both kinds before it ends. Then `BurstLimits.next_budgets` ends
+            it, and not the next two attributes.
         units_left: 1/128 bytes that the burst may still send.
         ps_left: picoseconds that the burst may still last.
+        allowed_units: 1/128 bytes that a recorded link still sends in this window.
         pages, normal_pages, sent_units, spent_ps: pages, 1/128 bytes and time of the burst so far.
             The time excludes remote clears.
         host_page_ends: of whole host pages: int64 [n], pages of the burst up to the end of each host
@@ -38,8 +42,10 @@ class Burst:
     """
 
     is_zero: bool
+    alike: int | None
     units_left: int
     ps_left: int
+    allowed_units: int
     pages: int = 0
     normal_pages: int = 0
     sent_units: int = 0
@@ -47,14 +53,33 @@ class Burst:
     host_page_ends: IntArray = field(default_factory=lambda: np.zeros(1, np.int64))
     is_over: bool = False
     start_ps: int = 0
+    is_mixed: bool = False
+
+    def see_limits(self, cost: PageCost) -> None:
+        """Note whether the burst may meet both kinds before its limits end it.
+
+        Args:
+            cost: of a page of its kind.
+        """
+        if self.alike is not None:
+            fits = cost.units * self.alike < self.units_left
+            self.is_mixed |= fits and cost.ps * self.alike < self.ps_left
+
+    def allowed(self, normal: PageCost, zero: PageCost) -> list[tuple[int, int, int]]:
+        """Return the budget of a recorded link, if there is one."""
+        limit = self.allowed_units
+        return [(limit, normal.units, zero.units)] if limit < UNLIMITED // 2 else []
 
     def count(self, normal: int, zero: int, sent_units: int, spent_ps: int) -> None:
         """Count pages that the burst has sent."""
         self.pages += normal + zero
+        if self.alike is not None:
+            self.alike = max(0, self.alike - normal - zero)
         self.normal_pages += normal
         self.sent_units += sent_units
         self.spent_ps += spent_ps
         self.units_left -= sent_units
+        self.allowed_units -= sent_units
         self.ps_left -= spent_ps
 
 
@@ -93,9 +118,8 @@ class BurstLimits:
     def units(self, window_units: int, *, is_zero: bool) -> int:
         """Return how many 1/128 bytes a burst of equal pages sends.
 
-        The burst ends with the flush that takes the window over its budget. If both kinds of pages
-        are mixed, the result is exact to one flush. A kind of zero size uses the limit of the other
-        kind.
+        The burst ends with the flush that takes the window over its budget. A kind of zero size uses
+        the limit of the other kind.
 
         Args:
             window_units: 1/128 bytes that the window has sent before.
@@ -111,9 +135,8 @@ class BurstLimits:
     def ps(self, *, is_zero: bool, pages: int = 0, spent_ps: int = 0) -> int:
         """Return how many picoseconds a burst of equal pages still lasts.
 
-        The burst ends when it reads the clock and more than 50 ms have passed. If both kinds of
-        pages are mixed, the result is exact to 64 pages. A kind that takes no time uses the limit
-        of the other kind.
+        The burst ends when it reads the clock and more than 50 ms have passed. A kind that takes no
+        time uses the limit of the other kind.
 
         Args:
             is_zero: the kind of pages.
@@ -127,3 +150,49 @@ class BurstLimits:
         left_ps = max(0, BURST_PS - spent_ps)
         checks = max(0, math.ceil((left_ps / page_ps + pages - 1) / BURST_CHECK_PAGES))
         return (BURST_CHECK_PAGES * checks + 1 - pages) * page_ps
+
+    def fits(self, burst: Burst, window_units: int) -> bool:
+        """Whether the window's bytes and a recorded link have room for a page of either kind."""
+        dearest = max(self._pace.normal.units, self._pace.zero.units)
+        has_room = not self.budget_units or self.budget_units - window_units >= dearest
+        return has_room and burst.allowed_units >= dearest
+
+    def next_budgets(
+        self, burst: Burst, window_units: int, next_is_late: bool = False
+    ) -> list[tuple[int, int, int]] | None:
+        """Return budgets of pages that the burst sends for certain, whatever their order.
+
+        If the pages that come next do not fit them, then the burst sends one page more, and the limits
+        are looked at again. A flush is due after so many normal or so many zero pages of the burst.
+        If both kinds come between two flushes, the result is exact to one flush.
+
+        Args:
+            burst: the burst under way.
+            window_units: 1/128 bytes that its window has sent.
+            next_is_late: the next page is the first that ends after the 50 ms.
+
+        Returns:
+            (limit, cost of a normal page, cost of a zero page) of each. None: the burst is over.
+        """
+        normal, zero = self._pace.normal, self._pace.zero
+        budgets = []
+        is_late, to_check = burst.spent_ps >= BURST_PS, -(burst.pages - 1) % BURST_CHECK_PAGES
+        if is_late:
+            if burst.pages and not to_check:
+                return None
+            budgets.append((to_check, 1, 1))
+        elif next_is_late:
+            to_check = BURST_CHECK_PAGES if burst.pages and not to_check else to_check
+            budgets.append((to_check, 1, 1))
+        elif normal.ps or zero.ps:
+            budgets.append((BURST_PS - 1 - burst.spent_ps, normal.ps, zero.ps))
+        if not self.budget_units:
+            return budgets
+        if window_units <= self.budget_units:
+            return [*budgets, (self.budget_units - window_units, normal.units, zero.units)]
+        zero_pages = burst.pages - burst.normal_pages
+        kinds = list(zip(self.flush_pages, (burst.normal_pages, zero_pages), strict=True))
+        if not burst.pages or any(pages and pages % flush == 0 for flush, pages in kinds):
+            return None
+        left = [flush - pages % flush - 1 for flush, pages in kinds]
+        return [*budgets, (left[0], 1, 0), (left[1], 0, 1)]

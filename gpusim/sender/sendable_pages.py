@@ -19,6 +19,10 @@ class SendablePages(Protocol):
     def at_end(self) -> bool:
         """Whether the cursor stands behind the last page and wraps next."""
 
+    @property
+    def mixes_kinds(self) -> bool:
+        """Whether both normal and zero pages are pending."""
+
     def run_ahead(self, *, wraps: bool) -> tuple[bool, int]:
         """Return whether the next pages are zero pages, and how many are certainly of one kind."""
 

@@ -203,6 +203,7 @@ class Sender:
             before = self._window.sent_units - so_far
             limit = self._limits.units(before, is_zero=burst.is_zero)
             burst.units_left = max(0, limit - so_far)
+            burst.see_limits(self._pace.cost(is_zero=burst.is_zero))
 
     def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: int = 0) -> Advance:
         """Send until a time, or until a turn at which the main loop does more than send.
@@ -244,7 +245,7 @@ class Sender:
                 if jumps and self._jump(is_zero, alike, stop_ps, pages, done):
                     bursts = RETURN_AFTER_BURSTS
                     continue
-                self._begin_burst(is_zero, alike)
+                self._begin_burst(is_zero, alike, mixes=pages.mixes_kinds)
                 bursts += 1
             send = self._send if self._link.host_pages == 1 else self._send_host_pages
             if not send(stop_ps, pages, done):
@@ -442,8 +443,9 @@ class Sender:
             )
             if not burst.pages:
                 burst.ps_left = max(burst.ps_left, self._pace.normal.ps, self._pace.zero.ps)
+            burst.see_limits(self._pace.cost(is_zero=burst.is_zero))
 
-    def _begin_burst(self, is_zero: bool, alike: int) -> None:
+    def _begin_burst(self, is_zero: bool, alike: int, *, mixes: bool) -> None:
         normal, zero = self._pace.normal, self._pace.zero
         is_zero = is_zero and alike > 0
         units_left = self._limits.units(self._window.sent_units, is_zero=is_zero)
@@ -451,13 +453,21 @@ class Sender:
         if not alike:  # a burst sends one page of either kind before it checks its limits
             units_left = max(units_left, normal.units, zero.units)
             ps_left = max(ps_left, normal.ps, zero.ps)
+        allowed = UNLIMITED
         if self._link.recorded is not None:
             end_ps = self._window.start_ps + self._slept_window_ps
             allowed = self._link.recorded.bytes_by(end_ps) * UNITS - self.counters.sent_units
-            units_left = min(units_left, max(0, allowed))
+            allowed = max(0, allowed)
+            units_left = min(units_left, allowed)
         self._burst = Burst(
-            is_zero=is_zero, units_left=units_left, ps_left=ps_left, start_ps=self._now_ps
+            is_zero=is_zero,
+            alike=alike if mixes else None,
+            units_left=units_left,
+            allowed_units=allowed,
+            ps_left=ps_left,
+            start_ps=self._now_ps,
         )
+        self._burst.see_limits(self._pace.cost(is_zero=is_zero))
 
     def _send(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
         """Continue the burst until a time. Return False if the time came first.
@@ -466,7 +476,18 @@ class Sender:
         """
         burst, normal, zero = self._burst, self._pace.normal, self._pace.zero
         assert burst is not None
-        left_ps = self._send_pages(None, to_ps, to_ps, pages, done)
+        if burst.is_mixed:
+            return self._send_mixed(burst, to_ps, pages, done)
+        left_ps = self._send_pages(
+            lambda: [
+                (burst.units_left, normal.units, zero.units),
+                (burst.ps_left, normal.ps, zero.ps),
+            ],
+            to_ps,
+            to_ps,
+            pages,
+            done,
+        )
         if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
             return False
         is_full = burst.units_left < min(normal.units, zero.units)
@@ -476,6 +497,51 @@ class Sender:
             return False
         if pages.pending and pages.at_end and not (is_full or is_late):
             return True  # the burst goes on from the first page
+        self._end_burst(is_drained=not pages.pending)
+        return True
+
+    def _send_mixed(self, burst: Burst, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+        """Continue a burst of both kinds of pages, in their order, see `_send`.
+
+        It takes pages up to the limit, then the page that goes over it, then pages up to the flush
+        or the look at the clock that ends the burst.
+        """
+        normal, zero = self._pace.normal, self._pace.zero
+        dearest_ps, certainly_over = max(normal.ps, zero.ps), False
+        before = 0
+
+        def certain() -> list[tuple[int, int, int]] | None:
+            return self._limits.next_budgets(burst, self._window.sent_units, certainly_over)
+
+        def certain_and_allowed() -> list[tuple[int, int, int]]:
+            found = certain()  # None: a clear has waited until the burst was over
+            return [*([(0, 1, 1)] if found is None else found), *burst.allowed(normal, zero)]
+
+        def one_page() -> list[tuple[int, int, int]]:
+            return [(1 + before - burst.pages, 1, 1), *burst.allowed(normal, zero)]
+
+        while pages.pending and certain() is not None:
+            before = burst.pages
+            left_ps = self._send_pages(certain_and_allowed, to_ps, to_ps, pages, done)
+            if left_ps < 0:
+                return False
+            wraps = pages.at_end and pages.pending
+            units_fit = self._limits.fits(burst, self._window.sent_units)
+            if not wraps and left_ps >= dearest_ps and units_fit and not certainly_over:
+                certainly_over = True  # only the 50 ms can have ended the take
+                continue
+            if burst.pages == before and not wraps:
+                left_ps = self._send_pages(one_page, to_ps, to_ps, pages, done)
+                if left_ps < 0:
+                    return False
+                if (
+                    burst.pages == before
+                    and left_ps >= dearest_ps
+                    and not (pages.at_end and pages.pending)
+                ):
+                    break  # a recorded link sends no more in this window
+            if burst.pages == before and left_ps < dearest_ps:
+                return False
         self._end_burst(is_drained=not pages.pending)
         return True
 
@@ -498,8 +564,16 @@ class Sender:
             ahead = pages.host_page_ends(self._link.host_pages, number)
             burst.host_page_ends = burst.pages + ahead
         closes_ps = self._window.start_ps + WINDOW_PS + max(normal.ps, zero.ps) - 1
-        budget = int(burst.host_page_ends[-1]) - burst.pages, 1, 1
-        left_ps = self._send_pages(budget, min(to_ps, closes_ps), to_ps, pages, done)
+        left_ps = self._send_pages(
+            lambda: [
+                (burst.units_left, normal.units, zero.units),
+                (int(burst.host_page_ends[-1]) - burst.pages, 1, 1),
+            ],
+            min(to_ps, closes_ps),
+            to_ps,
+            pages,
+            done,
+        )
         if left_ps < 0:
             return False
         is_closed = self._close_window_in_burst(burst)
@@ -527,16 +601,16 @@ class Sender:
 
     def _send_pages(
         self,
-        budget: tuple[int, int, int] | None,
+        budgets: Callable[[], list[tuple[int, int, int]]],
         until_ps: int,
         to_ps: int,
         pages: SendablePages,
         done: Advance,
     ) -> int:
-        """Send pages of the burst within its bytes, another budget and a time.
+        """Send pages of the burst within some budgets and a time.
 
         Args:
-            budget: the other budget. None: the time that the burst may last.
+            budgets: returns the budgets at a point of the burst, see budget.Budget.
             until_ps: send no page that ends later.
             to_ps: the time to which the sender advances.
             pages: the pages to send.
@@ -552,14 +626,10 @@ class Sender:
         if pages.at_end and pages.pending:
             self._now_ps += self._wrap()
         left_ps = max(0, to_ps - self._now_ps)
-        budgets = [
-            (burst.units_left, normal.units, zero.units),
-            budget or (burst.ps_left, normal.ps, zero.ps),
-            (max(0, until_ps - self._now_ps), normal.ps, zero.ps),
-        ]
+        stop = max(0, until_ps - self._now_ps), normal.ps, zero.ps
         waits = self._now_ps < self._slots_free_ps
         clear_ps = LAST_CLEAR_PS if waits else self._pace.clear_ps
-        taken, delays = self._take(pages, budgets, clear_ps)
+        taken, delays = self._take(pages, [*budgets(), stop], clear_ps)
         waits &= len(taken.cleared) > 0
         wait_ps = self._wait_for_slots(taken, done) if waits else 0
         if wait_ps:
@@ -586,10 +656,7 @@ class Sender:
         burst.ps_left = self._limits.ps(
             is_zero=burst.is_zero, pages=burst.pages, spent_ps=burst.spent_ps
         )
-        if budget is not None:
-            limit, *costs = budget
-            budget = limit - taken.normal * costs[0] - taken.zero * costs[1], costs[0], costs[1]
-        return self._send_pages(budget, until_ps, to_ps, pages, done)
+        return self._send_pages(budgets, until_ps, to_ps, pages, done)
 
     def _wait_for_slots(self, taken: Taken, done: Advance) -> int:
         """Let the one clear of a take wait for the lock of KVM's slots. Return how long, in ps."""

@@ -128,13 +128,13 @@ class Writer {
         if (is_active) active_ns_ += time_ns;
     }
 
-    void write(Ns vm_ns, std::vector<char> &log) {
+    void write(Ns vm_ns, Memory &memory) {
         const auto until = first_write_ + std::int64_t(std::floor(writes(vm_ns) / threads_));
         for (std::int64_t thread = 0; thread < threads_; thread++) {
             const Pages low = thread * pages_ / threads_, high = (thread + 1) * pages_ / threads_;
             const auto from = std::max(written_[thread], until - (high - low));
             for (auto write = from; write < until; write++)
-                log[first_ + low + write % (high - low)] = 1;
+                memory.write(first_ + low + write % (high - low));
             written_[thread] = std::max(written_[thread], until);
         }
     }
@@ -183,12 +183,12 @@ class Guest {
     }
 
     // Let the guest write until a time of the VM's clock.
-    void run_to(Ns vm_ns, std::vector<char> &log) {
+    void run_to(Ns vm_ns, Memory &memory) {
         if (vm_ns <= now_ns_) return;
         for (Ns edge : edges_ns_)
             if (now_ns_ < edge && edge < vm_ns) pass_to(edge);
         pass_to(vm_ns);
-        for (Writer &writer : writers_) writer.write(vm_ns, log);
+        for (Writer &writer : writers_) writer.write(vm_ns, memory);
     }
 
   private:

@@ -46,6 +46,11 @@ class Memory {
         count_groups();
     }
 
+    void write(Pages page) {
+        written[page] = 1;
+        is_zero[page] = 0;
+    }
+
     // The first sync finds every page dirty already.
     void start() { read_log(); }
 
@@ -56,7 +61,6 @@ class Memory {
             if (!written[page]) continue;
             newly_dirty += !dirty[page];
             dirty[page] = 1;
-            is_zero[page] = 0;
         }
         pending += newly_dirty;
         read_log();

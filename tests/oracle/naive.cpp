@@ -75,7 +75,7 @@ class Migration {
     Ns now_ns() const { return (now_ps_ + PS_PER_NS - 1) / PS_PER_NS; }
     Ns vm_ns(Ns at) const { return (paused_at_ns_ >= 0 ? paused_at_ns_ : at) - paused_ns_; }
     void let_guest_write(Ns at) {
-        if (!vm_has_stopped_) guest_.run_to(vm_ns(at), memory_.written);
+        if (!vm_has_stopped_) guest_.run_to(vm_ns(at), memory_);
     }
 
     // ---- the migration thread

@@ -43,6 +43,10 @@ class FakePages:
             self._runs.append([False, pages])
             self.pending += pages
 
+    @property
+    def mixes_kinds(self) -> bool:
+        return len({is_zero for is_zero, _ in self._runs}) > 1
+
     def run_ahead(self, *, wraps: bool = True) -> tuple[bool, int]:
         if not self._runs:
             return False, 0

@@ -170,10 +170,10 @@ def test_zero_pages_go_at_the_speed_of_the_scan_and_take_nine_bytes() -> None:
 
 
 def test_max_bandwidth_binds_zero_pages_by_their_flushes() -> None:
-    """A buffer of 32 KiB holds 3640 zero pages (qemu-file.c:add_buf_to_iovec)."""
+    """The 3641st zero page fills a buffer of 32 KiB (qemu-file.c:add_buf_to_iovec)."""
     sender = make_sender(make_link(), 1_000_000)
     sender.advance(S - 1, FakePages([(True, MANY)]))
-    assert sender.counters.zero_pages == 10 * 4 * 3640  # the fourth flush exceeds 100,000 bytes
+    assert sender.counters.zero_pages == 10 * 4 * 3641  # the fourth flush exceeds 100,000 bytes
 
 
 def test_edge_case_15_the_threshold_follows_the_last_window() -> None:
