@@ -12,6 +12,7 @@ import pytest
 
 from tests.oracle.model import Comparison, compare
 
+SIXTY = range(27, 87)  # number 26 alone has thousands of syncs
 MOST_PERCENT = 1.0  # difference of the total time
 
 
@@ -26,10 +27,10 @@ def agrees(found: Comparison) -> bool:
 
 
 def test_sixty_random_scenarios_agree() -> None:
-    assert disagreements(range(60)) == []
+    assert disagreements(SIXTY) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(60, 400, 85))
+@pytest.mark.parametrize("first", range(0, 400, 80))
 def test_four_hundred_random_scenarios_agree(first: int) -> None:
-    assert disagreements(range(first, first + 85)) == []
+    assert disagreements(sorted(set(range(first, first + 80)) - set(SIXTY))) == []
