@@ -132,8 +132,9 @@ def _towards(scenario: Scenario, bounds: Bounds) -> Iterator[Change]:
     stall_ms = bounds.longest_vcpu_stall_ms
     if stall_ms is not None:
         percent = int(100 * stall_ms / (stall_ms + TICK_MS))
-        if 1 <= percent < highest:
-            yield _highest_throttle(scenario.config, (percent,))
+        # The next lower one is for a bound without room for a late wake-up.
+        lower = tuple(one for one in (percent, percent - 1) if 1 <= one < highest)
+        yield _highest_throttle(scenario.config, lower)
     if bounds.guest_cpu_lost_percent is not None:
         gentler = tuple(one for one in GENTLER if one < highest)
         yield _highest_throttle(scenario.config, gentler)

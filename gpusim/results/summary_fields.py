@@ -166,7 +166,7 @@ _RUN: Sequence[SummaryField] = (
     SummaryField("sync_stall_s", "s", "Sender stalled by syncs",
         "Time that the sending thread waited for syncs or for a lock that they held, without the last "
         "sync, which is downtime."),
-    SummaryField("main_loop_stall_s", "s", "Main loop stalled by the big lock",
+    SummaryField("main_loop_stall_s", "s", "Main loop stalled",
         "Time that syncs held the big lock, and with dirty rings the thread that empties them. QEMU's "
         "main loop waited."),
     SummaryField("longest_main_loop_stall_ms", "ms", "Longest main loop stall",

@@ -63,6 +63,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
         "fallback_sync_interval_ns": None,
         "counts_flushed_bytes": False,
         "has_multifd": False,
+        "sends_host_pages": False,
         "tracking": ("kvm_legacy", "tcg"),
         "lacks": (
             "avail_switchover_bandwidth",

@@ -67,7 +67,7 @@ def run() -> tuple[Summary, list[dict[str, Any]]]:
     """A migration of 512 MiB at 32 MiB/s that needs several throttles."""
     config = Config(
         vm=VmConfig(memory=512 * MIB, vcpus=2, zero_ranges=[]),
-        workload=WriterConfig(working_set=128 * MIB, page_writes_per_s=10_000),
+        workload=WriterConfig(working_set=128 * MIB, page_writes_per_s=9_500),
         link=LinkConfig(bandwidth="10Gbit/s"),
         migration=MigrationConfig(max_bandwidth=32 * MIB),
         backend=BackendConfig(name="numpy", threads=1),
