@@ -341,13 +341,15 @@ class Sender:
     ) -> int:
         """Send until a time. Return when that is done, in ps."""
         normal_ps, zero_ps = costs_ps
-        while True:
+        while until_ps is None or now_ps < until_ps:
+            least_ps = 0
             if pages.at_end and pages.pending:
                 now_ps += self._wrap()
+                least_ps = max(normal_ps, zero_ps)  # a wrap and its first page are one step
             if until_ps is None:
                 taken, delays = self._take(pages, [(UNLIMITED, 1, 1)], (0, 0, 0))
             else:
-                budget = max(0, until_ps - now_ps), normal_ps, zero_ps
+                budget = max(least_ps, until_ps - now_ps), normal_ps, zero_ps
                 taken, delays = self._take(pages, [budget], self._pace.clear_ps)
             if taken.wrapped_after is not None:
                 normal, zero = taken.wrapped_after
@@ -356,7 +358,8 @@ class Sender:
                 self.counters.pass_ends_ns.append(ended_ps // PS_PER_NS)
             now_ps += taken.normal * normal_ps + taken.zero * zero_ps + delays.total_ps
             if not (pages.pending and pages.at_end):
-                return now_ps
+                break
+        return now_ps
 
     def _take(
         self,
