@@ -201,7 +201,8 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_tracking(config.tracking, config.migration.version)
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
-    tracking = parse_tracking(config.tracking, layout, config.vm, config.migration)
+    touched = layout.pages - int((zero_last - zero_first).sum())
+    tracking = parse_tracking(config.tracking, layout, config.vm, config.migration, touched)
     host_pages = parse_host_pages(config.vm, layout) if rules.sends_host_pages else 1
     check_device_writes(config.tracking.page_size, tracking.pages_together, writers)
     last_change_ns = max((writer.last_change_ns for writer in writers), default=0)

@@ -114,7 +114,11 @@ def check_tracking(tracking: TrackingConfig, version: str) -> None:
 
 
 def parse_tracking(
-    tracking: TrackingConfig, layout: Layout, vm: VmConfig, migration: MigrationConfig
+    tracking: TrackingConfig,
+    layout: Layout,
+    vm: VmConfig,
+    migration: MigrationConfig,
+    touched_pages: int,
 ) -> Tracking:
     """Return the numbers of a config that `check_tracking` has checked.
 
@@ -123,6 +127,7 @@ def parse_tracking(
         layout: the RAM blocks.
         vm: has the size of a guest page, and what backs the RAM.
         migration: has the QEMU version, and the number of multifd channels.
+        touched_pages: pages that are not zero at the start. KVM has an entry for each of them.
 
     Raises:
         ConfigError: the recorded sleeps or the tracked page are not usable.
@@ -178,7 +183,7 @@ def parse_tracking(
         clear_ns=tracking.remote_clear_us * NS_PER_US * lazy,
         protect_ns=tracking.protect_ns_per_page * lazy,
         first_protect_ns=first_ns(tracking.protect_ns_per_page) * lazy,
-        start_ns=round(layout.pages // together * first_ns(tracking.start_ns_per_page))
+        start_ns=round(touched_pages // together * first_ns(tracking.start_ns_per_page))
         if protects and from_start
         else 0,
         sync_protect_ns=sync_protect_ns,

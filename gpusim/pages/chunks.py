@@ -70,18 +70,24 @@ class RemoteClears:
         self._all_protected = False
         self.start()
 
-    def protected(self, chunks: slice | IntArray, pending: IntArray) -> tuple[IntArray, IntArray]:
+    def protected(
+        self, chunks: slice | IntArray, normal: IntArray, zero: IntArray
+    ) -> tuple[IntArray, IntArray]:
         """Return the pages that clears protect, int64 [n], and those protected for the first time.
 
-        A clear protects the pages that the last sync found written. In the chunk in which the
-        cursor stood, the result counts a few pages more.
+        A clear protects the pages that the last sync found written. The first clear of a chunk finds
+        no entry in KVM's page tables for its zero pages, because the guest has not touched them. In
+        the chunk in which the cursor stood, the result counts a few pages more.
 
         Args:
             chunks: the chunks.
-            pending: int64 [n], pending pages of each chunk.
+            normal, zero: int64 [n], pending pages of each chunk, with and without content.
         """
-        protected = np.zeros_like(pending) if self._all_protected else pending
-        return protected, protected * self._unprotected[chunks]
+        if self._all_protected:
+            return np.zeros_like(normal), np.zeros_like(normal)
+        is_first = self._unprotected[chunks]
+        protected = normal + np.where(is_first, 0, zero)
+        return protected, protected * is_first
 
     def clear(self, chunks: IntArray) -> None:
         """Clear chunks, so that their clears are no longer due."""

@@ -158,7 +158,9 @@ class Pages:
         pending = self.counts.of(order)
         before = np.cumsum(pending) - pending
         due = np.flatnonzero(self._clears.due[order] & (pending > 0) & (before < pages))
-        return before[due], *self._clears.protected(order[due], pending[due])
+        chunks = order[due]
+        normal, zero = self.counts.normal[chunks], self.counts.zero[chunks]
+        return before[due], *self._clears.protected(chunks, normal, zero)
 
     def host_page_ends(self, size: int, number: int) -> IntArray:
         """Return the pending pages up to the end of each of the next host pages, int64 [n].

@@ -149,7 +149,8 @@ class Take:
     def _clear_costs(self, chunks: slice | IntArray) -> IntArray:
         """The cost of the clears that are due in some chunks if all pending pages are taken."""
         pages = self._pending.of(chunks)
-        costs = self._clear_cost.of(*self._clears.protected(chunks, pages))
+        normal, zero = self._pending.normal[chunks], self._pending.zero[chunks]
+        costs = self._clear_cost.of(*self._clears.protected(chunks, normal, zero))
         return np.where(self._clears.due[chunks] & (pages > 0), costs, 0)
 
     def _after_clear(self, chunk: int, budget: Budget) -> tuple[Budget, bool]:
@@ -177,7 +178,8 @@ class Take:
         due = self._clears.due[chunks]
         if due.any():
             chunks = chunks[due]
-            protected = self._clears.protected(chunks, self._pending.of(chunks))
+            pending = self._pending
+            protected = self._clears.protected(chunks, pending.normal[chunks], pending.zero[chunks])
             self._cleared.append((chunks, normal_before[due], zero_before[due], *protected))
             self._paid_clears += int(self._clear_cost.of(*protected).sum())
             self._clears.clear(chunks)

@@ -40,8 +40,10 @@ def loop(
             break
         held = 0
         if chunk_of[at] in due:
-            protected = chunk_of.count(chunk_of[at])
-            held = clear[0] + clear[1 + (chunk_of[at] not in seen)] * protected
+            is_first = chunk_of[at] not in seen  # the guest has not touched its zero pages
+            places = [place for place, one in enumerate(chunk_of) if one == chunk_of[at]]
+            protected = sum(not (is_first and zero[place]) for place in places)
+            held = clear[0] + clear[1 + is_first] * protected
         if not held and left[-1] < costs[-1]:
             break
         if chunk_of[at] in due:
