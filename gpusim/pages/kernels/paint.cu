@@ -121,7 +121,7 @@ __device__ __forceinline__ void draw(u64 *tile, i64 low, i64 high, const i64 *ce
 // Draw and merge one chunk per block. Chunk chunks[b] has the cells low[b] <= c < high[b], and for
 // ZERO the cells mask_low[b] <= c < mask_high[b] of the mask. log and zero may be null. fresh[b]
 // receives the newly dirty pages, unzeroed[b] the pending zero pages before, less those after.
-extern "C" __global__ void __launch_bounds__(PAINT_THREADS)
+extern "C" __global__ void __launch_bounds__(PAINT_THREADS, 2)
     paint(int op, const i64 *__restrict__ chunks, const i64 *__restrict__ low,
           const i64 *__restrict__ high, const i64 *__restrict__ cell_first,
           const i64 *__restrict__ cell_last, const u64 *__restrict__ cell_packed,
