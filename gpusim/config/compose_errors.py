@@ -259,7 +259,8 @@ def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
         meant += spelled
         hints = [] if spelled else [f"For another, type {key}={example}"]
     if meant:
-        hints.insert(0, f"Did you mean {' or '.join(meant)}?")
+        quoted = [f'"{one}"' for one in meant]
+        hints.insert(0, f"Did you mean {' or '.join(quoted)}?")
     return sentences(f"must be one of {', '.join(options)}", *hints)
 
 

@@ -121,10 +121,10 @@ def test_a_wrong_override_is_one_line(typed: str, code: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("link=40gbit", "link.bandwidth=40Gbit/s?"),
+        ("link=40gbit", '"link.bandwidth=40Gbit/s"?'),
         ("link=4x", "type link.bandwidth="),
         ("vm=64GiB", "vm.memory="),
-        ("vm=1tib", "vm=huge_1tib or vm.memory=1TiB?"),
+        ("vm=1tib", '"vm=huge_1tib" or "vm.memory=1TiB"?'),
         ("migration=8.2", "qemu_8_2"),
     ],
 )

