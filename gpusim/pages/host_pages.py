@@ -50,6 +50,10 @@ def host_page_ends(
         left -= len(found[-1])
         if not left:
             break
+    if left and has_bits and cursor.page and counts.of(np.array([cursor.chunk]))[0]:
+        own = cursor.chunk  # at last the pages of its chunk that the cursor has passed
+        behind = _count(kernels, own, 0, size) - _count(kernels, own, cursor.page, size)
+        found.append(behind[behind > 0][:left])
     return np.cumsum(np.concatenate([np.zeros(0, np.int64), *found]))
 
 
