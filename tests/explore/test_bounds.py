@@ -70,12 +70,12 @@ def test_the_downtime_limit_to_set_counts_what_it_leaves_out() -> None:
 
 
 def test_the_throttle_limit_to_set_for_a_stall() -> None:
-    """A throttle of p percent sleeps 10 ms * p / (100 - p): 40 ms are 80 %."""
+    """A throttle of p percent sleeps 10 ms * p / (100 - p): 40 ms are 80 %, and wake-ups come late."""
     now = guest(page_writes_per_s=6e4, cpu_throttle_initial=99)
-    assert ran(now).longest_vcpu_stall_ms == pytest.approx(990)
+    assert ran(now).longest_vcpu_stall_ms == pytest.approx(990, rel=1e-3)
     found = changed(now, Bounds(longest_vcpu_stall_ms=40.0))
-    assert found.settings == "migration.max_cpu_throttle=80 migration.cpu_throttle_initial=80"
-    assert found.outcome.longest_vcpu_stall_ms == pytest.approx(40)
+    assert found.settings == "migration.max_cpu_throttle=79 migration.cpu_throttle_initial=79"
+    assert found.outcome.longest_vcpu_stall_ms <= 40
 
 
 def test_what_is_free_comes_first() -> None:
