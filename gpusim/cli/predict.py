@@ -283,10 +283,8 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         seed=options.seed,
         progress=_with_progress_bar,
     )
-    bounds = _bounds(options)
-    prediction = replace(
-        prediction, bounds=bounds, change_within=_change_within(options, prediction, bounds)
-    )
+    prediction = replace(prediction, bounds=_bounds(options))
+    prediction = replace(prediction, change_within=_change_within(options, prediction))
     advice, better = _advised(options, prediction)
     numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
@@ -341,17 +339,17 @@ def _bounds(options: argparse.Namespace) -> Bounds:
     )
 
 
-def _change_within(
-    options: argparse.Namespace, prediction: Prediction, bounds: Bounds
-) -> ChangeWithin | None:
+def _change_within(options: argparse.Namespace, prediction: Prediction) -> ChangeWithin | None:
     """Return the change with which the bounds are kept, if 19 of 20 migrations do not keep them."""
     from gpusim.explore.bounds_search import find_change
     from gpusim.predict.bounds_text import kept
 
-    if options.no_advice or all(one.code == "yes" for one in kept(prediction, bounds)):
+    if options.no_advice or all(one.code == "yes" for one in kept(prediction)):
         return None
     return find_change(
-        prediction.median_member.config_under_load, prediction.p95_member.config_under_load, bounds
+        prediction.median_member.config_under_load,
+        prediction.p95_member.config_under_load,
+        prediction.bounds,
     )
 
 

@@ -252,15 +252,14 @@ def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
     if not (nearest or is_quantity):
         nearest = get_close_matches(name, options, 1)
     meant = [f"{group}={min(nearest, key=len)}"] if nearest else []
-    hints = []
+    other = ""
     if is_quantity:
         key, units, example = QUANTITIES[group]
         spelled = [f"{key}={one}" for one in spelled_out(name, units)]
         meant += spelled
-        hints = [] if spelled else [f"For another, type {key}={example}"]
-    if meant:
-        quoted = [f'"{one}"' for one in meant]
-        hints.insert(0, f"Did you mean {' or '.join(quoted)}?")
+        other = "" if spelled else f"For another, type {key}={example}"
+    quoted = " or ".join(f'"{one}"' for one in meant)
+    hints = [f"Did you mean {quoted}?"] * bool(meant) + [other] * bool(other)
     return sentences(f"must be one of {', '.join(options)}", *hints)
 
 

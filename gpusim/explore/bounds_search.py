@@ -18,11 +18,11 @@ from gpusim.engine.records import Summary
 from gpusim.explore.bounds import Bounds
 from gpusim.explore.changes import Change, Setting, override_text, set_key, single_changes
 from gpusim.explore.run_pool import RunPool
+from gpusim.guest.run_time import TIMESLICE_NS
 from gpusim.units import NS_PER_MS, NS_PER_S
 
 BATCH = 4  # runs at a time. It does not depend on the cores, so the answer does not either
 HANGS_S = 600.0  # wall time of a batch: a guard against a run that does not end
-TICK_MS = 10.0  # a throttle of p percent lets a vCPU run 10 ms and sleep 10 ms * p / (100 - p)
 FREE = ("migration.auto_converge", "migration.multifd_channels")  # cost neither guest nor money
 # QEMU's limit is compared with an estimate, and what the guest writes meanwhile comes on top.
 SHARES_OF_DOWNTIME = (1.0, 0.8, 0.5)  # of what the bound leaves to RAM
@@ -97,7 +97,7 @@ def find_change(
 
 def _outcomes(guest: Config, bounds: Bounds, pool: RunPool) -> Iterator[tuple[str, Summary | None]]:
     """Yield each change with its outcome. None: gpusim refuses the change."""
-    changes = list(_changes(guest, bounds))
+    changes = list(_changes(guest, bounds).items())
     for start in range(0, len(changes), BATCH):
         batch = changes[start : start + BATCH]
         configs = [_until_deadline(config, bounds) for _, config in batch]
@@ -105,17 +105,19 @@ def _outcomes(guest: Config, bounds: Bounds, pool: RunPool) -> Iterator[tuple[st
         yield from zip([settings for settings, _ in batch], outcomes, strict=True)
 
 
-def _changes(config: Config, bounds: Bounds) -> Iterator[tuple[str, Config]]:
-    """Yield each setting with its config: those that cost nothing first, then the larger ones."""
+def _changes(config: Config, bounds: Bounds) -> dict[str, Config]:
+    """Return settings -> config, each once: those that cost nothing first, then the larger ones."""
     scenario = resolve(config)
     singles = list(single_changes(config, scenario))
     first = [one for one in singles if one.key in FREE]
     others = [one for one in singles if one.key not in FREE]
+    found: dict[str, Config] = {}
     for change in (*first, *_towards(scenario, bounds), *others):
         for step, value in enumerate(change.values):
             parts = (Setting(change.key, change.text(value)), change.also(value))
-            texts = [override_text(one) for one in parts if one is not None]
-            yield " ".join(texts), change.config_of(config, step)
+            settings = " ".join(override_text(one) for one in parts if one is not None)
+            found.setdefault(settings, change.config_of(config, step))
+    return found
 
 
 def _towards(scenario: Scenario, bounds: Bounds) -> Iterator[Change]:
@@ -131,7 +133,8 @@ def _towards(scenario: Scenario, bounds: Bounds) -> Iterator[Change]:
     highest = scenario.parameters.max_cpu_throttle
     stall_ms = bounds.longest_vcpu_stall_ms
     if stall_ms is not None:
-        percent = int(100 * stall_ms / (stall_ms + TICK_MS))
+        # A throttle of p percent lets a vCPU run for a slice and sleep p / (100 - p) slices.
+        percent = int(100 * stall_ms / (stall_ms + TIMESLICE_NS / NS_PER_MS))
         # The next lower one is for a bound without room for a late wake-up.
         lower = tuple(one for one in (percent, percent - 1) if 1 <= one < highest)
         yield _highest_throttle(scenario.config, lower)

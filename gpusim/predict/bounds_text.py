@@ -43,14 +43,18 @@ class Kept(NamedTuple):
     def code(self) -> str:
         """Return yes, probably_yes, probably_no or no."""
         share = self.keeping / self.members
-        if max(share, 1 - share) >= SURE:
-            return "yes" if share > 0.5 else "no"
-        return "probably_yes" if share > 0.5 else "probably_no"
+        answer = "yes" if share > 0.5 else "no"
+        return answer if is_sure(share) else f"probably_{answer}"
 
 
-def kept(prediction: Prediction, bounds: Bounds) -> list[Kept]:
+def is_sure(share: float) -> bool:
+    """Return whether so large a share of the members agrees, or disagrees, that they decide alone."""
+    return max(share, 1 - share) >= SURE
+
+
+def kept(prediction: Prediction) -> list[Kept]:
     """Return how each bound is kept."""
-    found = []
+    bounds, found = prediction.bounds, []
     for name, most in bounds.items():
         keeping = sum(bounds.keeps(one.summary, name) for one in prediction.members)
         band = prediction.band(name) if prediction.converges else None
@@ -72,7 +76,7 @@ def bounds_lines(prediction: Prediction) -> list[str]:
         return []
     change = prediction.change_within
     for_one = change.for_one if change else {}
-    lines = [_line(one, for_one.get(one.name, "")) for one in kept(prediction, bounds)]
+    lines = [_line(one, for_one.get(one.name, "")) for one in kept(prediction)]
     return [*lines, *_change(change, bounds)]
 
 
@@ -115,4 +119,4 @@ def shown(name: str, value: float | None) -> str:
 
 def bounds_document(prediction: Prediction) -> list[dict[str, Any]]:
     """Return the bounds for JSON."""
-    return [one._asdict() | {"code": one.code} for one in kept(prediction, prediction.bounds)]
+    return [one._asdict() | {"code": one.code} for one in kept(prediction)]

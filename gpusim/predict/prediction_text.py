@@ -13,7 +13,7 @@ import numpy as np
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
 from gpusim.predict.bands import HIGH, LOW, Band
-from gpusim.predict.bounds_text import SURE, bounds_lines
+from gpusim.predict.bounds_text import bounds_lines, is_sure
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
 from gpusim.qemu.versions import nearest
@@ -121,8 +121,7 @@ def verdict_code(prediction: Prediction) -> str:
     if not prediction.converges:
         ended = prediction.median_member.summary.verdict
         code = "exceeds_time_limit" if ended == "time_limit" else "does_not_converge"
-    is_sure = max(prediction.probability, 1 - prediction.probability) >= SURE
-    return code if is_sure else f"probably_{code}"
+    return code if is_sure(prediction.probability) else f"probably_{code}"
 
 
 def title(prediction: Prediction) -> str:
