@@ -23,16 +23,15 @@ FREE_LINK = LinkConfig(
     wakeup_latency_us=0,
     non_ram_downtime_ms=0,
 )
-FREE_EAGER = TrackingConfig(
+FREE_SYNCS = TrackingConfig(
     mode="kvm_legacy",
     log_sync_ns_per_gib=0,
     merge_ns_per_gib=0,
-    waits_for_burst=False,
     protect_ns_per_page=0,
     start_ns_per_page=0,
     split_ns_per_page=0,
-    first_write_cost_ns=0,
 )
+FREE_EAGER = replace(FREE_SYNCS, waits_for_burst=False, first_write_cost_ns=0)
 FREE_LAZY = replace(FREE_EAGER, mode="kvm_manual")
 
 

@@ -14,18 +14,15 @@ import pytest
 from gpusim import Result, TrackingConfig, WriterConfig, simulate
 from gpusim.guest.reaper import first_wake_ns
 from gpusim.units import NS_PER_S
-from tests.engine.scenarios import config
+from tests.engine.scenarios import FREE_EAGER, config
 
 PAGES, WRITES_PER_S, RESET_NS = 2**18, 3e5, 900
-RING = TrackingConfig(
+RING = replace(
+    FREE_EAGER,
     mode="dirty_ring",
     log_sync_ns_per_gib=5e6,
     merge_ns_per_gib=7e6,
-    waits_for_burst=False,
     protect_ns_per_page=RESET_NS,
-    start_ns_per_page=0,
-    split_ns_per_page=0,
-    first_write_cost_ns=0,
 )
 GUEST = WriterConfig(working_set="1GiB", page_writes_per_s=WRITES_PER_S)
 NEVER_THROTTLED: dict[str, Any] = {

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from gpusim import Config, Result, TrackingConfig, WriterConfig, simulate
-from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, config
+from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, FREE_SYNCS, config
 
 SLOW = {"max_bandwidth": 100_000_000}  # passes of ten seconds and more
 
@@ -314,14 +314,7 @@ def test_under_tcg_a_sync_waits_for_the_sleeping_vcpu() -> None:
             config(
                 "1GiB",
                 writer,
-                tracking=TrackingConfig(
-                    mode=mode,
-                    protect_ns_per_page=0,
-                    start_ns_per_page=0,
-                    split_ns_per_page=0,
-                    log_sync_ns_per_gib=0,
-                    merge_ns_per_gib=0,
-                ),
+                tracking=replace(FREE_SYNCS, mode=mode),
                 **limits,
             )
         )

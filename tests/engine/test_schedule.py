@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpusim import Config, ConfigError, Result, TrackingConfig, WriterConfig, simulate
-from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, config
+from tests.engine.scenarios import FREE_EAGER, FREE_LAZY, FREE_SYNCS, config
 
 
 def run(schedule: list[Any], memory: str = "4GiB", **changes: Any) -> Result:
@@ -277,14 +277,7 @@ def test_max_throttle_percent_is_the_highest_before_the_maximum_was_lowered() ->
 @pytest.mark.parametrize("mode", ["tcg", "dirty_ring"])
 def test_a_sync_does_not_wait_for_a_paused_vcpu(mode: str) -> None:
     """vm_stop wakes the vCPUs that the throttle put to sleep."""
-    tracking = TrackingConfig(
-        mode=mode,
-        log_sync_ns_per_gib=0,
-        merge_ns_per_gib=0,
-        protect_ns_per_page=0,
-        split_ns_per_page=0,
-        start_ns_per_page=0,
-    )
+    tracking = replace(FREE_SYNCS, mode=mode)
     found = run([{"at": "60s", "do": "pause"}], "1GiB", tracking=tracking, cpu_throttle_initial=99,
                 workload=WriterConfig(working_set="512MiB", page_writes_per_s=1e6),
                 max_bandwidth=100_000_000)  # fmt: skip

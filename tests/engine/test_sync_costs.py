@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpusim import Config, Result, SyncRecord, TrackingConfig, WriterConfig, simulate
-from tests.engine.scenarios import config
+from tests.engine.scenarios import FREE_EAGER, config
 
 LOG_MS, MERGE_MS = 70.0, 40.0
 BUSY = WriterConfig(working_set="2GiB", page_writes_per_s=4e5)
@@ -18,16 +18,7 @@ LINK_BOUND: dict[str, Any] = {"bandwidth": "200MB/s", "max_bandwidth": 0, "limit
 
 
 def costs(**changes: Any) -> TrackingConfig:
-    free = {
-        "log_sync_ns_per_gib": 0.0,
-        "merge_ns_per_gib": 0.0,
-        "waits_for_burst": False,
-        "protect_ns_per_page": 0.0,
-        "start_ns_per_page": 0.0,
-        "split_ns_per_page": 0.0,
-        "first_write_cost_ns": 0.0,
-    }
-    return TrackingConfig(mode="kvm_legacy", **{**free, **changes})
+    return replace(FREE_EAGER, **changes)
 
 
 def run(tracking: TrackingConfig, **changes: Any) -> Result:

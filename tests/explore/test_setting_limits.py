@@ -22,7 +22,6 @@ from gpusim import (
     MixConfig,
     PolicyConfig,
     SequentialConfig,
-    TrackingConfig,
     VmConfig,
     WorkloadConfig,
     WriterConfig,
@@ -35,18 +34,9 @@ from gpusim.explore.run_pool import RunPool
 from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise
 from gpusim.explore.setting_questions import faster
 from gpusim.units import parse_bytes_per_s
+from tests.engine.scenarios import FREE_EAGER
 
 PLENTY_S = 600.0  # enough for a slow machine
-FREE = TrackingConfig(
-    mode="kvm_legacy",
-    log_sync_ns_per_gib=0,
-    merge_ns_per_gib=0,
-    waits_for_burst=False,
-    protect_ns_per_page=0,
-    start_ns_per_page=0,
-    split_ns_per_page=0,
-    first_write_cost_ns=0,
-)
 WORKING_SET = 16384  # pages
 PAGES_A_SECOND = 1.25e8 / 4104  # of 1 Gbit/s
 
@@ -58,7 +48,7 @@ def guest(rate: float, limit_s: float = 40, bandwidth: str = "1Gbit/s", **migrat
         workload=WriterConfig(working_set="64MiB", page_writes_per_s=rate),
         link=LinkConfig(bandwidth=bandwidth, page_cost_ns=0),
         migration=MigrationConfig(**migration),
-        tracking=FREE,
+        tracking=FREE_EAGER,
         limit=LimitConfig(simulated=limit_s),
     )
 
