@@ -1,4 +1,4 @@
-"""Links, senders and their observable state, for the tests of the sender."""
+"""Links, senders, real pages and their observable state, for the tests of the sender."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
+from gpusim.layout import IntArray, Layout, Writes
+from gpusim.pages.pages import Pages
 from gpusim.qemu.switchover import SwitchoverRule
 from gpusim.sender.link import Link, Multifd, RecordedLink
 from gpusim.sender.sendable_pages import SendablePages
@@ -16,6 +20,7 @@ NORMAL_BYTES, ZERO_BYTES = 4104, 9  # qemu-file: a header of 8 bytes, then the p
 SECTION_BYTES = 18
 MS, S = 10**6, 10**9
 GBIT = 1.25e8
+NONE = np.zeros(0, np.int64)
 
 
 def make_link(
@@ -93,6 +98,37 @@ def make_sender(
         counts_flushed_bytes=flushed,
         threshold=lambda bandwidth: int(bandwidth * downtime_s),
         acts=acts or SwitchoverRule().acts,
+    )
+
+
+def real_pages(
+    blocks: list[int],
+    *,
+    lazy: bool = False,
+    initially_set: bool = True,
+    backend: str = "numpy",
+) -> Pages:
+    """Make pages without a zero page. All are dirty, and no pass has started."""
+    return Pages(
+        Layout(blocks),
+        zero_first=NONE,
+        zero_last=NONE,
+        lazy=lazy,
+        initially_set=initially_set,
+        seed=1,
+        backend=backend,
+    )
+
+
+def certain_writes(layout: Layout, first: IntArray, last: IntArray) -> Writes:
+    """Return writes to every guest page of some runs, and to no other page."""
+    slot_first, slot_last, _ = layout.cut(first, last)
+    return Writes(
+        first=NONE,
+        last=NONE,
+        mean=np.zeros(0),
+        certain_first=slot_first,
+        certain_last=slot_last,
     )
 
 

@@ -17,16 +17,17 @@ from tests.sender.senders import (
     NORMAL_BYTES,
     PAGE,
     S,
+    certain_writes,
     clears_of,
     make_link,
     make_sender,
+    real_pages,
     seen,
 )
 
 CHUNK = 2**18
 PAGE_NS = NORMAL_BYTES / 1.25  # at 10 Gbit/s
 PROTECT_NS = 13.4
-NONE = np.zeros(0, np.int64)
 
 
 def test_a_chunk_is_cleared_before_its_first_page_and_the_rest_waits() -> None:
@@ -96,14 +97,7 @@ def test_the_rest_is_sent_with_clears_or_without(clears: bool) -> None:
 
 
 def lazy_pages(blocks: list[int], *, initially_set: bool = True) -> Pages:
-    pages = Pages(
-        Layout(blocks),
-        zero_first=NONE,
-        zero_last=NONE,
-        lazy=True,
-        initially_set=initially_set,
-        seed=1,
-    )
+    pages = real_pages(blocks, lazy=True, initially_set=initially_set)
     pages.start()
     return pages
 
@@ -115,14 +109,7 @@ def test_what_was_protected_at_the_start_is_not_protected_by_the_first_clear() -
 
 
 def written(layout: Layout, first: int, last: int) -> Writes:
-    slots = layout.cut(np.array([first]), np.array([last]))
-    return Writes(
-        first=NONE,
-        last=NONE,
-        mean=np.zeros(0),
-        certain_first=slots[0],
-        certain_last=slots[1],
-    )
+    return certain_writes(layout, np.array([first]), np.array([last]))
 
 
 @settings(deadline=None, max_examples=80)

@@ -9,17 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import CHUNK_PAGES, Layout, Writes
+from gpusim.layout import CHUNK_PAGES, Layout
 from gpusim.pages.pages import Pages
 from gpusim.sender.link import FLUSH_NORMAL_PAGES
 from gpusim.sender.sender import Sender
 from tests.pages.naive import SLOW_MACHINE
-from tests.sender.senders import GBIT, MS, NORMAL_BYTES, make_link, make_sender, when_done
+from tests.sender.senders import (
+    GBIT,
+    MS,
+    NORMAL_BYTES,
+    SECTION_BYTES,
+    certain_writes,
+    make_link,
+    make_sender,
+    real_pages,
+    when_done,
+)
 
-NONE = np.zeros(0, np.int64)
 PAGE_NS = 50_000
 LINK = NORMAL_BYTES * 1e9 / PAGE_NS  # bytes per second
-SECTION_BYTES, WINDOW_NS, LONGEST_NS = 18, 100 * MS, 51 * MS
+WINDOW_NS, LONGEST_NS = 100 * MS, 51 * MS
 
 
 class Qemu:
@@ -67,21 +76,11 @@ class Qemu:
             self.now = self.start + WINDOW_NS
 
 
-def make_pages(dirty: list[int], pages: int, *, backend: str = "numpy") -> Pages:
-    layout = Layout([pages])
-    made = Pages(layout, zero_first=NONE, zero_last=NONE, lazy=False, initially_set=False, seed=1,
-                 backend=backend)  # fmt: skip
+def make_pages(dirty: list[int], pages: int) -> Pages:
+    made = real_pages([pages])
     made.start()
     made.take([(pages, 1, 1)])
-    slots = layout.cut(np.array(dirty), np.array(dirty) + 1)
-    writes = Writes(
-        first=NONE,
-        last=NONE,
-        mean=np.zeros(0),
-        certain_first=slots[0],
-        certain_last=slots[1],
-    )
-    made.sync(writes)
+    made.sync(certain_writes(Layout([pages]), np.array(dirty), np.array(dirty) + 1))
     made.cursor.move(0)
     return made
 
@@ -142,8 +141,7 @@ def test_a_page_of_1_gib_holds_the_mutex_while_it_is_sent(
     gbit: int, expected_s: float, is_limited: bool
 ) -> None:
     """86 ms at 100 Gbit/s and 8.6 s at 1 Gbit/s, whether the link or max-bandwidth limits."""
-    made = Pages(Layout([3 * CHUNK_PAGES]), zero_first=NONE, zero_last=NONE, lazy=False,
-                 initially_set=False, seed=1)  # fmt: skip
+    made = real_pages([3 * CHUNK_PAGES])
     made.start()
     link = make_link(400 * GBIT if is_limited else gbit * GBIT, host_pages=CHUNK_PAGES)
     limit = int(gbit * GBIT) if is_limited else 0
@@ -166,8 +164,7 @@ def test_a_sparse_bitmap_holds_the_mutex_for_64_host_pages_more() -> None:
 
 def test_windows_close_inside_a_burst() -> None:
     """A burst of 861 ms has a bandwidth sample each 100 ms."""
-    made = Pages(Layout([2 * CHUNK_PAGES]), zero_first=NONE, zero_last=NONE, lazy=False,
-                 initially_set=False, seed=1)  # fmt: skip
+    made = real_pages([2 * CHUNK_PAGES])
     made.start()
     sender = make_sender(make_link(10 * GBIT, host_pages=CHUNK_PAGES), acts=when_done)
     sender.advance(450 * MS, made)
@@ -178,8 +175,7 @@ def test_windows_close_inside_a_burst() -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "expected"])
 def test_pages_of_host_pages(backend: str) -> None:
-    full = Pages(Layout([2 * CHUNK_PAGES]), zero_first=NONE, zero_last=NONE, lazy=False,
-                 initially_set=False, seed=1, backend=backend)  # fmt: skip
+    full = real_pages([2 * CHUNK_PAGES], backend=backend)
     assert full.host_page_ends(512, 1).tolist() == [512]
     assert len(full.host_page_ends(512, 600)) == 600
     assert full.host_page_ends(CHUNK_PAGES, 9).tolist() == [CHUNK_PAGES, 2 * CHUNK_PAGES]

@@ -11,13 +11,21 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import Layout
-from gpusim.pages.pages import Pages
 from gpusim.sender.link import Link, Multifd, RecordedLink
 from gpusim.sender.sendable_pages import SendablePages
 from gpusim.sender.sender import Sender
 from tests.sender.fake_pages import FakePages
-from tests.sender.senders import MS, PAGE, S, Seen, clears_of, make_link, make_sender, seen
+from tests.sender.senders import (
+    MS,
+    PAGE,
+    S,
+    Seen,
+    clears_of,
+    make_link,
+    make_sender,
+    real_pages,
+    seen,
+)
 
 END_NS = 4 * S
 MULTIFD = [
@@ -202,15 +210,7 @@ def test_many_small_steps_equal_one_over_real_pages(
     """Without zero pages, because a burst of mixed pages is only exact to a flush and 64 pages."""
     traces = []
     for stops in ([], interruptions):
-        pages = Pages(
-            Layout(blocks),
-            zero_first=np.zeros(0, np.int64),
-            zero_last=np.zeros(0, np.int64),
-            lazy=True,
-            initially_set=True,
-            seed=1,
-            threads=1,
-        )
+        pages = real_pages(blocks, lazy=True)
         pages.start()
         found = trace(make_sender(link, max_bandwidth), pages, stalls, interruptions=stops)
         traces.append((found, pages.cursor.guest_page, pages.cursor.wraps))

@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import Layout
 from gpusim.pages.pages import Pages
 from gpusim.sender.link import Link, Multifd
 from tests.sender.fake_pages import FakePages
-from tests.sender.senders import GBIT, MS, PAGE, SECTION_BYTES, S, make_link, make_sender, when_done
+from tests.sender.senders import (
+    GBIT,
+    MS,
+    PAGE,
+    SECTION_BYTES,
+    S,
+    make_link,
+    make_sender,
+    real_pages,
+    when_done,
+)
 
 HEADER = 1344  # 320 bytes, and 8 bytes for each of 128 pages
 PACKET = 128
@@ -147,13 +156,6 @@ def test_a_sync_in_a_burst_sees_the_packets_that_have_been_written() -> None:
     sender.advance(40 * MS, FakePages([(False, MANY)]))
     sent = sender.counters.normal_pages
     assert sender.flushed_bytes * 128 == (sent // PACKET - 2) * PACKET * (PAGE * 128 + HEADER)
-
-
-def real_pages(blocks: list[int]) -> Pages:
-    none = np.zeros(0, np.int64)
-    return Pages(
-        Layout(blocks), zero_first=none, zero_last=none, lazy=False, initially_set=True, seed=1
-    )
 
 
 def dirty_again(pages: Pages, count: int) -> None:

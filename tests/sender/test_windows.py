@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpusim.layout import Layout, Writes
-from gpusim.pages.pages import Pages
+from gpusim.layout import Writes
 from gpusim.sender.link import RecordedLink
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import (
     GBIT,
     MS,
+    NONE,
     NORMAL_BYTES,
     PAGE,
     SECTION_BYTES,
@@ -21,11 +21,11 @@ from tests.sender.senders import (
     S,
     make_link,
     make_sender,
+    real_pages,
     seen,
     when_done,
 )
 
-NONE = np.zeros(0, np.int64)
 LAW = 0.01  # Tolerance. The published law of a sync's cost knows no bursts.
 MANY = 10**9
 WINDOWS = [  # max-bandwidth, pages per window if counted when flushed, and when queued
@@ -35,18 +35,6 @@ WINDOWS = [  # max-bandwidth, pages per window if counted when flushed, and when
     (41_943_040, 1024, 1023),
     (31_457_280, 768, 767),
 ]
-
-
-def real_pages(blocks: list[int], *, lazy: bool = False) -> Pages:
-    return Pages(
-        Layout(blocks),
-        zero_first=NONE,
-        zero_last=NONE,
-        lazy=lazy,
-        initially_set=True,
-        seed=1,
-        threads=1,
-    )
 
 
 @pytest.mark.parametrize(("max_bandwidth", "flushed_pages", "queued_pages"), WINDOWS)
