@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from gpusim.guest.drift import Drift
 from gpusim.guest.faults import Protection
 from gpusim.guest.guest import Guest
-from gpusim.guest.pace import CpuBound
 from gpusim.guest.pattern import Random, hot_cold, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.run_time import RunTime
@@ -27,6 +26,7 @@ from tests.guest.test_writes import (
     FLOAT,
     assert_well_formed,
     chunk_of,
+    cpu_bound,
     mean_of_pages,
     own_to_guest,
     throttled_run_time,
@@ -44,16 +44,7 @@ def moving(
     *,
     throttled: bool = True,
 ) -> Writer:
-    return Writer(
-        name="w",
-        pattern=pattern,
-        pace=CpuBound(rate),
-        placement=placement,
-        windows=None,
-        throttled=throttled,
-        vcpus=1,
-        drift=drift,
-    )
+    return replace(cpu_bound(pattern, placement, rate), throttled=throttled, drift=drift)
 
 
 def drifting(step: int, range_pages: int, *, period_ns: int = S, offset: int = 0) -> Drift:

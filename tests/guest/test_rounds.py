@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from gpusim.guest.faults import Protection
 from gpusim.guest.guest import Guest
-from gpusim.guest.pace import CpuBound
 from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.rounds import RoundPages, Rounds
 from gpusim.guest.run_time import RunTime
@@ -23,7 +22,7 @@ from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
 from gpusim.units import NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, place_stream
-from tests.guest.test_writes import assert_well_formed, pages_of_runs
+from tests.guest.test_writes import assert_well_formed, cpu_bound, pages_of_runs
 
 RATE = 1000  # page writes per second: one per ms
 
@@ -33,15 +32,7 @@ def pattern(pages: int, first_write: int = 0, seed: int = 1) -> Rounds:
 
 
 def writer(rounds: Rounds, placement: Placement) -> Writer:
-    return Writer(
-        name="w",
-        pattern=rounds,
-        pace=CpuBound(RATE),
-        placement=placement,
-        windows=None,
-        throttled=True,
-        vcpus=1,
-    )
+    return cpu_bound(rounds, placement, RATE)
 
 
 def written(guest: Guest, layout: Layout, low: int, high: int) -> list[int]:

@@ -15,7 +15,7 @@ from gpusim.guest.stream import Purpose, Stream
 from gpusim.layout import CHUNK_PAGES, FloatArray, Layout
 from gpusim.units import NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, place_stream
-from tests.guest.test_writes import assert_well_formed, mean_of_pages, writer
+from tests.guest.test_writes import assert_well_formed, cpu_bound, mean_of_pages
 
 PATTERNS = st.one_of(
     st.builds(zipf, st.integers(1, 5000), st.floats(0, 3)),
@@ -81,7 +81,7 @@ def test_a_guest_writes_each_page_by_its_heat(granule: int | None) -> None:
     if granule is not None:
         placement = scattered(layout.pages, pages, granule, place_stream(1))
     pattern = mixed(zipf(pages, 1.0))
-    writes = Guest(layout, [writer(pattern, placement, 1e5)], RunTime()).writes(0, NS_PER_S)
+    writes = Guest(layout, [cpu_bound(pattern, placement, 1e5)], RunTime()).writes(0, NS_PER_S)
     assert_well_formed(writes)
     expected, heat = np.zeros(layout.pages), per_page(pattern)
     own_first, own_last, guest = placement.locate(0, pages)

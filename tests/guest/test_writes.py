@@ -20,6 +20,7 @@ from gpusim.guest.guest import Guest
 from gpusim.guest.pace import CpuBound
 from gpusim.guest.pattern import Random, Sequential, hot_cold, uniform, zipf
 from gpusim.guest.placement import Placement, contiguous, scattered
+from gpusim.guest.rounds import Rounds
 from gpusim.guest.run_time import RunTime
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes
@@ -118,7 +119,7 @@ def pages_of_runs(layout: Layout, writes: Writes) -> list[int]:
     return pages
 
 
-def writer(pattern: Random | Sequential, placement: Placement, rate: float) -> Writer:
+def cpu_bound(pattern: Random | Sequential | Rounds, placement: Placement, rate: float) -> Writer:
     return Writer(
         name="w",
         pattern=pattern,
@@ -158,7 +159,7 @@ def random_writers(draw: st.DrawFn, layout: Layout) -> list[Writer]:
                 st.builds(zipf, st.just(pages), st.floats(0, 2)),
             )
         )
-        random = writer(pattern, placement, draw(st.integers(0, 10**6)))
+        random = cpu_bound(pattern, placement, draw(st.integers(0, 10**6)))
         writers.append(replace(random, throttled=draw(st.booleans())))
     return writers
 
@@ -217,7 +218,7 @@ def test_sequential_runs_are_the_loop_over_writes(data: st.DataObject) -> None:
     placement, pages = data.draw(placements(layout))
     threads = data.draw(st.integers(1, min(4, pages)))
     pattern = Sequential(pages, threads, data.draw(st.integers(0, 1000)))
-    sequential = writer(pattern, placement, data.draw(st.integers(0, 400)))
+    sequential = cpu_bound(pattern, placement, data.draw(st.integers(0, 400)))
     since, until = data.draw(intervals(layout))
     run_time = throttled_run_time()
     writes = Guest(layout, [sequential], run_time).writes(since, until)
@@ -233,7 +234,7 @@ def test_one_time_for_all_is_the_same_time_for_each(data: st.DataObject) -> None
     layout = data.draw(layouts)
     placement, pages = data.draw(placements(layout))
     writers = [
-        writer(Sequential(pages, 2, 0), placement, 150),
+        cpu_bound(Sequential(pages, 2, 0), placement, 150),
         *data.draw(random_writers(layout)),
     ]
     guest = Guest(layout, writers, throttled_run_time())
@@ -256,7 +257,7 @@ def test_intervals_in_a_row_add_up_to_the_whole(data: st.DataObject) -> None:
     """Writes do not depend on the times of syncs."""
     layout = data.draw(layouts)
     placement, pages = data.draw(placements(layout))
-    sequential = writer(Sequential(pages, 1, 3), placement, 97)
+    sequential = cpu_bound(Sequential(pages, 1, 3), placement, 97)
     guest = Guest(layout, [sequential, *data.draw(random_writers(layout))], throttled_run_time())
     times = sorted(data.draw(st.lists(st.integers(0, 3 * NS_PER_S), min_size=2, max_size=6)))
     parts = [guest.writes(a, b) for a, b in pairwise(times)]
@@ -269,7 +270,7 @@ def test_intervals_in_a_row_add_up_to_the_whole(data: st.DataObject) -> None:
 def test_sequential_by_hand() -> None:
     """Two threads over 10 pages, after 2 writes, at 2 writes per second each: 2, 3 and 7, 8."""
     layout = Layout([20])
-    sequential = writer(Sequential(10, 2, 2), contiguous(5, 10), 4.0)
+    sequential = cpu_bound(Sequential(10, 2, 2), contiguous(5, 10), 4.0)
     guest = Guest(layout, [sequential], RunTime())
     pages = lambda a, b: sorted(pages_of_runs(layout, guest.writes(a, b)))  # noqa: E731
     assert pages(0, NS_PER_S) == [7, 8, 12, 13]
@@ -281,7 +282,7 @@ def test_sequential_by_hand() -> None:
 
 def test_a_block_of_its_own_gets_its_own_cells() -> None:
     layout = Layout([100, 60])
-    writes = Guest(layout, [writer(uniform(160), contiguous(0, 160), 16)], RunTime()).writes(
+    writes = Guest(layout, [cpu_bound(uniform(160), contiguous(0, 160), 16)], RunTime()).writes(
         0, NS_PER_S
     )
     assert writes.first.tolist() == [0, CHUNK_PAGES]
@@ -299,7 +300,7 @@ def test_lost_work_is_summed_over_writers_and_their_vcpus() -> None:
     """At 50 % from the start two vCPUs lose half of their time. A device loses none."""
     run_time = RunTime()
     run_time.throttle(0, 50)
-    vcpus = replace(writer(uniform(10), contiguous(0, 10), 5), vcpus=2)
+    vcpus = replace(cpu_bound(uniform(10), contiguous(0, 10), 5), vcpus=2)
     device = replace(vcpus, throttled=False)
     lost = Guest(Layout([10]), [vcpus, device], run_time).lost_vcpu_s(4 * NS_PER_S)
     assert lost == pytest.approx(4, rel=1e-6)
