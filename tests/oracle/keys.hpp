@@ -1,8 +1,9 @@
-// The keys of one scenario, one on each line: a name and its values. oracle.py writes them.
+// The keys of one scenario, one on each line: a name and its values. model.py writes them.
 #pragma once
 
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <sstream>
 #include <string>

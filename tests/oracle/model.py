@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 RUN_LIMIT_S = 300  # against hangs
 SAME_TIME_NS = 2000  # gpusim's sender counts ps, and a page may end in another ns
 
-# Where gpusim is known to decide otherwise than QEMU. 1 is QEMU's way, 0 is gpusim's.
+# The naive model can decide in QEMU's way (1) or in another (0). gpusim decides as the values here.
 GPUSIM_WAY = {"burst_counts_clears": 0, "vcpus_answer_first": 1, "whole_ms": 0}
 
 

@@ -490,7 +490,7 @@ class Migration {
     std::int64_t downtime_limit_ms_ = keys_.whole("downtime_limit_ms");
     Bytes max_bandwidth_ = keys_.whole("max_bandwidth");
 
-    // Where gpusim is known to differ: 1 is QEMU's way.
+    // Ways of gpusim, see GPUSIM_WAY in model.py: 1 is QEMU's way.
     const bool burst_counts_clears_ = keys_.whole("burst_counts_clears");
     const bool vcpus_answer_first_ = keys_.whole("vcpus_answer_first");
     const bool whole_ms_ = keys_.whole("whole_ms");

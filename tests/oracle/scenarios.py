@@ -2,7 +2,7 @@
 
 All writers are sequential, so no draw is random and both models must agree to the page. A scenario has
 a few hundred thousand pages at most, and a link that sends them in seconds. A key whose effect the
-naive model lacks is neutral in all scenarios, see `NEUTRAL`.
+naive model lacks is neutral in all scenarios, see `NEUTRAL_TRACKING`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ GRANULE = 64  # pages: a block whose length is no multiple of it is misaligned
 VERSIONS = ("qemu_2_6", "qemu_7_2", "qemu_9_1", *["qemu_9_2"] * 3, *["qemu_10_1"] * 2,
             "seed_v2", "seed_v3", "seed_v4")  # fmt: skip
 MODES = ("kvm_manual", "kvm_manual", "kvm_legacy")
-NEUTRAL: dict[str, dict[str, Any]] = {
-    "tracking": {
-        "protect_ns_per_page": 0,
-        "start_ns_per_page": 0,
-        "split_ns_per_page": 0,
-        "first_write_cost_ns": 0,
-        "mutex_win_percent": 100,
-    },
+NEUTRAL_TRACKING: dict[str, Any] = {
+    "protect_ns_per_page": 0,
+    "start_ns_per_page": 0,
+    "split_ns_per_page": 0,
+    "first_write_cost_ns": 0,
+    "mutex_win_percent": 100,
 }
 
 
@@ -216,7 +214,7 @@ class _Draw:
             merge_ns_per_gib=0,
             misaligned_ms=0,
             waits_for_burst=self.chance(0.9 if self.has_costs else 0.6),
-            **NEUTRAL["tracking"],
+            **NEUTRAL_TRACKING,
         )
         if self.has_costs:
             tracking.log_sync_ns_per_gib = min(1e9, self.one_of(0, 1, 10, 60, 250) * 1e6 / gib)

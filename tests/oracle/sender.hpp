@@ -4,6 +4,7 @@
 // migration/multifd-nocomp.c:multifd_queue_page, multifd_ram_flush_and_sync.
 #pragma once
 
+#include <cmath>
 #include <limits>
 
 #include "memory.hpp"

@@ -16,7 +16,7 @@ from gpusim import (
     VmConfig,
 )
 from tests.oracle.model import first_difference, run_gpusim, run_naive
-from tests.oracle.scenarios import NEUTRAL, PAGE
+from tests.oracle.scenarios import NEUTRAL_TRACKING, PAGE
 
 PAGES = 2**15
 MB = 10**6
@@ -41,7 +41,7 @@ def migration(
         link=link or free_link(),
         migration=MigrationConfig(**keys),  # type: ignore[arg-type]
         tracking=TrackingConfig(
-            **{"mode": "kvm_legacy", **free, **NEUTRAL["tracking"], **(tracking or {})}
+            **{"mode": "kvm_legacy", **free, **NEUTRAL_TRACKING, **(tracking or {})}
         ),
         limit=LimitConfig(simulated=limit_s, stop_when_stuck=False),
         backend=BackendConfig(name="numpy", threads=1),

@@ -13,7 +13,8 @@ import pytest
 from tests.oracle.model import Comparison, compare
 
 SIXTY = range(27, 87)  # number 26 alone has thousands of syncs
-# Their second sync starts 3 ms apart since clears and reads of KVM log wait for each other. Unexplained.
+# Since clears and reads of KVM's log wait for each other, the second syncs start 3 ms apart. No
+# reason was found.
 UNEXPLAINED = {138, 375}
 MOST_PERCENT = 1.0  # difference of the total time
 
