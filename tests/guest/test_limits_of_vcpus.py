@@ -68,7 +68,8 @@ def test_a_throttle_slows_it_only_from_where_the_vcpus_want_less(
 ) -> None:
     """The rate is the lower of both. First writes count only where the vCPUs are the limit."""
     run_time, one = RunTime(), writer()
-    run_time.throttle(0, percent) if percent else None
+    if percent:
+        run_time.throttle(0, percent)
     guest = Guest(Layout([PAGES]), [one], run_time, Protection(cost_ns=cost_ns))
     faults = PAGES / 10  # per second, as each sync comes after 10 s
     busy_share = 1 - percent / 100 - faults * cost_ns * 1e-9 / one.vcpus

@@ -207,7 +207,7 @@ def test_many_small_steps_equal_one_over_real_pages(
     stalls: list[tuple[int, int]],
     interruptions: list[int],
 ) -> None:
-    """Without zero pages, because a burst of mixed pages is only exact to a flush and 64 pages."""
+    """Without zero pages, because a burst of mixed pages is only exact to a flush."""
     traces = []
     for stops in ([], interruptions):
         pages = real_pages(blocks, lazy=True)
