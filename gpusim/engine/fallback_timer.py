@@ -180,12 +180,15 @@ class FallbackTimer:
             return
         if self.rule.needs_auto_converge and not self._state.parameters.auto_converge:
             return
-        if not self._wants_sync(now_ns):
-            self._end_tick()
-            return
-        if (free_ns := self._syncs.lock_free_ns()) > now_ns:  # the reaper of dirty rings has it
+        # QEMU's own rules may be asked twice. A user's rule is asked once, when the tick has the lock.
+        may_sync = not self._state.scenario.rules.foresees_ticks or self._wants_sync(now_ns)
+        free_ns = self._syncs.lock_free_ns() if may_sync else now_ns
+        if free_ns > now_ns:  # the reaper of dirty rings has it
             self._late_ns += free_ns - now_ns
             self._timer.arm(free_ns)
+            return
+        if not self._wants_sync(now_ns):
+            self._end_tick()
             return
         self._recorder.record_event("cpu_throttle_dirty_sync")
         due_ns = self._state.clock.vm_ns(now_ns) - self._late_ns

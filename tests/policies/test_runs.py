@@ -93,6 +93,31 @@ def test_forced_syncs_come_at_every_third_tick() -> None:
     assert forced[:4] == pytest.approx([3, 6, 9, 12], abs=0.2)
 
 
+def test_a_tick_behind_the_reaper_of_dirty_rings_asks_the_rule_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reaper holds the big lock most of the time, so most ticks wait for it."""
+    calls: list[str] = []
+
+    def note(name: str) -> None:
+        plain = getattr(UserSyncTimer, name)
+
+        def noted(self: UserSyncTimer, *given: Any) -> Any:
+            calls.append(name)
+            return plain(self, *given)
+
+        monkeypatch.setattr(UserSyncTimer, name, noted)
+
+    note("wants_sync")
+    note("after_tick")
+    ring = TrackingConfig(mode="dirty_ring", protect_ns_per_page=10_000)
+    found = simulate(
+        with_policies(busy(tracking=ring, fallback_sync_interval="1s"), **RULES["timer"])
+    )
+    assert found.summary.fallback_sync_count > 3
+    assert all(before != after for before, after in itertools.pairwise(calls))
+
+
 def test_the_switchover_follows_the_rule() -> None:
     rules = RULES["switchover"]["throttle_rule"]
     calm = busy(workload=WriterConfig(working_set="256MiB", page_writes_per_s=2e3))
