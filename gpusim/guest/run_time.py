@@ -121,7 +121,8 @@ class RunTime:
         self._slices = _Slices()
         self._hold: _Hold | None = None
         self._ticked_ns = -1  # a tick that fired under the big lock
-        self._released_ns = self._skipped_ns = -1
+        self._released_ns = -1  # when the last hold ended
+        self._skipped_ns = -1  # first tick after a change that finds the vCPUs asleep. -1: none
 
     def throttle(self, now_ns: int, percent: int) -> None:
         """Set the throttle.
@@ -238,7 +239,8 @@ class RunTime:
 
         A sleep that begins or ends exactly at the time does not count.
         """
-        if self._hold is not None and t_ns >= self._hold.from_ns:  # it lends the lock
+        # A sync that waits for the vCPUs gives the lock back meanwhile, so they wake in its hold.
+        if self._hold is not None and t_ns >= self._hold.from_ns:
             return max(t_ns, self._hold.wakes_ns)
         start, period, sleep, _ = self._slices.at(t_ns)
         since_tick = (t_ns - start) % period

@@ -41,8 +41,8 @@ class Process:
 
         Returns:
             The time from now, in ns, at which QEMU aborts, or None if it does not abort. QEMU
-            aborts if a tick syncs without a migration. v2 already aborts when it asks for the age of
-        the period, so here the period is as old as can be.
+            aborts if a tick syncs without a migration. v2 already aborts when a tick asks for the age
+            of the period. So the rule gets a period that is as old as can be.
 
         Source: migration/ram.c:migration_bitmap_sync_precopy and, in v2,
         bg_ram_dirty_sync_timer_tick, assert(ram_state).

@@ -162,9 +162,9 @@ class BurstLimits:
     ) -> list[tuple[int, int, int]] | None:
         """Return budgets of pages that the burst sends for certain, whatever their order.
 
-        If the pages that come next do not fit them, then the burst sends one page more, and the limits
-        are looked at again. A flush is due after so many normal or so many zero pages of the burst.
-        If both kinds come between two flushes, the result is exact to one flush.
+        If the next page does not fit them, then the burst sends this page, and the caller asks again.
+        A flush is due after a number of normal pages or of zero pages, see `flush_pages`. If both
+        kinds come between two flushes, the result is exact to one flush.
 
         Args:
             burst: the burst under way.

@@ -17,7 +17,7 @@ class SendablePages(Protocol):
 
     @property
     def at_end(self) -> bool:
-        """Whether the cursor stands behind the last page and wraps next."""
+        """Whether no page to send lies ahead of the cursor, so that it wraps next."""
 
     @property
     def mixes_kinds(self) -> bool:

@@ -113,9 +113,7 @@ class Sender:
         # A normal or a zero page that was counted with the clear before it, and when it is sent, ps.
         self._ahead = 0, 0, 0
         self._window = Window()
-        self._next_sync_ps = (
-            0  # time of syncs that hold the next window up, but not this one's sleep
-        )
+        self._next_sync_ps = 0  # time of syncs in this window's sleep that hold up the next window
         self._burst: Burst | None = None
         self._sleeping = False  # for the rest of the window
         self._turn_is_over = False  # the caller has acted on the turn before the next burst
@@ -506,8 +504,8 @@ class Sender:
     def _send_mixed(self, burst: Burst, to_ps: int, pages: SendablePages, done: Advance) -> bool:
         """Continue a burst of both kinds of pages, in their order, see `_send`.
 
-        It takes pages up to the limit, then the page that goes over it, then pages up to the flush
-        or the look at the clock that ends the burst.
+        It takes pages up to the limit, then the page that goes over it. Then it takes pages up to the
+        flush that ends the burst, or until the burst reads the clock.
         """
         normal, zero = self._pace.normal, self._pace.zero
         dearest_ps, certainly_over = max(normal.ps, zero.ps), False
