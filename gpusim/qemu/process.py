@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpusim.qemu.rules import SyncTimerPolicy
+from gpusim.qemu.rules import SyncTimer
 from gpusim.qemu.sync_timer import SyncTimerState
 from gpusim.units import NEVER_NS
 
@@ -31,7 +31,7 @@ class Process:
     dirty_sync_count: int = 0
     throttle_thread_scheduled: bool = False
 
-    def idle(self, rule: SyncTimerPolicy, for_ns: int, auto_converge: bool) -> int | None:
+    def idle(self, rule: SyncTimer, for_ns: int, auto_converge: bool) -> int | None:
         """Let time pass without a migration. A timer that was left armed goes on.
 
         Args:

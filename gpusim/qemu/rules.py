@@ -96,15 +96,11 @@ class SyncTimerPolicy(Protocol):
             it after each tick.
         state: the state that the next migration in the process gets.
         starts_with_period, stops_under_lock, needs_auto_converge: see SyncTimerRule.
-        percent, starts_after_setup: only for rules of the QEMU versions. A user's rule does not have
-            them. See SyncTimerRule.
         syncs_from_count: no tick syncs below this dirty_sync_count. 2 excludes the first pass.
     """
 
     tick_ns: int
     state: Any
-    percent: int
-    starts_after_setup: bool
     starts_with_period: bool
     stops_under_lock: bool
     needs_auto_converge: bool
@@ -126,6 +122,18 @@ class SyncTimerPolicy(Protocol):
 
     def after_tick(self, dirty_sync_count: int) -> None:
         """End a tick. Up to QEMU 11.0 the count includes the sync that the tick forced."""
+
+
+class SyncTimer(SyncTimerPolicy, Protocol):
+    """The timer rule that the engine asks: QEMU's own, or a user's behind checks.
+
+    Attributes:
+        percent, starts_after_setup: see SyncTimerRule. A user's rule need not have them, and gpusim
+            neither reads nor sets them there.
+    """
+
+    percent: int
+    starts_after_setup: bool
 
 
 class SwitchoverPolicy(Protocol):

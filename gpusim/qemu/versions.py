@@ -10,7 +10,7 @@ from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.rules import (
     BandwidthPolicy,
     SwitchoverPolicy,
-    SyncTimerPolicy,
+    SyncTimer,
     ThrottlePolicy,
 )
 from gpusim.qemu.switchover import (
@@ -79,7 +79,7 @@ class Version:
     """
 
     throttle: Callable[[Parameters], ThrottlePolicy] = ThrottleRule
-    sync_timer: Callable[[int, SyncTimerState | None], SyncTimerPolicy] = SyncTimerRule
+    sync_timer: Callable[[int, SyncTimerState | None], SyncTimer] = SyncTimerRule
     switchover: Callable[[], SwitchoverPolicy] = SwitchoverRule
     switchover_if_postcopy: Callable[[], SwitchoverPolicy] | None = None
     expected_downtime: Callable[[Parameters], ExpectedDowntime] = ExpectedDowntime

@@ -93,6 +93,12 @@ def test_forced_syncs_come_at_every_third_tick() -> None:
     assert forced[:4] == pytest.approx([3, 6, 9, 12], abs=0.2)
 
 
+def test_a_timer_rule_needs_no_member_beyond_the_contract() -> None:
+    rule = f"{HERE}:FromScratch"
+    found = simulate(with_policies(busy(fallback_sync_interval="1s"), sync_timer_rule=rule))
+    assert found.summary.fallback_sync_count > 3
+
+
 def test_a_tick_behind_the_reaper_of_dirty_rings_asks_the_rule_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -43,6 +43,30 @@ class Stateful(SyncTimerRule):
         return self.ticks % 3 == 0
 
 
+class FromScratch:
+    """A timer rule that extends none of QEMU's. It has the members of SyncTimerPolicy and no others."""
+
+    __slots__ = ("state", "tick_ns")
+    starts_with_period = needs_auto_converge = False
+    stops_under_lock = True
+    syncs_from_count = 2
+
+    def __init__(self, interval_ns: int, state: object = None) -> None:
+        self.tick_ns, self.state = interval_ns, state
+
+    def start(self) -> bool:
+        return True
+
+    def stop(self) -> None:
+        pass
+
+    def wants_sync(self, dirty_sync_count: int, period_ns: int) -> bool:
+        return dirty_sync_count >= self.syncs_from_count
+
+    def after_tick(self, dirty_sync_count: int) -> None:
+        pass
+
+
 class Patient(SwitchoverRule):
     """Stops the VM at a quarter of the threshold."""
 
