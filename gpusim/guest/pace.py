@@ -34,6 +34,10 @@ class Pace(Protocol):
     def top_rate(self) -> float | None:
         """Page writes per second of run time. None: the pace is recorded and ignores run time."""
 
+    @property
+    def rate(self) -> float:
+        """Page writes per second while it is active, if nothing slows it."""
+
     def writes(
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
     ) -> FloatArray:

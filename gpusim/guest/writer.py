@@ -106,9 +106,11 @@ class Writer:
         """
         if self.memory_rate is not None and self.pace.top_rate:
             t = np.array([t_ns])
-            rate = min(self.memory_rate, self.pace.top_rate)
-            done_s = float(self.writes(t, run_time)[0]) / rate
-            return self.vcpus * max(0.0, float(active_ns(t, self.windows)[0]) / NS_PER_S - done_s)
+            top_rate = min(self.memory_rate, self.pace.top_rate)
+            busy_share = min(self.pace.rate, top_rate) / top_rate  # a paced writer idles in between
+            wanted_s = busy_share * (float(active_ns(t, self.windows)[0]) / NS_PER_S)
+            done_s = float(self.writes(t, run_time)[0]) / top_rate
+            return self.vcpus * max(0.0, wanted_s - done_s)
         return self.vcpus * self.pace.lost_s(t_ns, self._clock(run_time), self.windows)
 
     def _clock(self, run_time: VcpuClock) -> VcpuClock:

@@ -108,6 +108,14 @@ def test_a_guest_that_the_memory_limits_loses_no_work_to_a_low_throttle() -> Non
         assert lost_s == pytest.approx(10 * one.vcpus * lost_share, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize("taken", [4e5, TAKEN, 1e9])
+def test_the_idle_time_of_a_paced_writer_is_no_loss(taken: float) -> None:
+    one = replace(writer(Paced(2e5, 1e6)), memory_rate=taken)
+    guest = Guest(Layout([PAGES]), [one], RunTime(), Protection())
+    guest.settle(10 * NS_PER_S, np.full(CHUNKS, -1))
+    assert guest.lost_vcpu_s(10 * NS_PER_S) == pytest.approx(0, abs=1e-6)
+
+
 def resolved(workload: WorkloadConfig) -> tuple[Writer, ...]:
     return resolve(Config(vm=VmConfig("1GiB", vcpus=8), workload=workload)).writers
 
