@@ -12,6 +12,7 @@ import numpy as np
 
 from gpusim.config.checks import check_choice, check_range, parse_page_count, reject
 from gpusim.config.schema import VmConfig
+from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.units import format_bytes
@@ -20,7 +21,6 @@ PAGE_SIZES = (4096, 8192, 16384, 65536)  # bytes
 BACKINGS = {"4k": 4096, "thp": 4096, "hugetlb_2m": 2**21, "hugetlb_1g": 2**30}  # QEMU's page size
 MOST_CHUNKS = 2**20
 MOST_PLACES = 1024  # of zero pages. Few enough that each costs the sender next to nothing
-PLACES_KEY = 2**63 + 1  # of the draw of places, beside the keys of pages/draw.py and placement.py
 ZERO_RANGES_FORM = 'must be [[from, until], ...], such as [["1GiB", "2GiB"]]'
 
 
@@ -129,9 +129,7 @@ def _scatter(
     run = np.searchsorted(first, cuts[:-1], side="right") - 1
     inside = (run >= 0) & (cuts[:-1] < last[run])  # the other pieces are covered
     first, last = cuts[:-1][inside], cuts[1:][inside]
-    # numpy never changes the raw numbers of a bit generator, as it may those of a Generator (NEP 19).
-    random = np.random.Philox(key=np.array([seed, PLACES_KEY], np.uint64))
-    rank = random.random_raw(len(borders))[first // place_pages]
+    rank = Stream(seed, 0, Purpose.ZERO_PAGES).raw(len(borders))[first // place_pages]
     order = np.argsort(rank, kind="stable")
     before = np.zeros_like(first)
     before[order] = np.cumsum((last - first)[order]) - (last - first)[order]

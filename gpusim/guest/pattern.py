@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.guest.stream import Stream
+from gpusim.guest.stream import Stream, ranks
 from gpusim.layout import CHUNK_PAGES, FloatArray, IntArray, U64Array
 
 FEWEST_PARTS = 128  # of a set with so many pages. A larger set has a part per chunk or more
@@ -102,8 +102,7 @@ def shuffled(pattern: Random, stream: Stream) -> Random:
     """Return a pattern whose heat is not ordered by address."""
     pages = pattern.bands[-1].last
     parts = min(pages, max(FEWEST_PARTS, -(-pages // CHUNK_PAGES)))
-    row = np.empty(parts, np.int64)
-    row[np.argsort(stream.raw(parts), kind="stable")] = np.arange(parts)
+    row = ranks(stream.raw(parts))
     order = stream.raw(parts * MOST_BANDS).reshape(parts, MOST_BANDS)
     return Random(pattern.bands, Shuffle(row, order))
 

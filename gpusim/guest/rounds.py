@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.guest.placement import Placement
-from gpusim.guest.stream import Stream
+from gpusim.guest.stream import Stream, ranks
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout
 
 FEWEST_PARTS = 1024  # of a set with so many pages. A larger set has a part per chunk or more
@@ -65,7 +65,7 @@ class Rounds:
     def order(self, round_: int) -> Order:
         """Return the order of a round, which is counted from 0."""
         random = self.stream.block(round_, 3 * self.parts).reshape(3, self.parts)
-        row, last_row = (_places(random[0]), _places(random[1][: self.pages % self.parts]))
+        row, last_row = ranks(random[0]), ranks(random[1][: self.pages % self.parts])
         missing = np.full(self.parts - len(last_row), self.parts)  # no write of the last row
         start = (random[2] >> np.uint64(43)).astype(np.int64) * self.sizes >> 21
         return Order(row, np.concatenate([last_row, missing]), start)
@@ -266,10 +266,3 @@ class RoundPages:
             both, share = state.sum(axis=1), done / self._all
             state[:, WRITTEN], state[:, UNWRITTEN] = share * both, (1 - share) * both
         return faults / self._together, state, done
-
-
-def _places(random: np.ndarray) -> IntArray:
-    """Return the rank of each number, int64 [n]: a permutation."""
-    places = np.empty(len(random), np.int64)
-    places[np.argsort(random, kind="stable")] = np.arange(len(random))
-    return places

@@ -9,27 +9,23 @@ import enum
 
 import numpy as np
 
-from gpusim.layout import FloatArray, U64Array
+from gpusim.layout import FloatArray, IntArray, U64Array
 
 FIRST_KEY = 2**63
 WRITER_SHIFT = 8
 
 
 class Purpose(enum.IntEnum):
-    """What a stream draws. The places of zero pages (`config/memory.py`) are number 1."""
+    """What a stream draws. ZERO_PAGES belongs to the VM, and is drawn as if by its writer 0."""
 
     PLACEMENT = 0
+    ZERO_PAGES = 1
     SWEEP_PHASE = 2
     CYCLE_PHASE = 3
     CYCLE_LENGTHS = 4
     DRIFT_PHASE = 5
     HEAT = 6
     ROUNDS = 7
-
-
-def key_of(seed: int, writer: int, purpose: Purpose) -> U64Array:
-    """Return the key of Philox for a writer, counted from 0, uint64 [2]."""
-    return np.array([seed, FIRST_KEY + (writer << WRITER_SHIFT) + purpose], np.uint64)
 
 
 class Stream:
@@ -45,7 +41,8 @@ class Stream:
     """
 
     def __init__(self, seed: int, writer: int, purpose: Purpose) -> None:
-        self._key = key_of(seed, writer, purpose)
+        second = FIRST_KEY + (writer << WRITER_SHIFT) + purpose
+        self._key = np.array([seed, second], np.uint64)
         self.bits = np.random.Philox(key=self._key)
 
     def raw(self, count: int) -> U64Array:
@@ -64,3 +61,10 @@ class Stream:
     def exponential(self, count: int) -> FloatArray:
         """Return numbers of mean 1, float64 [count]."""
         return np.asarray(-np.log1p(-self.uniform(count)))
+
+
+def ranks(numbers: U64Array) -> IntArray:
+    """Return the rank of each number, int64 [n]: a permutation of 0 to n - 1."""
+    found = np.empty(len(numbers), np.int64)
+    found[np.argsort(numbers, kind="stable")] = np.arange(len(numbers))
+    return found
