@@ -9,6 +9,7 @@ pages has a part per page.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,36 +232,46 @@ class RoundPages:
         self._state[:, :, OLD] += self._state[:, :, NEW]
         self._state[:, :, NEW] = 0
 
-    def _split(self, writes: float) -> tuple[float, FloatArray]:
-        """Return how many pages some writes split, and the state after them."""
-        unsplit, done, splits = self._unsplit, self._done, 0.0
-        left = min(writes, 2 * self._all)  # two rounds leave no page unsplit
-        while left > 0 and unsplit.any():
+    def _rounds(self, writes: float) -> Iterator[tuple[float, float]]:
+        """Yield, for each round that some writes reach, what they write of it.
+
+        It ends after two whole rounds, which leave no page protected or unsplit.
+
+        Yields:
+            The share of the pages that the round has not written, and the writes of that round so
+            far. 0: the round is over.
+        """
+        done, left = self._done, min(writes, 2 * self._all)
+        while left > 0:
             some = min(left, self._all - done)
-            moved = unsplit[:, UNWRITTEN] * (some / (self._all - done) if done < self._all else 0.0)
-            splits += float(self._pages @ moved)
-            unsplit = unsplit.copy()
-            unsplit[:, UNWRITTEN] -= moved
+            share = some / (self._all - done)
             done, left = done + some, left - some
             if done >= self._all:
-                unsplit[:, UNWRITTEN], unsplit[:, WRITTEN] = unsplit[:, WRITTEN].copy(), 0.0
                 done = 0.0
+            yield share, done
+
+    def _split(self, writes: float) -> tuple[float, FloatArray]:
+        """Return how many pages some writes split, and the state after them."""
+        unsplit, splits = self._unsplit.copy(), 0.0
+        for share, done in self._rounds(writes) if unsplit.any() else ():
+            moved = unsplit[:, UNWRITTEN] * share
+            splits += float(self._pages @ moved)
+            unsplit[:, UNWRITTEN] -= moved
+            if not done:
+                unsplit[:, UNWRITTEN], unsplit[:, WRITTEN] = unsplit[:, WRITTEN].copy(), 0.0
         return splits / self._together, unsplit
 
     def _after(self, writes: float) -> tuple[float, FloatArray, float]:
         """Return the faults of some writes, the state after them, and the writes of that round."""
         state, done, faults = self._state.copy(), self._done, 0.0
-        left = min(writes, 2 * self._all)  # two rounds leave no page protected
-        while left > 0:
-            some = min(left, self._all - done)
-            moved = state[:, UNWRITTEN] * (some / (self._all - done) if done < self._all else 0.0)
+        for share, done in self._rounds(writes):
+            moved = state[:, UNWRITTEN] * share
             faults += float(self._pages @ moved[:, PROTECTED])
             state[:, UNWRITTEN] -= moved
             state[:, WRITTEN, OLD] += moved[:, OLD]
             state[:, WRITTEN, NEW] += moved[:, PROTECTED] + moved[:, NEW]
-            done, left = done + some, left - some
-            if done >= self._all:
-                state[:, UNWRITTEN], state[:, WRITTEN], done = state[:, WRITTEN].copy(), 0.0, 0.0
+            if not done:
+                state[:, UNWRITTEN], state[:, WRITTEN] = state[:, WRITTEN].copy(), 0.0
         if writes > 2 * self._all:  # no page faults any more, and the place in the round is kept
             done = (self._done + writes) % self._all
             both, share = state.sum(axis=1), done / self._all
