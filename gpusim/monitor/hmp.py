@@ -29,19 +29,7 @@ def parse_blocks(text: str) -> dict[str, int]:
     Raises:
         LiveError: a line is no row, a name occurs twice, or there is no RAM.
     """
-    blocks: dict[str, int] = {}
-    lines = text.splitlines()
-    if not lines or not lines[0].split()[:2] == ["Block", "Name"]:
-        raise LiveError("no_ram", answer=repr(text[:80]))
-    for number, line in enumerate(lines[1:], 2):
-        if line:
-            name, used, _ = _block(line) or _refuse("info ramblock", number, line)
-            if name in blocks:
-                _refuse("info ramblock", number, line)
-            blocks[name] = used
-    if not 0 < sum(blocks.values()) <= MOST_BYTES:
-        raise LiveError("no_ram", answer=repr(text[:80]))
-    return blocks
+    return {name: used for name, (used, _) in _blocks(text).items()}
 
 
 def parse_backing(text: str) -> str | None:
@@ -52,10 +40,25 @@ def parse_backing(text: str) -> str | None:
     Raises:
         LiveError: as `parse_blocks`.
     """
-    blocks = parse_blocks(text)
-    rows = map(_block, filter(None, text.splitlines()[1:]))
-    sizes = {row[0]: row[2] for row in rows if row}
-    return HUGE_PAGES.get(sizes[max(blocks, key=lambda name: blocks[name])])
+    _, page_size = max(_blocks(text).values(), key=lambda block: block[0])
+    return HUGE_PAGES.get(page_size)
+
+
+def _blocks(text: str) -> dict[str, tuple[int, str]]:
+    """Return used bytes and page size of each RAM block."""
+    blocks: dict[str, tuple[int, str]] = {}
+    lines = text.splitlines()
+    if not lines or not lines[0].split()[:2] == ["Block", "Name"]:
+        raise LiveError("no_ram", answer=repr(text[:80]))
+    for number, line in enumerate(lines[1:], 2):
+        if line:
+            name, used, page_size = _block(line) or _refuse("info ramblock", number, line)
+            if name in blocks:
+                _refuse("info ramblock", number, line)
+            blocks[name] = used, page_size
+    if not 0 < sum(used for used, _ in blocks.values()) <= MOST_BYTES:
+        raise LiveError("no_ram", answer=repr(text[:80]))
+    return blocks
 
 
 def _block(line: str) -> tuple[str, int, str] | None:
