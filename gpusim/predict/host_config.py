@@ -26,7 +26,7 @@ from gpusim.units import LONGEST_NS, NS_PER_S
 ASSUMED_VERSION = "qemu_10_1"  # if a profile does not name its QEMU
 # Groups that the profile decides, and groups that no prediction uses.
 FROM_PROFILE = ("vm", "workload")
-NOT_IN_PROFILE = ("vm.vfio_devices", "vm.backing")  # keys of these groups that the user may state
+ALSO_STATED = ("vm.vfio_devices", "vm.backing")  # keys of these groups that the user may state
 NOT_PREDICTED = ("experiment", "sweep", "evacuation", "attempts", "dry_run", "hydra", "plot")
 NOT_FOR_ALL = {  # key -> why not, and what to do instead
     "seed": "each simulated migration has its own seed. To draw others, add --seed N",
@@ -80,19 +80,17 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
     decided = _decided_by_policy(overrides)
     from_profile = [one for one in _profile_overrides(profile) if _key(one) not in decided]
     config = composed_config([*from_profile, *overrides])
-    stated = {_key(override) for override in overrides}
     config.vm = VmConfig(
         memory=profile.memory_bytes,
         page_size=profile.page_bytes,
         vcpus=profile.vcpus,
         vfio_devices=config.vm.vfio_devices,
-        backing=config.vm.backing
-        if "vm.backing" in stated
-        else profile.backing or config.vm.backing,
+        backing=config.vm.backing,
         blocks=sorted(profile.blocks.values(), reverse=True) or None,
     )
     config.workload = WorkloadConfig()
     config.plot = False
+    stated = {_key(override) for override in overrides}
     if "limit.skip_waiting" not in stated:
         config.limit.skip_waiting = True
     resolve(config)  # refuses every wrong value, before anything is made of one
@@ -121,7 +119,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         group = re.split("[./@]", key)[0]
         if key in NOT_FOR_ALL:
             raise ConfigError(key, value, NOT_FOR_ALL[key], "not_used")
-        if group in FROM_PROFILE and key not in NOT_IN_PROFILE:
+        if group in FROM_PROFILE and key not in ALSO_STATED:
             hint = "the profile decides it. Change the profile, or use keys of link, migration, ..."
             raise ConfigError(key, value, hint, "not_used")
         if group in NOT_PREDICTED:
@@ -135,6 +133,8 @@ def _profile_overrides(profile: Profile) -> list[str]:
     kvm = "kvm_manual" if "kvm_manual" in VERSIONS[version].tracking else "kvm_legacy"
     tracking = "tcg" if profile.accelerator == "tcg" else kvm
     overrides = [f"migration={version}", "link=10gbit", f"tracking={tracking}"]
+    if profile.backing is not None:
+        overrides.append(f"vm.backing={profile.backing}")
     if profile.capabilities is not None:
         auto_converge = "auto-converge" in profile.capabilities
         overrides.append(f"migration.auto_converge={str(auto_converge).lower()}")
