@@ -274,10 +274,9 @@ def _assumptions(profile: Profile, fit: Fit, guests: Sequence[Profile]) -> Itera
 
 def _bursts(guests: Sequence[Fit]) -> Iterator[Message]:
     """Tell how many of the guests write in bursts."""
-    lengths = [one.bursts for one in guests if one.bursts is not None]
-    if lengths:
-        data = {"members": len(lengths), "of": len(guests)}
-        yield Message("guests_in_bursts", data)
+    count = sum(one.bursts is not None for one in guests)
+    if count:
+        yield Message("guests_in_bursts", {"members": count, "of": len(guests)})
 
 
 def _skipped(found: Sequence[Member]) -> Iterator[Message]:

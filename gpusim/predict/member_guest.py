@@ -13,9 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 from gpusim.config.schema import MixConfig, VmConfig, WorkloadConfig
+from gpusim.config.workload import SHORTEST_ON_NS
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
-from gpusim.units import MIB
+from gpusim.units import MIB, NS_PER_S
 
 BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
 ROUNDED_DOWN = 1 - 1e-12  # the vcpus of all pieces add up to no more than the VM has
@@ -24,7 +25,7 @@ MOST_PARTS = 16  # pieces of a writer that lies all over the memory
 SCATTERED, GRANULE_BYTES = 0.5, 2 * MIB
 # Threads of a sequential writer. Half of them have one. No source.
 THREADS = (1, 1, 1, 1, 2, 4, 8, 16)
-LEAST_BURST_S = 0.01  # gpusim/config/workload.py: shorter bursts are a rate
+LEAST_BURST_S = SHORTEST_ON_NS / NS_PER_S
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
 
