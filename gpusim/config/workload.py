@@ -154,11 +154,8 @@ def _place(
     drift = _drift(key, config, layout, page_bytes, start, pages, draw)
     placed = pages if drift is None else drift.range_pages
     if config.granule is None:
-        return (
-            contiguous(0 if drift and config.drift_range is None else start, placed),
-            drift,
-            pages,
-        )
+        first = 0 if drift and config.drift_range is None else start
+        return contiguous(first, placed), drift, pages
     granule_key = f"{key}.granule"
     granule = parse_page_count(granule_key, config.granule, page_bytes)
     if start:
@@ -197,16 +194,13 @@ def _drift(
     steps = [name for name in keys if getattr(config, name) is not None]
     if config.drift_period is None:
         unset = {**dict.fromkeys((*keys, "drift_range")), "drift_start_percent": "auto"}
-        for name, value in unset.items():
-            if getattr(config, name) != value:
-                hint = f"needs {key}.drift_period. Set it, or remove this key"
-                reject(f"{key}.{name}", getattr(config, name), hint, "not_used")
+        _refuse_unused(key, config, unset, f"needs {key}.drift_period. Set it, or remove this key")
         return None
     if len(steps) != 1:
         hint = "set one of drift_step and drift_step_percent, and the other to null"
         code = "contradiction" if steps else "missing"
         reject(f"{key}.drift_step", config.drift_step, hint, code)
-    if not {config.pattern} <= MOVING_PATTERNS:
+    if config.pattern not in MOVING_PATTERNS:
         hint = f"only {', '.join(sorted(MOVING_PATTERNS))} move. Remove it"
         reject(f"{key}.drift_period", config.drift_period, hint, "contradiction")
     period_ns = parse_duration_ns(f"{key}.drift_period", config.drift_period)
@@ -253,10 +247,9 @@ def _windows(key: str, config: WriterConfig, draw: _Draw) -> Windows | None:
     """Return when the writer is active. None: always."""
     pairs = _fixed_windows(key, config)
     if config.on_time is None and config.off_time is None:
-        for name, unset in (("on_off_lengths", "fixed"), ("on_off_start_percent", "auto")):
-            if getattr(config, name) != unset:
-                hint = f"needs {key}.on_time and {key}.off_time. Set them, or remove it"
-                reject(f"{key}.{name}", getattr(config, name), hint, "not_used")
+        unset = {"on_off_lengths": "fixed", "on_off_start_percent": "auto"}
+        hint = f"needs {key}.on_time and {key}.off_time. Set them, or remove it"
+        _refuse_unused(key, config, unset, hint)
         return None if pairs is None else Windows(pairs)
     lengths = []
     for name in ("on_time", "off_time"):
@@ -283,8 +276,17 @@ def _windows(key: str, config: WriterConfig, draw: _Draw) -> Windows | None:
     )
 
 
+def _refuse_unused(
+    key: str, config: WriterConfig, unset: Mapping[str, str | None], hint: str
+) -> None:
+    """Refuse keys that differ from their unset values, because nothing would read them."""
+    for name, value in unset.items():
+        if getattr(config, name) != value:
+            reject(f"{key}.{name}", getattr(config, name), hint, "not_used")
+
+
 def _share_or_drawn(key: str, value: int | float | str, draw: _Draw, purpose: Purpose) -> float:
-    """Return a percentage as a share below 1. auto: the seed draws it."""
+    """Return a percentage as a share from 0 to 1. auto: the seed draws it."""
     if value == "auto":
         return float(draw(purpose).uniform(1)[0])
     if isinstance(value, str):
