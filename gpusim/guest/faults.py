@@ -339,7 +339,6 @@ class Faults:
         clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
             recorded pace.
         count: number of faults so far.
-        unprotected: faults since all pages were last protected. Eager tracking protects them next.
         reaper: empties the dirty rings. None: there are none.
         time_s: vCPU-seconds of all faults so far, with their waits for the lock.
     """
@@ -366,7 +365,8 @@ class Faults:
             )
         }
         self.clocks: list[VcpuClock] = [self._slowed.get(i, run_time) for i in range(len(writers))]
-        self.count = self.time_s = self.unprotected = 0.0
+        self.count = self.time_s = 0.0
+        self._unprotected = 0.0  # faults since all pages were last protected
         self.reaper: Reaper | None = None
         if protection.reaped:
             self.reaper = Reaper(protection.first_reap_ns, protection.reset_ns)
@@ -407,7 +407,7 @@ class Faults:
                 part.sync()
             else:
                 part.protect()
-        pages, self.unprotected = self.unprotected, 0.0
+        pages, self._unprotected = self._unprotected, 0.0
         return pages
 
     def mark_before(self, t_ns: int, writer: int) -> Mark | None:
@@ -421,9 +421,9 @@ class Faults:
     def _stops(self, now_ns: int, cleared_at_ns: IntArray) -> list[tuple[int, IntArray]]:
         """The times up to now at which a window opens or closes, or chunks are cleared."""
         edges: set[int] = set()
-        for windows in {id(w.windows): w.windows for w in self._writers}.values():
-            own = windows.edges(self._now_ns, now_ns).tolist() if windows is not None else []
-            if windows is not None and (not windows.cycle_ns or len(own) <= MOST_EDGES):
+        for windows in {w.windows for w in self._writers if w.windows is not None}:
+            own = windows.edges(self._now_ns, now_ns).tolist()
+            if not windows.cycle_ns or len(own) <= MOST_EDGES:
                 edges.update(own)
         nothing = np.zeros(0, np.int64)
         stops = [(edge, nothing) for edge in edges]
@@ -455,7 +455,7 @@ class Faults:
         for part in self._parts:
             faults, splits = (rounds * count for count in part.write(writes, rounds))
             self.count += faults
-            self.unprotected += faults
+            self._unprotected += faults
             self.time_s += (self._cost_ns(faults, splits) + faults * wait_ns) / NS_PER_S
         self._now_ns, self._done = until_ns, done
 
