@@ -55,10 +55,10 @@ class Drift:
         rounds = np.arange(self.places) * self.step_pages
         return np.unique(np.append((rounds[:, None] + edges).ravel(), [0, self.range_pages]))
 
-    def split(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Return the pages of the range that a part of the set covers at time 0, as runs."""
-        low = (self.offset + first) % self.range_pages
-        high = low + last - first
+    def split(self, pages: int) -> list[tuple[int, int]]:
+        """Return the pages of the range that a set of so many pages covers at time 0, as runs."""
+        low = self.offset
+        high = low + pages
         if high <= self.range_pages:
             return [(low, high)]
         return [(low, self.range_pages), (0, high - self.range_pages)]
@@ -82,9 +82,8 @@ class MovingCells:
         page = page - drift.offset
         self._bands = []
         for band in bands:
-            step = (
-                page - band.last
-            ) // drift.step_pages + 1  # the first in which the page is in it
+            # The first step in which the page is in the band, and how many steps it stays there.
+            step = (page - band.last) // drift.step_pages + 1
             steps = (page - band.first) // drift.step_pages - step + 1
             self._bands.append((band.share / (band.last - band.first), step, steps))
 

@@ -138,13 +138,11 @@ class OnOff(Windows):
         self.cycle_ns = (DRAWN_CYCLES if stream else 1) * (on_ns + off_ns)
         position_ns = min(int(phase * (on_ns + off_ns)), on_ns + off_ns - 1)
         # An exponential rest of a time has the mean of the whole time, whatever has passed of it.
-        starts_on = position_ns < on_ns
-        self._from_ns = 0
+        self._next_ns = 0  # the start of the next cycle that is not known yet
         if stream is None:
-            self._from_ns = -position_ns
-        elif not starts_on:
-            self._from_ns = int(stream.exponential(1)[0] * off_ns)
-        self._next_ns = self._from_ns  # the start of the next cycle that is not known yet
+            self._next_ns = -position_ns
+        elif position_ns >= on_ns:
+            self._next_ns = int(stream.exponential(1)[0] * off_ns)
         self._together = DRAWN_TOGETHER
         self._set(np.zeros(0, np.int64), np.zeros(0, np.int64))
         self._reach(1)

@@ -79,7 +79,7 @@ class Writer:
         parts = [(0, int(self.placement.own_last[-1]))]
         if self.drift is not None:
             assert isinstance(self.pattern, Random)
-            parts = self.drift.split(0, self.pattern.bands[-1].last)
+            parts = self.drift.split(self.pattern.bands[-1].last)
         runs: list[tuple[int, int]] = []
         for part in parts:
             own_first, own_last, first = self.placement.locate(*part)
