@@ -47,10 +47,8 @@ LINK, LINK_PAGES_PER_S = "link=1gbit", 125e6 / 4104
 MEMORY_MIB = (256, 2048)
 VCPUS = (1, 2, 4, 8)
 ZERO_PERCENT = (0.0, 50.0)  # of half of the guests. The others have no zero page
-DRIFT = (
-    0.0,
-    0.05,
-)  # standard deviation of the speed, from one measurement or migration to the next
+# Standard deviation of the speed, from one measurement or migration to the next.
+DRIFT = (0.0, 0.05)
 WRITTEN = (0.1, 0.7)  # share of the pages that are not zero
 PAGE_WRITES = (0.15, 4.0)  # times what the link sends
 BUSY = (0.1, 0.8)  # of a paced guest's vCPUs

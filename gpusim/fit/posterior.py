@@ -34,9 +34,8 @@ STEPS = 1000  # 700 and 6000 steps give the same bands
 BURST_CHAINS = 48
 BURST_ROUNDS, BURST_STEPS = 6, 60  # bursts that explain nothing are dropped after a round
 HIDDEN = 1  # writers in addition to the known ones, which may hide behind them
-LEAST_SHARE = (
-    1e-6  # of the writable pages, for the smallest writer. Most hidden writers are nothing
-)
+# Of the writable pages, for the smallest writer. Most hidden writers are nothing.
+LEAST_SHARE = 1e-6
 LEAST_PAGES = 16  # a writer that dirties fewer in the longest period is left out of the result
 DRIFTS = (0.02, 0.5)  # lowest and highest
 LONGEST_BURST = 2.0  # times the longest period, for bursts and pauses
