@@ -75,6 +75,11 @@ class Clock:
         """Whether the VM runs."""
         return self._stopped_at_ns is None
 
+    @property
+    def stopped_ns(self) -> int:
+        """When the VM stopped, or the present time if it runs."""
+        return self.now_ns if self._stopped_at_ns is None else self._stopped_at_ns
+
     def vm_ns(self, t_ns: int) -> int:
         """Return the VM's time (QEMU_CLOCK_VIRTUAL_RT) at a host's time."""
         return int(self.vm_times_ns(np.array([t_ns]))[0]) if self._stops else t_ns

@@ -236,11 +236,12 @@ class Syncs:
 
     def lock_free_ns(self) -> int:
         """Return when a thread gets the big lock that asks for it now, while nobody syncs."""
-        now_ns, reaper = self._state.clock.now_ns, self._state.guest.faults.reaper
+        clock, reaper = self._state.clock, self._state.guest.faults.reaper
         if reaper is None:
-            return now_ns
-        self.writes.settle(now_ns)
-        return now_ns + max(0, reaper.held_until_ns - self._state.clock.vm_ns(now_ns))
+            return clock.now_ns
+        self.writes.settle(clock.now_ns)
+        left_ns = max(0, reaper.held_until_ns - clock.vm_ns(clock.now_ns))
+        return max(clock.now_ns, clock.stopped_ns + left_ns)  # a hold goes on in a pause
 
     def count_reaper_holds(self, vm_ns: int) -> None:
         """Count how long the reaper of dirty rings held the big lock up to a VM's time."""

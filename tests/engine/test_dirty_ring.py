@@ -101,6 +101,20 @@ def test_a_sync_waits_until_the_reaper_releases_the_lock() -> None:
     assert {"fallback", "exact"} <= behind
 
 
+@pytest.mark.parametrize("ends", [[], [{"at": 20, "do": "cancel"}]], ids=["converges", "cancel"])
+def test_the_reaper_releases_the_lock_although_the_vm_is_paused(ends: list[dict[str, Any]]) -> None:
+    """The pause begins inside a hold, and the rest of the hold takes the host's time."""
+    ring = replace(RING, protect_ns_per_page=9000)
+    before = run(ring).journal
+    assert before is not None
+    hold = before.reaper_holds[2]
+    pause = {"at": (hold.first_ns + hold.held_ns / 2) / NS_PER_S, "do": "pause"}
+    base = config("4GiB", tracking=ring, **NEVER_THROTTLED)
+    found = simulate(replace(base, schedule=[pause, *ends]))
+    assert found.summary.verdict == ("cancelled" if ends else "converged")
+    assert found.summary.sync_stall_s < 10
+
+
 def test_a_sync_of_rings_waits_for_vcpus_then_reaps_then_merges() -> None:
     """The wait, the reading and the merging add up. Under TCG vCPUs are waited for at the end."""
     free = replace(RING, protect_ns_per_page=0)
