@@ -59,7 +59,8 @@ class WorkloadConfig:
     """The guest's writes. This class is the idle guest, and the other patterns derive from it.
 
     Attributes:
-        pattern: idle, uniform, hot_cold, zipf, sequential, without_replacement or mix. It follows from the preset.
+        pattern: idle, uniform, hot_cold, zipf, sequential, without_replacement or mix. It follows
+            from the preset.
     """
 
     pattern: str = "idle"
@@ -390,8 +391,9 @@ class TrackingConfig:
             under KVM's mmu_lock. If N vCPUs do nothing but first writes, then each costs N times
             this part, and at least first_write_cost_ns. Default: 2.5 for huge pages that KVM splits
             beforehand. 96 vCPUs took 0.14 s for 2^18 pages each: 534 ns (Linux a3fe5dbda0a4).
-            Under shadow paging it is 83. On ARM it is 23, and 69 before Linux 5.18. tracking=tcg has 0. The vCPUs that write at once are those of the
-            workload, and at most the threads of a sequential writer.
+            Under shadow paging it is 83. On ARM it is 23, and 69 before Linux 5.18. tracking=tcg
+            has 0. The vCPUs that write at once are those of the workload, and at most the threads
+            of a sequential writer.
         split_write_cost_ns, split_write_serial_percent: the same for the first write of all to a
             page of a huge page, if KVM did not split it beforehand (eager_page_split=false).
             Default: 311 ms for 2^18 pages and 2 vCPUs (kvm list, 2022-02-03), and 2.94 s for 96
