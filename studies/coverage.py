@@ -344,7 +344,7 @@ class Case:
     @property
     def is_within(self) -> bool:
         """Return whether the verdict is right and the total time lies in the band."""
-        return self.is_right and self.band.low <= self.total_time_s <= self.band.high
+        return self.is_right and self.band.holds(self.total_time_s)
 
 
 def run_case(item: tuple[str, int], members: int = MEMBERS) -> Case:
@@ -381,7 +381,7 @@ def rows(cases: Sequence[Case]) -> list[str]:
         inside = sum(case.is_within for case in timed)
         right = [case for case in timed if case.is_right]
         error = median(abs(case.band.middle / case.total_time_s - 1) for case in right)
-        width = median((case.band.high - case.band.low) / case.band.middle for case in right)
+        width = median(case.band.relative_width for case in right)
         found.append(
             [
                 KINDS[kind][0],

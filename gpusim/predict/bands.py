@@ -18,6 +18,15 @@ class Band:
     middle: float
     high: float
 
+    @property
+    def relative_width(self) -> float:
+        """Return the width as a share of the middle."""
+        return (self.high - self.low) / self.middle
+
+    def holds(self, value: float) -> bool:
+        """Return whether a value lies in the band."""
+        return self.low <= value <= self.high
+
 
 def band(values: Sequence[float]) -> Band:
     """Return the band that contains nine of ten further values.

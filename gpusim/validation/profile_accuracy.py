@@ -52,7 +52,7 @@ class ProfiledCase:
         if self.recording.total_time_s is None:
             return None
         band = self.band
-        return band is not None and band.low <= self.recording.total_time_s <= band.high
+        return band is not None and band.holds(self.recording.total_time_s)
 
     @property
     def error_percent(self) -> float | None:
@@ -94,7 +94,7 @@ def profile_figures(cases: Sequence[ProfiledCase]) -> dict[str, Any]:
     """Return the figures over all cases, under the keys of --json."""
     timed = [case for case in cases if case.recording.completed]
     errors = [abs(case.error_percent) for case in timed if case.error_percent is not None]
-    widths = [(b.high - b.low) / b.middle for case in timed if (b := case.band) is not None]
+    widths = [b.relative_width for case in timed if (b := case.band) is not None]
     return {
         "migrations": len(cases),
         "verdict_right": sum(case.is_right for case in cases),
