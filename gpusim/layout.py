@@ -80,6 +80,19 @@ class Layout:
         return base + low, base + high, keep[run]
 
 
+def without_overlaps(first: IntArray, last: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the same pages as runs that share no page, in ascending order.
+
+    Args:
+        first, last: int64 [runs], in any order.
+    """
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], last[order]
+    reached = np.maximum.accumulate(np.concatenate([[0], last]))[:-1]
+    first = np.maximum(first, reached)
+    return first[last > first], last[last > first]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ZeroShares:
     """How many of the written pages are left zero.

@@ -27,7 +27,7 @@ from gpusim.explore.workers import map_with_bar
 from gpusim.formats.profile import Measurement, Profile
 from gpusim.guest.guest import Guest
 from gpusim.guest.run_time import RunTime
-from gpusim.layout import IntArray, Writes
+from gpusim.layout import IntArray, Writes, without_overlaps
 from gpusim.monitor.dirty_rate import LONG_S, MOST_SAMPLES, QUICK_S, ZERO_PAGES
 from gpusim.predict import first_write_costs, host_costs
 from gpusim.predict.bands import Band
@@ -292,10 +292,8 @@ def count_distinct(writes: Writes, rng: np.random.Generator) -> int:
     """Return how many pages some writes hit. Random and sequential writers share no page."""
     pages: IntArray = writes.last - writes.first
     hit = int(rng.binomial(pages, -np.expm1(-writes.mean)).sum()) if len(pages) else 0
-    order = np.argsort(writes.certain_first)
-    first, last = writes.certain_first[order], writes.certain_last[order]
-    reached = np.maximum.accumulate(np.concatenate([[0], last]))[:-1]
-    return hit + int(np.maximum(last - np.maximum(first, reached), 0).sum())
+    first, last = without_overlaps(writes.certain_first, writes.certain_last)
+    return hit + int((last - first).sum())
 
 
 def true_config(truth: Truth, host: HostConfig, seed: int) -> Config:

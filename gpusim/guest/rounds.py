@@ -16,7 +16,7 @@ import numpy as np
 
 from gpusim.guest.placement import Placement
 from gpusim.guest.stream import Stream, ranks
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, without_overlaps
 
 FEWEST_PARTS = 1024  # of a set with so many pages. A larger set has a part per chunk or more
 WRITTEN, UNWRITTEN = 0, 1  # in this round
@@ -134,7 +134,7 @@ class RoundRuns:
             first, last, size = start + done[0], start + done[1], self._size[some]
             found += [self._overlap(some, first - turn, last - turn) for turn in (0, size)]
         first, last = (np.concatenate(side) for side in zip(*found, strict=True))
-        return self._without_overlaps(first, last)
+        return without_overlaps(first, last)  # two rounds may write the same pages of a piece
 
     def _overlap(
         self, some: IntArray, first: IntArray, last: IntArray
@@ -144,15 +144,6 @@ class RoundRuns:
         hit = high > low
         offset = (self._slot - self._first)[some]
         return (low + offset)[hit], (high + offset)[hit]
-
-    @staticmethod
-    def _without_overlaps(first: IntArray, last: IntArray) -> tuple[IntArray, IntArray]:
-        """Two rounds may write the same pages of a piece. Give each page to one run."""
-        order = np.argsort(first, kind="stable")
-        first, last = first[order], last[order]
-        reached = np.concatenate([[0], np.maximum.accumulate(last)[:-1]]) if len(last) else last
-        first = np.maximum(first, reached)
-        return first[last > first], last[last > first]
 
     def _order(self, round_: int) -> Order:
         if round_ not in self._orders:
