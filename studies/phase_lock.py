@@ -12,6 +12,7 @@ import csv
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -106,7 +107,6 @@ def fixed_throttle(
     sync_ms: float,
     *,
     latency_us: float = BARE_METAL_LATENCY_US,
-    seed: int = 1,
     version: str = WITH,
     limit_s: float = LIMIT_S,
 ) -> Config:
@@ -115,6 +115,9 @@ def fixed_throttle(
     Args:
         percent: the throttle, from its first step on.
         sync_ms: how long a sync holds the big lock.
+        latency_us: how late timers wake, on average.
+        version: QEMU's rules.
+        limit_s: simulated time.
     """
     return Config(
         vm=VmConfig(memory="640MiB", vcpus=1, timer_latency_us=latency_us),
@@ -131,7 +134,6 @@ def fixed_throttle(
         ),
         limit=LimitConfig(simulated=limit_s, stop_when_stuck=False),
         schedule=[{"at_sync": 2, "set": {"max_bandwidth": 200_000}}],
-        seed=seed,
     )
 
 
@@ -149,15 +151,21 @@ def ran_percents(config: Config) -> list[float]:
     return [float(ran) for ran in 100 * np.diff(run_ns) / np.diff(starts_ns)]
 
 
+@cache
+def median_ran_percent(percent: int, sync_ms: float, latency_us: float) -> float:
+    """Return the median over these cycles. The picture and the table share some of the runs."""
+    return median(ran_percents(fixed_throttle(percent, sync_ms, latency_us=latency_us)))
+
+
 def measured_table() -> list[str]:
     """Compare the median of the recorded cycles with gpusim."""
     rows = []
     for (percent, sync_ms), cycles in sorted(_by_kind(read_cycles()).items()):
         ran = [cycle.ran_percent for cycle in cycles]
-        nested = median(
-            ran_percents(fixed_throttle(percent, sync_ms, latency_us=RECORDED_LATENCY_US))
+        nested, bare = (
+            median_ran_percent(percent, sync_ms, latency_us)
+            for latency_us in (RECORDED_LATENCY_US, BARE_METAL_LATENCY_US)
         )
-        bare = median(ran_percents(fixed_throttle(percent, sync_ms)))
         rows.append([
             f"{percent} %", f"{sync_ms:g}", str(len(ran)), f"{100 - percent}",
             f"{median(ran):.2f} ({min(ran):.2f} to {max(ran):.2f})", f"{nested:.2f}", f"{bare:.2f}",
@@ -221,8 +229,7 @@ def _draw_panel(axes: Axes, percent: int, recorded: dict[tuple[int, float], list
         (BARE_METAL_LATENCY_US, style.BLUE, "-"),
         (RECORDED_LATENCY_US, style.ORANGE, "--"),
     ):
-        ran = [median(ran_percents(fixed_throttle(percent, d, latency_us=latency_us)))
-               for d in SYNCS_MS]  # fmt: skip
+        ran = [median_ran_percent(percent, sync_ms, latency_us) for sync_ms in SYNCS_MS]
         label = f"gpusim, {latency_us:g} µs late"
         axes.plot(SYNCS_MS, ran, line, color=colour, linewidth=3, label=label)
     points = [
