@@ -246,9 +246,11 @@ class Syncs:
     def count_reaper_holds(self, vm_ns: int) -> None:
         """Count how long the reaper of dirty rings held the big lock up to a VM's time."""
         reaper = self._state.guest.faults.reaper
-        for held_ns, count in () if reaper is None else reaper.holds_by(vm_ns):
+        if reaper is None:
+            return
+        for held_ns, count in reaper.holds_by(vm_ns):
             self._count_hold(held_ns, count)
-        if reaper is not None and self._state.journal is not None:
+        if self._state.journal is not None:
             self._state.journal.reaper_holds.extend(reaper.holds)
 
     def stall_sender(self, from_ns: int, until_ns: int) -> None:
