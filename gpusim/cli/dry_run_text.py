@@ -64,7 +64,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
 def _bitmaps_text(plan: RunPlan) -> str:
     scenario = plan.scenario
     kinds = ["dirty"] + ["clear log"] * scenario.tracking.lazy
-    kinds += ["zero"] * (scenario.zeroes or len(scenario.zero_first) > 0)
+    kinds += ["zero"] * scenario.has_zero_bitmap
     size = format_bytes(scenario.layout.chunks * CHUNK_PAGES // 8)
     return ", ".join(f"{kind} {size}" for kind in kinds)
 

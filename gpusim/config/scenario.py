@@ -101,9 +101,19 @@ class Scenario:
         return any(writer.zeroed_share for writer in self.writers)
 
     @property
+    def has_zero_bitmap(self) -> bool:
+        """Whether a page is zero at the start, or may become zero."""
+        return self.zeroes or len(self.zero_first) > 0
+
+    @property
+    def zero_pages(self) -> int:
+        """Pages that are zero at the start."""
+        return int((self.zero_last - self.zero_first).sum())
+
+    @property
     def bitmap_bytes(self) -> int:
         """Memory of all bitmaps: dirty, the clear log if lazy, and zero if there are zero pages."""
-        bitmaps = 1 + self.tracking.lazy + (self.zeroes or len(self.zero_first) > 0)
+        bitmaps = 1 + self.tracking.lazy + self.has_zero_bitmap
         return bitmaps * self.layout.chunks * (CHUNK_PAGES // 8)
 
     @property
@@ -116,8 +126,7 @@ class Scenario:
         is_kvm = self.tracking.mode != "tcg"
         if not is_kvm or self.config.vm.backing == "4k" or self.tracking.pages_together > 1:
             return 0
-        zero = int((self.zero_last - self.zero_first).sum())
-        tables = -(-(self.layout.pages - zero) // TABLE_ENTRIES)
+        tables = -(-(self.layout.pages - self.zero_pages) // TABLE_ENTRIES)
         if self.config.vm.backing == "hugetlb_1g":
             tables += -(-tables // TABLE_ENTRIES)
         return tables * TABLE_ENTRIES * 8

@@ -264,9 +264,8 @@ def _nova_downtime(config: Config, gib: float) -> tuple[int, int]:
 def _first_pass_s(config: Config) -> float:
     """Return the shortest time to send what is not zero. QEMU needs no downtime limit before."""
     scenario = resolve(config)
-    zero_pages = int((scenario.zero_last - scenario.zero_first).sum())
     limit, link = scenario.parameters.max_bandwidth or math.inf, scenario.link
-    normal_bytes = (scenario.layout.pages - zero_pages) * scenario.page_bytes
+    normal_bytes = (scenario.layout.pages - scenario.zero_pages) * scenario.page_bytes
     return normal_bytes / min(link.bandwidth, link.threads_bandwidth, limit)
 
 
