@@ -220,13 +220,12 @@ class ExpectedKernels:
         """Let pages that the step before wrote become zero, each with its probability.
 
         Args:
-            step: has the same cells as the step before.
+            step: has the same cells as the step before. The pieces are cut at its cells.
             mask: the cells of the pages that are left zero if they are written.
             is_pending: all written pages are pending now. Otherwise they are only in the log.
         """
-        zeroed = self._marked(mask, step.chunks)
-        written = self._written(step)  # comes last, because each of both may cut pieces
-        zeroed = self._marked(mask, step.chunks)
+        zeroed = self._marked(mask, step.chunks)  # cuts more pieces
+        written = self._written(step)
         normal, zero, clean_zero, logged, logged_zero = self._shares
         new_zero = zeroed * written * (1.0 if is_pending else normal + zero)
         new_zero = np.minimum(new_zero, normal)
