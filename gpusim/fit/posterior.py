@@ -3,8 +3,9 @@
 Each guest is drawn with the probability that it has, given the measurements. The prior is even over
 kinds and over the logarithms of sizes, rates, drift, bursts and pauses. So a slow writer has any
 size between the pages that were seen and all memory that is not zero. If both kinds explain a
-writer, then both are drawn. Every count lies anywhere inside its rounding interval. A guest writes
-steadily or in bursts, which is equally likely before the measurements are known.
+writer, then both are drawn. Every count lies anywhere inside its rounding interval. Guests that
+write steadily and guests that write in bursts are drawn by the costs of the best of each. Bursts
+cost as much as one more writer.
 
 Few random pages and many sequential ones may explain a profile alike, with no likely guest between
 them. So the walk starts at the best writers of each number and choice of kinds, by their cost.
