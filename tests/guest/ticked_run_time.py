@@ -61,6 +61,7 @@ class TickedRunTime(RunTime):
         self._released_ns = -1
         self._from: list[int] = []  # of each sleep
         self._until: list[int] = []  # of each sleep that is over
+        self._slept = [0]  # before each sleep, and after the last one that is over
         self._ticks: list[int] = []
 
     def throttle(self, now_ns: int, percent: int) -> None:
@@ -78,10 +79,11 @@ class TickedRunTime(RunTime):
 
     def at_ns(self, t_ns: int) -> int:
         past = bisect.bisect_left(self._from, t_ns)
-        until = [*self._until, t_ns][:past]
-        return t_ns - sum(
-            min(end, t_ns) - start for start, end in zip(self._from[:past], until, strict=True)
-        )
+        if not past:
+            return t_ns
+        last = past - 1  # only this sleep may still go on
+        end = self._until[last] if last < len(self._until) else t_ns
+        return t_ns - self._slept[last] - (min(end, t_ns) - self._from[last])
 
     def at(self, t_ns: IntArray) -> IntArray:
         return np.array([self.at_ns(int(t)) for t in t_ns.ravel()], np.int64).reshape(t_ns.shape)
@@ -143,6 +145,9 @@ class TickedRunTime(RunTime):
         """Let the last tick come after the sync that was due before it."""
         self._tick_at_ns = self._ticks.pop()
         assert self._from.pop() == self._tick_at_ns
+        if not self._is_scheduled:  # its sleep is over already
+            self._until.pop()
+            self._slept.pop()
         self._wake_timer.cancel()
         self._is_scheduled = False
 
@@ -200,6 +205,8 @@ class TickedRunTime(RunTime):
     def _wake(self) -> None:
         self._is_scheduled = False
         self._until.append(self._now_ns())
+        slept_ns = self._until[-1] - self._from[len(self._until) - 1]
+        self._slept.append(self._slept[-1] + slept_ns)
 
     def _draw(self, percent: int) -> int:
         return self._latency.draw_ns(STRETCH_NS // slice_ns(percent)[0])
