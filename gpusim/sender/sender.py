@@ -454,21 +454,23 @@ class Sender:
         if not alike:  # a burst sends one page of either kind before it checks its limits
             units_left = max(units_left, normal.units, zero.units)
             ps_left = max(ps_left, normal.ps, zero.ps)
-        allowed = UNLIMITED
-        if self._link.recorded is not None:
-            end_ps = self._window.start_ps + self._slept_window_ps
-            allowed = self._link.recorded.bytes_by(end_ps) * UNITS - self.counters.sent_units
-            allowed = max(0, allowed)
-            units_left = min(units_left, allowed)
+        allowed = self._allowed_units()
         self._burst = Burst(
             is_zero=is_zero,
             alike=alike if mixes else None,
-            units_left=units_left,
+            units_left=min(units_left, allowed),
             allowed_units=allowed,
             ps_left=ps_left,
             start_ps=self._now_ps,
         )
         self._burst.see_limits(self._pace.cost(is_zero=is_zero))
+
+    def _allowed_units(self) -> int:
+        """What a recorded link still sends in the window under way."""
+        if self._link.recorded is None:
+            return UNLIMITED
+        end_ps = self._window.start_ps + self._slept_window_ps
+        return max(0, self._link.recorded.bytes_by(end_ps) * UNITS - self.counters.sent_units)
 
     def _send(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
         """Continue the burst until a time. Return False if the time came first.
@@ -491,9 +493,9 @@ class Sender:
         )
         if left_ps < 0:  # inside a clear or the page behind it, so inside the burst, too
             return False
-        is_full = burst.units_left < min(normal.units, zero.units)
-        is_late = burst.ps_left < min(normal.ps, zero.ps)
-        is_cut_short = left_ps < min(burst.ps_left, max(normal.ps, zero.ps))
+        cost = self._pace.cost(is_zero=burst.is_zero)
+        is_full, is_late = burst.units_left < cost.units, burst.ps_left < cost.ps
+        is_cut_short = left_ps < min(burst.ps_left, cost.ps)
         if pages.pending and is_cut_short and not is_full:
             return False
         if pages.pending and pages.at_end and not (is_full or is_late):
@@ -564,7 +566,9 @@ class Sender:
             number = BURST_CHECK_PAGES if burst.pages else 1
             ahead = pages.host_page_ends(self._link.host_pages, number)
             burst.host_page_ends = burst.pages + ahead
-        closes_ps = self._window.start_ps + WINDOW_PS + max(normal.ps, zero.ps) - 1
+        dearest_ps = max(normal.ps, zero.ps)
+        closes_ps = self._window.start_ps + WINDOW_PS + dearest_ps - 1
+        before, was_at_end = burst.pages, pages.at_end
         left_ps = self._send_pages(
             lambda: [
                 (burst.units_left, normal.units, zero.units),
@@ -578,7 +582,9 @@ class Sender:
         if left_ps < 0:
             return False
         is_closed = self._close_window_in_burst(burst)
-        is_full = burst.units_left < min(normal.units, zero.units)
+        is_at_page = left_ps >= dearest_ps and (was_at_end or not pages.at_end)
+        is_full = burst.pages == before and is_at_page  # the next page is over the budget
+        is_full |= burst.units_left < min(normal.units, zero.units)
         reads_clock = burst.pages >= burst.host_page_ends[-1] or not pages.pending
         if is_full:
             self._sleeping = True
@@ -597,7 +603,8 @@ class Sender:
         if is_over:
             self._close_window()
         if is_over or not self._window.sent_units:
-            burst.units_left = self._limits.units(0, is_zero=burst.is_zero)
+            units_left = self._limits.units(0, is_zero=burst.is_zero)
+            burst.units_left = min(units_left, self._allowed_units())
         return is_over
 
     def _send_pages(

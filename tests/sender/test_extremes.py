@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from gpusim.sender.link import RecordedLink
 from tests.sender.fake_pages import FakePages
 from tests.sender.senders import MS, NORMAL_BYTES, PAGE, S, clears_of, make_link, make_sender, seen
 
@@ -82,3 +84,15 @@ def test_a_burst_sends_a_page_even_if_that_takes_longer_than_a_burst() -> None:
     advanced = sender.advance(S, pages)
     assert (advanced.turn, sender.counters.zero_pages) == (True, 2)
     assert advanced.at_ns == 2 * 70 * MS
+
+
+@pytest.mark.parametrize("host_pages", [1, 512])
+def test_a_page_that_no_longer_fits_at_the_end_of_memory_waits(host_pages: int) -> None:
+    """Zero pages cost nothing here, so one would still fit. The page that is next does not."""
+    record = RecordedLink(np.array([0, S]), np.array([0.0, 25 * NORMAL_BYTES]))
+    sender = make_sender(make_link(zero_page_bytes=0, recorded=record, host_pages=host_pages))
+    pages = FakePages([(False, 25)])
+    pages.at_end = True
+    pages.host_page_ends = lambda _size, number: np.arange(1, number + 1)  # type: ignore[attr-defined]
+    sender.advance(S // 2 - 1, pages)
+    assert 10 <= sender.counters.normal_pages <= 13
