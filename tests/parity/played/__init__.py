@@ -1,0 +1,56 @@
+"""Python processes with the played CUDA device of tests/parity/fake_cuda.py."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.compilers import missing
+
+REPOSITORY = Path(__file__).parents[3]
+SITE = Path(__file__).parent  # has sitecustomize.py
+
+
+def wrong_machine() -> str:
+    """Return why no device can be played on this machine, or ""."""
+    if (platform.machine(), sys.platform) == ("x86_64", "linux"):
+        return ""
+    return f"a CUDA device is played on x86-64 Linux only, not on {platform.machine()}"
+
+
+def need_played_device() -> None:
+    """Skip a test where no device can be played. A missing CuPy or NVRTC fails it in .ci/run."""
+    if reason := wrong_machine():
+        pytest.skip(reason)
+    try:
+        from cupy.cuda import nvrtc
+
+        nvrtc.getVersion()
+    except Exception as error:  # CuPy raises many kinds
+        missing(f"no CuPy or no NVRTC to play a CUDA device for: {type(error).__name__}: {error}")
+
+
+def run_python(
+    *arguments: str, site: Path = SITE, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in the repository. The process and its children find the played device.
+
+    Args:
+        arguments: of Python.
+        site: the first folder on PYTHONPATH.
+        environment: more variables, such as those of fake_cuda.py.
+    """
+    need_played_device()
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": f"{site}:{REPOSITORY}", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
