@@ -12,9 +12,9 @@ import numpy as np
 
 from gpusim.config.checks import check_choice, check_range, parse_page_count, reject
 from gpusim.config.schema import VmConfig
-from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
+from gpusim.stream import Purpose, Stream
 from gpusim.units import format_bytes
 
 PAGE_SIZES = (4096, 8192, 16384, 65536)  # bytes

@@ -36,10 +36,10 @@ from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
 from gpusim.guest.pattern import Random, Sequential, hot_cold, shuffled, uniform, zipf
 from gpusim.guest.placement import NOWHERE, Placement, contiguous, scattered
 from gpusim.guest.rounds import Rounds
-from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.windows import OnOff, Windows
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
+from gpusim.stream import Purpose, Stream
 from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_MS, NS_PER_S, format_bytes, parse_ns
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from gpusim.engine.clock import Priority
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.state import MigrationState
 from gpusim.engine.syncs import DirtySync, Syncs
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NEVER_NS, NS_PER_MS
-
-STREAM = 2**63 + 2  # of random numbers, apart from those of the draws
 
 
 class FallbackTimer:
@@ -55,8 +52,7 @@ class FallbackTimer:
         self._timer = state.clock.timer(self._tick, priority=Priority.SYNC_TIMER, freezes=True)
         self.sync: DirtySync | None = None
         self.bursts_to_wait = 0
-        seeds = np.array([state.scenario.seed, STREAM], np.uint64)
-        self._random = np.random.Generator(np.random.Philox(key=seeds))
+        self._mutex = Stream(state.scenario.seed, 0, Purpose.MUTEX_WINS)
         self._step: Callable[[], None] = self._read
         self._next_step = state.clock.timer(
             self._run_step, priority=Priority.SYNC_TIMER, freezes=False
@@ -226,7 +222,7 @@ class FallbackTimer:
         sync.waits_for_burst = in_burst and state.scenario.tracking.waits_for_burst
         if sync.waits_for_burst:
             wins = state.scenario.tracking.mutex_wins
-            self.bursts_to_wait = int(self._random.geometric(wins))
+            self.bursts_to_wait = self._mutex.geometric(wins)
             return
         self.bursts_to_wait = 0
         now_ns = state.clock.now_ns

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from enum import IntEnum
-from functools import partial
 
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
@@ -22,17 +20,11 @@ from gpusim.qemu.switchover import switchover_bandwidth, threshold_size
 from gpusim.qemu.sync import SyncAccounting
 from gpusim.sender.counters import Counters
 from gpusim.sender.sender import Sender
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NEVER_NS
 from gpusim.wall_limit import WallLimit, WallLimitReachedError
 
 MakeRunTime = Callable[[Clock, WakeupLatency], RunTime]
-
-
-class Stream(IntEnum):
-    """Streams of random numbers for the latencies of a migration's timers."""
-
-    THROTTLE = 1
-    SYNC_TIMER = 2
 
 
 class MigrationState:
@@ -72,9 +64,8 @@ class MigrationState:
         self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
         self.journal = Journal() if is_audited() else None
         self.clock = Clock()
-        late = partial(WakeupLatency, scenario.timer_latency_ns, scenario.seed)
-        self.sync_timer_latency = late(Stream.SYNC_TIMER)
-        self.run_time = make_run_time(self.clock, late(Stream.THROTTLE))
+        self.sync_timer_latency = self._latency(Purpose.SYNC_TIMER_LATENCY)
+        self.run_time = make_run_time(self.clock, self._latency(Purpose.THROTTLE_LATENCY))
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
         self.guest = self._make_guest()
         self.pages = Pages(
@@ -108,6 +99,10 @@ class MigrationState:
         )
         if self.journal is not None:
             self.sender.sends = self.journal.sends
+
+    def _latency(self, purpose: Purpose) -> WakeupLatency:
+        scenario = self.scenario
+        return WakeupLatency(scenario.timer_latency_ns, Stream(scenario.seed, 0, purpose))
 
     def _make_guest(self) -> Guest:
         """Return the guest, or one without writers if the time is over before it is made."""

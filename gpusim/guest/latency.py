@@ -6,7 +6,7 @@ at once, so the cost does not grow with their number.
 
 from __future__ import annotations
 
-import numpy as np
+from gpusim.stream import Stream
 
 MOST_DRAWN = 256  # wake-ups of one mean. The mean of more is drawn as if there were so many
 
@@ -16,13 +16,12 @@ class WakeupLatency:
 
     Args:
         mean_ns: mean delay. 0: no delay, and no draw.
-        seed: of the run.
-        stream: number of the kind of thread. Each kind has its own random numbers.
+        stream: draws the delays. None: no delay.
     """
 
-    def __init__(self, mean_ns: int = 0, seed: int = 0, stream: int = 0) -> None:
+    def __init__(self, mean_ns: int = 0, stream: Stream | None = None) -> None:
         self.mean_ns = mean_ns
-        self._bits = np.random.Philox(key=[seed, stream]) if mean_ns else None
+        self._stream = stream if mean_ns else None
 
     def draw_ns(self, wakeups: int = 1) -> int:
         """Return the mean delay of a number of wake-ups in a row, in whole ns.
@@ -30,8 +29,7 @@ class WakeupLatency:
         The sum of n exponential delays has the gamma distribution of shape n. The draw adds up n
         delays, which gives exactly this distribution.
         """
-        if self._bits is None:
+        if self._stream is None:
             return 0
         count = min(max(wakeups, 1), MOST_DRAWN)
-        uniform = ((self._bits.random_raw(count) >> np.uint64(11)) + 0.5) * 2.0**-53
-        return round(self.mean_ns * float(-np.log(uniform).mean()))
+        return round(self.mean_ns * float(self._stream.exponential(count).mean()))

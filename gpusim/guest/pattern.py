@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.guest.stream import Stream, ranks
 from gpusim.layout import CHUNK_PAGES, FloatArray, IntArray, U64Array
+from gpusim.stream import Stream, ranks
 
 FEWEST_PARTS = 128  # of a set with so many pages. A larger set has a part per chunk or more
 MOST_BANDS = 64

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.guest.stream import Stream
 from gpusim.layout import IntArray
+from gpusim.stream import Stream
 
 NOWHERE = np.zeros(0, np.int64)
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NEVER_NS, NS_PER_S
 
 SLEEP_NS = NS_PER_S  # kvm_dirty_ring_reaper_thread
 SINGLES = 4  # reaps after a sync, until their distance is right to about 0.1 ms
-STREAM = 2**63 + 1  # of random numbers, apart from those of the draws
 
 
 def first_wake_ns(seed: int) -> int:
     """Return when the thread first wakes after the migrate command. It runs since QEMU started."""
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, STREAM], np.uint64)))
-    return int(random.integers(1, SLEEP_NS, endpoint=True))
+    return 1 + int(Stream(seed, 0, Purpose.REAPER_PHASE).uniform(1)[0] * SLEEP_NS)
 
 
 class Holds(NamedTuple):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.guest.placement import Placement
-from gpusim.guest.stream import Stream, ranks
 from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, without_overlaps
+from gpusim.stream import Stream, ranks
 
 FEWEST_PARTS = 1024  # of a set with so many pages. A larger set has a part per chunk or more
 WRITTEN, UNWRITTEN = 0, 1  # in this round

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.guest.run_time import VcpuClock
-from gpusim.guest.stream import Stream
 from gpusim.layout import FloatArray, IntArray
+from gpusim.stream import Stream
 
 DRAWN_CYCLES = 4  # mean cycles after which a drawn cycle is very likely over: 1 of 11 is longer
 DRAWN_TOGETHER = 64  # cycles drawn in one call at first

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, U64Array, Writes, ZeroShares
+from gpusim.stream import Drawn, draw_generator
 
 # Weyl increment and finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 LN2 = float(np.log(2.0))
-GROUP_STREAM = 2**62  # the draws of groups, apart from those of `integers_of`
 ZERO_DRAW = 2**60  # added to the number of a draw: which written pages are left zero
 PLANES_FROM = 1 / 32  # below this mean the residual alone is cheaper than eight planes
 
@@ -125,7 +125,7 @@ def integers_of(
         mu = np.where(inverted, -np.log1p(-np.exp(-mean)), mean)
     threshold = np.where(mu >= PLANES_FROM, np.floor(-256 * np.expm1(-mu)), 0.0)
     rest = np.maximum(0.0, mu + np.log1p(-threshold / 256))
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, 2 * draw + step], np.uint64)))
+    random = draw_generator(seed, Drawn.COUNTS, draw, step)
     return threshold.astype(np.int64), random.poisson(pages * rest), inverted
 
 
@@ -160,8 +160,7 @@ def draw_groups(writes: Writes, seed: int, draw: int, step: int) -> Writes:
     if size == 1 or not len(writes.first):
         return writes
     groups = (writes.last - writes.first) // size
-    key = np.array([seed, GROUP_STREAM + 2 * draw + step], np.uint64)
-    random = np.random.Generator(np.random.Philox(key=key)).random(int(groups.sum()))
+    random = draw_generator(seed, Drawn.GROUPS, draw, step).random(int(groups.sum()))
     hit = np.flatnonzero(random < np.repeat(-np.expm1(-writes.mean), groups))
     before = np.cumsum(groups) - groups
     cell = np.searchsorted(before, hit, side="right") - 1

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from gpusim.guest.run_time import slice_ns
-from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.windows import Windows as ActiveWindows
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NS_PER_S
 
 History: TypeAlias = list[tuple[int, int]]  # (ns, percent set at that time), ascending

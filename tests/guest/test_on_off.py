@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gpusim.guest.pace import CpuBound, Paced
 from gpusim.guest.run_time import RunTime
-from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.windows import Mark, OnOff, Windows
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, histories
 

@@ -17,9 +17,9 @@ from gpusim.guest.guest import Guest
 from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.rounds import RoundPages, Rounds
 from gpusim.guest.run_time import RunTime
-from gpusim.guest.stream import Purpose, Stream
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, Layout
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, place_stream
 from tests.guest.test_writes import assert_well_formed, cpu_bound, pages_of_runs

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gpusim.engine.clock import Clock
 from gpusim.guest.latency import WakeupLatency
 from gpusim.guest.run_time import RunTime, WallTime, slice_ns
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
 from tests.guest.ticked_run_time import TickedRunTime
@@ -32,6 +33,10 @@ TABLE = {  # sleep and period in ms (cpu_throttle_thread, cpu_throttle_timer_tic
     90: (90, 100),
     99: (990, 1000),
 }
+
+
+def latency(mean_ns: int, seed: int) -> WakeupLatency:
+    return WakeupLatency(mean_ns, Stream(seed, 0, Purpose.THROTTLE_LATENCY))
 
 
 def closed_form(history: History) -> RunTime:
@@ -220,11 +225,11 @@ def test_holds_of_the_big_lock_give_what_ticks_one_by_one_give(
     percent: int, syncs: list[Sync], latency_ns: int
 ) -> None:
     clock = Clock()
-    closed = RunTime(WakeupLatency(latency_ns, seed=5))
+    closed = RunTime(latency(latency_ns, 5))
     ticked = TickedRunTime(
         lambda fire, priority: clock.timer(fire, priority=priority, freezes=True),
         lambda: clock.now_ns,
-        WakeupLatency(latency_ns, seed=5),
+        latency(latency_ns, 5),
     )
     both = (closed, ticked)
     clock.run_to(NS_PER_S)
@@ -250,7 +255,7 @@ def test_holds_of_the_big_lock_give_what_ticks_one_by_one_give(
 
 def locked(percent: int, sync_ns: int, cycles: int = 10) -> float:
     """Return the run share under syncs 5 s apart of which the first sets the throttle."""
-    run_time, now_ns = RunTime(WakeupLatency(50_000, seed=1)), 0
+    run_time, now_ns = RunTime(latency(50_000, 1)), 0
     run_time.throttle(now_ns, percent)
     for _ in range(cycles):
         now_ns += 5 * NS_PER_S

@@ -11,8 +11,8 @@ from gpusim.guest.guest import Guest
 from gpusim.guest.pattern import Random, hot_cold, shuffled, zipf
 from gpusim.guest.placement import contiguous, scattered
 from gpusim.guest.run_time import RunTime
-from gpusim.guest.stream import Purpose, Stream
 from gpusim.layout import CHUNK_PAGES, FloatArray, Layout
+from gpusim.stream import Purpose, Stream
 from gpusim.units import NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, place_stream
 from tests.guest.test_writes import assert_well_formed, cpu_bound, mean_of_pages
