@@ -24,6 +24,7 @@ from gpusim.arguments import (
     size_bytes,
     whole,
 )
+from gpusim.cli.predict_fleet import check_fleet, run_fleet
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
 from gpusim.units import MOST_VCPUS
@@ -97,7 +98,17 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         help="instead of --measure: a log of virsh domstats --dirtyrate, printed after each of "
         "several virsh domdirtyrate-calc",
     )
-    source = "with --domstats. Default: from virsh dominfo in the same log"
+    add("--domain", metavar="NAME", help="the VM, if the log of --domstats has several")
+    add(
+        "--fleet",
+        type=input_path,
+        metavar="FILE",
+        help="instead of a profile: one dirty rate for each of many VMs, as CSV, virsh domstats "
+        "--dirtyrate, Prometheus text or JSON. Answers never, surely or measure further",
+    )
+    source = (
+        "with --domstats or --fleet. Default: from virsh dominfo in the same log, or from the file"
+    )
     add("--memory", type=size_bytes, metavar="SIZE", help=f"memory of the VM, {source}")
     add("--vcpus", type=whole(1, MOST_VCPUS), metavar="N", help=f"vCPUs of the VM, {source}")
 
@@ -154,6 +165,12 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
         help="write the answer as JSON. - is standard output",
     )
     add(
+        "--csv",
+        type=output_path,
+        metavar="FILE",
+        help="with --fleet: write all VMs as CSV. - is standard output",
+    )
+    add(
         "--report",
         type=output_path,
         metavar="FOLDER",
@@ -174,7 +191,12 @@ def _members(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check(options)
+    files = [one for one in options.arguments if "=" not in one or is_file(one)]
+    options.overrides = [one for one in options.arguments if one not in files]
+    if options.fleet:
+        check_fleet(options, files)
+        return run_fleet(options, _bounds(options))
+    _check(options, files)
     return _answer(options, _profile(options))
 
 
@@ -183,7 +205,7 @@ def _messages_to(options: argparse.Namespace) -> TextIO:
     return sys.stderr if str(options.json) == "-" else sys.stdout
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
     """Check the options and their combination before any work starts."""
     from gpusim.config.checks import reject
     from gpusim.errors import require
@@ -191,20 +213,22 @@ def _check(options: argparse.Namespace) -> None:
     from gpusim.predict.host_config import check_overrides
     from gpusim.record.files import check_folder
 
-    files = [one for one in options.arguments if "=" not in one or is_file(one)]
-    options.overrides = [one for one in options.arguments if one not in files]
     options.profile = files[0] if files else None
     if len(files) > 1:
         reject("PROFILE", ", ".join(files), "name one profile. Write a setting as KEY=VALUE")
     sources = [options.profile, "--measure" * options.measure, options.domstats]
     if sum(map(bool, sources)) != 1:
         given = ", ".join(str(one) for one in sources if one) or "none"
-        reject("PROFILE", given, "name one of: a profile, --measure --qmp SOCKET, --domstats FILE")
+        reject(
+            "PROFILE",
+            given,
+            "name one of: a profile, --measure --qmp SOCKET, --domstats FILE, --fleet FILE",
+        )
     if options.measure and not options.qmp:
         reject("--qmp", "none", "--measure needs the VM's monitor. Add --qmp SOCKET")
     for option, needed in (
         ("qmp", "measure"), ("mode", "measure"), ("quick", "measure"), ("save", "measure"),
-        ("memory", "domstats"), ("vcpus", "domstats"),
+        ("memory", "domstats"), ("vcpus", "domstats"), ("domain", "domstats"), ("csv", "fleet"),
     ):  # fmt: skip
         if getattr(options, option) and not getattr(options, needed):
             reject(f"--{option}", "given", f"needs --{needed}")
@@ -236,7 +260,7 @@ def _profile(options: argparse.Namespace) -> Profile:
     if options.domstats:
         from gpusim.formats.virsh import load_domstats
 
-        return load_domstats(options.domstats, options.memory, options.vcpus)
+        return load_domstats(options.domstats, options.memory, options.vcpus, options.domain)
     from gpusim.formats.profile_from_recording import load
 
     return load(Path(options.profile))

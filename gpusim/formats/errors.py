@@ -138,7 +138,11 @@ class ProfileError(CodedError, ValueError):
             "{path}: {rate:g} MiB/s for {seconds:g} s dirties more than the {percent:.0f} % of the "
             "memory that is not zero. Count the zero pages while you measure"
         ),
-        "several_vms": "{path}: the log has the VMs {names}. Keep the lines of one VM",
+        "several_vms": (
+            "{path}: the log has the VMs {names}. Add --domain NAME, or type gpusim-predict --fleet "
+            "for all of them"
+        ),
+        "no_such_vm": "{path}: no VM {name} among the {vms} of the log. {hint}",
         "no_memory_size": (
             "{path}: the log has no memory size. Add --memory 64GiB, or the output of virsh "
             "dominfo{hint}"

@@ -50,6 +50,14 @@ TEXTS: Mapping[str, str] = {
         "KVM tracks writes with tracking={tracking}, QEMU's default. If the VM has a dirty ring, "
         "add tracking=dirty_ring."
     ),
+    "fleet_sender": (
+        "The host sends {low_bytes_per_s} to {high_bytes_per_s} of guest memory. To narrow this, add "
+        "link.page_cost_ns=2580, or migration.multifd_channels=8 if the VMs migrate so."
+    ),
+    "fleet_vcpus_assumed": (
+        "VMs without a number of vCPUs count with {vcpus}. It decides the downtime for all but RAM "
+        "and the loss. To change it, add --vcpus N."
+    ),
     "tls_assumed": "The VM migrates with TLS, so each sending thread is slower.",
     "not_simulated": "gpusim does not simulate {features}, which this VM uses.",
     "unknown_names": "gpusim ignores these unknown names: {names}.",
