@@ -2,7 +2,7 @@
 # # Read a sweep with pandas
 #
 # This example runs a small sweep, makes its tables with gpusim-collect and reads them with pandas.
-# It needs `pip install '.[plot]' pandas`. Run it as a script, or open it as a notebook.
+# It needs `pip install -e '.[plot]' pandas`. Run it as a script, or open it as a notebook.
 
 # %%
 import subprocess

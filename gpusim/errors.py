@@ -169,6 +169,11 @@ def is_installed(package: str) -> bool:
         return False
 
 
+def install_command(extra: str) -> str:
+    """Return what to type to install an extra. Without -e pip would replace an editable gpusim."""
+    return f"pip install -e '.[{extra}]'"
+
+
 def require(package: str, extra: str, wanted: str = "") -> None:
     """Check that an optional package is installed, before anything is computed or written.
 
@@ -181,5 +186,5 @@ def require(package: str, extra: str, wanted: str = "") -> None:
         ResultsError: the package is not installed.
     """
     if not is_installed(package):
-        hint = f"install gpusim's extra: pip install '.[{extra}]'"
+        hint = f"install gpusim's extra: {install_command(extra)}"
         raise ResultsError(f"{wanted}{package} is missing: {hint}")

@@ -257,8 +257,13 @@ def commands() -> Iterator[str]:
     yield "gpusim --cfg job [...]                          print the configuration"
     yield "gpusim --config-dir FOLDER [...]                add a folder with presets of your own"
     yield "gpusim --shell-completion install=bash          print the code for completion on Tab"
+    yield "gpusim --json [...]                             print summary.json of each run on one line"
+    yield "gpusim --quiet [...]                            print only the folder. No log, no progress bar"
     yield "gpusim --help                                   list groups and presets"
     yield from ["```", ""]
+    yield "The result goes to standard output, and the log to standard error. In a sweep the result is the"
+    yield "list of its runs. With `--json` each line has `folder` and the keys of summary.json."
+    yield ""
     yield "An error is one line on standard error: `error: KEY = VALUE: what is allowed`. With the"
     yield "environment variable `GPUSIM_TRACEBACK=1` the traceback comes before it. A closed pipe"
     yield "(`| head`) is no error. A second signal ends a command at once."

@@ -186,7 +186,7 @@ def _draw(groups: Sequence[Ensemble], axes: Axes, out: Path) -> tuple[list[Figur
         require_matplotlib()
     except ResultsError:
         return [], [
-            "No figures: matplotlib is missing. Type pip install '.[plot]', then try again."
+            "No figures: matplotlib is missing. Type pip install -e '.[plot]', then try again."
         ]
     grid = find_grid(groups, axes)
     drawings: dict[str, Callable[[Any], str]] = {}

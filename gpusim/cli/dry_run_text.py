@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gpusim.config.backend import Backend
+from gpusim.config.costs import zero_costs_text
 from gpusim.config.scenario import Scenario
 from gpusim.engine.records import EvacuationSummary, Summary
 from gpusim.explore.dry_run import EvacuationPlan, RunPlan
@@ -46,6 +47,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
         "qemu": f"{scenario.version}, {timer}",
         "policies": scenario.policies,
         "sending": _sending_text(scenario.link, summary),
+        "costs": zero_costs_text(scenario.config),
         "backend": _backend_text(plan.backend),
         "bitmaps": f"{format_bytes(scenario.bitmap_bytes)}: {_bitmaps_text(plan)}",
         "page tables": _page_tables_text(scenario),

@@ -11,7 +11,9 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
+from shutil import which
 from typing import Any, NoReturn
 
 from hydra import version
@@ -29,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpusim.cli.job import DISK_IS_FULL, add_hint
+from gpusim.cli.output import Output
 from gpusim.cli.run_folder import FolderBefore
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import compose_error, one_compose_error
@@ -38,7 +41,7 @@ from gpusim.errors import ConfigError, UsageError
 from gpusim.results.sweeps.runs import SWEEP
 from gpusim.text import join_words
 
-Task = Callable[[DictConfig], Any]
+Task = Callable[..., Any]
 _MULTIRUN = "multirun.yaml"  # written by Hydra's and by our sweepers
 _HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _NAME = "config"
@@ -73,7 +76,7 @@ def run_hydra(task: Task, arguments: Sequence[str]) -> None:
     """Compose configs for a command line, and run the task with each.
 
     Args:
-        task: runs one job. It returns a job's objective.
+        task: runs one job, from its config and an Output. It returns the job's objective.
         arguments: Hydra's options and overrides.
 
     Raises:
@@ -105,6 +108,10 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.Arg
         ConfigError: a folder does not exist.
     """
     parser = get_args_parser()
+    parser.add_argument("--quiet", action="store_true", help="Print only the folder of the results")
+    parser.add_argument(
+        "--json", action="store_true", help="Print summary.json on one line per run"
+    )
     parser.error = _refuse_options  # type: ignore[method-assign]
     options = parser.parse_intermixed_args(arguments)
     modes = {
@@ -121,6 +128,12 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.Arg
         _refuse_options("--experimental-rerun is not supported. Use .hydra/overrides.yaml")
     if options.resolve and not (options.cfg or options.help):
         _refuse_options("--resolve needs --cfg job or --help")
+    for option in ("quiet", "json"):
+        others = [name for name in chosen if name not in ("--run", "--multirun")]
+        if getattr(options, option) and (others or options.help or options.hydra_help):
+            _refuse_options(f"--{option} is for runs. Leave out {join_words(others or ['--help'])}")
+        if getattr(options, option) and options.config_path is not None:
+            _refuse_options(f"--{option} needs gpusim's own presets. Leave out --config-path")
     if options.package is not None and not options.cfg:
         _refuse_options("--package needs --cfg job, --cfg hydra or --cfg all")
     for key in ("config_path", "config_dir"):
@@ -154,10 +167,28 @@ def _run(
         _compose(hydra, name, overrides, RunMode.RUN, is_final=False)  # an error comes first
         hydra.show_info(options.info, name, overrides)
     else:
-        found = _compose(hydra, name, overrides, RunMode.MULTIRUN, is_final=False).hydra.mode
-        mode = RunMode.MULTIRUN if options.multirun else found or RunMode.RUN
+        config = _compose(hydra, name, overrides, RunMode.MULTIRUN, is_final=False)
+        with one_compose_error(overrides):
+            has_no_summary = options.json and config.dry_run
+        if has_no_summary:
+            allowed = "a dry run has no summary. Leave out dry_run or --json"
+            raise ConfigError("dry_run", True, allowed, "contradiction")
+        mode = RunMode.MULTIRUN if options.multirun else config.hydra.mode or RunMode.RUN
         run = _run_once if mode == RunMode.RUN else _run_sweep
-        run(hydra, task, name, overrides)
+        run(hydra, partial(task, output=_output(options)), name, [*_shows(options), *overrides])
+
+
+def _output(options: argparse.Namespace) -> Output:
+    if options.json:
+        return Output(has_bar=not options.quiet, shows="summary")
+    return Output(has_bar=not options.quiet, shows="folder" if options.quiet else "text")
+
+
+def _shows(options: argparse.Namespace) -> list[str]:
+    """Return the overrides that all processes of a run or sweep need for --quiet and --json."""
+    shows = _output(options).shows
+    logging = ["hydra/job_logging=quiet", "hydra/hydra_logging=quiet"] * options.quiet
+    return logging + [f"hydra.callbacks.report.shows={shows}"] * (shows != "text")
 
 
 def _compose(
@@ -238,6 +269,7 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
     with one_compose_error(overrides):
         folder, callbacks = _folder("hydra.sweep.dir", config.hydra.sweep.dir), Callbacks(config)
         arguments = typed_overrides(config.hydra.overrides.task)
+    _check_launcher(config)
     before = _folder_before("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
     _check_jobs(config, folder)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
@@ -278,6 +310,15 @@ def _folder_before(key: str, folder: Path, files: Sequence[str]) -> FolderBefore
         if path.exists() and not path.is_file():  # Hydra would wait for a reader of a pipe
             raise ConfigError(key, folder, f"{path.name} in it is no regular file. Remove it")
     return before
+
+
+def _check_launcher(config: DictConfig) -> None:
+    """Refuse Slurm's launcher on a machine without Slurm. It would fail after the folder is made."""
+    target = str(config.hydra.launcher.get("_target_"))
+    if target.endswith(".SlurmLauncher") and which("srun") is None:
+        allowed = "needs Slurm, and there is no srun here. Type hydra/launcher=processes"
+        name = config.hydra.runtime.choices.get("hydra/launcher", target)
+        raise ConfigError("hydra/launcher", name, allowed, "not_installed")
 
 
 def _check_jobs(config: DictConfig, folder: Path) -> None:

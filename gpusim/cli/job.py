@@ -7,6 +7,7 @@ stays. It knows neither Hydra nor the rules of a migration.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.cli.dry_run_text import plan_text
+from gpusim.cli.output import NORMAL, SILENT, Output
 from gpusim.cli.run_folder import discard, holds_no_results
 from gpusim.cli.run_progress import evacuation_bar, migration_bar
 from gpusim.cli.run_text import attempt_lines, outcome_lines, start_lines
@@ -30,7 +32,7 @@ from gpusim.config.types import checked
 from gpusim.engine.attempts import simulate_scenario
 from gpusim.engine.evacuation import Host
 from gpusim.engine.records import EvacuationSummary, Summary
-from gpusim.errors import ConfigError, is_installed, one_line
+from gpusim.errors import ConfigError, install_command, is_installed, one_line
 from gpusim.explore.alternatives import alternatives
 from gpusim.explore.dry_run import make_plan
 from gpusim.explore.workers import map_in_order
@@ -38,6 +40,7 @@ from gpusim.files import alone_in
 from gpusim.qemu.rules import RuleError
 from gpusim.results import (
     begin_run,
+    read_summary,
     whole_evacuation,
     whole_run,
     write_evacuation,
@@ -47,6 +50,7 @@ from gpusim.results import (
 from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS
 
 log = logging.getLogger(__name__)
+result_log = logging.getLogger("gpusim.result")  # on standard output
 
 AsTyped = Callable[[ConfigError], ConfigError]
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -58,7 +62,7 @@ def run_job(
     folder: Path,
     *,
     alone: bool,
-    quiet: bool = False,
+    output: Output = NORMAL,
     as_typed: AsTyped | None = None,
 ) -> Objective | None:
     """Run one job. Leave whole results, or a summary that says why there are none, or nothing.
@@ -68,7 +72,7 @@ def run_job(
         folder: of the run. It exists, and is removed if nothing was written.
         alone: not a job of a sweep. A job of a sweep that fails leaves a summary that says so. It
             raises none of its own errors, because this would end the jobs after it.
-        quiet: no progress bar, no log, nothing printed.
+        output: what is printed.
         as_typed: shows the value of an error as the user typed it.
 
     Returns:
@@ -85,7 +89,7 @@ def run_job(
         os.utime(folder)  # a sweep's report recognises its own jobs by this time
         config = make_config()
         try:
-            return run_config(config, folder, again=alone, quiet=quiet)
+            return run_config(config, folder, again=alone, output=output)
         except ConfigError as error:
             shown = as_typed(error) if as_typed else error
             if shown is error:
@@ -157,7 +161,7 @@ def _run_point(point: tuple[Config | ConfigError, Path, AsTyped | None]) -> Obje
         return config
 
     folder.mkdir(parents=True, exist_ok=True)
-    return run_job(make_config, folder, alone=False, quiet=True, as_typed=as_typed)
+    return run_job(make_config, folder, alone=False, output=SILENT, as_typed=as_typed)
 
 
 def _record_lost(point: tuple[Config | ConfigError, Path, AsTyped | None], _: Exception) -> None:
@@ -178,7 +182,7 @@ def _record_error(error: Exception, folder: Path, config: Config | None) -> None
 
 
 def run_config(
-    config: Config, folder: Path, *, again: bool = True, quiet: bool = False
+    config: Config, folder: Path, *, again: bool = True, output: Output = NORMAL
 ) -> Objective:
     """Simulate and write the results. A dry run prints its plan and leaves nothing.
 
@@ -186,7 +190,7 @@ def run_config(
         config: what to simulate.
         folder: where to write.
         again: simulate even if the folder holds the complete results of the same run.
-        quiet: no progress bar, no log, nothing printed.
+        output: what is printed.
 
     Returns:
         The objective's numbers, or a float if it is one number. A dry run returns 0.
@@ -205,27 +209,41 @@ def run_config(
     with alone_in(folder):  # two jobs of a sweep may be the same run
         earlier = None if again else _earlier_summary(config, folder, identity, plot=config.plot)
         if earlier is not None:
-            if not quiet:
+            if output.has_log:
                 log.info(f"already computed with the same version and config: {folder}")
             return _objective(config.objective, earlier)
-        summary = run(config, folder, identity, quiet)
-    if not quiet:
-        for line in outcome_lines(summary):
-            log.info(line)
-        print(folder)
+        summary = run(config, folder, identity, output)
+    _show(summary, folder, output)
     return _objective(config.objective, vars(summary))
 
 
-def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> Summary:
+def _show(summary: Summary | EvacuationSummary, folder: Path, output: Output) -> None:
+    if output.has_log:
+        log.info(f"backend {summary.backend} ({summary.backend_reason})")
+        shown = result_log if output.shows == "text" else log
+        for line in outcome_lines(summary):
+            shown.info(line)
+    if output.shows == "summary":
+        print(summary_line(folder, read_summary(folder)))
+    elif output.shows != "nothing":
+        print(folder)
+
+
+def summary_line(folder: Path, summary: Mapping[str, Any]) -> str:
+    """Return the summary of a run as JSON on one line, with the folder."""
+    return json.dumps({"folder": str(folder.absolute()), **summary})
+
+
+def _run_migration(config: Config, folder: Path, identity: str, output: Output) -> Summary:
     scenario = resolve(config)
     backend = choose_backend(scenario)  # an error up to here leaves earlier results in place
-    if backend.too_many_threads and not quiet:
+    if backend.too_many_threads and output.has_log:
         log.warning(backend.too_many_threads)
-    if not quiet:
+    if output.has_log:
         for line in start_lines(scenario):
             log.info(line)
     begin_run(config, folder)
-    with migration_bar(quiet) as observe:
+    with migration_bar(not output.has_bar) as observe:
         result = simulate_scenario(scenario, backend, observe=observe)
     summary, helpful = result.summary, None
     if config.plot and summary.verdict in ("not_converged", "time_limit"):
@@ -239,7 +257,7 @@ def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> 
             reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning(f"the search for changes that would make it converge failed: {reason}")
             log.debug("", exc_info=error)
-    if not quiet:
+    if output.has_log:
         for line in attempt_lines(scenario, result):
             log.info(line)
         for action in result.actions_not_done:
@@ -251,12 +269,14 @@ def _run_migration(config: Config, folder: Path, identity: str, quiet: bool) -> 
     return summary
 
 
-def _run_evacuation(config: Config, folder: Path, identity: str, quiet: bool) -> EvacuationSummary:
+def _run_evacuation(
+    config: Config, folder: Path, identity: str, output: Output
+) -> EvacuationSummary:
     host = Host(config)  # a config error leaves earlier results in place
-    if not quiet and (warning := host.vms[0].backend.too_many_threads):
+    if output.has_log and (warning := host.vms[0].backend.too_many_threads):
         log.warning(warning)
     begin_run(config, folder)
-    with evacuation_bar(quiet) as observe:
+    with evacuation_bar(not output.has_bar) as observe:
         evacuation = host.evacuate(observe)
     write_evacuation(evacuation, folder, plot=config.plot, run_hash=identity)
     return evacuation.summary
@@ -277,7 +297,7 @@ def check_output_keys(objective: list[str], *, plot: bool, evacuates: bool) -> N
         ConfigError: matplotlib is missing, or the objective is no number of the summary.
     """
     if plot and not is_installed("matplotlib"):
-        hint = "needs matplotlib. Run pip install '.[plot]' in gpusim's folder, or set plot=false"
+        hint = f"needs matplotlib. In gpusim's folder type {install_command('plot')}, or set plot=false"
         raise ConfigError("plot", plot, hint, "not_installed")
     known = EVACUATION_FIELDS if evacuates else RUN_FIELDS
     numbers = [key for key, field in known.items() if field.is_number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpusim.config.costs import zero_costs_text
 from gpusim.config.scenario import Scenario
 from gpusim.engine.records import EvacuationSummary, Result, Summary
 from gpusim.results.bottleneck import run_line
@@ -12,7 +13,9 @@ from gpusim.units import format_bytes
 
 
 def start_lines(scenario: Scenario) -> Iterator[str]:
-    """Yield what makes a run long, before it starts."""
+    """Yield what makes a run long, and which costs it leaves out, before it starts."""
+    if text := zero_costs_text(scenario.config):
+        yield f"costs: {text}"
     limit = scenario.config.limit
     if scenario.manager is not None and limit.stop_when_stuck and not limit.skip_waiting:
         yield (
@@ -31,8 +34,7 @@ def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
 
 
 def outcome_lines(summary: Summary | EvacuationSummary) -> Iterator[str]:
-    """Yield the backend, the verdict, the bottleneck, the reason and the main numbers."""
-    yield f"backend {summary.backend} ({summary.backend_reason})"
+    """Yield the verdict, the bottleneck, the reason and the main numbers."""
     yield f"verdict: {OUTCOMES[outcome_code(summary.status, summary.verdict)].label}"
     if line := run_line(vars(summary)):
         yield line

@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from gpusim.cli import job
+from gpusim.cli.run_folder import discard
 from gpusim.command import EXIT_FAILED, EXIT_INPUT
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import one_compose_error
@@ -41,6 +42,7 @@ _GROUPS = {"vm", "workload", "link", "migration", "tracking", "experiment"}
 _NO_EFFECT = re.compile(r"sweep|backend(\..*)?|plot|dry_run|objective|limit\.wall")
 _LONGEST_NAME = 100
 _MTIME_SLACK_S = 1.0  # the clock of a file system may lag behind
+_MANY_ERRORS = 5
 _MANY = 60  # of more runs, a report lists only those that failed
 
 
@@ -100,13 +102,19 @@ class SweepReport(Callback):
         picture: name of a file in the sweep's folder for one picture of all jobs. null: none.
         question: the question that the sweep answers. `gpusim-collect` shows it on its page.
         x: the config key of the figures' x axis. null: `gpusim-collect` chooses one.
+        shows: what is printed at the end: text, folder or summary. See Output.
     """
 
     def __init__(
-        self, picture: str | None = None, question: str | None = None, x: str | None = None
+        self,
+        picture: str | None = None,
+        question: str | None = None,
+        x: str | None = None,
+        shows: str = "text",
     ) -> None:
-        self.picture, self.question, self.x = picture, question, x
+        self.picture, self.question, self.x, self.shows = picture, question, x, shows
         self._since_s = 0.0
+        self._is_new = False
         self._failed_dry_runs = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -134,6 +142,7 @@ class SweepReport(Callback):
         path = Path(config.hydra.sweep.dir) / SWEEP
         command = one_line(shlex.join(["gpusim", *sys.argv[1:]]))  # arguments may be any bytes
         sweep = {"question": self.question, "command": command, "x": self.x}
+        self._is_new = not path.parent.is_dir()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent)
@@ -153,7 +162,8 @@ class SweepReport(Callback):
         """Print the report, and draw the picture.
 
         Raises:
-            SystemExit: code 3 if a job failed or the picture cannot be drawn.
+            SystemExit: code 3 if a job failed or the picture cannot be drawn. Code 2 if the config of
+                every job is wrong. Then a new folder goes away again.
         """
         if config.dry_run:
             if self._failed_dry_runs:
@@ -161,12 +171,22 @@ class SweepReport(Callback):
             return
         folder = Path(config.hydra.sweep.dir)
         summaries = {path: _summary(path) for path in self._jobs(folder)}
-        self._print(folder, summaries)
+        codes = [summary.get("error_code") for summary in summaries.values()]
+        if self._is_new and codes and all(codes):
+            _refuse_all(folder, [summary["error"] for summary in summaries.values()])
+        if self.shows == "folder":
+            print(folder)
+        elif self.shows == "summary":
+            for path, summary in summaries.items():
+                print(job.summary_line(path, summary))
+        else:
+            self._print(folder, summaries)
         is_complete = all(summary["status"] != "failed" for summary in summaries.values())
         if self.picture:
             try:
                 write_comparison(list(summaries), folder / self.picture)
-                print(folder / self.picture)
+                if self.shows == "text":
+                    print(folder / self.picture)
             except ResultsError as error:
                 is_complete = False
                 print(f"error: {error}", file=sys.stderr)
@@ -238,6 +258,17 @@ def _line(summary: dict[str, Any]) -> str:
         f"syncs {shown('bitmap_sync_count', 4)}  throttle {shown('max_throttle_percent', 2)} %  "
         f"guest CPU lost {shown('guest_cpu_lost_percent', 4, 1)} %"
     )
+
+
+def _refuse_all(folder: Path, errors: Sequence[str]) -> NoReturn:
+    """Remove a sweep of which no job has a valid config, and print what is wrong."""
+    discard(folder.absolute(), is_new=True)
+    distinct = list(dict.fromkeys(error.removeprefix("ConfigError: ") for error in errors))
+    for error in distinct[:_MANY_ERRORS]:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+    if distinct[_MANY_ERRORS:]:
+        print(f"error: {len(distinct) - _MANY_ERRORS} more runs are refused", file=sys.stderr)
+    sys.exit(EXIT_INPUT)
 
 
 def _stop(error: ConfigError, code: int = EXIT_INPUT) -> NoReturn:

@@ -37,11 +37,11 @@ def reject(key: str, value: object, message: str, code: str = "not_allowed") -> 
     raise ConfigError(key, value, message, code)
 
 
-def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse a value that is not one of some names."""
+def check_choice(key: str, value: object, choices: Iterable[str], meant: str | None = None) -> None:
+    """Refuse a value that is not one of some names. `meant` is the name that it probably means."""
     names = list(choices)
     if value not in names:
-        hint = did_you_mean(value, names)
+        hint = did_you_mean(value, names) or f" Did you mean {meant}?" * (meant in names)
         reject(
             key, value, f"must be one of {', '.join(names)}{hint and '.'}{hint}", "unknown_choice"
         )

@@ -35,13 +35,26 @@ from gpusim.config.key_hints import keys_of, nearest_keys, package_text, unknown
 from gpusim.config.presets import preset_groups, preset_names
 from gpusim.config.schema import PATTERNS, AttemptConfig, Config, PolicyConfig, WorkloadConfig
 from gpusim.config.types import DEEPEST, NAMES, POLICY_FORM, checked
-from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, ConfigError, one_line
+from gpusim.errors import (
+    LONGEST_MESSAGE,
+    LONGEST_VALUE,
+    ConfigError,
+    install_command,
+    one_line,
+)
+from gpusim.qemu.versions import find_version
 from gpusim.text import sentences
 from gpusim.units import RATE_UNITS, SIZE_UNITS, read_quantity, spelled_out
 
 # Hydra and OmegaConf add hints after the error itself.
 _HINTS = re.compile(
     r"\n\s*full_key:|\nTo append to your|\nConfig search path:|\nAvailable options|\nSee https:"
+)
+_EXTRAS = (  # presets that a plug-in of Hydra brings -> the extra that installs it
+    (re.compile(r"hydra/launcher/joblib"), "joblib"),
+    (re.compile(r"hydra/launcher/ray(_aws)?"), "ray"),
+    (re.compile(r"hydra/launcher/submitit_(local|slurm)"), "slurm"),
+    (re.compile(r"hydra/sweeper/(optuna|sampler/\w+)"), "optuna"),
 )
 _FILE = re.compile(r"In '([^'\n]+)'|(?:merging|loading) '([^'\n]+)'")
 _MOST_ERRORS = 50  # of a chain of causes
@@ -231,6 +244,13 @@ def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> Confi
     group, _, name = path.rpartition("/")
     if chosen is not None:  # its value may be a reference
         group, name = chosen.text.partition("=")[0].lstrip("+~"), chosen.value or ""
+    extra = next((name for mark, name in _EXTRAS if mark.fullmatch(path)), None)
+    if extra is not None:
+        wanted = next((one for one in given if one.key in (group, "sweep")), None)
+        needs = f"needs gpusim's extra {extra}. In gpusim's folder type {install_command(extra)}"
+        if wanted is not None:
+            return _refusal(wanted, needs, "not_installed")
+        return ConfigError(group, name, needs, "not_installed")
     options = [one for one in error.options or () if not one.startswith("base_")]
     if not group and not options:
         allowed = "no such file in the folders of the config. Leave out --config-name"
@@ -248,6 +268,8 @@ QUANTITIES = {
 def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
     nearest = [one for one in options if name and one.startswith(name)]
     nearest += [one for one in options if name and one.endswith(f"_{name.replace('.', '_')}")]
+    if group == "migration" and not nearest and find_version(name) in options:
+        nearest = [str(find_version(name))]
     is_quantity = group in QUANTITIES and name[:1].isdigit() and name[-1:].isalpha()
     if not (nearest or is_quantity):
         nearest = get_close_matches(name, options, 1)
@@ -277,7 +299,9 @@ def _of_key(
         key, value = _in_attempts(key, given)
     shown = source if value is None else value
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        allowed = package_text(key, folders) or unknown_key_text(key, error.object_type, folders)
+        allowed = package_text(key, folders) or unknown_key_text(
+            key, error.object_type, folders, value
+        )
         return ConfigError(key, shown, allowed, "unknown_key")
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(key, "missing", f"must be set. Add {key}=VALUE", "missing")
@@ -411,7 +435,7 @@ def _of_overrides(
         if text.startswith(start):
             return _refusal(culprit, allowed, code)
     if re.match(r"Could not override|Override .* looks like a config group", text) and culprit:
-        hints = nearest_keys(culprit.key, folders)
+        hints = nearest_keys(culprit.key, folders, culprit.value)
         return _refusal(culprit, sentences("no such key or group", *hints), "unknown_key")
     return _refusal(culprit, f"cannot be composed: {describe(error)}", "not_composed")
 

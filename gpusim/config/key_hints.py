@@ -15,26 +15,66 @@ from typing import Any, get_args, get_type_hints
 
 from gpusim.config.presets import preset_groups
 from gpusim.config.schema import PATTERNS, Config, WorkloadConfig
+from gpusim.qemu.versions import find_version
 from gpusim.text import sentences
 
-# What users of other tools call a key or a group.
+# What users of other tools call a key, in any group.
 NAMES_ELSEWHERE = {
-    "qemu": "migration=qemu_9_2",
-    "version": "migration=qemu_9_2",
     "cpus": "vm.vcpus",
     "smp": "vm.vcpus",
+    "cores": "vm.vcpus",
+    "mem": "vm.memory",
     "ram": "vm.memory",
+    "size": "vm.memory",
+    "speed": "link.bandwidth",
+    "rate": "link.bandwidth",
+    "network": "link.bandwidth",
+    "maxmem": "vm.memory",
     "downtime": "migration.downtime_limit",
+    "max_downtime": "migration.downtime_limit",
+    "max_speed": "migration.max_bandwidth",
+    "bandwidth_limit": "migration.max_bandwidth",
+    "bwlimit": "migration.max_bandwidth",
+    "multifd": "migration.multifd_channels",
+    "channels": "migration.multifd_channels",
+    "connections": "migration.multifd_channels",
+    "parallel": "migration.multifd_channels",
+    "autoconverge": "migration.auto_converge",
+    "postcopy": "migration.capabilities=[postcopy-ram]",
+    "throttle_initial": "migration.cpu_throttle_initial",
+    "throttle_increment": "migration.cpu_throttle_increment",
+    "max_throttle": "migration.max_cpu_throttle",
+    "dirty_rate": "workload.page_writes_per_s",
+    "dirtyrate": "workload.page_writes_per_s",
+    "writes": "workload.page_writes_per_s",
+    "wss": "workload.working_set",
+    "deadline": "limit.simulated",
     "timeout": "limit.simulated",
+    "max_time": "limit.simulated",
+    "time_limit": "limit.simulated",
+    "manager": "policy",
+    "time": "limit.simulated",
+    "page_writes": "workload.page_writes_per_s",
+    "workload.rate": "workload.page_writes_per_s",
+    "quiet": "gpusim --quiet",
+    "json": "gpusim --json",
 }
+VERSION_KEYS = ("qemu", "version", "qemu_version", "release")
 
 
-def unknown_key_text(key: str, kind: Any, folders: Sequence[Path]) -> str:
-    """Return that there is no such key, the key that was probably meant, and the group's keys."""
+def unknown_key_text(key: str, kind: Any, folders: Sequence[Path], value: object = None) -> str:
+    """Return that there is no such key, the key that was probably meant, and the group's keys.
+
+    Args:
+        key: that does not exist.
+        kind: the data class of its group.
+        folders: of the user's, with more presets.
+        value: that was set, if it is known.
+    """
     group, _, name = key.rpartition(".")
     path = re.sub(r"\[\d*\]", "", key)
     outer = path.rpartition(".")[0]
-    hints = [hint.replace(f"{outer}.", f"{group}.") for hint in nearest_keys(path, folders)]
+    hints = [hint.replace(f"{outer}.", f"{group}.") for hint in nearest_keys(path, folders, value)]
     parts = ["no such key", *hints]
     if isinstance(kind, type) and is_dataclass(kind):
         parts.append(f"{group or 'The config'} has {', '.join(names_of(kind))}")
@@ -59,21 +99,25 @@ def package_text(key: str, folders: Sequence[Path]) -> str:
     return ""
 
 
-def nearest_keys(key: str, folders: Sequence[Path]) -> list[str]:
+def nearest_keys(key: str, folders: Sequence[Path], value: object = None) -> list[str]:
     """Return a hint at the key that was probably meant: a similar one, or the same name elsewhere."""
     guest = re.match(r"evacuation\.guests\.[^.]+\.", key)
     if guest:  # it has keys as the whole config has
-        hints = nearest_keys(key[guest.end() :], ())
+        hints = nearest_keys(key[guest.end() :], (), value)
         return [hint.replace(" mean ", f" mean {guest[0]}") for hint in hints]
-    if key in NAMES_ELSEWHERE:
-        return [f"Did you mean {NAMES_ELSEWHERE[key]}?"]
     group, _, name = key.rpartition(".")
+    if name in VERSION_KEYS and group in ("", "migration"):
+        return [f"Did you mean migration={find_version(value) or 'qemu_9_2'}?"]
     keys = keys_of(Config) + preset_groups(folders)
     keys = [one for one in keys if one != key and not one.startswith("evacuation.guests.")]
     here = {one.rpartition(".")[2]: one for one in keys if one.rpartition(".")[0] == group}
     same = [one for one in keys if one.rpartition(".")[2] == name]
     every = {one.rpartition(".")[2]: one for one in reversed(keys)}
-    close = [here[one] for one in get_close_matches(name, here, 1, 0.7)] or same
+    close = [here[one] for one in get_close_matches(name, here, 1, 0.7)] if group else []
+    plain = name.lower().replace("-", "_")
+    elsewhere = NAMES_ELSEWHERE.get(f"{group}.{plain}", NAMES_ELSEWHERE.get(plain))
+    close = close or ([elsewhere] if elsewhere else same)
+    close = close or [here[one] for one in get_close_matches(name, here, 1, 0.7)]
     close = close or [every[one] for one in get_close_matches(name, every, 1, 0.8)]
     return [f"Did you mean {' or '.join(close[:3])}?"] if close else []
 

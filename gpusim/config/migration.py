@@ -26,7 +26,7 @@ from gpusim.config.types import changed
 from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS, Parameters
-from gpusim.qemu.versions import VERSIONS, Version
+from gpusim.qemu.versions import VERSIONS, Version, find_version
 from gpusim.sender.link import Multifd
 from gpusim.units import LONGEST_NS, NS_PER_MS, parse_ns
 
@@ -43,7 +43,7 @@ def parse_parameters(migration: MigrationConfig) -> Parameters:
     Raises:
         ConfigError: QEMU or the chosen version refuses a value.
     """
-    check_choice("migration.version", migration.version, VERSIONS)
+    check_choice("migration.version", migration.version, VERSIONS, find_version(migration.version))
     version = VERSIONS[migration.version]
     _check_throttle(migration)
     _check_capabilities(migration, version)

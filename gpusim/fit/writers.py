@@ -94,7 +94,7 @@ def non_negative_sizes(
     try:
         from scipy.optimize import nnls
     except ImportError as error:
-        message = "scipy is missing, and fitting writers needs it: type pip install '.[predict]'"
+        message = "scipy is missing, and fitting writers needs it: type pip install -e '.[predict]'"
         raise ImportError(message) from error
     expected, full = dirty, 0.0
     for _ in range(reweighted):

@@ -20,8 +20,8 @@ from gpusim.units import format_bytes
 BACKENDS = ("cupy", "numba", "numpy")  # `auto` uses the first that can be used
 EXPECTED = "expected"  # counts without bitmaps, for a dry run only
 HOW_TO_INSTALL = {
-    "cupy": "install gpusim's extra: pip install '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
-    "numba": "install gpusim's extra: pip install '.[numba]'",
+    "cupy": "install gpusim's extra: pip install -e '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
+    "numba": "install gpusim's extra: pip install -e '.[numba]'",
 }
 OTHER_HOST_BYTES = 200_000_000  # counts per chunk, cells, the interpreter
 OTHER_DEVICE_BYTES = 50_000_000  # cells and counts of a draw, modules

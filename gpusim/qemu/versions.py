@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,7 @@ from gpusim.qemu.sync_timer import (
     SyncTimerState,
 )
 from gpusim.qemu.throttle import EarlyThrottleRule, ThrottleRule
+from gpusim.qemu.version_text import parse_version
 from gpusim.qemu.what_if import (
     FirstPassSyncTimerRule,
     OverCleanThrottleRule,
@@ -127,6 +129,10 @@ _11_1 = replace(
     pending_event="qemu_savevm_query_pending",
 )
 
+_SERIES = re.compile(
+    r"(?:patch|series|v)[-_ ]?v?([234])"
+)  # the posted versions of the fallback sync
+
 VERSIONS = {
     "qemu_2_6": Version(
         throttle=EarlyThrottleRule,
@@ -187,3 +193,14 @@ def nearest(qemu: tuple[int, ...]) -> str:
     known[9, 0] = known[9, 1]  # the channels find zero pages as in 9.1
     older = [version for version in known if version <= tuple(qemu[:2])]
     return known[max(older, default=min(known))]
+
+
+def find_version(text: object) -> str | None:
+    """Return the version that a text means: "qemu_8_2" for "8.2.2", "seed_v3" for "patch_v3"."""
+    series = _SERIES.fullmatch(str(text))
+    if series:
+        return f"seed_v{series[1]}"
+    try:
+        return nearest(parse_version(text))
+    except ValueError:
+        return None

@@ -20,6 +20,7 @@ import numpy as np
 from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Event, Result, SyncRecord
+from gpusim.errors import ConfigError
 from gpusim.files import csv_text, remove_leftovers, whole_file, write_text
 from gpusim.reading import ReadingError, read_json
 from gpusim.results import timeline as grid
@@ -166,6 +167,7 @@ def write_failure(error: BaseException, folder: Path, config: Config | None = No
     summary = {
         "status": "failed",
         "error": f"{name}: {message}" if message else name,
+        "error_code": error.code if isinstance(error, ConfigError) else None,
         "traceback": "".join(traceback.format_exception(error)),
         "gpusim_version": __version__,
     }

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 
 from gpusim import ConfigError
 from gpusim.config.compose import composed_config, converted, register
 from gpusim.config.compose_errors import compose_error, describe, one_compose_error
 from gpusim.config.presets import conf_folder
 from gpusim.config.scenario import resolve
-from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE
+from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, install_command
 
 DEEP = "[" * 2000 + "]" * 2000
 CASES = [  # overrides, code, key
@@ -126,6 +127,7 @@ def test_a_wrong_override_is_one_line(typed: str, code: str, key: str) -> None:
         ("vm=64GiB", "vm.memory="),
         ("vm=1tib", '"vm=huge_1tib" or "vm.memory=1TiB"?'),
         ("migration=8.2", "qemu_8_2"),
+        ("migration=8.2.2", "qemu_8_2"),
     ],
 )
 def test_a_quantity_or_version_in_place_of_a_preset_is_told_what_to_type(
@@ -144,12 +146,45 @@ def test_a_quantity_or_version_in_place_of_a_preset_is_told_what_to_type(
         ("downtime=300", "migration.downtime_limit?"),
         ("migration.downtime_limit=4s", "in ms. Did you mean 4000?"),
         ("vm.vcpus=4GiB", "without a unit"),
+        ("qemu=8.2.2", "migration=qemu_8_2?"),
+        ("migration.qemu=11.0", "migration=qemu_11_0?"),
+        ("migration.max-downtime=300", "migration.downtime_limit?"),
+        ("channels=4", "migration.multifd_channels?"),
+        ("workload.rate=4", "workload.page_writes_per_s?"),
+        ("limit.timeout=30min", "limit.simulated?"),
     ],
 )
 def test_what_other_tools_call_a_key_or_write_as_a_value(typed: str, meant: str) -> None:
     with pytest.raises(ConfigError) as caught:
         composed_config([typed])
     assert meant in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "key", "extra"),
+    [
+        ("hydra/launcher/ray", "hydra/launcher=ray_here", "hydra/launcher", "ray"),
+        ("hydra/launcher/joblib", "hydra/launcher=processes", "hydra/launcher", "joblib"),
+        ("hydra/launcher/submitit_slurm", "hydra/launcher=slurm", "hydra/launcher", "slurm"),
+        ("hydra/sweeper/optuna", "sweep=best_throttle", "sweep", "optuna"),
+        ("hydra/sweeper/sampler/tpe", "hydra/sweeper=optuna", "hydra/sweeper", "optuna"),
+    ],
+)
+def test_a_preset_of_a_missing_extra_names_the_extra(
+    path: str, given: str, key: str, extra: str
+) -> None:
+    error = compose_error(MissingConfigException("missing", path, []), [given])
+    assert (error.code, error.key) == ("not_installed", key)
+    assert install_command(extra) in error.message
+
+
+@pytest.mark.parametrize("series", [2, 3, 4])
+def test_a_posted_version_has_two_names(series: int) -> None:
+    by_patch = composed_config([f"migration=patch_v{series}"])
+    assert by_patch == composed_config([f"migration=seed_v{series}"])
+    with pytest.raises(ConfigError) as caught:
+        resolve(composed_config([f"migration.version=patch_v{series}"]))
+    assert f"Did you mean seed_v{series}?" in caught.value.message
 
 
 def test_an_empty_override() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpusim.cli import job
+from gpusim.cli.output import SILENT
 from gpusim.config import scenario as scenario_module
 from gpusim.config.scenario import Scenario
 from gpusim.config.schema import (
@@ -57,19 +58,19 @@ def small(**keys: Any) -> Config:
 
 def test_a_plain_run_resolves_once(resolved: list[Config], tmp_path: Path) -> None:
     config = small()
-    job.run_config(config, tmp_path, quiet=True)
+    job.run_config(config, tmp_path, output=SILENT)
     assert resolved == [config]
 
 
 def test_a_dry_run_resolves_once(resolved: list[Config], tmp_path: Path) -> None:
     config = small(dry_run=True)
-    job.run_config(config, tmp_path, quiet=True)
+    job.run_config(config, tmp_path, output=SILENT)
     assert resolved == [config]
 
 
 def test_each_attempt_is_resolved_once(resolved: list[Config], tmp_path: Path) -> None:
     cancelled = AttemptConfig(schedule=[{"at": "10ms", "do": "cancel"}])
-    job.run_config(small(attempts=[cancelled, AttemptConfig(after=1)]), tmp_path, quiet=True)
+    job.run_config(small(attempts=[cancelled, AttemptConfig(after=1)]), tmp_path, output=SILENT)
     assert [config.seed for config in resolved] == [1, 2]
 
 
@@ -82,6 +83,6 @@ def test_a_run_with_alternatives_resolves_each_simulated_config_once(
         link=LinkConfig(bandwidth="1Gbit/s"),
         migration=MigrationConfig(auto_converge=False),
     )
-    job.run_config(stalled, tmp_path, quiet=True)
+    job.run_config(stalled, tmp_path, output=SILENT)
     assert len(simulated) > 2
     assert len(resolved) == len(simulated)

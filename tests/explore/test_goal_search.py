@@ -252,7 +252,7 @@ def test_optuna_prints_nothing(
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpusim.errors.is_installed", lambda package: package != "optuna")
-    with pytest.raises(ResultsError, match=r"optuna is missing: .* pip install '\.\[predict\]'"):
+    with pytest.raises(ResultsError, match=r"optuna is missing: .* pip install -e '\.\[predict\]'"):
         searched(guest(), "fastest")
 
 

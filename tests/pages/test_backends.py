@@ -112,7 +112,7 @@ def test_not_installed_names_the_extra(
     monkeypatch.setattr(backends, "_cupy_wheels", list)
     found = obstacle(name)
     assert found.code == "not_installed"
-    assert f"pip install '{extra}'" in found.advice
+    assert f"pip install -e '{extra}'" in found.advice
 
 
 def test_two_cupy_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     found = obstacle("cupy")
     assert found.code == "compile_failed"
     assert "CuPy failed to load libnvrtc" in found.reason
-    assert "pip install '.[cuda13]'" in found.advice
+    assert "pip install -e '.[cuda13]'" in found.advice
 
 
 @pytest.mark.parametrize(

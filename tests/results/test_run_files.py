@@ -158,7 +158,7 @@ def test_without_matplotlib_a_plot_is_one_line_that_says_what_to_do(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ResultsError, match=r"pip install '\.\[plot\]'") as caught:
+    with pytest.raises(ResultsError, match=r"pip install -e '\.\[plot\]'") as caught:
         write_run(result, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -172,7 +172,7 @@ def test_a_failure_leaves_a_summary_and_nothing_else(tmp_path: Path) -> None:
         write_failure(error, tmp_path / "run")
     assert names(tmp_path / "run") == {"summary.json"}
     summary = read_summary(tmp_path / "run")
-    assert list(summary) == ["status", "error", "traceback", "gpusim_version"]
+    assert list(summary) == ["status", "error", "error_code", "traceback", "gpusim_version"]
     assert summary["status"] == "failed"
     assert summary["error"] == "MemoryError: no room for the bitmaps"
     assert "test_run_files.py" in summary["traceback"]

@@ -336,7 +336,7 @@ def test_without_pyarrow_the_error_is_one_line_and_nothing_is_written(
     assert main([str(sweep), "--parquet"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "pip install '.[parquet]'" in error
+    assert "pip install -e '.[parquet]'" in error
     assert not (sweep / "runs.csv").exists()
 
 
