@@ -29,8 +29,10 @@ from gpusim.units import GIB, NS_PER_S
 
 # Windows, wake-ups and the frames of bursts cost a sender a few per cent at the most.
 SLOWER, FASTER = 1.05, 0.99  # factors on the seconds per page
+LEAST_PAGE_S = 1 / PS_PER_S  # the sender counts picoseconds
 TURN_S = 0.05  # a burst: the shortest turn of QEMU's main loop that sends (ram.c:MAX_WAIT)
 MOST_PERIODS = 1000
+NOT_SIMULATED = ("limit", "backend")  # groups that only a simulation reads
 NOT_FOR_A_FLEET: Mapping[str, Callable[[Config], bool]] = {  # key -> whether the config has it
     "schedule": lambda config: bool(config.schedule),
     "policy": lambda config: (
@@ -150,6 +152,7 @@ class FleetHosts:
     """
 
     def __init__(self, overrides: Sequence[str]) -> None:
+        _check_groups(overrides)
         profile = Profile(source="fleet", memory_bytes=GIB, vcpus=1)
         self.drawn = found = host_config(profile, overrides)
         self._check(found.config)
@@ -247,7 +250,7 @@ class FleetHosts:
             ]
         factor = SLOWER if high else FASTER
         protect_s = max(link.protect_ns, link.first_protect_ns) / NS_PER_S if high else 0.0
-        normal_s, zero_s = (factor * (one_s + protect_s) for one_s in seconds)
+        normal_s, zero_s = (factor * max(one_s + protect_s, LEAST_PAGE_S) for one_s in seconds)
         return normal_s, zero_s
 
     def _highest_write_s(self, config: Config) -> tuple[float, float]:
@@ -276,6 +279,13 @@ class FleetHosts:
         is_drawn = "non_ram_downtime_ms" in self._costs
         low, high = DOWNTIME_FACTOR if is_drawn else (1.0, 1.0)
         return (low * fixed, low * per_vcpu), (high * fixed, high * per_vcpu)
+
+
+def _check_groups(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key.partition(".")[0] in NOT_SIMULATED:
+            reject(key, value, "nothing is simulated for a fleet. Remove it", "not_used")
 
 
 def throttle_steps(rules: Version, parameters: Parameters) -> tuple[ThrottleStep, ...]:

@@ -50,16 +50,15 @@ def test_answer_files_and_bad_rows(
         ["--measure", "--qmp", "x"],
         ["--domstats", "x"],
         ["--domain", "x"],
-        ["--members", "4"],
-        ["--experiment", "x.yaml"],
         ["--no-advice"],
         ["--csv", "-", "--json", "-"],
-        ["--csv", "none/x.csv"],
         ["--report", "."],
         ["policy=nova"],
         ["link.changes=[[10s,1Gbit/s]]"],
         ["schedule=[{at: 10s, do: pause}]"],
         ["vm.memory=4GiB"],
+        ["limit.simulated=1min"],
+        ["backend=numpy"],
         ["link=nosuch"],
         ["migration.version=qemu_1_0"],
     ],
@@ -86,6 +85,12 @@ def test_options_of_a_fleet_need_one(
 ) -> None:
     assert cli.main(arguments) == 2
     assert "needs --" in capsys.readouterr().err
+
+
+def test_sender_without_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(EXAMPLES / "fleet.csv")
+    assert cli.main(["--fleet", path, "link=unlimited", "link.page_cost_ns=0"]) == 0
+    assert "6 VMs" in capsys.readouterr().out
 
 
 def test_memory_of_vms_without_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
