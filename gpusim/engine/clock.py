@@ -23,6 +23,7 @@ class Priority(IntEnum):
     SYNC_TIMER = 0
     THROTTLE_TICK = 1
     MANAGEMENT = 2
+    REAPER = 3
 
 
 class Timer:
@@ -74,11 +75,6 @@ class Clock:
     def vm_runs(self) -> bool:
         """Whether the VM runs."""
         return self._stopped_at_ns is None
-
-    @property
-    def stopped_ns(self) -> int:
-        """When the VM stopped, or the present time if it runs."""
-        return self.now_ns if self._stopped_at_ns is None else self._stopped_at_ns
 
     def vm_ns(self, t_ns: int) -> int:
         """Return the VM's time (QEMU_CLOCK_VIRTUAL_RT) at a host's time."""

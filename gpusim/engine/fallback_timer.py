@@ -116,18 +116,24 @@ class FallbackTimer:
         """Return the first time at which the timer may sync or go on with a sync.
 
         A tick that would not sync now will not sync later either: a sync before the tick only
-        changes the count. So the sender need not stop for such a tick.
+        changes the count. So the sender need not stop for such a tick. With a user's rule, or if the
+        thread that empties dirty rings may delay the tick, the sender stops.
         """
         tick_ns = self._timer.at_ns
         if self.sync is not None:
             return NEVER_NS if self._next_step.at_ns is None else self._next_step.at_ns
         if tick_ns is None or not self._state.clock.vm_runs:
             return NEVER_NS
-        if not self._state.scenario.rules.foresees_ticks:
+        if not self._foresees_ticks:
             return tick_ns
         if self._state.accounting.dirty_sync_count < self.rule.syncs_from_count:
             return NEVER_NS
         return tick_ns if self._wants_sync(tick_ns) else self._tick_after_ns(tick_ns)
+
+    @property
+    def _foresees_ticks(self) -> bool:
+        state = self._state
+        return state.scenario.rules.foresees_ticks and state.guest.faults.reaper is None
 
     @property
     def waits_for_burst(self) -> bool:
@@ -153,7 +159,7 @@ class FallbackTimer:
             if self.waits_for_burst:
                 self._merge()
                 continue
-            at_ns = self._syncs.lock_free_ns() if self.sync is None else self._next_step.at_ns
+            at_ns = self._syncs.lock.free_ns() if self.sync is None else self._next_step.at_ns
             assert at_ns is not None
             if self.sync is None and at_ns <= clock.now_ns:
                 break
@@ -170,18 +176,12 @@ class FallbackTimer:
     def _tick(self) -> None:
         """Start a sync if it is time for one."""
         now_ns = self._state.clock.now_ns
-        if self._syncs.big_lock_free_ns > now_ns:  # the migration thread syncs
-            self._late_ns += self._syncs.big_lock_free_ns - now_ns
-            self._timer.arm(self._syncs.big_lock_free_ns)
-            return
-        if self.rule.needs_auto_converge and not self._state.parameters.auto_converge:
-            return
-        # QEMU's own rules may be asked twice. A user's rule is asked once, when the tick has the lock.
-        may_sync = not self._state.scenario.rules.foresees_ticks or self._wants_sync(now_ns)
-        free_ns = self._syncs.lock_free_ns() if may_sync else now_ns
-        if free_ns > now_ns:  # the reaper of dirty rings has it
+        free_ns = self._syncs.lock.free_ns()
+        if free_ns > now_ns:
             self._late_ns += free_ns - now_ns
             self._timer.arm(free_ns)
+            return
+        if self.rule.needs_auto_converge and not self._state.parameters.auto_converge:
             return
         if not self._wants_sync(now_ns):
             self._end_tick()
@@ -189,6 +189,7 @@ class FallbackTimer:
         self._recorder.record_event("cpu_throttle_dirty_sync")
         due_ns = self._state.clock.vm_ns(now_ns) - self._late_ns
         self.sync = self._syncs.begin("fallback", due_ns=due_ns)
+        self._syncs.lock.main_loop_syncs = True
         self._run_step_at(self._syncs.reads_at_ns(self.sync), self._read)
 
     def _run_step_at(self, at_ns: int, step: Callable[[], None]) -> None:
@@ -262,6 +263,6 @@ class FallbackTimer:
 
         The main loop re-arms the timer once a sync lets it, from the whole millisecond.
         """
-        woken_ns = max(tick_ns, self._syncs.big_lock_free_ns)
+        woken_ns = max(tick_ns, self._syncs.lock.sync_until_ns)
         since_ms_ns = self._state.clock.vm_ns(woken_ns) % NS_PER_MS
         return woken_ns - since_ms_ns + self.rule.tick_ns

@@ -1,6 +1,6 @@
 """Management beside QEMU: the actions of a schedule, and a user's manager that polls and orders.
 
-Management talks to QEMU's main loop, which answers only when no sync holds the big lock.
+Management talks to QEMU's main loop, which answers only when it has the big lock.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import partial
 from typing import Literal
 
 from gpusim.config.schedule import Action, parse_orders
+from gpusim.engine.big_lock import BigLock
 from gpusim.engine.clock import Priority, Timer
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.records import SyncKind
 from gpusim.engine.state import MigrationState
-from gpusim.engine.syncs import Syncs
 from gpusim.errors import ConfigError
 from gpusim.qemu.rules import Shown
 from gpusim.text import Message
@@ -31,8 +31,7 @@ class Management:
     Args:
         state: of the migration.
         recorder: records each action.
-        syncs: know how long the big lock is held.
-        main_loop_is_busy: says if the main loop runs a fallback sync.
+        lock: QEMU's big lock, which the main loop needs.
 
     Attributes:
         cancelled_by: why it was cancelled, if it was.
@@ -43,11 +42,9 @@ class Management:
         self,
         state: MigrationState,
         recorder: Recorder,
-        syncs: Syncs,
-        main_loop_is_busy: Callable[[], bool],
+        lock: BigLock,
     ) -> None:
-        self._state, self._recorder, self._syncs = state, recorder, syncs
-        self._main_loop_is_busy = main_loop_is_busy
+        self._state, self._recorder, self._lock = state, recorder, lock
         self._at_sync = deque(a for a in state.scenario.actions if a.at_sync is not None)
         self._waiting: list[Callable[[], None]] = []  # until a fallback sync has ended
         self._timers: list[Timer] = []
@@ -141,10 +138,11 @@ class Management:
         """Call once the main loop is free."""
         if self._state.is_cancelled:
             return
-        if self._main_loop_is_busy():
+        free_ns = self._lock.free_ns()
+        if free_ns == NEVER_NS:
             self._waiting.append(call)
-        elif self._syncs.big_lock_free_ns > self._state.clock.now_ns:
-            self._call_at(call, self._syncs.big_lock_free_ns)
+        elif free_ns > self._state.clock.now_ns:
+            self._call_at(call, free_ns)
         else:
             call()
 

@@ -58,9 +58,7 @@ class Migration:
         self.fallback_timer = FallbackTimer(
             self.state, self._recorder, self._syncs, self._after_tick
         )
-        self._management = Management(
-            self.state, self._recorder, self._syncs, lambda: self.fallback_timer.sync is not None
-        )
+        self._management = Management(self.state, self._recorder, self._syncs.lock)
         self._stall = StallDetector(
             scenario.layout.pages, scenario.stall_after_ns, scenario.cycle_ns
         )
@@ -128,7 +126,7 @@ class Migration:
         self.state.pages.start()
         self._syncs.run("setup")
         if self._syncs.unfinished is None:
-            at_ns = self._syncs.big_lock_free_ns
+            at_ns = self._syncs.lock.sync_until_ns
             self._recorder.record_event("migrate_set_state", at_ns=at_ns, new_state="active")
 
     def _take_turn(self) -> bool:
@@ -145,13 +143,13 @@ class Migration:
             self._syncs.run("exact")
             if self._syncs.unfinished is not None:
                 return False
-            pending_bytes, at_ns = state.pending_bytes, self._syncs.big_lock_free_ns
+            pending_bytes, at_ns = state.pending_bytes, self._syncs.lock.sync_until_ns
             event = state.scenario.rules.pending_event
             self._recorder.record_event(event, at_ns=at_ns, size=pending_bytes)
         state.sender.iterate()
         if not state.switchover.ready(pending_bytes, threshold_bytes):
             return False
-        at_ns = max(state.clock.now_ns, self._syncs.big_lock_free_ns)
+        at_ns = max(state.clock.now_ns, self._syncs.lock.sync_until_ns)
         self._recorder.record_event(
             "migration_thread_low_pending", at_ns=at_ns, pending=pending_bytes
         )
@@ -198,7 +196,7 @@ class Migration:
         Source: migration/migration.c:migration_completion [7.2 to 10.1].
         """
         state, recorder = self.state, self._recorder
-        state.clock.run_to(max(state.clock.now_ns, self._syncs.big_lock_free_ns))
+        state.clock.run_to(max(state.clock.now_ns, self._syncs.lock.sync_until_ns))
         # A tick that waited for the big lock may sync first. The VM stops after that sync.
         self.fallback_timer.wait_until_idle(state.scenario.simulated_limit_ns)
         if state.is_cancelled:  # while the last exact sync ran
@@ -215,7 +213,7 @@ class Migration:
         clears = state.scenario.rules.clears_in_last_stage
         drained_ns = state.sender.drain(state.pages, clears=clears)
         non_ram_ns = state.scenario.link.non_ram_downtime_ns
-        state.clock.run_to(self._syncs.big_lock_free_ns + drained_ns + non_ram_ns)
+        state.clock.run_to(self._syncs.lock.sync_until_ns + drained_ns + non_ram_ns)
         recorder.record_event("migrate_set_state", new_state="completed")
         downtime_ms = (state.clock.now_ns - stop_ns) / NS_PER_MS
         reason = Message(
@@ -271,7 +269,7 @@ class Migration:
         self.reason = reason
         clock, limit_ns = self.state.clock, self.state.scenario.simulated_limit_ns
         if stop_ns is None:  # a sync that the migration thread has begun ends first
-            clock.skip_to(min(self._syncs.big_lock_free_ns, limit_ns))
+            clock.skip_to(min(self._syncs.lock.sync_until_ns, limit_ns))
         self._syncs.end_stalls()
         vm_ended_ns = self.state.clock.now_ns if stop_ns is None else stop_ns
         if status != "incomplete":

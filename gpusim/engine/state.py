@@ -67,6 +67,7 @@ class MigrationState:
         self.sync_timer_latency = self._latency(Purpose.SYNC_TIMER_LATENCY)
         self.run_time = make_run_time(self.clock, self._latency(Purpose.THROTTLE_LATENCY))
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
+        self.run_time.needs_big_lock = scenario.rules.throttle_needs_big_lock
         self.guest = self._make_guest()
         self.pages = Pages(
             scenario.layout,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpusim.engine.big_lock import BigLock
 from gpusim.engine.journal import SyncEntry
 from gpusim.engine.recorder import Recorder
 from gpusim.engine.records import SyncKind, SyncRecord
@@ -30,6 +31,7 @@ class DirtySync:
 
     Attributes:
         start_ns: when it started.
+        answered_ns: when the vCPUs answered, if it waits for them first. Else its start.
         waits_for_burst: it has read the log and waits until the sender's burst ends.
         protect_ns: the time it takes to write-protect the pages that were written.
         is_merged: the guest's writes are in the bitmap. Then the next four attributes are set.
@@ -43,6 +45,7 @@ class DirtySync:
 
     kind: SyncKind
     start_ns: int
+    answered_ns: int
     waits_for_burst: bool = False
     protect_ns: int = 0
     is_merged: bool = False
@@ -112,7 +115,7 @@ class Syncs:
 
     Attributes:
         writes: what the next sync draws.
-        big_lock_free_ns: a sync holds the big lock until then.
+        lock: QEMU's big lock.
         unfinished: a sync of the migration thread that the end of the run cuts short.
     """
 
@@ -124,7 +127,7 @@ class Syncs:
     ) -> None:
         self._state, self._recorder, self._after_sync = state, recorder, after_sync
         self.writes = WriteLog(state)
-        self.big_lock_free_ns = 0
+        self.lock = BigLock(state, self.writes.settle)
         self.unfinished: DirtySync | None = None
         self._stalled_to_ns = 0  # the sender's stalls are counted up to here
 
@@ -141,7 +144,7 @@ class Syncs:
         else:
             self.stall_sender(start_ns, end_ns)
         if kind != "final" and end_ns > scenario.simulated_limit_ns:
-            self.big_lock_free_ns = end_ns
+            self.lock.sync_until_ns = end_ns
         else:
             self.unfinished = None
             self.end(sync, end_ns)
@@ -166,20 +169,20 @@ class Syncs:
         now_ns = self._state.clock.now_ns
         self._state.accounting.begin(now_ns // NS_PER_MS)
         self._recorder.record_event("migration_bitmap_sync_start")
-        if (reaper := self._state.guest.faults.reaper) is not None:
-            reaper.begin_sync()
+        self.lock.begin_sync()
+        # With a dirty ring, QEMU first waits for all vCPUs, without the lock.
+        waits = self._state.scenario.tracking.waits_for_vcpus == "before"
+        answered_ns = self.vcpus_answer_ns(now_ns) if waits else now_ns
         if kind != "final":  # the VM is stopped at the final sync
-            self._hold_big_lock(now_ns, due_ns)
-        return DirtySync(kind=kind, start_ns=now_ns)
+            self._state.run_time.hold(self._state.clock.vm_ns(answered_ns), due_ns=due_ns)
+        return DirtySync(kind=kind, start_ns=now_ns, answered_ns=answered_ns)
 
     def reads_at_ns(self, sync: DirtySync) -> int:
         """Return when a sync begins to read the log.
 
         A ring holds all writes once the vCPUs answered. KVM's log is free once a chunk is cleared.
         """
-        waits = self._state.scenario.tracking.waits_for_vcpus == "before"
-        answer_ns = self.vcpus_answer_ns(sync.start_ns) if waits else sync.start_ns
-        return max(answer_ns, self._state.sender.cleared_ns)
+        return max(sync.answered_ns, self._state.sender.cleared_ns)
 
     def ends_at_ns(self, merged_ns: int) -> int:
         """Return when a sync ends that has merged the log. TCG waits for its vCPUs then."""
@@ -205,9 +208,8 @@ class Syncs:
 
     def end(self, sync: DirtySync, end_ns: int) -> None:
         """End a sync: account for it, and let the throttle decide."""
-        self.big_lock_free_ns = sync.end_ns = end_ns
-        if (reaper := self._state.guest.faults.reaper) is not None:
-            reaper.end_sync(self._state.clock.vm_ns(end_ns))
+        sync.end_ns = end_ns
+        self.lock.end_sync(end_ns)
         self._note_in_journal(sync, is_cut=False)
         accounting = self._state.accounting
         dirty_pages = accounting.num_dirty_pages_period + sync.newly_dirty_pages
@@ -222,26 +224,18 @@ class Syncs:
             "migration_bitmap_sync_end", at_ns=end_ns, dirty_pages=dirty_pages
         )
         self._decide_throttle(sync)
-        if sync.kind != "final" and self._state.scenario.rules.throttle_needs_big_lock:
+        if sync.kind != "final":
             # TCG gives the lock back while it waits for vCPUs, so these wake before it ends.
             waits = self._state.scenario.tracking.waits_for_vcpus == "after"
             by_main_loop = sync.kind == "fallback" and not waits
             vm_ns = self._state.clock.vm_ns(end_ns)
             self._state.run_time.release(vm_ns, by_main_loop=by_main_loop)
+            self.lock.follow_reaper()
         self._record(sync)
         self._recorder.sample()
         if sync.kind != "final":  # the VM is stopped at the final sync
             self._count_main_loop_stall(sync)
         self._after_sync(sync)
-
-    def lock_free_ns(self) -> int:
-        """Return when a thread gets the big lock that asks for it now, while nobody syncs."""
-        clock, reaper = self._state.clock, self._state.guest.faults.reaper
-        if reaper is None:
-            return clock.now_ns
-        self.writes.settle(clock.now_ns)
-        left_ns = max(0, reaper.held_until_ns - clock.vm_ns(clock.now_ns))
-        return max(clock.now_ns, clock.stopped_ns + left_ns)  # a hold goes on in a pause
 
     def count_reaper_holds(self, vm_ns: int) -> None:
         """Count how long the reaper of dirty rings held the big lock up to a VM's time."""
@@ -285,17 +279,6 @@ class Syncs:
             return max(t_ns, sleeps_ns[place][1]) if place >= 0 else t_ns
         vm_ns = self._state.clock.vm_ns(t_ns)
         return t_ns + self._state.run_time.wakes_at_ns(vm_ns) - vm_ns
-
-    def _hold_big_lock(self, now_ns: int, due_ns: int | None) -> None:
-        """Keep the throttle's ticks and the vCPUs' wake-ups from the big lock until the sync ends.
-
-        With a dirty ring, QEMU first waits for all vCPUs, without the lock.
-        """
-        state = self._state
-        if state.scenario.rules.throttle_needs_big_lock:
-            if state.scenario.tracking.waits_for_vcpus == "before":
-                now_ns = self.vcpus_answer_ns(now_ns)
-            state.run_time.hold(state.clock.vm_ns(now_ns), due_ns=due_ns)
 
     def _decide_throttle(self, sync: DirtySync) -> None:
         """Raise the throttle if the rule says so.

@@ -435,12 +435,18 @@ class Faults:
         return [*sorted(stops, key=lambda stop: stop[0]), (now_ns, nothing)]
 
     def _advance(self, until_ns: int) -> None:
-        """Go on to a time without a sync or a clear. The reaper protects all pages on the way."""
+        """Go on to a time without a sync or a clear. The reaper protects all pages on the way.
+
+        It holds the big lock meanwhile, for which the throttle waits.
+        """
         reaper = self.reaper
         while reaper is not None and reaper.wakes_ns <= until_ns:
             at_ns, rounds = reaper.next_reaps(self._now_ns, until_ns)
             self._go_on(at_ns, rounds)
             reaper.reap(at_ns, rounds, self.protect() / rounds)
+            if reaper.held_until_ns > at_ns:
+                self._run_time.hold(at_ns)
+                self._run_time.release(reaper.held_until_ns, by_main_loop=False)
         self._go_on(until_ns)
 
     def _go_on(self, until_ns: int, rounds: int = 1) -> None:

@@ -1,7 +1,7 @@
 """vCPU run time under QEMU's throttle: slices of running and sleeping, in integer nanoseconds.
 
 At each tick of the throttle timer every vCPU sleeps, then runs until the next tick. All vCPUs sleep
-in phase. The ticks and the ends of the sleeps need QEMU's big lock. While a sync holds it, no tick
+in phase. The ticks and the ends of the sleeps need QEMU's big lock. While a thread holds it, no tick
 fires and no vCPU wakes. Between two holds and two changes of the throttle the slices have a closed
 form. A test compares it with a timer for each tick, and both give the same integers.
 
@@ -72,7 +72,7 @@ class WallTime:
 
 @dataclass(frozen=True, kw_only=True)
 class _Hold:
-    """A sync that holds the big lock.
+    """A thread that holds the big lock.
 
     Attributes:
         from_ns: when it took the lock.
@@ -107,6 +107,7 @@ class RunTime:
     Attributes:
         percent: the throttle that was set last. 0 before the first.
         ignores_throttle: the vCPUs never sleep, see qemu.process.Process.
+        needs_big_lock: ticks and wake-ups wait for the big lock.
 
     Source: migration/cpu-throttle.c:cpu_throttle_set [7.2 to 11.1]. The main loop holds the big
     lock while it runs timers (util/main-loop.c:os_host_main_loop_wait). A vCPU takes the lock again
@@ -115,7 +116,7 @@ class RunTime:
 
     def __init__(self, latency: WakeupLatency | None = None) -> None:
         self.percent = 0
-        self.ignores_throttle = False
+        self.ignores_throttle, self.needs_big_lock = False, True
         self._latency = latency or WakeupLatency()
         self._late_ns = 0  # how late each tick and each wake-up comes
         self._slices = _Slices()
@@ -149,16 +150,17 @@ class RunTime:
             self._arm(next_tick_ns, wakes_ns)
 
     def hold(self, now_ns: int, *, due_ns: int | None = None) -> None:
-        """Let a sync take the big lock. No tick fires and no vCPU wakes until `release`.
+        """Let a thread take the big lock. No tick fires and no vCPU wakes until `release`.
 
         Args:
             now_ns: the time.
             due_ns: when the fallback timer was due, if its tick syncs. The main loop runs its timers
                 in the order in which they are due. So a tick that was due later comes after the
                 sync. A tick that was due earlier comes before it at the latest, and the vCPUs that
-                it schedules wait for the lock. None: the migration thread syncs.
+                it schedules wait for the lock. None: another thread has
+                the lock.
         """
-        if self.ignores_throttle or self.percent == 0:
+        if self.ignores_throttle or self.percent == 0 or not self.needs_big_lock:
             return
         late_ns, last_ns = self._late_ns, self._last_tick_ns(now_ns - 1)
         is_kicked = self._ticked_ns == now_ns or (due_ns is None and self.is_tick(now_ns))
@@ -193,14 +195,14 @@ class RunTime:
             self._slices.append(min(now_ns, next_ns), NEVER_NS, 0)
 
     def release(self, now_ns: int, *, by_main_loop: bool) -> None:
-        """Let the sync give the big lock back.
+        """Let the thread give the big lock back.
 
         Args:
             now_ns: the time, not before the hold.
             by_main_loop: the main loop gives it back. Its overdue tick then fires before a waiting
                 vCPU wakes, and finds throttle_thread_scheduled still set. It lets such a vCPU
-                alone, which runs until the next tick. If the migration thread gives the lock back,
-                then the vCPUs are first, because they waited first.
+                alone, which runs until the next tick. If another thread gives the lock back, then
+                the vCPUs are first, because they waited first.
         """
         hold, self._hold = self._hold, None
         if hold is None:
@@ -241,7 +243,8 @@ class RunTime:
         """
         # A sync that waits for the vCPUs gives the lock back meanwhile, so they wake in its hold.
         if self._hold is not None and t_ns >= self._hold.from_ns:
-            return max(t_ns, self._hold.wakes_ns)
+            falls_asleep = self._hold.is_kicked and t_ns == self._hold.from_ns
+            return t_ns if falls_asleep else max(t_ns, self._hold.wakes_ns)
         start, period, sleep, _ = self._slices.at(t_ns)
         since_tick = (t_ns - start) % period
         return t_ns + max(0, sleep - since_tick if since_tick else 0)

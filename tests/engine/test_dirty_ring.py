@@ -105,7 +105,7 @@ def test_a_sync_waits_until_the_reaper_releases_the_lock() -> None:
 
 @pytest.mark.parametrize("ends", [[], [{"at": 20, "do": "cancel"}]], ids=["converges", "cancel"])
 def test_the_reaper_releases_the_lock_although_the_vm_is_paused(ends: list[dict[str, Any]]) -> None:
-    """The pause begins inside a hold, and the rest of the hold takes the host's time."""
+    """A pause that is ordered inside a hold begins at its end."""
     ring = replace(RING, protect_ns_per_page=9000)
     before = run(ring).journal
     assert before is not None

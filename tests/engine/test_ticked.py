@@ -32,6 +32,7 @@ TRACKING = st.sampled_from([
     TrackingConfig(mode="kvm_manual", first_write_cost_ns=4000),
     TrackingConfig(mode="tcg", first_write_cost_ns=20_000),
     TrackingConfig(mode="dirty_ring", first_write_cost_ns=20_000),
+    TrackingConfig(mode="dirty_ring", protect_ns_per_page=9000),
 ])  # fmt: skip
 SCHEDULES = st.sampled_from([
     [],

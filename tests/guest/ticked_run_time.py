@@ -129,7 +129,7 @@ class TickedRunTime(RunTime):
 
     def _take_lock(self, due_ns: int | None) -> None:
         now_ns = self._now_ns()
-        if not self._changes:
+        if not self._changes or not self.needs_big_lock:
             return
         if due_ns is not None:
             is_recent = self._released_ns < self._ticks[-1] < now_ns

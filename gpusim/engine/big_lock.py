@@ -1,0 +1,71 @@
+"""QEMU's big lock: who holds it, and when a thread gets it that asks now.
+
+Syncs hold the lock, and the thread that empties dirty rings. The main loop needs it for timers and
+management, the migration thread for a sync and for the switchover. All of them ask here. The throttle
+is not among them. It has its own ticks and wake-ups, which wait for the same holders
+(guest/run_time.py).
+
+Source: util/main-loop.c:os_host_main_loop_wait, migration/migration.c:migration_completion,
+accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread [7.2 to 11.1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpusim.engine.clock import Priority
+from gpusim.engine.state import MigrationState
+from gpusim.units import NEVER_NS
+
+
+class BigLock:
+    """The big lock of one QEMU.
+
+    Args:
+        state: of the migration.
+        settle: brings the guest's first writes, and with them the dirty rings, up to a time.
+
+    Attributes:
+        sync_until_ns: the end of the last sync that held the lock.
+        main_loop_syncs: the main loop holds the lock for a fallback sync, whose end nobody knows.
+    """
+
+    def __init__(self, state: MigrationState, settle: Callable[[int], None]) -> None:
+        self._state, self._settle = state, settle
+        self.sync_until_ns, self.main_loop_syncs = 0, False
+        self._reap_timer = state.clock.timer(self._reap, priority=Priority.REAPER, freezes=True)
+
+    def free_ns(self) -> int:
+        """Return when a thread gets the lock that asks now. NEVER_NS: once a fallback sync ends."""
+        now_ns, reaper = self._state.clock.now_ns, self._state.guest.faults.reaper
+        if self.main_loop_syncs:
+            return NEVER_NS
+        if reaper is None or self.sync_until_ns > now_ns:
+            return max(now_ns, self.sync_until_ns)
+        self._settle(now_ns)
+        return max(now_ns, now_ns + reaper.held_until_ns - self._state.clock.vm_ns(now_ns))
+
+    def begin_sync(self) -> None:
+        """Let a sync take the lock, which is free. It empties the rings, too."""
+        self._reap_timer.cancel()
+        if (reaper := self._state.guest.faults.reaper) is not None:
+            reaper.begin_sync()
+
+    def end_sync(self, end_ns: int) -> None:
+        """Let a sync release the lock at a time."""
+        self.sync_until_ns, self.main_loop_syncs = end_ns, False
+        if (reaper := self._state.guest.faults.reaper) is not None:
+            reaper.end_sync(self._state.clock.vm_ns(end_ns))
+
+    def follow_reaper(self) -> None:
+        """Stop at the next reap if the throttle is on, because a reap delays its ticks.
+
+        Without a throttle nobody needs to know before somebody asks for the lock.
+        """
+        clock, reaper = self._state.clock, self._state.guest.faults.reaper
+        if reaper is not None and self._state.run_time.percent:
+            self._reap_timer.arm(clock.now_ns + reaper.wakes_ns - clock.vm_ns(clock.now_ns))
+
+    def _reap(self) -> None:
+        self._settle(self._state.clock.now_ns)
+        self.follow_reaper()
