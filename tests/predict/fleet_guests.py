@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from gpusim.config.schema import Config, MixConfig
+from gpusim.config.schema import Config, MixConfig, VmConfig
 from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Summary
 from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import DirtyRates, FleetVm
 from gpusim.predict import first_write_costs, host_costs
-from gpusim.predict.fleet_bounds import Judgement, judge
+from gpusim.predict.fleet_bounds import SURELY, Answer, Judgement, judge
 from gpusim.predict.fleet_host import FleetHosts
+from gpusim.predict.host_config import HostConfig
+from gpusim.predict.host_costs import Range
 from gpusim.units import MIB
 
 PAGE = 4096
@@ -36,6 +38,12 @@ HOSTS = (
     ("migration=qemu_10_1", "migration.max_bandwidth=50MiB/s"),
     ("migration=qemu_9_2", "tracking=kvm_legacy", "migration.auto_converge=false"),
     ("migration=qemu_9_2", "tracking=dirty_ring"),
+)
+
+WEAK_THROTTLE = (
+    ("migration=qemu_9_2", "migration.auto_converge=false"),
+    ("migration=qemu_10_1", "migration.max_cpu_throttle=40"),
+    ("migration=qemu_9_2", "migration.cpu_throttle_initial=10", "migration.max_cpu_throttle=60"),
 )
 
 
@@ -62,40 +70,82 @@ def draw_case(seed: int, bounds: Bounds, hosts: tuple[tuple[str, ...], ...] = HO
     memory = draw.choice((128, 256, 512)) * MIB
     vcpus = draw.choice((1, 2, 8))
     seconds = draw.choice((0.1, 1.0, 1.0, 1.0, 5.0, 30.0))
-    writers = {f"w{n}": _writer(draw, memory, vcpus) for n in range(draw.choice((1, 1, 2)))}
-    pages = min(memory // PAGE, sum(_distinct(one, memory, seconds) for one in writers.values()))
+    writers = [_writer(draw, memory, vcpus) for _ in range(draw.choice((1, 1, 2)))]
     mode = draw.choice(("dirty-bitmap", "page-sampling"))
-    measured_mib = math.floor(math.floor(pages * PAGE / MIB) / seconds)
-    host = hosts_of(overrides).drawn
-    config = replace(
-        host.config,
-        vm=replace(
-            host.config.vm,
-            memory=memory,
-            vcpus=vcpus,
-            zero_percent=draw.choice((0.0, 0.0, _most_zero(writers, memory))),
-        ),
-        link=host_costs.drawn(
-            host.config.link,
-            {k: v for k, v in host.costs.items() if k != "non_ram_downtime_ms"},
-            draw,
-        ),
-        tracking=first_write_costs.drawn(host.config.tracking, host.first_write_costs, draw),
-        workload=MixConfig(writers=writers),
-        seed=seed,
-    )
-    vm = FleetVm(
-        name="guest",
-        memory_bytes=memory,
+    vm = VmConfig(
+        memory=memory,
         vcpus=vcpus,
-        measured=(DirtyRates(seconds=seconds, rates=(float(measured_mib * MIB),), mode=mode),),
+        zero_percent=draw.choice((0.0, 0.0, _most_zero(writers, memory))),
     )
+    return _case(overrides, vm, writers, seconds, mode, bounds, draw)
+
+
+def border_case(seed: int, answer: Answer) -> Case:
+    """Return a guest that just gets SURELY or NEVER: a little more, or less, and it would not.
+
+    The guest is the one that the answer must hold for: hot, spread over all memory, and unthrottled
+    for SURELY, in order or at random and always throttled for NEVER.
+    """
+    draw = random.Random(seed)
+    is_sure = answer == SURELY
+    overrides = draw.choice(HOSTS if is_sure else WEAK_THROTTLE)
+    memory, vcpus = 512 * MIB, draw.choice((1, 2, 8))
+    seconds = draw.choice((0.1, 0.5, 1.0, 1.0)) if is_sure else 1.0
+    mode = "dirty-bitmap" if is_sure else "page-sampling"
+    state = draw.getstate()
+
+    def case(pages: float) -> Case:
+        draw.setstate(state)
+        keys = _sure_writer if is_sure else _hopeless_writer
+        writers = [keys(draw, memory, vcpus, pages, seconds)]
+        vm = VmConfig(memory=memory, vcpus=vcpus)
+        return _case(overrides, vm, writers, seconds, mode, Bounds(), draw)
+
+    low, high = 1.0, 0.9 * memory / PAGE
+    for _ in range(18):
+        middle = math.sqrt(low * high)
+        holds = case(middle).judged.answer == answer
+        low, high = (middle, high) if holds == is_sure else (low, middle)
+    return case(low if is_sure else high)
+
+
+def _case(
+    overrides: tuple[str, ...],
+    vm: VmConfig,
+    writers: list[dict[str, Any]],
+    seconds: float,
+    mode: str,
+    bounds: Bounds,
+    draw: random.Random,
+) -> Case:
+    """Return a guest on a host whose costs are drawn, and what is measured and judged of it."""
+    assert isinstance(vm.memory, int)
+    pages = sum(_distinct(one, vm.memory, seconds) for one in writers)
+    dirty_mib = math.floor(min(vm.memory // PAGE, pages) * PAGE / MIB)
+    drawn = hosts_of(overrides).drawn
+    config = replace(
+        drawn.config,
+        vm=replace(drawn.config.vm, memory=vm.memory, vcpus=vm.vcpus, zero_percent=vm.zero_percent),
+        link=host_costs.drawn(drawn.config.link, _costs(drawn), draw),
+        tracking=first_write_costs.drawn(drawn.config.tracking, drawn.first_write_costs, draw),
+        workload=MixConfig(writers={f"w{n}": one for n, one in enumerate(writers)}),
+        seed=draw.randrange(2**32),
+    )
+    rates = (float(math.floor(dirty_mib / seconds) * MIB),)
+    measured = DirtyRates(seconds=seconds, rates=rates, mode=mode)
+    found = FleetVm(name="guest", memory_bytes=vm.memory, vcpus=vm.vcpus, measured=(measured,))
+    host = hosts_of(overrides).of(None)
     return Case(
         overrides=overrides,
         config=config,
-        vm=vm,
-        judged=judge(vm, hosts_of(overrides).of(None), bounds, memory, vcpus),
+        vm=found,
+        judged=judge(found, host, bounds, vm.memory, vm.vcpus),
     )
+
+
+def _costs(drawn: HostConfig) -> dict[str, Range]:
+    """Return the costs to draw. That of the devices' downtime was drawn for one vCPU."""
+    return {key: one for key, one in drawn.costs.items() if key != "non_ram_downtime_ms"}
 
 
 def run(case: Case) -> Summary:
@@ -103,9 +153,9 @@ def run(case: Case) -> Summary:
     return simulate(case.config).summary
 
 
-def _most_zero(writers: dict[str, dict[str, Any]], memory: int) -> float:
+def _most_zero(writers: list[dict[str, Any]], memory: int) -> float:
     """Return the most per cent of the memory that can be zero, a little rounded down."""
-    covered = sum(one["working_set"] for one in writers.values()) / memory
+    covered = sum(one["working_set"] for one in writers) / memory
     return max(0.0, 95 - 100 * covered)
 
 
@@ -128,6 +178,34 @@ def _writer(draw: random.Random, memory: int, vcpus: int) -> dict[str, Any]:
     if pattern == "sequential":
         keys["threads"] = 1
     return keys
+
+
+def _sure_writer(
+    draw: random.Random, memory: int, vcpus: int, pages: float, seconds: float
+) -> dict[str, Any]:
+    kind = draw.choice(("hot", "sequential", "without_replacement"))
+    keys: dict[str, Any] = {"vcpus": vcpus / 2, "page_writes_per_s": pages / seconds}
+    if kind == "hot":
+        keys |= {"pattern": "uniform", "working_set": max(1, int(pages)) * PAGE}
+        keys["page_writes_per_s"] *= 200
+    else:
+        keys |= {"pattern": kind, "working_set": int(0.95 * memory) // PAGE * PAGE}
+    if draw.random() < 0.5:
+        return keys | {"throttled": False}
+    return keys | {"pace": "paced", "catch_up_page_writes_per_s": 20 * keys["page_writes_per_s"]}
+
+
+def _hopeless_writer(
+    draw: random.Random, memory: int, vcpus: int, pages: float, seconds: float
+) -> dict[str, Any]:
+    keys: dict[str, Any] = {
+        "pattern": draw.choice(("uniform", "sequential")),
+        "working_set": max(1, int(pages)) * PAGE,
+        "vcpus": draw.choice((1, vcpus)),
+    }
+    writes = 2 if keys["pattern"] == "uniform" else 1
+    threads = {"threads": 1} if keys["pattern"] == "sequential" else {}
+    return keys | threads | {"page_writes_per_s": writes * pages / seconds}
 
 
 def _distinct(writer: dict[str, Any], memory: int, seconds: float) -> float:

@@ -10,13 +10,21 @@ import pytest
 
 from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import IN_MIGRATION, DirtyRates, FleetVm
-from gpusim.predict.fleet_bounds import ANSWERS, FURTHER, NEVER, SURELY, Judgement, judge
+from gpusim.predict.fleet_bounds import (
+    ANSWERS,
+    FURTHER,
+    NEVER,
+    SURELY,
+    Answer,
+    Judgement,
+    judge,
+)
 from gpusim.units import GIB, MIB
 from tests.cli.command import REPOSITORY
-from tests.predict.fleet_guests import HOSTS, Case, draw_case, hosts_of, run
+from tests.predict.fleet_guests import HOSTS, Case, border_case, draw_case, hosts_of, run
 
 NO_BOUNDS = Bounds()
-QUICK, SLOW, COUNTED = range(8), range(1000, 1150), range(2000)
+QUICK, SLOW, COUNTED = range(8), range(1000, 1080), range(2000)
 WITHOUT_THROTTLE = HOSTS[5]
 DOCUMENT = REPOSITORY / "docs/validation/fleet.md"
 
@@ -68,6 +76,16 @@ def test_no_answer_is_wrong_for_many_guests() -> None:
             check(case)
             found[case.judged.answer] += 1
     assert min(found[NEVER], found[SURELY]) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [NEVER, SURELY])
+def test_guest_at_the_border_of_an_answer_keeps_it(answer: Answer) -> None:
+    found = [border_case(seed, answer) for seed in range(20)]
+    held = [case for case in found if case.judged.answer == answer]
+    assert len(held) >= 10
+    for case in held:
+        check(case)
 
 
 @pytest.mark.slow
