@@ -7,7 +7,7 @@ file. The readers of each kind are fleet_csv.py, fleet_domstats.py and fleet_pro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -111,13 +111,16 @@ class FleetVm:
         """Return the name for people, with the namespace."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
-    def with_rate(self, found: DirtyRates) -> FleetVm:
-        """Return the VM with one more measurement."""
-        same = [one for one in self.measured if _is_same_period(one, found)]
-        others = [one for one in self.measured if not _is_same_period(one, found)]
-        earlier = same[0].rates if same else ()
-        merged = replace(found, rates=(*earlier, *found.rates))
-        return replace(self, measured=tuple(sorted([*others, merged], key=lambda one: one.seconds)))
+    def with_rates(self, found: Iterable[DirtyRates]) -> FleetVm:
+        """Return the VM with these measurements. Those of one length and mode belong together."""
+        repeats: dict[tuple[float, str, bool], list[float]] = {}
+        for one in found:
+            repeats.setdefault((one.seconds, one.mode, one.rounded), []).extend(one.rates)
+        measured = [
+            DirtyRates(seconds=seconds, rates=tuple(rates), mode=mode, rounded=rounded)
+            for (seconds, mode, rounded), rates in sorted(repeats.items(), key=lambda one: one[0])
+        ]
+        return replace(self, measured=tuple(measured))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +200,3 @@ def _impossible(vm: FleetVm) -> str:
                 f"{format_bytes(vm.memory_bytes)}. Give the dirty rate in MiB/s"
             )
     return ""
-
-
-def _is_same_period(one: DirtyRates, other: DirtyRates) -> bool:
-    """Return whether two measurements are repeats: the same length, measured in the same way."""
-    return (one.seconds, one.mode, one.rounded) == (other.seconds, other.mode, other.rounded)

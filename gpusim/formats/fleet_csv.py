@@ -56,14 +56,17 @@ def read_csv(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
     _, header = next(rows)
     _check_header(path, header)
     vms: dict[str, FleetVm] = {}
+    measured: dict[str, list[DirtyRates]] = {}
     faults: list[Fault] = []
     for place, cells in rows:
         try:
-            vm = _vm_of(header, cells)
-            vms[vm.name] = _merged(vms[vm.name], vm) if vm.name in vms else vm
+            vm, rate = _vm_of(header, cells)
+            _check_same(vms.setdefault(vm.name, vm), vm)
         except (ValueError, OverflowError) as error:
             faults.append(Fault(place=place, reason=str(error)))
-    return list(vms.values()), faults
+        else:
+            measured.setdefault(vm.name, []).append(rate)
+    return [vm.with_rates(measured[name]) for name, vm in vms.items()], faults
 
 
 @cache
@@ -125,7 +128,7 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise FleetError("columns", path=path, problem=f"lacks {join_words(lacks)}")
 
 
-def _vm_of(header: list[str], cells: list[str]) -> FleetVm:
+def _vm_of(header: list[str], cells: list[str]) -> tuple[FleetVm, DirtyRates]:
     if len(cells) != len(header):
         raise ValueError(f"has {len(cells)} cells. Expected {len(header)}, as the header")
     row = dict(zip(header, cells, strict=True))
@@ -140,22 +143,21 @@ def _vm_of(header: list[str], cells: list[str]) -> FleetVm:
     rate = _value(row, "dirty_rate", _dirty_rate, 0, MOST_RATE, "812MiB/s")
     assert rate is not None
     seconds = _value(row, "period", _seconds, SHORTEST_S, LONGEST_S, "1s")
-    return FleetVm(
+    vm = FleetVm(
         name=name,
         memory_bytes=memory,
         vcpus=_value(row, "vcpus", _whole, 1, MOST_VCPUS, "8"),
         link=_value(row, "link", link_rate, 0, math.inf, "25gbit"),
-        measured=(DirtyRates(seconds=seconds or DEFAULT_PERIOD_S, rates=(rate,), mode=mode),),
     )
+    return vm, DirtyRates(seconds=seconds or DEFAULT_PERIOD_S, rates=(rate,), mode=mode)
 
 
-def _merged(vm: FleetVm, found: FleetVm) -> FleetVm:
+def _check_same(vm: FleetVm, found: FleetVm) -> None:
     for key in ("memory_bytes", "vcpus", "link"):
         if getattr(vm, key) != getattr(found, key):
             column = key.removesuffix("_bytes")
             shown = one_line(vm.name, LONGEST_VALUE)
             raise ValueError(f"{shown} has another {column} in an earlier row. Write the same")
-    return vm.with_rate(found.measured[0])
 
 
 def _value(

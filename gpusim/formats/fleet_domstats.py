@@ -44,11 +44,12 @@ def _vm_of(path: Path, name: str, lines: str) -> FleetVm:
     if memory > MOST_BYTES or vcpus > MOST_VCPUS:
         raise ValueError(f"must have at most 1 PiB and {MOST_VCPUS} vCPUs")
     vm = FleetVm(name=name, memory_bytes=memory or None, vcpus=vcpus or None)
+    measured: list[DirtyRates] = []
     for run in finished_runs(lines):
         mode = run.get("dirtyrate.calc_mode", MODES[0])
         if mode not in MODES:
             raise ValueError(f"dirtyrate.calc_mode must be {join_words(MODES, 'or')}")
         seconds = number_of(path, run, "calc_period", 1.0)
         rate = MIB * number_of(path, run, "megabytes_per_second")
-        vm = vm.with_rate(DirtyRates(seconds=seconds, rates=(rate,), mode=mode))
-    return vm
+        measured.append(DirtyRates(seconds=seconds, rates=(rate,), mode=mode))
+    return vm.with_rates(measured)

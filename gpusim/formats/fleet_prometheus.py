@@ -101,7 +101,8 @@ class _Series:
         # KubeVirt names no mode. Its call leaves libvirt's default, which is page-sampling.
         for rates, mode in ((self.rates, MODES[0]), (self.migration_rates, IN_MIGRATION)):
             if rates:
-                return vm.with_rate(DirtyRates(seconds=MEASURED_S, rates=tuple(rates), mode=mode))
+                one = DirtyRates(seconds=MEASURED_S, rates=tuple(rates), mode=mode)
+                return vm.with_rates([one])
         return vm
 
 
@@ -224,8 +225,8 @@ def _is_sample(value: Any) -> bool:
 
 def _labels(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    at = 0
-    while at < len(text.rstrip()):
+    at, end = 0, len(text.rstrip())
+    while at < end:
         match = _LABEL.match(text, at)
         if match is None:
             raise ValueError('a label is not NAME="VALUE"')

@@ -162,10 +162,11 @@ def test_rates_over_time_give_shares() -> None:
 
 def test_a_second_period_narrows_the_answer() -> None:
     """A short period says what may be hot, a long one what may grow."""
-    both = FleetVm(name="vm", memory_bytes=8 * GIB)
-    for seconds, rate in ((1.0, 20), (30.0, 4)):
-        one = DirtyRates(seconds=seconds, rates=(rate * MIB,), mode="dirty-bitmap")
-        both = both.with_rate(one)
+    measured = [
+        DirtyRates(seconds=seconds, rates=(rate * MIB,), mode="dirty-bitmap")
+        for seconds, rate in ((1.0, 20), (30.0, 4))
+    ]
+    both = FleetVm(name="vm", memory_bytes=8 * GIB).with_rates(measured)
     host = hosts_of(WITHOUT_THROTTLE).of(None)
     alone = [replace(both, measured=(one,)) for one in both.measured]
     answers = [judge(vm, host, NO_BOUNDS, 8 * GIB, 2) for vm in (both, *alone)]
