@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gpusim.config.checks import reject
 from gpusim.config.scenario import Scenario
 from gpusim.pages import backends
+from gpusim.pages.obstacles import BackendError
 from gpusim.units import format_bytes
 
 
@@ -53,14 +54,15 @@ def choose_backend(scenario: Scenario) -> Backend:
     """
     config, name = scenario.config, scenario.config.backend.name
     bitmap_bytes = max(attempt.bitmap_bytes for attempt in scenario.attempts)
+    draw_bytes = max(attempt.draw_bytes for attempt in scenario.attempts)
     try:
-        chosen, reason = backends.choose(name, bitmap_bytes)
-    except backends.BackendError as error:
+        chosen, reason = backends.choose(name, bitmap_bytes, draw_bytes)
+    except BackendError as error:
         if not error.too_big:
             hint = f"is not available here: {error}. You can also set backend=auto"
             reject("backend.name", name, hint, "backend_not_available")
         backend_name = "numpy" if name == "auto" else name
-        largest = backends.largest_bytes(backend_name, scenario.vm_bytes, bitmap_bytes)
+        largest = backends.largest_bytes(backend_name, scenario.vm_bytes, bitmap_bytes, draw_bytes)
         hint = f"{error}. The largest VM that fits has {format_bytes(largest)}"
         if scenario.tracking.lazy:
             hint += ". With tracking=kvm_legacy one bitmap fewer is needed"

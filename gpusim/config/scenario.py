@@ -20,9 +20,10 @@ from gpusim.config.tracking import Tracking, check_device_writes, check_tracking
 from gpusim.config.types import checked
 from gpusim.config.workload import parse_writers
 from gpusim.errors import ConfigError
+from gpusim.guest.pattern import Random
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
-from gpusim.pages.backends import BACKENDS
+from gpusim.pages.backends import BACKENDS, draw_bytes_of
 from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import Version
@@ -115,6 +116,37 @@ class Scenario:
         """Memory of all bitmaps: dirty, the clear log if lazy, and zero if there are zero pages."""
         bitmaps = 1 + self.tracking.lazy + self.has_zero_bitmap
         return bitmaps * self.layout.chunks * (CHUNK_PAGES // 8)
+
+    @property
+    def most_cells(self) -> int:
+        """The most cells that a draw can have: runs of pages that are written alike.
+
+        A cell ends at a chunk, at a piece of a writer's place, or at a band of its pattern.
+        """
+        borders = 0
+        for writer in self.writers:
+            borders += len(writer.placement.own_first)
+            if isinstance(writer.pattern, Random):
+                shuffle, places = writer.pattern.shuffle, 1
+                if shuffle is not None:
+                    places = len(shuffle.row)
+                if writer.drift is not None:
+                    places = 2 * writer.drift.places
+                borders += places * len(writer.pattern.bands)
+        cells = borders * min(2, len(self.writers)) + self.layout.chunks
+        together = self.tracking.pages_together
+        if together == 1:
+            return cells
+        return max(cells, self.layout.pages // together)  # each group may be written by itself
+
+    @property
+    def draw_bytes(self) -> int:
+        """Memory of a GPU that a draw needs beside the bitmaps."""
+        merges = 1 + self.tracking.lazy
+        zeroes = merges * self.zeroes
+        return draw_bytes_of(
+            self.layout.chunks, self.most_cells, steps=merges + zeroes, masks=zeroes
+        )
 
     @property
     def page_table_bytes(self) -> int:

@@ -69,7 +69,7 @@ def make_plan(config: Config) -> RunPlan | EvacuationPlan:
         backend=backend,
         free_bytes=backends.free_bytes(backend.name),
         largest_vm_bytes=backends.largest_bytes(
-            backend.name, scenario.vm_bytes, scenario.bitmap_bytes
+            backend.name, scenario.vm_bytes, scenario.bitmap_bytes, scenario.draw_bytes
         ),
         estimate=estimate_run(scenario, backend),
     )

@@ -8,60 +8,33 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 
-from gpusim.pages.primitives import Kernels
-from gpusim.text import shorten
+import numpy as np
+
+from gpusim.pages.budget import Budget
+from gpusim.pages.obstacles import (
+    BUSY_ADVICE,
+    HOW_TO_INSTALL,
+    BackendError,
+    DeviceError,
+    Obstacle,
+    device_obstacle,
+    kernel_obstacle,
+    one_line_of,
+)
+from gpusim.pages.primitives import ChunkTaken, Kernels
 from gpusim.units import format_bytes
 
 BACKENDS = ("cupy", "numba", "numpy")  # `auto` uses the first that can be used
 EXPECTED = "expected"  # counts without bitmaps, for a dry run only
-HOW_TO_INSTALL = {
-    "cupy": "install gpusim's extra: pip install -e '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
-    "numba": "install gpusim's extra: pip install -e '.[numba]'",
-}
 OTHER_HOST_BYTES = 200_000_000  # counts per chunk, cells, the interpreter
-OTHER_DEVICE_BYTES = 50_000_000  # cells and counts of a draw, modules
-LONGEST_ERROR = 150  # characters of a library's error message
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Why a backend cannot be used.
-
-    Attributes:
-        code: not_installed, two_wheels, import_failed, no_gpu, no_driver, compile_failed, gpu_busy
-            or too_big.
-        reason: one line without a full stop.
-        advice: what the user can do. Empty if there is no advice.
-    """
-
-    code: str
-    reason: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.advice}" if self.advice else self.reason
-
-
-class BackendError(RuntimeError):
-    """A backend cannot be used. The message has one line.
-
-    Attributes:
-        obstacle: why.
-    """
-
-    def __init__(self, obstacle: Obstacle) -> None:
-        self.obstacle = obstacle
-        super().__init__(str(obstacle))
-
-    @property
-    def too_big(self) -> bool:
-        """Whether the bitmaps do not fit the backend's memory."""
-        return self.obstacle.code == "too_big"
+OTHER_DEVICE_BYTES = 50_000_000  # counts of a draw, modules
+BUFFER_ROOM = 1.25  # a buffer that grows gets a quarter more than it needs
+CELL_BYTES = 8 * 4  # columns of cupy_kernels._pack
+CHUNK_BYTES = 8 * (1 + 2 + 2 + 2)  # its columns per chunk, with a mask, and the counts
 
 
 class _TemporaryError(Exception):
@@ -75,14 +48,18 @@ class _TemporaryError(Exception):
 def obstacle(name: str) -> Obstacle | None:
     """Return why a backend cannot be used on this machine, or None if it can."""
     try:
-        return _lasting_obstacle(name)
+        return _lasting_obstacle(name, DeviceError.count if name == "cupy" else 0)
     except _TemporaryError as error:
         return error.obstacle
 
 
 @cache
-def _lasting_obstacle(name: str) -> Obstacle | None:
-    """The obstacle, checked once per process.
+def _lasting_obstacle(name: str, errors: int) -> Obstacle | None:
+    """The obstacle, checked once per process, and again after each error of a GPU.
+
+    Args:
+        name: one of BACKENDS.
+        errors: number of errors of a GPU so far.
 
     Raises:
         _TemporaryError: a temporary obstacle, which the cache does not keep.
@@ -99,15 +76,17 @@ def _lasting_obstacle(name: str) -> Obstacle | None:
         return Obstacle("not_installed", f"{name} is not installed", HOW_TO_INSTALL[name])
     try:
         module = importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
+    except OSError as error:  # CuPy makes the folder of its cache
+        return kernel_obstacle(error)
     except Exception as error:  # a broken installation may raise anything
-        reason = f"{name} cannot be imported ({_one_line(error)})"
+        reason = f"{name} cannot be imported ({one_line_of(error)})"
         return Obstacle("import_failed", reason, HOW_TO_INSTALL[name])
     if name == "cupy":
         return _device_obstacle()
     try:
         module.compile_kernels()
     except Exception as error:  # numba and LLVM raise many kinds of errors
-        reason = f"numba cannot compile the kernels ({_one_line(error)})"
+        reason = f"numba cannot compile the kernels ({one_line_of(error)})"
         return Obstacle("compile_failed", reason, HOW_TO_INSTALL[name])
     return None
 
@@ -118,12 +97,13 @@ def _cupy_wheels() -> list[str]:
     return sorted(n for n in names if n == "cupy" or n.startswith(("cupy-cuda", "cupy-rocm")))
 
 
-def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
+def choose(name: str, bitmap_bytes: int, draw_bytes: int = 0) -> tuple[str, str]:
     """Return the backend to use, and why.
 
     Args:
         name: one of BACKENDS, or "auto".
         bitmap_bytes: size of all bitmaps.
+        draw_bytes: memory of a GPU that a draw needs beside them, see `draw_bytes_of`.
 
     Raises:
         BackendError: the named backend cannot be used, or the bitmaps do not fit its memory.
@@ -131,7 +111,7 @@ def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
     found: Obstacle | None = None
     refused: list[str] = []
     for candidate in BACKENDS if name == "auto" else (name,):
-        found = obstacle(candidate) or too_big(candidate, bitmap_bytes)
+        found = obstacle(candidate) or too_big(candidate, bitmap_bytes, draw_bytes)
         if found is None:
             chosen = f"auto: {candidate}" if name == "auto" else "chosen by name"
             return candidate, ", ".join([chosen, *refused])
@@ -140,47 +120,85 @@ def choose(name: str, bitmap_bytes: int) -> tuple[str, str]:
     raise BackendError(found)
 
 
-def too_big(name: str, bitmap_bytes: int) -> Obstacle | None:
+def draw_bytes_of(chunks: int, cells: int, *, steps: int, masks: int) -> int:
+    """Return the memory of a GPU that a draw needs at most, for its cells and counts.
+
+    Args:
+        chunks, cells: of the VM.
+        steps: of a draw.
+        masks: number of steps with a mask.
+    """
+    one_step = chunks * CHUNK_BYTES + cells * CELL_BYTES
+    return int(BUFFER_ROOM * (steps * one_step + masks * cells * CELL_BYTES))
+
+
+def too_big(name: str, bitmap_bytes: int, draw_bytes: int = 0) -> Obstacle | None:
     """Return why bitmaps do not fit a backend's memory, or None if they fit.
+
+    A GPU that does not even tell its free memory is an obstacle, too: it was lost, or it is busy.
 
     Args:
         name: one of BACKENDS.
-        bitmap_bytes: size of all bitmaps.
+        bitmap_bytes, draw_bytes: see `choose`.
     """
-    free = free_bytes(name)
-    if bitmap_bytes + _other_bytes(name) <= free:
+    try:
+        free = free_bytes(name)
+    except DeviceError as error:
+        return error.obstacle
+    needed = bitmap_bytes + _other_bytes(name, draw_bytes)
+    if needed <= free:
         return None
-    memory = "GPU memory" if name == "cupy" else "memory"
-    reason = f"needs {format_bytes(bitmap_bytes)} of bitmaps but only {format_bytes(free)} of {memory} is free"
+    memory, what = "memory", "of bitmaps"
+    if name == "cupy":
+        memory = "GPU memory"
+        if draw_bytes > bitmap_bytes:
+            what = f"of bitmaps and {format_bytes(draw_bytes)} for a draw"
+    reason = f"needs {format_bytes(bitmap_bytes)} {what} but only {format_bytes(free)} of {memory} is free"
     return Obstacle("too_big", reason)
 
 
-def largest_bytes(name: str, vm_bytes: int, bitmap_bytes: int) -> int:
-    """Return the size of the largest VM whose bitmaps fit, in whole GiB or TiB.
+def largest_bytes(name: str, vm_bytes: int, bitmap_bytes: int, draw_bytes: int = 0) -> int:
+    """Return the size of the largest VM that fits, in whole GiB or TiB.
 
     Args:
         name: one of BACKENDS.
-        vm_bytes, bitmap_bytes: size of a VM and of its bitmaps.
+        vm_bytes, bitmap_bytes, draw_bytes: size of a VM and of what it needs, see `choose`.
+
+    Raises:
+        DeviceError: the GPU does not tell its free memory.
     """
+    if name == "cupy":
+        bitmap_bytes += draw_bytes  # both grow with the VM
     bitmaps_bytes = max(0, free_bytes(name) - _other_bytes(name))
     largest = bitmaps_bytes * vm_bytes // bitmap_bytes
     unit = 2**40 if largest >= 10 * 2**40 else 2**30
     return largest // unit * unit
 
 
-def _other_bytes(name: str) -> int:
+def _other_bytes(name: str, draw_bytes: int = 0) -> int:
     """About how much memory a run needs besides its bitmaps."""
-    return OTHER_DEVICE_BYTES if name == "cupy" else OTHER_HOST_BYTES
+    return OTHER_DEVICE_BYTES + draw_bytes if name == "cupy" else OTHER_HOST_BYTES
 
 
 def free_bytes(name: str) -> int:
-    """Return the memory that is free for a backend's bitmaps."""
+    """Return the memory that is free for a backend's bitmaps.
+
+    CuPy's own limit, which CUPY_GPU_MEMORY_LIMIT sets, counts as well.
+
+    Raises:
+        DeviceError: the GPU is lost or busy.
+    """
     if name != "cupy":
         return available_memory_bytes()
     import cupy
 
-    free: int = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-    return free
+    pool = cupy.get_default_memory_pool()
+    try:
+        free = int(cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+        limit = int(pool.get_limit())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(device_obstacle(error)) from error
+    return min(free, max(0, limit - int(pool.used_bytes()))) if limit else free
 
 
 def available_memory_bytes() -> int:
@@ -238,12 +256,17 @@ def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int)
 
     Raises:
         MemoryError: the bitmaps do not fit.
+        DeviceError: the GPU cannot be used any more.
         ValueError: there is no backend of that name.
     """
     if name == "cupy":
         from gpusim.pages.cupy_kernels import CupyDevice, CupyKernels
 
-        return CupyKernels(chunks, log=log, zero=zero, device=CupyDevice())
+        try:
+            device = CupyDevice()
+        except BackendError as error:
+            raise DeviceError(error.obstacle) from error
+        return CupyKernels(chunks, log=log, zero=zero, device=device)
     if name == "numba":
         from gpusim.pages.numba_kernels import NumbaKernels
 
@@ -260,43 +283,49 @@ def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int)
 
 
 def _device_obstacle() -> Obstacle | None:
-    """Find a device and compile the kernels.
+    """Find a device, compile the kernels, and run each of them once.
 
     Raises:
-        _TemporaryError: the device is busy or full.
+        _TemporaryError: an obstacle that may pass.
     """
     import cupy
 
+    found: Obstacle | None = None
     try:
         cupy.cuda.runtime.getDeviceCount()
+        found = _smoke_test()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        if "NoDevice" in str(error):
-            return Obstacle(
-                "no_gpu",
-                f"there is no GPU ({_one_line(error)})",
-                "check nvidia-smi and CUDA_VISIBLE_DEVICES",
-            )
-        return Obstacle(
-            "no_driver",
-            f"no NVIDIA driver that CuPy {cupy.__version__} can use ({_one_line(error)})",
-            "install or update the driver, or install gpusim's extra cuda12, which runs on older drivers",
+        found = device_obstacle(error)
+    except MemoryError as error:
+        found = Obstacle(
+            "gpu_busy", f"the GPU cannot be used now ({one_line_of(error)})", BUSY_ADVICE
         )
-    from gpusim.pages.cupy_kernels import CupyDevice
+    except BackendError as error:
+        found = error.obstacle
+    if found is not None and found.may_pass:
+        raise _TemporaryError(found)
+    return found
 
+
+def _smoke_test() -> Obstacle | None:
+    """Write and take pages of one chunk on the GPU.
+
+    Raises:
+        MemoryError, BackendError: as of CupyDevice.
+    """
+    from gpusim.pages.cupy_kernels import CupyDevice, CupyKernels
+
+    kernels = CupyKernels(1, log=False, zero=False, device=CupyDevice())
     try:
-        CupyDevice().close()
-    except (MemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
-        reason = f"the GPU cannot be used now ({_one_line(error)})"
-        busy = Obstacle("gpu_busy", reason, "nvidia-smi lists the processes on the GPU")
-        raise _TemporaryError(busy) from None
-    except Exception as error:  # CuPy loads NVRTC when it compiles, and may not find it
-        return Obstacle(
-            "compile_failed",
-            f"the kernels cannot be compiled ({_one_line(error)})",
-            f"to get NVRTC, {HOW_TO_INSTALL['cupy']}",
-        )
-    return None
-
-
-def _one_line(error: BaseException) -> str:
-    return shorten(" ".join(f"{type(error).__name__}: {error}".split()), LONGEST_ERROR)
+        kernels.fill(kernels.dirty, np.array([5]), np.array([105]))
+        taken = kernels.clear_in_chunk(0, 0, [Budget(100, 2, 2)])
+        left = int(np.bitwise_count(kernels.read(kernels.dirty, 0, 1)).sum())
+    finally:
+        kernels.close()
+    if (taken, left) == (ChunkTaken(55, 50, 0, True), 50):
+        return None
+    return Obstacle(
+        "wrong_results",
+        f"the GPU computes wrong results ({taken.normal} pages taken and {left} left of 100)",
+        "look at nvidia-smi and dmesg, or set backend=numba",
+    )

@@ -16,6 +16,7 @@ rounding. The devices see only integers and therefore agree to the bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ from gpusim.stream import Drawn, draw_generator
 # Weyl increment and finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+WORD = 2**64 - 1
 LN2 = float(np.log(2.0))
 ZERO_DRAW = 2**60  # added to the number of a draw: which written pages are left zero
+FEW_RUNS = 8  # of equal means. With more, one call for all of them is faster
 PLANES_FROM = 1 / 32  # below this mean the residual alone is cheaper than eight planes
 
 
@@ -54,10 +57,18 @@ class Cells:
     def of_chunks(self, chunks: IntArray) -> tuple[IntArray, IntArray]:
         """Return the first cell of each chunk and the cell behind its last, int64 [n] each."""
         cell_chunk = self.first >> CHUNK_SHIFT
+        if len(cell_chunk) == len(chunks) and np.array_equal(cell_chunk, chunks):
+            low = np.arange(len(chunks))  # one cell per chunk
+            return low, low + 1
         return (
             np.searchsorted(cell_chunk, chunks, side="left"),
             np.searchsorted(cell_chunk, chunks, side="right"),
         )
+
+    def chunks(self) -> IntArray:
+        """Return the chunks that have a cell, ascending, int64 [n]."""
+        cell_chunk = self.first >> CHUNK_SHIFT
+        return cell_chunk[_starts_of_runs(cell_chunk)]
 
 
 def certain_cells(first: IntArray, last: IntArray) -> Cells:
@@ -103,11 +114,23 @@ def cell_keys(seed: int, draw: int, step: int, cells: int) -> U64Array:
         step: 0 or 1, see `cells_of`.
         cells: number of cells.
     """
-    with np.errstate(over="ignore"):
-        key = np.zeros(1, np.uint64)
-        for part in (seed, draw, step):
-            key = mix(key + np.uint64(part) + np.uint64(GOLDEN))
-        return mix(key + (np.arange(1, cells + 1, dtype=np.uint64)) * np.uint64(GOLDEN))
+    key = 0
+    for part in (seed, draw, step):
+        key = _mix_one(key + part + GOLDEN)
+    keys = np.arange(1, cells + 1, dtype=np.uint64)
+    keys *= np.uint64(GOLDEN)
+    keys += np.uint64(key)
+    mix_in_place(keys, np.empty_like(keys))
+    return keys
+
+
+def _mix_one(z: int) -> int:
+    """Return the finaliser of splitmix64 of an integer modulo 2^64."""
+    for shift, factor in ((30, MIX1), (27, MIX2)):
+        z &= WORD
+        z = (z ^ z >> shift) * factor
+    z &= WORD
+    return z ^ z >> 31
 
 
 def integers_of(
@@ -120,13 +143,42 @@ def integers_of(
         pages: int64 [cells], pages of each cell.
         seed, draw, step: key of the Philox stream that draws all counts of this step.
     """
+    cells, starts = len(mean), np.flatnonzero(_starts_of_runs(mean))
+    is_short = 2 * len(starts) <= cells  # neighbours with one mean are computed once
+    if is_short:
+        mean = mean[starts]
     inverted = mean > LN2
     with np.errstate(divide="ignore"):
         mu = np.where(inverted, -np.log1p(-np.exp(-mean)), mean)
     threshold = np.where(mu >= PLANES_FROM, np.floor(-256 * np.expm1(-mu)), 0.0)
     rest = np.maximum(0.0, mu + np.log1p(-threshold / 256))
+    whole = threshold.astype(np.int64)
+    if is_short:
+        lengths = cells if len(starts) == 1 else np.diff(starts, append=cells)
+        whole, rest, inverted = (np.repeat(one, lengths) for one in (whole, rest, inverted))
     random = draw_generator(seed, Drawn.COUNTS, draw, step)
-    return threshold.astype(np.int64), random.poisson(pages * rest), inverted
+    return whole, _poisson(random, pages * rest), inverted
+
+
+def _poisson(random: np.random.Generator, mean: FloatArray) -> IntArray:
+    """Return `random.poisson(mean)`. Runs of equal means are drawn with one call each.
+
+    numpy draws numbers with one mean faster, and takes the same numbers from the stream.
+    """
+    starts = np.flatnonzero(_starts_of_runs(mean))
+    if not len(mean) or len(starts) > FEW_RUNS:
+        return random.poisson(mean)
+    ends = [*starts[1:].tolist(), len(mean)]
+    runs = zip(mean[starts].tolist(), starts.tolist(), ends, strict=True)
+    drawn = [random.poisson(one, last - first) for one, first, last in runs]
+    return drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
+
+
+def _starts_of_runs(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which elements differ from the one before them, bool [n]. The first does."""
+    starts = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=starts[1:])
+    return starts
 
 
 def zero_cells(zeroed: ZeroShares, seed: int, draw: int, step: int) -> Cells:
@@ -195,6 +247,15 @@ def cells_of(writes: Writes, seed: int, draw: int, step: int) -> Cells:
     keys = cell_keys(seed, draw, step, len(writes.mean))
     some = writes.mean > 0
     certain = len(writes.certain_first)
+    if not certain and some.all():
+        return Cells(
+            first=writes.first,
+            last=writes.last,
+            threshold=threshold,
+            count=count,
+            key=keys,
+            inverted=inverted,
+        )
     first = np.concatenate([writes.first[some], writes.certain_first])
     order = np.argsort(first >> CHUNK_SHIFT, kind="stable") if certain else slice(None)
     nothing = np.zeros(certain, np.int64)

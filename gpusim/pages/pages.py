@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpusim.layout import CHUNK_SHIFT, IntArray, Layout, Taken, Writes
 from gpusim.pages import backends
@@ -63,21 +64,31 @@ class Pages:
         self.kernels = backends.make_kernels(
             backend, layout.chunks, log=lazy, zero=zeroes or len(zero_first) > 0, threads=threads
         )
-        starts = np.arange(layout.chunks) << CHUNK_SHIFT
-        self.kernels.fill(self.kernels.dirty, starts, starts + layout.chunk_pages)
-        zero = np.zeros(layout.chunks, np.int64)
-        if self.kernels.zero is not None:
-            first, last, _ = layout.cut(zero_first, zero_last)
-            self.kernels.fill(self.kernels.zero, first, last)
-            np.add.at(zero, first >> CHUNK_SHIFT, last - first)
-        if self.kernels.log is not None and initially_set:
-            self.kernels.fill(self.kernels.log, starts, starts + layout.chunk_pages)
+        try:
+            zero = self._fill(zero_first, zero_last, initially_set=initially_set)
+        except BaseException:
+            self.kernels.close()
+            raise
         self.counts = PendingPages(layout.chunk_pages - zero, zero)
         self._clears = RemoteClears(
             layout.chunks, lazy=lazy, protected_from_start=not initially_set
         )
         self.cursor = Cursor(layout)
         self.draws = 0
+
+    def _fill(self, zero_first: IntArray, zero_last: IntArray, *, initially_set: bool) -> IntArray:
+        """Set the pages of each bitmap at the start. Return the zero pages of each chunk."""
+        layout, kernels = self._layout, self.kernels
+        starts = np.arange(layout.chunks) << CHUNK_SHIFT
+        kernels.fill(kernels.dirty, starts, starts + layout.chunk_pages)
+        zero = np.zeros(layout.chunks, np.int64)
+        if kernels.zero is not None:
+            first, last, _ = layout.cut(zero_first, zero_last)
+            kernels.fill(kernels.zero, first, last)
+            np.add.at(zero, first >> CHUNK_SHIFT, last - first)
+        if kernels.log is not None and initially_set:
+            kernels.fill(kernels.log, starts, starts + layout.chunk_pages)
+        return zero
 
     @property
     def pending(self) -> int:
@@ -107,16 +118,20 @@ class Pages:
         """
         self.draws += 1
         if before_clear is not None:
-            cleared = np.flatnonzero(~self._clears.due)
+            cleared = ~self._clears.due
             steps = self._steps(Op.CLEAR_LOG, before_clear, cleared)
             steps += self._steps(Op.MERGE_LOG, writes, cleared)
         else:
-            steps = self._steps(Op.MERGE, writes, np.zeros(0, np.int64))
+            steps = self._steps(Op.MERGE, writes, None)
         newly_dirty = 0
         for step, changed in zip(steps, self.kernels.paint(steps), strict=True):
-            self.counts.normal[step.chunks] += changed.new + changed.unzeroed
-            self.counts.zero[step.chunks] -= changed.unzeroed
-            newly_dirty += int(changed.new.sum())
+            chunks = _as_slice(step.chunks)
+            if step.op is not Op.CLEAR_LOG:
+                self.counts.normal[chunks] += changed.new
+                newly_dirty += int(changed.new.sum())
+            if self.kernels.zero is not None:
+                self.counts.normal[chunks] += changed.unzeroed
+                self.counts.zero[chunks] -= changed.unzeroed
         self.counts.total += newly_dirty
         self._clears.sync()
         self.cursor.note_sync()
@@ -231,29 +246,43 @@ class Pages:
         """Free the memory of the bitmaps."""
         self.kernels.close()
 
-    def _steps(self, op: Op, writes: Writes, cleared: IntArray) -> list[Step]:
+    def _steps(self, op: Op, writes: Writes, cleared: NDArray[np.bool_] | None) -> list[Step]:
         """Draw the integers of one merge, for chunks that can change: written or cleared.
 
         If writes leave pages zero, then a second step makes them zero pages.
+
+        Args:
+            op: how the tiles are merged.
+            writes: the writes.
+            cleared: lazy tracking: bool [chunks], the chunks that were cleared.
         """
         number = int(op is Op.CLEAR_LOG)
         zeroed = writes.zeroed
         if self._has_bits:  # shares of pages are the same whether pages are written together
             writes = draw_groups(writes, self._seed, self.draws, number)
         cells = cells_of(writes, self._seed, self.draws, number)
-        cell_chunk = cells.first >> CHUNK_SHIFT
-        written = cell_chunk[np.diff(cell_chunk, prepend=-1) > 0]
-        if op is Op.CLEAR_LOG:
-            step = Step(op, cells, cleared)
-        elif op is Op.MERGE_LOG:
-            step = Step(op, cells, np.union1d(written, cleared))
-        else:
+        written = cells.chunks()
+        if cleared is None:
             # A chunk of which all pages are pending and normal cannot change.
-            can_change = self.counts.normal[written] < self._layout.chunk_pages[written]
-            step = Step(op, cells, written[can_change])
+            can_change = (self.counts.normal < self._layout.chunk_pages)[written]
+            step = Step(op, cells, written if can_change.all() else written[can_change])
+        elif op is Op.CLEAR_LOG:
+            step = Step(op, cells, np.flatnonzero(cleared))
+        else:
+            changes = cleared.copy()
+            changes[written] = True
+            step = Step(op, cells, np.flatnonzero(changes))
         if zeroed is None:
             return [step]
         if op is Op.CLEAR_LOG:
-            written = np.intersect1d(written, cleared)
+            assert cleared is not None
+            written = written[cleared[written]]
         mask = zero_cells(zeroed, self._seed, self.draws, number)
         return [step, Step(Op.ZERO, cells, written, mask)]
+
+
+def _as_slice(chunks: IntArray) -> slice | IntArray:
+    """Return ascending chunks as a slice if they are neighbours. A slice is a faster index."""
+    if not len(chunks) or chunks[-1] - chunks[0] + 1 != len(chunks):
+        return chunks
+    return slice(int(chunks[0]), int(chunks[-1]) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpusim import BackendConfig, Config, ConfigError, VmConfig
+from gpusim import BackendConfig, Config, ConfigError, VmConfig, WriterConfig
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.pages import backends
-from gpusim.pages.backends import BackendError, Obstacle, choose, make_kernels, obstacle
+from gpusim.pages.backends import choose, make_kernels, obstacle
+from gpusim.pages.obstacles import BackendError, DeviceError, Obstacle
 
 GIB = 2**30
 
@@ -32,13 +34,18 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **obstacles: Obstacle) -> None:
 
 
 class CudaError(Exception):
-    """Stands for cupy.cuda.runtime.CUDARuntimeError."""
+    """Stands for CuPy's CUDARuntimeError and CUDADriverError. `status` is CUDA's number."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def fake_cupy(monkeypatch: pytest.MonkeyPatch, count: Callable[[], int], **names: object) -> None:
     """Install a fake CuPy whose `count` returns the number of devices."""
     runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CudaError)
-    cuda = SimpleNamespace(runtime=runtime)
+    driver = SimpleNamespace(CUDADriverError=CudaError)
+    cuda = SimpleNamespace(runtime=runtime, driver=driver)
     monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
     monkeypatch.setattr(backends, "_cupy_wheels", lambda: ["cupy-cuda13x"])
     module = SimpleNamespace(__version__="14.0", cuda=cuda, **names)
@@ -131,16 +138,15 @@ def test_wheels_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cupy(monkeypatch, raising(CudaError("cudaErrorInsufficientDriver: too\nold")))
+    fake_cupy(monkeypatch, raising(CudaError(35, "cudaErrorInsufficientDriver: too\nold")))
     found = obstacle("cupy")
     assert found.code == "no_driver"
-    assert "CuPy 14.0" in found.reason
     assert "cudaErrorInsufficientDriver: too old" in found.reason
     assert "cuda12" in found.advice
 
 
 def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    none = CudaError("cudaErrorNoDevice: no CUDA-capable device is detected")
+    none = CudaError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")
     fake_cupy(monkeypatch, raising(none))
     found = obstacle("cupy")
     assert found.code == "no_gpu"
@@ -157,7 +163,7 @@ def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("out of memory"), CudaError("cudaErrorDevicesUnavailable: busy")]
+    "error", [MemoryError("out of memory"), CudaError(46, "cudaErrorDevicesUnavailable: busy")]
 )
 def test_a_full_gpu_is_checked_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU may be free when the next job starts. Other obstacles stay in the cache."""
@@ -171,6 +177,97 @@ def test_a_full_gpu_is_checked_again(error: Exception, monkeypatch: pytest.Monke
     for _ in range(2):
         assert obstacle("cupy").code == "gpu_busy"
     assert len(checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "lasts"),
+    [
+        (2, "gpu_busy", False),  # out of memory
+        (3, "forked", False),
+        (35, "no_driver", True),  # insufficient driver
+        (46, "gpu_busy", False),  # devices unavailable
+        (100, "no_gpu", True),
+        (209, "gpu_not_supported", True),  # no binary for this GPU
+        (222, "no_driver", True),  # unsupported PTX version
+        (700, "gpu_failed", False),  # illegal address
+        (803, "no_driver", True),  # driver and library differ
+        (999, "gpu_failed", False),
+    ],
+)
+@pytest.mark.parametrize("at", ["count", "load"])
+def test_errors_of_cuda_are_told_apart(
+    status: int, code: str, lasts: bool, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy raises them when it counts devices, and when it loads the kernels."""
+    checks = []
+
+    def check(**_keywords: object) -> int:
+        checks.append(1)
+        raise CudaError(status, "text")
+
+    load = check if at == "load" else None
+    fake_cupy(monkeypatch, check if at == "count" else lambda: 1, RawModule=load)
+    assert [obstacle("cupy").code for _ in range(2)] == [code, code]
+    assert len(checks) == (1 if lasts else 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "advice"),
+    [
+        (PermissionError(13, "denied", "/root/.cupy"), "cache_not_writable", "CUPY_CACHE_DIR"),
+        (OSError(30, "Read-only file system"), "cache_not_writable", "CUPY_CACHE_DIR"),
+        (RuntimeError("invalid value for --gpu-architecture"), "gpu_not_supported", "cuda12"),
+        (RuntimeError("libnvrtc.so.13: cannot open"), "compile_failed", "cuda13"),
+    ],
+)
+def test_why_kernels_are_not_compiled(
+    error: Exception, code: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cupy(monkeypatch, lambda: 1, RawModule=raising(error))
+    found = obstacle("cupy")
+    assert found.code == code
+    assert advice in found.advice
+
+
+def test_a_gpu_that_does_not_tell_its_memory_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = Obstacle("gpu_failed", "the GPU failed", "look at dmesg")
+
+    def free(name: str) -> int:
+        if name == "cupy":
+            raise DeviceError(lost)
+        return GIB
+
+    pretend(monkeypatch)
+    monkeypatch.setattr(backends, "free_bytes", free)
+    assert choose("auto", 1) == ("numba", f"auto: numba, not cupy: {lost.reason}")
+    with pytest.raises(BackendError) as caught:
+        choose("cupy", 1)
+    assert caught.value.obstacle == lost
+
+
+def test_an_error_of_a_gpu_survives_pickle() -> None:
+    lost = DeviceError(Obstacle("gpu_failed", "reason", "advice"))
+    assert pickle.loads(pickle.dumps(lost)).obstacle == lost.obstacle
+
+
+def test_a_draw_of_many_cells_needs_memory_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells of a working set in 64 KiB pieces are larger than the bitmaps."""
+    pretend(monkeypatch)
+    workload = WriterConfig(working_set_percent=50.0, granule="64KiB")
+    scenario = resolve(Config(vm=VmConfig(memory="64GiB"), workload=workload))
+    pieces = 2**35 // 2**16
+    assert pieces <= scenario.most_cells <= 1.1 * pieces
+    assert scenario.draw_bytes > 32 * pieces > 3 * scenario.bitmap_bytes
+    needed = scenario.bitmap_bytes + scenario.draw_bytes + backends.OTHER_DEVICE_BYTES
+    free = {"cupy": needed, "numba": GIB}
+    monkeypatch.setattr(backends, "free_bytes", free.get)
+    assert choose_backend(scenario).name == "cupy"
+    free["cupy"] -= 1
+    chosen = choose_backend(scenario)
+    assert chosen.name == "numba"
+    assert "for a draw" in chosen.reason
 
 
 def test_numba_that_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:

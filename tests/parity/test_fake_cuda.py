@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.parity.played import REPOSITORY, run_python
 
+ONE_LINE = ("ConfigError", "DeviceError", "MemoryError")  # that gpusim shows on one line
+LOST = "look at nvidia-smi and dmesg"
+TINY = ("experiment=tiny", "plot=false")
+
 pytestmark = pytest.mark.slow
 PLAY = "import tests.parity.fake_cuda"
+LASTING = range(700, 730)  # errors of kernels, see fake_cuda.py
 SUITE = (
     "-m",
     "pytest",
@@ -57,3 +64,100 @@ def test_where_no_device_can_be_played_is_one_line(before: str) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "fake_cuda: " in done.stderr
+
+
+def commands(*wanted: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
+    """Run commands of gpusim, see injected.py."""
+    default = {"failures": "", "environment": {}}
+    text = json.dumps([default | command for command in wanted])
+    done = run_python("-m", "tests.parity.injected", "commands", stdin=text, **environment)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_call_may_fail() -> None:
+    """gpusim shows one line and frees its memory. The next run with `auto` passes cupy over."""
+    done = run_python("-m", "tests.parity.injected", GPUSIM_AUDIT="")
+    assert done.returncode == 0, done.stderr
+    clean, *rows = (json.loads(line) for line in done.stdout.splitlines())
+    assert clean["cupy"]["backend"] == clean["auto"]["backend"] == "cupy"
+    assert not clean["left_bytes"]
+    assert not clean["printed"]
+    assert set(clean["calls"]) == {row["name"] for row in rows}
+    assert len(clean["calls"]) >= 16
+    for row in rows:
+        cupy, auto = row["cupy"], row["auto"]
+        for one in (cupy, auto):
+            assert "backend" in one or (one["error"] in ONE_LINE and one["lines"] == 1), row
+        if row["name"] in ("cudaFree", "cudaFreeHost"):
+            assert cupy["backend"] == "cupy", row  # CuPy only prints that it could not free
+            continue
+        assert not row["printed"], row
+        assert "backend" not in cupy, row
+        if cupy["error"] == "MemoryError":
+            assert not row["left_bytes"], row
+            continue
+        assert auto["backend"] == "numba", row
+        assert "not cupy: the GPU" in auto["reason"], row
+        if row["lost"] in LASTING:
+            assert LOST in cupy["text"], row
+            assert "backend=numba" in cupy["text"], row
+
+
+def test_a_command_without_a_usable_gpu_prints_one_line(tmp_path: Path) -> None:
+    """Also at the end of Python, when CuPy frees its memory and unloads the kernels."""
+    run = [*TINY, "backend=cupy", f"hydra.run.dir={tmp_path}/run"]
+    cases: list[tuple[dict[str, Any], int, str]] = [
+        ({"failures": "kernel:12:700"}, 1, LOST),
+        ({"failures": "kernel:1:700"}, 2, LOST),
+        ({"failures": "cuLaunchKernel:12:1"}, 1, LOST),
+        ({"failures": "cuModuleGetFunction:2:700"}, 2, LOST),
+        ({"failures": "cudaMalloc:6:2"}, 1, "out of memory (GPU: "),
+        ({"failures": "cudaHostAlloc:4:2"}, 1, "out of memory (pinned memory of the host: "),
+        ({"failures": "cudaMemGetInfo:1:46"}, 2, "nvidia-smi lists the processes"),
+        ({"failures": "cuModuleLoadData:1:209"}, 2, "cuda12"),
+        ({"failures": "cudaGetDeviceCount:1:35"}, 2, "no NVIDIA driver"),
+        ({"environment": {"CUDA_VISIBLE_DEVICES": "-1"}}, 2, "there is no GPU"),
+        ({"environment": {"FAKE_CUDA_BYTES": "1000000"}}, 2, "976.6 KiB of GPU memory is free"),
+        ({"environment": {"CUPY_GPU_MEMORY_LIMIT": "1000000"}}, 2, "of GPU memory is free"),
+    ]  # fmt: skip
+    found = commands(*({"arguments": run, **case} for case, _, _ in cases))
+    for (case, code, line), done in zip(cases, found, strict=True):
+        assert done["code"] == code, (case, done)
+        assert line in done["errors"], (case, done)
+        assert len(done["errors"].splitlines()) == 1, (case, done)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """As in a container whose HOME is read-only. CuPy makes the folder when it is imported."""
+    (tmp_path / "file").touch()
+    run = {"arguments": [*TINY, "backend=cupy", f"hydra.run.dir={tmp_path}/run"]}
+    (done,) = commands(run, CUPY_CACHE_DIR=f"{tmp_path}/file/cache")
+    assert done["code"] == 2
+    assert "CUPY_CACHE_DIR to a folder that can be written" in done["errors"]
+    assert len(done["errors"].splitlines()) == 1, done
+
+
+def test_a_sweep_goes_on_without_its_gpu(tmp_path: Path) -> None:
+    """The device is lost in the third of six jobs. A second start computes only that job."""
+    seeds = range(1, 7)
+    sweep = [*TINY, "-m", "seed=range(1,7)", "backend=auto", f"hydra.sweep.dir={tmp_path}"]
+    (first,) = commands({"arguments": sweep, "failures": "kernel:50:700"})
+    files = [tmp_path / f"tiny,seed={seed}/summary.json" for seed in seeds]
+    found = [json.loads(file.read_text()) for file in files]
+    assert first["code"] == 3, first
+    assert [one.get("backend") for one in found] == ["cupy"] * 2 + [None] + ["numba"] * 3
+    assert all("not cupy: the GPU failed" in one["backend_reason"] for one in found[3:])
+    assert found[2]["error"].startswith("DeviceError: ")
+    assert not first["errors"]
+    assert [line for line in first["output"].splitlines() if LOST in line] == [
+        line for line in first["output"].splitlines() if line.startswith("tiny,seed=3")
+    ]
+    written = [file.stat().st_mtime_ns for file in files]
+    (second,) = commands({"arguments": sweep})
+    assert second["code"] == 0, second
+    again = [file.stat().st_mtime_ns for file in files]
+    assert [one != other for one, other in zip(written, again, strict=True)] == [
+        seed == 3 for seed in seeds
+    ]
+    assert json.loads(files[2].read_text())["backend"] == "cupy"

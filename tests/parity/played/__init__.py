@@ -36,13 +36,14 @@ def need_played_device() -> None:
 
 
 def run_python(
-    *arguments: str, site: Path = SITE, **environment: str
+    *arguments: str, site: Path = SITE, stdin: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python in the repository. The process and its children find the played device.
 
     Args:
         arguments: of Python.
         site: the first folder on PYTHONPATH.
+        stdin: text for its standard input.
         environment: more variables, such as those of fake_cuda.py.
     """
     need_played_device()
@@ -50,6 +51,7 @@ def run_python(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": f"{site}:{REPOSITORY}", **environment},
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,

@@ -16,6 +16,7 @@ from gpusim.pages.cupy_kernels import SOURCE
 from tests.compilers import cpp_compiler
 
 HERE = Path(__file__).parent
+GARBAGE = 2**64 - 1
 
 
 @cache
@@ -40,35 +41,37 @@ class ShimDevice:
     def __init__(self, source: str | None = None, seed: int = 0) -> None:
         self._library = library(source if source is not None else SOURCE.read_text())
         self._seed = seed
-        self._uploaded = self.zeros(1)
+        self._sent = self._host = self.zeros(0)
 
     def zeros(self, words: int) -> U64Array:
         return np.zeros(words, np.uint64)
 
-    def clear(self, array: U64Array) -> None:
-        array[:] = 0
+    def address(self, array: U64Array, word: int = 0) -> int:
+        return int(array.ctypes.data) + 8 * word
 
-    def upload(self, words: U64Array) -> U64Array:
-        self._uploaded[:] = 2**64 - 1  # the old contents must not be read again
-        self._uploaded = words.copy()
-        return self._uploaded
+    def clear(self, address: int, words: int) -> None:
+        ctypes.memset(address, 0, 8 * words)
 
-    def download(self, array: U64Array) -> U64Array:
-        return array.copy()
+    def room(self, words: int) -> U64Array:
+        self._host = np.full(words, GARBAGE, np.uint64)
+        return self._host
+
+    def send(self, words: int) -> int:
+        self._sent[:] = GARBAGE  # the old contents must not be read again
+        self._sent = self._host[:words].copy()
+        return self.address(self._sent)
+
+    def receive(self, address: int, words: int) -> U64Array:
+        return np.frombuffer(ctypes.string_at(address, 8 * words), np.uint64).copy()
 
     def launch(self, kernel: str, blocks: int, threads: int, *arguments: Any) -> None:
         self._seed += 1
         run = getattr(self._library, f"run_{kernel}")
-        values = [self._value(argument) for argument in arguments]
+        values = [
+            ctypes.c_int(int(one)) if isinstance(one, np.int32) else ctypes.c_void_p(one)
+            for one in arguments
+        ]
         run(ctypes.c_int(blocks), ctypes.c_int(threads), ctypes.c_uint(self._seed), *values)
 
     def close(self) -> None:
-        self._uploaded = self.zeros(0)
-
-    @staticmethod
-    def _value(argument: Any) -> Any:
-        if isinstance(argument, np.int32):
-            return ctypes.c_int(int(argument))
-        return ctypes.c_void_p(
-            argument.ctypes.data if isinstance(argument, np.ndarray) else argument
-        )
+        self._sent = self._host = self.zeros(0)
