@@ -43,10 +43,10 @@ class FleetError(CodedError, ValueError):
         "columns": "{path}: the header {problem}. Expected name,memory,dirty_rate and, if known, "
         "period,link,vcpus,mode",
         "no_vm": "{path}: {kind} without any usable VM{first}",
-        "not_json": "{path}: is not JSON ({reason}). Expected the answer of Prometheus",
+        "not_json": "{path}: is not JSON ({reason}). Expected the answer of Prometheus{hint}",
         "not_an_answer": (
             "{path}: is JSON, but no answer of Prometheus. Expected "
-            '{{"status": "success", "data": {{"resultType": "vector", "result": [...]}}}}'
+            '{{"status": "success", "data": {{"resultType": "vector", "result": [...]}}}}{hint}'
         ),
         "query_failed": "{path}: Prometheus refused the query ({reason}). Correct the query",
         "too_many_vms": "{path}: more than {most} VMs. Split the file",

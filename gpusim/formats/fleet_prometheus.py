@@ -27,6 +27,7 @@ from gpusim.formats.fleet import (
     FleetError,
     FleetVm,
 )
+from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.formats.profile import MODES
 from gpusim.reading import ReadingError, parse_json
 from gpusim.units import MOST_BYTES, MOST_VCPUS
@@ -170,8 +171,9 @@ def read_answer(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
         FleetError: no JSON, no answer, or one with an error.
     """
     vms = _Vms()
-    for answer in _answers(path, text):
-        for number, (labels, samples) in enumerate(_results(path, answer), 1):
+    hint = hint_at_reader(text, "gpusim-predict --fleet")
+    for answer in _answers(path, text, hint):
+        for number, (labels, samples) in enumerate(_results(path, answer, hint), 1):
             place = f"result {number}"
             metric = labels.get("__name__", "")
             if metric not in KNOWN:
@@ -188,33 +190,33 @@ def read_answer(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
     return vms.whole(), vms.faults
 
 
-def _answers(path: Path, text: str) -> list[Any]:
+def _answers(path: Path, text: str, hint: str) -> list[Any]:
     try:
         return [parse_json(text)]
     except ReadingError as error:
         lines = [line for line in text.split("\n") if line.strip()]
         if len(lines) < 2:
-            raise FleetError("not_json", path=path, reason=error.reason) from None
+            raise FleetError("not_json", path=path, reason=error.reason, hint=hint) from None
     try:
         return [parse_json(line) for line in lines]
     except ReadingError as error:
-        raise FleetError("not_json", path=path, reason=error.reason) from None
+        raise FleetError("not_json", path=path, reason=error.reason, hint=hint) from None
 
 
-def _results(path: Path, answer: Any) -> Iterator[tuple[dict[str, str], list[Any]]]:
+def _results(path: Path, answer: Any, hint: str) -> Iterator[tuple[dict[str, str], list[Any]]]:
     """Yield the labels and the values of each series of an answer."""
     if isinstance(answer, Mapping) and answer.get("status") == "error":
         raise FleetError("query_failed", path=path, reason=str(answer.get("error", "unknown")))
     data = answer.get("data", answer) if isinstance(answer, Mapping) else answer
     rows = data.get("result") if isinstance(data, Mapping) else data
     if not isinstance(rows, list):
-        raise FleetError("not_an_answer", path=path)
+        raise FleetError("not_an_answer", path=path, hint=hint)
     for row in rows:
         if not isinstance(row, Mapping) or not isinstance(row.get("metric"), Mapping):
-            raise FleetError("not_an_answer", path=path)
+            raise FleetError("not_an_answer", path=path, hint=hint)
         samples = row["values"] if "values" in row else [row.get("value")]
         if not isinstance(samples, list) or not samples or not all(map(_is_sample, samples)):
-            raise FleetError("not_an_answer", path=path)
+            raise FleetError("not_an_answer", path=path, hint=hint)
         labels = {str(key): str(value) for key, value in row["metric"].items()}
         yield labels, [sample[1] for sample in samples]
 

@@ -8,13 +8,27 @@ from pathlib import Path
 from gpusim.reading import ReadingError, read_text
 
 _LOGS = (  # what only such a log holds, what it is, and the command for it
-    (re.compile(r"^[ \t]*Job type:", re.M), "virsh domjobinfo", "gpusim-record --libvirt"),
+    (
+        re.compile(r"^[ \t]*Job type:", re.M),
+        "output of virsh domjobinfo",
+        "gpusim-record --libvirt",
+    ),
     (
         re.compile(r"^[ \t]*dirtyrate\.\w", re.M),
-        "virsh domstats --dirtyrate",
+        "output of virsh domstats --dirtyrate",
         "gpusim-predict --domstats",
     ),
-    (re.compile(r'"total-time"\s*:'), "query-migrate", "gpusim-record --answers"),
+    (re.compile(r'"total-time"\s*:'), "output of query-migrate", "gpusim-record --answers"),
+    (
+        re.compile(r"^[ \t]*(?:kubevirt|libvirt)_\w+ *\{|\"resultType\"\s*:", re.M),
+        "output of Prometheus",
+        "gpusim-predict --fleet",
+    ),
+    (
+        re.compile(r"^name[,;\t] ?memory[,;\t]", re.M | re.I),
+        "a table of VMs",
+        "gpusim-predict --fleet",
+    ),
 )
 
 
@@ -27,7 +41,7 @@ def hint_at_reader(text: str, own_command: str = "") -> str:
     """
     for mark, source, command in _LOGS:
         if command != own_command and mark.search(text):
-            return f". This is output of {source}. Type {command} FILE"
+            return f". This is {source}. Type {command} FILE"
     return ""
 
 

@@ -326,6 +326,8 @@ def load_profile(path: Path) -> Profile:
         raise ProfileError("not_parsed", path=path, reason=error.reason, hint=hint) from None
     if not isinstance(found, dict):
         raise ProfileError("not_a_mapping", path=path, hint=hint_at_reader(text))
+    if "memory" not in found and (hint := hint_at_reader(text)):
+        raise ProfileError("not_a_mapping", path=path, hint=hint)
     return profile_of(path, found)
 
 

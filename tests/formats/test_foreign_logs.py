@@ -14,6 +14,9 @@ from gpusim.formats.virsh import load_domstats
 JOBS = '{"return": {"enabled": true}}\n1700000000.5\nJob type:         Unbounded\n'
 DOMSTATS = "Domain: 'a'\n  dirtyrate.calc_status=2\n  dirtyrate.megabytes_per_second=5\n"
 ANSWERS = '[{"return": {"status": "completed", "total-time": 5}}]'
+METRICS = 'kubevirt_vmi_memory_domain_bytes{name="a"} 5\n'
+VECTOR = '{"status": "success", "data": {"resultType": "vector", "result": []}}'
+TABLE = "name,memory,dirty_rate\n# a: b: c\na,1GiB,5\n"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,9 @@ ANSWERS = '[{"return": {"status": "completed", "total-time": 5}}]'
         (JOBS, "gpusim-record --libvirt"),
         (DOMSTATS, "gpusim-predict --domstats"),
         (ANSWERS, "gpusim-record --answers"),
+        (METRICS, "gpusim-predict --fleet"),
+        (VECTOR, "gpusim-predict --fleet"),
+        (TABLE, "gpusim-predict --fleet"),
     ],
 )
 def test_every_other_reader_names_the_right_one(text: str, command: str, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import DirtyRates, Fault, Fleet, FleetVm
+from gpusim.formats.fleet_csv import COLUMNS
+from gpusim.formats.fleet_prometheus import KNOWN
 from gpusim.predict.fleet import FleetAnswer, answer_fleet
 from gpusim.predict.fleet_bounds import ANSWERS, FURTHER
 from gpusim.predict.fleet_page import fleet_html, write_fleet
@@ -26,6 +28,7 @@ from gpusim.predict.fleet_text import (
     terminal_lines,
 )
 from gpusim.units import GIB, MIB
+from tests.cli.command import REPOSITORY
 
 HOSTILE = "a'; touch hacked; $(touch hacked) <script>alert(1)</script> =1+1"
 BOUNDS = Bounds(total_time_s=3600.0, downtime_ms=2000.0)
@@ -77,6 +80,11 @@ def test_csv_has_every_vm_and_a_command_for_each_to_measure(answer: FleetAnswer)
     assert all(bool(row["command"]) == (row["answer"] == FURTHER) for row in rows)
     assert all(row["working_set_bounds"] for row in rows)
     assert not any(cell.startswith("=") for row in rows for cell in row.values())
+
+
+def test_how_to_describes_every_column_and_option() -> None:
+    text = (REPOSITORY / "docs/how-to/triage-a-fleet.md").read_text()
+    assert not [name for name in (*CSV_HEAD, *COLUMNS, *KNOWN) if f"`{name}`" not in text]
 
 
 def test_document_is_json_without_infinity(answer: FleetAnswer) -> None:
