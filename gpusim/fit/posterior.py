@@ -35,6 +35,9 @@ STEPS = 1000  # 700 and 6000 steps give the same bands
 BURST_CHAINS = 48
 BURST_ROUNDS, BURST_STEPS = 6, 60  # bursts that explain nothing are dropped after a round
 HIDDEN = 1  # writers in addition to the known ones, which may hide behind them
+# And one writer beyond the longest period: it has not written its pages once by then. Its size is equally
+# likely in each factor of two from this share of the writable pages to all of them. No source.
+COLD, LEAST_COLD = 1, 0.01
 # Of the writable pages, for the smallest writer. Most hidden writers are nothing.
 LEAST_SHARE = 1e-6
 LEAST_PAGES = 16  # a writer that dirties fewer in the longest period is left out of the result
@@ -44,6 +47,10 @@ BURST_DRIFT = 0.05  # of the guest that the walk over bursts starts at
 SPREAD = 0.05  # of the first guests around the known writers
 JITTER = 0.01
 LEAP, FLIP = 10, 4  # one of LEAP steps moves between modes, one of FLIP changes a writer's kind
+RESIZE = (
+    8  # one of RESIZE steps draws the size of a writer anew, at about the same writes per second
+)
+RESIZE_SPREAD = 0.1  # of the logarithm of the writes per second, when the size changes
 FLIP_SPREAD = 0.5  # of the logarithm of the rate, when the kind changes
 UNLIKELY = 9.0  # more cost than the best guest: one in a hundred
 
@@ -194,12 +201,15 @@ class _Walk:
         costs = np.array([one.cost for one in known])
         weights = np.exp((costs.min() - costs) / 2)
         starts = [known[place] for place in _systematic(weights, chains, rng)]
-        k = max(len(one.writers) for one in starts) + HIDDEN
+        cold = COLD if target.burst_s is None else 0
+        k = max(len(one.writers) for one in starts) + HIDDEN + cold
         self._fewest = len(min(known, key=lambda one: one.cost).writers)
         evidence = self.evidence
         shortest, longest = evidence.seconds.min(), evidence.seconds.max()
-        least = [LEAST_SHARE * evidence.most] * k + [SLOWEST / longest] * k + [DRIFTS[0]]
-        most = [evidence.most] * k + [FASTEST / shortest] * k + [DRIFTS[1]]
+        sizes = [LEAST_SHARE * evidence.most] * (k - cold) + [LEAST_COLD * evidence.most] * cold
+        fastest = [FASTEST / shortest] * (k - cold) + [1 / longest] * cold
+        least = [*sizes, *[SLOWEST / longest] * k, DRIFTS[0]]
+        most = [*[evidence.most] * k, *fastest, DRIFTS[1]]
         if target.burst_s is not None:
             least += [target.burst_s[0]] * 2
             most += [target.burst_s[1]] * 2
@@ -222,8 +232,11 @@ class _Walk:
         free = logs[:, 2 * k + 1 :].copy()
         logs = np.clip(logs - SPREAD * self.rng.random(logs.shape), self.low, self.high)
         logs[:, 2 * k + 1 :] = free
-        over = np.log(self.evidence.most / np.exp(logs[:, :k]).sum(axis=1, keepdims=True))
-        logs[:, :k] += np.minimum(over - 1e-9, 0)
+        least = np.exp(self.low[:k])
+        above = np.exp(logs[:, :k]) - least
+        room = self.evidence.most - least.sum()
+        above *= np.minimum(1, room / np.maximum(above.sum(axis=1, keepdims=True), LEAST_PAGES))
+        logs[:, :k] = np.log(least + above)
         return _State(np.maximum(logs, self.low), sequential, gated)
 
     def _log_likelihood(self, state: _State) -> FloatArray:
@@ -236,17 +249,19 @@ class _Walk:
     def move(self, count: int) -> None:
         """Move all chains a number of times."""
         for step in range(count):
-            self._step(leap=step % LEAP == 0, flip=step % FLIP == 0)
+            self._step(step)
 
-    def _step(self, *, leap: bool, flip: bool) -> None:
+    def _step(self, step: int) -> None:
         """Move each half of the chains by differences within the other half."""
         halves = np.array_split(self.rng.permutation(len(self.state.logs)), 2)
         for own, others in (halves, halves[::-1]):
             after = self.state.copy_of(own)
-            if flip:
+            if step % FLIP == 0:
                 self._flip(after)
+            elif step % RESIZE == 1 and self.target.burst_s is None:
+                self._resize(after)
             else:
-                self._move(after, others, leap)
+                self._move(after, others, leap=step % LEAP == 0)
             likelihood = self._log_likelihood(after)
             taken = np.log(self.rng.random(len(own))) < likelihood - self.log_likelihood[own]
             moved = own[taken]
@@ -255,7 +270,7 @@ class _Walk:
             self.state.gated[moved] = after.gated[taken]
             self.log_likelihood[moved] = likelihood[taken]
 
-    def _move(self, state: _State, others: NDArray[np.int64], leap: bool) -> None:
+    def _move(self, state: _State, others: NDArray[np.int64], *, leap: bool) -> None:
         """Move by the difference of two other chains, in the directions in which they spread."""
         chains, size = state.logs.shape
         first = self.rng.integers(0, len(others), chains)
@@ -273,6 +288,16 @@ class _Walk:
             return
         state.sequential[every, one] ^= True
         state.logs[every, k + one] += FLIP_SPREAD * self.rng.standard_normal(chains)
+
+    def _resize(self, state: _State) -> None:
+        """Draw size and kind of one writer from the prior, at about the same writes per second."""
+        chains, k = state.sequential.shape
+        every, one = np.arange(chains), self.rng.integers(0, k, chains)
+        size = self.rng.uniform(self.low[one], self.high[one])
+        speed = RESIZE_SPREAD * self.rng.standard_normal(chains)
+        state.logs[every, k + one] += state.logs[every, one] - size + speed
+        state.logs[every, one] = size
+        state.sequential[every, one] ^= self.rng.random(chains) < 0.5
 
     @property
     def cost(self) -> float:
