@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import TypeAlias
 
 from gpusim.config.backend import choose_backend
@@ -35,6 +36,7 @@ from gpusim.predict.earlier_migration import (
 from gpusim.predict.host_config import HostConfig, host_config
 from gpusim.predict.member_guest import BUSY, guest_keys, utilisation
 from gpusim.predict.prediction import Member, Prediction
+from gpusim.predict.strata import Strata
 from gpusim.text import Message
 
 Guest: TypeAlias = tuple[Profile, Fit]  # with the utilisation of its vCPUs
@@ -52,9 +54,13 @@ TCG_SPEED_MEAN, TCG_SPEED_SD = -0.10, 0.26
 # How late the sender may wake at the end of a 100 ms window: between the timer slack of Linux and a
 # scheduler tick. The delay moves the passes against the grid of the timer.
 WAKEUP_US = (50.0, 1000.0)
+# How late a timer of QEMU's main loop fires: between the timer slack of Linux and what a virtual host
+# of two cores showed (docs/studies/phase-lock.md).
+TIMER_LATENCY_US = (50.0, 520.0)
 # Repeats of a migration on one host differed by 1 to 8 % (docs/validation/profiles.md). Standard
 # deviation of the guest's speed, and bounds of the time at which its load ends.
 RUN_TO_RUN, LOAD_END = 0.04, 0.08
+TINY = 1e-9  # the least share of a distribution that a draw may leave out
 # Utilisation of the vCPUs if nobody measured it. No source: any value is equally likely.
 UNKNOWN_UTILISATION = (0.05, 1.0)
 # The few migrations with the settings of an earlier one take seconds. No answer depends on this limit.
@@ -88,7 +94,7 @@ def predict(
     fit, guests = draw_guests(profile, members, seed)
     count = len(guests)
     configs = [
-        member_config(own, host, one, random.Random(f"{seed} {place}"), seed + place)
+        member_config(own, host, one, Strata(seed=seed, place=place, count=count), seed + place)
         for place, (own, one) in enumerate(guests)
     ]
     scenario = resolve(configs[0])  # raise an error that all members share before processes start
@@ -177,9 +183,12 @@ def _earlier(
     differing = tuple(differing_keys(host.config, earlier_host.config))
     if not differing:
         return compare(profile.outcome, differing, [one.summary for one in members])
+    checked = min(CHECKED, len(guests))
     configs = [
-        member_config(own, earlier_host, one, random.Random(f"{seed} {place}"), seed + place)
-        for place, (own, one) in enumerate(guests[:CHECKED])
+        member_config(
+            own, earlier_host, one, Strata(seed=seed, place=place, count=checked), seed + place
+        )
+        for place, (own, one) in enumerate(guests[:checked])
     ]
     with RunPool(None if workers == 0 else workers * (workers > 1)) as pool:
         summaries = pool.run_all(configs, time.monotonic() + CHECK_WALL_S)
@@ -187,7 +196,7 @@ def _earlier(
 
 
 def member_config(
-    profile: Profile, host: HostConfig, fit: Fit, draw: random.Random, seed: int
+    profile: Profile, host: HostConfig, fit: Fit, strata: Strata, seed: int
 ) -> Config:
     """Return the config of one member.
 
@@ -195,34 +204,55 @@ def member_config(
         profile: the measurements.
         host: the config without a guest, and which of its costs are drawn.
         fit: the guest of this member.
-        draw: draws what the fit does not tell.
+        strata: draw what the fit does not tell.
         seed: of the member's run.
     """
+    draw = random.Random(f"{strata.seed} {strata.place}")
     zero_share = profile.zero_share
     if 0 < profile.zero_found < profile.zero_sampled:  # draw from the posterior of an even prior
         not_zero = profile.zero_sampled - profile.zero_found
         zero_share = draw.betavariate(profile.zero_found + 1, not_zero + 1)
-    speed = math.exp(draw.gauss(*_speed(profile, fit)))
-    wakeup_us = draw.uniform(*WAKEUP_US)
+    speed = math.exp(_normal(strata.uniform("speed"), *_speed(profile, fit)))
     if profile.history is not None:  # another migration finds other pages in the memory
         zero_share = max(0.0, 1 - (1 - zero_share) * math.exp(draw.gauss(0, RUN_TO_RUN)))
     zero_pages = min(round(zero_share * profile.pages), profile.pages - 1)
-    busy = profile.utilisation or (draw.uniform(*UNKNOWN_UTILISATION),) * profile.vcpus
+    busy = (
+        profile.utilisation
+        or (_between(UNKNOWN_UTILISATION, strata.uniform("utilisation")),) * profile.vcpus
+    )
     own = replace(profile, utilisation=busy)
-    workload, vm = guest_keys(own, host.config.vm, fit, zero_pages, speed, draw)
+    workload, vm = guest_keys(own, host.config.vm, fit, zero_pages, speed, draw, strata)
     if profile.load_ended_s is not None and isinstance(workload, MixConfig):
         ends_s = profile.load_ended_s * draw.uniform(1 - LOAD_END, 1 + LOAD_END)
         for writer in workload.writers.values():
             writer["windows"] = [[0.0, ends_s]]
+    wakeup_us = _between(WAKEUP_US, strata.uniform("wakeup"))
     link = replace(host.config.link, wakeup_latency_us=wakeup_us)
     return replace(
         host.config,
-        vm=vm,
-        link=host_costs.drawn(link, host.costs, draw),
-        tracking=first_write_costs.drawn(host.config.tracking, host.first_write_costs, draw),
+        vm=replace(vm, timer_latency_us=timer_latency_us(strata.uniform("timer_latency"))),
+        link=host_costs.drawn(link, host.costs, strata.uniform),
+        tracking=first_write_costs.drawn(
+            host.config.tracking, host.first_write_costs, strata.uniform
+        ),
         workload=workload,
         seed=seed,
     )
+
+
+def timer_latency_us(place: float) -> float:
+    """Return the latency of a timer at a place, 0 to 1, between the quickest and slowest host."""
+    low, high = TIMER_LATENCY_US
+    return low * math.exp(place * math.log(high / low))
+
+
+def _between(bounds: tuple[float, float], place: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * place
+
+
+def _normal(place: float, mean: float, deviation: float) -> float:
+    """Return the value below which a normal distribution has a share, inside (0, 1)."""
+    return mean + deviation * NormalDist().inv_cdf(min(max(place, TINY), 1 - TINY))
 
 
 def _speed(profile: Profile, fit: Fit) -> tuple[float, float]:

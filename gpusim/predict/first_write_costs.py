@@ -6,8 +6,7 @@ key that the user sets is not drawn. TCG has no lock, and a preset with its own 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from gpusim.config.schema import Config, TrackingConfig
@@ -48,17 +47,22 @@ def ranges(config: Config, stated: Collection[str]) -> dict[str, Range]:
 
 
 def drawn(
-    tracking: TrackingConfig, costs: Mapping[str, Range], draw: random.Random
+    tracking: TrackingConfig, costs: Mapping[str, Range], place: Callable[[str], float]
 ) -> TrackingConfig:
     """Return a tracking with its costs drawn between the cheapest and the dearest host.
 
     The place between them is one for all keys, because a host with a dear fault also has the longer
     lock. It is equally likely in each factor of two.
+
+    Args:
+        tracking: the tracking.
+        costs: the ranges.
+        place: returns a number from 0 to 1 for a name.
     """
     if not costs:
         return tracking
-    place = draw.random()
-    values = {key: one.low * (one.high / one.low) ** place for key, one in costs.items()}
+    between = place("first_write")
+    values = {key: one.low * (one.high / one.low) ** between for key, one in costs.items()}
     return replace(tracking, **values)
 
 

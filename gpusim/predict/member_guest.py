@@ -16,15 +16,22 @@ from gpusim.config.schema import MixConfig, VmConfig, WorkloadConfig
 from gpusim.config.workload import SHORTEST_ON_NS
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
+from gpusim.predict.strata import Strata
 from gpusim.units import MIB, NS_PER_S
 
 BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
 ROUNDED_DOWN = 1 - 1e-12  # the vcpus of all pieces add up to no more than the VM has
+EVEN_CUTS = 8  # of the gaps between writers, that the members cover evenly
 MOST_PARTS = 16  # pieces of a writer that lies all over the memory
-# Transparent huge pages: on half of the hosts the guest's memory lies in them, in no order. No source.
-SCATTERED, GRANULE_BYTES = 0.5, 2 * MIB
+# Transparent huge pages: in a quarter of the members the guest's memory lies in them, in no order. No
+# source. Where a writer in one piece lies matters, and a writer all over the memory has no place. So
+# with more scattered members the bands are too narrow for a guest in pieces.
+SCATTERED, GRANULE_BYTES = 0.25, 2 * MIB
 # Threads of a sequential writer. Half of them have one. No source.
 THREADS = (1, 1, 1, 1, 2, 4, 8, 16)
+RANDOM_LENGTHS = (
+    0.5  # of the guests in bursts. The others repeat one burst and one pause. No source
+)
 LEAST_BURST_S = SHORTEST_ON_NS / NS_PER_S
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 
@@ -34,7 +41,7 @@ class _Drawn:
     """What is known of one member's guest, and what draws the rest.
 
     Attributes:
-        profile, fit, zero_pages, speed, draw: see `guest_keys`.
+        profile, fit, zero_pages, speed, draw, strata: see `guest_keys`.
         bursts: keys of a writer that works in bursts. All of a guest have the same bursts.
     """
 
@@ -43,6 +50,7 @@ class _Drawn:
     zero_pages: int
     speed: float
     draw: random.Random
+    strata: Strata
     bursts: Mapping[str, Any]
 
     @property
@@ -54,7 +62,13 @@ class _Drawn:
 
 
 def guest_keys(
-    profile: Profile, vm: VmConfig, fit: Fit, zero_pages: int, speed: float, draw: random.Random
+    profile: Profile,
+    vm: VmConfig,
+    fit: Fit,
+    zero_pages: int,
+    speed: float,
+    draw: random.Random,
+    strata: Strata,
 ) -> tuple[WorkloadConfig, VmConfig]:
     """Return the writers of a member, and the VM with its zero pages.
 
@@ -64,29 +78,32 @@ def guest_keys(
         fit: has the writers.
         zero_pages: zero pages of the VM.
         speed: factor on the measured speed.
-        draw: draws the places, the threads of a sequential writer and where it starts, and when
-            bursts begin.
+        draw: draws the order of the writers, and for each sequential writer its threads and where
+            it starts.
+        strata: draw whether and where the writers lie in pieces, and how bursts begin.
     """
-    is_scattered = _can_scatter(profile, fit) and draw.random() < SCATTERED
+    is_scattered = _can_scatter(profile, fit) and strata.uniform("scattered") < SCATTERED
     guest = _Drawn(
         profile=profile,
         fit=fit,
         zero_pages=zero_pages,
         speed=speed,
         draw=draw,
-        bursts=_burst_keys(fit, draw),
+        strata=strata,
+        bursts=_burst_keys(fit, strata),
     )
     keys, zero = _scattered(guest) if is_scattered else _in_pieces(guest)
     return MixConfig(writers=keys) if keys else WorkloadConfig(), replace(vm, **zero)
 
 
-def _burst_keys(fit: Fit, draw: random.Random) -> dict[str, Any]:
+def _burst_keys(fit: Fit, strata: Strata) -> dict[str, Any]:
     if fit.bursts is None:
         return {}
     return {
         "on_time": max(fit.bursts.on_s, LEAST_BURST_S),
         "off_time": max(fit.bursts.off_s, LEAST_BURST_S),
-        "on_off_start_percent": draw.uniform(0, 100),
+        "on_off_lengths": "exponential" if strata.uniform("lengths") < RANDOM_LENGTHS else "fixed",
+        "on_off_start_percent": 100 * strata.uniform("phase"),
     }
 
 
@@ -132,8 +149,8 @@ def _in_pieces(guest: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
     gaps = len(writers) + 1
     others = max(0, profile.pages - parts * sum(pages))
     zero_pages = min(guest.zero_pages, others)
-    spare = _pieces(others - zero_pages, parts * gaps, draw)
-    zero = _pieces(zero_pages, parts * gaps, draw)
+    spare = _pieces(others - zero_pages, parts * gaps, guest, "gap")
+    zero = _pieces(zero_pages, parts * gaps, guest, "zero")
     keys: dict[str, Any] = {}
     zero_ranges: list[list[int]] = []
     page = 0
@@ -179,9 +196,13 @@ def _writer(guest: _Drawn, place: int, pages: int, part: float) -> dict[str, Any
     }
 
 
-def _pieces(pages: int, count: int, draw: random.Random) -> list[int]:
+def _pieces(pages: int, count: int, guest: _Drawn, name: str) -> list[int]:
     """Cut pages at random places into a number of pieces, which may be empty."""
-    cuts = [0, *sorted(draw.randint(0, pages) for _ in range(count - 1)), pages]
+    places = [
+        guest.strata.uniform(f"{name} {cut}") if cut < EVEN_CUTS else guest.draw.random()
+        for cut in range(count - 1)
+    ]
+    cuts = [0, *(int(place * (pages + 1)) for place in sorted(places)), pages]
     return [last - first for first, last in pairwise(cuts)]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from gpusim.config.schema import Config, TrackingConfig
@@ -15,7 +13,10 @@ COST, SHARE = "first_write_cost_ns", "first_write_serial_percent"
 def test_one_place_between_two_hosts_gives_both_keys() -> None:
     costs = first_write_costs.ranges(Config(), ())
     assert set(costs) == {COST, SHARE}
-    found = [first_write_costs.drawn(TrackingConfig(), costs, random.Random(n)) for n in range(300)]
+    found = [
+        first_write_costs.drawn(TrackingConfig(), costs, lambda _, n=n: (n + 0.5) / 300)
+        for n in range(300)
+    ]
     pairs = sorted((one.first_write_cost_ns, one.first_write_serial_percent) for one in found)
     assert pairs == sorted(pairs, key=lambda pair: pair[1])
     assert 224 < pairs[0][0] < 230
@@ -41,6 +42,6 @@ def test_what_is_stated_is_not_drawn(
 ) -> None:
     costs = first_write_costs.ranges(Config(tracking=tracking), stated)
     assert set(costs) == expected
-    one = first_write_costs.drawn(tracking, costs, random.Random(1))
+    one = first_write_costs.drawn(tracking, costs, lambda _: 0.5)
     for key in {COST, SHARE} - expected:
         assert getattr(one, key) == getattr(tracking, key)

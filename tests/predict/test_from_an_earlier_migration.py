@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from gpusim.predict import host_costs, prediction_text
 from gpusim.predict.document import document
 from gpusim.predict.ensemble import LOAD_END, RUN_TO_RUN, draw_guests, member_config, predict
 from gpusim.predict.host_config import host_config
+from gpusim.predict.strata import Strata
 from tests.predict import predictions
 
 pytest.importorskip("scipy")
@@ -66,7 +66,10 @@ def test_a_throttle_shows_the_utilisation(busy: float, low: float, high: float) 
 
 def members(found: Profile, count: int = 1) -> list[Config]:
     host = host_config(found, ["link=unlimited"])
-    return [member_config(found, host, FIT, random.Random(n), n) for n in range(count)]
+    return [
+        member_config(found, host, FIT, Strata(seed=1, place=n, count=count), n)
+        for n in range(count)
+    ]
 
 
 def test_writers_lie_all_over_the_memory_if_the_log_is_cleared_in_chunks() -> None:

@@ -15,7 +15,8 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, VmConfig
 from gpusim.fit.estimates import Bursts, Fit, WriterEstimate
 from gpusim.formats.profile import Profile
-from gpusim.predict.member_guest import GRANULE_BYTES, THREADS, guest_keys
+from gpusim.predict.member_guest import GRANULE_BYTES, SCATTERED, THREADS, guest_keys
+from gpusim.predict.strata import Strata
 
 MIB, GIB = 2**20, 2**30
 MEMORY = GIB // 2
@@ -37,7 +38,15 @@ def guests(fit: Fit, *, zero_pages: int = 0, **known: Any) -> list[Config]:
     found = []
     for seed in range(COUNT):
         vm = VmConfig(memory=MEMORY, vcpus=4)
-        workload, vm = guest_keys(profile, vm, fit, zero_pages, 1.0, random.Random(seed))
+        workload, vm = guest_keys(
+            profile,
+            vm,
+            fit,
+            zero_pages,
+            1.0,
+            random.Random(seed),
+            Strata(seed=1, place=seed, count=COUNT),
+        )
         found.append(Config(vm=vm, workload=workload, seed=seed))
     return found
 
@@ -51,9 +60,9 @@ def is_scattered(config: Config) -> bool:
     return all("granule" in one for one in writers_of(config))
 
 
-def test_half_of_the_guests_lie_in_huge_pages_and_half_in_pieces() -> None:
+def test_a_quarter_of_the_guests_lies_in_huge_pages_and_the_others_in_pieces() -> None:
     found = [is_scattered(one) for one in guests(fit_of(writer("random"), writer("sequential")))]
-    assert 0.4 < np.mean(found) < 0.6
+    assert np.mean(found) == SCATTERED
 
 
 def test_pieces_overlap_neither_each_other_nor_zero_pages() -> None:
@@ -127,7 +136,7 @@ def test_writers_in_bursts_pause_together_at_any_time() -> None:
         writer("random", in_bursts=True), writer("sequential", in_bursts=True), writer("random"),
         bursts=bursts,
     )  # fmt: skip
-    phases = []
+    phases, lengths = [], []
     for config in guests(fit):
         resolve(config)
         found = [one for one in writers_of(config) if "on_time" in one]
@@ -135,8 +144,11 @@ def test_writers_in_bursts_pause_together_at_any_time() -> None:
         (times,) = {(one["on_time"], one["off_time"]) for one in found}
         assert times == (2.0, 6.0)
         (phase,) = {one["on_off_start_percent"] for one in found}
+        (kind,) = {one["on_off_lengths"] for one in found}
+        lengths.append(kind)
         phases.append(phase)
-    assert np.mean(phases) == pytest.approx(50, abs=8)
+    assert np.mean(phases) == pytest.approx(50, abs=0.5)
+    assert lengths.count("fixed") == lengths.count("exponential") == COUNT // 2
 
 
 @pytest.mark.parametrize(("busy", "pace"), [(0.25, "cpu_bound"), (0.1, "paced")])

@@ -100,7 +100,7 @@ def test_the_table_counts_wrong_verdicts_as_outside() -> None:
     ]
     (*_, row) = rows(cases)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1:6] == ["6 of 12", "12 of 12", "1 of 6 (17 %)", "1", "1"]
+    assert cells[1:7] == ["6 of 12", "12 of 12", "1 of 6 (17 %)", "5 to 52 %", "1", "1"]
 
 
 def test_a_case_of_few_members_has_a_verdict() -> None:
