@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -27,6 +27,10 @@ XZ_MEMORY_BYTES = 128 * MIB  # for the dictionary: xz -9 needs 65 MiB
 CHUNK_BYTES = MIB
 GZIP_WINDOW = 31  # zlib's number for a gzip header and its largest window
 BOM = "\ufeff"
+# A text, which may be cut off by the end of its line, a bracket, or a line that starts a new part.
+TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[{}\[\]]|\n(?=[^\s}\]",-])')
+INNER_LEVELS = 3
+SHORTEST = 12  # characters of an object that a log may hold: {"return":{}}
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks of byte order. No UTF-8 begins so.
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # opening a FIFO does not wait
 
@@ -178,6 +182,41 @@ def parse_json(content: str | bytes, limits: Limits = DEFAULT) -> object:
     may_hold_surrogates = SURROGATE.search(text) or ESCAPED_SURROGATE.search(text)
     _check_tree(found, limits, texts=bool(may_hold_surrogates))
     return found
+
+
+def find_json(text: str, limits: Limits = DEFAULT) -> Iterator[object]:
+    """Yield each whole JSON object and array in a text, such as a log with one per line.
+
+    Those of fewer than SHORTEST characters hold nothing of use. What was cut off, and what `parse_json` refuses, is left out. Of a value that was cut off, the whole
+    values inside are found, down to INNER_LEVELS. The time grows with the length of the text.
+    """
+    for start, end in _balanced(text, 0, len(text), INNER_LEVELS):
+        if end - start < SHORTEST:
+            continue
+        try:
+            yield parse_json(text[start:end], limits)
+        except ReadingError:
+            continue
+
+
+def _balanced(text: str, start: int, end: int, levels: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each part whose brackets close. A line that is not indented ends a part."""
+    began, depth = start, 0
+    for token in TOKEN.finditer(text, start, end):
+        mark = token[0][0]
+        if mark in "{[":
+            began = began if depth else token.start()
+            depth += 1
+        elif mark in "}]" and depth:
+            depth -= 1
+            if not depth:
+                yield began, token.end()
+        elif mark == "\n" and depth:
+            if levels:
+                yield from _balanced(text, began + 1, token.start(), levels - 1)
+            depth = 0
+    if depth and levels:
+        yield from _balanced(text, began + 1, end, levels - 1)
 
 
 def parse_yaml(text: str, limits: Limits = DEFAULT) -> object:

@@ -33,10 +33,7 @@ class RecordingError(CodedError, ValueError):
         ),
         "foreign_capabilities": (
             "{path}: the migration used {capabilities}, which gpusim does not simulate. Expected "
-            "plain precopy"
-        ),
-        "not_precopy": (
-            "{path}: the migration has the status {status}. Expected precopy from start to end"
+            "plain precopy. gpusim-predict takes it as a profile"
         ),
         "no_start": '{path}: no event "{event}". Expected the migration from its start',
         "no_clock": (
@@ -95,9 +92,6 @@ class AnswersError(CodedError, ValueError):
             "{path}: the last migration has {answers} active answers with total-time and ram. "
             "Expected {least} or more answers to query-migrate{hint}"
         ),
-        "not_precopy": (
-            "{path}: the migration switched to post-copy or COLO. Expected plain precopy"
-        ),
         "unknown_fact": "--fact {key}: there is no such fact. Expected KEY=VALUE with {known}",
         "bad_fact": "--fact {key}={value}: not possible. Expected {expected}",
     }
@@ -152,4 +146,21 @@ class ProfileError(CodedError, ValueError):
             "{path}: no measurement has ended (dirtyrate.calc_status=2). Run virsh domstats "
             "--dirtyrate after each virsh domdirtyrate-calc has ended{hint}"
         ),
+    }
+
+
+class IntakeError(CodedError, ValueError):
+    """A file that is none of those that an operator may hold, or one that tells too little."""
+
+    texts: ClassVar[Mapping[str, str]] = {
+        **IN_FILE,
+        "unreadable": "{path}: cannot be read ({reason}). Expected {known}",
+        "empty": "{path}: is empty. Expected {known}",
+        "unknown_kind": "{path}: is of no kind that is read. Expected {known}",
+        "mixed": "{path}: holds {kinds}. Keep the lines of one of them",
+        "damaged": "{path}: {kind}, and no line of it is whole. Copy the log again",
+        "nothing_told": (
+            "{path}: {kind}, and it reports no memory. Expected the lines of a live migration"
+        ),
+        "bad_number": "{path}: {kind}: {key} = {value} is not possible. Copy the log again",
     }

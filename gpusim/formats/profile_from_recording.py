@@ -1,6 +1,5 @@
 """A profile from an earlier migration: the distinct pages that its syncs found.
 
-If the recording holds a profile that was measured before the migration, that profile is returned.
 This module does not know how a guest is fitted to a profile.
 """
 
@@ -9,17 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from gpusim.formats.migration_history import Outcome, SyncHistory, SyncPeriod
-from gpusim.formats.profile import Measurement, Profile, check_plausible, load_profile
+from gpusim.formats.profile import Measurement, Profile, check_plausible
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import SUFFIXES, load_recording
 from gpusim.formats.sync_record import MBIT, PAGE_BYTES, Sync, count_zero_pages, find_syncs
-from gpusim.reading import ReadingError, read_bytes
 from gpusim.units import MIB
 
 # A sync does not count a write to a page that already waits to be sent. A period is used only if
@@ -43,24 +38,6 @@ LEAST_RUNNING = 0.05  # a guest that runs less shows the slices of its throttle
 PLACE_NOTE = "the pages that the guest writes are taken to lie all over the memory"
 
 
-def load(path: Path) -> Profile:
-    """Return a profile from its file, or from a recording.
-
-    A recording gives the profile that was measured before its migration. Without one, it gives the
-    profile that its syncs found.
-
-    Raises:
-        ProfileError: not a profile, or one that says too little of its VM.
-        RecordingError: a damaged recording.
-    """
-    if not _is_recording(path):
-        return load_profile(path)
-    recording = load_recording(path)
-    if recording.profile is None:
-        return from_recording(recording)
-    return replace(recording.profile, outcome=outcome_of(recording))
-
-
 def outcome_of(recording: Recording) -> Outcome:
     """Return how the recorded migration ended."""
     rates = [sample.mbps for sample in recording.samples if sample.mbps > 0]
@@ -70,16 +47,6 @@ def outcome_of(recording: Recording) -> Outcome:
         max_throttle_percent=max(s.cpu_throttle_percentage for s in recording.samples),
         bytes_per_s=float(np.percentile(rates, USUAL_RATE)) * MBIT / 8 if rates else 0.0,
     )
-
-
-def _is_recording(path: Path) -> bool:
-    """Decide by the name, and by the content if a profile can have the same name."""
-    if not path.name.endswith(SUFFIXES) or not path.is_file():
-        return False
-    try:
-        return path.suffix != ".json" or b'"scenario"' in read_bytes(path)
-    except ReadingError:
-        return False
 
 
 def from_recording(recording: Recording) -> Profile:
@@ -101,7 +68,7 @@ def from_recording(recording: Recording) -> Profile:
     at_end, others = count_zero_pages(recording)
     pages = -(-recording.ram_bytes // PAGE_BYTES)
     ended_s = find_load_end(recording, found)
-    starts_s = [0.0, *(sync.time_s for sync in found[:-1])]
+    starts_s = [0.0, *(sync.time_s for sync in found)][: len(found)]
     history = SyncHistory(
         periods=tuple(_periods(recording, found, pages, ended_s)),
         chunks=-(-recording.ram_bytes // CHUNK_BYTES) if lazy else 1,

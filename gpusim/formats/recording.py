@@ -82,7 +82,7 @@ class Ram:
 
     transferred_bytes: int
     remaining_bytes: int
-    sent_pages: int  # normal and zero pages, each as often as it was sent
+    sent_pages: int  # normal, xbzrle and zero pages, each as often as it was sent
     zero_pages: int  # how many of `sent_pages` were zero
     dirty_sync_count: int
     dirty_pages_rate: int = 0  # of the last period, pages per second. 0: unknown, or none ended

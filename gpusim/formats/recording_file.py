@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -76,8 +76,12 @@ def find_recordings(path: Path) -> list[Path]:
     return [path]
 
 
-def load_recording(path: str | Path) -> Recording:
+def load_recording(path: str | Path, *, replayed: bool = True) -> Recording:
     """Read one recording: .json, .json.xz or .json.gz.
+
+    Args:
+        path: of the file.
+        replayed: whether gpusim must be able to send as QEMU did. A profile does not need that.
 
     Raises:
         RecordingError: unreadable, damaged, cut off, or not a recording.
@@ -91,25 +95,30 @@ def load_recording(path: str | Path) -> Recording:
         document = read_json(path)
     except ReadingError as error:
         raise RecordingError("unreadable", path=path, reason=error.reason, suffix=suffix) from None
-    return _read(path, path.name.removesuffix(suffix), document)
+    return _read(path, path.name.removesuffix(suffix), document, replayed=replayed)
 
 
-def read_document(document: object, case: str) -> Recording:
+def read_document(document: object, case: str, *, replayed: bool = True) -> Recording:
     """Return a recording from a parsed document that is not in a file.
+
+    Args:
+        document: the parsed JSON.
+        case: its name.
+        replayed: as in `load_recording`.
 
     Raises:
         RecordingError: it is not a recording.
         ProfileError: its profile is damaged.
     """
-    return _read(Path(case), case, document)
+    return _read(Path(case), case, document, replayed=replayed)
 
 
-def _read(path: Path, case: str, document: object) -> Recording:
+def _read(path: Path, case: str, document: object, *, replayed: bool) -> Recording:
     scenario = document.get("scenario") if isinstance(document, Mapping) else None
     is_known = isinstance(scenario, Mapping) and scenario.get("guest") is not None
     try:
         checked = check(document, document_shape(known=is_known))
-        recording = _Reader(path).recording(case, checked)
+        recording = _Reader(path, replayed=replayed).recording(case, checked)
     except ShapeError as error:
         raise RecordingError(error.code, path=path, **error.data) from None
     assert isinstance(document, Mapping) and isinstance(scenario, Mapping)
@@ -125,21 +134,24 @@ def _read(path: Path, case: str, document: object) -> Recording:
 class _Reader:
     """Turn a checked document into a Recording. Errors name the file and the key."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, replayed: bool) -> None:
+        self.path, self.replayed = path, replayed
 
     def recording(self, case: str, document: Mapping[str, Any]) -> Recording:
-        scenario, rows = document["scenario"], document["samples"]
+        scenario, rows = document["scenario"], _precopy(document["samples"])
+        is_cut = len(rows) < len(document["samples"])  # it went on as post-copy or COLO
         ram_bytes: int = scenario["mem_mib"] * MIB
         guest = None
         if scenario.get("guest") is not None:
             guest = self.guest(scenario["guest"], scenario["mem_mib"])
-        self.check_capabilities(scenario["capabilities"])
-        self.check_precopy(row["status"] for row in rows)
+        if self.replayed:
+            self.check_method(scenario["capabilities"], document["parameters"])
         all_events = _events(document["events"], "events")
         start_s = self.start_s(all_events, rows, known=guest is not None)
         traced = _since_setup(start_s, all_events)
         qmp = _since(start_s, _events(document["qmp_events"], "qmp_events"))
+        if is_cut:
+            traced, qmp = _until_switch(traced), _until_switch(qmp)
         completed, events = self.ending(traced)
         total_time_s = events[-1].time_s if completed else None
         stop_s = next((event.time_s for event in events if event.name == VM_STOP), None)
@@ -149,6 +161,8 @@ class _Reader:
         samples = _samples(rows, start_s, ram_bytes, known=guest is not None)
         active = self.active(samples, stop_s)
         limit_s = scenario["limit_s"]
+        if is_cut:
+            limit_s = active[-1].time_s
         if limit_s is None:
             limit_s = active[-1].time_s if total_time_s is None else GIVEN_UP * total_time_s
         self.check_end(samples[-1], active[-1], total_time_s, limit_s)
@@ -198,16 +212,18 @@ class _Reader:
             fill_mib=guest["fill"],
         )
 
-    def check_capabilities(self, capabilities: Sequence[str]) -> None:
+    def check_method(self, capabilities: Sequence[str], parameters: Mapping[str, Any]) -> None:
+        """Refuse a migration whose pages gpusim cannot send as QEMU did."""
         foreign = FOREIGN_CAPABILITIES.intersection(capabilities)
         if foreign:
             self.fail("foreign_capabilities", capabilities=", ".join(sorted(foreign)))
-
-    def check_precopy(self, statuses: Iterable[str]) -> None:
-        """Refuse a migration that went on as post-copy. One that only permitted it is precopy."""
-        status = next((one for one in statuses if one.startswith(LATER_STAGES)), None)
-        if status is not None:
-            self.fail("not_precopy", status=status)
+        compression = parameters["multifd-compression"]
+        if "multifd" in capabilities and compression != "none":
+            refuse(
+                compression,
+                'must be "none": compression is not simulated',
+                "parameters.multifd-compression",
+            )
 
     def start_s(
         self, events: tuple[TraceEvent, ...], rows: Sequence[Mapping[str, Any]], *, known: bool
@@ -298,17 +314,21 @@ class _Reader:
 
 def _multifd_channels(capabilities: Sequence[str], parameters: Mapping[str, Any]) -> int:
     """Return the number of multifd channels, or 0 if one thread sent everything."""
-    if "multifd" not in capabilities:
-        return 0
-    compression = parameters["multifd-compression"]
-    if compression != "none":
-        refuse(
-            compression,
-            'must be "none": compression is not simulated',
-            "parameters.multifd-compression",
-        )
-    channels: int = parameters["multifd-channels"]
-    return channels
+    return int(parameters["multifd-channels"]) if "multifd" in capabilities else 0
+
+
+def _precopy(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the samples before the migration went on as post-copy or COLO."""
+    later = (place for place, row in enumerate(rows) if row["status"].startswith(LATER_STAGES))
+    return rows[: next(later, len(rows))]
+
+
+def _until_switch(events: tuple[TraceEvent, ...]) -> tuple[TraceEvent, ...]:
+    """Return the events before the migration went on as post-copy or COLO."""
+    for place, event in enumerate(events):
+        if event.arguments.removeprefix("new state ").startswith(LATER_STAGES):
+            return events[:place]
+    return events
 
 
 def _events(rows: Sequence[tuple[float, str, Any]], key: str) -> tuple[TraceEvent, ...]:
@@ -438,7 +458,7 @@ def _ram(row: Mapping[str, Any]) -> Ram:
     return Ram(
         transferred_bytes=row["transferred"],
         remaining_bytes=row["remaining"],
-        sent_pages=row["normal"] + row["duplicate"],
+        sent_pages=row["normal"] + row["duplicate"] + row["xbzrle-pages"],
         zero_pages=row["duplicate"],
         dirty_sync_count=row["dirty-sync-count"],
         dirty_pages_rate=row["dirty-pages-rate"],

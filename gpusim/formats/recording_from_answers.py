@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 from gpusim.formats.errors import AnswersError
 from gpusim.formats.foreign_logs import hint_in_file
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
-from gpusim.formats.recording_file import LEAST_SAMPLES, read_document
+from gpusim.formats.recording_file import LATER_STAGES, LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import COUNTERS, PARAMETERS, PERCENT, VCPUS
 from gpusim.qemu import names
 from gpusim.qemu.version_text import parse_version
-from gpusim.reading import ReadingError, parse_json, read_text
+from gpusim.reading import ReadingError, find_json, parse_json, read_text
 from gpusim.shapes import Shape, Whole
 from gpusim.units import MIB, parse_bytes_per_s
 
@@ -52,6 +52,7 @@ MULTIFD: Mapping[str, int | str] = {"multifd-channels": 2, "multifd-compression"
 # 9.1 removed `skipped` from `ram`, and 11.1 put a `remaining` of all devices beside it.
 NEWEST, NEWER, OLDER = (11, 1), (10, 1), (7, 2)
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
+SWITCHED_NOTE = "the migration switched to post-copy or COLO: the recording ends there"
 NO_END_NOTE = "no answer with status completed: the recording ends with its last active answer"
 
 
@@ -103,10 +104,28 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         AnswersError: the file cannot be read, or holds no precopy migration.
         RecordingError: an answer has a wrong value.
     """
-    found = _read(path)
-    rows = _last_migration(found.answers)
-    if any(str(row["status"]).startswith(("postcopy", "colo")) for row in rows):
-        raise AnswersError("not_precopy", path=path)
+    return document_of(path, read_answers(path), facts)
+
+
+def document_of(
+    path: Path, found: Found, facts: Mapping[str, Any], found_notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the recording that answers describe, as a document. See `convert`.
+
+    Args:
+        path: of the file, for errors.
+        found: what the file holds.
+        facts: they win over those of the file.
+        found_notes: remarks on how the answers were found, for people.
+
+    Raises:
+        AnswersError, RecordingError: as `convert`.
+    """
+    rows = last_migration(found.answers)
+    later = (place for place, row in enumerate(rows) if row["status"].startswith(LATER_STAGES))
+    precopy = rows[: next(later, len(rows))]
+    notes = [SWITCHED_NOTE] if len(precopy) < len(rows) else []
+    rows = precopy
     active = _active(rows)
     if len(active) < LEAST_SAMPLES:
         data = {"answers": len(active), "least": LEAST_SAMPLES}
@@ -127,11 +146,12 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
     if not completed:
         scenario["limit_s"] = active[-1]["total-time"] / 1000
-    notes = [_describe(assumed)]
+    notes.append(_describe(assumed))
     if not completed:
         notes.append(NO_END_NOTE)
     if not counts_every_sync(held["qemu"]):
         notes.append(UNCOUNTED_NOTE)
+    notes += found_notes
     major, minor = held["qemu"]
     document = {
         "scenario": scenario,
@@ -145,15 +165,20 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "events": [],
         "samples": samples,
     }
-    read_document(document, str(path))
+    read_document(document, str(path), replayed=False)
     return document
 
 
-def _read(path: Path) -> Found:
+def read_answers(path: Path) -> Found:
+    """Return the answers in a file, and the facts beside them.
+
+    Raises:
+        AnswersError: the file cannot be read, or holds no JSON.
+    """
     found = Found()
     try:
         for value in _values(read_text(path)):
-            _collect(value, found)
+            collect(value, found)
     except ReadingError as error:
         hint = hint_in_file(path, COMMAND)
         raise AnswersError("unreadable", path=path, reason=error.reason, hint=hint) from None
@@ -161,30 +186,23 @@ def _read(path: Path) -> Found:
 
 
 def _values(text: str) -> Iterator[object]:
-    """Yield the value of a JSON text, or the values of its lines. A line that was cut is left out.
+    """Yield the value of a JSON text, or all whole values in it. A value that was cut is left out.
 
     Raises:
-        ReadingError: neither the text nor any line is JSON.
+        ReadingError: neither the text nor any part of it is JSON.
     """
     try:
         yield parse_json(text)
         return
     except ReadingError as error:
         whole_error = error
-    values = []
-    for line in map(str.strip, text.split("\n")):
-        if not line.startswith(("{", "[")):
-            continue
-        try:
-            values.append(parse_json(line.rstrip(",")))
-        except ReadingError:
-            continue
+    values = [value for value in find_json(text) if isinstance(value, dict | list)]
     if not values:
         raise whole_error
     yield from values
 
 
-def _collect(value: object, found: Found) -> None:
+def collect(value: object, found: Found) -> None:
     """Find answers by their content, whatever surrounds them. Events of QMP are no answers."""
     if isinstance(value, list):
         rows = [row for row in value if isinstance(row, dict)]
@@ -198,7 +216,7 @@ def _collect(value: object, found: Found) -> None:
             found.facts["vcpus"] = len(rows)
         else:
             for row in value:
-                _collect(row, found)
+                collect(row, found)
     elif isinstance(value, dict) and "event" not in value:
         if str(value.get("status")) in STATES and _is_whole(value.get("total-time")):
             found.answers.append(value)
@@ -212,7 +230,7 @@ def _collect(value: object, found: Found) -> None:
             found.facts["qemu"] = (value["qemu"]["major"], value["qemu"]["minor"])
         else:
             for held in value.values():
-                _collect(held, found)
+                collect(held, found)
 
 
 def _is_whole(value: object) -> bool:
@@ -232,7 +250,7 @@ def _active(answers: Sequence[Answer]) -> list[Answer]:
     return [row for row in answers if row["status"] == "active" and _has_counters(row)]
 
 
-def _last_migration(answers: Sequence[Answer]) -> list[Answer]:
+def last_migration(answers: Sequence[Answer]) -> list[Answer]:
     """Return the answers of the last migration that has enough of them, up to its end.
 
     Each migration restarts total-time and follows the end of the one before. The destination of a
@@ -278,6 +296,9 @@ def _sample(answer: Answer) -> dict[str, Any]:
     counters = ram.items() if isinstance(ram, dict) else ()
     sample = {key: value for key, value in counters if isinstance(value, int | float)}
     sample |= {key: answer[key] for key in TIMES if key in answer}
+    xbzrle = answer.get("xbzrle-cache")
+    if isinstance(xbzrle, dict) and _is_whole(xbzrle.get("pages")):
+        sample["xbzrle-pages"] = xbzrle["pages"]
     return sample | {"t": answer["total-time"] / 1000, "status": answer["status"]}
 
 

@@ -127,7 +127,7 @@ class Job:
 
     @property
     def elapsed_s(self) -> float | None:
-        found = _first(self.values, ELAPSED, -1.0)
+        found = first_value(self.values, ELAPSED, -1.0)
         return None if found < 0 else found / 1000
 
 
@@ -171,15 +171,15 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         VirshLogError: a log cannot be read, or holds no migration.
         RecordingError: the logs hold a migration that contradicts itself, or that cannot be used.
     """
-    log = _read_job_log(jobs)
+    log = read_job_log(jobs)
     logged = _last_migration(list(_read_events(events)) if events is not None else [])
     running = _last_attempt(
         [
             job
             for job in log.jobs
             if job.values["job"] in RUNNING
-            and all(key in _ram(job.values) for key in COUNTERS)
-            and _ram(job.values)["total"]
+            and all(key in ram_of(job.values) for key in COUNTERS)
+            and ram_of(job.values)["total"]
         ]
     )
     setup_s = next((e.time_s for e in logged if e.data.get("status") == "setup"), None)
@@ -235,7 +235,7 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         ],
         "samples": samples if end is None else [*samples, end],
     }
-    read_document(document, str(jobs))
+    read_document(document, str(jobs), replayed=False)
     return document
 
 
@@ -321,7 +321,12 @@ def _offset_s(log: JobLog, running: Sequence[Job], events: Sequence[LoggedEvent]
     return ends[-1] - done[-1] if ends and done and done[-1] else None
 
 
-def _read_job_log(path: Path) -> JobLog:
+def read_job_log(path: Path) -> JobLog:
+    """Return what a log of domjobinfo holds.
+
+    Raises:
+        VirshLogError: it cannot be read.
+    """
     log = JobLog()
     stamps: list[float] = []  # since the last answer began: one after it, one before the next
     for line in [*_lines(path), "Job type: end"]:
@@ -412,11 +417,13 @@ def _last_migration(events: list[LoggedEvent]) -> list[LoggedEvent]:
     return events[setups[-1] :] if setups else events
 
 
-def _ram(job: Mapping[str, Any]) -> dict[str, int]:
+def ram_of(job: Mapping[str, Any]) -> dict[str, int]:
+    """Return the values of one answer of domjobinfo under the keys of query-migrate's ram."""
     return {RAM[key]: round(value) for key, value in job.items() if key in RAM}
 
 
-def _first(job: Mapping[str, Any], names: tuple[str, ...], otherwise: float) -> float:
+def first_value(job: Mapping[str, Any], names: tuple[str, ...], otherwise: float) -> float:
+    """Return the value of the first name that domjobinfo printed."""
     return next((float(job[name]) for name in names if name in job), otherwise)
 
 
@@ -426,10 +433,10 @@ def _sample(job: Mapping[str, Any], t: float) -> dict[str, Any]:
         "t": round(t, CLOCK_DIGITS),
         "status": "active",
         "total-time": round(1000 * t),
-        "mbps": _first(job, BANDWIDTH, 0.0) * 8 / 1e6,
-        **_ram(job),
+        "mbps": first_value(job, BANDWIDTH, 0.0) * 8 / 1e6,
+        **ram_of(job),
     }
-    throttle = round(_first(job, THROTTLE, 0.0))
+    throttle = round(first_value(job, THROTTLE, 0.0))
     return found | ({"cpu-throttle-percentage": throttle} if throttle else {})
 
 
@@ -444,10 +451,10 @@ def _end(
         return None
     stops = [e.time_s for e in events if e.name == "STOP" and e.time_s <= ends[-1]]
     done = [job.values for job in log.jobs if job.values["job"] in COMPLETED]
-    known = _ram(done[-1]) if done else {}
+    known = ram_of(done[-1]) if done else {}
     downtime_ms = 1000 * (ends[-1] - stops[-1]) if stops else 0.0
     if done:
-        downtime_ms = _first(done[-1], DOWNTIME, downtime_ms)
+        downtime_ms = first_value(done[-1], DOWNTIME, downtime_ms)
     t = ends[-1] - start_s
     return {key: value for key, value in last.items() if key != "cpu-throttle-percentage"} | {
         **known,

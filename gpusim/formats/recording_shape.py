@@ -73,6 +73,7 @@ SAMPLE: dict[str, Shape] = {
     "downtime-bytes": BYTES,
     "cpu-throttle-percentage": Whole(0, 99, " %"),
     "mbps": Number(0, 1e9, " Mbit/s"),
+    "xbzrle-pages": PAGES,
 }
 
 
@@ -90,7 +91,12 @@ def document_shape(*, known: bool) -> Keys:
         Keys(
             required=sample | ({"writes": COUNT} if known else {}),
             optional=SAMPLE,
-            defaults={"cpu-throttle-percentage": 0, "mbps": 0.0, "dirty-pages-rate": 0},
+            defaults={
+                "cpu-throttle-percentage": 0,
+                "mbps": 0.0,
+                "dirty-pages-rate": 0,
+                "xbzrle-pages": 0,
+            },
             together=(RAM_KEYS,),
         )
     )

@@ -300,6 +300,8 @@ def to_sample(info: Mapping[str, Any], t: float, writes: int | None) -> dict[str
         found["writes"] = writes
     ram = info.get("ram", {})
     found |= {key: ram[key] for key in RAM_KEYS if key in ram}
+    if pages := info.get("xbzrle-cache", {}).get("pages"):
+        found["xbzrle-pages"] = pages
     return found | {key: info[key] for key in TOP_KEYS if key in info}
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from gpusim.errors import CodedError, ConfigError
-from gpusim.formats.errors import ProfileError, RecordingError
+from gpusim.formats.errors import RecordingError
+from gpusim.formats.intake import load_any_recording
 from gpusim.formats.recording import Recording
-from gpusim.formats.recording_file import find_recordings, load_recording
+from gpusim.formats.recording_file import find_recordings
 from gpusim.validation.errors import ValidationError
 
 SHIPPED = Path(__file__).parent / "data"
@@ -58,10 +59,10 @@ def load_each(paths: Sequence[Path]) -> Iterator[Recording | NotUsed]:
                 continue
             files.add(file.resolve())
             try:
-                recording = load_recording(file)
+                recording = load_any_recording(file)
                 if recording.case in cases:
                     raise ValidationError("repeated_name", path=file, case=recording.case)
-            except (RecordingError, ProfileError, ValidationError) as error:
+            except CodedError as error:
                 yield NotUsed(name=file.name, error=error)
                 continue
             cases.add(recording.case)

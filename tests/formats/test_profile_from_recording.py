@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gpusim.fit.writers import fit_writers
-from gpusim.formats.errors import ProfileError, RecordingError
+from gpusim.formats.errors import IntakeError, ProfileError
+from gpusim.formats.intake import read_intake
 from gpusim.formats.migration_history import SyncHistory, SyncPeriod
 from gpusim.formats.profile import Profile, check_plausible
 from gpusim.formats.profile_from_recording import (
     find_load_end,
     from_recording,
-    load,
     zero_page_speed,
 )
 from gpusim.formats.recording import Recording
@@ -82,7 +82,7 @@ def test_a_recording_tells_how_its_migration_ended() -> None:
     assert found is not None and found.completed
     assert found.seconds == recording.total_time_s
     assert found.max_throttle_percent == max(s.cpu_throttle_percentage for s in recording.samples)
-    measured = load(PROFILED / "never_enough.qemu10.a.json.xz").outcome
+    measured = loaded(PROFILED / "never_enough.qemu10.a.json.xz").outcome
     assert measured is not None and not measured.completed
 
 
@@ -132,16 +132,22 @@ def test_an_earlier_migration_of_an_idle_guest_is_a_profile() -> None:
         check_plausible("a test", replace(idle, history=None))
 
 
+def loaded(path: Path) -> Profile:
+    found = read_intake(path).profile
+    assert found is not None
+    return found
+
+
 def test_load_tells_profiles_from_recordings(tmp_path: Path) -> None:
     typed = tmp_path / "vm.json"
     typed.write_text(
         '{"memory": "1GiB", "measurements": [{"seconds": 1, "dirty_rate": 9},'
         ' {"seconds": 2, "dirty_rate": 8}, {"seconds": 5, "dirty_rate": 7}]}'
     )
-    assert load(typed).memory_bytes == 2**30
-    assert load(RECORDER / "seq_mid.qemu10.a.json.xz").source.endswith("seq_mid.qemu10.a")
+    assert loaded(typed).memory_bytes == 2**30
+    assert loaded(RECORDER / "seq_mid.qemu10.a.json.xz").source.endswith("seq_mid.qemu10.a")
     broken = tmp_path / "cut.json.xz"
     broken.write_bytes((RECORDER / "seq_mid.qemu10.a.json.xz").read_bytes()[:500])
-    with pytest.raises(RecordingError) as caught:
-        load(broken)
+    with pytest.raises(IntakeError) as caught:
+        loaded(broken)
     assert (caught.value.code, caught.value.data["path"]) == ("unreadable", broken)

@@ -1,0 +1,125 @@
+"""Reports of QEMU's guestperf, and of gpusim: answers of query-migrate under other names.
+
+A report has one record per dirty-sync-count, and the settings of its scenario. Source: QEMU's
+tests/migration-stress/guestperf (until 9.2 tests/migration/guestperf): progress.py, scenario.py,
+hardware.py, and engine.py:_migrate_progress for the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpusim.formats.errors import IntakeError
+from gpusim.formats.recording_from_answers import Found
+from gpusim.reading import ReadingError, read_json
+from gpusim.shapes import Anything, Flag, Keys, Number, Rows, ShapeError, Text, Whole, check
+from gpusim.units import MIB, MOST_VCPUS
+
+UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
+RAM = {  # guestperf's name -> query-migrate's
+    "transferred_bytes": "transferred",
+    "remaining_bytes": "remaining",
+    "total_bytes": "total",
+    "duplicate_pages": "duplicate",
+    "normal_pages": "normal",
+    "dirty_rate_pps": "dirty-pages-rate",
+    "iterations": "dirty-sync-count",
+}
+SHAPE = Keys(
+    required={
+        "progress_history": Rows(
+            Keys(
+                required={
+                    "status": Text(),
+                    "ram": Keys(
+                        required=dict.fromkeys(RAM, Whole()),
+                        optional={"transfer_rate_mbs": Number(0, 1e9, " Mbit/s")},
+                        defaults={"transfer_rate_mbs": 0.0},
+                    ),
+                    "duration": Number(0, 1e12, " ms"),
+                },
+                optional={
+                    "downtime": Number(0, 1e12, " ms"),
+                    "throttle_pcent": Whole(0, 99, " %"),
+                },
+                defaults={"downtime": 0, "throttle_pcent": 0},
+            )
+        ),
+    },
+    optional={
+        "hardware": Keys(
+            optional={"cpus": Whole(1, MOST_VCPUS)},
+        ),
+        "scenario": Keys(
+            optional={
+                "downtime": Whole(0, 2_000_000, " ms"),
+                "bandwidth": Number(0, 1e9, " MiB/s"),
+                "auto_converge": Flag(),
+                "auto_converge_step": Whole(1, 99, " %"),
+                "compression_xbzrle": Flag(),
+                "multifd": Flag(),
+                "multifd_channels": Whole(1, 255),
+                "post_copy": Flag(),
+            },
+        ),
+        "binary": Anything(),
+    },
+    allowed="must be a report of guestperf",
+)
+
+
+def read_guestperf(path: Path) -> Found:
+    """Return the records of a report as answers, and its settings as facts.
+
+    Raises:
+        IntakeError: it is cut off.
+        ShapeError: a value is wrong.
+    """
+    try:
+        document = check(read_json(path), SHAPE)
+    except ReadingError as error:
+        raise IntakeError("unreadable", path=path, reason=error.reason, known=EXPECTED) from None
+    except ShapeError as error:
+        raise IntakeError(error.code, path=path, **error.data) from None
+    return Found(
+        answers=[_answer(row) for row in document["progress_history"]],
+        facts=_facts(document.get("scenario") or {}, document.get("hardware") or {}),
+    )
+
+
+EXPECTED = "a whole report of guestperf"
+
+
+def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    ram = {name: row["ram"][key] for key, name in RAM.items()}
+    found = {
+        "status": row["status"],
+        "total-time": round(row["duration"]),
+        "ram": ram | {"mbps": row["ram"]["transfer_rate_mbs"]},
+    }
+    if row["status"] == "completed":
+        found["downtime"] = round(row["downtime"])
+    if row["throttle_pcent"]:
+        found["cpu-throttle-percentage"] = row["throttle_pcent"]
+    return found
+
+
+def _facts(scenario: Mapping[str, Any], hardware: Mapping[str, Any]) -> dict[str, Any]:
+    names = {
+        "downtime": "downtime-limit",
+        "auto_converge": "auto-converge",
+        "auto_converge_step": "cpu-throttle-increment",
+        "compression_xbzrle": "xbzrle",
+        "multifd": "multifd",
+        "multifd_channels": "multifd-channels",
+        "post_copy": "postcopy-ram",
+    }
+    facts = {name: scenario[key] for key, name in names.items() if scenario.get(key) is not None}
+    rate = scenario.get("bandwidth")
+    if rate is not None:
+        facts["max-bandwidth"] = 0 if rate >= UNLIMITED_MIB_PER_S else round(rate * MIB)
+    if hardware.get("cpus"):
+        facts["vcpus"] = hardware["cpus"]
+    return facts

@@ -1,0 +1,229 @@
+"""Read any file that an operator holds: its kind is found by its content.
+
+Owns which reader takes which kind, and what a file is good for: a profile, a recording that gives one, or
+reports of a migration that only allow a coarse answer. It does not fit a guest and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpusim.errors import CodedError
+from gpusim.formats.errors import AnswersError, IntakeError, ProfileError, VirshLogError
+from gpusim.formats.guestperf_report import read_guestperf
+from gpusim.formats.log_kinds import Kind, find_kind, read_log
+from gpusim.formats.migration_log import MigrationLog
+from gpusim.formats.nova_log import read_nova
+from gpusim.formats.profile import Profile, load_profile
+from gpusim.formats.profile_from_recording import from_recording, outcome_of
+from gpusim.formats.proxmox_log import read_proxmox
+from gpusim.formats.recording import Recording
+from gpusim.formats.recording_file import load_recording, read_document
+from gpusim.formats.recording_from_answers import (
+    ENDS,
+    Answer,
+    Found,
+    document_of,
+    last_migration,
+    read_answers,
+)
+from gpusim.formats.recording_from_virsh import convert as convert_jobs
+from gpusim.formats.recording_from_virsh import read_job_log
+from gpusim.formats.status_texts import (
+    answers_of_hmp,
+    answers_of_jobs,
+    log_of_answers,
+    log_of_recording,
+)
+from gpusim.formats.vdsm_log import read_vdsm
+from gpusim.formats.virsh import load_domstats
+from gpusim.formats.virt_launcher_log import read_virt_launcher
+
+PAGE_BYTES = 4096
+PAGE_ON_LINK, ZERO_ON_LINK = PAGE_BYTES + 8, 9  # bytes of a normal and of a zero page
+READERS: Mapping[str, Callable[[str], MigrationLog | None]] = {
+    "virt_launcher": read_virt_launcher,
+    "vdsm": read_vdsm,
+    "nova": read_nova,
+    "proxmox": read_proxmox,
+}
+NOTES = {
+    "virt_launcher": (
+        "virt-launcher prints whole MiB, every 4 s: syncs lie between two lines. It prints no "
+        "throttle, so auto-converge is taken to have been off"
+    ),
+    "vdsm": (
+        "vdsm prints whole MiB, every 10 s. Normal pages follow from the bytes on the link. It "
+        "prints no throttle, so auto-converge is taken to have been off"
+    ),
+}
+LIBVIRT = ("virt_launcher", "vdsm", "domjobinfo")
+# libvirt sets no limit unless it is asked to. Source: src/qemu/qemu_migration_params.c.
+NO_LIMIT: Mapping[str, Any] = {"max-bandwidth": 0}
+JOBS_NOTE = (
+    "the clock is libvirt's time elapsed, and facts about QEMU are assumed. "
+    "docs/how-to/watch-a-migration.md shows how to log them"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """What a file is good for.
+
+    Attributes:
+        path: of the file.
+        kind: what it was taken for.
+        profile: of the VM, if the file gives one.
+        recording: the migration, if every sync of it can be found.
+        log: reports of a migration. None: the file is a profile.
+        obstacle: why `profile` is None.
+    """
+
+    path: Path
+    kind: Kind
+    profile: Profile | None = None
+    recording: Recording | None = None
+    log: MigrationLog | None = None
+    obstacle: CodedError | None = None
+
+
+def read_intake(path: Path, memory_bytes: int | None = None, vcpus: int | None = None) -> Intake:
+    """Read a file of any kind that `log_kinds` knows.
+
+    Args:
+        path: of the file.
+        memory_bytes: of the VM, for virsh domstats without virsh dominfo.
+        vcpus: the same.
+
+    Raises:
+        IntakeError: the file is of no kind, of two kinds, or reports no memory.
+        ProfileError, RecordingError: a damaged profile or recording.
+    """
+    kind = find_kind(path, read_log(path))
+    if kind.code == "profile":
+        return Intake(path=path, kind=kind, profile=load_profile(path))
+    if kind.code == "domstats":
+        return Intake(path=path, kind=kind, profile=load_domstats(path, memory_bytes, vcpus))
+    if kind.code == "recording":
+        return _with_profile(path, kind, load_recording(path, replayed=False), None)
+    log, found = _reports(path, kind)
+    if log is None:
+        raise IntakeError("nothing_told", path=path, kind=kind.name)
+    try:
+        recording = _recording(path, kind, log, found)
+    except (AnswersError, VirshLogError) as error:
+        return Intake(path=path, kind=kind, log=log, obstacle=error)
+    except CodedError as error:  # a counter that falls, or two migrations in one
+        if kind.code not in READERS:
+            raise
+        return Intake(path=path, kind=kind, log=log, obstacle=error)
+    return _with_profile(path, kind, recording, log)
+
+
+def load_any_recording(path: Path) -> Recording:
+    """Return the recording that a file of any kind holds. gpusim must be able to replay it.
+
+    Raises:
+        RecordingError, ProfileError, AnswersError, VirshLogError, IntakeError: there is none.
+    """
+    try:
+        kind = find_kind(path, read_log(path))
+    except IntakeError:
+        return load_recording(path)
+    if kind.code in ("recording", "profile", "domstats"):
+        return load_recording(path)
+    log, found = _reports(path, kind)
+    if log is None:
+        raise IntakeError("nothing_told", path=path, kind=kind.name)
+    return _recording(path, kind, log, found, replayed=True)
+
+
+def _with_profile(path: Path, kind: Kind, recording: Recording, log: MigrationLog | None) -> Intake:
+    log = log or log_of_recording(recording)
+    intake = Intake(path=path, kind=kind, recording=recording, log=log)
+    if recording.profile is not None:
+        return replace(intake, profile=replace(recording.profile, outcome=outcome_of(recording)))
+    try:
+        return replace(intake, profile=from_recording(recording))
+    except ProfileError as error:
+        return replace(intake, obstacle=error)
+
+
+def _reports(path: Path, kind: Kind) -> tuple[MigrationLog | None, Found]:
+    """Return the reports in a file, and the same as answers of query-migrate if it has counters."""
+    if kind.code in READERS:
+        log = READERS[kind.code](read_log(path))
+        return log, Found(answers=[] if log is None else _answers_of_log(log))
+    if kind.code == "domjobinfo":
+        found = Found(answers=answers_of_jobs(read_job_log(path).jobs))
+    elif kind.code == "hmp":
+        found = Found(answers=answers_of_hmp(read_log(path)))
+    elif kind.code == "guestperf":
+        found = read_guestperf(path)
+    else:
+        found = read_answers(path)
+    timed = [one for one in found.answers if "total-time" in one]
+    answers = last_migration(timed) if timed else found.answers[-1:]
+    return log_of_answers(kind.code, answers or timed[-1:]), found
+
+
+def _recording(
+    path: Path, kind: Kind, log: MigrationLog, found: Found, *, replayed: bool = False
+) -> Recording:
+    """Return the recording that reports hold."""
+    notes: tuple[str, ...] = (NOTES[kind.code],) if kind.code in NOTES else ()
+    facts = NO_LIMIT if kind.code in LIBVIRT else {}
+    if kind.code == "domjobinfo":
+        try:
+            return read_document(convert_jobs(path, None), _case(path), replayed=replayed)
+        except VirshLogError as error:
+            if error.code != "no_answer":
+                raise
+        notes = (JOBS_NOTE,)
+    timed = Found(answers=[one for one in found.answers if "total-time" in one], facts=found.facts)
+    document = document_of(path, timed, facts, notes)
+    return read_document(document, _case(path), replayed=replayed)
+
+
+def _case(path: Path) -> str:
+    return path.name.removesuffix(".xz").removesuffix(".gz").rpartition(".")[0] or path.name
+
+
+def _answers_of_log(log: MigrationLog) -> list[Answer]:
+    """Return reports with counters as answers of query-migrate. []: some have none."""
+    found: list[Answer] = []
+    for one in log.reports:
+        normal = one.normal_pages
+        if normal is None and one.zero_pages is not None and one.transferred_bytes is not None:
+            normal = max(0, one.transferred_bytes - ZERO_ON_LINK * one.zero_pages) // PAGE_ON_LINK
+        counters = {
+            "total": one.total_bytes,
+            "transferred": one.transferred_bytes,
+            "remaining": one.remaining_bytes,
+            "duplicate": one.zero_pages,
+            "normal": normal,
+            "dirty-sync-count": one.iteration,
+        }
+        if None in counters.values() or one.time_s is None:
+            return []
+        ram: dict[str, Any] = dict(counters)
+        ram["mbps"] = (one.bytes_per_s or 0.0) * 8 / 1e6
+        ram["dirty-pages-rate"] = round((one.dirty_bytes_per_s or 0.0) / PAGE_BYTES)
+        found.append({"status": "active", "total-time": round(1000 * one.time_s), "ram": ram})
+    if found and log.outcome in ENDS:
+        found.append(_last(found[-1], log))
+    return found
+
+
+def _last(answer: Answer, log: MigrationLog) -> Answer:
+    """Return the answer at the end of a migration, which its log does not print."""
+    total_ms = max(round(1000 * (log.seconds or 0.0)), answer["total-time"])
+    end = dict(answer) | {"status": log.outcome, "total-time": total_ms}
+    if log.outcome == "completed":
+        downtime_ms = log.downtime_ms if log.downtime_ms is not None else 0
+        end |= {"downtime": min(round(downtime_ms), total_ms)}
+        end["ram"] = dict(answer["ram"]) | {"remaining": 0}
+    return end

@@ -1,0 +1,116 @@
+"""What kind of file an operator holds, by its content. It reads no values.
+
+The marks are what only such a file prints. Their sources are named in the module that reads the kind.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpusim.formats.errors import IntakeError
+from gpusim.reading import ReadingError, read_text
+from gpusim.text import join_words
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        code: a stable name.
+        name: what the file is, for people.
+        mark: what only such a file holds.
+    """
+
+    code: str
+    name: str
+    mark: re.Pattern[str]
+
+
+def _kind(code: str, name: str, mark: str) -> Kind:
+    return Kind(code, name, re.compile(mark, re.MULTILINE | re.ASCII))
+
+
+PROFILE = _kind(
+    "profile",
+    "a profile",
+    r'^[ \t]*(?:memory|measurements|vcpus)[ \t]*:|"(?:memory|measurements)"[ \t\n]*:',
+)
+# Logs of one line or block per progress report. One file holds one of them.
+LOGS = (
+    _kind(
+        "virt_launcher",
+        "a log of KubeVirt's virt-launcher",
+        r"Migration info for [\w-]{0,80}: ?TimeElapsed:",
+    ),
+    _kind("vdsm", "a log of oVirt's vdsm", r"Migration Progress: [0-9.]{1,20} seconds elapsed"),
+    _kind("nova", "a log of nova-compute", r"Migration running for [0-9]{1,12} secs"),
+    _kind(
+        "proxmox",
+        "a migration task log of Proxmox VE",
+        r"migration active, transferred |migration status: active \(transferred "
+        r"|starting migration of VM [0-9]{1,12} to node ",
+    ),
+    _kind("domstats", "output of virsh domstats --dirtyrate", r"^[ \t]*dirtyrate\.\w"),
+    _kind("domjobinfo", "output of virsh domjobinfo", r"^[ \t]*Job type:"),
+    _kind(
+        "hmp",
+        "output of QEMU's info migrate",
+        r"^[ \t]*(?:Migration status: |transferred ram: |Transfers:[ \t]*transferred=)",
+    ),
+)
+# One JSON value, or several of them. The first kind that fits counts.
+DOCUMENTS = (
+    _kind("guestperf", "a report of QEMU's guestperf", r'"progress_history"[ \t\n]*:'),
+    _kind("recording", "a recording of gpusim-record", r'"scenario"[ \t\n]*:'),
+    PROFILE,
+    _kind("answers", "answers of query-migrate", r'"total-time"[ \t\n]*:'),
+)
+BESIDE = {"domjobinfo": ("answers", "recording")}  # a log of virsh begins with answers of QEMU
+READ = (
+    "a profile, a recording, answers of query-migrate, virsh domjobinfo or domstats --dirtyrate, "
+    "info migrate, a guestperf report, or a log of virt-launcher, vdsm, nova-compute or Proxmox VE"
+)
+
+
+def find_kind(path: Path, text: str) -> Kind:
+    """Return what kind of file a text is from.
+
+    Args:
+        path: for errors.
+        text: of the file.
+
+    Raises:
+        IntakeError: it is none of the kinds, or two of them.
+    """
+    if not text.strip():
+        raise IntakeError("empty", path=path, known=READ)
+    logs = [one for one in LOGS if one.mark.search(text)]
+    document = next((one for one in DOCUMENTS if one.mark.search(text)), None)
+    # Lines of a log may begin with a word that is a key of a profile.
+    if (
+        logs
+        and document not in (None, PROFILE)
+        and document.code not in BESIDE.get(logs[0].code, ())
+    ):
+        logs.append(document)
+    if len(logs) > 1:
+        raise IntakeError("mixed", path=path, kinds=join_words([one.name for one in logs]))
+    found = logs[0] if logs else document
+    if found is None:
+        raise IntakeError("unknown_kind", path=path, known=READ)
+    return found
+
+
+def read_log(path: Path) -> str:
+    """Return the text of a file. Bytes that are no UTF-8 become U+FFFD, as in a log.
+
+    Raises:
+        IntakeError: it cannot be read.
+    """
+    try:
+        return read_text(path, errors="replace")
+    except ReadingError as error:
+        raise IntakeError("unreadable", path=path, reason=error.reason, known=READ) from None

@@ -1,0 +1,250 @@
+"""Is every file that an operator may hold recognised by its content, and read as its tool prints it?"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpusim.errors import CodedError
+from gpusim.formats.errors import IntakeError, RecordingError
+from gpusim.formats.intake import Intake, load_any_recording, read_intake
+from gpusim.formats.recording_file import load_recording
+from gpusim.units import GIB, MIB
+from studies import logs
+from tests.cli.command import REPOSITORY
+
+FOLDER = REPOSITORY / "docs" / "logs"
+LINK = 1e9 / 8
+RECORDING = REPOSITORY / "gpusim/validation/data/no-autoconverge.qemu10.a.json.xz"
+KINDS = {  # file -> kind, and whether a guest can be fitted to it
+    "domjobinfo.txt": ("domjobinfo", False),
+    "guestperf.json": ("guestperf", True),
+    "info-migrate-10.1.txt": ("hmp", False),
+    "info-migrate.txt": ("hmp", False),
+    "nova-compute.log": ("nova", False),
+    "proxmox-task.log": ("proxmox", False),
+    "qmp.log": ("answers", True),
+    "query-migrate.json": ("answers", False),
+    "vdsm.log": ("vdsm", True),
+    "virt-launcher-aborted.log": ("virt_launcher", True),
+    "virt-launcher.log": ("virt_launcher", False),
+}
+
+
+def taken(folder: Path, text: str, name: str = "file") -> Intake:
+    path = folder / name
+    path.write_text(text)
+    return read_intake(path)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_example_tells_its_size_and_its_link(name: str) -> None:
+    found = read_intake(FOLDER / name)
+    kind, has_guest = KINDS[name]
+    assert (found.kind.code, found.profile is not None) == (kind, has_guest)
+    assert has_guest != (found.obstacle is not None)
+    assert found.log is not None
+    assert found.log.total_bytes == pytest.approx(8 * GIB, rel=0.002)
+    assert max(found.log.rates) == pytest.approx(LINK, rel=0.02)
+
+
+def test_all_examples_are_checked() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(KINDS)
+
+
+@pytest.mark.slow
+def test_the_examples_are_those_that_the_study_writes() -> None:
+    for name, text in logs.files():
+        assert (FOLDER / name).read_text() == text, f"{name}: type python -m studies.logs"
+
+
+def test_one_answer_is_the_same_whoever_prints_it() -> None:
+    names = ("domjobinfo.txt", "info-migrate.txt", "info-migrate-10.1.txt", "query-migrate.json")
+    found = [read_intake(FOLDER / name).log for name in names]
+    for log in found:
+        assert log is not None
+        assert log.zero_share == pytest.approx(0.25, rel=0.01)
+        assert log.dirty_rates[-1] == pytest.approx(126.7e6, rel=0.01)
+        assert log.last.remaining_bytes == pytest.approx(1.07 * GIB, rel=0.01)
+        assert (log.last.iteration, log.outcome, log.seconds) == (5, "running", 120.0)
+
+
+def test_a_completed_job_tells_its_end(tmp_path: Path) -> None:
+    text = (FOLDER / "domjobinfo.txt").read_text().replace("Unbounded", "Completed")
+    log = taken(tmp_path, text.replace("Expected downtime:", "Total downtime:")).log
+    assert log is not None and (log.outcome, log.downtime_ms) == ("completed", 300)
+
+
+def test_managers_tell_their_steps_and_the_end() -> None:
+    logs = {name: read_intake(FOLDER / name).log for name in KINDS}
+    nova, proxmox, vdsm = (logs[f"{name}.log"] for name in ("nova-compute", "proxmox-task", "vdsm"))
+    assert nova is not None and proxmox is not None and vdsm is not None
+    assert nova.limits == ((0.0, 50), (75.0, 95))
+    assert proxmox.limits == ((0.0, 100), (147.0, 200))
+    assert [limit for _, limit in vdsm.limits] == [100, 150, 200, 300, 400, 500]
+    assert {one.outcome for one in (nova, proxmox, vdsm)} == {"cancelled"}
+    aborted, done = logs["virt-launcher-aborted.log"], logs["virt-launcher.log"]
+    assert aborted is not None and done is not None
+    assert (aborted.outcome, done.outcome) == ("cancelled", "completed")
+    assert "150 seconds" in aborted.reason
+
+
+def test_old_releases_are_read_as_new_ones(tmp_path: Path) -> None:
+    """KubeVirt before 0.59 divides by 8, Proxmox VE up to 6 and Nova up to Queens print other lines."""
+    lines = (FOLDER / "virt-launcher.log").read_text()
+    old = taken(tmp_path, lines.replace("Bandwidth:1000Mbps", "Bandwidth:15Mbps")).log
+    assert old is not None and max(old.rates) == pytest.approx(LINK, rel=0.1)
+    log = taken(
+        tmp_path,
+        "Nov 24 12:42:36 migrate_set_downtime: 0.1\n"
+        "Nov 24 12:42:38 migration status: active (transferred 728684636, remaining 5655494656), "
+        "total 6451433472)\n"
+        "Nov 24 12:42:40 migration status: active (transferred 1465523175, remaining 4865253376), "
+        "total 6451433472)\n"
+        "Nov 24 12:42:55 migration speed: 323.37 MB/s - downtime 262 ms\n"
+        "Nov 24 12:42:58 migration finished successfuly (duration 00:00:39)\nTASK OK\n",
+    ).log
+    assert log is not None
+    assert (log.outcome, log.downtime_ms, log.limits) == ("completed", 262, ((0.0, 100),))
+    assert log.rates == [pytest.approx(368.4e6, rel=0.001)]
+    nova = (FOLDER / "nova-compute.log").read_text()
+    queens = taken(tmp_path, nova.replace("remaining (bytes", "remaining; (bytes")).log
+    assert queens is not None and len(queens.reports) == 5
+    vdsm = (FOLDER / "vdsm.log").read_text().replace("speed 954Mbps", "speed 119MBps")
+    assert max(taken(tmp_path, vdsm).log.rates) == pytest.approx(LINK, rel=0.02)  # type: ignore[union-attr]
+
+
+def test_the_last_migration_of_a_log_counts(tmp_path: Path) -> None:
+    for name in ("nova-compute.log", "proxmox-task.log", "vdsm.log", "virt-launcher.log"):
+        text = (FOLDER / name).read_text()
+        once, twice = read_intake(FOLDER / name).log, taken(tmp_path, text + text).log
+        assert once is not None and twice is not None
+        assert (twice.migrations, len(twice.reports)) == (2, len(once.reports)), name
+        assert twice.outcome == once.outcome, name
+
+
+FORMS: dict[str, Callable[[list[Any]], str]] = {
+    "a list": json.dumps,
+    "lines": lambda rows: "\n".join(map(json.dumps, rows)),
+    "a pretty log": lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows),
+    "a cut list": lambda rows: json.dumps(rows, indent=1)[:-30],
+    "a log with stamps": lambda rows: "\n".join(
+        f"2026-11-29 12:00:{place:02d} RECV_REPLY: mon=0x7f reply={json.dumps(row)}"
+        for place, row in enumerate(rows)
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_answers_are_found_in_every_form(tmp_path: Path, form: str) -> None:
+    rows = [json.loads(line) for line in (FOLDER / "qmp.log").read_text().splitlines()]
+    found = taken(tmp_path, FORMS[form](rows))
+    assert found.kind.code == "answers" and found.recording is not None
+    active = [row for row in rows if row.get("return") and "ram" in row["return"]]
+    assert len(found.log.reports) >= len(active) - 1  # type: ignore[union-attr]
+
+
+def test_random_and_foreign_files_are_one_short_line(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    files = {
+        "empty": b"",
+        "spaces": b" \n" * 5000,
+        "binary": draw.randbytes(200_000),
+        "elf": b"\x7fELF" + bytes(100_000),
+        "prose": b"the quick brown fox\n" * 20_000,
+        "one line": b"x" * 3_000_000,
+        "numbers": b"[1, 2, 3]",
+        "json": b'{"a": {"b": 1}}',
+        "utf-16": "Job type: Unbounded".encode("utf-16"),
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(IntakeError) as caught:
+            read_intake(path)
+        text = str(caught.value).replace(str(path), "")
+        assert len(text) < 400 and "\n" not in text, name
+
+
+def test_a_file_of_two_kinds_is_refused(tmp_path: Path) -> None:
+    texts = {kind: (FOLDER / name).read_text() for name, (kind, _) in KINDS.items()}
+    for one in ("nova", "vdsm", "proxmox", "virt_launcher", "hmp"):
+        for other in ("answers", "domjobinfo", "nova"):
+            if one != other:
+                with pytest.raises(IntakeError) as caught:
+                    taken(tmp_path, texts[one] + texts[other])
+                assert caught.value.code == "mixed", (one, other)
+
+
+def test_a_mutated_log_is_read_or_refused(tmp_path: Path) -> None:
+    """Cut lines, swapped bytes and lost lines end in a value or in one bounded line."""
+    draw = random.Random(7)
+    for name in KINDS:
+        whole = (FOLDER / name).read_bytes()
+        for trial in range(12):
+            content = bytearray(whole[: draw.randrange(1, len(whole))])
+            for _ in range(draw.randrange(8)):
+                content[draw.randrange(len(content))] = draw.choice(b'0129 \n.,:{}[]"-\xff\x00aZ')
+            path = tmp_path / f"{trial}{name}"
+            path.write_bytes(bytes(content))
+            try:
+                read_intake(path)
+            except CodedError as error:
+                assert len(str(error)) < 1200 and "\n" not in str(error)
+
+
+def test_a_huge_log_is_not_quoted(tmp_path: Path) -> None:
+    line = (FOLDER / "nova-compute.log").read_text().splitlines()[1]
+    log = taken(tmp_path, "\n".join([line] * 20_000)).log
+    assert log is not None and len(log.reports) == 20_000
+    with pytest.raises(CodedError) as caught:
+        taken(tmp_path, "Job type: 7\n" * 20_000)
+    assert len(str(caught.value)) < 600
+
+
+def with_capability(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    document = json.loads(lzma.decompress(RECORDING.read_bytes()))
+    change(document)
+    path = folder / "changed.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_migration_with_xbzrle_is_a_profile_and_no_replay(tmp_path: Path) -> None:
+    path = with_capability(tmp_path, lambda held: held["scenario"]["capabilities"].append("xbzrle"))
+    assert read_intake(path).profile is not None
+    for load in (load_recording, load_any_recording):
+        with pytest.raises(RecordingError) as caught:
+            load(path)
+        assert caught.value.code == "foreign_capabilities"
+
+
+def test_multifd_with_compression_is_a_profile(tmp_path: Path) -> None:
+    def compress(held: dict[str, Any]) -> None:
+        held["scenario"]["capabilities"].append("multifd")
+        held["parameters"]["multifd-compression"] = "zstd"
+
+    assert read_intake(with_capability(tmp_path, compress)).profile is not None
+
+
+def test_a_migration_that_went_post_copy_is_a_profile_until_then(tmp_path: Path) -> None:
+    def switch(held: dict[str, Any]) -> None:
+        for row in held["samples"][-100:]:
+            row["status"] = "postcopy-active"
+
+    found = read_intake(with_capability(tmp_path, switch))
+    assert found.profile is not None and found.recording is not None
+    assert not found.recording.completed
+    assert all(one.status == "active" for one in found.recording.samples[1:])
+
+
+def test_a_log_can_be_replayed(tmp_path: Path) -> None:
+    found = load_any_recording(FOLDER / "qmp.log")
+    assert (found.case, found.ram_bytes, found.completed) == ("qmp", 8 * GIB, True)
+    assert load_any_recording(FOLDER / "vdsm.log").ram_bytes == 8192 * MIB
