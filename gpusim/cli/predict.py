@@ -24,6 +24,7 @@ from gpusim.arguments import (
     size_bytes,
     whole,
 )
+from gpusim.cli.explain import explain_file, read_file
 from gpusim.cli.predict_fleet import check_fleet, run_fleet
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
@@ -60,9 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "arguments",
         nargs="*",
-        metavar="PROFILE | KEY=VALUE",
-        help="PROFILE: a profile (JSON or YAML), or a recording of an earlier migration from "
-        "gpusim-record. KEY=VALUE: a setting of the host, as gpusim takes it, such as link=25gbit "
+        metavar="FILE | KEY=VALUE",
+        help="FILE: a profile (JSON or YAML), a recording of an earlier migration, answers of "
+        "query-migrate, output of virsh domjobinfo or info migrate, or a log of virt-launcher, "
+        "vdsm, nova-compute or Proxmox VE. Its content tells its kind. KEY=VALUE: a setting of the host, as gpusim takes it, such as link=25gbit "
         "or migration.downtime_limit=500",
     )
     _add_measuring(parser.add_argument_group("measure a profile first"))
@@ -98,7 +100,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         help="instead of --measure: a log of virsh domstats --dirtyrate, printed after each of "
         "several virsh domdirtyrate-calc",
     )
-    add("--domain", metavar="NAME", help="the VM, if the log of --domstats has several")
+    add("--domain", metavar="NAME", help="the VM, if the log of virsh domstats has several")
     add(
         "--fleet",
         type=input_path,
@@ -106,15 +108,18 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         help="instead of a profile: one dirty rate for each of many VMs, as CSV, virsh domstats "
         "--dirtyrate, Prometheus text or JSON. Answers never, surely or measure further",
     )
-    source = (
-        "with --domstats or --fleet. Default: from virsh dominfo in the same log, or from the file"
-    )
+    source = "with virsh domstats or --fleet. Default: from virsh dominfo, or from the file"
     add("--memory", type=size_bytes, metavar="SIZE", help=f"memory of the VM, {source}")
     add("--vcpus", type=whole(1, MOST_VCPUS), metavar="N", help=f"vCPUs of the VM, {source}")
 
 
 def _add_answer(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add(
+        "--explain",
+        action="store_true",
+        help="FILE is of an earlier migration: what happened, why, and what would have helped",
+    )
     add(
         "--goal",
         choices=GOALS,
@@ -197,7 +202,14 @@ def _run(options: argparse.Namespace) -> int:
         check_fleet(options, files)
         return run_fleet(options, _bounds(options))
     _check(options, files)
-    return _answer(options, _profile(options))
+    if options.profile is None:
+        return _answer(options, _profile(options))
+    intake = read_file(options)
+    if intake.profile is None or options.explain:
+        return explain_file(
+            options, intake, _bounds(options), _messages_to(options), _with_progress_bar
+        )
+    return _answer(options, intake.profile)
 
 
 def _messages_to(options: argparse.Namespace) -> TextIO:
@@ -231,7 +243,11 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
         ("memory", "domstats"), ("vcpus", "domstats"), ("domain", "domstats"), ("csv", "fleet"),
     ):  # fmt: skip
         if getattr(options, option) and not getattr(options, needed):
+            if needed == "domstats" and options.profile:
+                continue  # the file may be one of virsh domstats
             reject(f"--{option}", "given", f"needs --{needed}")
+    if options.explain and not options.profile:
+        reject("--explain", "given", "needs the file of a migration")
     options.save = options.save or Path("profile.json")
     if options.measure and options.save.exists():
         reject("--save", options.save, "exists. Name another file, or predict from this one")
@@ -257,13 +273,9 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
 def _profile(options: argparse.Namespace) -> Profile:
     if options.measure:
         return run_until_signal(_measured(options))
-    if options.domstats:
-        from gpusim.formats.virsh import load_domstats
+    from gpusim.formats.virsh import load_domstats
 
-        return load_domstats(options.domstats, options.memory, options.vcpus, options.domain)
-    from gpusim.formats.profile_from_recording import load
-
-    return load(Path(options.profile))
+    return load_domstats(options.domstats, options.memory, options.vcpus, options.domain)
 
 
 async def _measured(options: argparse.Namespace) -> Profile:

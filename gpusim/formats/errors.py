@@ -157,10 +157,9 @@ class IntakeError(CodedError, ValueError):
         "unreadable": "{path}: cannot be read ({reason}). Expected {known}",
         "empty": "{path}: is empty. Expected {known}",
         "unknown_kind": "{path}: is of no kind that is read. Expected {known}",
+        "metrics": "{path}: metrics of Prometheus. Type gpusim-predict --fleet FILE",
         "mixed": "{path}: holds {kinds}. Keep the lines of one of them",
-        "damaged": "{path}: {kind}, and no line of it is whole. Copy the log again",
         "nothing_told": (
             "{path}: {kind}, and it reports no memory. Expected the lines of a live migration"
         ),
-        "bad_number": "{path}: {kind}: {key} = {value} is not possible. Copy the log again",
     }

@@ -90,13 +90,19 @@ class Intake:
     obstacle: CodedError | None = None
 
 
-def read_intake(path: Path, memory_bytes: int | None = None, vcpus: int | None = None) -> Intake:
+def read_intake(
+    path: Path,
+    memory_bytes: int | None = None,
+    vcpus: int | None = None,
+    domain: str | None = None,
+) -> Intake:
     """Read a file of any kind that `log_kinds` knows.
 
     Args:
         path: of the file.
         memory_bytes: of the VM, for virsh domstats without virsh dominfo.
         vcpus: the same.
+        domain: which VM of virsh domstats.
 
     Raises:
         IntakeError: the file is of no kind, of two kinds, or reports no memory.
@@ -106,7 +112,8 @@ def read_intake(path: Path, memory_bytes: int | None = None, vcpus: int | None =
     if kind.code == "profile":
         return Intake(path=path, kind=kind, profile=load_profile(path))
     if kind.code == "domstats":
-        return Intake(path=path, kind=kind, profile=load_domstats(path, memory_bytes, vcpus))
+        profile = load_domstats(path, memory_bytes, vcpus, domain)
+        return Intake(path=path, kind=kind, profile=profile)
     if kind.code == "recording":
         return _with_profile(path, kind, load_recording(path, replayed=False), None)
     log, found = _reports(path, kind)

@@ -68,6 +68,11 @@ DOCUMENTS = (
     PROFILE,
     _kind("answers", "answers of query-migrate", r'"total-time"[ \t\n]*:'),
 )
+# Text or JSON of Prometheus, which gpusim-predict --fleet reads. Source: formats/fleet_prometheus.py.
+METRICS = re.compile(
+    r'^[ \t]*(?:# (?:HELP|TYPE) \w|(?:kubevirt|libvirt)_[\w:]{1,80} *[{0-9])|"resultType"[ \t\n]*:',
+    re.MULTILINE | re.ASCII,
+)
 BESIDE = {"domjobinfo": ("answers", "recording")}  # a log of virsh begins with answers of QEMU
 READ = (
     "a profile, a recording, answers of query-migrate, virsh domjobinfo or domstats --dirtyrate, "
@@ -99,6 +104,8 @@ def find_kind(path: Path, text: str) -> Kind:
     if len(logs) > 1:
         raise IntakeError("mixed", path=path, kinds=join_words([one.name for one in logs]))
     found = logs[0] if logs else document
+    if found is None and METRICS.search(text):
+        raise IntakeError("metrics", path=path)
     if found is None:
         raise IntakeError("unknown_kind", path=path, known=READ)
     return found

@@ -39,10 +39,10 @@ def prediction_lines(
     """
     parts = [
         [prediction_text.subject(prediction)],
-        _wrapped(prediction_text.answer(prediction), ""),
+        wrapped(prediction_text.answer(prediction), ""),
         [] if advice is None else _margin(prediction, advice),
         _bulleted("Warnings about the profile:", prediction_text.warnings(prediction)),
-        _wrapped(prediction_text.reasons(prediction), ""),
+        wrapped(prediction_text.reasons(prediction), ""),
         _expected(prediction),
         _throttle(prediction),
         _guest(prediction),
@@ -58,19 +58,19 @@ def _margin(prediction: Prediction, advice: Advice) -> list[str]:
     ways = advice_text.ways_out(prediction, advice)
     if ways is None:
         margin = advice_text.margin(advice)
-        return _wrapped([margin], "") if margin else []
-    rows = _wrapped([ways.heading], "")
+        return wrapped([margin], "") if margin else []
+    rows = wrapped([ways.heading], "")
     for way in ways.found:
-        rows += _wrapped([f"{way.change} ({way.outcome})"], INDENT, mark="- ")
+        rows += wrapped([f"{way.change} ({way.outcome})"], INDENT, mark="- ")
         rows += [INDENT * 3 + line for line in way.lines]
-        rows += _wrapped([way.managers], INDENT * 2) if way.managers else []
+        rows += wrapped([way.managers], INDENT * 2) if way.managers else []
     return rows
 
 
 def _expected(prediction: Prediction) -> list[str]:
     head = ("Expected", "median", prediction_text.BAND)
     texts = [prediction_text.band_members(prediction), prediction_text.time_parts(prediction)]
-    return [*_table([head, *prediction_text.rows(prediction)]), *_wrapped(filter(None, texts))]
+    return [*_table([head, *prediction_text.rows(prediction)]), *wrapped(filter(None, texts))]
 
 
 def _throttle(prediction: Prediction) -> list[str]:
@@ -85,13 +85,13 @@ def _guest(prediction: Prediction) -> list[str]:
     writers = prediction_text.writer_rows(fit, profile.page_bytes)
     head = ("The guest writes", "pages", "rate", "interval")
     table = _table([head, *writers]) if writers else [prediction_text.IDLE]
-    return [*table, *_wrapped(prediction_text.measured(profile, fit))]
+    return [*table, *wrapped(prediction_text.measured(profile, fit))]
 
 
 def _limits(advice: Advice) -> list[str]:
     rows = [line for row in advice_text.limit_rows(advice) for line in _two_lines(row)]
     table = _table([advice_text.LIMITS_HEAD, *rows]) if rows else []
-    return [*table, *_wrapped(map(text_of, advice_text.limit_notes(advice)))]
+    return [*table, *wrapped(map(text_of, advice_text.limit_notes(advice)))]
 
 
 def _two_lines(row: LimitRow) -> list[tuple[str, ...]]:
@@ -104,7 +104,7 @@ def _two_lines(row: LimitRow) -> list[tuple[str, ...]]:
 def _better(prediction: Prediction, better: BetterSettings) -> list[str]:
     rows = advice_text.better_rows(prediction, better)
     texts = map(text_of, advice_text.better_notes(better))
-    return [*(_table(rows) if rows else []), *_wrapped(texts)]
+    return [*(_table(rows) if rows else []), *wrapped(texts)]
 
 
 def _commands(tools: Mapping[str, ToolCommands], better: BetterSettings | None) -> list[str]:
@@ -114,7 +114,7 @@ def _commands(tools: Mapping[str, ToolCommands], better: BetterSettings | None) 
         if tool != QMP:
             rows += [f"{INDENT}# {tool}", *(row for line in commands.lines for row in _shell(line))]
             notes = [text_of(one) for one in commands.notes if one.code in ESSENTIAL_NOTES]
-            rows += _wrapped(notes, f"{INDENT}# ")
+            rows += wrapped(notes, f"{INDENT}# ")
     if not rows:
         return []
     heading = advice_text.commands_heading(better)
@@ -131,10 +131,10 @@ def _shell(line: str) -> list[str]:
 
 
 def _bulleted(heading: str, texts: Sequence[str]) -> list[str]:
-    return [heading, *_wrapped(texts, INDENT, mark="- ")] if texts else []
+    return [heading, *wrapped(texts, INDENT, mark="- ")] if texts else []
 
 
-def _wrapped(texts: Iterable[str], indent: str = INDENT, mark: str = "") -> list[str]:
+def wrapped(texts: Iterable[str], indent: str = INDENT, mark: str = "") -> list[str]:
     """Return each text on as many rows as it needs, without breaking names."""
     return [
         row

@@ -172,6 +172,13 @@ def test_random_and_foreign_files_are_one_short_line(tmp_path: Path) -> None:
         assert len(text) < 400 and "\n" not in text, name
 
 
+def test_metrics_name_the_option_that_reads_them(tmp_path: Path) -> None:
+    for text in ("# HELP x y\nkubevirt_vmi_x 1\n", '{"data": {"resultType": "vector"}}'):
+        with pytest.raises(IntakeError) as caught:
+            taken(tmp_path, text)
+        assert caught.value.code == "metrics"
+
+
 def test_a_file_of_two_kinds_is_refused(tmp_path: Path) -> None:
     texts = {kind: (FOLDER / name).read_text() for name, (kind, _) in KINDS.items()}
     for one in ("nova", "vdsm", "proxmox", "virt_launcher", "hmp"):

@@ -1,0 +1,191 @@
+"""A verdict from progress reports alone: the link, one dirty rate, and how the migration ended.
+
+It knows no guest: one rate of one period does not tell how many pages the guest writes, nor how often.
+So it says yes, no or nothing, and never how much of a setting is enough. Data only.
+
+A page counts once per period. So a shorter period has the same rate or a higher one, and two statements
+hold for every steady guest. If a period dirties as much as the link carries meanwhile, then no later pass
+is shorter than that period. If it dirties much less, then the next pass is shorter by that factor.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpusim.config.checks import parse_rate
+from gpusim.explore.bounds import NO_BOUNDS, Bounds
+from gpusim.formats.migration_log import COMPLETED, MigrationLog
+
+HOVERS = 0.9  # of the link: passes do not get shorter
+SHRINKS = 0.5  # of the link: QEMU's own mark, throttle-trigger-threshold, below which it is content
+LAST_RATES = 5  # reports whose median is the dirty rate
+DOWNTIME_LIMIT_MS = 300  # QEMU's default. Source: migration/options.c
+MOST_PASSES = 1000
+YES, PROBABLY_YES, UNKNOWN = "yes", "probably_yes", "unknown"
+PROBABLY_NO, NO = "probably_no", "no"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseBound:
+    """Whether one limit of the user is kept.
+
+    Attributes:
+        name: of the field of Summary.
+        most: the largest allowed value.
+        value: seen or expected. None: the reports do not tell it.
+        code: yes, probably_yes, unknown, probably_no or no.
+    """
+
+    name: str
+    most: float
+    value: float | None
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse:
+    """The verdict.
+
+    Attributes:
+        log: the reports.
+        code: yes, probably_yes, unknown, probably_no or no: does the migration converge?
+        link_bytes_per_s: what the link carries. None: no report tells it.
+        dirty_bytes_per_s: the dirty rate, at the end of the reports. None: no report tells it.
+        is_stated: whether the user stated the link, so the verdict is for the next migration.
+        left_s: time until the end if the dirty rate stays as it is. None: no end, or unknown.
+        bounds: whether the limits of the user are kept.
+    """
+
+    log: MigrationLog
+    code: str
+    link_bytes_per_s: float | None
+    dirty_bytes_per_s: float | None
+    is_stated: bool = False
+    left_s: float | None = None
+    bounds: tuple[CoarseBound, ...] = ()
+
+    @property
+    def ratio(self) -> float | None:
+        """Return the dirty rate as a share of the link. None: unknown."""
+        if self.link_bytes_per_s is None or self.dirty_bytes_per_s is None:
+            return None
+        return self.dirty_bytes_per_s / self.link_bytes_per_s
+
+    @property
+    def is_seen(self) -> bool:
+        """Return whether the reports show the answer, so that nothing was computed."""
+        return self.log.outcome == COMPLETED and not self.is_stated
+
+
+def coarse_verdict(
+    log: MigrationLog, overrides: Sequence[str] = (), bounds: Bounds = NO_BOUNDS
+) -> Coarse:
+    """Return the verdict on a migration, or on the next one over a link that the user states.
+
+    Args:
+        log: the reports.
+        overrides: as gpusim takes them. Only the link and the downtime limit count.
+        bounds: what the user allows.
+
+    Raises:
+        ConfigError: an override cannot be composed.
+    """
+    stated = _stated(overrides)
+    link = stated if stated is not None else _link(log)
+    dirty = _dirty(log)
+    plain = Coarse(
+        log=log,
+        code=UNKNOWN,
+        link_bytes_per_s=link,
+        dirty_bytes_per_s=dirty,
+        is_stated=stated is not None,
+    )
+    code = YES if plain.is_seen else _code(plain)
+    left_s = None if code in (NO, PROBABLY_NO) or plain.is_seen else _left_s(plain)
+    kept = tuple(_bound(plain, code, left_s, name, most) for name, most in bounds.items())
+    return Coarse(
+        log=log,
+        code=code,
+        link_bytes_per_s=link,
+        dirty_bytes_per_s=dirty,
+        is_stated=stated is not None,
+        left_s=left_s,
+        bounds=kept,
+    )
+
+
+def _stated(overrides: Sequence[str]) -> float | None:
+    """Return the link that the user states, bytes per second."""
+    from gpusim.config.compose import composed_config
+
+    if not any(one.lstrip("+").startswith("link") for one in overrides):
+        if overrides:
+            composed_config(overrides)  # refuses a key that does not exist
+        return None
+    rate = parse_rate("link.bandwidth", composed_config(overrides).link.bandwidth)
+    return None if math.isinf(rate) else rate
+
+
+def _link(log: MigrationLog) -> float | None:
+    """Return what the link carries: the upper quartile, because the last window may be cut."""
+    rates = sorted(log.rates)
+    return rates[3 * len(rates) // 4] if rates else None
+
+
+def _dirty(log: MigrationLog) -> float | None:
+    rates = log.dirty_rates
+    return statistics.median(rates[-LAST_RATES:]) if rates else None
+
+
+def _code(found: Coarse) -> str:
+    ratio = found.ratio
+    if ratio is None:
+        return UNKNOWN
+    if ratio >= 1:
+        return NO
+    if ratio >= HOVERS:
+        return PROBABLY_NO
+    return PROBABLY_YES if ratio <= SHRINKS else UNKNOWN
+
+
+def _left_s(found: Coarse) -> float | None:
+    """Return the time until the rest fits the downtime limit, at the dirty rate of the last period."""
+    ratio, link = found.ratio, found.link_bytes_per_s
+    if ratio is None or link is None or ratio >= HOVERS:
+        return None
+    log = found.log
+    left = log.total_bytes if found.is_stated else log.last_value("remaining_bytes")
+    if left is None:
+        return None
+    limit_ms = log.limits[-1][1] if log.limits else DOWNTIME_LIMIT_MS
+    seconds, left = 0.0, float(left) * (1 - (log.zero_share or 0.0) * found.is_stated)
+    for _ in range(MOST_PASSES):
+        if left <= link * limit_ms / 1000:
+            break
+        seconds += left / link
+        left *= ratio
+    return seconds
+
+
+def _bound(found: Coarse, code: str, left_s: float | None, name: str, most: float) -> CoarseBound:
+    log = found.log
+    value: float | None = None
+    if name == "total_time_s":
+        if found.is_seen:
+            value = log.seconds
+        elif left_s is not None:
+            value = left_s if found.is_stated else left_s + (log.seconds or 0.0)
+        if code in (NO, PROBABLY_NO):
+            return CoarseBound(name=name, most=most, value=None, code=code)
+    elif name == "downtime_ms" and found.is_seen:
+        value = log.downtime_ms
+    if value is None:
+        return CoarseBound(name=name, most=most, value=None, code=UNKNOWN)
+    is_kept = value <= most
+    answers = (YES, NO) if found.is_seen else (PROBABLY_YES, PROBABLY_NO)
+    if not found.is_seen and is_kept and code == UNKNOWN:
+        return CoarseBound(name=name, most=most, value=value, code=UNKNOWN)
+    return CoarseBound(name=name, most=most, value=value, code=answers[not is_kept])
