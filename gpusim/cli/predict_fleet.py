@@ -14,7 +14,7 @@ from gpusim.files import write_text
 # What one dirty rate cannot answer, and what describes one VM.
 NOT_FOR_A_FLEET = (
     "domstats", "domain", "measure", "qmp", "mode", "quick", "save", "goal", "members", "experiment",
-    "no_advice",
+    "no_advice", "explain",
 )  # fmt: skip
 
 
