@@ -1,8 +1,8 @@
 """A fleet from Prometheus: the text of an exporter, or answers of the query API in JSON.
 
 Owns which metrics of KubeVirt and of libvirt's exporters say what of a VM. Sources:
-kubevirt/kubevirt, pkg/monitoring/metrics/virt-handler: domainstats/dirty_rate_metrics.go (since v1.6,
-pull request 13806), domainstats/memory_metrics.go, domainstats/domainstats.go (labels),
+kubevirt/kubevirt, pkg/monitoring/metrics/virt-handler: domainstats/dirty_rate_metrics.go (since v1.6.0,
+2025-07-31, pull request 13806), domainstats/memory_metrics.go, domainstats/domainstats.go (labels),
 migrationdomainstats/migrationstats_collector.go. KubeVirt measures one second: virt-launcher's
 cmd-server (dirtyRateCalculationTime). inovex/prometheus-libvirt-exporter and
 Tinkoff/libvirt-exporter: domain_info, domain_job_info and domain_vcpu. No exporter of libvirt has a
@@ -34,7 +34,7 @@ from gpusim.units import MOST_BYTES, MOST_VCPUS
 
 MEASURED_S = 1.0  # of KubeVirt's measurement
 DIRTY_RATE = "kubevirt_vmi_dirty_rate_bytes_per_second"
-# bytes per second during a migration, under the names since v1.0 and before
+# bytes per second during a migration: the name of releases now, and of older ones
 MIGRATION_RATES = (
     "kubevirt_vmi_migration_dirty_memory_rate_bytes",
     "kubevirt_migrate_vmi_dirty_memory_rate_bytes",
@@ -99,7 +99,7 @@ class _Series:
         vm = self.vm
         if vm.vcpus is None and self.vcpus:
             vm = replace(vm, vcpus=min(len(self.vcpus), MOST_VCPUS))
-        # KubeVirt names no mode. Its call leaves libvirt's default, which is page-sampling.
+        # The metric does not tell the mode. Page-sampling has the widest bounds.
         for rates, mode in ((self.rates, MODES[0]), (self.migration_rates, IN_MIGRATION)):
             if rates:
                 one = DirtyRates(seconds=MEASURED_S, rates=tuple(rates), mode=mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -74,6 +75,32 @@ def test_no_answer_is_wrong_for_many_guests() -> None:
             check(case)
             found[case.judged.answer] += 1
     assert found[SURELY] >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_answers_within_limits_of_the_user_hold() -> None:
+    found: Counter[str] = Counter()
+    for seed in range(3000, 3150):
+        bounds = _draw_bounds(random.Random(seed))
+        case = draw_case(seed, bounds)
+        if case.judged.answer != FURTHER:
+            is_kept = bounds.excess(run(case)) == 0
+            assert is_kept == (case.judged.answer == SURELY), f"{bounds} {case}"
+            found[case.judged.answer] += 1
+    assert found[SURELY] >= 10
+
+
+def _draw_bounds(draw: random.Random) -> Bounds:
+    """Return limits of which about half are set."""
+    powers = {
+        "total_time_s": (0, 6),
+        "downtime_ms": (4, 12),
+        "longest_vcpu_stall_ms": (0, 11),
+        "guest_cpu_lost_percent": (-3, 7),
+    }
+    drawn = {name: 2 ** draw.uniform(*range_) for name, range_ in powers.items()}
+    return Bounds(**{name: most for name, most in drawn.items() if draw.random() < 0.5})
 
 
 @pytest.mark.slow
