@@ -19,7 +19,6 @@ from gpusim.text import (
     count_noun,
     format_number,
     join_words,
-    shorten,
     text_table,
     version_name,
 )
@@ -30,6 +29,7 @@ FORMAT = 1  # of the JSON document
 WIDTH = 80
 MOST_ROWS = 40  # of the table on a terminal
 LONGEST_TITLE = 19  # characters of a VM in it
+CUT = "..."  # in the middle of a longer name, because names of a fleet often begin alike
 PERIODS_S = (1, 2, 5, 10, 30)
 SAMPLED_FROM = (
     16 * GIB
@@ -73,8 +73,9 @@ REASONS: Mapping[str, tuple[str, str]] = {
 BOUNDED = (
     "Nobody measured the working sets. At the least a guest writes the pages that its period saw. "
     "At the most it writes all its memory at that rate without a repeat, and all pages of the period "
-    "again at once. Never: it fails with both. Surely: it migrates with both, without help from the "
-    "throttle. Nothing is promised for a guest that writes otherwise than in the measured periods."
+    "again at once. Never: it fails even at the least. Surely: it migrates even at the most, without "
+    "help from the throttle. Nothing is promised for a guest that writes otherwise than in the "
+    "measured periods."
 )
 HEAD = ("VM", "dirty rate", "working set", "answer", "why")
 LEFT = (0, 3, 4)  # columns of the table that are aligned left
@@ -116,7 +117,7 @@ def terminal_lines(answer: FleetAnswer) -> str:
     parts.append([line for text in assumptions(answer) for line in _wrapped(text)])
     first = next((row for row in shown if row.judged.answer == FURTHER), None)
     if first is not None:
-        heading = f"To measure {shorten(first.vm.title, LONGEST_TITLE)} further, type:"
+        heading = f"To measure {_title(first)} further, type:"
         parts.append([heading, *measure_lines(answer, first)])
         if answer.count(FURTHER) > 1:
             parts.append(["The commands for the other VMs: --csv FILE or --report FOLDER"])
@@ -138,7 +139,7 @@ def distributions(answer: FleetAnswer) -> Iterator[str]:
     for row in unsure[:MOST_DISTRIBUTIONS]:
         judged, count = row.judged, sum(len(one.rates) for one in row.vm.measured)
         share = format_number(100 * (judged.surely_share or 0.0))
-        text = f"{shorten(row.vm.title, LONGEST_TITLE)}: surely in {share} % of {count} periods"
+        text = f"{_title(row)}: surely in {share} % of {count} periods"
         if judged.quiet_rate is not None:
             text += f", which are those up to {_rate(judged.quiet_rate)}"
         yield f"{text}."
@@ -254,12 +255,20 @@ def _bounds(answer: FleetAnswer) -> str:
 def _cells(row: FleetRow) -> tuple[str, ...]:
     judged = row.judged
     return (
-        shorten(row.vm.title, LONGEST_TITLE),
+        _title(row),
         "-" if judged.rate is None else _rate(judged.rate),
         _working_set(row),
         SHORT[judged.answer],
         REASONS[judged.reason][0],
     )
+
+
+def _title(row: FleetRow) -> str:
+    title = row.vm.title
+    if len(title) <= LONGEST_TITLE:
+        return title
+    kept = LONGEST_TITLE - len(CUT)
+    return title[: kept // 2] + CUT + title[-(kept - kept // 2) :]
 
 
 def _measured(row: FleetRow) -> str:
