@@ -123,11 +123,15 @@ def _case(
     pages = sum(_distinct(one, vm.memory, seconds) for one in writers)
     dirty_mib = math.floor(min(vm.memory // PAGE, pages) * PAGE / MIB)
     drawn = hosts_of(overrides).drawn
+
+    def place(_: str) -> float:
+        return draw.random()
+
     config = replace(
         drawn.config,
         vm=replace(drawn.config.vm, memory=vm.memory, vcpus=vm.vcpus, zero_percent=vm.zero_percent),
-        link=host_costs.drawn(drawn.config.link, _costs(drawn), draw),
-        tracking=first_write_costs.drawn(drawn.config.tracking, drawn.first_write_costs, draw),
+        link=host_costs.drawn(drawn.config.link, _costs(drawn), place),
+        tracking=first_write_costs.drawn(drawn.config.tracking, drawn.first_write_costs, place),
         workload=MixConfig(writers={f"w{n}": one for n, one in enumerate(writers)}),
         seed=draw.randrange(2**32),
     )
