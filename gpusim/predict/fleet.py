@@ -7,14 +7,18 @@ from dataclasses import dataclass
 
 from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import Fault, Fleet, FleetError, FleetVm
-from gpusim.predict.fleet_bounds import ANSWERS, FURTHER, Answer, Judgement, judge
+from gpusim.predict.fleet_bounds import (
+    ANSWERS,
+    DEFAULT_VCPUS,
+    FURTHER,
+    Answer,
+    Judgement,
+    judge,
+)
 from gpusim.predict.fleet_host import FleetHosts
 from gpusim.qemu.parameters import Parameters
 from gpusim.text import Message
 
-DEFAULT_VCPUS = (
-    1  # if nobody states them. They only matter for the downtime beside RAM and the loss.
-)
 URGENT_REASONS = ("needs_throttle", "not_measured")  # of the answers to measure further
 
 
@@ -97,7 +101,7 @@ def answer_fleet(
             faults.append(Fault(place=f"VM {vm.title}", reason=reason))
             continue
         host = hosts.of(vm.link)
-        found = judge(vm, host, bounds, memory, vm.vcpus or vcpus or DEFAULT_VCPUS)
+        found = judge(vm, host, bounds, memory, vm.vcpus or vcpus)
         rows.append(
             FleetRow(
                 vm=vm,

@@ -26,13 +26,14 @@ from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import IN_MIGRATION, DirtyRates, FleetVm
 from gpusim.formats.profile import SAMPLES_PER_GIB, pages_sampled
 from gpusim.predict.fleet_host import FleetHost, ThrottleStep
-from gpusim.units import GIB, MIB
+from gpusim.units import GIB, MIB, MOST_VCPUS
 
 Answer: TypeAlias = Literal["never", "measure_further", "surely"]
 NEVER: Answer = "never"
 FURTHER: Answer = "measure_further"
 SURELY: Answer = "surely"
 ANSWERS = (NEVER, FURTHER, SURELY)  # in the order in which they need attention
+DEFAULT_VCPUS = 1  # if nobody states them. They decide the downtime beside RAM and the loss.
 DEVIATIONS = 3.0  # standard deviations of page-sampling's chance
 # Slower progress may look like a stall, which ends a run: less than 2 % in ten passes.
 LEAST_PROGRESS = 0.9  # what remains after a pass, as a share of what remained before
@@ -89,10 +90,18 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Question:
-    """A VM, its host and what the user allows."""
+    """A VM, its host and what the user allows.
+
+    Attributes:
+        memory: bytes.
+        vcpus: number of vCPUs, or what is assumed.
+        most_vcpus: the same, or the most that are possible if nobody knows.
+        host, bounds: see `judge`.
+    """
 
     memory: int
     vcpus: int
+    most_vcpus: int
     host: FleetHost
     bounds: Bounds
 
@@ -126,7 +135,9 @@ def envelope(found: DirtyRates, memory: int, rates: tuple[float, ...] | None = N
     )
 
 
-def judge(vm: FleetVm, host: FleetHost, bounds: Bounds, memory: int, vcpus: int) -> Judgement:
+def judge(
+    vm: FleetVm, host: FleetHost, bounds: Bounds, memory: int, vcpus: int | None
+) -> Judgement:
     """Return the answer for one VM.
 
     Args:
@@ -134,9 +145,9 @@ def judge(vm: FleetVm, host: FleetHost, bounds: Bounds, memory: int, vcpus: int)
         host: for the VM's link.
         bounds: what the user allows.
         memory: bytes of the VM.
-        vcpus: of the VM.
+        vcpus: of the VM. None: unknown, and then DEFAULT_VCPUS counts for downtime and loss.
     """
-    question = Question(memory, vcpus, host, bounds)
+    question = Question(memory, vcpus or DEFAULT_VCPUS, vcpus or MOST_VCPUS, host, bounds)
     if not vm.measured:
         return Judgement(answer=FURTHER, reason="not_measured")
     found = _judged(question, [envelope(one, memory) for one in vm.measured])
@@ -200,7 +211,7 @@ def _never(question: Question, envelopes: list[Envelope]) -> tuple[str, float, T
     written = max(one.least for one in envelopes) / host.page_bytes
     first_pass_s = (pages - written) * min(host.fast_zero_s, host.fast_page_s)
     first_pass_s += written * host.fast_page_s
-    step = next((one for one in host.steps if _may_suffice(host, envelopes, one)), None)
+    step = next((one for one in host.steps if _may_suffice(question, envelopes, one)), None)
     if step is None:
         return "rate", math.inf, None
     low_s, _ = host.non_ram_time_s(question.vcpus)
@@ -219,9 +230,9 @@ def _never(question: Question, envelopes: list[Envelope]) -> tuple[str, float, T
     return code, time_s, step
 
 
-def _may_suffice(host: FleetHost, envelopes: list[Envelope], step: ThrottleStep) -> bool:
+def _may_suffice(question: Question, envelopes: list[Envelope], step: ThrottleStep) -> bool:
     """Return whether a guest exists that gets over at this throttle."""
-    return all(_fits(host, one, _longest_s(host, one, step)) for one in envelopes)
+    return all(_fits(question.host, one, _longest_s(question, one, step)) for one in envelopes)
 
 
 def _fits(host: FleetHost, one: Envelope, time_s: float) -> bool:
@@ -231,18 +242,19 @@ def _fits(host: FleetHost, one: Envelope, time_s: float) -> bool:
     return one.least - bandwidth * time_s <= threshold
 
 
-def _longest_s(host: FleetHost, one: Envelope, step: ThrottleStep) -> float:
+def _longest_s(question: Question, one: Envelope, step: ThrottleStep) -> float:
     """Return the longest wall time in which the guest does what it did in the period.
 
     All its first writes may fall to one vCPU. A page that was sent is protected again, and traps
     once more. If the guest was tracked while it was measured, then the period has its first writes,
-    and none took longer than the period over their number.
+    so each took at most the vCPUs' time of the period over their number.
     """
+    host = question.host
     running = 1 - step.percent / 100
     pages, write_s = one.least / host.page_bytes, host.first_write_s
     run_s = one.seconds
     if one.includes_faults:
-        write_s = min(write_s, one.seconds / pages) if pages else 0.0
+        write_s = min(write_s, question.most_vcpus * one.seconds / max(pages, 1.0))
     else:
         run_s += pages * write_s
     again = write_s / host.fast_page_s / running  # of the wall time
