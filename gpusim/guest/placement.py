@@ -83,7 +83,7 @@ def scattered(
             suffice.
     """
     own_first = np.arange(0, pages, granule, dtype=np.int64)
-    free = np.setdiff1d(np.arange(vm_pages // granule), taken // granule) if len(taken) else None
+    free = _free_granules(vm_pages // granule, taken // granule) if len(taken) else None
     if free is not None and len(free) < len(own_first):
         free = None
     random = np.random.Generator(stream.bits)
@@ -93,3 +93,13 @@ def scattered(
     return Placement(
         own_first, np.minimum(own_first + granule, pages), places.astype(np.int64) * granule
     )
+
+
+def _free_granules(count: int, taken: IntArray) -> IntArray:
+    """Return the granules 0 <= granule < count that are not taken, rising, int64 [n].
+
+    np.setdiff1d gives the same and takes a second for a million granules.
+    """
+    is_free = np.ones(count, np.bool_)
+    is_free[taken[taken < count]] = False
+    return np.flatnonzero(is_free)
