@@ -267,7 +267,8 @@ class SequentialPages:
         pages_together: int = 1,
     ) -> None:
         self._together = pages_together
-        self._first, self._last, self._share, self._chunk = first, last, share, chunk
+        self._first, self._length, self._share, self._chunk = first, last - first, share, chunk
+        self._shares, self._share_of = np.unique(share, return_inverse=True)
         self._threads, self._writer = pattern.threads, writer
         self._done = self._at_sync = float(pattern.first_write)  # writes of each thread
         self._since = np.full(len(self._first), self._done)
@@ -314,15 +315,29 @@ class SequentialPages:
     def _visits_between(self, since: FloatArray, until: FloatArray, writes: float) -> float:
         """Return the visits of the next writes that lie between write counts of each piece."""
         done = self._done + writes / self._threads
-        low, high = np.maximum(since, self._done), np.minimum(until, done)
-        visits = np.maximum(self._visits(high) - self._visits(low), 0).sum()
+        early, late = self._visits(self._done), self._visits(done)
+        began = np.flatnonzero(since > self._done)
+        early[began] = self._visits(since[began], began)
+        ended = np.flatnonzero((until < done) & (until > self._done))
+        late[ended] = self._visits(until[ended], ended)
+        late[until <= self._done] = 0.0  # all visited
+        visits = np.maximum(late - early, 0).sum()
         return float(visits) / self._together
 
-    def _visits(self, count: FloatArray) -> FloatArray:
-        """Visits to each piece among the first `count` writes of its thread."""
-        rounds, place = np.divmod(count, self._share)
-        length = self._last - self._first
-        return np.asarray(rounds * length + np.clip(place - self._first, 0, length))
+    def _visits(self, count: FloatArray | float, pieces: IntArray | None = None) -> FloatArray:
+        """Return the visits to pieces among the first `count` writes of their thread.
+
+        Args:
+            count: the same for all pieces, or float64 [pieces].
+            pieces: int64, indexes. None: all pieces.
+        """
+        if pieces is None:  # few shares differ, and a division takes most of the time
+            rounds, place = (one[self._share_of] for one in np.divmod(count, self._shares))
+            first, length = self._first, self._length
+        else:
+            rounds, place = np.divmod(count, self._share[pieces])
+            first, length = self._first[pieces], self._length[pieces]
+        return np.asarray(rounds * length + np.clip(place - first, 0, length))
 
 
 class Faults:

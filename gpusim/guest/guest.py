@@ -21,7 +21,7 @@ from gpusim.guest.rounds import RoundPages, RoundRuns, Rounds
 from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.windows import Mark
 from gpusim.guest.writer import Writer, thread_positions
-from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes, ZeroShares
+from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes, ZeroShares, rising
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 T = TypeVar("T")
@@ -358,7 +358,7 @@ def _cells(layout: Layout, writers: Sequence[Writer], limit: WallLimit) -> _Cell
         values.append(value[order])
     if not writers:
         return _Cells(EMPTY, EMPTY, [], [])
-    borders = np.unique(np.concatenate([*firsts, *lasts]))
+    borders = rising(np.concatenate([*firsts, *lasts]))
     low, high = borders[:-1], borders[1:]
     if 2 * 8 * len(low) * len(writers) > MOST_BYTES:  # the shares, and the same for the faults
         raise MemoryError(f"{len(writers)} writers over {len(low)} ranges of pages")

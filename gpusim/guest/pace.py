@@ -13,7 +13,7 @@ import numpy as np
 
 from gpusim.guest.run_time import VcpuClock
 from gpusim.guest.windows import Mark, Windows
-from gpusim.layout import FloatArray, IntArray
+from gpusim.layout import FloatArray, IntArray, rising
 from gpusim.units import NS_PER_S
 
 
@@ -141,7 +141,7 @@ class Paced:
         if windows is not None:
             edges = windows.edges(since_ns, int(t_ns.max(initial=0)) + 1)
             around = [run.tick_before(edges), run.tick_after(edges)]
-            borders = np.unique(np.concatenate([borders, *around]))
+            borders = rising(np.concatenate([borders, *around]))
         slack = np.concatenate([[reached], self._slack(borders, run, windows)])
         least = np.minimum.accumulate(slack)
         index = np.searchsorted(borders, t_ns, side="right")

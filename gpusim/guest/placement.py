@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpusim.layout import IntArray
+from gpusim.layout import IntArray, rising
 from gpusim.stream import Stream
 
 NOWHERE = np.zeros(0, np.int64)
@@ -59,7 +59,7 @@ class Placement:
         Returns:
             int64 [pieces]: first page in the set, first guest page, and number of pages.
         """
-        cuts = np.union1d(borders, self.own_first)
+        cuts = rising(np.concatenate([borders, self.own_first]))
         cuts = cuts[cuts < self.own_last[-1]]
         piece = np.searchsorted(self.own_first, cuts, side="right") - 1
         pages = np.diff(np.append(cuts, self.own_last[-1]))

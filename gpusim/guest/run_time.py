@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from gpusim.guest.latency import WakeupLatency
-from gpusim.layout import FloatArray, IntArray
+from gpusim.layout import FloatArray, IntArray, rising
 from gpusim.units import NEVER_NS, NS_PER_S
 
 TIMESLICE_NS = 10_000_000  # CPU_THROTTLE_TIMESLICE_NS
@@ -277,7 +277,7 @@ class RunTime:
     def borders(self) -> IntArray:
         """Return the starts of stretches with one throttle, and the last tick before each."""
         starts = self._slices.starts
-        return np.unique(np.concatenate([starts, self.tick_before(np.maximum(starts - 1, 0))]))
+        return rising(np.concatenate([starts, self.tick_before(np.maximum(starts - 1, 0))]))
 
     def longest_sleep_ns(self, until_ns: int) -> int:
         """Return the longest single sleep that began before `until_ns`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpusim.guest.run_time import RunTime
-from gpusim.layout import FloatArray, IntArray
+from gpusim.layout import FloatArray, IntArray, rising
 
 
 class UsefulTime:
@@ -65,5 +65,5 @@ class UsefulTime:
         t = np.array([t_ns])
         new = np.concatenate([self.tick_before(t), t, self.tick_after(t)])
         tail = np.searchsorted(self._borders, new[0])
-        late = np.unique(np.concatenate([self._borders[tail:], new]))
+        late = rising(np.concatenate([self._borders[tail:], new]))
         self._borders = np.concatenate([self._borders[:tail], late])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, U64Array
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, U64Array, rising
 from gpusim.pages.budget import Budget
 from gpusim.pages.draw import Cells
 from gpusim.pages.host_kernels import expand
@@ -279,7 +279,8 @@ class ExpectedKernels:
         at = np.minimum(np.searchsorted(self._borders, borders), len(self._borders) - 1)
         new = borders[self._borders[at] != borders]
         if len(new):
-            cut = np.union1d(self._borders, new)
+            new = rising(new)
+            cut = np.insert(self._borders, np.searchsorted(self._borders, new), new)
             own = np.searchsorted(self._borders, cut[:-1], side="right") - 1
             self._borders, self._shares = cut, self._shares[:, own]
             self._chunk_of = cut[:-1] >> CHUNK_SHIFT
