@@ -36,6 +36,7 @@ from gpusim.engine.records import Summary
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import picture
 from gpusim.units import NS_PER_S
+from gpusim.wall_limit import WallLimit
 from studies.tables import table, with_tables
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def large_vm(version: str, max_cpu_throttle: int) -> Config:
 def large_summary(version: str, max_cpu_throttle: int) -> Summary:
     """Return the summary of the VM's migration, over expected counts of pages."""
     scenario = resolve(large_vm(version, max_cpu_throttle))
-    return expected_run(scenario, WALL_LIMIT_NS)[0]
+    return expected_run(scenario, WallLimit(WALL_LIMIT_NS))[0]
 
 
 def large_table() -> list[str]:

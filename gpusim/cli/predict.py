@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from gpusim.explore.bounds import Bounds
     from gpusim.explore.bounds_search import ChangeWithin
     from gpusim.explore.goal_search import BetterSettings
+    from gpusim.explore.run_pool import RunPool
     from gpusim.explore.setting_limits import Advice
     from gpusim.formats.profile import Profile
     from gpusim.predict.prediction import Prediction
 
 MOST_SEED = 2**62
 GOALS = ("fastest", "least-loss")
-ADVICE_WALL_S, GOAL_WALL_S = 20.0, 20.0
+MOST_EFFORT = 100
 T = TypeVar("T")
 
 
@@ -150,6 +151,14 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
         help='does the guest lose at most this share of its CPU time, such as "5%%"?',
     )
     add("--no-advice", action="store_true", help="predict only")
+    add(
+        "--effort",
+        type=whole(1, MOST_EFFORT),
+        default=1,
+        metavar="N",
+        help="of advice and --goal: N times finer values, N times as many settings, and runs that "
+        "may take N times as long. Default: 1",
+    )
     add(
         "--members",
         type=_members,
@@ -320,8 +329,7 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         progress=_with_progress_bar,
     )
     prediction = replace(prediction, bounds=_bounds(options))
-    prediction = replace(prediction, change_within=_change_within(options, prediction))
-    advice, better = _advised(options, prediction)
+    prediction, advice, better = _advised(options, prediction)
     numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
         print(numbers, end="")
@@ -340,23 +348,37 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
 
 def _advised(
     options: argparse.Namespace, prediction: Prediction
-) -> tuple[Advice | None, BetterSettings | None]:
-    from gpusim.explore.setting_limits import advise
+) -> tuple[Prediction, Advice | None, BetterSettings | None]:
+    """Return the prediction with a change that keeps the bounds, the advice, and better settings.
 
-    # A migration that ends with the load needs settings under which it ends before.
+    All of them share their runs. A migration that ends with the load needs settings under which it
+    ends before.
+    """
+    from gpusim.explore.run_pool import MOST_STEPS, RunPool
+
+    advice, better = None, None
+    if options.no_advice and not options.goal:
+        return prediction, None, None
     median_guest = prediction.median_member.config_under_load
     p95_guest = prediction.p95_member.config_under_load
-    found = None
-    if not options.no_advice:
-        found = advise(median_guest, p95_guest, wall_s=ADVICE_WALL_S)
-    if not options.goal:
-        return found, None
-    from gpusim.explore.goal_search import search_goal
+    with RunPool(most_steps=MOST_STEPS * options.effort) as pool:
+        if not options.no_advice:
+            from gpusim.explore.setting_limits import advise
 
-    goal = options.goal.replace("-", "_")
-    return found, search_goal(
-        median_guest, goal, prediction.bounds, wall_s=GOAL_WALL_S, p95_guest=p95_guest
-    )
+            prediction = replace(prediction, change_within=_change_within(prediction, pool))
+            advice = advise(median_guest, p95_guest, effort=options.effort, pool=pool)
+        if options.goal:
+            from gpusim.explore.goal_search import TRIALS, search_goal
+
+            better = search_goal(
+                median_guest,
+                options.goal.replace("-", "_"),
+                prediction.bounds,
+                p95_guest=p95_guest,
+                trials=TRIALS * options.effort,
+                pool=pool,
+            )
+    return prediction, advice, better
 
 
 def _bounds(options: argparse.Namespace) -> Bounds:
@@ -375,17 +397,18 @@ def _bounds(options: argparse.Namespace) -> Bounds:
     )
 
 
-def _change_within(options: argparse.Namespace, prediction: Prediction) -> ChangeWithin | None:
+def _change_within(prediction: Prediction, pool: RunPool) -> ChangeWithin | None:
     """Return the change with which the bounds are kept, if 19 of 20 migrations do not keep them."""
     from gpusim.explore.bounds_search import find_change
     from gpusim.predict.bounds_text import kept
 
-    if options.no_advice or all(one.code == "yes" for one in kept(prediction)):
+    if all(one.code == "yes" for one in kept(prediction)):
         return None
     return find_change(
         prediction.median_member.config_under_load,
-        prediction.p95_member.config_under_load,
+        prediction.p95_within_bounds.config_under_load,
         prediction.bounds,
+        pool=pool,
     )
 
 

@@ -6,32 +6,30 @@ second. Searches try many settings with it, and a dry run estimates its cost wit
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gpusim.config.backend import EXPECTED
 from gpusim.config.scenario import Scenario
 from gpusim.engine.migration import Migration
 from gpusim.engine.records import Summary
 from gpusim.pages.expected import ExpectedKernels
+from gpusim.wall_limit import WallLimit
 
 FEWEST_SAMPLED = 3  # one each of a draw's beginning, middle and end: for runs that time nothing
 
 
 def expected_run(
-    scenario: Scenario, wall_limit_ns: int, sample_chunks: int = FEWEST_SAMPLED
+    scenario: Scenario, limit: WallLimit, sample_chunks: int = FEWEST_SAMPLED
 ) -> tuple[Summary, ExpectedKernels]:
     """Run a scenario over expected counts of pages.
 
     Args:
         scenario: what to simulate. Its wall limit is ignored.
-        wall_limit_ns: a run that takes longer ends with the status `incomplete`.
+        limit: a run that takes longer, or more steps, ends with the status `incomplete`.
         sample_chunks: how many chunks of some draws to keep, so that a caller can time them.
 
     Returns:
         The summary of the run, and the kernels with the chunks that they kept.
     """
-    limited = replace(scenario, wall_limit_ns=wall_limit_ns)
-    migration = Migration(limited, EXPECTED)
+    migration = Migration(scenario, EXPECTED, limit=limit)
     expected = migration.state.pages.kernels
     assert isinstance(expected, ExpectedKernels)
     expected.sample_chunks = sample_chunks

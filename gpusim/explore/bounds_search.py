@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from time import monotonic
 
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
@@ -22,7 +21,6 @@ from gpusim.guest.run_time import TIMESLICE_NS
 from gpusim.units import NS_PER_MS, NS_PER_S
 
 BATCH = 4  # runs at a time. It does not depend on the cores, so the answer does not either
-HANGS_S = 600.0  # wall time of a batch: a guard against a run that does not end
 FREE = ("migration.auto_converge", "migration.multifd_channels")  # cost neither guest nor money
 # QEMU's limit is compared with an estimate, and what the guest writes meanwhile comes on top.
 SHARES_OF_DOWNTIME = (1.0, 0.8, 0.5)  # of what the bound leaves to RAM
@@ -101,7 +99,7 @@ def _outcomes(guest: Config, bounds: Bounds, pool: RunPool) -> Iterator[tuple[st
     for start in range(0, len(changes), BATCH):
         batch = changes[start : start + BATCH]
         configs = [_until_deadline(config, bounds) for _, config in batch]
-        outcomes = pool.run_all(configs, monotonic() + HANGS_S)
+        outcomes = pool.run_all(configs)
         yield from zip([settings for settings, _ in batch], outcomes, strict=True)
 
 

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from gpusim.config.scenario import resolve
@@ -33,7 +32,6 @@ BATCH = (
     4  # trials asked for at once. It does not depend on the cores, so the answer does not either
 )
 SEED = 1
-P95_WALL_S = 10.0  # for the two runs of the 95th-percentile guest, after the search
 LEAST_GAIN = 0.02  # chance makes less: another seed, another phase of the timer
 EQUAL = 0.005  # of the value: a change that gains no more is undone
 HIGHEST = {
@@ -60,19 +58,18 @@ class BetterSettings:
 
     Attributes:
         goal, bounds: as the caller gave them.
-        now: the summary with the present settings. None: time was up, and nothing is known.
+        now: the summary with the present settings. None: a user's rule failed in that run.
         settings: the changed keys of `migration` and their values. Empty: no better settings were
             found.
         outcome: the summary with the better settings.
         gain: the share of the total time, or of the guest's loss, that they save. None: the
             migration does not converge within the bounds now, or nothing was found.
         runs: how many migrations were simulated to their end, including `now`.
-        finished: False: time was up before all trials were run.
+        finished: False: a user's rule failed before all trials were run.
         for_p95_guest: the search used the 95th-percentile guest, so 19 of 20 guests keep the
             bounds. Otherwise it used the median guest.
         p95_now, p95_outcome: summaries of the 95th-percentile guest, with the present and the
-            better settings, if the search used the median guest. None: nothing was found, or time
-            was up.
+            better settings, if the search used the median guest. None: nothing was found.
     """
 
     goal: Goal
@@ -93,20 +90,18 @@ def search_goal(
     goal: Goal,
     bounds: Bounds = NO_BOUNDS,
     *,
-    wall_s: float,
     p95_guest: Config | None = None,
     trials: int = TRIALS,
     pool: RunPool | None = None,
 ) -> BetterSettings:
     """Search for a better initial throttle, throttle increment and trigger threshold.
 
-    All trials have auto-converge on. The same config gives the same answer if time suffices.
+    All trials have auto-converge on. The same config gives the same answer.
 
     Args:
         config: the migration of the median guest as it is set now.
         goal: fastest: least total time. least_loss: least vCPU time lost to the throttle.
         bounds: what the user allows. No bound by default.
-        wall_s: wall time. After that no run starts, and running ones are stopped.
         p95_guest: the same migration of the 95th-percentile guest. With a bound the search uses
             this guest. Without one the result is tried on it.
         trials: how many settings to try at most.
@@ -121,21 +116,20 @@ def search_goal(
     if p95_guest is not None and for_p95_guest:
         config = p95_guest
     limit_s = resolve(config).simulated_limit_ns / NS_PER_S
-    until_s = monotonic() + wall_s
     with ExitStack() as stack:
         pool = pool or stack.enter_context(RunPool())
-        (now,) = pool.run_all([config], until_s)
+        (now,) = pool.run_all([config])
         search = _Search(config, goal, bounds, now, limit_s)
         if now is not None:
             stack.enter_context(_quiet_optuna())
-            search.run_trials(pool, until_s, trials)
-            search.undo_needless(pool, until_s)
+            search.run_trials(pool, trials)
+            search.undo_needless(pool)
         found = replace(search.answer(trials), for_p95_guest=for_p95_guest)
         if p95_guest is None or for_p95_guest or found.outcome is None:
             return found
         settings: dict[str, Any] = dict(found.settings)
         changed = replace(p95_guest, migration=replace(p95_guest.migration, **settings))
-        p95_now, p95_outcome = pool.run_all([p95_guest, changed], monotonic() + P95_WALL_S)
+        p95_now, p95_outcome = pool.run_all([p95_guest, changed])
         return replace(found, p95_now=p95_now, p95_outcome=p95_outcome)
 
 
@@ -166,36 +160,36 @@ class _Search:
         self._tried = 0
         self._simplified: tuple[int, ...] | None = None  # replaces a best that is no better
 
-    def run_trials(self, pool: RunPool, until_s: float, trials: int) -> None:
-        """Run one batch after the other, until all trials are run or time is up."""
+    def run_trials(self, pool: RunPool, trials: int) -> None:
+        """Run one batch after the other, until all trials are run."""
         study = self._study()
-        while self._tried < trials and monotonic() < until_s:
+        while self._tried < trials:
             batch = [study.ask() for _ in range(min(BATCH, trials - self._tried))]
             values = [self._suggested(trial) for trial in batch]
-            if not self._simulate(values, pool, until_s):
+            if not self._simulate(values, pool):
                 return
             for trial, settings in zip(batch, values, strict=True):
                 study.tell(trial, self._value(self._outcomes[settings]))
             self._tried += len(batch)
 
-    def _simulate(self, values: Sequence[tuple[int, ...]], pool: RunPool, until_s: float) -> bool:
-        """Simulate the settings that are new. Returns whether time sufficed."""
+    def _simulate(self, values: Sequence[tuple[int, ...]], pool: RunPool) -> bool:
+        """Simulate the settings that are new. Return whether each could be simulated."""
         new = [one for one in dict.fromkeys(values) if one not in self._outcomes]
-        found = pool.run_all([self._config_with(one) for one in new], until_s)
+        found = pool.run_all([self._config_with(one) for one in new])
         known = {
             one: outcome for one, outcome in zip(new, found, strict=True) if outcome is not None
         }
         self._outcomes |= known
         return len(known) == len(new)
 
-    def undo_needless(self, pool: RunPool, until_s: float) -> None:
+    def undo_needless(self, pool: RunPool) -> None:
         """Undo each change, one after the other, if the best is as good without it."""
         best, _ = self._best()
         for place, present in enumerate(self._present):
             if best is None or best[place] == present:
                 continue
             simpler = (*best[:place], present, *best[place + 1 :])
-            if not self._simulate([simpler], pool, until_s):
+            if not self._simulate([simpler], pool):
                 return
             value = self._value(self._outcomes[simpler])
             if value <= (1 + EQUAL) * self._value(self._outcomes[best]):

@@ -22,6 +22,7 @@ from gpusim.pages.draw import certain_cells
 from gpusim.pages.expected import ExpectedKernels
 from gpusim.pages.primitives import Kernels, Op, Step
 from gpusim.units import NS_PER_S
+from gpusim.wall_limit import WallLimit
 
 LONGEST_NS = 20 * NS_PER_S  # wall time of the run over expected counts
 SAMPLE_CHUNKS = 2048  # bitmaps of the sample, if the VM has so many: more than a cache holds
@@ -53,7 +54,7 @@ def estimate_run(scenario: Scenario, backend: Backend) -> Estimate:
     """Return what to expect of a run. It takes seconds and a small part of the run's memory."""
     sample = min(SAMPLE_CHUNKS, scenario.layout.chunks)
     draw_chunks = min(DRAW_CHUNKS.get(backend.name, DRAW_CHUNKS_ON_CPU), sample)
-    summary, expected = expected_run(scenario, LONGEST_NS, draw_chunks)
+    summary, expected = expected_run(scenario, WallLimit(LONGEST_NS), draw_chunks)
     kernels, first_s = _make_filled(backend, expected, sample)
     kernels.close()
     kernels, again_s = _make_filled(backend, expected, sample)

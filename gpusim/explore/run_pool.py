@@ -1,7 +1,7 @@
 """Runs that answer "does this config converge?", in this process or in several.
 
-This module owns how such a run is simulated and how long it may take. It does not know why a run
-is wanted.
+This module owns how such a run is simulated, how much work it may take, and which runs are known
+already. It does not know why a run is wanted. No answer depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -10,75 +10,128 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import replace
-from time import monotonic
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gpusim.config.backend import Backend
+from gpusim.config.checks import parse_duration_ns
 from gpusim.config.scenario import resolve
-from gpusim.config.schema import Config
-from gpusim.engine.attempts import simulate_scenario
+from gpusim.config.schema import Config, MixConfig
+from gpusim.engine.attempts import run_attempts
 from gpusim.engine.expected_run import expected_run
+from gpusim.engine.migration import Migration
 from gpusim.engine.records import Summary
 from gpusim.errors import ConfigError
 from gpusim.explore.workers import count_cores, processes
 from gpusim.qemu.rules import RuleError
-from gpusim.units import NS_PER_S
+from gpusim.units import NS_PER_S, parse_bytes
+from gpusim.wall_limit import WallLimit
 
-Outcome: TypeAlias = Summary | ConfigError | RuleError | None
+Outcome: TypeAlias = Summary | ConfigError | RuleError
 
 NUMPY = Backend("numpy", reason="compiles and loads nothing", threads=1)
 SMALL_BYTES = 2**32  # up to this size real bitmaps take no longer than expected shares
+# Steps of the engine's loop in one run. Runs of a VM of 1.5 TiB that converge take 3,000 to 17,000.
+MOST_STEPS = 60_000
+# Granules of a VM in a run over expected shares. Where a granule lies is chance, so fewer and larger
+# granules change a total time by about 1 %, and take a tenth of the time.
+MOST_GRANULES = 4096
 
 
-def outcome(config: Config, until_s: float, small_bytes: float = SMALL_BYTES) -> Outcome:
-    """Simulate a config until it ends or time is up.
+def outcome(
+    config: Config, most_steps: int = MOST_STEPS, small_bytes: float = SMALL_BYTES
+) -> Outcome:
+    """Simulate a config until it ends.
 
     Args:
-        config: the config of the run. Its backend and wall limit are ignored.
-        until_s: a time of `monotonic`, which all processes of a machine share.
+        config: the config of the run. Its backend is ignored.
+        most_steps: how many steps of the engine. A run that takes more, or more time than the
+            config's `limit.wall`, has the status `incomplete` and no verdict.
         small_bytes: a VM up to this size is simulated over bitmaps, a larger one over expected
             shares.
 
     Returns:
-        the summary of a run that ended, the error of a config that cannot be simulated or of a
-        user's rule that fails, or None if time was up.
+        the summary of the run without its cost, the error of a config that cannot be simulated or
+        of a user's rule that fails.
     """
-    left_ns = round((until_s - monotonic()) * NS_PER_S)
-    if left_ns <= 0:
-        return None
     try:
         scenario = resolve(config)
         if scenario.vm_bytes > small_bytes:
-            summary, _ = expected_run(scenario, left_ns)
+            larger = in_larger_granules(config, scenario.vm_bytes)
+            scenario = scenario if larger is config else resolve(larger)
+            limit = WallLimit(scenario.wall_limit_ns, most_checks=most_steps)
+            summary, _ = expected_run(scenario, limit)
         else:
-            earlier = tuple(
-                replace(one, wall_limit_ns=left_ns) for one in scenario.earlier_attempts
-            )
-            limited = replace(scenario, wall_limit_ns=left_ns, earlier_attempts=earlier)
-            summary = simulate_scenario(limited, NUMPY).summary
+            summary = run_attempts(
+                scenario,
+                lambda own, process: Migration(
+                    own,
+                    NUMPY,
+                    process=process,
+                    limit=WallLimit(own.wall_limit_ns, most_checks=most_steps),
+                ),
+            ).summary
     except (ConfigError, RuleError) as error:
         return error
-    return summary if summary.status == "ok" else None
+    return replace(summary, wall_time_s=0.0, process_peak_rss_bytes=0)
+
+
+def in_larger_granules(config: Config, vm_bytes: int) -> Config:
+    """Return a config whose scattered writers lie in at most MOST_GRANULES granules of the VM.
+
+    A mix stays as it is if its writers do not fit the VM in such granules.
+    """
+    workload = config.workload
+    if not isinstance(workload, MixConfig):
+        return config
+    least = 2 ** (max(1, vm_bytes // MOST_GRANULES) - 1).bit_length()
+    writers = {name: _in_granules(writer, least) for name, writer in workload.writers.items()}
+    scattered = [one for one in writers.values() if isinstance(one, dict) and one.get("granule")]
+    try:
+        needed = sum(-(-parse_bytes(one["working_set"]) // least) for one in scattered)
+    except (KeyError, TypeError, ValueError):
+        return config
+    if not scattered or needed > vm_bytes // least:
+        return config
+    return replace(config, workload=replace(workload, writers=writers))
+
+
+def _in_granules(writer: Any, least: int) -> Any:
+    """Return a writer whose granule has at least so many bytes, and at most a chunk."""
+    if not isinstance(writer, dict) or not isinstance(writer.get("granule"), int):
+        return writer
+    return writer | {"granule": max(writer["granule"], min(least, 2**30))}
 
 
 class RunPool:
-    """Processes that run configs. Use it as a context.
+    """Processes that run configs, each config once. Use it as a context.
 
     Attributes:
         at_a_time: how many runs are simulated at once.
+        cut: how many runs took more than the steps or the wall time that they have.
 
     Args:
         workers: how many processes. 0: run everything in this process. None: one per core.
-        small_bytes: see `outcome`.
+        small_bytes, most_steps: see `outcome`.
     """
 
-    def __init__(self, workers: int | None = None, small_bytes: float = SMALL_BYTES) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        small_bytes: float = SMALL_BYTES,
+        most_steps: int = MOST_STEPS,
+    ) -> None:
         self._workers = count_cores() if workers is None else workers
         self.at_a_time = max(1, self._workers)
-        self._small_bytes = small_bytes
+        self._small_bytes, self._most_steps = small_bytes, most_steps
         self._executor: Executor | None = None
         self._stack = ExitStack()
+        self._known: dict[str, list[tuple[float, Future[Outcome]]]] = {}
+
+    @property
+    def cut(self) -> int:
+        runs = [future.result() for known in self._known.values() for _, future in known]
+        return sum(isinstance(one, Summary) and one.status != "ok" for one in runs)
 
     def __enter__(self) -> RunPool:
         if self._workers:
@@ -93,16 +146,36 @@ class RunPool:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def start(self, config: Config, until_s: float) -> Future[Outcome]:
-        """Start one run. `outcome` describes the result."""
+    def start(self, config: Config) -> Future[Outcome]:
+        """Start one run, or return the known one. `outcome` describes the result."""
+        limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
+        key = repr(replace(config, limit=replace(config.limit, simulated=0)))
+        known = self._known.setdefault(key, [])
+        for other_s, future in known:
+            if other_s == limit_s or _ends_within(future, limit_s):
+                return future
+        known.append((limit_s, self._start(config)))
+        return known[-1][1]
+
+    def _start(self, config: Config) -> Future[Outcome]:
         if self._executor is not None:
-            return self._executor.submit(outcome, config, until_s, self._small_bytes)
+            return self._executor.submit(outcome, config, self._most_steps, self._small_bytes)
         done: Future[Outcome] = Future()
-        done.set_result(outcome(config, until_s, self._small_bytes))
+        done.set_result(outcome(config, self._most_steps, self._small_bytes))
         return done
 
-    def run_all(self, configs: Sequence[Config], until_s: float) -> list[Summary | None]:
-        """Run all configs and return their summaries. None: time was up, or a wrong config."""
-        futures = [self.start(config, until_s) for config in configs]
+    def run_all(self, configs: Sequence[Config]) -> list[Summary | None]:
+        """Run all configs and return their summaries. None: a wrong config, or a rule that fails."""
+        futures = [self.start(config) for config in configs]
         found = [future.result() for future in futures]
         return [one if isinstance(one, Summary) else None for one in found]
+
+
+def _ends_within(future: Future[Outcome], limit_s: float) -> bool:
+    """Return whether a run has ended well within a time, so that no such limit changes it."""
+    if not future.done() or future.exception() is not None:
+        return False
+    found = future.result()
+    return (
+        isinstance(found, Summary) and found.verdict == "converged" and found.total_time_s < limit_s
+    )

@@ -1,6 +1,6 @@
 """Limits of the settings of a migration: how far each may go so that the migration converges.
 
-`setting_questions` owns the values of each setting. `value_search` owns how runs share the time.
+`setting_questions` owns the values of each setting. `value_search` owns which run comes next.
 Every reported value was simulated, and so was the next value, which fails.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import monotonic
 
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
@@ -26,7 +25,6 @@ from gpusim.explore.run_pool import RunPool
 from gpusim.explore.setting_questions import Name, Question, questions_of
 from gpusim.explore.value_search import ValueSearch, run_searches
 
-LONGEST_SHARE = 0.3  # of the wall time, for one run
 KEYS_OF_LIMITS = (  # no alternative repeats them
     "link.bandwidth",
     "migration.max_bandwidth",
@@ -53,7 +51,7 @@ class Limit:
         outcome: the summary of the run with `found`.
         first_failing: the next tried value, which does not converge. None: no value failed. If
             `finished`, then no value lies between. Values are 5 % apart, or one throttle step.
-        finished: False: time was up before all values between were tried.
+        finished: False: a value cannot be simulated, so not all values between were tried.
         exceptions: values beyond `first_failing` that converge.
     """
 
@@ -76,7 +74,7 @@ class FallbackSync:
     Attributes:
         is_on: whether the config has it. If so, `key` removes it. If not, `key` adds it.
         key, value: the change between the two runs.
-        with_it, without_it: summaries of the two runs. None: time was up.
+        with_it, without_it: summaries of the two runs. None: one cannot be simulated.
     """
 
     is_on: bool = field(metadata={"json": "there"})
@@ -91,8 +89,8 @@ class GuestAdvice:
     """The advice for one guest.
 
     Attributes:
-        now: the summary of the run with all settings as they are. None: time was up, and there is
-            no advice.
+        now: the summary of the run with all settings as they are. None: a user's rule failed in
+            it, and there is no advice.
         limits: in the order of `Name`. A limit that does not apply is missing, such as the dirty
             rate of an idle guest.
         fallback_sync: None: auto-converge is off, or the user has a sync timer rule.
@@ -107,7 +105,7 @@ class GuestAdvice:
 
     @property
     def is_finished(self) -> bool:
-        """Return whether time sufficed for all runs."""
+        """Return whether every run that was wanted could be simulated."""
         sync = self.fallback_sync
         return (
             self.now is not None
@@ -119,46 +117,48 @@ class GuestAdvice:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """The advice for the median guest and for the 95th-percentile guest."""
+    """The advice for the median guest and for the 95th-percentile guest.
+
+    Attributes:
+        cut: how many runs took more work than a run may, and count as not converging.
+    """
 
     median_guest: GuestAdvice = field(metadata={"json": "typical"})
     p95_guest: GuestAdvice = field(metadata={"json": "heavy"})
+    cut: int = 0
 
 
 def advise(
-    median_guest: Config, p95_guest: Config, *, wall_s: float, pool: RunPool | None = None
+    median_guest: Config, p95_guest: Config, *, effort: int = 1, pool: RunPool | None = None
 ) -> Advice:
-    """Find the limits of the settings for two guests.
-
-    The same configs give the same answers, except for answers that are not finished in time.
+    """Find the limits of the settings for two guests. The same configs give the same answers.
 
     Args:
         median_guest, p95_guest: the migrations as they are set now. They may be equal.
-        wall_s: wall time. After that no run starts, and running ones are stopped.
+        effort: 1 or more: values are 5 % / effort apart.
         pool: where runs are simulated. None: one process per core, for this call alone.
 
     Raises:
         ConfigError: a config cannot be simulated.
     """
-    until_s = monotonic() + wall_s
     with ExitStack() as stack:
         pool = pool or stack.enter_context(RunPool())
         guests = [median_guest] if p95_guest == median_guest else [median_guest, p95_guest]
         scenarios = [resolve(guest) for guest in guests]
-        runs = zip(scenarios, pool.run_all(guests, until_s), strict=True)
-        plans = [_Plan(scenario, now) for scenario, now in runs]
+        runs = zip(scenarios, pool.run_all(guests), strict=True)
+        plans = [_Plan(scenario, now, effort) for scenario, now in runs]
         for follower, leader in zip(plans[1:], plans, strict=False):
             follower.follow(leader)
         searches = [search for plan in plans for search in plan.searches()]
-        run_searches(searches, pool, until_s, LONGEST_SHARE * wall_s)
-    advice = [plan.advice() for plan in plans]
-    return Advice(median_guest=advice[0], p95_guest=advice[-1])
+        run_searches(searches, pool)
+        advice = [plan.advice() for plan in plans]
+        return Advice(median_guest=advice[0], p95_guest=advice[-1], cut=pool.cut)
 
 
 class _Plan:
     """All searches for one guest."""
 
-    def __init__(self, scenario: Scenario, now: Summary | None) -> None:
+    def __init__(self, scenario: Scenario, now: Summary | None, effort: int) -> None:
         config = scenario.config
         self._now = now
         self._questions: list[tuple[Question, ValueSearch]] = []
@@ -166,7 +166,7 @@ class _Plan:
         self._alternatives: list[ValueSearch] = []
         if now is None:
             return
-        questions = questions_of(scenario, now)
+        questions = questions_of(scenario, now, effort)
         self._questions = [(question, question.search(config, now)) for question in questions]
         change = _toggled_fallback_sync(scenario)
         if change is not None:
@@ -194,7 +194,7 @@ class _Plan:
         yield from (search for _, search in self._questions)
 
     def advice(self) -> GuestAdvice:
-        """Return the answers as far as the searches have come."""
+        """Return the answers."""
         return GuestAdvice(
             now=self._now,
             limits=tuple(_limit(question, search) for question, search in self._questions),
@@ -219,7 +219,7 @@ class _Plan:
 
 
 def _limit(question: Question, search: ValueSearch) -> Limit:
-    """Return the answer to a question, as far as the search has come."""
+    """Return the answer to a question."""
     bisection, change = search.bisection, question.change
     texts = [change.text(value) for value in change.values]
     step, failing = bisection.best, bisection.last_failing

@@ -73,28 +73,33 @@ class Question:
         return search
 
 
-def questions_of(scenario: Scenario, now: Summary) -> Iterator[Question]:
+def questions_of(scenario: Scenario, now: Summary, effort: int = 1) -> Iterator[Question]:
     """Yield the questions for a guest, in the order of `Name`.
 
     Args:
         scenario: the migration with all settings as they are.
         now: the summary of its run.
+        effort: 1 or more: values are 5 % / effort apart.
     """
-    yield from _bandwidth(scenario)
-    yield from _dirty_rate(scenario)
-    yield from _downtime(scenario.config)
+    for question in (
+        *_bandwidth(scenario, effort),
+        *_dirty_rate(scenario, effort),
+        *_downtime(scenario.config, effort),
+    ):
+        yield replace(question, stride=STRIDE * effort)
     yield from _throttle(scenario.config, now)
 
 
-def _values_between(low: float, high: float, now: float) -> list[float]:
-    """Return rising values of three digits, 5 % apart, with both ends and the present value."""
-    first, last = (VALUES_PER_DECADE * math.log10(end) for end in (low, high))
+def _values_between(low: float, high: float, now: float, effort: int) -> list[float]:
+    """Return rising values of three digits, 5 % / effort apart, with both ends and the present one."""
+    per_decade = VALUES_PER_DECADE * effort
+    first, last = (per_decade * math.log10(end) for end in (low, high))
     places = range(math.ceil(first), math.ceil(last))
-    inside = (10 ** (place / VALUES_PER_DECADE) for place in places)
+    inside = (10 ** (place / per_decade) for place in places)
     return sorted({float(f"{value:.3g}") for value in (low, *inside, high)} | {now})
 
 
-def _bandwidth(scenario: Scenario) -> Iterator[Question]:
+def _bandwidth(scenario: Scenario, effort: int) -> Iterator[Question]:
     """Ask for the bandwidth of the link, or for the rate limit if that binds.
 
     Adds threads if one thread would be slower than the value. If the threads are slower than the
@@ -121,7 +126,7 @@ def _bandwidth(scenario: Scenario) -> Iterator[Question]:
         needs_more = channels(bits) > config.migration.multifd_channels
         return Setting("migration.multifd_channels", str(channels(bits))) if needs_more else None
 
-    values = _values_between(8 * LEAST_LINK * now, max(8 * most, 8 * now), 8 * now)
+    values = _values_between(8 * LEAST_LINK * now, max(8 * most, 8 * now), 8 * now, effort)
     yield Question(
         name="bandwidth",
         change=Change(
@@ -145,7 +150,7 @@ def _threads(scenario: Scenario) -> dict[float, int]:
     return rates
 
 
-def _dirty_rate(scenario: Scenario) -> Iterator[Question]:
+def _dirty_rate(scenario: Scenario, effort: int) -> Iterator[Question]:
     """Ask for a factor on the speed of all writers. Recorded writers have no speed to change."""
     writers = _writers(scenario.config.workload)
     rates = [float(writer.get("page_writes_per_s", 0)) for writer in writers]
@@ -154,7 +159,7 @@ def _dirty_rate(scenario: Scenario) -> Iterator[Question]:
     limit_s = scenario.simulated_limit_ns / NS_PER_S
     fastest = max(float(writer.get("catch_up_page_writes_per_s") or 0) for writer in writers)
     most = MOST_COUNT / limit_s / max(fastest, *rates)
-    factors = _values_between(LEAST_RATE, max(1.0, min(MOST_RATE, most)), 1.0)[::-1]
+    factors = _values_between(LEAST_RATE, max(1.0, min(MOST_RATE, most)), 1.0, effort)[::-1]
     yield Question(
         name="dirty_rate",
         change=Change(
@@ -189,13 +194,13 @@ def _faster(writer: Any, factor: float) -> Any:
     return {**writer, **changed} if isinstance(writer, Mapping) else replace(writer, **changed)
 
 
-def _downtime(config: Config) -> Iterator[Question]:
+def _downtime(config: Config, effort: int) -> Iterator[Question]:
     """Ask for the smallest downtime limit, unless a manager sets it."""
     if config.migration.manager is not None:  # it sets the limit, whatever the limit is
         return
     now = config.migration.downtime_limit
     least, most = min(LEAST_DOWNTIME_MS, max(1, now)), max(LONGEST_DOWNTIME_MS, now)
-    limits = sorted({*(round(ms) for ms in _values_between(least, most, least)), now})
+    limits = sorted({*(round(ms) for ms in _values_between(least, most, least, effort)), now})
     key = "migration.downtime_limit"
     yield Question(
         name="downtime_limit",

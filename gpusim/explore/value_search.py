@@ -1,7 +1,6 @@
 """Search for the first value of each change that converges, many changes side by side.
 
-This module owns which run comes next and how the searches share the time. It does not know what a
-change means.
+This module owns which run comes next. It does not know what a change means.
 """
 
 from __future__ import annotations
@@ -9,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from time import monotonic
 
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
-from gpusim.errors import ConfigError
 from gpusim.explore.bisection import Bisection
 from gpusim.explore.changes import Change
 from gpusim.explore.run_pool import Outcome, RunPool
-from gpusim.qemu.rules import RuleError
 
 
 @dataclass(kw_only=True)
@@ -30,9 +26,8 @@ class ValueSearch:
         bisection: over the values.
         leader: the same search for another guest. This search starts where the leader ends.
         stride_from_leader: length of the first leap from there, in values.
-        outcomes: step -> summary of the run, for each run that ended.
+        outcomes: step -> summary of the run, for each run.
         is_refused: a value cannot be simulated at all.
-        spent_s: wall time of the runs so far. The search with the least comes first.
     """
 
     change: Change
@@ -42,7 +37,6 @@ class ValueSearch:
     stride_from_leader: int = 1
     outcomes: dict[int, Summary] = field(default_factory=dict)
     is_refused: bool = False
-    spent_s: float = 0.0
 
     @classmethod
     def from_last(cls, change: Change, config: Config) -> ValueSearch:
@@ -71,7 +65,7 @@ class ValueSearch:
             self.outcomes[step] = outcome
             self.bisection.record(step, outcome.verdict == "converged")
         else:
-            self.is_refused |= isinstance(outcome, ConfigError | RuleError)
+            self.is_refused = True
             self.bisection.record(step, None)
 
     def alternative(self) -> Alternative:
@@ -95,33 +89,27 @@ class ValueSearch:
         )
 
 
-def run_searches(
-    searches: Sequence[ValueSearch], pool: RunPool, until_s: float, longest_run_s: float
-) -> None:
-    """Try values until every search is over or time is up.
+def run_searches(searches: Sequence[ValueSearch], pool: RunPool) -> None:
+    """Try values until every search is over.
+
+    The answers depend neither on the number of processes nor on the order in which runs end.
 
     Args:
-        searches: if two have used the same time, then the first comes first.
+        searches: the first comes first, if there are fewer processes than searches.
         pool: where the runs are simulated.
-        until_s: a time of `monotonic`. No run starts after that.
-        longest_run_s: wall time after which one run is stopped. Its search then gives up.
     """
-    idle = list(searches)
-    busy: dict[Future[Outcome], tuple[ValueSearch, int, float]] = {}
+    busy: dict[Future[Outcome], list[tuple[ValueSearch, int]]] = {}
     while True:
-        idle.sort(key=lambda search: (search.is_settled, search.spent_s))  # a stable sort
-        for search in list(idle):
-            now_s, step = monotonic(), search.next_step()
-            if step is None or len(busy) == pool.at_a_time or now_s >= until_s:
-                continue
-            idle.remove(search)
-            config = search.change.config_of(search.config, step)
-            future = pool.start(config, min(until_s, now_s + longest_run_s))
-            busy[future] = search, step, now_s
+        running = [id(search) for tries in busy.values() for search, _ in tries]
+        for search in searches:
+            if len(busy) >= pool.at_a_time:
+                break
+            step = None if id(search) in running else search.next_step()
+            if step is not None:
+                future = pool.start(search.change.config_of(search.config, step))
+                busy.setdefault(future, []).append((search, step))
         if not busy:
             return
         for future in wait(busy, return_when=FIRST_COMPLETED).done:
-            search, step, started_s = busy.pop(future)
-            search.spent_s += monotonic() - started_s
-            search.record(step, future.result())
-            idle.append(search)
+            for search, step in busy.pop(future):
+                search.record(step, future.result())

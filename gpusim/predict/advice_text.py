@@ -37,6 +37,15 @@ SETTABLE = (  # with a running VM. Another QEMU version or rule needs another pr
     "migration.max_cpu_throttle",
     "migration.multifd_channels",
 )
+BY_USE = (
+    "migration.auto_converge",
+    "migration.multifd_channels",
+    "migration.downtime_limit",
+    "migration.max_bandwidth",
+    "link.bandwidth",
+    "migration.max_cpu_throttle",
+    "migration",
+)
 MANAGERS = ("libvirt", "OpenStack Nova", "KubeVirt")
 
 
@@ -89,12 +98,12 @@ def limit_rows(advice: Advice) -> list[LimitRow]:
 
 
 def _cell(limit: Limit | None) -> Cell:
-    """Return a limit as a cell. An asterisk marks a limit that gpusim had no time to finish."""
+    """Return a limit as a cell. An asterisk marks a limit with values that cannot be simulated."""
     if limit is None:
         return Cell("")
     text = LIMITS[limit.name]
     if limit.found is None:
-        return Cell("none" if limit.finished else "not found yet *")
+        return Cell("none" if limit.finished else "not known *")
     if limit.first_failing is not None and not limit.finished:
         ends = [limit.first_failing, limit.found]
         if limit.name == "dirty_rate":  # its larger values are the harder ones
@@ -155,6 +164,8 @@ def limit_notes(advice: Advice) -> list[Message]:
         found.append(Message("changes_untried", {"changes": tuple(dict.fromkeys(untried))}))
     if not all(limit.finished for guest in guests for limit in guest.limits):
         found.append(Message("values_untried"))
+    if advice.cut:
+        found.append(Message("runs_cut", {"runs": advice.cut}))
     if any(guest.now is None for guest in guests):
         found.append(Message("guests_untried"))
     found += fallback_sync_notes(advice.median_guest.fallback_sync)
@@ -213,15 +224,19 @@ class WaysOut(NamedTuple):
 
     Attributes:
         guest: MEDIAN_GUEST, P95_GUEST, or "" if no change was found.
-        found: each is sufficient without the others.
+        found: each is sufficient without the others, the most used settings first.
+        tried: at least one change was simulated.
     """
 
     guest: str
     found: tuple[WayOut, ...]
+    tried: bool = True
 
     @property
     def heading(self) -> str:
         """A line above the changes."""
+        if not self.tried:
+            return "gpusim knows no single change that it could try."
         if not self.found:
             return "No single change that gpusim tried makes the migration converge."
         return f"One of these changes makes it converge for the {self.guest}:"
@@ -241,10 +256,21 @@ def ways_out(prediction: Prediction, advice: Advice) -> WaysOut | None:
         (P95_GUEST, advice.p95_guest, prediction.p95_member),
         (MEDIAN_GUEST, advice.median_guest, prediction.median_member),
     ):
-        found = tuple(_ways_out(guest, member.config, memory_bytes))
+        found = sorted(_ways_out(guest, member.config, memory_bytes), key=_use)
         if found:
-            return WaysOut(name, found)
-    return WaysOut("", ())
+            return WaysOut(name, tuple(found))
+    return WaysOut("", (), tried=any(map(_tried_any, (advice.p95_guest, advice.median_guest))))
+
+
+def _use(way: WayOut) -> int:
+    """Return the place of a change in the order of use. A change without a key comes last."""
+    return next((n for n, key in enumerate(BY_USE) if way.change.startswith(key)), len(BY_USE))
+
+
+def _tried_any(guest: GuestAdvice) -> bool:
+    """Return whether any other value or change was simulated for a guest."""
+    values = any(limit.first_failing not in (None, limit.now) for limit in guest.limits)
+    return values or any(one.outcome != "not_tried" for one in guest.alternatives)
 
 
 def _ways_out(guest: GuestAdvice, config: Config, memory_bytes: int) -> Iterator[WayOut]:

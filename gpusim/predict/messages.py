@@ -174,15 +174,19 @@ TEXTS: Mapping[str, str] = {
     "channels_needed": "{value} needs {also}, because fewer threads cannot send that fast.",
     "setting_needed": "{value} needs {also}.",
     "limit_has_exceptions": "With {value} the migration does not converge, but with {others} it does.",
-    "changes_untried": "Time was up before gpusim tried {changes}.",
-    "values_untried": "* Time was up before gpusim tried all values.",
-    "guests_untried": "Time was up before gpusim simulated the guests.",
+    "changes_untried": "gpusim could not simulate {changes}, because a user's rule failed.",
+    "values_untried": "* A value between could not be simulated, because a user's rule failed.",
+    "guests_untried": "There is no advice, because a user's rule failed over expected shares.",
+    "runs_cut": (
+        "{runs} runs were stopped as too long, and count as not converging. To let runs take longer, "
+        "add --effort 2, or raise limit.wall if you set it."
+    ),
     "fallback_sync_without_effect": "QEMU's fallback sync has no effect here: {with_it}.",
     "fallback_sync_effect": (
         "With QEMU's fallback sync ({change}): {with_it}. Without it: {without_it}."
     ),
     # Better settings for a goal: advice_text.py
-    "goal_unknown": "Time was up before gpusim simulated the present settings.",
+    "goal_unknown": "There are no better settings, because a user's rule failed over expected shares.",
     "goal_gain": (
         "The {quantity} of the {guest} falls from {before} to {after} (by {gain_percent}){doubt}. Best "
         "of {runs} runs."
@@ -202,7 +206,7 @@ TEXTS: Mapping[str, str] = {
     "goal_first_pass_too_long": (
         "The first pass alone takes {first_pass_s}, and no throttle shortens it."
     ),
-    "goal_unfinished": "Time was up before gpusim tried all settings.",
+    "goal_unfinished": "A user's rule failed, so gpusim did not try all settings.",
     "goal_for_p95_guest": "95th-percentile guest: {outcome}. Present settings: {now}.",
     "goal_fails_p95_guest": (
         "The better settings are not sufficient for the 95th-percentile guest: {outcome}. Present "

@@ -124,6 +124,15 @@ class Prediction:
         ranked = sorted(self.members, key=lambda m: (not m.converges, m.summary.total_time_s))
         return ranked[math.ceil(len(ranked) * HIGH / 100) - 1]
 
+    @property
+    def p95_within_bounds(self) -> Member:
+        """Return the 95th-percentile member by how far it exceeds the bounds, and then by total time."""
+        ranked = sorted(
+            self.members,
+            key=lambda m: (self.bounds.excess(m.summary), not m.converges, m.summary.total_time_s),
+        )
+        return ranked[math.ceil(len(ranked) * HIGH / 100) - 1]
+
     def throttle_steps(self) -> list[ThrottleStep]:
         """Return the percentages that members reach, rising."""
         percents = sorted({percent for one in self.members for percent in one.throttle_s})

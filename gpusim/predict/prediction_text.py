@@ -193,7 +193,7 @@ def _compared(prediction: Prediction) -> list[str]:
         return [f"The model disagrees: it {end}, and the model says {model}. {TRUST}"]
     settings = f"An earlier migration with other settings ({join_words(earlier.differing)}) {end}."
     if earlier.converges is None:
-        return [f"{settings} Time was up before the model was compared with it."]
+        return [f"{settings} gpusim could not compare the model with it."]
     if not earlier.disagrees:
         return [f"{settings} The model agrees for those settings."]
     return [f"{settings} The model disagrees for those settings: it says {model}. {DOUBT}"]

@@ -109,10 +109,10 @@ def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "skipped"), commands("gpusim-predict"))
 def test_predict_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
-    """Run with few migrations and little time for advice. Parse only, if the command needs a VM."""
+    """Run with few migrations, short runs and few settings. Parse only, if the command needs a VM."""
     monkeypatch.setattr("gpusim.predict.ensemble.MEMBERS", 3)
-    monkeypatch.setattr("gpusim.cli.predict.ADVICE_WALL_S", 1.0)
-    monkeypatch.setattr("gpusim.cli.predict.GOAL_WALL_S", 1.0)
+    monkeypatch.setattr("gpusim.explore.run_pool.MOST_STEPS", 300)
+    monkeypatch.setattr("gpusim.explore.goal_search.TRIALS", 4)
     (tmp_path / "docs").symlink_to(REPOSITORY / "docs")
     (tmp_path / "outputs").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,6 @@ next smaller value, which must not converge.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -25,14 +24,9 @@ from gpusim import (
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import BackendConfig
 from gpusim.engine.records import Alternative
-from gpusim.explore import run_pool
 from gpusim.explore.alternatives import alternatives
-from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, Change, set_key
-from gpusim.explore.run_pool import Outcome, RunPool
-from gpusim.explore.value_search import ValueSearch, run_searches
+from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, set_key
 from gpusim.units import parse_bytes_per_s
-
-PLENTY_S = 60.0  # enough for a slow machine
 
 
 def config(rate: float = 4e4, **migration: Any) -> Config:
@@ -53,9 +47,7 @@ def verdict(made: Config) -> str | None:
 
 def found(made: Config) -> dict[str, Alternative]:
     assert verdict(made) != "converged"
-    return {
-        change.key: change for change in alternatives(made, resolve(made), look_ahead_s=PLENTY_S)
-    }
+    return {change.key: change for change in alternatives(made, resolve(made))}
 
 
 @cache
@@ -150,64 +142,12 @@ def test_channels_are_added_if_one_thread_is_slower_than_the_link() -> None:
     assert_true(made, changes["migration.multifd_channels"])
 
 
-def test_without_time_nothing_is_tried() -> None:
-    changes = alternatives(
-        STALLED["no auto-converge"], resolve(STALLED["no auto-converge"]), look_ahead_s=0.0
-    )
-    assert {change.outcome for change in changes} == {"not_tried"}
-
-
 def test_a_recorded_link_has_no_bandwidth_to_raise() -> None:
     made = config(auto_converge=False)
     pace = [[float(second), 1.25e7 * second] for second in range(60)]
     recorded = replace(made, link=replace(made.link, recorded=pace))
-    keys = {change.key for change in alternatives(recorded, resolve(recorded), look_ahead_s=0.0)}
+    keys = {change.key for change in alternatives(recorded, resolve(recorded), most_steps=0)}
     assert keys == {"migration.auto_converge", "migration.downtime_limit"}
-
-
-def test_a_value_is_not_called_the_smallest_if_smaller_ones_were_not_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Time is up after the first run, of the largest change."""
-    real, tries = run_pool.outcome, []
-
-    def only_once(made: Config, until_s: float, small_bytes: float) -> Outcome:
-        tries.append(made)
-        return real(made, until_s, small_bytes) if len(tries) == 1 else None
-
-    change = Change("link.bandwidth", ("1.5Gbit/s", "20Gbit/s", "40Gbit/s"))
-
-    def found() -> Alternative:
-        search = ValueSearch.from_last(change, STALLED["a low ceiling"])
-        with RunPool(0, small_bytes=0) as pool:
-            run_searches([search], pool, time.monotonic() + PLENTY_S, PLENTY_S)
-        return search.alternative()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(run_pool, "outcome", only_once)
-        first = found()
-    assert (first.value, first.outcome, first.smallest) == ("40Gbit/s", "converges", False)
-    second = found()
-    assert second.smallest
-    assert second.value != "40Gbit/s"
-
-
-def test_a_run_longer_than_its_share_gets_the_rest_of_the_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real = run_pool.outcome
-    limits_s: list[float] = []
-
-    def slow(made: Config, until_s: float, small_bytes: float) -> Outcome:
-        limits_s.append(until_s - time.monotonic())
-        return real(made, until_s, small_bytes) if limits_s[-1] > PLENTY_S / 2 else None
-
-    monkeypatch.setattr(run_pool, "outcome", slow)
-    changes = alternatives(
-        STALLED["no auto-converge"], resolve(STALLED["no auto-converge"]), look_ahead_s=PLENTY_S
-    )
-    assert {change.outcome for change in changes} == {"converges"}
-    assert limits_s[0] == pytest.approx(PLENTY_S / len(changes), rel=0.01)
 
 
 def test_a_change_that_the_config_refuses_is_left_out() -> None:

@@ -24,14 +24,12 @@ from gpusim import (
 )
 from gpusim.engine.records import Summary
 from gpusim.errors import ResultsError
-from gpusim.explore import goal_search, run_pool
+from gpusim.explore import run_pool
 from gpusim.explore.bounds import Bounds
 from gpusim.explore.goal_search import TRIALS, BetterSettings, search_goal
 from gpusim.explore.run_pool import RunPool
 
 pytest.importorskip("optuna", reason="the extra predict is not installed")
-
-PLENTY_S = 600.0  # enough for a slow machine
 
 
 def guest(**migration: Any) -> Config:
@@ -57,16 +55,11 @@ LIKE = ran(guest(cpu_throttle_initial=99))
 Law = Callable[[MigrationConfig], tuple[float, float, bool]]  # total s, lost s, converges
 
 
-def replace_runs(
-    monkeypatch: pytest.MonkeyPatch, law: Law, cost_s: float = 0.0
-) -> list[MigrationConfig]:
-    """Replace runs by a law. Each takes `cost_s` of a simulated clock."""
-    now, tried = [0.0], list[MigrationConfig]()
+def replace_runs(monkeypatch: pytest.MonkeyPatch, law: Law) -> list[MigrationConfig]:
+    """Replace runs by a law."""
+    tried = list[MigrationConfig]()
 
-    def outcome(config: Config, until_s: float, small_bytes: float) -> Summary | None:
-        now[0] += cost_s
-        if now[0] > until_s:
-            return None
+    def outcome(config: Config, most_steps: int, small_bytes: float) -> Summary:
         tried.append(config.migration)
         total_s, lost_s, converges = law(config.migration)
         limit_s = (
@@ -80,13 +73,12 @@ def replace_runs(
         )
 
     monkeypatch.setattr(run_pool, "outcome", outcome)
-    monkeypatch.setattr(goal_search, "monotonic", lambda: now[0])
     return tried
 
 
-def searched(made: Config, *goal: Any, wall_s: float = PLENTY_S, **more: Any) -> BetterSettings:
+def searched(made: Config, *goal: Any, **more: Any) -> BetterSettings:
     with RunPool(0) as pool:
-        return search_goal(made, *goal, wall_s=wall_s, pool=pool, **more)
+        return search_goal(made, *goal, pool=pool, **more)
 
 
 def bowl(migration: MigrationConfig) -> tuple[float, float, bool]:
@@ -120,7 +112,7 @@ def test_the_answer_is_always_the_same_for_any_number_of_workers(
     assert first == again
     with RunPool(0) as pool:
         pool.at_a_time = 16
-        assert search_goal(guest(), "least_loss", wall_s=PLENTY_S, pool=pool) == first
+        assert search_goal(guest(), "least_loss", pool=pool) == first
 
 
 def test_the_settings_are_tried_on_the_p95_guest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,15 +205,6 @@ def test_a_guest_that_does_not_converge_with_the_present_settings(
     assert off.settings["auto_converge"] is True
     replace_runs(monkeypatch, lambda m: (100.0, 10.0, False))
     assert searched(guest(), "fastest").settings == {}
-
-
-def test_the_search_ends_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = replace_runs(monkeypatch, bowl, cost_s=1.0)
-    found = searched(guest(), "fastest", wall_s=10.5)
-    assert not found.finished
-    assert len(tried) == found.runs == 10
-    nothing = searched(guest(), "fastest", wall_s=0.0)
-    assert (nothing.now, nothing.settings, nothing.runs) == (None, {}, 0)
 
 
 def test_the_bounds_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from gpusim import (
     simulate,
 )
 from gpusim.engine.records import Summary
-from gpusim.explore import run_pool, setting_limits, value_search
+from gpusim.explore import run_pool, setting_limits
 from gpusim.explore.changes import set_key
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise
@@ -36,7 +36,6 @@ from gpusim.explore.setting_questions import faster
 from gpusim.units import parse_bytes_per_s
 from tests.engine.scenarios import FREE_EAGER
 
-PLENTY_S = 600.0  # enough for a slow machine
 WORKING_SET = 16384  # pages
 PAGES_A_SECOND = 1.25e8 / 4104  # of 1 Gbit/s
 
@@ -53,9 +52,9 @@ def guest(rate: float, limit_s: float = 40, bandwidth: str = "1Gbit/s", **migrat
     )
 
 
-def advice_for(median: Config, p95: Config | None = None, wall_s: float = PLENTY_S) -> Advice:
+def advice_for(median: Config, p95: Config | None = None, effort: int = 1) -> Advice:
     with RunPool(0) as pool:
-        return advise(median, p95 or median, wall_s=wall_s, pool=pool)
+        return advise(median, p95 or median, effort=effort, pool=pool)
 
 
 def advice_on(monkeypatch: pytest.MonkeyPatch, name: str, made: Config) -> GuestAdvice:
@@ -242,24 +241,19 @@ def test_the_effect_of_the_fallback_sync(monkeypatch: pytest.MonkeyPatch) -> Non
     assert advice_for(guest(1e3, auto_converge=False)).median_guest.fallback_sync is None
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, converges: Any, cost_s: float = 1.0) -> list[Config]:
-    """Replace runs: each takes `cost_s` of a simulated clock, and `converges` decides its verdict.
+def counted(monkeypatch: pytest.MonkeyPatch, converges: Any) -> list[Config]:
+    """Replace runs: `converges` decides the verdict of each.
 
     Returns:
         the configs of the runs so far.
     """
-    tried, now = list[Config](), [0.0]
+    tried = list[Config]()
 
-    def outcome(config: Config, until_s: float, small_bytes: float) -> Summary | None:
+    def outcome(config: Config, most_steps: int, small_bytes: float) -> Summary:
         tried.append(config)
-        now[0] += min(cost_s, max(0.0, until_s - now[0]))
-        if now[0] >= until_s:
-            return None
         return replace(LIKE, verdict="converged" if converges(config) else "not_converged")
 
     monkeypatch.setattr(run_pool, "outcome", outcome)
-    for module in (setting_limits, value_search):
-        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     return tried
 
 
@@ -270,27 +264,30 @@ def bandwidth(config: Config) -> float:
     return parse_bytes_per_s(config.link.bandwidth)
 
 
-def test_limits_are_marked_as_unfinished_if_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 runs: the two guests as they are, then less than one run per question."""
+def test_all_values_are_tried_and_each_config_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = counted(monkeypatch, lambda made: bandwidth(made) > 0.7e8)
-    found = advice_for(guest(1e3), guest(2e3), wall_s=8.5)
-    assert len(tried) <= 9
-    assert not found.median_guest.is_finished
+    found = advice_for(guest(1e3), guest(2e3))
+    assert found.median_guest.is_finished
+    assert found.p95_guest.is_finished
+    assert len(tried) == len({repr(one) for one in tried})
+
+
+def test_effort_tries_finer_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted(monkeypatch, lambda made: bandwidth(made) > 0.7e8)
+    limit = limits_of(advice_for(guest(1e3), effort=4).median_guest)["bandwidth"]
+    assert limit.finished
+    assert limit.value == pytest.approx(8 * 0.7e8, rel=0.013)
+
+
+def test_a_run_with_too_much_work_counts_as_not_converging() -> None:
+    made = guest(1e3)
+    with RunPool(0, most_steps=3) as pool:
+        found = advise(made, made, pool=pool)
+    assert found.cut > 0
     assert found.median_guest.now is not None
-    limits = limits_of(found.median_guest)
-    assert any(not limit.finished for limit in limits.values())
-    for limit in limits.values():
-        assert limit.found is not None  # the guest converges as it is
-    more = advice_for(guest(1e3), guest(2e3), wall_s=1e6)
-    assert more.median_guest.is_finished
-    assert more.p95_guest.is_finished
-
-
-def test_without_time_there_is_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted(monkeypatch, lambda made: True)
-    found = advice_for(guest(1e3), wall_s=0.0)
-    assert found.median_guest == GuestAdvice(now=None)
-    assert not found.median_guest.is_finished
+    assert found.median_guest.now.verdict is None
+    assert found.median_guest.is_finished
+    assert advice_for(made).cut == 0
 
 
 def test_the_second_guest_starts_where_the_first_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +298,7 @@ def test_the_second_guest_starts_where_the_first_ended(monkeypatch: pytest.Monke
         return bandwidth(made) > 0.45e8 * (1.1 if made.workload.page_writes_per_s > 1e3 else 1.0)
 
     tried = counted(monkeypatch, converges)
-    found = advice_for(guest(1e3), guest(2e3), wall_s=1e6)
+    found = advice_for(guest(1e3), guest(2e3))
     of_bandwidth = {
         rate: [
             one
@@ -421,7 +418,7 @@ def values_of(found: Advice) -> list[Any]:
 def test_two_processes_find_the_same_as_one() -> None:
     made = guest(1e5, limit_s=300, max_cpu_throttle=30)
     with RunPool(2) as pool:
-        found = advise(made, made, wall_s=PLENTY_S, pool=pool)
+        found = advise(made, made, pool=pool)
     assert [limit.found for limit in found.median_guest.limits] == [
         limit.found for limit in throttled().limits
     ]
