@@ -42,7 +42,7 @@ def test_an_unfinished_limit_has_an_asterisk() -> None:
     between = advised.limit("dirty_rate", "1.2x", "1x", first_failing="2x", finished=False)
     advice = advised.advice(advised.converging(limits=(none, between)))
     cells = [row.median for row in advice_text.limit_rows(advice)]
-    assert cells == [Cell("1.2x to 2x *"), Cell("not found yet *")]
+    assert cells == [Cell("1.2x to 2x *"), Cell("not known *")]
     assert "values_untried" in codes(advice_text.limit_notes(advice))
 
 
