@@ -220,11 +220,14 @@ class RunTime:
             self._slices.append(hold.slept_from_ns, NEVER_NS, wakes_ns - hold.slept_from_ns)
         tick_ns = hold.next_tick_ns
         if tick_ns - self._late_ns <= now_ns:
-            tick_ns = self._ticked_ns = now_ns
+            tick_ns = now_ns
         self._released_ns = now_ns
         self._draw_latency()
         is_first = is_asleep and waits and by_main_loop and tick_ns == now_ns
-        self._arm(tick_ns, wakes_ns + is_first if is_asleep else 0)
+        wakes_ns = wakes_ns + is_first if is_asleep else 0
+        if tick_ns == now_ns >= wakes_ns:  # it finds the vCPUs awake
+            self._ticked_ns = now_ns
+        self._arm(tick_ns, wakes_ns)
 
     def at(self, t_ns: IntArray) -> IntArray:
         """Return the run time at each time, in ns, int64 of any shape."""

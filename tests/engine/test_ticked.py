@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,31 @@ def test_ticks_and_the_closed_form_give_the_same_run(config: Config) -> None:
     assert ticked.summary.guest_cpu_lost_s == closed.summary.guest_cpu_lost_s
     assert ticked.summary.write_faults == closed.summary.write_faults
     assert ticked.samples[-1] == closed.samples[-1]  # the ticked run has more samples in between
+
+
+@pytest.mark.parametrize(("version", "seed", "initial"), [("seed_v3", 29, 15), ("qemu_9_2", 0, 1)])
+def test_a_sync_that_begins_as_another_ends_finds_the_same_vcpus(
+    version: str, seed: int, initial: int
+) -> None:
+    """An overdue tick comes with the end of the first sync, and finds the vCPUs asleep."""
+    base = config(
+        "1GiB",
+        WriterConfig(working_set="256MiB", page_writes_per_s=2e4),
+        tracking=TrackingConfig(mode="kvm_legacy", listeners_ms=120, misaligned_ms=30),
+        limit_s=60,
+        seed=seed,
+        max_bandwidth=60_000_000,
+        downtime_limit=20,
+        throttle_trigger_threshold=1,
+        cpu_throttle_initial=initial,
+        cpu_throttle_increment=15,
+        max_cpu_throttle=82,
+        fallback_sync_interval="700ms",
+        version=version,
+    )
+    closed, ticked = simulate(base), simulate_ticked(base)
+    assert ticked.syncs == closed.syncs
+    assert ticked.summary.longest_vcpu_stall_ms == closed.summary.longest_vcpu_stall_ms
 
 
 def test_a_throttled_run_has_thousands_of_ticks_and_few_draws() -> None:
