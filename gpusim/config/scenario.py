@@ -21,6 +21,7 @@ from gpusim.config.types import checked
 from gpusim.config.workload import parse_writers
 from gpusim.errors import ConfigError
 from gpusim.guest.pattern import Random
+from gpusim.guest.run_time import TickCost
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.pages.backends import BACKENDS, draw_bytes_of
@@ -50,6 +51,7 @@ class Scenario:
         tracking: how writes are tracked, and what a sync costs.
         actions: the schedule.
         timer_latency_ns: how late the main loop wakes for a timer, on average.
+        tick_cost: what a tick of the throttle costs the vCPUs.
         simulated_limit_ns: end of the run in simulated time.
         wall_limit_ns: end of the run in wall-clock time. None: no limit.
         stall_after_ns: time of the last change of the workload. Only after it may a stalled
@@ -73,6 +75,7 @@ class Scenario:
     tracking: Tracking
     actions: tuple[Action, ...]
     timer_latency_ns: int
+    tick_cost: TickCost
     simulated_limit_ns: int
     wall_limit_ns: int | None
     stall_after_ns: int | None
@@ -234,6 +237,8 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     check_whole("vm.vfio_devices", config.vm.vfio_devices, 0, 65536)
     check_range("vm.big_lock_exits_per_s", config.vm.big_lock_exits_per_s, 0, 1e9)
     check_range("vm.timer_latency_us", config.vm.timer_latency_us, 0, 1e6)
+    check_range("vm.kick_us_per_vcpu", config.vm.kick_us_per_vcpu, 0, 1000)
+    check_range("vm.big_lock_us_per_vcpu", config.vm.big_lock_us_per_vcpu, 0, 1000)
     check_whole("backend.threads", config.backend.threads, 0, 1024)
     check_choice("backend.name", config.backend.name, ("auto", *BACKENDS))
     layout = parse_layout(config.vm)
@@ -260,6 +265,11 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
         tracking=tracking,
         actions=parse_schedule("schedule", config.schedule, config.migration),
         timer_latency_ns=round(config.vm.timer_latency_us * NS_PER_US),
+        tick_cost=TickCost(
+            vcpus=config.vm.vcpus,
+            kick_ns=config.vm.kick_us_per_vcpu * NS_PER_US,
+            turn_ns=config.vm.big_lock_us_per_vcpu * NS_PER_US,
+        ),
         simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
         wall_limit_ns=limit.limit_ns,
         stall_after_ns=last_change_ns if config.limit.stop_when_stuck else None,

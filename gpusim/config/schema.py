@@ -33,6 +33,12 @@ class VmConfig:
             a host without other load: Linux adds no slack, because QEMU sets it to 1 ns
             (util/qemu-timer.c:init_clocks). Under nested virtualisation on a busy host 300 to 600
             were measured (docs/studies/phase-lock.md).
+        kick_us_per_vcpu: time in which a tick of the throttle kicks one vCPU, under the big lock.
+            Measured on two cores of a virtual machine: 3.5 (docs/explanation/model.md#vcpus-in-turn).
+            There is no source for a host with hundreds of cores, so the default is 0.
+        big_lock_us_per_vcpu: time in which a vCPU takes the big lock from the one before it, after
+            a tick of the throttle. Measured in the same way: 3.7. A wake-up from a deep idle state
+            makes it longer. There is no source for a large host, so the default is 0.
         zero_percent: share of RAM that is zero when the migration starts. Pages that a writer covers
             are not zero. The seed draws which of the others are zero. They lie in at most 1024
             places.
@@ -49,6 +55,8 @@ class VmConfig:
     big_lock_exits_per_s: float = 0.0
     backing: str = "thp"
     timer_latency_us: float = 50.0
+    kick_us_per_vcpu: float = 0.0
+    big_lock_us_per_vcpu: float = 0.0
     zero_percent: float = 0.0
     zero_ranges: list[Any] | None = None
     blocks: list[Any] | None = None

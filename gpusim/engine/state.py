@@ -68,6 +68,7 @@ class MigrationState:
         self.run_time = make_run_time(self.clock, self._latency(Purpose.THROTTLE_LATENCY))
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
         self.run_time.needs_big_lock = scenario.rules.throttle_needs_big_lock
+        self.run_time.tick_cost = scenario.tick_cost
         self.guest = self._make_guest()
         self.pages = Pages(
             scenario.layout,

@@ -35,6 +35,44 @@ def slice_ns(percent: int) -> tuple[int, int]:
     return int(TIMESLICE_NS / (1 - share)), int(share / (1 - share) * TIMESLICE_NS + 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TickCost:
+    """What a tick costs, because the vCPUs fall asleep one by one.
+
+    The tick kicks one vCPU after the other under the big lock, and only then computes the next
+    tick. Then each kicked vCPU needs the lock before it sleeps. So vCPU i writes until its kick at
+    i x kick_ns, and its sleep begins at vcpus x kick_ns + i x turn_ns. It loses i x (turn_ns -
+    kick_ns) of its slice. A vCPU that loses more than its slice still sleeps when the next tick
+    kicks the others. Its flag is still set, so the tick skips it.
+
+    All vCPUs share one clock, so gpusim uses the mean vCPU.
+
+    Attributes:
+        vcpus: number of vCPUs.
+        kick_ns: time to kick a vCPU.
+        turn_ns: time in which a vCPU takes the lock from the one before it, and begins to sleep.
+
+    Source: migration/cpu-throttle.c:cpu_throttle_timer_tick and cpu_throttle_thread,
+    cpu-common.c:queue_work_on_cpu [7.2 to 11.1].
+    """
+
+    vcpus: int = 0
+    kick_ns: float = 0.0
+    turn_ns: float = 0.0
+
+    def slice_ns(self, percent: int) -> tuple[int, int]:
+        """Return the period of the throttle's tick and the mean vCPU's sleep in it, in ns."""
+        period_ns, sleep_ns = slice_ns(percent)
+        if not self.kick_ns and not self.turn_ns:
+            return period_ns, sleep_ns
+        run_ns = period_ns - sleep_ns
+        period_ns += round(self.vcpus * self.kick_ns)
+        lost_ns = np.arange(1, self.vcpus + 1) * (self.turn_ns - self.kick_ns)
+        skipped = np.ceil(np.maximum(lost_ns - run_ns, 0) / period_ns)  # ticks in a row
+        mean_ns = ((skipped * period_ns + run_ns - lost_ns) / (skipped + 1)).mean()
+        return period_ns, period_ns - round(float(mean_ns))
+
+
 class VcpuClock(Protocol):
     """The clock of a writer: its run time by a time, and the ticks that interrupt it."""
 
@@ -108,6 +146,7 @@ class RunTime:
         percent: the throttle that was set last. 0 before the first.
         ignores_throttle: the vCPUs never sleep, see qemu.process.Process.
         needs_big_lock: ticks and wake-ups wait for the big lock.
+        tick_cost: what a tick costs the vCPUs.
 
     Source: migration/cpu-throttle.c:cpu_throttle_set [7.2 to 11.1]. The main loop holds the big
     lock while it runs timers (util/main-loop.c:os_host_main_loop_wait). A vCPU takes the lock again
@@ -117,6 +156,7 @@ class RunTime:
     def __init__(self, latency: WakeupLatency | None = None) -> None:
         self.percent = 0
         self.ignores_throttle, self.needs_big_lock = False, True
+        self.tick_cost = TickCost()
         self._latency = latency or WakeupLatency()
         self._late_ns = 0  # how late each tick and each wake-up comes
         self._slices = _Slices()
@@ -175,7 +215,7 @@ class RunTime:
         kept = self._slices.count_before(min(now_ns + is_kicked, next_ns))
         later = self._slices.cut(kept)
         if due_ns is not None and not is_kicked and next_ns - late_ns < due_ns:
-            period_ns, sleep_ns = slice_ns(self.percent)
+            period_ns, sleep_ns = self.tick_cost.slice_ns(self.percent)
             next_ns = now_ns + period_ns + late_ns
             if wakes_ns <= now_ns:
                 is_kicked, last_ns, wakes_ns = True, now_ns, now_ns + sleep_ns + late_ns
@@ -301,11 +341,13 @@ class RunTime:
         return int(self.tick_after(np.array([t_ns]))[0])
 
     def _draw_latency(self) -> None:
-        self._late_ns = self._latency.draw_ns(STRETCH_NS // slice_ns(self.percent)[0])
+        self._late_ns = self._latency.draw_ns(
+            STRETCH_NS // self.tick_cost.slice_ns(self.percent)[0]
+        )
 
     def _tick_from(self, tick_ns: int) -> None:
         """Let the ticks from the one at `tick_ns` on be regular."""
-        period, sleep = slice_ns(self.percent)
+        period, sleep = self.tick_cost.slice_ns(self.percent)
         self._slices.append(tick_ns, period + self._late_ns, sleep + self._late_ns)
 
     def _armed_tick_ns(self, next_ns: int, from_ns: int) -> int:
@@ -317,7 +359,7 @@ class RunTime:
         """
         if self._skipped_ns < 0:
             return next_ns
-        period_ns = slice_ns(self.percent)[0] + self._late_ns
+        period_ns = self.tick_cost.slice_ns(self.percent)[0] + self._late_ns
         rounds = max(0, -(-(from_ns - self._skipped_ns) // period_ns))
         return min(next_ns, self._skipped_ns + rounds * period_ns)
 
@@ -328,7 +370,7 @@ class RunTime:
             tick_ns: the first tick.
             wakes_ns: when the sleep in progress ends. A tick at this time finds them awake.
         """
-        period_ns = slice_ns(self.percent)[0] + self._late_ns
+        period_ns = self.tick_cost.slice_ns(self.percent)[0] + self._late_ns
         self._skipped_ns = tick_ns if tick_ns < wakes_ns else -1
         while tick_ns < wakes_ns:
             tick_ns += period_ns

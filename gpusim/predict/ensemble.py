@@ -24,6 +24,7 @@ from gpusim.fit.evidence import evidence_of, mixture_of
 from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
+from gpusim.guest.run_time import TIMESLICE_NS
 from gpusim.predict import first_write_costs, host_costs
 from gpusim.predict.earlier_migration import (
     CHECKED,
@@ -37,6 +38,7 @@ from gpusim.predict.member_guest import BUSY, guest_keys, utilisation
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.predict.strata import Strata
 from gpusim.text import Message
+from gpusim.units import NS_PER_US
 
 Guest: TypeAlias = tuple[Profile, Fit]  # with the utilisation of its vCPUs
 MEMBERS = 32
@@ -62,6 +64,7 @@ RUN_TO_RUN, LOAD_END = 0.04, 0.08
 TINY = 1e-9  # the least share of a distribution that a draw may leave out
 # Utilisation of the vCPUs if nobody measured it. No source: any value is equally likely.
 UNKNOWN_UTILISATION = (0.05, 1.0)
+MANY_VCPUS = 128  # may skip sleeps if their turns are slow, see guest/run_time.py:TickCost
 UTILISATIONS = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # tried if a throttle shows them
 
 
@@ -288,6 +291,9 @@ def _assumptions(profile: Profile, fit: Fit, guests: Sequence[Profile]) -> Itera
         yield Message("utilisation_drawn", {"low_percent": 100 * low, "high_percent": 100 * high})
     elif busy < BUSY:
         yield Message("vcpus_idle", {"idle_percent": 100 * (1 - busy)})
+    if profile.vcpus >= MANY_VCPUS:
+        data = {"vcpus": profile.vcpus, "turn_us": TIMESLICE_NS / NS_PER_US / profile.vcpus}
+        yield Message("vcpus_in_turn", data)
     if profile.accelerator == "tcg":
         low, high = (math.exp(TCG_SPEED_MEAN + side * 1.645 * TCG_SPEED_SD) for side in (-1, 1))
         yield Message("tcg_speed", {"low": low, "high": high})

@@ -156,6 +156,11 @@ TEXTS: Mapping[str, str] = {
         "idle or paused."
     ),
     "vcpus_idle": "The vCPUs idle {idle_percent} of the time. After a throttle they catch up.",
+    "vcpus_in_turn": (
+        "All {vcpus} vCPUs sleep at once. In QEMU each takes the big lock in turn. If a turn takes "
+        "more than {turn_us:.0f} us, then some vCPUs skip every other sleep. To state it, set "
+        "vm.big_lock_us_per_vcpu in gpusim."
+    ),
     "tcg_speed": (
         "Under TCG the guest shares the host's cores with the migration. It writes {low:.2f} to "
         "{high:.2f} times as fast as measured."

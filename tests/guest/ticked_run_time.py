@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from gpusim.guest.latency import WakeupLatency
-from gpusim.guest.run_time import STRETCH_NS, RunTime, slice_ns
+from gpusim.guest.run_time import STRETCH_NS, RunTime
 from gpusim.layout import IntArray
 
 
@@ -192,7 +192,7 @@ class TickedRunTime(RunTime):
     def _tick(self, percent: int) -> None:
         """Schedule every vCPU whose flag is not set, and arm the timer."""
         now_ns = self._now_ns()
-        period, sleep = slice_ns(percent)
+        period, sleep = self.tick_cost.slice_ns(percent)
         if not self._is_scheduled:
             self._is_scheduled = True
             self._ticks.append(now_ns)
@@ -209,4 +209,4 @@ class TickedRunTime(RunTime):
         self._slept.append(self._slept[-1] + slept_ns)
 
     def _draw(self, percent: int) -> int:
-        return self._latency.draw_ns(STRETCH_NS // slice_ns(percent)[0])
+        return self._latency.draw_ns(STRETCH_NS // self.tick_cost.slice_ns(percent)[0])
