@@ -157,7 +157,8 @@ class IntakeError(CodedError, ValueError):
         "unreadable": "{path}: cannot be read ({reason}). Expected {known}",
         "empty": "{path}: is empty. Expected {known}",
         "unknown_kind": "{path}: is of no kind that is read. Expected {known}",
-        "metrics": "{path}: metrics of Prometheus. Type gpusim-predict --fleet FILE",
+        "fleet": "{path}: dirty rates of a fleet. Type gpusim-predict --fleet FILE",
+        "no_counters": "{path}: {kind}, which lacks counters of pages. Expected {known}",
         "mixed": "{path}: holds {kinds}. Keep the lines of one of them",
         "nothing_told": (
             "{path}: {kind}, and it reports no memory. Expected the lines of a live migration"

@@ -15,7 +15,7 @@ from gpusim.errors import CodedError
 from gpusim.formats.errors import AnswersError, IntakeError, ProfileError, VirshLogError
 from gpusim.formats.guestperf_report import read_guestperf
 from gpusim.formats.log_kinds import Kind, find_kind, read_log
-from gpusim.formats.migration_log import MigrationLog
+from gpusim.formats.migration_log import COMPLETED, MigrationLog
 from gpusim.formats.nova_log import read_nova
 from gpusim.formats.profile import Profile, load_profile
 from gpusim.formats.profile_from_recording import from_recording, outcome_of
@@ -23,7 +23,6 @@ from gpusim.formats.proxmox_log import read_proxmox
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import load_recording, read_document
 from gpusim.formats.recording_from_answers import (
-    ENDS,
     Answer,
     Found,
     document_of,
@@ -63,6 +62,7 @@ NOTES = {
 LIBVIRT = ("virt_launcher", "vdsm", "domjobinfo")
 # libvirt sets no limit unless it is asked to. Source: src/qemu/qemu_migration_params.c.
 NO_LIMIT: Mapping[str, Any] = {"max-bandwidth": 0}
+COUNTED = "answers of query-migrate, virsh domjobinfo, or a log of virt-launcher or vdsm"
 JOBS_NOTE = (
     "the clock is libvirt's time elapsed, and facts about QEMU are assumed. "
     "docs/how-to/watch-a-migration.md shows how to log them"
@@ -121,7 +121,7 @@ def read_intake(
         raise IntakeError("nothing_told", path=path, kind=kind.name)
     try:
         recording = _recording(path, kind, log, found)
-    except (AnswersError, VirshLogError) as error:
+    except (AnswersError, IntakeError, VirshLogError) as error:
         return Intake(path=path, kind=kind, log=log, obstacle=error)
     except CodedError as error:  # a counter that falls, or two migrations in one
         if kind.code not in READERS:
@@ -181,6 +181,8 @@ def _recording(
     path: Path, kind: Kind, log: MigrationLog, found: Found, *, replayed: bool = False
 ) -> Recording:
     """Return the recording that reports hold."""
+    if kind.code in READERS and not found.answers:
+        raise IntakeError("no_counters", path=path, kind=kind.name, known=COUNTED)
     notes: tuple[str, ...] = (NOTES[kind.code],) if kind.code in NOTES else ()
     facts = NO_LIMIT if kind.code in LIBVIRT else {}
     if kind.code == "domjobinfo":
@@ -220,17 +222,14 @@ def _answers_of_log(log: MigrationLog) -> list[Answer]:
         ram["mbps"] = (one.bytes_per_s or 0.0) * 8 / 1e6
         ram["dirty-pages-rate"] = round((one.dirty_bytes_per_s or 0.0) / PAGE_BYTES)
         found.append({"status": "active", "total-time": round(1000 * one.time_s), "ram": ram})
-    if found and log.outcome in ENDS:
+    if found and log.outcome == COMPLETED:  # any other end cuts the recording at its last report
         found.append(_last(found[-1], log))
     return found
 
 
 def _last(answer: Answer, log: MigrationLog) -> Answer:
-    """Return the answer at the end of a migration, which its log does not print."""
+    """Return the answer at the completion, which the log does not print."""
     total_ms = max(round(1000 * (log.seconds or 0.0)), answer["total-time"])
-    end = dict(answer) | {"status": log.outcome, "total-time": total_ms}
-    if log.outcome == "completed":
-        downtime_ms = log.downtime_ms if log.downtime_ms is not None else 0
-        end |= {"downtime": min(round(downtime_ms), total_ms)}
-        end["ram"] = dict(answer["ram"]) | {"remaining": 0}
-    return end
+    downtime_ms = min(round(log.downtime_ms or 0), total_ms)
+    end = dict(answer) | {"status": COMPLETED, "total-time": total_ms, "downtime": downtime_ms}
+    return end | {"ram": dict(answer["ram"]) | {"remaining": 0}}

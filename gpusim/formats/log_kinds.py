@@ -68,9 +68,10 @@ DOCUMENTS = (
     PROFILE,
     _kind("answers", "answers of query-migrate", r'"total-time"[ \t\n]*:'),
 )
-# Text or JSON of Prometheus, which gpusim-predict --fleet reads. Source: formats/fleet_prometheus.py.
-METRICS = re.compile(
-    r'^[ \t]*(?:# (?:HELP|TYPE) \w|(?:kubevirt|libvirt)_[\w:]{1,80} *[{0-9])|"resultType"[ \t\n]*:',
+# CSV, or text or JSON of Prometheus, which gpusim-predict --fleet reads. Source: formats/fleet.py.
+FLEET = re.compile(
+    r'\A[\w ",;.-]{0,2000}\bdirty_rate\b[\w ",;.-]{0,2000}\n'
+    r'|^[ \t]*(?:# (?:HELP|TYPE) \w|(?:kubevirt|libvirt)_[\w:]{1,80} *[{0-9])|"resultType"[ \t\n]*:',
     re.MULTILINE | re.ASCII,
 )
 BESIDE = {"domjobinfo": ("answers", "recording")}  # a log of virsh begins with answers of QEMU
@@ -104,8 +105,8 @@ def find_kind(path: Path, text: str) -> Kind:
     if len(logs) > 1:
         raise IntakeError("mixed", path=path, kinds=join_words([one.name for one in logs]))
     found = logs[0] if logs else document
-    if found is None and METRICS.search(text):
-        raise IntakeError("metrics", path=path)
+    if found is None and FLEET.search(text):
+        raise IntakeError("fleet", path=path)
     if found is None:
         raise IntakeError("unknown_kind", path=path, known=READ)
     return found

@@ -98,9 +98,8 @@ class MigrationLog:
             if one.zero_pages is not None and one.normal_pages is not None:
                 pages = one.zero_pages + one.normal_pages
                 found = one.zero_pages / pages if pages else found
-            elif None not in (one.total_bytes, one.remaining_bytes, one.transferred_bytes):
-                assert one.total_bytes and one.remaining_bytes is not None
-                passed = one.total_bytes - one.remaining_bytes
+            elif one.total_bytes and None not in (one.remaining_bytes, one.transferred_bytes):
+                passed = one.total_bytes - (one.remaining_bytes or 0)
                 sent = one.transferred_bytes or 0
                 if passed > MOST_OF_PASS * one.total_bytes:
                     break

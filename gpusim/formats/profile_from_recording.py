@@ -177,7 +177,7 @@ def _first_pass(recording: Recording, end_s: float) -> Iterator[tuple[float, flo
     edges = np.arange(-(-recording.ram_bytes // CHUNK_BYTES) + 1) * (CHUNK_BYTES // PAGE_BYTES)
     cleared_s = np.interp(edges[:-1], sent, times_s)
     pages = np.maximum(np.diff(np.interp(edges, sent, not_zero)), TINY)
-    shares = np.clip(1 - cleared_s / end_s, 0, 1)
+    shares = np.clip(1 - cleared_s / max(end_s, SHORTEST_S), 0, 1)
     yield from zip((pages / pages.sum()).tolist(), shares.tolist(), strict=True)
 
 
@@ -219,6 +219,7 @@ def find_load_end(recording: Recording, found: Sequence[Sync]) -> float | None:
 
 def _running(recording: Recording, since_s: float, until_s: float) -> float:
     """Return the share of a time span in which the throttle let the vCPUs run."""
+    until_s = max(until_s, since_s + SHORTEST_S)  # samples may place two syncs at one time
     times_s = np.array([0.0, *(sample.time_s for sample in recording.samples)])
     held = np.array([0, *(sample.cpu_throttle_percentage for sample in recording.samples)]) / 100
     edges = np.clip(np.append(times_s, np.inf), since_s, until_s)

@@ -36,6 +36,7 @@ from gpusim.units import MIB
 SUFFIXES = (".json", ".json.xz", ".json.gz")
 FOREIGN_CAPABILITIES = names.NOT_SIMULATED
 LATER_STAGES = ("postcopy-", "colo")  # statuses begin like this after precopy
+FAILURES = ("failing", "failed")  # after which a migration is a profile, and no replay
 CLOCK_DIGITS = 4  # the trace's times are whole tenths of a millisecond
 LEAST_SAMPLES = 3  # of an active migration. Fewer samples give no rate.
 GIVEN_UP = 2.0  # times the recorded total time. A longer simulation did not complete.
@@ -138,8 +139,9 @@ class _Reader:
         self.path, self.replayed = path, replayed
 
     def recording(self, case: str, document: Mapping[str, Any]) -> Recording:
-        scenario, rows = document["scenario"], _precopy(document["samples"])
-        is_cut = len(rows) < len(document["samples"])  # it went on as post-copy or COLO
+        ends = LATER_STAGES if self.replayed else (*LATER_STAGES, *FAILURES)
+        scenario, rows = document["scenario"], _before(document["samples"], ends)
+        is_cut = len(rows) < len(document["samples"])
         ram_bytes: int = scenario["mem_mib"] * MIB
         guest = None
         if scenario.get("guest") is not None:
@@ -151,7 +153,7 @@ class _Reader:
         traced = _since_setup(start_s, all_events)
         qmp = _since(start_s, _events(document["qmp_events"], "qmp_events"))
         if is_cut:
-            traced, qmp = _until_switch(traced), _until_switch(qmp)
+            traced, qmp = _events_before(traced, ends), _events_before(qmp, ends)
         completed, events = self.ending(traced)
         total_time_s = events[-1].time_s if completed else None
         stop_s = next((event.time_s for event in events if event.name == VM_STOP), None)
@@ -317,16 +319,18 @@ def _multifd_channels(capabilities: Sequence[str], parameters: Mapping[str, Any]
     return int(parameters["multifd-channels"]) if "multifd" in capabilities else 0
 
 
-def _precopy(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the samples before the migration went on as post-copy or COLO."""
-    later = (place for place, row in enumerate(rows) if row["status"].startswith(LATER_STAGES))
+def _before(
+    rows: Sequence[Mapping[str, Any]], ends: tuple[str, ...]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the samples before the first one whose status begins with one of `ends`."""
+    later = (place for place, row in enumerate(rows) if row["status"].startswith(ends))
     return rows[: next(later, len(rows))]
 
 
-def _until_switch(events: tuple[TraceEvent, ...]) -> tuple[TraceEvent, ...]:
-    """Return the events before the migration went on as post-copy or COLO."""
+def _events_before(events: tuple[TraceEvent, ...], ends: tuple[str, ...]) -> tuple[TraceEvent, ...]:
+    """Return the events before the first one whose state begins with one of `ends`."""
     for place, event in enumerate(events):
-        if event.arguments.removeprefix("new state ").startswith(LATER_STAGES):
+        if event.arguments.removeprefix("new state ").startswith(ends):
             return events[:place]
     return events
 

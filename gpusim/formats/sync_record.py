@@ -90,8 +90,8 @@ def _sent_pages(recording: Recording, times_s: Sequence[float]) -> Iterator[tupl
             windows_before = math.ceil((time_s - before_s) / WINDOW_S) - 1
             windows_after = 1 + math.floor((after_s - time_s) / WINDOW_S)
             share = windows_before / (windows_before + windows_after)
-        else:
-            share = (time_s - before_s) / (after_s - before_s)
+        else:  # two samples at one time tell the same
+            share = (time_s - before_s) / (after_s - before_s) if after_s > before_s else 1.0
         yield before + share * (after - before), zero_before + share * (zero_after - zero_before)
 
 

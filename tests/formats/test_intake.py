@@ -14,7 +14,9 @@ import pytest
 from gpusim.errors import CodedError
 from gpusim.formats.errors import IntakeError, RecordingError
 from gpusim.formats.intake import Intake, load_any_recording, read_intake
+from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import load_recording
+from gpusim.formats.sync_record import find_syncs
 from gpusim.units import GIB, MIB
 from studies import logs
 from tests.cli.command import REPOSITORY
@@ -172,11 +174,15 @@ def test_random_and_foreign_files_are_one_short_line(tmp_path: Path) -> None:
         assert len(text) < 400 and "\n" not in text, name
 
 
-def test_metrics_name_the_option_that_reads_them(tmp_path: Path) -> None:
-    for text in ("# HELP x y\nkubevirt_vmi_x 1\n", '{"data": {"resultType": "vector"}}'):
+CSV = "name,memory,dirty_rate\na,8GiB,5\n"
+
+
+def test_dirty_rates_of_a_fleet_name_the_option_that_reads_them(tmp_path: Path) -> None:
+    texts = ("# HELP x y\nkubevirt_vmi_x 1\n", '{"data": {"resultType": "vector"}}', CSV)
+    for text in texts:
         with pytest.raises(IntakeError) as caught:
             taken(tmp_path, text)
-        assert caught.value.code == "metrics"
+        assert caught.value.code == "fleet"
 
 
 def test_a_file_of_two_kinds_is_refused(tmp_path: Path) -> None:
@@ -204,6 +210,13 @@ def test_a_mutated_log_is_read_or_refused(tmp_path: Path) -> None:
                 read_intake(path)
             except CodedError as error:
                 assert len(str(error)) < 1200 and "\n" not in str(error)
+
+
+def test_syncs_at_one_time_are_no_division_by_zero(tmp_path: Path) -> None:
+    """A clock that restarts in the middle of a migration places several syncs at its start."""
+    text = (FOLDER / "vdsm.log").read_text()
+    assert "Progress: 90.0 " in text
+    assert taken(tmp_path, text.replace("Progress: 90.0 ", "Progress: 0 ")).log is not None
 
 
 def test_a_huge_log_is_not_quoted(tmp_path: Path) -> None:
@@ -251,7 +264,71 @@ def test_a_migration_that_went_post_copy_is_a_profile_until_then(tmp_path: Path)
     assert all(one.status == "active" for one in found.recording.samples[1:])
 
 
+def test_a_failed_migration_is_a_profile_until_then(tmp_path: Path) -> None:
+    def fail(held: dict[str, Any]) -> None:
+        held["samples"][-1]["status"] = "failed"
+        held["events"] = [row for row in held["events"] if "cancel" not in row[2]]
+        held["events"].append([held["events"][-1][0], "migrate_set_state", "new state failed"])
+
+    path = with_capability(tmp_path, fail)
+    assert read_intake(path).profile is not None
+    with pytest.raises(RecordingError) as caught:
+        load_any_recording(path)
+    assert caught.value.code == "failed"
+
+
+def printed(recording: Recording, seconds: int) -> str:
+    """Print a recording as virt-launcher does every 4 s, or as vdsm does every 10 s."""
+    answers: list[dict[str, Any]] = []
+    for sample in recording.samples:
+        ram = sample.ram
+        if ram is None or sample.status != "active" or sample.time_s < seconds * (1 + len(answers)):
+            continue
+        counters = {
+            "total": recording.ram_bytes,
+            "transferred": ram.transferred_bytes,
+            "remaining": ram.remaining_bytes,
+            "normal": ram.sent_pages - ram.zero_pages,
+            "duplicate": ram.zero_pages,
+            "dirty-sync-count": ram.dirty_sync_count,
+            "dirty-pages-rate": ram.dirty_pages_rate,
+            "mbps": sample.mbps,
+        }
+        answer = {"status": "active", "total-time": round(1000 * sample.time_s), "ram": counters}
+        answers.append(answer)
+    lines = logs.virt_launcher(answers, "") if seconds == 4 else logs.vdsm(answers)
+    return "".join(lines)
+
+
+def check_syncs(folder: Path, recording: Recording, seconds: int, within: float) -> None:
+    """Check that a log tells as many newly dirty pages as the recording that it was printed from."""
+    found = taken(folder, printed(recording, seconds)).recording
+    assert found is not None
+    end_s = found.samples[-1].time_s
+    exact = [one for one in find_syncs(recording) if one.time_s <= end_s]
+    pages = sum(one.newly_dirty_pages for one in exact)
+    assert sum(one.newly_dirty_pages for one in find_syncs(found)) == pytest.approx(
+        pages, rel=within
+    )
+
+
+@pytest.mark.parametrize("seconds", [4, 10])
+def test_a_log_of_a_real_migration_finds_its_dirty_pages(tmp_path: Path, seconds: int) -> None:
+    check_syncs(tmp_path, load_recording(RECORDING), seconds, 0.002)
+
+
+@pytest.mark.slow
+def test_logs_of_all_real_migrations_find_their_dirty_pages(tmp_path: Path) -> None:
+    for path in sorted(RECORDING.parent.glob("*.xz")):
+        recording = load_recording(path)
+        if recording.limit_s > 12 and len(find_syncs(recording)) > 1:
+            check_syncs(tmp_path, recording, 4, 0.02)
+
+
 def test_a_log_can_be_replayed(tmp_path: Path) -> None:
     found = load_any_recording(FOLDER / "qmp.log")
     assert (found.case, found.ram_bytes, found.completed) == ("qmp", 8 * GIB, True)
     assert load_any_recording(FOLDER / "vdsm.log").ram_bytes == 8192 * MIB
+    with pytest.raises(IntakeError) as caught:
+        load_any_recording(FOLDER / "nova-compute.log")
+    assert caught.value.code == "no_counters"

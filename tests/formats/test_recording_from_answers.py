@@ -185,7 +185,6 @@ def test_other_files_are_refused(tmp_path: Path, answers: Answers, damage: Wrap,
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"status": "failed"}, "failed"),
         ({"downtime": None}, "bad_value"),
         ({"cpu-throttle-percentage": "20"}, "bad_value"),
     ],
@@ -196,6 +195,17 @@ def test_a_wrong_answer_is_named(
     with pytest.raises(RecordingError) as caught:
         converted(tmp_path, json.dumps([*answers[:-1], answers[-1] | change]))
     assert caught.value.code == code
+
+
+def test_a_failed_migration_ends_at_its_last_active_answer(
+    tmp_path: Path, answers: Answers
+) -> None:
+    failed = json.dumps([*answers[:-1], answers[-1] | {"status": "failed"}])
+    held = converted(tmp_path, failed)
+    assert not read_document(held, "a profile", replayed=False).completed
+    with pytest.raises(RecordingError) as caught:
+        read_document(held, "no replay")
+    assert caught.value.code == "failed"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_line_of_a_log_is_shown_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_change_that_would_have_helped_is_simulated(tmp_path: Path) -> None:
-    found = explain(read_intake(NO_AUTOCONVERGE), members=3)
+    found = explain(read_intake(NO_AUTOCONVERGE), members=2)
     assert found.prediction is not None and not found.prediction.converges
     assert found.change is not None and found.change.outcome is not None
     assert found.change.settings == "migration.auto_converge=true"
