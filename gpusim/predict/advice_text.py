@@ -367,6 +367,7 @@ def _goal_result(better: BetterSettings, now: Summary) -> Iterator[Message]:
         if better.gain is not None:
             yield Message("goal_gain", data | _gain(better, now, better.outcome))
         else:
+            data["doubt"] = _longer_sleep(now, better.outcome)
             yield Message("goal_keeps_bounds" if bounds else "goal_makes_converge", data)
     elif not bounds and now.verdict != "converged":
         yield Message("goal_never_converges", data)
@@ -389,10 +390,7 @@ def _gain(better: BetterSettings, now: Summary, then: Summary) -> dict[str, Any]
     doubt = ""
     if better.goal == "least_loss" and before - after < SMALL_GAIN:
         doubt = f", which is less than {SMALL_GAIN:g} percentage point"
-    stall = "longest_vcpu_stall_ms"
-    if getattr(then, stall) > getattr(now, stall):
-        values = [shown(stall, getattr(one, stall)) for one in (now, then)]
-        doubt += f", and the longest vCPU sleep grows from {values[0]} to {values[1]}"
+    doubt += _longer_sleep(now, then)
     return {
         "quantity": NAMES[name],
         "before": shown(name, before),
@@ -400,6 +398,15 @@ def _gain(better: BetterSettings, now: Summary, then: Summary) -> dict[str, Any]
         "gain_percent": 100 * (better.gain or 0.0),
         "doubt": doubt,
     }
+
+
+def _longer_sleep(now: Summary, then: Summary) -> str:
+    """Return that a vCPU sleeps longer with the better settings, or ""."""
+    name = "longest_vcpu_stall_ms"
+    before, after = getattr(now, name), getattr(then, name)
+    if now.verdict != "converged" or after <= before:
+        return ""
+    return f", and the longest vCPU sleep grows from {shown(name, before)} to {shown(name, after)}"
 
 
 def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[str, ToolCommands]:

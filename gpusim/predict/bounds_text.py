@@ -70,13 +70,14 @@ def bounds_words(bounds: Bounds) -> str:
 
 
 def bounds_lines(prediction: Prediction) -> list[str]:
-    """Return a line for each bound, and one with the change that keeps them. [] without bounds."""
+    """Return a line for each bound, and one with what the change achieves. [] without bounds."""
     bounds = prediction.bounds
     if not bounds:
         return []
     change = prediction.change_within
+    for_all = change.settings if change else ""
     for_one = change.for_one if change else {}
-    lines = [_line(one, for_one.get(one.name, "")) for one in kept(prediction)]
+    lines = [_line(one, for_one.get(one.name, for_all)) for one in kept(prediction)]
     return [*lines, *_change(change, bounds)]
 
 
@@ -106,7 +107,7 @@ def _change(found: ChangeWithin | None, bounds: Bounds) -> Iterator[str]:
     only = (
         "" if found.for_p95_guest else " No single change is enough for the 95th-percentile guest."
     )
-    yield f"To keep {them}, set {found.settings}. The {guest} guest: {values}.{only}"
+    yield f"With {found.settings} the {guest} guest keeps {them}: {values}.{only}"
 
 
 def shown(name: str, value: float | None) -> str:

@@ -197,10 +197,12 @@ TEXTS: Mapping[str, str] = {
         "of {runs} runs."
     ),
     "goal_makes_converge": (
-        "With the present settings the {guest} does not converge. Best of {runs} runs."
+        "With the present settings the {guest} does not converge. With the better ones it does{doubt}. "
+        "Best of {runs} runs."
     ),
     "goal_keeps_bounds": (
-        "With the present settings the {guest} does not converge within {bounds}. Best of {runs} runs."
+        "With the present settings the {guest} does not converge within {bounds}. With the better ones "
+        "it does{doubt}. Best of {runs} runs."
     ),
     "goal_never_converges": "None of {runs} settings makes the {guest} converge.",
     "goal_nothing_better": "None of {runs} settings is better than the present ones.",

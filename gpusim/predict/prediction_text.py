@@ -200,7 +200,7 @@ def _compared(prediction: Prediction) -> list[str]:
 
 
 def answer(prediction: Prediction) -> list[str]:
-    """Return the first lines: the verdict and how probable it is, bounds, bottlenecks, costs, a bad profile.
+    """Return the first lines: bounds, the verdict and how probable it is, bottlenecks, costs, a bad profile.
 
     If an earlier migration had the same settings, then its outcome comes first.
     """
@@ -210,8 +210,8 @@ def answer(prediction: Prediction) -> list[str]:
     if earlier is not None and earlier.has_same_settings:
         first = [f"{headline(prediction)}.", *_compared(prediction), f"This model: {verdict}"]
     texts = (
-        *first,
         *bounds_lines(prediction),
+        *first,
         HOVERS if prediction.ends_with_load else "",
         *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
         long_downtime(prediction),
@@ -223,7 +223,9 @@ def answer(prediction: Prediction) -> list[str]:
 
 def reasons(prediction: Prediction) -> list[str]:
     """Return how the median migration ends, and how those with another verdict end."""
-    lines = [f"Median migration: {prediction.median_member.summary.reason}."]
+    lines = [
+        f"Example, the migration with the median total time: {prediction.median_member.summary.reason}."
+    ]
     others = [one for one in prediction.members if one.converges != prediction.converges]
     if others:
         ends: Counter[str] = Counter(
@@ -250,12 +252,14 @@ def _agreement(prediction: Prediction) -> str:
 
 
 def band_members(prediction: Prediction) -> str:
-    """Return a sentence that tells which simulated migrations the bands cover."""
+    """Return which simulated migrations the bands cover, and what their medians are."""
     count, agreeing = len(prediction.members), len(prediction.agreeing())
     if agreeing == count:
-        return f"Over all {count} simulated migrations."
+        return f"Over all {count} simulated migrations, each figure by itself."
     verb = "converge" if prediction.converges else "do not converge"
-    return f"Over the {agreeing} of {count} simulated migrations that {verb}."
+    return (
+        f"Over the {agreeing} of {count} simulated migrations that {verb}, each figure by itself."
+    )
 
 
 def band_text(band: Band, unit: str) -> tuple[str, str]:
@@ -337,7 +341,7 @@ def time_parts(prediction: Prediction) -> str:
         if percent >= LEAST_SHARE or name == "downtime":
             share = f" ({percent:.0f} %)" if percent >= 1 else ""
             texts.append(f"{name} {format_duration(time_s)}{share}")
-    return f"Time of the median migration: {', '.join(texts)}."
+    return f"Time of the example: {', '.join(texts)}."
 
 
 def writer_rows(fit: Fit, page_bytes: int) -> list[tuple[str, str, str, str]]:

@@ -30,16 +30,20 @@ def prediction_lines(
 ) -> str:
     """Return a prediction as text for a terminal of WIDTH columns, without a final line feed.
 
-    The first lines answer whether the migration converges, with which margin, and what to change.
+    The first lines answer whether the migration converges, with which margin, and what to change. If
+    the user has bounds, then the very first lines answer them.
 
     Args:
         prediction: to show.
         advice: limits of the settings, if known.
         better: better settings for a goal, if searched.
     """
-    parts = [
+    first = [
         [prediction_text.subject(prediction)],
         wrapped(prediction_text.answer(prediction), ""),
+    ]
+    parts = [
+        *(first[::-1] if prediction.bounds else first),
         [] if advice is None else _margin(prediction, advice),
         _bulleted("Warnings about the profile:", prediction_text.warnings(prediction)),
         wrapped(prediction_text.reasons(prediction), ""),
@@ -102,9 +106,10 @@ def _two_lines(row: LimitRow) -> list[tuple[str, ...]]:
 
 
 def _better(prediction: Prediction, better: BetterSettings) -> list[str]:
+    """Return what a goal gains and costs, which is the first line, and then the table."""
     rows = advice_text.better_rows(prediction, better)
-    texts = map(text_of, advice_text.better_notes(better))
-    return [*(_table(rows) if rows else []), *wrapped(texts)]
+    first, *others = map(text_of, advice_text.better_notes(better))
+    return [*wrapped([first], ""), *(_table(rows) if rows else []), *wrapped(others)]
 
 
 def _commands(tools: Mapping[str, ToolCommands], better: BetterSettings | None) -> list[str]:

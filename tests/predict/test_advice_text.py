@@ -92,7 +92,10 @@ def test_changes_for_the_95th_percentile_guest_or_else_for_the_median() -> None:
     median = advice_text.ways_out(prediction, advised.advice(advised.stalled(), HOPELESS))
     assert median is not None and median.guest == advice_text.MEDIAN_GUEST and median.found
     nothing = advice_text.ways_out(prediction, advised.advice(HOPELESS))
-    assert nothing == ("", ())
+    assert nothing == ("", (), False)
+    hard = advised.limit("downtime_limit", None, "300", first_failing="30000")
+    tried = advice_text.ways_out(prediction, advised.advice(replace(HOPELESS, limits=(hard,))))
+    assert tried is not None and tried.tried and tried.heading != nothing.heading
     assert advice_text.ways_out(prediction, advised.advice()) is None
 
 

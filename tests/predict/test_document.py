@@ -33,7 +33,7 @@ def test_the_keys_of_advice_and_of_better_settings_stay() -> None:
     """Programs read them. The code may use other names."""
     found = document(predictions.prediction(), advised.advice(), advised.better())
     advice, better = found["advice"], found["better"]
-    assert list(advice) == ["typical", "heavy"]
+    assert list(advice) == ["typical", "heavy", "cut"]
     assert list(advice["heavy"]) == ["now", "limits", "fallback_sync", "ways_out"]
     assert " ".join(advice["heavy"]["limits"][0]) == (
         "name key now found value also outcome too_hard finished exceptions"
