@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,10 @@ class Band:
     def relative_width(self) -> float:
         """Return the width as a share of the middle."""
         return (self.high - self.low) / self.middle
+
+    def widened(self, share: float) -> Band:
+        """Return a band whose edges lie a share of their values further out."""
+        return replace(self, low=self.low * (1 - share), high=self.high * (1 + share))
 
     def holds(self, value: float) -> bool:
         """Return whether a value lies in the band."""

@@ -18,10 +18,10 @@ from tests.predict import predictions
 @pytest.mark.parametrize(
     ("converging", "count", "code", "times"),
     [
-        (20, 20, "converges", "110 s (101 to 120 s)"),
-        (19, 20, "converges", "110 s (101 to 119 s)"),
-        (13, 20, "probably_converges", "107 s (101 to 113 s)"),
-        (1, 1, "converges", "101 s"),
+        (20, 20, "converges", "110 s (100 to 121 s)"),
+        (19, 20, "converges", "110 s (99.9 to 120 s)"),
+        (13, 20, "probably_converges", "107 s (99.9 to 114 s)"),
+        (1, 1, "converges", "101 s (99.9 to 102 s)"),
         (10, 20, "probably_does_not_converge", ""),
         (1, 20, "does_not_converge", ""),
         (0, 20, "does_not_converge", ""),
@@ -111,7 +111,7 @@ def cells(prediction: Prediction) -> dict[str, tuple[str, str]]:
 def test_bands_cover_the_members_with_the_verdict() -> None:
     found = predictions.prediction(11, 20)
     rows = cells(found)
-    assert rows["Total time"] == ("106 s", "101 to 111 s")
+    assert rows["Total time"] == ("106 s", "99.9 to 112 s")
     assert rows["Downtime"] == ("120 ms", "120 ms")
     assert rows["First pass"] == ("60 s", "60 s")
     assert "11 of 20" in prediction_text.band_members(found)

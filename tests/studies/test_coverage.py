@@ -11,6 +11,7 @@ from gpusim.config.scenario import resolve
 from gpusim.layout import Writes
 from gpusim.predict.bands import Band
 from studies.coverage import (
+    FIRST_CASE,
     KINDS,
     MIB,
     PAGE,
@@ -113,6 +114,6 @@ def test_a_case_of_few_members_has_a_verdict() -> None:
 @pytest.mark.parametrize("kind", ["bursty", "scattered", "moving"])
 def test_bands_hold_most_true_guests(kind: str) -> None:
     """Of eight, at least six. The table of docs/validation/unknown-guests.md has more of them."""
-    cases = [run_case((kind, number)) for number in range(8)]
+    cases = [run_case((kind, FIRST_CASE + number)) for number in range(8)]
     assert all(case.is_right for case in cases)
     assert sum(case.is_within for case in cases) >= 6
