@@ -104,6 +104,16 @@ def test_every_call_may_fail() -> None:
             assert "backend=numba" in cupy["text"], row
 
 
+def test_planted_faults_are_noticed() -> None:
+    """A missing synchronize, a wrong order of arguments, a wrong size, a freed buffer."""
+    done = run_python("-m", "tests.parity.planted")
+    assert done.returncode == 0, done.stderr
+    none, *faults = (json.loads(line) for line in done.stdout.splitlines())
+    assert none == {"fault": "none", "noticed": ""}
+    assert len(faults) > 20
+    assert [one["fault"] for one in faults if not one["noticed"]] == []
+
+
 def test_a_command_without_a_usable_gpu_prints_one_line(tmp_path: Path) -> None:
     """Also at the end of Python, when CuPy frees its memory and unloads the kernels."""
     run = [*TINY, "backend=cupy", f"hydra.run.dir={tmp_path}/run"]
