@@ -28,6 +28,8 @@ from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import one_compose_error
 from gpusim.errors import ConfigError, ResultsError, one_line
 from gpusim.files import remove_leftovers, write_text
+from gpusim.pages.backends import visible_gpus
+from gpusim.pages.obstacles import BackendError
 from gpusim.results import read_summary
 from gpusim.results.bottleneck import bottleneck_line, find_bottlenecks
 from gpusim.results.plots.compare import write_comparison
@@ -37,6 +39,7 @@ from gpusim.results.verdicts import describe_counts, outcome_code, outcome_of
 from gpusim.text import count_noun
 
 EXIT_SOME_FAILED = 3
+GPU_LAUNCHERS = ("gpus", "ray_gpus")  # presets that give each job a GPU of this machine
 
 _GROUPS = {"vm", "workload", "link", "migration", "tracking", "experiment"}
 _NO_EFFECT = re.compile(r"sweep|backend(\..*)?|plot|dry_run|objective|limit\.wall")
@@ -85,14 +88,33 @@ def _short_value(value: str) -> str:
     return re.sub(r"\.0$", "", value).replace("bit/s", "bitps").replace("B/s", "Bps")
 
 
-def gpu_of(gpus: int, *, _root_: DictConfig) -> str:
-    """Return CUDA_VISIBLE_DEVICES of a job, in turn, for launchers that do not assign GPUs."""
-    return str(_root_.hydra.job.num % gpus)
+def count_gpus() -> int:
+    """Return the number of GPUs, or 1 if there is none that CuPy can use."""
+    try:
+        return len(visible_gpus())
+    except BackendError:
+        return 1
 
 
 # At import, because a launcher's worker imports this module and resolves the job's folder itself.
 OmegaConf.register_new_resolver("gpusim_job_name", job_name, replace=True)
-OmegaConf.register_new_resolver("gpusim_gpu", gpu_of, replace=True)
+OmegaConf.register_new_resolver("gpusim_gpus", count_gpus, replace=True)
+
+
+def _gpus_of(config: DictConfig) -> list[str]:
+    """Return the GPUs that a launcher shares out: none, if it is not one of GPU_LAUNCHERS.
+
+    Raises:
+        SystemExit: code 2 if there is no GPU that CuPy can use.
+    """
+    launcher = config.hydra.runtime.choices.get("hydra/launcher")
+    if launcher not in GPU_LAUNCHERS:
+        return []
+    try:
+        return visible_gpus()
+    except BackendError as error:
+        hint = f"needs a GPU that CuPy can use: {error}. You can also set hydra/launcher=processes"
+        _stop(ConfigError("hydra/launcher", launcher, hint, "backend_not_available"))
 
 
 class SweepReport(Callback):
@@ -132,10 +154,11 @@ class SweepReport(Callback):
                 _check_direction(config)
         except ConfigError as error:
             _stop(error)
+        gpus = _gpus_of(config)
         if config.hydra.launcher._target_.endswith(".JoblibLauncher"):
             from gpusim.cli import joblib_workers
 
-            joblib_workers.register()
+            joblib_workers.register(gpus)
         self._since_s = time.time() - _MTIME_SLACK_S
         if config.dry_run:
             return

@@ -245,6 +245,22 @@ def device_name(name: str) -> str:
     return str(properties["name"].decode())
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        BackendError: CuPy cannot use a GPU.
+    """
+    found = obstacle("cupy")
+    if found is not None:
+        raise BackendError(found)
+    import cupy
+
+    count = int(cupy.cuda.runtime.getDeviceCount())
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return names[:count] if names[0] else [str(number) for number in range(count)]
+
+
 def make_kernels(name: str, chunks: int, *, log: bool, zero: bool, threads: int) -> Kernels:
     """Allocate the bitmaps of a VM on a backend.
 

@@ -11,6 +11,7 @@ from gpusim import ConfigError
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE
+from gpusim.pages.obstacles import Obstacle
 from gpusim.qemu.versions import VERSIONS
 from tests.cli.command import composed, gpusim
 
@@ -148,7 +149,11 @@ CASES = [(code, key, overrides) for code, keys in BAD.items() for key, overrides
 
 
 @pytest.mark.parametrize(("code", "key", "overrides"), CASES)
-def test_a_bad_value_names_its_key(code: str, key: str, overrides: list[str]) -> None:
+def test_a_bad_value_names_its_key(
+    code: str, key: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu = {"cupy": Obstacle("no_gpu", "there is no GPU")}  # this machine may have one
+    monkeypatch.setattr("gpusim.pages.backends.obstacle", no_gpu.get)
     with pytest.raises(ConfigError) as caught:
         choose_backend(resolve(composed(*overrides)))
     assert (caught.value.key, caught.value.code) == (key.strip(), code)
@@ -173,7 +178,7 @@ def test_a_qemu_without_multifd_refuses_channels(monkeypatch: pytest.MonkeyPatch
 
 
 def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.pages.backends.available_memory_bytes", lambda: 10**9)
+    monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 10**9)
     scenario = resolve(composed("vm=huge_24tib"))
     with pytest.raises(ConfigError) as caught:
         choose_backend(scenario)
@@ -192,7 +197,7 @@ def test_vm_that_does_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=" ".join,
 )
 def test_the_command_prints_one_line_and_leaves_nothing(overrides: list[str], tmp_path) -> None:
-    before = "import gpusim.pages.backends as s; s.available_memory_bytes = lambda: 8 * 2**30"
+    before = "import gpusim.pages.backends as s; s.free_bytes = lambda name: 8 * 2**30"
     done = gpusim(*overrides, cwd=tmp_path, before=before, code=2)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

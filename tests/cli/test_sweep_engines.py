@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cli.command import REPOSITORY, composed_by_hydra, gpusim
+from tests.cli.command import composed_by_hydra, gpusim
 from tests.cli.engines import need_engine_of
 
 SWEEP = ["-m", "experiment=tiny", "seed=1,2,-3", "hydra.sweep.dir=out"]
@@ -54,6 +54,9 @@ def test_launcher(overrides: list[str], tmp_path) -> None:
     [
         ("ray_here", {"_target_", "ray"}),
         ("slurm", {"timeout_min", "cpus_per_task", "mem_gb", "gpus_per_node", "array_parallelism"}),
+        ("slurm_gpus", {"timeout_min", "gpus_per_node", "array_parallelism"}),
+        ("ray_gpus", {"_target_", "ray"}),
+        ("gpus", {"_target_", "n_jobs"}),
     ],
 )
 def test_launcher_preset_composes(launcher: str, keys: set[str]) -> None:
@@ -104,22 +107,11 @@ def test_optuna_goes_on_past_trials_that_fail_or_do_not_converge(tmp_path) -> No
     assert "failed" in done.stdout
 
 
-def test_each_job_sees_the_gpu_of_its_turn(tmp_path) -> None:
-    """joblib assigns no GPU, so Hydra sets the variable around the task."""
-    visible = "+hydra.job.env_set.CUDA_VISIBLE_DEVICES=${gpusim_gpu:2}"
-    assert visible.replace("=$", "='$") in (REPOSITORY / "docs/how-to/run-a-sweep.md").read_text()
-    watch = (
-        "import gpusim.cli.job, os\n"
-        "simulate = gpusim.cli.job.simulate_scenario\n"
-        "def watched(scenario, backend, observe=None):\n"
-        "    print('GPU', scenario.seed, os.environ['CUDA_VISIBLE_DEVICES'])\n"
-        "    return simulate(scenario, backend, observe=observe)\n"
-        "gpusim.cli.job.simulate_scenario = watched"
-    )
-    sweep = ["-m", "experiment=tiny", "seed=10,11,12", "backend=numpy", visible]
-    done = gpusim(*sweep, cwd=tmp_path, before=watch)
-    assert [line for line in done.stdout.splitlines() if line.startswith("GPU")] == [
-        "GPU 10 0",
-        "GPU 11 1",
-        "GPU 12 0",
-    ]
+@pytest.mark.parametrize("launcher", ["gpus", "ray_gpus"])
+def test_a_launcher_of_gpus_needs_one(launcher: str, tmp_path: Path) -> None:
+    need_engine_of(f"hydra/launcher={launcher}")
+    hide = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = '-1'"
+    done = gpusim(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path, before=hide, code=2)
+    assert done.stderr.startswith(f"error: hydra/launcher = {launcher}: needs a GPU")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

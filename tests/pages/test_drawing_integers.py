@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpusim.layout import CHUNK_PAGES, Writes
-from gpusim.pages.draw import LN2, PLANES_FROM, cell_keys, cells_of, integers_of
+from gpusim.pages.draw import LN2, PLANES_FROM, cell_keys, cells_of, certain_cells, integers_of
+from gpusim.stream import Drawn, draw_generator
 from tests.pages.naive import SLOW_MACHINE
 
 MASK = 2**64 - 1
@@ -160,3 +161,31 @@ def test_random_cells_keep_their_draw_beside_certain_runs() -> None:
     assert not beside.threshold[~drawn].any()
     assert not beside.count[~drawn].any()
     assert beside.inverted[~drawn].all()
+
+
+@pytest.mark.parametrize("lengths", [[1], [5000], [3, 4000, 2], [1] * 40, [7] * 30, []])
+def test_runs_of_equal_means_draw_what_single_cells_do(lengths: list[int]) -> None:
+    """Neighbours with one mean are computed once, and take the same numbers from the stream."""
+    means = np.repeat(np.geomspace(1e-6, 3, max(1, len(lengths)))[: len(lengths)], lengths)
+    pages = np.full(len(means), CHUNK_PAGES)
+    if len(pages):
+        pages[-1] = 1000
+    threshold, count, inverted = integers_of(means, pages, 1, 2, 0)
+    own = [integers_of(means[i : i + 1], pages[i : i + 1], 1, 2, 0) for i in range(len(means))]
+    assert threshold.tolist() == [int(one[0][0]) for one in own]
+    assert inverted.tolist() == [bool(one[2][0]) for one in own]
+    mu = np.where(inverted, -np.log1p(-np.exp(-means)), means)
+    rest = np.maximum(0.0, mu + np.log1p(-threshold / 256))
+    expected = draw_generator(1, Drawn.COUNTS, 2, 0).poisson(pages * rest)
+    assert count.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("chunks", [[0, 1, 2], [2, 5], [], [0, 7]])
+def test_cells_of_chunks(chunks: list[int]) -> None:
+    """Of one cell per chunk and of any others: the cells low <= c < high are a chunk's own."""
+    for cell_chunks in ([0, 1, 2], [2, 2, 5, 7], [], [0, 7]):
+        first = np.array(cell_chunks, np.int64) * CHUNK_PAGES
+        low, high = certain_cells(first, first + 1).of_chunks(np.array(chunks, np.int64))
+        for chunk, begin, end in zip(chunks, low.tolist(), high.tolist(), strict=True):
+            assert cell_chunks[begin:end] == [chunk] * cell_chunks.count(chunk)
+        assert certain_cells(first, first + 1).chunks().tolist() == sorted(set(cell_chunks))

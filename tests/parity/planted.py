@@ -109,6 +109,9 @@ def report(fault: str, module: ModuleType, right: list[np.ndarray]) -> None:
 
 def main() -> None:
     """Print what each fault does. Without a fault, the result is numpy's."""
+    import cupy
+
+    cupy.cuda.set_allocator(None)  # CuPy's pool rounds sizes up
     right = worked(NumpyKernels(CHUNKS, log=True, zero=True, threads=1))
     noticed(cupy_kernels, right)  # opens the device for all forks
     report("none", cupy_kernels, right)

@@ -1,0 +1,49 @@
+"""Does each job of a sweep get a GPU of its own, on two played devices?"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.cli.engines import need_engine_of
+from tests.parity.played import run_python
+
+pytestmark = pytest.mark.slow
+COMMAND = "import sys; from gpusim.cli.entry import gpusim; sys.exit(gpusim())"
+
+
+def swept(launcher: str, folder: Path, **environment: str) -> dict[int, list[dict]]:
+    """Run a sweep of six jobs. Return the allocations of each process on a device."""
+    need_engine_of(f"hydra/launcher={launcher}")
+    sweep = ["-m", "experiment=tiny", "plot=false", "backend=cupy", "seed=range(0,6)"]
+    done = run_python(
+        "-c", COMMAND, *sweep, f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}/out",
+        FAKE_CUDA_LOG=f"{folder}/log", GPUSIM_AUDIT="", RAY_USAGE_STATS_ENABLED="0", **environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(folder.glob("out/*/summary.json"))) == 6
+    found = defaultdict(list)
+    for line in (folder / "log").read_text().splitlines():
+        row = json.loads(line)
+        if len(row["seen"]) == 1:  # the process that started the sweep tests a device and sees all
+            found[row["pid"]].append(row)
+    return found
+
+
+@pytest.mark.parametrize("launcher", ["gpus", "ray_gpus"])
+def test_jobs_run_on_both_gpus(launcher: str, tmp_path: Path) -> None:
+    """Each process sees one device alone, so it cannot see what the others allocate."""
+    found = swept(launcher, tmp_path, FAKE_CUDA_DEVICES="2")
+    devices = [{row["device"] for row in rows} for rows in found.values()]
+    assert all(len(one) == 1 for one in devices), found
+    assert set.union(*devices) == {0, 1}
+    for rows in found.values():
+        assert all(row["seen"] == [row["device"]] for row in rows)
+
+
+def test_a_part_of_the_gpus_is_shared_out(tmp_path: Path) -> None:
+    found = swept("gpus", tmp_path, FAKE_CUDA_DEVICES="4", CUDA_VISIBLE_DEVICES="3,1")
+    assert {row["device"] for rows in found.values() for row in rows} == {1, 3}
