@@ -101,8 +101,8 @@ class WriterConfig(WorkloadConfig):
             starts a migration by the guest's clock.
         throttled: false for device writes, which no vCPU throttle slows.
         granule: null: the working set is contiguous. A size such as 2MiB: the working set is
-            scattered over the whole RAM in pieces of this size, which the seed draws. Writers of a
-            mix that have the same granule share no piece if they fit beside each other.
+            scattered over the whole RAM in pieces of this size, which the seed draws. The
+            scattered writers of a mix share no page if they fit beside each other.
         drift_period: the working set moves by a step once per so long, such as "1min". null: it stays.
         drift_step, drift_step_percent: how far it moves, as a size or as a share of the range. Set
             one of the two.

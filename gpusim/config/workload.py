@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -34,11 +34,11 @@ from gpusim.config.types import changed
 from gpusim.guest.drift import Drift
 from gpusim.guest.pace import CpuBound, Pace, Paced, Recorded
 from gpusim.guest.pattern import Random, Sequential, hot_cold, shuffled, uniform, zipf
-from gpusim.guest.placement import NOWHERE, Placement, contiguous, scattered
+from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.rounds import Rounds
 from gpusim.guest.windows import OnOff, Windows
 from gpusim.guest.writer import Writer
-from gpusim.layout import CHUNK_PAGES, IntArray, Layout
+from gpusim.layout import CHUNK_PAGES, Layout
 from gpusim.stream import Purpose, Stream
 from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_MS, NS_PER_S, format_bytes, parse_ns
 from gpusim.wall_limit import NO_LIMIT, WallLimit
@@ -137,25 +137,31 @@ def _working_set(
     return start, pages
 
 
-def _place(
-    key: str,
-    config: WriterConfig,
-    layout: Layout,
-    page_bytes: int,
-    draw: _Draw,
-    taken: dict[int, IntArray],
-) -> tuple[Placement, Drift | None, int]:
-    """Return where the working set lies, how it moves, and its pages.
+class _Set(NamedTuple):
+    """A working set without its place.
 
-    If the set moves, then the place is that of the range in which it moves. The granules of a
-    scattered set are added to `taken`, by the pages of a granule.
+    Attributes:
+        pages: of the set.
+        drift: how it moves. None: it stays.
+        first, placed: first page and number of pages of the set, or of the range in which it moves.
+        granule: pages of a granule, if the set is scattered. Then first is 0.
     """
+
+    pages: int
+    drift: Drift | None
+    first: int
+    placed: int
+    granule: int | None = None
+
+
+def _set_of(key: str, config: WriterConfig, layout: Layout, page_bytes: int, draw: _Draw) -> _Set:
+    """Return the working set of a writer."""
     start, pages = _working_set(key, config, layout, page_bytes)
     drift = _drift(key, config, layout, page_bytes, start, pages, draw)
     placed = pages if drift is None else drift.range_pages
     if config.granule is None:
         first = 0 if drift and config.drift_range is None else start
-        return contiguous(first, placed), drift, pages
+        return _Set(pages, drift, first, placed)
     granule_key = f"{key}.granule"
     granule = parse_page_count(granule_key, config.granule, page_bytes)
     if start:
@@ -174,10 +180,34 @@ def _place(
     if granules > MAX_GRANULES or layout.pages // granule > MAX_PLACES:
         hint = f"the VM has {layout.pages // granule} places for {granules} granules. Raise it"
         reject(granule_key, config.granule, hint, "out_of_range")
-    others = taken.get(granule, NOWHERE)
-    places = scattered(layout.pages, placed, granule, draw(Purpose.PLACEMENT), others)
-    taken[granule] = np.concatenate([others, places.guest_first])
-    return places, drift, pages
+    return _Set(pages, drift, 0, placed, granule)
+
+
+def _places(sets: list[_Set], layout: Layout, seed: int, limit: WallLimit) -> list[Placement]:
+    """Return where each working set lies.
+
+    The largest granules are placed first. They leave whole granules of the smaller ones free, so
+    sets that fit beside each other share no page.
+    """
+    places = [contiguous(one.first, one.placed) for one in sets]
+    granules = [(one.granule, number) for number, one in enumerate(sets) if one.granule is not None]
+    is_free, before = np.ones(0, np.bool_), 0
+    for place, (granule, number) in enumerate(sorted(granules, key=lambda one: -one[0])):
+        free = None
+        if place:
+            limit.check()
+            covered = np.repeat(is_free, before // granule)
+            is_free = np.ones(layout.pages // granule, np.bool_)
+            is_free[: len(covered)] = covered
+            free = np.flatnonzero(is_free)
+        stream = Stream(seed, number, Purpose.PLACEMENT)
+        places[number] = scattered(layout.pages, sets[number].placed, granule, stream, free)
+        if place + 1 < len(granules):
+            if not place:
+                is_free = np.ones(layout.pages // granule, np.bool_)
+            is_free[places[number].guest_first // granule] = False
+            before = granule
+    return places
 
 
 def _drift(
@@ -495,22 +525,27 @@ def parse_writers(
             reject(f"{key}.pattern", writer.pattern, hint, "contradiction")
     vcpus = _vcpus(config, named)
     limit_s = parse_duration_ns("limit.simulated", config.limit.simulated) / NS_PER_S
+    draws = [partial(Stream, config.seed, number) for number in range(len(named))]
+    sets = list[_Set]()
+    for draw, (key, (_, writer)) in zip(draws, named.items(), strict=True):
+        if sets:
+            limit.check()  # a config with one writer is quick
+        sets.append(_set_of(key, writer, layout, config.vm.page_size, draw))
+    places = _places(sets, layout, config.seed, limit)
     writers: list[Writer] = []
-    taken: dict[int, IntArray] = {}
     for number, (key, (name, writer)) in enumerate(named.items()):
         if writers:
-            limit.check()  # a config with one writer is quick
-        draw = partial(Stream, config.seed, number)
-        placement, drift, pages = _place(key, writer, layout, config.vm.page_size, draw, taken)
+            limit.check()
+        draw, own = draws[number], sets[number]
         made = Writer(
             name=name,
-            pattern=_pattern(key, writer, pages, draw),
+            pattern=_pattern(key, writer, own.pages, draw),
             pace=_pace(key, writer, limit_s),
-            placement=placement,
+            placement=places[number],
             windows=_windows(key, writer, draw),
             throttled=writer.throttled,
             vcpus=vcpus[key],
-            drift=drift,
+            drift=own.drift,
             memory_rate=_memory_rate(key, writer),
             zeroed_share=_zeroed_share(key, writer, config.tracking.page_size),
         )

@@ -12,8 +12,6 @@ import numpy as np
 from gpusim.layout import IntArray, rising
 from gpusim.stream import Stream
 
-NOWHERE = np.zeros(0, np.int64)
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -72,18 +70,17 @@ def contiguous(start: int, pages: int) -> Placement:
 
 
 def scattered(
-    vm_pages: int, pages: int, granule: int, stream: Stream, taken: IntArray = NOWHERE
+    vm_pages: int, pages: int, granule: int, stream: Stream, free: IntArray | None = None
 ) -> Placement:
     """Return a placement in granules that are drawn evenly from the VM without replacement.
 
     Args:
         vm_pages, pages, granule: pages of the VM, of the working set and of a granule.
         stream: draws the granules.
-        taken: int64, first pages of granules that others have. They are left out if the others
-            suffice.
+        free: int64, ascending, numbers of the granules that nobody has. They are drawn if they
+            suffice. None: all granules.
     """
     own_first = np.arange(0, pages, granule, dtype=np.int64)
-    free = _free_granules(vm_pages // granule, taken // granule) if len(taken) else None
     if free is not None and len(free) < len(own_first):
         free = None
     random = np.random.Generator(stream.bits)
@@ -93,13 +90,3 @@ def scattered(
     return Placement(
         own_first, np.minimum(own_first + granule, pages), places.astype(np.int64) * granule
     )
-
-
-def _free_granules(count: int, taken: IntArray) -> IntArray:
-    """Return the granules 0 <= granule < count that are not taken, rising, int64 [n].
-
-    np.setdiff1d gives the same and takes a second for a million granules.
-    """
-    is_free = np.ones(count, np.bool_)
-    is_free[taken[taken < count]] = False
-    return np.flatnonzero(is_free)

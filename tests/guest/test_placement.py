@@ -125,7 +125,8 @@ def test_blocks_lie_biggest_first_each_on_a_chunk_of_its_own(block: int) -> None
 def test_two_scattered_sets_share_no_granule_if_both_fit(drawn: tuple, seed: int) -> None:
     first, vm_pages, pages, granule = drawn
     stream = place_stream(seed)
-    second = scattered(vm_pages, pages, granule, stream, taken=first.guest_first)
+    free = np.setdiff1d(np.arange(vm_pages // granule), first.guest_first // granule)
+    second = scattered(vm_pages, pages, granule, stream, free)
     shared = set(first.guest_first.tolist()) & set(second.guest_first.tolist())
     fit = 2 * len(first.own_first) <= vm_pages // granule
     assert fit != bool(shared)
