@@ -33,6 +33,7 @@ ENDED = {CANCELLED: "was cancelled", FAILED: "failed"}
 LONGEST_REASON = 160  # characters of a line of somebody else's log
 MOST_LIMITS = 6  # steps of the downtime limit in one cell
 MOST_THROTTLE = 99  # percent, QEMU's maximum
+NOTHING = "Nothing had to change."
 MEASURE = (
     "Measure the VM for a simulated answer: gpusim-predict --measure --qmp SOCKET, or virsh "
     "domdirtyrate-calc (docs/how-to/predict-a-migration.md)."
@@ -126,7 +127,15 @@ def _margin(found: Coarse) -> Iterator[str]:
 
 
 def _change(found: Coarse) -> Iterator[str]:
-    if found.code in (YES, PROBABLY_YES):
+    if found.is_seen:
+        broken = any(one.code == NO for one in found.bounds)
+        yield (
+            f"These figures do not tell what would keep the limits. {MEASURE}"
+            if broken
+            else NOTHING
+        )
+        return
+    if found.code == PROBABLY_YES:
         return
     if found.ratio is None:
         if found.log.kind != "proxmox":

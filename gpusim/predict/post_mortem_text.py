@@ -18,6 +18,9 @@ PERIODS_HEAD = ("Sync at", "after", "sent", "dirtied", "dirtied/s", "of sent/s",
 FIRST_ROWS, LAST_ROWS = 4, 6
 MOST_STEPS = 10
 GAP = "..."
+NOTHING = (
+    "Nothing had to change. State a limit, such as --deadline 5min, to see what would keep it."
+)
 NO_THROTTLE = ("virt_launcher", "vdsm")  # logs that print none
 WELL_USED = 0.9  # of the highest rate
 
@@ -47,7 +50,7 @@ def _change(found: PostMortem) -> list[str]:
     """Return what would have brought the migration over."""
     change = found.change
     if change is None:
-        return [] if found.coarse.is_seen else ["No change was searched for."]
+        return [coarse_text.NOTHING] if found.coarse.is_seen else ["No change was searched for."]
     goal = bounds_words(found.goal)
     if change.outcome is None:
         one = join_words([f"{NAMES[name]}: {way}" for name, way in change.for_one.items()])
@@ -143,10 +146,11 @@ def _passes(found: PostMortem) -> list[str]:
         return []
     least = min(one.left_bytes for one in later)
     ratios = [one.dirtied_bytes / one.sent_bytes for one in later[-LAST_ROWS:]]
-    text = (
-        f"{count_noun(len(found.periods), 'sync')} found new pages. At least {format_bytes(least)} "
-    )
-    text += "were left after one."
+    first_s = found.periods[0].ended_s
+    rest_s = max((found.coarse.log.seconds or 0.0) - first_s, 0.0)
+    first = f"{format_duration(first_s)} until the first sync, {format_duration(rest_s)} after it."
+    syncs = count_noun(len(found.periods), "sync")
+    text = f"{first} {syncs} found new pages. At least {format_bytes(least)} were left after one."
     mean = sum(ratios) / len(ratios)
     if mean >= HOVERS:
         return [

@@ -22,6 +22,7 @@ from gpusim.predict.post_mortem_text import (
 )
 from gpusim.validation.shipped import SHIPPED
 from tests.cli.command import REPOSITORY
+from tests.golden import check_golden
 
 LOGS = REPOSITORY / "docs" / "logs"
 NO_AUTOCONVERGE = SHIPPED / "no-autoconverge.qemu10.a.json.xz"
@@ -48,10 +49,18 @@ def test_a_file_without_a_guest_has_a_page_too(tmp_path: Path) -> None:
     assert found.prediction is None and not found.periods
     text = terminal_text(found)
     assert max(map(len, text.splitlines())) <= 100 and len(text.splitlines()) < 40
+    check_golden("explain_proxmox", text + "\n")
     page = write_page(found, tmp_path / "page")
     assert "<script" not in page.read_text()
     numbers = json.loads((page.parent / "post_mortem.json").read_text())
     assert (numbers["code"], numbers["outcome"], numbers["coarse"]) == ("no", "cancelled", True)
+
+
+def test_the_syncs_of_a_recording_are_explained() -> None:
+    """A migration of one pass fits no guest, so nothing is simulated."""
+    found = explain(read_intake(SHIPPED / "converges.qemu10.a.json.xz"))
+    assert found.prediction is None and found.periods
+    check_golden("explain_recording", terminal_text(found) + "\n")
 
 
 def test_a_line_of_a_log_is_shown_as_text(tmp_path: Path) -> None:
