@@ -20,7 +20,7 @@ from gpusim.files import can_be_written, remove_leftovers
 from gpusim.results import require_matplotlib
 from gpusim.results.errors import RunsError
 from gpusim.results.html.sweep_page import INDEX, Figure, SweepPage, write_index
-from gpusim.results.plots.canvas import picture
+from gpusim.results.plots.canvas import narrow_png, picture
 from gpusim.results.plots.grid import draw_grid, find_grid
 from gpusim.results.plots.pareto import draw_pareto
 from gpusim.results.plots.seeds import draw_seeds
@@ -123,7 +123,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
         title=" and ".join(one_line(folder.resolve().name or folder) for folder in folders),
         questions=_distinct(found, "question"),
         commands=_distinct(found, "command"),
-        findings=compute_findings(found.runs, groups, axes),
+        findings=compute_findings(found.runs, groups, axes, _planned_runs(found)),
         figures=figures,
         notes=notes,
         runs=found.runs,
@@ -174,6 +174,13 @@ def _wanted_axis(found: FoundRuns) -> str | None:
     return wanted.pop() if len(wanted) == 1 else None
 
 
+def _planned_runs(found: FoundRuns) -> int | None:
+    """Return how many runs the sweeps planned, or None if one of them does not tell."""
+    planned = [sweep.get("planned_runs") for sweep in found.sweeps]
+    known = [runs for runs in planned if isinstance(runs, int)]
+    return sum(known) if planned and len(known) == len(planned) else None
+
+
 def _distinct(found: FoundRuns, key: str) -> list[str]:
     """Return the texts that the sweeps have under a key, each once."""
     texts = (sweep.get(key) for sweep in found.sweeps)
@@ -204,10 +211,12 @@ def _draw(groups: Sequence[Ensemble], axes: Axes, out: Path) -> tuple[list[Figur
         try:
             with picture(out / name) as figure:
                 caption = draw(figure)
+            narrow = narrow_png(draw)
         except ResultsError as error:
             notes.append(f"No {name}: {error}.")
         else:
-            figures.append(Figure(name=name, png=(out / name).read_bytes(), caption=caption))
+            png = (out / name).read_bytes()
+            figures.append(Figure(name=name, png=png, narrow=narrow, caption=caption))
     return figures, notes
 
 

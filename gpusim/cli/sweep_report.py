@@ -17,7 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -164,7 +167,7 @@ class SweepReport(Callback):
             return
         path = Path(config.hydra.sweep.dir) / SWEEP
         command = one_line(shlex.join(["gpusim", *sys.argv[1:]]))  # arguments may be any bytes
-        sweep = {"question": self.question, "command": command, "x": self.x}
+        sweep = {"question": self.question, "command": command, "x": self.x, **_planned(config)}
         self._is_new = not path.parent.is_dir()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +240,20 @@ class SweepReport(Callback):
         for found in find_bottlenecks(list(summaries.values())):
             print(bottleneck_line(found))
         print(f"show them on one page: gpusim-collect {shlex.quote(str(folder))}")
+
+
+def _planned(config: DictConfig) -> dict[str, int]:
+    """Return how many runs a sweep will have, if its sweeper runs a grid. A search has no plan."""
+    sweeper = config.hydra.sweeper
+    if not sweeper._target_.endswith((".BasicSweeper", ".BatchSweeper")):
+        return {}
+    texts = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    try:
+        overrides = OverridesParser.create().parse_overrides([*texts, *config.hydra.overrides.task])
+        (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    except HydraException:
+        return {}  # the sweeper itself says what is wrong
+    return {"planned_runs": len({job_name(one, sweeper.params) for one in jobs})}
 
 
 def _check_direction(config: DictConfig) -> None:

@@ -174,6 +174,8 @@ class Alternative:
 
     Attributes:
         key, value: the change as a user types it: "link.bandwidth", "15Gbit/s".
+        also: what is set with it: "migration.multifd_channels=4" for a link that one thread cannot
+            fill. Empty: nothing.
         outcome: not_tried if the time for the search ran out.
         smallest: no smaller value converges. False: time ran out before the smaller values.
         total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary. None
@@ -184,6 +186,7 @@ class Alternative:
     value: str
     outcome: Literal["converges", "does_not", "not_tried"]
     smallest: bool = True
+    also: str = ""
     total_time_s: float | None = None
     downtime_ms: float | None = None
     max_throttle_percent: int | None = None

@@ -6,12 +6,12 @@ each goes. It knows configs and scenarios. It runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from gpusim.config.plugins import policies_of
-from gpusim.config.scenario import Scenario
+from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.qemu.versions import VERSIONS
 
@@ -122,12 +122,45 @@ def _link(config: Config, scenario: Scenario) -> Iterator[Change]:
         change = Change("migration.multifd_channels", channels)
     elif 0 < limit < bandwidth:
         faster = [factor * limit for factor in LINK_FACTORS if factor * limit <= bandwidth]
-        change = Change("migration.max_bandwidth", tuple(map(rate_text, faster)))
+        change = _faster(scenario, "migration.max_bandwidth", faster)
     else:
         faster = [factor * bandwidth for factor in LINK_FACTORS]
-        change = Change("link.bandwidth", tuple(map(rate_text, faster)))
+        change = _faster(scenario, "link.bandwidth", faster)
     if change.values:
         yield change
+
+
+def _faster(scenario: Scenario, key: str, rates: Sequence[float]) -> Change:
+    """Return a change of a rate, with as many channels as can send at that rate."""
+    threads = rates_of_channels(scenario)
+    now = scenario.migration.multifd_channels
+
+    def channels(rate: float) -> int:
+        return next((threads[most] for most in threads if most >= rate), max(threads.values()))
+
+    def apply(config: Config, rate: float) -> Config:
+        changed = set_key(config, key, rate_text(rate))
+        return set_key(changed, "migration.multifd_channels", channels(rate))
+
+    def also(rate: float) -> Setting | None:
+        if channels(rate) == now:
+            return None
+        return Setting("migration.multifd_channels", str(channels(rate)))
+
+    return Change(key, tuple(rates), apply, rate_text, also)
+
+
+def rates_of_channels(scenario: Scenario) -> dict[float, int]:
+    """Return bytes per second that threads can send -> channels, rising from the present."""
+    now = scenario.migration.multifd_channels
+    rates = {scenario.link.threads_bandwidth: now}
+    if VERSIONS[scenario.version].has_multifd:
+        for channels in (count for count in CHANNELS if count > now):
+            changed = set_key(scenario.config, "migration.multifd_channels", channels)
+            rate = resolve(changed).link.threads_bandwidth
+            if rate > max(rates):
+                rates[rate] = channels
+    return rates
 
 
 def _downtime(config: Config) -> Iterator[Change]:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from gpusim.config.plugins import policies_of
-from gpusim.config.scenario import Scenario, resolve
+from gpusim.config.scenario import Scenario
 from gpusim.config.schema import Config, MixConfig, WorkloadConfig, WriterConfig
 from gpusim.engine.records import Summary
 from gpusim.explore.bisection import Bisection
 from gpusim.explore.changes import (
-    CHANNELS,
     HIGHEST_THROTTLE,
     LONGEST_DOWNTIME_MS,
     Change,
     Setting,
     rate_text,
+    rates_of_channels,
     set_key,
 )
 from gpusim.explore.value_search import ValueSearch
@@ -107,7 +107,7 @@ def _bandwidth(scenario: Scenario, effort: int) -> Iterator[Question]:
     bandwidth, so there is no question.
     """
     config, link, limit = scenario.config, scenario.link, scenario.parameters.max_bandwidth
-    threads = _threads(scenario)
+    threads = rates_of_channels(scenario)
     now = min(link.bandwidth, limit or math.inf, link.threads_bandwidth)
     if link.recorded is not None or link.changes or math.isinf(now):
         return
@@ -135,19 +135,6 @@ def _bandwidth(scenario: Scenario, effort: int) -> Iterator[Question]:
         now=8 * now,
         now_text=str(getattr(getattr(config, group), name)),
     )
-
-
-def _threads(scenario: Scenario) -> dict[float, int]:
-    """Return bytes per second that threads can send -> channels, rising from the present."""
-    now = scenario.migration.multifd_channels
-    rates = {scenario.link.threads_bandwidth: now}
-    if VERSIONS[scenario.version].has_multifd:
-        for channels in (count for count in CHANNELS if count > now):
-            changed = set_key(scenario.config, "migration.multifd_channels", channels)
-            rate = resolve(changed).link.threads_bandwidth
-            if rate > max(rates):
-                rates[rate] = channels
-    return rates
 
 
 def _dirty_rate(scenario: Scenario, effort: int) -> Iterator[Question]:

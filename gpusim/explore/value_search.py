@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
 from gpusim.explore.bisection import Bisection
-from gpusim.explore.changes import Change
+from gpusim.explore.changes import Change, override_text
 from gpusim.explore.run_pool import Outcome, RunPool
 
 
@@ -73,13 +73,15 @@ class ValueSearch:
         best, change = self.bisection.best, self.change
         step = len(change.values) - 1 if best is None else best
         outcome, value = self.outcomes.get(step), change.text(change.values[step])
+        also = override_text(change.also(change.values[step]))
         if outcome is None:
-            return Alternative(key=change.key, value=value, outcome="not_tried")
+            return Alternative(key=change.key, value=value, also=also, outcome="not_tried")
         if best is None:
-            return Alternative(key=change.key, value=value, outcome="does_not")
+            return Alternative(key=change.key, value=value, also=also, outcome="does_not")
         return Alternative(
             key=change.key,
             value=value,
+            also=also,
             outcome="converges",
             smallest=self.bisection.is_finished,
             total_time_s=outcome.total_time_s,

@@ -20,15 +20,29 @@ from gpusim.predict import prediction_text
 from gpusim.predict.bands import HIGH, LOW
 from gpusim.predict.prediction import Prediction
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import LINE_CHARACTERS, headline, legend, picture, set_log_scale
+from gpusim.results.plots.canvas import (
+    LINE_CHARACTERS,
+    NARROW_LEGEND,
+    from_top,
+    headline,
+    is_narrow,
+    left_share,
+    legend,
+    narrow_png,
+    picture,
+    set_log_scale,
+    wrapped,
+)
 from gpusim.results.plots.run import clock_name
 from gpusim.results.timeline import FloatArray
 from gpusim.text import format_duration, size_unit, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTHS, HEIGHTS = (1.75, 1.0), (1.25, 1.0)
+NARROW_IN = 15.0  # height of the picture with its four panels below each other
 FAINTEST, STRONGEST = 0.12, 0.45  # opacity of a throttle step that few and that all members reach
 LONG_FIRST_PASS = 0.6  # share of the total time, from which the first pass is cut off
 BEFORE = 0.06  # share of the shown time, before the end of a first pass that is cut off
@@ -45,8 +59,8 @@ MOST_REASON_ROWS = 3
 
 def draw_prediction(
     prediction: Prediction, median: Result, edges: Sequence[Result], path: Path
-) -> None:
-    """Draw a prediction into a PNG of 1200 x 900 pixels.
+) -> bytes:
+    """Draw a prediction into a PNG of 1200 x 900 pixels, and return it for narrow pages.
 
     Args:
         prediction: to draw.
@@ -59,34 +73,47 @@ def draw_prediction(
         OSError: the file cannot be written.
     """
     with picture(path) as figure:
+        _draw(figure, prediction, median, edges)
+    return narrow_png(lambda figure: _draw(figure, prediction, median, edges))
+
+
+def _draw(figure: Figure, prediction: Prediction, median: Result, edges: Sequence[Result]) -> None:
+    if is_narrow(figure):
+        figure.set_figheight(NARROW_IN)
+        remaining, throttle, curve, totals = figure.subplots(4, 1, gridspec_kw={"hspace": 0.55})
+    else:
         grid = {"width_ratios": WIDTHS, "height_ratios": HEIGHTS, "hspace": 0.3, "wspace": 0.2}
         ((remaining, curve), (throttle, totals)) = figure.subplots(2, 2, gridspec_kw=grid)
-        texts = (
-            prediction_text.unreliable(prediction),
-            f"{prediction_text.subject(prediction)}.",
-            prediction_text.large_loss(prediction),
-        )
-        lines = [" ".join(filter(None, texts))]
-        lines += [
-            row
-            for one in prediction_text.reasons(prediction)
-            for row in textwrap.wrap(one, LINE_CHARACTERS)
-        ][:MOST_REASON_ROWS]
-        top = style.PANELS_TOP - style.ROW * len(lines)
-        figure.subplots_adjust(left=0.07, right=0.975, top=top, bottom=0.075)
-        throttle.sharex(remaining)
-        since_s, until_s = _span_s(prediction, median, edges)
-        unit, unit_s = time_unit(until_s)
-        size = _draw_remaining(remaining, median, edges, since_s, unit_s)
-        if not prediction.converges:
-            _draw_threshold(remaining, median, size)
-        legend(remaining, 4)
-        _draw_throttle(throttle, prediction, unit_s, until_s - since_s)
-        throttle.set_xlim(since_s / unit_s, until_s / unit_s)
-        throttle.set_xlabel(f"{clock_name(median.summary)} since the migrate command ({unit})")
-        _draw_curve(curve, prediction)
-        _draw_totals(totals, prediction)
-        headline(figure, prediction_text.title(prediction), lines)
+    texts = (
+        prediction_text.unreliable(prediction),
+        f"{prediction_text.subject(prediction)}.",
+        prediction_text.large_loss(prediction),
+    )
+    lines = [" ".join(filter(None, texts))]
+    lines += [
+        row
+        for one in prediction_text.reasons(prediction)
+        for row in textwrap.wrap(one, LINE_CHARACTERS)
+    ][:MOST_REASON_ROWS]
+    lines = wrapped(figure, lines)
+    top = from_top(figure, style.PANELS_TOP - style.ROW * len(lines))
+    if is_narrow(figure):
+        top -= NARROW_LEGEND
+    bottom = 1 - from_top(figure, 0.925)
+    figure.subplots_adjust(left=left_share(figure, 0.07), right=0.975, top=top, bottom=bottom)
+    throttle.sharex(remaining)
+    since_s, until_s = _span_s(prediction, median, edges)
+    unit, unit_s = time_unit(until_s)
+    size = _draw_remaining(remaining, median, edges, since_s, unit_s)
+    if not prediction.converges:
+        _draw_threshold(remaining, median, size)
+    legend(remaining, 4)
+    _draw_throttle(throttle, prediction, unit_s, until_s - since_s)
+    throttle.set_xlim(since_s / unit_s, until_s / unit_s)
+    throttle.set_xlabel(f"{clock_name(median.summary)} since the migrate command ({unit})")
+    _draw_curve(curve, prediction)
+    _draw_totals(totals, prediction)
+    headline(figure, prediction_text.title(prediction), lines)
 
 
 def _span_s(prediction: Prediction, median: Result, edges: Sequence[Result]) -> tuple[float, float]:

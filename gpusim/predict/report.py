@@ -78,14 +78,14 @@ def _write(
     experiment = folder / EXPERIMENT
     experiment.parent.mkdir(exist_ok=True)
     write_text(experiment, experiment_yaml(prediction, experiment))
-    draw_prediction(prediction, result, edges, folder / PREDICTION_PNG)
+    narrow = draw_prediction(prediction, result, edges, folder / PREDICTION_PNG)
     picture = (folder / PREDICTION_PNG).read_bytes()
     write_run(
         result,
         folder,
         config=asdict(config),
         run_hash=run_hash(config),
-        introduction=introduction_of(prediction, advice, better, picture),
+        introduction=introduction_of(prediction, advice, better, picture, narrow),
     )
 
 
@@ -103,6 +103,7 @@ def introduction_of(
     advice: Advice | None,
     better: BetterSettings | None,
     picture: bytes,
+    narrow: bytes,
 ) -> Introduction:
     """Return the part of the page that comes before the median migration.
 
@@ -110,7 +111,7 @@ def introduction_of(
         prediction: to show.
         advice: limits of the settings, if known.
         better: better settings for a goal, if searched.
-        picture: prediction.png.
+        picture, narrow: prediction.png, and the same for narrow pages.
     """
     fit, profile = prediction.fit, prediction.profile
     subject = prediction_text.subject(prediction)
@@ -132,6 +133,7 @@ def introduction_of(
         throttle_rows=prediction_text.throttle_rows(prediction),
         title=prediction_text.title(prediction),
         picture=picture,
+        narrow=narrow,
         writers=prediction_text.writer_rows(fit, profile.page_bytes),
         idle=prediction_text.IDLE,
         measured=prediction_text.measured(profile, fit),

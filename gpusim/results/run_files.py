@@ -12,6 +12,7 @@ import shutil
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from gpusim.results import timeline as grid
 from gpusim.results.errors import RunsError
 from gpusim.results.guestperf import write_guestperf
 from gpusim.results.html.run_page import Introduction, write_report
-from gpusim.results.plots.canvas import picture, require_matplotlib
+from gpusim.results.plots.canvas import narrow_png, picture, require_matplotlib
 from gpusim.results.plots.run import draw_run
 from gpusim.results.settings import Settings, setting
 from gpusim.results.summary_shape import find_fault
@@ -112,10 +113,11 @@ def write_run(
         trigger_percent = setting(config, "migration.throttle_trigger_threshold")
         with picture(folder / PLOT) as figure:
             draw_run(figure, result, trigger_percent=trigger_percent)
+        narrow = narrow_png(partial(draw_run, result=result, trigger_percent=trigger_percent))
         write_trace(result, columns, folder / TRACE)
         write_guestperf(result, config, folder / GUESTPERF)
         write_report(  # links to all of the others
-            result, config, alternatives, folder, REPORT, introduction
+            result, config, alternatives, folder, REPORT, introduction, narrow
         )
     for number, attempt in enumerate(result.before, start=1):
         own = folder / ATTEMPTS / str(number)

@@ -256,6 +256,7 @@ FAILURE_FIELDS = {
     for field in (
         RUN_FIELDS["status"],
         SummaryField("error", "text", "Error", "Type and message of the error."),
+        SummaryField("error_code", "text", "Error code", "Stable name of a wrong value in the config. null: another error."),
         SummaryField("traceback", "text", "Traceback", "The Python traceback of the error."),
         RUN_FIELDS["gpusim_version"],
     )

@@ -72,7 +72,9 @@ def test_text_from_a_profile_is_not_markup() -> None:
         assumptions=(Message("profile_note", {"note": evil}),),
     )
     page = Page(
-        report_page(RUNS["converged"](), None, None, b"", [], introduction_of(odd, None, None, b""))
+        report_page(
+            RUNS["converged"](), None, None, b"", [], introduction_of(odd, None, None, b"", b"")
+        )
     )
     assert not page.all("script")
     assert "".join(page.text).count(evil) >= 2
@@ -123,7 +125,7 @@ CONFIGS = {
 
 def test_the_page_shows_advice_and_better_settings() -> None:
     html = introduction_of(
-        predictions.prediction(), advised.advice(advised.stalled()), advised.better(), b""
+        predictions.prediction(), advised.advice(advised.stalled()), advised.better(), b"", b""
     ).html
     assert '<th scope="row">cpu_throttle_initial</th><td>20</td><td>50</td>' in html
     assert "<td>14Gbit/s (90 s, throttle 50 %)</td>" in html

@@ -113,6 +113,7 @@ def write_report(
     folder: Path,
     name: str,
     introduction: Introduction | None = None,
+    narrow: bytes | None = None,
 ) -> None:
     """Write the page of a run after all other files of the run except summary.json.
 
@@ -123,6 +124,7 @@ def write_report(
         folder: the folder of the run. Its plot.png becomes part of the page.
         name: the file name of the page.
         introduction: shown before the run itself.
+        narrow: the same picture for narrow pages, as a PNG.
 
     Raises:
         OSError: if the picture cannot be read or the page cannot be written.
@@ -130,7 +132,7 @@ def write_report(
     picture = (folder / "plot.png").read_bytes()
     last = "summary.json"  # it is written after the page
     siblings = [name for name in SIBLINGS if name == last or (folder / name).is_file()]
-    page = report_page(result, config, alternatives, picture, siblings, introduction)
+    page = report_page(result, config, alternatives, picture, siblings, introduction, narrow)
     write_text(folder / name, page)
 
 
@@ -141,6 +143,7 @@ def report_page(
     picture: bytes,
     siblings: Iterable[str],
     introduction: Introduction | None = None,
+    narrow: bytes | None = None,
 ) -> str:
     """Return the page as HTML. See `write_report` for the arguments."""
     summary = result.summary
@@ -167,6 +170,7 @@ def report_page(
         introduction=introduction.html if introduction else "",
         key_figures=_key_figures(result, config),
         picture=picture,
+        narrow=narrow,
         picture_text=f"{PICTURE} {outcome}: {', '.join(facts(summary))}.",
         narrative=narrate(result, config),
         alternatives=None if converged else alternatives,
@@ -193,6 +197,7 @@ def _change(one: Alternative) -> dict[str, Any]:
     return {
         "key": one.key,
         "value": one.value,
+        "also": one.also,
         "meaning": MEANINGS.get(one.key),
         "smallest": one.smallest,
         "cells": cells,

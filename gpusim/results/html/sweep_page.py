@@ -37,10 +37,15 @@ LONGEST_TEXT, LONGEST_VERSION, MOST_VERSIONS = 1000, 40, 5  # characters of a fo
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A picture of the sweep: its file name, its PNG and its caption without a full stop."""
+    """A picture of the sweep: its file name, two PNGs and its caption without a full stop.
+
+    Attributes:
+        narrow: the same picture for narrow pages.
+    """
 
     name: str
     png: bytes
+    narrow: bytes
     caption: str
 
 

@@ -7,9 +7,11 @@ Tests can therefore inspect what was drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,11 @@ LEAST_LOG_S = 1e-4  # a shorter time is no power of ten on an axis, but nearly z
 TITLE_PT, SMALLEST_TITLE_PT, SMALLEST_PT = 18, 11, 9
 LEGEND_LINE = 70.0  # pixels of a line of a legend and the space around it
 SEPARATOR = "  \u00b7  "
+NARROW_LEFT = 0.13  # of the width, before the panels
+NARROW_CHARACTERS, MOST_NARROW_ROWS = 56, 6  # below a narrow headline
+NARROW_TITLE_PT, NARROW_TITLE_CHARACTERS = 12.5, 38
+NARROW_LEGEND_PT = 17.0  # a row of a narrow legend, which stands above its panel
+NARROW_LEGEND = 0.03  # of the height: the same above the first panel
 CLEARANCE = 5.0  # pixels between a label and a mark
 EDGE = 4.0  # pixels between a label and the edge of the picture
 
@@ -43,8 +50,11 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
-def blank_figure() -> Iterator[Figure]:
+def blank_figure(*, narrow: bool = False) -> Iterator[Figure]:
     """Open an empty figure of 1200 x 900 pixels in the style of the pictures.
+
+    Args:
+        narrow: as high, but less than half as wide, so that its text is readable on a phone.
 
     Raises:
         ResultsError: matplotlib is not installed.
@@ -58,7 +68,8 @@ def blank_figure() -> Iterator[Figure]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc may ask for LaTeX
         matplotlib.rcParams.update(style.RC)
-        figure = Figure(figsize=(style.WIDTH_IN, style.HEIGHT_IN), dpi=style.DPI)
+        width_in = style.NARROW_IN if narrow else style.WIDTH_IN
+        figure = Figure(figsize=(width_in, style.HEIGHT_IN), dpi=style.DPI)
         TextCanvas(figure)
         yield figure
 
@@ -76,6 +87,59 @@ def picture(path: Path) -> Iterator[Figure]:
         keep_labels_inside(figure)
         with whole_file(path) as file:
             figure.savefig(file, format="png")
+
+
+def narrow_png(draw: Callable[[Figure], object]) -> bytes:
+    """Return a picture for narrow pages as a PNG.
+
+    Args:
+        draw: draws into an empty figure. It asks `is_narrow` how to arrange its panels.
+
+    Raises:
+        ResultsError: matplotlib is not installed, or there is nothing to draw.
+    """
+    with blank_figure(narrow=True) as figure:
+        draw(figure)
+        keep_labels_inside(figure)
+        file = BytesIO()
+        figure.savefig(file, format="png", dpi=style.NARROW_DPI)
+        return file.getvalue()
+
+
+def is_narrow(figure: Any) -> bool:
+    """Return whether a figure is one for narrow pages."""
+    return bool(figure.get_figwidth() < style.WIDTH_IN)
+
+
+def from_top(figure: Any, share: float) -> float:
+    """Return a place below the top edge as a share of the height.
+
+    Args:
+        figure: of any height.
+        share: the place in a figure of the usual height.
+    """
+    return float(1 - (1 - share) * style.HEIGHT_IN / figure.get_figheight())
+
+
+def left_share(figure: Any, share: float = 0.085) -> float:
+    """Return where panels begin: a share of the width of a wide figure, and more of a narrow one."""
+    return share if not is_narrow(figure) else NARROW_LEFT
+
+
+def wrapped(figure: Any, lines: Sequence[str]) -> list[str]:
+    """Return the lines below a headline, wrapped at their facts for a narrow figure."""
+    if not is_narrow(figure):
+        return list(lines)
+    rows = [""]
+    for line in lines:
+        for fact in line.split(SEPARATOR):
+            joined = f"{rows[-1]}{SEPARATOR}{fact}"
+            if rows[-1] and len(joined) <= NARROW_CHARACTERS:
+                rows[-1] = joined
+            else:
+                rows += textwrap.wrap(fact, NARROW_CHARACTERS)
+        rows.append("")
+    return [row for row in rows if row][:MOST_NARROW_ROWS]
 
 
 def keep_labels_inside(figure: Figure) -> None:
@@ -115,22 +179,41 @@ def spans_decades(times_s: Sequence[float]) -> bool:
 
 def panels(figure: Figure, heights: tuple[float, ...], rows: float) -> list[Axes]:
     """Return panels above each other with one time axis, below a headline and `rows` lines."""
-    axes = figure.subplots(
-        len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights, "hspace": 0.34}
+    narrow = is_narrow(figure)
+    space = {"height_ratios": heights, "hspace": 0.62 if narrow else 0.34}
+    axes = figure.subplots(len(heights), 1, sharex=True, gridspec_kw=space)
+    top = from_top(figure, style.PANELS_TOP - style.ROW * rows)
+    figure.subplots_adjust(
+        left=left_share(figure),
+        right=0.965,
+        top=top - NARROW_LEGEND if narrow else top,
+        bottom=0.075,
     )
-    top = style.PANELS_TOP - style.ROW * rows
-    figure.subplots_adjust(left=0.085, right=0.965, top=top, bottom=0.075)
     return list(axes)
 
 
 def headline(figure: Figure, title: str, lines: list[str]) -> None:
     """Write a bold title and the lines under it. What is too long becomes smaller, then it is cut."""
-    bold = figure.text(0.02, 0.972, title, fontsize=TITLE_PT, fontweight="bold", va="top")
+    title_pt: float = TITLE_PT
+    if is_narrow(figure):
+        title, title_pt = "\n".join(_two_rows(title)), NARROW_TITLE_PT
+    bold = figure.text(
+        0.02, from_top(figure, 0.975), title, fontsize=title_pt, fontweight="bold", va="top"
+    )
+    rows, high = "\n".join(lines), from_top(figure, 0.926 if is_narrow(figure) else 0.932)
     below = figure.text(
-        0.02, 0.932, "\n".join(lines), fontsize=11, color=style.QUIET, va="top", linespacing=1.45
+        0.02, high, rows, fontsize=11, color=style.QUIET, va="top", linespacing=1.45
     )
     for text, smallest_pt in ((bold, SMALLEST_TITLE_PT), (below, SMALLEST_PT)):
         fit_text(text, 0.965 * figure.bbox.width, smallest_pt)
+
+
+def _two_rows(title: str) -> list[str]:
+    """Return a title on one or two rows, split where a fact ends if that is possible."""
+    first, _, rest = title.partition(SEPARATOR)
+    if rest and max(len(first), len(rest)) <= NARROW_TITLE_CHARACTERS:
+        return [first, rest]
+    return textwrap.wrap(title, max(NARROW_TITLE_CHARACTERS, len(title) // 2 + 8))
 
 
 def fit_text(text: Text, most: float, smallest_pt: float) -> None:
@@ -159,11 +242,17 @@ def tick_text(text: str, longest: int) -> str:
 def legend(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> None:
     """Put a panel's legend to the right of its title, where it hides no data."""
     handles = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
+    narrow = is_narrow(axes.figure)
+    if handles and narrow:  # a row below the title
+        columns = min(columns, 2)
+        rows = math.ceil(len(handles) / columns)
+        title = axes.set_title(axes.get_title(loc="left"), pad=9 + NARROW_LEGEND_PT * rows)
+        fit_text(title, 0.84 * axes.figure.bbox.width, SMALLEST_PT)
     if handles:
         axes.legend(
             handles=handles,
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.005),
+            loc="lower left" if narrow else "lower right",
+            bbox_to_anchor=(0.0 if narrow else 1.0, 1.005),
             ncols=columns,
             borderaxespad=0.0,
             borderpad=0.3,
@@ -184,9 +273,11 @@ def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int 
     Returns:
         Where the panels may begin, as a share of the figure's height.
     """
-    below = 0.930 - style.ROW * rows
+    below = from_top(figure, 0.930 - style.ROW * rows)
     if not handles:
         return below - 0.02
+    if is_narrow(figure):
+        width = NARROW_CHARACTERS
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), width // (8 + longest)))
     legend = figure.legend(
@@ -199,7 +290,8 @@ def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int 
     )
     for text in legend.get_texts():
         fit_text(text, 0.96 * figure.bbox.width / columns - LEGEND_LINE, SMALLEST_PT)
-    return below - 0.03 - 0.026 * math.ceil(len(handles) / columns)
+    high = style.HEIGHT_IN / figure.get_figheight()
+    return below - high * (0.03 + 0.026 * math.ceil(len(handles) / columns))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,15 @@ from gpusim.results.plots.canvas import (
     SMALLEST_PT,
     even_ticks,
     fit_text,
+    from_top,
     headline,
+    is_narrow,
+    left_share,
     spans_decades,
     tick_text,
+    wrapped,
 )
+from gpusim.results.plots.sweep import NARROW_PANEL_IN, NARROW_TOP_IN
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.sweeps.axes import Axes
 from gpusim.results.sweeps.config_values import Value, axis_label, describe_value, sort_values
@@ -80,7 +85,10 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
     times_s = [time_s for g in groups if (time_s := g.median("total_time_s")) is not None]
     if not times_s:
         raise RunsError("none_converged")
-    columns = _COLUMNS[len(grid.panels)]
+    narrow = is_narrow(figure)
+    columns = 1 if narrow else _COLUMNS[len(grid.panels)]
+    if narrow:
+        figure.set_figheight(NARROW_TOP_IN + NARROW_PANEL_IN * len(grid.panels))
     low, high = min(times_s), max(times_s)
     logarithmic = spans_decades(times_s)
     norm = LogNorm(low, high) if logarithmic else Normalize(low if low < high else 0.0, high)
@@ -98,10 +106,10 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
             for g in groups
             if tuple(g.value(key).text for key in grid.panel_keys) == grid.panels[index]
         }
-        written = len(xs) * columns <= MAX_WRITTEN
+        written = len(xs) * columns * (2 if narrow else 1) <= MAX_WRITTEN
         unit_s = None if logarithmic else time_unit(high)[1]
         _draw_cells(panel, chosen, xs, ys, colours, unit_s, written=written)
-        _set_ticks(panel, xs, ys, most_ticks=12 // columns)
+        _set_ticks(panel, xs, ys, most_ticks=6 if narrow else 12 // columns)
         title = ", ".join(map(describe_value, grid.panel_keys, grid.panels[index]))
         text = panel.set_title(title, fontsize=11 if columns == 1 else 9.5)
         fit_text(text, 0.75 * figure.bbox.width / columns, SMALLEST_PT)
@@ -110,11 +118,22 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
             panel.tick_params(labelbottom=True)
         if index % columns == 0:
             panel.set_ylabel(axis_label(grid.y))
+    facts = wrapped(figure, [_facts(groups)])
     titled = 0.03 if grid.panel_keys else 0.0
-    figure.subplots_adjust(
-        left=0.1, right=0.87, top=0.87 - titled, bottom=0.085, hspace=0.18, wspace=0.06
+    top = from_top(figure, 0.87 - titled - style.ROW * (len(facts) - 1))
+    right, bar_left, low_share = (
+        (0.78, 0.82, 1 - from_top(figure, 0.915)) if narrow else (0.87, 0.895, 0.085)
     )
-    bar = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.085, 0.02, 0.785 - titled)))
+    figure.subplots_adjust(
+        left=left_share(figure, 0.1),
+        right=right,
+        top=top,
+        bottom=low_share,
+        hspace=0.18,
+        wspace=0.06,
+    )
+    place = (bar_left, low_share, 0.02, top - low_share)
+    bar = figure.colorbar(colours, cax=figure.add_axes(place))
     unit, ticks = even_ticks(low, high)
     if logarithmic:
         unit, ticks = "", {tick: format_duration(tick) for tick in style.time_ticks(low, high)}
@@ -123,7 +142,7 @@ def draw_grid(figure: Figure, groups: Sequence[Ensemble], grid: Grid) -> str:
     bar.ax.set_title(unit, fontsize=11, fontweight="normal", color=style.QUIET)
     bar.outline.set_visible(False)
     title = f"{RUN_FIELDS['total_time_s'].label} over {axis_label(grid.x)} and {axis_label(grid.y)}"
-    headline(figure, title, [_facts(groups)])
+    headline(figure, title, facts)
     return f"{title}, with a hatch for runs that did not converge"
 
 

@@ -19,10 +19,12 @@ from gpusim.results.plots.canvas import (
     Place,
     figure_legend,
     headline,
+    left_share,
     place_label,
     set_log_scale,
     set_time_axis,
     spans_decades,
+    wrapped,
 )
 from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.axes import Axes
@@ -97,13 +99,14 @@ def draw_pareto(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
     if any(len(members) > len(front([p for _, p in members])) for members in scenarios.values()):
         options: dict[str, Any] = {"ms": 5, "alpha": 0.35, "color": style.QUIET}
         handles += panel.plot([], [], "o", label="another run is better in both", **options)
-    top = figure_legend(figure, handles, 1, width=110)
-    figure.subplots_adjust(left=0.085, right=0.955, top=top, bottom=0.085)
-    names = join_words([axis_label(key) for key in chosen]) if len(chosen) < 3 else "the settings"
     facts = ["lower left is better"]
     if any(len(group.runs) > 1 for group in groups):
         facts.append("each point is a median over the seeds that converged")
-    headline(figure, f"{join_labels(KEYS)}, by {names}", [SEPARATOR.join(facts)])
+    lines = wrapped(figure, [SEPARATOR.join(facts)])
+    top = figure_legend(figure, handles, len(lines), width=110)
+    figure.subplots_adjust(left=left_share(figure), right=0.955, top=top, bottom=0.085)
+    names = join_words([axis_label(key) for key in chosen]) if len(chosen) < 3 else "the settings"
+    headline(figure, f"{join_labels(KEYS)}, by {names}", lines)
     _draw_labels(figure, panel, list(scenarios.values()), chosen)
     return f"{join_labels(KEYS)}, in full colour if no other run is better in both"
 

@@ -16,10 +16,12 @@ from gpusim.results.plots.canvas import (
     LOG_RATIO,
     SEPARATOR,
     headline,
+    is_narrow,
     legend,
     panels,
     set_log_scale,
     set_percent_axis,
+    wrapped,
 )
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.timeline import FloatArray
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 SPEED_BINS = 240  # The guest's speed is an average, or slices of the throttle would fill the panel.
 SPEED_BIN_S = 2.0  # two slices at 99 %, QEMU's highest throttle
 NARROWEST_PASS = 0.004  # share of the picture's width below which a band is not visible
-LABELLED_PASS = 0.052
+LABELLED_PASS, NARROW_FACTOR = 0.052, 2.5
 FEW_SYNCS = 150  # With more syncs, marks and lines are thin.
 SYNC_ROOM = 1.22  # The rows of sync marks are above the highest value.
 
@@ -51,7 +53,7 @@ def draw_run(figure: Figure, result: Result, *, trigger_percent: int | None = No
     """
     total_s = max(result.summary.simulated_s, 1e-3)
     unit, unit_s = time_unit(total_s)
-    lines = _below_headline(result.summary)
+    lines = wrapped(figure, _below_headline(result.summary))
     remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(lines))
     _draw_passes([remaining, rates], result, total_s, unit_s)
     _draw_remaining(remaining, result, unit_s)
@@ -92,7 +94,7 @@ def _draw_passes(panels: list[Axes], result: Result, total_s: float, unit_s: flo
         if number % 2 == 0 and share > NARROWEST_PASS:
             for axes in panels:
                 axes.axvspan(start_s / unit_s, end_s / unit_s, color=style.SHADE, lw=0, zorder=0)
-        if share > LABELLED_PASS:
+        if share > LABELLED_PASS * (NARROW_FACTOR if is_narrow(panels[0].figure) else 1):
             panels[0].text(
                 (start_s + end_s) / 2 / unit_s,
                 0.985,

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from gpusim.errors import one_line
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import figure_legend, headline, set_time_axis, tick_text
+from gpusim.results.plots.canvas import (
+    figure_legend,
+    headline,
+    is_narrow,
+    left_share,
+    set_time_axis,
+    tick_text,
+    wrapped,
+)
 from gpusim.results.plots.sweep import KEYS, counted
 from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.config_values import SEED
@@ -43,13 +51,14 @@ def draw_seeds(figure: Figure, groups: Sequence[Ensemble]) -> str:
     times_s = [run.number(KEYS[0]) or 0.0 for run in runs]
     set_time_axis(time.yaxis, times_s, name=RUN_FIELDS[KEYS[0]].label, from_zero=False)
     loss.set_ylabel(RUN_FIELDS[KEYS[1]].axis_label())
-    step = math.ceil(len(runs) / MAX_SEEDS)
+    step = math.ceil(len(runs) / (MAX_SEEDS // (2 if is_narrow(figure) else 1)))
     seeds = [tick_text(one_line(run.config.get(SEED, "")), SEED_CHARACTERS) for run in runs]
     loss.set_xticks(range(0, len(runs), step), seeds[::step])
     loss.set_xlabel("Seed, ordered by total time")
-    top = figure_legend(figure, time.get_legend_handles_labels()[0], 1)
-    figure.subplots_adjust(left=0.085, right=0.975, top=top, bottom=0.085, hspace=0.14)
-    headline(figure, f"Spread over {len(runs)} seeds", [counted(groups)])
+    facts = wrapped(figure, [counted(groups)])
+    top = figure_legend(figure, time.get_legend_handles_labels()[0], len(facts))
+    figure.subplots_adjust(left=left_share(figure), right=0.975, top=top, bottom=0.085, hspace=0.14)
+    headline(figure, f"Spread over {len(runs)} seeds", facts)
     return f"{join_labels(KEYS)} of {len(runs)} seeds, with median and 5 to 95 %"
 
 

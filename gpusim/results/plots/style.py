@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 WIDTH_IN, HEIGHT_IN, DPI = 12.0, 9.0, 100  # 1200 x 900 pixels
+NARROW_IN, NARROW_DPI = 5.2, 150  # for a page on a phone, where one pixel of CSS is half a point
 
 INK = "#1a1a1a"
 QUIET = "#5f6368"

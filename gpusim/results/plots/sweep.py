@@ -21,10 +21,14 @@ from gpusim.results.plots.canvas import (
     SMALLEST_PT,
     figure_legend,
     fit_text,
+    from_top,
     headline,
+    is_narrow,
+    left_share,
     set_log_scale,
     set_time_axis,
     tick_text,
+    wrapped,
 )
 from gpusim.results.summary_fields import RUN_FIELDS, join_labels
 from gpusim.results.sweeps.axes import Axes
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 MAX_COLOURS = len(style.RUN_COLOURS)
 MAX_PANELS = 6
+NARROW_TOP_IN, NARROW_PANEL_IN = 2.0, 5.0  # the height of a narrow picture with several panels
 MAX_TICKS = 9  # swept values that all get a tick
 TICK_CHARACTERS = 30  # of a tick that leans
 CLOSEST_TICKS = 0.07  # of the axis: nearer labels would overlap
@@ -101,8 +106,13 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
     joined = plan is not None
     plan = plan or Layout(panels=[()], colours=[()], panel_keys=[], colour_keys=[])
     x = _XAxis.of(groups, axes)
-    columns = len(plan.panels)
-    rows = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
+    narrow, columns = is_narrow(figure), len(plan.panels)
+    if narrow and columns > 1:  # the panels of all columns below each other
+        figure.set_figheight(NARROW_TOP_IN + NARROW_PANEL_IN * columns)
+        below = figure.subplots(2 * columns, 1, sharex=True, squeeze=False)
+        rows, columns = below.reshape(columns, 2).T, 1
+    else:
+        rows = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
     for column, panel in enumerate(plan.panels):
         for index, colours in enumerate(plan.colours):
             chosen = [g for g in groups if _matches(g, plan, panel, colours)]
@@ -114,12 +124,13 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
             title = "\n".join(map(describe_value, plan.panel_keys, panel))
             text = rows[0, column].set_title(title, fontsize=11 if columns < 4 else 9.5)
             fit_text(text, 0.85 * figure.bbox.width / columns, SMALLEST_PT)
-        x.set_ticks(rows[1, column], columns)
-        if columns <= 2:
+        x.set_ticks(rows[1, column], 3 if narrow else columns)
+        if columns <= 2 and (not narrow or panel == plan.panels[-1]):
             rows[1, column].set_xlabel(x.label)
     if columns > 2:  # One label for all panels.
         figure.supxlabel(x.label, y=0.02, fontsize=11, color=style.QUIET)
-    _set_axes(rows[0, 0], rows[1, 0], groups)
+    for column in range(rows.shape[1] if narrow else 1):  # the others share their axes
+        _set_axes(rows[0, column], rows[1, column], groups)
     title = f"{join_labels(KEYS)} over {axis_label(axes.x)}"
     facts = [counted(groups)]
     if not joined:
@@ -129,8 +140,16 @@ def draw_sweep(figure: Figure, groups: Sequence[Ensemble], axes: Axes) -> str:
     if any(not run.converged for group in groups for run in group.runs):
         options: dict[str, Any] = {"ms": 9, "mew": 2.2, "color": style.QUIET}
         handles += rows[0, 0].plot([], [], "x", label=STOPPED, **options)
-    top = figure_legend(figure, handles, len(facts)) - (0.035 if plan.panel_keys else 0.0)
-    figure.subplots_adjust(left=0.085, right=0.975, top=top, bottom=0.085, hspace=0.14, wspace=0.09)
+    facts = wrapped(figure, facts)
+    titled = (0.035 if plan.panel_keys else 0.0) * style.HEIGHT_IN / figure.get_figheight()
+    figure.subplots_adjust(
+        left=left_share(figure),
+        right=0.975,
+        top=figure_legend(figure, handles, len(facts)) - titled,
+        bottom=1 - from_top(figure, 0.915) if narrow else 0.085,
+        hspace=0.4 if narrow and plan.panel_keys else 0.14,
+        wspace=0.09,
+    )
     headline(figure, title, facts)
     if not (axes.series and joined):
         return title

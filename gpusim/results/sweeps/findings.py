@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, TypeAlias
 
 from gpusim.results.bottleneck import find_bottlenecks
-from gpusim.results.sweeps.axes import Axes
+from gpusim.results.sweeps.axes import Axes, varying_keys
 from gpusim.results.sweeps.config_values import SEED, value_of
 from gpusim.results.sweeps.ensembles import Ensemble, Series, series_of
 from gpusim.results.sweeps.runs import Run
@@ -24,7 +24,12 @@ Settings: TypeAlias = list[tuple[str, str]]  # config keys and the texts of thei
 _Point: TypeAlias = tuple[str, Ensemble]  # the text of a value on the axis, and its runs
 
 
-def compute_findings(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes) -> list[Message]:
+def compute_findings(
+    runs: Sequence[Run],
+    groups: Sequence[Ensemble],
+    axes: Axes,
+    planned_runs: int | None = None,
+) -> list[Message]:
     """Return what a sweep shows.
 
     The findings are how many runs converged, what set their sending rates, which run is best, where
@@ -34,13 +39,18 @@ def compute_findings(runs: Sequence[Run], groups: Sequence[Ensemble], axes: Axes
         runs: all runs.
         groups: the ensembles of the runs.
         axes: of the sweep.
+        planned_runs: of the sweep, if it is known.
     """
-    found = [count_outcomes(runs), *find_bottlenecks([run.summary for run in runs])]
+    found = [count_outcomes(runs)]
+    if planned_runs is not None and len(runs) < planned_runs:
+        found.append(Message("missing_runs", {"runs": len(runs), "planned": planned_runs}))
+    found += find_bottlenecks([run.summary for run in runs])
     converged = [run for run in runs if run.converged]
     keys = [key for key in (axes.x, *axes.series) if key]
     if converged and len(runs) > 1 and not any(key.startswith(GIVEN) for key in keys):
         found += _best(converged, keys)
     if axes.x is not None:
+        found += _changed_with(runs, axes, axes.x)
         by_series = {
             one: _along(groups, axes, axes.x, one) for one in series_of(groups, axes.series)
         }
@@ -185,7 +195,51 @@ def _differences(
     elif changes:
         numbers = {"lowest": min(changes), "median": median(changes), "highest": max(changes)}
         found.append(Message("time_change", data | numbers | {"values": len(changes)}))
-    return found
+    return [*found, *_loss_change(points, both, data)]
+
+
+def _changed_with(runs: Sequence[Run], axes: Axes, x: str) -> list[Message]:
+    """Return which other keys change with the axis, as the presets of a group do."""
+    others = [
+        key
+        for key in varying_keys(runs)
+        if key not in (x, SEED, *axes.series)
+        and len({value_of(run, key).text for run in runs if run.config}) > 1
+    ]
+    return [Message("changed_with", {"key": x, "others": others})] if others else []
+
+
+def _loss_change(
+    points: Sequence[dict[Any, Ensemble]], both: Sequence[Any], data: dict[str, Any]
+) -> list[Message]:
+    """Return what the guests of the second series lose, compared with the first."""
+    found = {
+        key: [
+            (one, other)
+            for value in both
+            if (one := points[0][value].median(key)) is not None
+            and (other := points[1][value].median(key)) is not None
+        ]
+        for key in ("guest_cpu_lost_percent", "guest_cpu_lost_s")
+    }
+    percents, seconds = found.values()
+    changed = [abs(other - one) > EQUAL * max(one, other) for one, other in (*percents, *seconds)]
+    if not any(changed):
+        return []
+    ratios = [other / one for one, other in seconds if one and other]
+    return [
+        Message(
+            "loss_change",
+            data
+            | {
+                "values": len(seconds),
+                "percent": [median(side) for side in zip(*percents, strict=True)],
+                "lost_s": [median(side) for side in zip(*seconds, strict=True)],
+                "lowest": min(ratios, default=None),
+                "highest": max(ratios, default=None),
+            },
+        )
+    ]
 
 
 def _split(one: Sequence[_Point], other: Sequence[_Point]) -> dict[str, Any] | None:

@@ -166,6 +166,25 @@ def _time_change(data: Mapping[str, Any]) -> str:
     )
 
 
+def _loss_change(data: Mapping[str, Any]) -> str:
+    (one, other), (one_s, other_s) = data["percent"], data["lost_s"]
+    text = (
+        f"The guest then loses {format_number(other)} % of its CPU time instead of "
+        f"{format_number(one)} % in the median, or {format_duration(other_s)} of vCPU time instead "
+        f"of {format_duration(one_s)}"
+    )
+    low, high = data["lowest"], data["highest"]
+    if low is not None and high - low > EQUAL * high:
+        text += f": {format_number(low)} to {format_number(high)} times as much"
+    return f"{text}."
+
+
+def _changed_with(data: Mapping[str, Any]) -> str:
+    names = [axis_label(key) for key in data["others"]]
+    shown = names if len(names) <= MOST_VALUES else [*names[:MOST_VALUES], "others"]
+    return f"Not only {axis_label(data['key'])} changes: {join_words(shown)} change with it."
+
+
 def _change(change: float) -> str:
     if abs(change) < EQUAL:
         return "the same time"
@@ -200,4 +219,10 @@ _FINDINGS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "converges_alone": _converges_alone,
     "same_time_up_to": _same_time_up_to,
     "time_change": _time_change,
+    "loss_change": _loss_change,
+    "changed_with": _changed_with,
+    "missing_runs": lambda data: (
+        f"Only {data['runs']} of {data['planned']} planned runs are here. The same command computes "
+        "the others."
+    ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import pytest
 
 from gpusim.cli import collect
 from gpusim.results.plots.agg import drawable
-from gpusim.results.plots.canvas import blank_figure, picture, set_log_scale, set_time_axis
+from gpusim.results.plots.canvas import (
+    blank_figure,
+    keep_labels_inside,
+    picture,
+    set_log_scale,
+    set_time_axis,
+)
 from gpusim.results.plots.compare import draw_comparison, read_runs
 from gpusim.results.plots.evacuation import draw_evacuation
 from gpusim.results.plots.run import draw_run
@@ -46,6 +53,16 @@ def saved(draw: Callable[..., Any], path: Path, *arguments: Any) -> Iterator[Any
     yield figure
 
 
+def assert_narrow_readable(draw: Callable[..., Any]) -> bytes:
+    """Draw a picture for narrow pages, and return something in its place."""
+    with blank_figure(narrow=True) as figure:
+        draw(figure)
+        keep_labels_inside(figure)
+        figure.canvas.draw()
+        assert_readable(figure)
+    return b"narrow"
+
+
 def assert_readable(figure: Any) -> None:
     """Check that titles, labels and ticks are inside, and that each panel has data and ticks."""
     width, height = figure.bbox.width, figure.bbox.height
@@ -76,8 +93,10 @@ def test_the_picture_of_a_run(text: str, tmp_path: Path) -> None:
     made = RUNS["not_converged"]()
     policies = f"throttle_rule my_rules:MyThrottle(text={text}), manager m:{text}"
     summary = replace(made.summary, policies=policies, reason=text * 3, qemu_version=text)
-    with saved(draw_run, tmp_path / "plot.png", replace(made, summary=summary)) as figure:
+    result = replace(made, summary=summary)
+    with saved(draw_run, tmp_path / "plot.png", result) as figure:
         assert_readable(figure)
+    assert_narrow_readable(partial(draw_run, result=result))
 
 
 def test_a_title_names_the_class_of_a_policy(tmp_path: Path) -> None:
@@ -158,6 +177,7 @@ def test_the_pictures_of_a_sweep(
         assert_readable(figure)
 
     monkeypatch.setattr(collect, "picture", kept)
+    monkeypatch.setattr(collect, "narrow_png", assert_narrow_readable)
     for index, number in enumerate(NUMBERS[numbers]):
         for limit in (300, 1e9)[: 1 + (len(NUMBERS[numbers]) < 9)]:
             time_s = TIMES[times][index % len(TIMES[times])]

@@ -161,6 +161,8 @@ def test_the_text_of_every_finding() -> None:
     one, other = [("migration.version", "QEMU 9.1")], [("migration.version", "QEMU 9.2")]
     link = {"series": one, "other": other, "key": "link.bandwidth", "value": "5 Gbit/s"}
     working_set = {"key": "workload.working_set_percent", "value": "20", "axis": "vm.memory"}
+    loss = {"values": 2, "percent": [7.0, 15.0], "lost_s": [60.0, 120.0]}
+    loss |= {"lowest": 1.5, "highest": 3.0}
     check_golden(
         "sweep-findings",
         "".join(
@@ -182,6 +184,46 @@ def test_the_text_of_every_finding() -> None:
                 ("same_time_up_to", link | {"next": "9", "smallest": -0.25, "largest": -0.5}),
                 ("time_change", link | {"values": 1, "lowest": 0.0, "median": 0, "highest": 0.0}),
                 ("time_change", link | {"values": 4, "lowest": -0.1, "median": 0.5, "highest": 2}),
+                ("loss_change", loss),
+                ("loss_change", loss | {"lowest": None, "highest": None}),
+                ("changed_with", {"key": "vm.memory", "others": ["vm.vcpus", "vm.zero_percent"]}),
+                ("missing_runs", {"runs": 3, "planned": 8}),
             )
         ),
     )
+
+
+def test_the_price_of_a_faster_series_is_a_finding(tmp_path: Path) -> None:
+    for bandwidth in ("5Gbit/s", "10Gbit/s"):
+        for version, time_s, lost_s in (("qemu_9_1", 900, 45.0), ("qemu_9_2", 450, 90.0)):
+            write(
+                tmp_path / f"{version},{bandwidth.replace('/', '')}",
+                {"link.bandwidth": bandwidth, "migration.version": version},
+                total_time_s=time_s,
+                guest_cpu_lost_s=lost_s,
+                guest_cpu_lost_percent=100 * lost_s / time_s,
+            )
+    (found,) = findings(tmp_path)["loss_change"]
+    assert (found["percent"], found["lost_s"]) == ([5.0, 20.0], [45.0, 90.0])
+    assert (found["lowest"], found["highest"]) == (2.0, 2.0)
+
+
+def test_series_with_the_same_loss_have_no_price(tmp_path: Path) -> None:
+    write_links(tmp_path, {"5Gbit/s": (900, 800), "10Gbit/s": (400, 300)})
+    assert "loss_change" not in findings(tmp_path)
+
+
+def test_keys_that_presets_change_with_the_axis_are_named(tmp_path: Path) -> None:
+    for memory, vcpus in (("1GiB", 4), ("2GiB", 8), ("4GiB", 16)):
+        write(tmp_path / memory, {"vm.memory": memory, "vm.vcpus": vcpus, "seed": vcpus})
+    (found,) = findings(tmp_path)["changed_with"]
+    assert {found["key"], *found["others"]} == {"vm.memory", "vm.vcpus"}
+
+
+@pytest.mark.parametrize(("planned", "is_told"), [(None, False), (2, False), (5, True)])
+def test_missing_runs_are_counted(tmp_path: Path, planned: int | None, is_told: bool) -> None:
+    for seed in (1, 2):
+        write(tmp_path / str(seed), {"seed": seed})
+    runs = find_runs([tmp_path]).runs
+    found = compute_findings(runs, ensembles(runs), choose_axes(runs), planned)
+    assert ("missing_runs" in {one.code for one in found}) is is_told

@@ -31,6 +31,17 @@ def test_runs_are_found_at_any_depth_in_natural_order(tmp_path: Path) -> None:
     assert skipped(tmp_path) == {}
 
 
+def test_sizes_rates_and_times_are_in_the_order_of_their_amount(tmp_path: Path) -> None:
+    order = (
+        *("memory=512MiB", "memory=1GiB", "memory=1.5GiB", "memory=10GB", "memory=1TiB"),
+        *("simulated=300ms", "simulated=5s", "simulated=2min", "simulated=1h"),
+        *("vm=tiny_256mib", "vm=tiny_16gib", "vm=tiny_1tib", "x=1Gbitps", "x=1GBps", "x=10Gbitps"),
+    )
+    for name in sorted(order):
+        write(tmp_path / name, {})
+    assert tuple(names(tmp_path)) == order
+
+
 def test_a_run_itself_is_one_run(tmp_path: Path) -> None:
     assert names(write(tmp_path / "seed=1", {})) == ["seed=1"]
 
