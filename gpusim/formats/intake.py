@@ -6,7 +6,7 @@ reports of a migration that only allow a coarse answer. It does not fit a guest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,19 +115,19 @@ def read_intake(
         profile = load_domstats(path, memory_bytes, vcpus, domain)
         return Intake(path=path, kind=kind, profile=profile)
     if kind.code == "recording":
-        return _with_profile(path, kind, load_recording(path, replayed=False), None)
+        return _with_profile(path, kind, load_recording(path, replayed=False))
     log, found = _reports(path, kind)
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
     try:
-        recording = _recording(path, kind, log, found)
+        recording, notes = _recording(path, kind, found)
     except (AnswersError, IntakeError, VirshLogError) as error:
         return Intake(path=path, kind=kind, log=log, obstacle=error)
     except CodedError as error:  # a counter that falls, or two migrations in one
         if kind.code not in READERS:
             raise
         return Intake(path=path, kind=kind, log=log, obstacle=error)
-    return _with_profile(path, kind, recording, log)
+    return _with_profile(path, kind, recording, log, notes)
 
 
 def load_any_recording(path: Path) -> Recording:
@@ -145,18 +145,27 @@ def load_any_recording(path: Path) -> Recording:
     log, found = _reports(path, kind)
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
-    return _recording(path, kind, log, found, replayed=True)
+    recording, _ = _recording(path, kind, found, replayed=True)
+    return recording
 
 
-def _with_profile(path: Path, kind: Kind, recording: Recording, log: MigrationLog | None) -> Intake:
+def _with_profile(
+    path: Path,
+    kind: Kind,
+    recording: Recording,
+    log: MigrationLog | None = None,
+    notes: Sequence[str] = (),
+) -> Intake:
+    """Return what a recording is good for. `notes` say how it was made."""
     log = log or log_of_recording(recording)
     intake = Intake(path=path, kind=kind, recording=recording, log=log)
     if recording.profile is not None:
         return replace(intake, profile=replace(recording.profile, outcome=outcome_of(recording)))
     try:
-        return replace(intake, profile=from_recording(recording))
+        profile = from_recording(recording)
     except ProfileError as error:
         return replace(intake, obstacle=error)
+    return replace(intake, profile=replace(profile, notes=(*profile.notes, *notes)))
 
 
 def _reports(path: Path, kind: Kind) -> tuple[MigrationLog | None, Found]:
@@ -178,23 +187,26 @@ def _reports(path: Path, kind: Kind) -> tuple[MigrationLog | None, Found]:
 
 
 def _recording(
-    path: Path, kind: Kind, log: MigrationLog, found: Found, *, replayed: bool = False
-) -> Recording:
-    """Return the recording that reports hold."""
+    path: Path, kind: Kind, found: Found, *, replayed: bool = False
+) -> tuple[Recording, tuple[str, ...]]:
+    """Return the recording that reports hold, and the notes on it."""
     if kind.code in READERS and not found.answers:
         raise IntakeError("no_counters", path=path, kind=kind.name, known=COUNTED)
     notes: tuple[str, ...] = (NOTES[kind.code],) if kind.code in NOTES else ()
     facts = NO_LIMIT if kind.code in LIBVIRT else {}
     if kind.code == "domjobinfo":
         try:
-            return read_document(convert_jobs(path, None), _case(path), replayed=replayed)
+            document = convert_jobs(path, None)
+            recording = read_document(document, _case(path), replayed=replayed)
+            return recording, tuple(document["notes"])
         except VirshLogError as error:
             if error.code != "no_answer":
                 raise
         notes = (JOBS_NOTE,)
     timed = Found(answers=[one for one in found.answers if "total-time" in one], facts=found.facts)
     document = document_of(path, timed, facts, notes)
-    return read_document(document, _case(path), replayed=replayed)
+    recording = read_document(document, _case(path), replayed=replayed)
+    return recording, tuple(document["notes"])
 
 
 def _case(path: Path) -> str:

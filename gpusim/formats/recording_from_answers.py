@@ -52,6 +52,7 @@ MULTIFD: Mapping[str, int | str] = {"multifd-channels": 2, "multifd-compression"
 # 9.1 removed `skipped` from `ram`, and 11.1 put a `remaining` of all devices beside it.
 NEWEST, NEWER, OLDER = (11, 1), (10, 1), (7, 2)
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
+FACT_ADVICE = ". State facts with --fact KEY=VALUE"
 SWITCHED_NOTE = "the migration switched to post-copy or COLO: the recording ends there"
 NO_END_NOTE = "no answer with status completed: the recording ends with its last active answer"
 
@@ -104,11 +105,16 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         AnswersError: the file cannot be read, or holds no precopy migration.
         RecordingError: an answer has a wrong value.
     """
-    return document_of(path, read_answers(path), facts)
+    return document_of(path, read_answers(path), facts, advice=FACT_ADVICE)
 
 
 def document_of(
-    path: Path, found: Found, facts: Mapping[str, Any], found_notes: Sequence[str] = ()
+    path: Path,
+    found: Found,
+    facts: Mapping[str, Any],
+    found_notes: Sequence[str] = (),
+    *,
+    advice: str = "",
 ) -> dict[str, Any]:
     """Return the recording that answers describe, as a document. See `convert`.
 
@@ -117,6 +123,7 @@ def document_of(
         found: what the file holds.
         facts: they win over those of the file.
         found_notes: remarks on how the answers were found, for people.
+        advice: how to state a fact, for people.
 
     Raises:
         AnswersError, RecordingError: as `convert`.
@@ -146,7 +153,7 @@ def document_of(
     }
     if not completed:
         scenario["limit_s"] = active[-1]["total-time"] / 1000
-    notes.append(_describe(assumed))
+    notes.append(_describe(assumed, advice))
     if not completed:
         notes.append(NO_END_NOTE)
     if not counts_every_sync(held["qemu"]):
@@ -302,13 +309,11 @@ def _sample(answer: Answer) -> dict[str, Any]:
     return sample | {"t": answer["total-time"] / 1000, "status": answer["status"]}
 
 
-def _describe(assumed: Mapping[str, Any]) -> str:
+def _describe(assumed: Mapping[str, Any], advice: str) -> str:
     facts = ", ".join(f"{key}={_text(value)}" for key, value in assumed.items())
     if not facts:
         return "the answers hold all facts"
-    return (
-        f"assumed, because the answers do not hold it: {facts}. State facts with --fact KEY=VALUE"
-    )
+    return f"assumed, because the file does not hold it: {facts}{advice}"
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,14 @@ from gpusim.predict.bounds_text import NAMES, bounds_words, shown
 from gpusim.predict.coarse import HOVERS
 from gpusim.predict.coarse_text import rate
 from gpusim.predict.post_mortem import Period, PostMortem, throttle_steps
-from gpusim.text import count_noun, format_duration, format_number, join_words, text_table
+from gpusim.text import (
+    capitalized,
+    count_noun,
+    format_duration,
+    format_number,
+    join_words,
+    text_table,
+)
 from gpusim.units import format_bytes
 
 PERIODS_HEAD = ("Sync at", "after", "sent", "dirtied", "dirtied/s", "of sent/s", "left", "throttle")
@@ -119,6 +126,9 @@ def why(found: PostMortem) -> list[str]:
     lines = [*_link_use(found), *_passes(found), *_throttled(found), *_model(found)]
     if found.prediction is None:
         lines += coarse_text.why_coarse(found.coarse)
+    else:
+        notes = found.prediction.profile.notes
+        lines += [f"{capitalized(one_line(note, 4 * LONGEST_VALUE))}." for note in notes]
     obstacle = found.intake.obstacle
     if obstacle is not None and found.intake.recording is not None:
         lines.append(f"No guest was fitted: {one_line(str(obstacle), 3 * LONGEST_VALUE)}.")

@@ -56,6 +56,12 @@ def test_each_example_tells_its_size_and_its_link(name: str) -> None:
     assert max(found.log.rates) == pytest.approx(LINK, rel=0.02)
 
 
+def test_what_a_file_does_not_hold_is_an_assumption() -> None:
+    profile = read_intake(FOLDER / "vdsm.log").profile
+    assert profile is not None
+    assert any("qemu=10.1" in note and "--fact" not in note for note in profile.notes)
+
+
 def test_all_examples_are_checked() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(KINDS)
 
