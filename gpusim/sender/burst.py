@@ -39,6 +39,7 @@ class Burst:
             page, until the burst reads the clock.
         is_over: of whole host pages: the burst ends when the thread wakes.
         start_ps: when it began.
+        least_pages: so many pages it sends in any case. The last one was under way at a new limit.
     """
 
     is_zero: bool
@@ -54,6 +55,7 @@ class Burst:
     is_over: bool = False
     start_ps: int = 0
     is_mixed: bool = False
+    least_pages: int = 0
 
     def see_limits(self, cost: PageCost) -> None:
         """Note whether the burst may meet both kinds before its limits end it.
@@ -175,6 +177,8 @@ class BurstLimits:
             (limit, cost of a normal page, cost of a zero page) of each. None: the burst is over.
         """
         normal, zero = self._pace.normal, self._pace.zero
+        if burst.pages < burst.least_pages:
+            return [(burst.least_pages - burst.pages, 1, 1)]
         budgets = []
         is_late, to_check = burst.spent_ps >= BURST_PS, -(burst.pages - 1) % BURST_CHECK_PAGES
         if is_late:
@@ -193,6 +197,12 @@ class BurstLimits:
         zero_pages = burst.pages - burst.normal_pages
         kinds = list(zip(self.flush_pages, (burst.normal_pages, zero_pages), strict=True))
         if not burst.pages or any(pages and pages % flush == 0 for flush, pages in kinds):
+            return None
+        waiting = [pages % flush for flush, pages in kinds]
+        flushed_units = window_units - waiting[0] * normal.units - waiting[1] * zero.units
+        if (
+            flushed_units > self.budget_units
+        ):  # a new limit, which the last flush has passed already
             return None
         left = [flush - pages % flush - 1 for flush, pages in kinds]
         return [*budgets, (left[0], 1, 0), (left[1], 0, 1)]

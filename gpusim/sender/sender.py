@@ -186,7 +186,7 @@ class Sender:
         )
 
     def limit_bandwidth(self, max_bandwidth: int) -> None:
-        """Set max-bandwidth. A thread that sleeps sleeps on.
+        """Set max-bandwidth. A thread that sleeps sleeps on. One in a burst ends its page.
 
         Args:
             max_bandwidth: bytes per second. 0: unlimited.
@@ -200,8 +200,10 @@ class Sender:
             so_far = burst.sent_units if self._link.host_pages == 1 else 0
             before = self._window.sent_units - so_far
             limit = self._limits.units(before, is_zero=burst.is_zero)
-            burst.units_left = max(0, limit - so_far)
-            burst.see_limits(self._pace.cost(is_zero=burst.is_zero))
+            cost = self._pace.cost(is_zero=burst.is_zero)
+            burst.units_left = max(cost.units, limit - so_far)
+            burst.least_pages = burst.pages + 1
+            burst.see_limits(cost)
 
     def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: int = 0) -> Advance:
         """Send until a time, or until a turn at which the main loop does more than send.

@@ -10,18 +10,19 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.oracle.model import Comparison, compare
+from tests.oracle.model import Comparison, compare, first_difference
 
 SIXTY = range(27, 87)  # number 26 alone has thousands of syncs
-# Since clears and reads of KVM's log wait for each other, the second syncs start 3 ms apart. No
-# reason was found.
-UNEXPLAINED = {138, 375}
+# One window ends in a burst that has normal, zero and normal pages again. gpusim counts the flushes of
+# each kind for itself (BurstLimits.next_budgets), so that burst ends 7 pages later, and all later
+# syncs start 3 ms apart.
+INEXACT_FLUSH = {375}
 MOST_PERCENT = 1.0  # difference of the total time
 
 
 def disagreements(numbers: Iterable[int]) -> list[str]:
     """Return the scenarios in which a decision differs, or the total time by more than allowed."""
-    return [str(c) for c in map(compare, sorted(set(numbers) - UNEXPLAINED)) if not agrees(c)]
+    return [str(c) for c in map(compare, sorted(set(numbers) - INEXACT_FLUSH)) if not agrees(c)]
 
 
 def agrees(found: Comparison) -> bool:
@@ -31,6 +32,11 @@ def agrees(found: Comparison) -> bool:
 
 def test_sixty_random_scenarios_agree() -> None:
     assert disagreements(SIXTY) == []
+
+
+def test_a_limit_that_is_lowered_inside_a_burst_ends_it_behind_the_page_under_way() -> None:
+    found = compare(138)
+    assert first_difference(found.gpusim, found.naive) is None
 
 
 @pytest.mark.slow
