@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpusim.arguments import Parser, output_path, parse_digits, refuse, whole
-from gpusim.bench import dry_run, primitives, sweep, whole_run
+from gpusim.bench import dry_run, gpu_report, primitives, sweep, whole_run
 from gpusim.bench.primitives import Row
 from gpusim.command import EXIT_INPUT, run_command
 from gpusim.config.backend import too_many_threads
@@ -44,6 +44,10 @@ class _InputError(Exception):
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.gpu_report is not None:
+        return _report_gpu(options.gpu_report, quick=options.quick)
+    if options.quick:
+        raise _InputError("--quick: belongs to --gpu-report FILE. Add it, or leave --quick out")
     names = _backends(options.backend)
     if options.sweep is not None:
         sweep.main(options.sweep, names[0])
@@ -71,6 +75,21 @@ def _run(options: argparse.Namespace) -> int:
     if options.json is not None:
         found = {"machine": machine, "rows": [asdict(row) for row in rows]}
         write_text(options.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return 0
+
+
+def _report_gpu(path: Path, *, quick: bool) -> int:
+    found = obstacle("cupy")
+    if found is not None:
+        raise _InputError(f"--gpu-report {path}: needs a GPU: {found}")
+    beside = gpu_report.markdown_path(path)
+    if beside == path or not (can_be_written(path) and can_be_written(beside)):
+        hint = "cannot be written. Name a file FILE.json in a writable folder"
+        raise _InputError(f"--gpu-report {path}: {hint}")
+    report = gpu_report.write_report(path, quick=quick)
+    print(gpu_report.markdown(report), end="")
+    print(path)
+    print(beside)
     return 0
 
 
@@ -167,6 +186,16 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run",
         action="store_true",
         help="measure only what dry runs predict and what the runs then take. It takes ten minutes",
+    )
+    parser.add_argument(
+        "--gpu-report",
+        type=output_path,
+        metavar="FILE.json",
+        help="run the suite of the GPU, the primitives and whole runs, and write them to this file "
+        "and to FILE.md. It takes up to ten minutes",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="with --gpu-report: a small part, to try the command"
     )
     parser.add_argument(
         "--json", type=output_path, metavar="FILE", help="write all rows to this file too"

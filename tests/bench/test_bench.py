@@ -15,6 +15,7 @@ from gpusim.bench.whole_run import run_config
 from gpusim.config.backend import too_many_threads
 from gpusim.config.scenario import resolve
 from gpusim.pages.backends import BACKENDS, obstacle
+from gpusim.pages.obstacles import Obstacle
 from tests.cli.command import composed
 
 SMALL = ["--pages", "2^19", "--repeats", "2"]
@@ -93,6 +94,36 @@ def test_a_backend_that_is_not_there(
     )
     assert main([*SMALL, "--backend", "cupy"]) == 2
     assert capsys.readouterr().err == "error: --backend cupy: is not available here: no driver\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--quick"], "--gpu-report FILE"),
+        (["--gpu-report", "missing/gpu.json"], "cannot be written"),
+        (["--gpu-report", "gpu.md"], "cannot be written"),
+    ],
+)
+def test_a_report_that_cannot_be_made(
+    options: list[str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gpusim.bench.cli.obstacle", lambda name: None)
+    assert main(options) == 2
+    assert named in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_needs_a_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpusim.bench.cli.obstacle", lambda name: Obstacle("no_gpu", "no GPU"))
+    assert main(["--gpu-report", "gpu.json"]) == 2
+    assert "needs a GPU: no GPU" in capsys.readouterr().err
 
 
 def test_interrupted(

@@ -51,7 +51,7 @@ TABLES = ("cuGetErrorName",)
 REAL = ("cudaGetErrorName", "cudaGetErrorString", "cudaRuntimeGetVersion")
 INVALID, OUT_OF_MEMORY, FORKED, NO_DEVICE = 1, 2, 3, 100
 BAD_DEVICE, NOT_FOUND, NOT_SUPPORTED, UNKNOWN = 101, 500, 801, 999
-TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
+TO_DEVICE, TO_HOST, ON_DEVICE, ANY = 1, 2, 3, 4  # cudaMemcpyKind
 LASTING = range(700, 730)  # errors of kernels, after which every call of the process fails
 ATTRIBUTES = {16: 132, 75: 9, 76: 0}  # multiprocessors, compute capability 9.0
 DRIVER_VERSION = 13050
@@ -285,6 +285,8 @@ def cudaFreeHost(address: int | None) -> int:
 
 @exported(c_void_p, c_void_p, c_size_t, c_int, c_void_p)
 def cudaMemcpyAsync(to: int, source: int, size: int, kind: int, stream: int | None) -> int:
+    if kind == ANY and machine.holds(to, size) and machine.holds(source, size):
+        kind = ON_DEVICE  # CuPy copies between arrays so
     if kind not in (TO_DEVICE, TO_HOST, ON_DEVICE):
         return NOT_SUPPORTED
     on_device = {TO_DEVICE: [to], TO_HOST: [source], ON_DEVICE: [to, source]}[kind]

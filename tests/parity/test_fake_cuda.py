@@ -171,3 +171,20 @@ def test_a_sweep_goes_on_without_its_gpu(tmp_path: Path) -> None:
         seed == 3 for seed in seeds
     ]
     assert json.loads(files[2].read_text())["backend"] == "cupy"
+
+
+def test_the_report_of_a_gpu_runs_to_its_end(tmp_path: Path) -> None:
+    """The report of a played device is marked as such."""
+    report = tmp_path / "gpu.json"
+    done = run_python("-m", "gpusim.bench", "--gpu-report", str(report), "--quick", GPUSIM_AUDIT="")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())
+    assert found["is_played"]
+    assert found["is_quick"]
+    assert "1 passed" in found["tests"]
+    assert [run["left_out"] for run in found["runs"]] == [""] * 4
+    assert all(run["draws"] for run in found["runs"])
+    assert {row["backend"] for row in found["primitives"]} == {"cupy"}
+    text = report.with_suffix(".md").read_text()
+    assert "A CPU played the GPU" in text
+    assert text in done.stdout
