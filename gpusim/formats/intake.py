@@ -40,6 +40,7 @@ from gpusim.formats.status_texts import (
 from gpusim.formats.vdsm_log import read_vdsm
 from gpusim.formats.virsh import load_domstats
 from gpusim.formats.virt_launcher_log import read_virt_launcher
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 
 PAGE_BYTES = 4096
 PAGE_ON_LINK, ZERO_ON_LINK = PAGE_BYTES + 8, 9  # bytes of a normal and of a zero page
@@ -120,7 +121,7 @@ def read_intake(
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
     try:
-        recording, notes = _recording(path, kind, found)
+        recording, notes = _recording(path, kind, log, found)
     except (AnswersError, IntakeError, VirshLogError) as error:
         return Intake(path=path, kind=kind, log=log, obstacle=error)
     except CodedError as error:  # a counter that falls, or two migrations in one
@@ -145,7 +146,7 @@ def load_any_recording(path: Path) -> Recording:
     log, found = _reports(path, kind)
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
-    recording, _ = _recording(path, kind, found, replayed=True)
+    recording, _ = _recording(path, kind, log, found, replayed=True)
     return recording
 
 
@@ -187,13 +188,16 @@ def _reports(path: Path, kind: Kind) -> tuple[MigrationLog | None, Found]:
 
 
 def _recording(
-    path: Path, kind: Kind, found: Found, *, replayed: bool = False
+    path: Path, kind: Kind, log: MigrationLog, found: Found, *, replayed: bool = False
 ) -> tuple[Recording, tuple[str, ...]]:
     """Return the recording that reports hold, and the notes on it."""
     if kind.code in READERS and not found.answers:
         raise IntakeError("no_counters", path=path, kind=kind.name, known=COUNTED)
     notes: tuple[str, ...] = (NOTES[kind.code],) if kind.code in NOTES else ()
-    facts = NO_LIMIT if kind.code in LIBVIRT else {}
+    facts = dict(NO_LIMIT) if kind.code in LIBVIRT else {}
+    limits_ms = [limit_ms for _, limit_ms in log.limits if limit_ms <= MOST_DOWNTIME_LIMIT_MS]
+    if limits_ms:
+        facts["downtime-limit"] = limits_ms[-1]
     if kind.code == "domjobinfo":
         try:
             document = convert_jobs(path, None)

@@ -93,11 +93,11 @@ class MigrationLog:
         """
         found = None
         for one in self.reports:
-            if one.iteration is not None and one.iteration > 1:
-                break
-            if one.zero_pages is not None and one.normal_pages is not None:
-                pages = one.zero_pages + one.normal_pages
+            if one.zero_pages is not None and self.total_bytes:
+                pages = one.zero_pages + (one.normal_pages or 0)
                 found = one.zero_pages / pages if pages else found
+                if one.iteration is not None and one.iteration > 1:  # the first pass is over
+                    return min(one.zero_pages * self.page_bytes / self.total_bytes, 1.0)
             elif one.total_bytes and None not in (one.remaining_bytes, one.transferred_bytes):
                 passed = one.total_bytes - (one.remaining_bytes or 0)
                 sent = one.transferred_bytes or 0
@@ -105,10 +105,6 @@ class MigrationLog:
                     break
                 if 0 < sent < passed and passed > LEAST_OF_PASS * one.total_bytes:
                     found = 1 - sent / passed
-        if found is None and self.total_bytes:
-            last = self.last
-            if last.zero_pages is not None:  # zero pages that were sent once
-                found = min(last.zero_pages * self.page_bytes / self.total_bytes, 1.0)
         return found
 
     @property

@@ -59,6 +59,7 @@ def test_each_example_tells_its_size_and_its_link(name: str) -> None:
 def test_what_a_file_does_not_hold_is_an_assumption() -> None:
     profile = read_intake(FOLDER / "vdsm.log").profile
     assert profile is not None
+    assert profile.parameters["downtime-limit"] == 500  # the last one that vdsm set
     assert any("qemu=10.1" in note and "--fact" not in note for note in profile.notes)
 
 
@@ -81,6 +82,12 @@ def test_one_answer_is_the_same_whoever_prints_it() -> None:
         assert log.dirty_rates[-1] == pytest.approx(126.7e6, rel=0.01)
         assert log.last.remaining_bytes == pytest.approx(1.07 * GIB, rel=0.01)
         assert (log.last.iteration, log.outcome, log.seconds) == (5, "running", 120.0)
+
+
+def test_zero_pages_of_the_whole_first_pass_count() -> None:
+    for name in ("vdsm.log", "virt-launcher-aborted.log", "qmp.log"):
+        log = read_intake(FOLDER / name).log
+        assert log is not None and log.zero_share == pytest.approx(0.25, abs=0.001), name
 
 
 def test_a_completed_job_tells_its_end(tmp_path: Path) -> None:
