@@ -409,7 +409,7 @@ def _samples(
     samples: list[Sample] = []
     before: Mapping[str, Any] = {}
     for place, row in enumerate(rows):
-        _check_order(before, row, f"samples[{place}]", ram_bytes)
+        _check_order(before, row, f"samples[{place}]", ram_bytes, start_s)
         before = {**before, **{key: row[key] for key in ORDERED if row.get(key) is not None}}
         time_s = round(row["t"] - start_s, CLOCK_DIGITS)
         if time_s >= 0 and (not samples or time_s > samples[-1].time_s):
@@ -427,7 +427,7 @@ def _samples(
 
 
 def _check_order(
-    before: Mapping[str, Any], row: Mapping[str, Any], key: str, ram_bytes: int
+    before: Mapping[str, Any], row: Mapping[str, Any], key: str, ram_bytes: int, start_s: float
 ) -> None:
     """Refuse a sample that contradicts the samples before it.
 
@@ -436,6 +436,7 @@ def _check_order(
         row: the sample.
         key: of the sample, for errors.
         ram_bytes: of the VM, without video memory and ROMs.
+        start_s: of the migration, by the clock of the file.
     """
     for name in ORDERED:
         value = row.get(name)
@@ -453,7 +454,8 @@ def _check_order(
     if row["remaining"] > most:
         refuse(row["remaining"], f"must be at most {most} bytes, all RAM", f"{key}.remaining")
     name = "dirty-sync-count"
-    most = before.get(name, row[name]) + MORE_SYNCS + round(MOST_SYNCS_PER_S * gap_s)
+    passed_s = min(max(row["t"] - before.get("t", start_s), 0.0), LONGEST_GAP_S)
+    most = before.get(name, 0) + MORE_SYNCS + round(MOST_SYNCS_PER_S * passed_s)
     if row[name] > most:
         refuse(row[name], f"must be at most {most}, because a sync takes time", f"{key}.{name}")
 

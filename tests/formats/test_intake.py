@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,15 @@ def test_syncs_at_one_time_are_no_division_by_zero(tmp_path: Path) -> None:
     text = (FOLDER / "vdsm.log").read_text()
     assert "Progress: 90.0 " in text
     assert taken(tmp_path, text.replace("Progress: 90.0 ", "Progress: 0 ")).log is not None
+
+
+def test_a_huge_count_of_syncs_is_refused(tmp_path: Path) -> None:
+    """The first report may not claim more syncs than its time allows: they would be listed one by one."""
+    text = (FOLDER / "vdsm.log").read_text()
+    huge = re.sub(r"memory iteration: \d+", f"memory iteration: {10**12}", text)
+    found = taken(tmp_path, huge)
+    assert found.profile is None and isinstance(found.obstacle, RecordingError)
+    assert found.obstacle.data["key"] == "samples[0].dirty-sync-count"
 
 
 def test_a_huge_log_is_not_quoted(tmp_path: Path) -> None:
