@@ -106,7 +106,11 @@ def version_name(version: str) -> str:
     return version.replace("_", " ")
 
 
-_TOOLS = {"OVirt": "oVirt", "Proxmox": "Proxmox VE"}  # class -> what the tool is called
+_TOOLS = {
+    "OVirt": "oVirt",
+    "Proxmox": "Proxmox VE",
+    "CloudHypervisor": "Cloud Hypervisor",
+}  # class -> what the tool is called
 
 
 def decider_name(version: str, policies: str = "") -> str:

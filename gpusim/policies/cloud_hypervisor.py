@@ -1,18 +1,30 @@
-"""Auto-converge of Cloud Hypervisor, as in the fork of Cyberus Technology.
+"""Live migration of Cloud Hypervisor, and auto-converge as in the fork of Cyberus Technology.
 
 An iteration sends all pages that one read of the dirty log has found. Then it reads the log again.
-The throttle rises at every second iteration, whatever the guest has dirtied.
+Cloud Hypervisor itself has no throttle, and a timeout. In the fork the throttle rises at every
+second iteration, whatever the guest has dirtied.
 
-Source: github.com/cyberus-technology/cloud-hypervisor, commit 002a074582, vmm/src/lib.rs:
+Source of the loop and the timeout: github.com/cloud-hypervisor/cloud-hypervisor, vmm/src/lib.rs:
+do_memory_iterations and is_precopy_converged, as on its main branch in 2026. Defaults:
+VmSendMigrationData. The release notes of v51.0 do not name the timeout yet.
+
+Source of auto-converge: github.com/cyberus-technology/cloud-hypervisor, commit 002a074582, vmm/src/lib.rs:
 can_increase_autoconverge_step, memory_copy_iterations and the constants AUTO_CONVERGE_... Its pull
 request 13 (2025-08-18) had a delay of four iterations instead of two.
 """
 
 from __future__ import annotations
 
-from gpusim.qemu.parameters import Parameters
+from gpusim.policies.arguments import check_name, check_whole
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, Parameters
+from gpusim.qemu.rules import Orders, Shown
 from gpusim.qemu.sync import Period, Sync
 from gpusim.qemu.throttle import ThrottleRule
+from gpusim.text import format_duration
+from gpusim.units import NS_PER_S
+
+MOST_S = 10**9
+STRATEGIES = ("cancel", "ignore")
 
 
 class IterationThrottle(ThrottleRule):
@@ -89,3 +101,40 @@ class WholeIterations:
     def acts(self, estimate_bytes: int, threshold_bytes: int) -> bool:
         """Return whether the iteration has ended."""
         return estimate_bytes == 0
+
+
+class CloudHypervisor:
+    """The timeout of `send-migration`. The downtime limit is `migration.downtime_limit`.
+
+    Cloud Hypervisor looks at its clock at the end of an iteration. With timeout_strategy=cancel the
+    simulation ends at the timeout itself, up to one iteration earlier.
+
+    Args:
+        timeout_s: of the migration in s, 1 or more.
+        timeout_strategy: cancel, or ignore. The latter stops the VM at the end of the iteration,
+            whatever the downtime will be.
+
+    Attributes:
+        timeout_s, at_timeout: the timeout, and what happens then: abort or pause.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, timeout_s: int = 3600, timeout_strategy: str = "cancel") -> None:
+        check_whole("timeout_s", timeout_s, 1, MOST_S)
+        check_name("timeout_strategy", timeout_strategy, STRATEGIES)
+        self.timeout_s = timeout_s
+        self.at_timeout = "abort" if timeout_strategy == "cancel" else "pause"
+
+    def look(self, shown: Shown) -> Orders:
+        """Act once the timeout has passed."""
+        due_ns = self.timeout_s * NS_PER_S
+        if shown.time_ns < due_ns:
+            return Orders(again_ns=due_ns)
+        if self.at_timeout == "abort":
+            why = f"the timeout of {format_duration(self.timeout_s)} is over"
+            return Orders(do="cancel", why=why)
+        if shown.downtime_limit_ms == MOST_DOWNTIME_LIMIT_MS:
+            return Orders()
+        return Orders(set={"downtime_limit": MOST_DOWNTIME_LIMIT_MS})

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpusim.config.schema import MigrationConfig
+from gpusim.policies.cloud_hypervisor import CloudHypervisor
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
 from gpusim.policies.nova import Nova
 from gpusim.policies.ovirt import FIRST_MS, OVirt
@@ -22,8 +23,9 @@ MODULES = {
     "gpusim.policies.kubevirt:KubeVirtStall": KubeVirtStall,
     "gpusim.policies.ovirt:OVirt": OVirt,
     "gpusim.policies.proxmox:Proxmox": Proxmox,
+    "gpusim.policies.cloud_hypervisor:CloudHypervisor": CloudHypervisor,
 }
-Known = Nova | KubeVirt | KubeVirtStall | OVirt | Proxmox
+Known = Nova | KubeVirt | KubeVirtStall | OVirt | Proxmox | CloudHypervisor
 AT_TIMEOUT = {
     "abort": "manager_abort",
     "pause": "manager_pause",
@@ -64,6 +66,9 @@ def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Mess
     elif isinstance(manager, Proxmox):
         yield Message("proxmox_plan_doubles", {"first_ms": manager.first_ms})
         yield _end("Proxmox VE", "", 0)
+    elif isinstance(manager, CloudHypervisor):
+        yield Message("cloud_hypervisor_plan", {"limit_ms": migration.downtime_limit})
+        yield _end("Cloud Hypervisor", manager.at_timeout, manager.timeout_s)
     elif manager is not None:
         yield Message("kubevirt_plan_stall", manager.limits)
         yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
@@ -79,6 +84,8 @@ def last_action_s(migration: MigrationConfig, memory_bytes: int) -> int:
     manager = known_manager(migration)
     if isinstance(manager, Nova):
         return max(manager.timeout_s(memory_bytes), manager.steps(memory_bytes)[-1].after_s)
+    if isinstance(manager, CloudHypervisor):
+        return manager.timeout_s
     if isinstance(manager, KubeVirt | KubeVirtStall):
         return 2 * manager.timeout_s(memory_bytes)  # it may pause the VM, and abort as much later
     return 0

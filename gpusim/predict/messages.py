@@ -112,6 +112,10 @@ TEXTS: Mapping[str, str] = {
         "up to {last_ms} ms. At the next iteration it switches to post-copy. gpusim does not simulate "
         "post-copy, and counts such a migration as not converged."
     ),
+    "cloud_hypervisor_plan": (
+        "Cloud Hypervisor allows {limit_ms} ms of downtime (downtime_ms of send-migration). It checks "
+        "that and its timeout (timeout_s, timeout_strategy) at the end of an iteration."
+    ),
     "manager_abort": "{tool} aborts the migration after {timeout_s}.",
     "manager_pause": "{tool} pauses the VM after {timeout_s}, until the migration ends.",
     "manager_force": "{tool} allows 2000 s of downtime after {timeout_s}.",

@@ -9,8 +9,9 @@ import pytest
 
 from gpusim import simulate
 from gpusim.config.compose import composed_config
+from gpusim.errors import ArgumentError
 from gpusim.policies import Orders, Shown, Sync
-from gpusim.policies.cloud_hypervisor import IterationThrottle, WholeIterations
+from gpusim.policies.cloud_hypervisor import CloudHypervisor, IterationThrottle, WholeIterations
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall, completion_timeout_s
 from tests.policies.test_plug_ins import with_policies
 from tests.policies.test_runs import RULES, busy
@@ -244,6 +245,42 @@ def test_cloud_hypervisor_reads_the_log_when_all_is_sent() -> None:
     assert all(s.newly_dirty_pages * 4096 == s.remaining_bytes for s in natural)
     steps = [sync.cpu_throttle_percentage for sync in natural]
     assert steps == [min(99, 10 * (n // 2)) for n in range(1, len(natural) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "verdict"), [("cancel", "cancelled"), ("ignore", "converged")]
+)
+def test_cloud_hypervisor_ends_at_its_timeout(strategy: str, verdict: str) -> None:
+    rules: dict[str, Any] = {
+        "switchover_rule": RULES["cloud_hypervisor"]["switchover_rule"],
+        "manager": (
+            "gpusim.policies.cloud_hypervisor:CloudHypervisor",
+            {"timeout_s": 38, "timeout_strategy": strategy},
+        ),
+    }
+    never = busy(fallback_sync_interval="never", limit_s=300, auto_converge=False)
+    found = simulate(with_policies(never, **rules))
+    assert found.summary.verdict == verdict
+    if strategy == "cancel":
+        assert found.summary.total_time_s == pytest.approx(38, abs=0.2)
+    else:  # it sends the whole iteration first
+        *_, before_s, after_s = [sync.time_s for sync in found.syncs if sync.kind == "exact"]
+        assert before_s < 38 < after_s <= found.summary.total_time_s
+        assert found.syncs[-1].remaining_bytes > 2**27
+
+
+@pytest.mark.parametrize(("name", "value"), [("timeout_s", 0), ("timeout_strategy", "stop")])
+def test_cloud_hypervisor_refuses_other_arguments(name: str, value: object) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        CloudHypervisor(**{name: value})
+    assert caught.value.name == name
+
+
+def test_the_preset_has_cloud_hypervisors_defaults() -> None:
+    migration = composed_config(["policy=cloud_hypervisor_upstream"]).migration
+    assert migration.manager is not None
+    assert vars(CloudHypervisor(**migration.manager.args)) == vars(CloudHypervisor())
+    assert (migration.auto_converge, migration.downtime_limit) == (False, 300)
 
 
 @pytest.mark.parametrize("name", ["kubevirt", "kubevirt_ramp", "kubevirt_stall"])

@@ -67,6 +67,16 @@ def test_the_last_message_tells_what_happens_at_the_timeout(
         assert end.data["timeout_s"] == 1350  # 150 s for each of 9 GB
 
 
+@pytest.mark.parametrize(
+    ("strategy", "code"), [("cancel", "manager_abort"), ("ignore", "manager_pause")]
+)
+def test_cloud_hypervisors_timeout_does_not_scale(strategy: str, code: str) -> None:
+    options = args(timeout_s=2760, timeout_strategy=strategy)
+    limit, end = plan("policy=cloud_hypervisor_upstream", *options, gib=512)
+    assert limit == Message("cloud_hypervisor_plan", {"limit_ms": 300})
+    assert end == Message(code, {"tool": "Cloud Hypervisor", "timeout_s": 2760})
+
+
 def test_kubevirts_limits() -> None:
     ramp, _ = plan("policy=kubevirt_ramp")
     data = {"first_ms": 150, "last_ms": 900, "steps": 8, "syncs": 3, "cooldown_s": 10}
