@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +13,12 @@ import pytest
 from gpusim import BackendConfig, Config, ConfigError, VmConfig, WriterConfig
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
-from gpusim.pages import backends
+from gpusim.pages import backends, cupy_kernels
 from gpusim.pages.backends import choose, make_kernels, obstacle
+from gpusim.pages.budget import Budget
+from gpusim.pages.numpy_kernels import NumpyKernels
 from gpusim.pages.obstacles import BackendError, DeviceError, Obstacle
+from gpusim.pages.primitives import ChunkTaken
 
 GIB = 2**30
 
@@ -245,6 +248,45 @@ def test_a_gpu_that_does_not_tell_its_memory_is_passed_over(
     with pytest.raises(BackendError) as caught:
         choose("cupy", 1)
     assert caught.value.obstacle == lost
+
+
+def test_a_gpu_that_computes_wrong_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first use in a process draws and takes a few pages."""
+
+    class Wrong(NumpyKernels):
+        def clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
+            return super().clear_in_chunk(chunk, page + 10, budgets)
+
+    fake_cupy(monkeypatch, lambda: 1)
+    monkeypatch.setattr(cupy_kernels, "CupyDevice", lambda: None)
+    for kernels, code in ((NumpyKernels, None), (Wrong, "wrong_results")):
+        backends._lasting_obstacle.cache_clear()
+        monkeypatch.setattr(
+            cupy_kernels,
+            "CupyKernels",
+            lambda chunks, log, zero, device, kernels=kernels: kernels(
+                chunks, log=log, zero=zero, threads=1
+            ),
+        )
+        found = obstacle("cupy")
+        assert (found and found.code) == code
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"), [(None, ["0", "1"]), ("3,GPU-7f", ["3", "GPU-7f"]), ("", ["0", "1"])]
+)
+def test_the_gpus_that_a_process_sees(
+    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cupy(monkeypatch, lambda: 2)
+    monkeypatch.setattr(backends, "obstacle", lambda name: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert backends.visible_gpus() == names
+    monkeypatch.setattr(backends, "obstacle", lambda name: Obstacle("no_gpu", "none"))
+    with pytest.raises(BackendError):
+        backends.visible_gpus()
 
 
 def test_an_error_of_a_gpu_survives_pickle() -> None:

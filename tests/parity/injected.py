@@ -54,14 +54,19 @@ def start_anew(failures: dict[str, Failure]) -> None:
     machine.failures = failures
 
 
-def after(failures: dict[str, Failure]) -> dict[str, Any]:
-    """Return what a fork of this process does if calls fail."""
+def after(failures: dict[str, Failure] | None) -> dict[str, Any]:
+    """Return what a fork of this process does if calls fail.
+
+    Args:
+        failures: see Machine. None: the device is not made anew, so it sees a forked process.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         with TemporaryFile() as errors:
             os.dup2(errors.fileno(), 2)  # CuPy's own warnings, and Python's ignored exceptions
-            start_anew(failures)
+            if failures is not None:
+                start_anew(failures)
             found = {"cupy": outcome("cupy"), "auto": outcome("auto")}
             found |= {"left_bytes": machine.used(0), "lost": machine.lost}
             sys.stderr.flush()
@@ -114,7 +119,7 @@ def run_command(arguments: list[str], failures: str, environment: dict[str, str]
 
 
 def main() -> None:
-    """Print the calls of two runs without failures, then a line per failure."""
+    """Print what runs without failures do, what a plain fork does, and a line per failure."""
     obstacle("numba")  # loads its kernels once for all forks
     simulate(migration("numba"))
     clean = after({})
@@ -122,6 +127,7 @@ def main() -> None:
     for name in clean["calls"]:  # while the device is opened and tested
         inject(name, Failure(1, temporary(name)))
     simulate(migration("cupy"))  # the forks now find the device open
+    print(json.dumps({"name": "fork", "first": 0, "number": 0, **after(None)}))
     for name, count in after({})["calls"].items():  # during the first run
         for error in (temporary(name), ILLEGAL_ADDRESS):
             inject(name, Failure(max(1, count // 4), error))

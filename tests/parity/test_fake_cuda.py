@@ -83,6 +83,10 @@ def test_every_call_may_fail() -> None:
     assert clean["cupy"]["backend"] == clean["auto"]["backend"] == "cupy"
     assert not clean["left_bytes"]
     assert not clean["printed"]
+    (forked,) = (row for row in rows if row["name"] == "fork")
+    rows.remove(forked)
+    assert "forked" in forked["cupy"]["text"]
+    assert forked["auto"]["backend"] == "numba"
     assert set(clean["calls"]) == {row["name"] for row in rows}
     assert len(clean["calls"]) >= 16
     for row in rows:
