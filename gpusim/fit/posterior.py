@@ -2,8 +2,9 @@
 
 Each guest is drawn with the probability that it has, given the measurements. The prior is even over
 kinds and over the logarithms of sizes, rates, drift, bursts and pauses. So a slow writer has any
-size between the pages that were seen and all memory that is not zero. If both kinds explain a
-writer, then both are drawn. Every count lies anywhere inside its rounding interval. Guests that
+size between the pages that were seen and all memory that is not zero. Each steady guest has one more
+writer than explains the counts: cold memory that the longest period did not show, as far as the
+errors of the counts can hide it. If both kinds explain a writer, then both are drawn. Every count lies anywhere inside its rounding interval. Guests that
 write steadily and guests that write in bursts are drawn by the costs of the best of each. Bursts
 cost as much as one more writer.
 

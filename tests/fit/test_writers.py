@@ -191,6 +191,17 @@ def test_the_size_of_a_slow_writer_spreads_up_to_all_writable_pages() -> None:
     assert high[1] > 100000
 
 
+def test_memory_that_no_period_showed_may_still_be_written() -> None:
+    """Ten seconds show little of two cold pools, and the best fit ends with what they showed."""
+    sizes, speeds = (4000, 16000, 40000, 60000, 80000), (40000, 20000, 8000, 2000, 600)
+    pools = [Truth("random", *one) for one in zip(sizes, speeds, strict=True)]
+    quick = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+    profile = profile_of(pools, 1, periods=quick, repeats=2, sample_pages=None)
+    fits = sample_fits(profile, fit_writers(profile), 60, 1)
+    _, high = _spread(fits, np.array([30.0, 120.0]))
+    assert high[1] > 1.15 * high[0]
+
+
 def test_kinds_spread_if_both_fit() -> None:
     """A step before the shortest period fits both kinds."""
     profile = profile_of((Truth("random", 30000, 3e6),), 1)
