@@ -51,6 +51,7 @@ def test_answer_files_and_bad_rows(
         ["--domstats", "x"],
         ["--domain", "x"],
         ["--no-advice"],
+        ["--explain"],
         ["--csv", "-", "--json", "-"],
         ["--report", "."],
         ["policy=nova"],
@@ -79,7 +80,9 @@ def test_what_no_fleet_uses_is_one_line(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fleet.csv"]
 
 
-@pytest.mark.parametrize("arguments", [["x.json", "--csv", "a"], ["x.json", "--domain", "a"]])
+@pytest.mark.parametrize(
+    "arguments", [["x.json", "--csv", "a"], ["--measure", "--qmp", "x", "--domain", "a"]]
+)
 def test_options_of_a_fleet_need_one(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
