@@ -6,10 +6,8 @@ from gpusim.config.scenario import Scenario
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative
 from gpusim.explore.changes import single_changes
-from gpusim.explore.run_pool import RunPool
+from gpusim.explore.run_pool import MOST_STEPS, RunPool
 from gpusim.explore.value_search import ValueSearch, run_searches
-
-MOST_STEPS = 20_000  # of each run. A run that takes more counts as not converging
 
 
 def alternatives(
