@@ -187,8 +187,8 @@ TEXTS: Mapping[str, str] = {
     "values_untried": "* A value between could not be simulated, because a user's rule failed.",
     "guests_untried": "There is no advice, because a user's rule failed over expected shares.",
     "runs_cut": (
-        "{runs} runs were stopped as too long, and count as not converging. To let runs take longer, "
-        "add --effort 2, or raise limit.wall if you set it."
+        "Runs that were stopped as too long, and count as not converging: {runs}. To let runs take "
+        "longer, add --effort 2, or raise limit.wall if you set it."
     ),
     "fallback_sync_without_effect": "QEMU's fallback sync has no effect here: {with_it}.",
     "fallback_sync_effect": (

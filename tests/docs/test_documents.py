@@ -122,6 +122,32 @@ def test_predict_command_runs(command: str, skipped: bool, tmp_path, monkeypatch
         assert predict.main(arguments) == 0
 
 
+@pytest.mark.slow
+def test_the_answer_for_the_large_database(capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of docs/how-to/predict-a-migration.md, as far as their numbers."""
+    text = (REPOSITORY / "docs/how-to/predict-a-migration.md").read_text()
+    shown = text.split("large_database.yaml")[1].split("```text\n")[1].splitlines()
+    profile = str(REPOSITORY / "docs/profiles/large_database.yaml")
+    limits = ["--deadline", "30min", "--max-downtime", "1s"]
+    assert (
+        predict.main(
+            [
+                profile,
+                "link=25gbit",
+                "migration=qemu_9_2",
+                *limits,
+                "--members",
+                "12",
+                "--no-advice",
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out.splitlines()
+    for line, real in zip(shown[:2], printed, strict=False):
+        assert re.sub(r"[0-9.]+", "#", line) == re.sub(r"[0-9.]+", "#", real)
+
+
 @pytest.mark.parametrize(("command", "slow"), commands("gpusim-bench"))
 def test_benchmark_command_runs(command: str, slow: bool) -> None:
     """A slow one only as far as its options."""
