@@ -513,7 +513,7 @@ class Sender:
         """
         normal, zero = self._pace.normal, self._pace.zero
         dearest_ps, certainly_over = max(normal.ps, zero.ps), False
-        before = 0
+        before, has_wrapped = 0, False
 
         def certain() -> list[tuple[int, int, int]] | None:
             return self._limits.next_budgets(burst, self._window.sent_units, certainly_over)
@@ -530,7 +530,8 @@ class Sender:
             left_ps = self._send_pages(certain_and_allowed, to_ps, to_ps, pages, done)
             if left_ps < 0:
                 return False
-            wraps = pages.at_end and pages.pending
+            at_end = pages.at_end and pages.pending > 0
+            wraps, has_wrapped = at_end and not has_wrapped, at_end and burst.pages == before
             units_fit = self._limits.fits(burst, self._window.sent_units)
             if not wraps and left_ps >= dearest_ps and units_fit and not certainly_over:
                 certainly_over = True  # only the 50 ms can have ended the take
@@ -542,7 +543,7 @@ class Sender:
                 if (
                     burst.pages == before
                     and left_ps >= dearest_ps
-                    and not (pages.at_end and pages.pending)
+                    and (has_wrapped or not (pages.at_end and pages.pending))
                 ):
                     break  # a recorded link sends no more in this window
             if burst.pages == before and left_ps < dearest_ps:
