@@ -21,6 +21,7 @@ ALLOWED = {
     "pages/kernel_cache.py": "compiled kernels, checked by a digest",
     "record/guest.py": "the memory of the recorder's own QEMU",
     "record/cut_file.py": "its own file, which it opens to write",
+    "cli/joblib_workers.py": "locks, which hold no data",
     "cli/run_folder.py": "files that a refused run puts back as they were",
     "cli/collect.py": "a picture that the same command wrote",
     "predict/report.py": "a picture that the same command wrote",

@@ -2,7 +2,7 @@
 
 Nova prints neither a dirty rate nor a count of syncs. Two lines tell what became dirty between them.
 Source: Nova's nova/virt/libvirt/driver.py:_live_migration_monitor and
-nova/virt/libvirt/migration.py:update_downtime [Ocata to 2026.1]. Until Queens the line has no disk.
+nova/virt/libvirt/migration.py:update_downtime. Older releases print the line without the disk.
 """
 
 from __future__ import annotations

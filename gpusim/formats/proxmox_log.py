@@ -1,8 +1,8 @@
 """Task logs of Proxmox VE: one line per second, and the downtime limit that Proxmox VE doubles.
 
-Since 7.0 a line has the bytes sent, the size and the speed, and the dirty rate only if it is above the
-speed. Up to 6.x it has bytes sent, remaining and total. Source: qemu-server's PVE/QemuMigrate.pm: phase2
-and pve-guest-common's PVE/AbstractMigrate.pm: migrate [3.4, 6.4, 7.2 and 8.4], and logs that users posted.
+A line has the bytes sent, the size and the speed, and the dirty rate only if it is above the speed. In
+older releases it has bytes sent, remaining and total. Source: qemu-server's PVE/QemuMigrate.pm: phase2
+and pve-guest-common's PVE/AbstractMigrate.pm: migrate, of several releases, and logs that users posted.
 """
 
 from __future__ import annotations

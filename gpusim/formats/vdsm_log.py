@@ -2,7 +2,7 @@
 
 Sizes are whole MiB, printed as MB. "zero pages" is a number of pages, though MB stands behind it.
 Source: vdsm's lib/vdsm/virt/migration.py: Progress.__str__, MonitorThread and
-SourceThread._startUnderlyingMigration [4.20, 4.40 and 4.50]. Older releases print percentages only.
+SourceThread._startUnderlyingMigration, of several releases. Old ones print percentages only.
 """
 
 from __future__ import annotations

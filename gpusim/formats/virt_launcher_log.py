@@ -1,9 +1,9 @@
 """Logs of KubeVirt's virt-launcher: a "Migration info" line about every 4 s.
 
-The line has the figures of virsh domjobinfo, so its syncs can be found. Releases before 0.59 divide by
-8 where they should multiply, so their rates are 64 times too small. Source: KubeVirt's
-pkg/virt-launcher/virtwrap/live-migration-source.go: logMigrationInfo and startMonitor
-[0.59, 1.3 and main of 2026].
+The line has the figures of virsh domjobinfo, so its syncs can be found. Old releases divide by 8
+where they should multiply, so their rates are 64 times too small. Source: KubeVirt's
+pkg/virt-launcher/virtwrap/live-migration-source.go: logMigrationInfo and startMonitor, of several
+releases.
 """
 
 from __future__ import annotations
