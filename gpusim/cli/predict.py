@@ -188,7 +188,7 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
         "--report",
         type=output_path,
         metavar="FOLDER",
-        help="write a page with the prediction and the median migration",
+        help="write a page with the prediction and an example migration",
     )
     add(
         "--experiment",

@@ -125,8 +125,8 @@ TEXTS: Mapping[str, str] = {
     ),
     "manager_without_timeout": "{tool} has no timeout.",
     "waiting_skipped": (
-        "gpusim does not simulate {skipped_s} in which the median migration stalls and waits. The "
-        "total time counts it. Sent data and CPU lost leave it out."
+        "A migration stalls and waits for {skipped_s} (median), which gpusim does not simulate. "
+        "The total time counts this time. Sent data and CPU lost leave it out."
     ),
     # Assumptions about the guest and the runs: ensemble.py
     "fewer_members": (
