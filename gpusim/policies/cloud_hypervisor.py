@@ -6,7 +6,7 @@ second iteration, whatever the guest has dirtied.
 
 Source of the loop and the timeout: github.com/cloud-hypervisor/cloud-hypervisor, vmm/src/lib.rs:
 do_memory_iterations and is_precopy_converged, as on its main branch in 2026. Defaults:
-VmSendMigrationData. The release notes of v51.0 do not name the timeout yet.
+VmSendMigrationData.
 
 Source of auto-converge: github.com/cyberus-technology/cloud-hypervisor, commit 002a074582, vmm/src/lib.rs:
 can_increase_autoconverge_step, memory_copy_iterations and the constants AUTO_CONVERGE_... Its pull
