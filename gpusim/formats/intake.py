@@ -37,12 +37,12 @@ from gpusim.formats.status_texts import (
     log_of_answers,
     log_of_recording,
 )
+from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.formats.vdsm_log import read_vdsm
 from gpusim.formats.virsh import load_domstats
 from gpusim.formats.virt_launcher_log import read_virt_launcher
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 
-PAGE_BYTES = 4096
 PAGE_ON_LINK, ZERO_ON_LINK = PAGE_BYTES + 8, 9  # bytes of a normal and of a zero page
 READERS: Mapping[str, Callable[[str], MigrationLog | None]] = {
     "virt_launcher": read_virt_launcher,

@@ -9,6 +9,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gpusim.formats.sync_record import PAGE_BYTES
+
+MBIT = 1e6 / 8  # bytes
 LEAST_GAP_S = 0.5  # between two reports that tell a rate
 # Shares of the first pass, between which the bytes sent tell the zero pages passed over.
 LEAST_OF_PASS, MOST_OF_PASS = 0.1, 0.95
@@ -69,7 +72,6 @@ class MigrationLog:
     downtime_ms: float | None = None
     limits: tuple[tuple[float | None, int], ...] = ()
     migrations: int = 1
-    page_bytes: int = 4096
 
     @property
     def last(self) -> Progress:
@@ -97,7 +99,7 @@ class MigrationLog:
                 pages = one.zero_pages + (one.normal_pages or 0)
                 found = one.zero_pages / pages if pages else found
                 if one.iteration is not None and one.iteration > 1:  # the first pass is over
-                    return min(one.zero_pages * self.page_bytes / self.total_bytes, 1.0)
+                    return min(one.zero_pages * PAGE_BYTES / self.total_bytes, 1.0)
             elif one.total_bytes and None not in (one.remaining_bytes, one.transferred_bytes):
                 passed = one.total_bytes - (one.remaining_bytes or 0)
                 sent = one.transferred_bytes or 0

@@ -15,6 +15,7 @@ from gpusim.formats.migration_log import (
     CANCELLED,
     COMPLETED,
     FAILED,
+    MBIT,
     RUNNING,
     MigrationLog,
     Progress,
@@ -31,10 +32,9 @@ from gpusim.formats.recording_from_virsh import (
 from gpusim.formats.recording_from_virsh import COMPLETED as COMPLETED_JOBS
 from gpusim.formats.recording_from_virsh import RUNNING as RUNNING_JOBS
 from gpusim.formats.recording_from_virsh import THROTTLE as JOB_THROTTLE
+from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.units import SIZE_UNITS
 
-PAGE_BYTES = 4096
-MBIT = 1e6 / 8  # bytes
 OUTCOMES = {
     "completed": COMPLETED,
     "failed": FAILED,

@@ -20,10 +20,10 @@ from gpusim.formats.migration_log import (
     number,
     whole,
 )
+from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.units import MIB
 
 KIND = "vdsm"
-PAGE_BYTES = 4096
 LINE = re.compile(
     r"Migration Progress: ([0-9]{1,12}(?:\.[0-9]{1,12})?) seconds elapsed, "
     r"[0-9.]{1,12}% of data processed"

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gpusim.formats.migration_log import (
     CANCELLED,
     COMPLETED,
     FAILED,
+    MBIT,
     RUNNING,
     MigrationLog,
     Progress,
@@ -28,7 +30,6 @@ KIND = "virt_launcher"
 LINE = re.compile(r"Migration info for ([\w-]{0,80}): ?(TimeElapsed:[^\"\n]{0,2000})", re.ASCII)
 PAIR = re.compile(r"(\w{1,30}):([0-9]{1,18})(?:ms|MiB|Mbps)?(?![\w.])", re.ASCII)
 NEEDED = ("TimeElapsed", "MemoryProcessed", "MemoryRemaining", "MemoryTotal")
-MBIT = 1e6 / 8  # bytes
 WRONG_FACTOR = 64  # of the rates of old releases
 ENDS = (
     (re.compile(r"Live migration succeeded|Migration has been completed"), COMPLETED),
@@ -84,8 +85,6 @@ def _report(text: str) -> Progress | None:
 
 def _corrected(reports: list[Progress]) -> Iterator[Progress]:
     """Yield the reports with rates in bytes per second, whichever release printed them."""
-    from dataclasses import replace
-
     last = reports[-1]
     mean = (last.transferred_bytes or 0) / (last.time_s or 1e-3)
     printed = max((one.bytes_per_s or 0.0) for one in reports)
