@@ -8,6 +8,7 @@ and pve-guest-common's PVE/AbstractMigrate.pm: migrate, of several releases, and
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpusim.formats.migration_log import (
@@ -50,17 +51,20 @@ FAILS = re.compile(r"migration status error: failed|online migrate failure|TASK 
 
 
 def read_proxmox(text: str) -> MigrationLog | None:
-    """Return the last migration of a log. None: no line is whole."""
+    """Return the last migration of a log. None: no line is whole.
+
+    Only migrations with a whole line are counted.
+    """
     runs: list[list[str]] = [[]]
     for line in text.split("\n"):
         if "starting migration of VM " in line:
             runs.append([])
         runs[-1].append(line)
-    found = [one for run in runs if (one := _migration(run, sum(map(bool, runs)))) is not None]
-    return found[-1] if found else None
+    found = [one for run in runs if (one := _migration(run)) is not None]
+    return replace(found[-1], migrations=len(found)) if found else None
 
 
-def _migration(lines: list[str], migrations: int) -> MigrationLog | None:
+def _migration(lines: list[str]) -> MigrationLog | None:
     reports: list[Progress] = []
     limits: list[tuple[float | None, int]] = []
     outcome, reason, downtime_ms, seconds = RUNNING, "", None, None
@@ -112,7 +116,6 @@ def _migration(lines: list[str], migrations: int) -> MigrationLog | None:
         seconds=seconds,
         downtime_ms=downtime_ms,
         limits=tuple(limits),
-        migrations=migrations,
     )
 
 

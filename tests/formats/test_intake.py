@@ -145,6 +145,12 @@ def test_the_last_migration_of_a_log_counts(tmp_path: Path) -> None:
         assert twice.outcome == once.outcome, name
 
 
+def test_a_line_before_the_start_is_no_migration(tmp_path: Path) -> None:
+    text = (FOLDER / "proxmox-task.log").read_text()
+    log = taken(tmp_path, f"task started by HA resource agent\n{text}").log
+    assert log is not None and log.migrations == 1
+
+
 FORMS: dict[str, Callable[[list[Any]], str]] = {
     "a list": json.dumps,
     "lines": lambda rows: "\n".join(map(json.dumps, rows)),
