@@ -109,7 +109,8 @@ def read_intake(
         IntakeError: the file is of no kind, of two kinds, or reports no memory.
         ProfileError, RecordingError: a damaged profile or recording.
     """
-    kind = find_kind(path, read_log(path))
+    text = read_log(path)
+    kind = find_kind(path, text)
     if kind.code == "profile":
         return Intake(path=path, kind=kind, profile=load_profile(path))
     if kind.code == "domstats":
@@ -117,7 +118,7 @@ def read_intake(
         return Intake(path=path, kind=kind, profile=profile)
     if kind.code == "recording":
         return _with_profile(path, kind, load_recording(path, replayed=False))
-    log, found = _reports(path, kind)
+    log, found = _reports(path, kind, text)
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
     try:
@@ -138,12 +139,13 @@ def load_any_recording(path: Path) -> Recording:
         RecordingError, ProfileError, AnswersError, VirshLogError, IntakeError: there is none.
     """
     try:
-        kind = find_kind(path, read_log(path))
+        text = read_log(path)
+        kind = find_kind(path, text)
     except IntakeError:
         return load_recording(path)
     if kind.code in ("recording", "profile", "domstats"):
         return load_recording(path)
-    log, found = _reports(path, kind)
+    log, found = _reports(path, kind, text)
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
     recording, _ = _recording(path, kind, log, found, replayed=True)
@@ -169,15 +171,15 @@ def _with_profile(
     return replace(intake, profile=replace(profile, notes=(*profile.notes, *notes)))
 
 
-def _reports(path: Path, kind: Kind) -> tuple[MigrationLog | None, Found]:
+def _reports(path: Path, kind: Kind, text: str) -> tuple[MigrationLog | None, Found]:
     """Return the reports in a file, and the same as answers of query-migrate if it has counters."""
     if kind.code in READERS:
-        log = READERS[kind.code](read_log(path))
+        log = READERS[kind.code](text)
         return log, Found(answers=[] if log is None else _answers_of_log(log))
     if kind.code == "domjobinfo":
         found = Found(answers=answers_of_jobs(read_job_log(path).jobs))
     elif kind.code == "hmp":
-        found = Found(answers=answers_of_hmp(read_log(path)))
+        found = Found(answers=answers_of_hmp(text))
     elif kind.code == "guestperf":
         found = read_guestperf(path)
     else:
