@@ -159,11 +159,13 @@ def load_fleet(path: Path) -> Fleet:
     except ReadingError as error:
         raise FleetError("unreadable", path=path, reason=error.reason) from None
     kind, read = _reader(path, text)
-    vms, faults = read(path, text)
-    impossible = [(vm, reason) for vm in vms if (reason := _impossible(vm))]
-    faults += [Fault(place=f"VM {vm.title}", reason=reason) for vm, reason in impossible]
-    refused = {id(vm) for vm, _ in impossible}
-    vms = [vm for vm in vms if id(vm) not in refused]
+    found, faults = read(path, text)
+    vms: list[FleetVm] = []
+    for vm in found:
+        if reason := _impossible(vm):
+            faults.append(Fault(place=f"VM {vm.title}", reason=reason))
+        else:
+            vms.append(vm)
     if len(vms) > MOST_VMS:
         raise FleetError("too_many_vms", path=path, most=MOST_VMS)
     if not vms:
