@@ -6,9 +6,11 @@ they are as good as that fit: `Prediction.earlier` compares it with the migratio
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.explore.bounds_search import ChangeWithin, find_change
@@ -147,8 +149,8 @@ def periods_of(recording: Recording) -> Iterator[Period]:
 
 
 def _throttle(recording: Recording, time_s: float) -> int:
-    before = [one.cpu_throttle_percentage for one in recording.samples if one.time_s <= time_s]
-    return before[-1] if before else 0
+    place = bisect_right(recording.samples, time_s, key=attrgetter("time_s"))
+    return recording.samples[place - 1].cpu_throttle_percentage if place else 0
 
 
 def throttle_steps(recording: Recording) -> list[tuple[float, int]]:
