@@ -15,7 +15,7 @@ from typing import Any
 
 from gpusim.arguments import Parser, input_path, output_path
 from gpusim.command import run_command, run_process
-from gpusim.errors import ResultsError, one_line
+from gpusim.errors import ResultsError, install_command, one_line
 from gpusim.files import can_be_written, remove_leftovers
 from gpusim.results import require_matplotlib
 from gpusim.results.errors import RunsError
@@ -193,7 +193,7 @@ def _draw(groups: Sequence[Ensemble], axes: Axes, out: Path) -> tuple[list[Figur
         require_matplotlib()
     except ResultsError:
         return [], [
-            "No figures: matplotlib is missing. Type pip install -e '.[plot]', then try again."
+            f"No figures: matplotlib is missing. Type {install_command('plot')}, then try again."
         ]
     grid = find_grid(groups, axes)
     drawings: dict[str, Callable[[Any], str]] = {}

@@ -18,6 +18,7 @@ from gpusim.shapes import Anything, Flag, Keys, Number, Rows, ShapeError, Text, 
 from gpusim.units import MIB, MOST_VCPUS
 
 UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
+EXPECTED = "a whole report of guestperf"
 RAM = {  # guestperf's name -> query-migrate's
     "transferred_bytes": "transferred",
     "remaining_bytes": "remaining",
@@ -87,9 +88,6 @@ def read_guestperf(path: Path) -> Found:
         answers=[_answer(row) for row in document["progress_history"]],
         facts=_facts(document.get("scenario") or {}, document.get("hardware") or {}),
     )
-
-
-EXPECTED = "a whole report of guestperf"
 
 
 def _answer(row: Mapping[str, Any]) -> dict[str, Any]:

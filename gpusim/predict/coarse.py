@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpusim.config.checks import parse_rate
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
@@ -106,15 +106,7 @@ def coarse_verdict(
     code = YES if plain.is_seen else _code(plain)
     left_s = None if code in (NO, PROBABLY_NO) or plain.is_seen else _left_s(plain)
     kept = tuple(_bound(plain, code, left_s, name, most) for name, most in bounds.items())
-    return Coarse(
-        log=log,
-        code=code,
-        link_bytes_per_s=link,
-        dirty_bytes_per_s=dirty,
-        is_stated=stated is not None,
-        left_s=left_s,
-        bounds=kept,
-    )
+    return replace(plain, code=code, left_s=left_s, bounds=kept)
 
 
 def _stated(overrides: Sequence[str]) -> float | None:

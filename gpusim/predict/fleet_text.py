@@ -34,6 +34,14 @@ PERIODS_S = (1, 2, 5, 10, 30)
 SAMPLED_FROM = (
     16 * GIB
 )  # from here on page-sampling, which costs the guest nothing, is exact enough
+MOST_DISTRIBUTIONS = 5  # VMs whose several periods are told
+NOT_A_FLEETS = ("parameters_assumed", "tracking_assumed", "auto_converge_assumed")  # assumptions
+OPTIONS = {  # of gpusim-predict, and the unit
+    "total_time_s": ("--deadline", "s"),
+    "downtime_ms": ("--max-downtime", "ms"),
+    "longest_vcpu_stall_ms": ("--max-stall", "ms"),
+    "guest_cpu_lost_percent": ("--max-loss", "%"),
+}
 LABELS: Mapping[Answer, str] = {NEVER: "never", FURTHER: "measure further", SURELY: "surely"}
 SHORT: Mapping[Answer, str] = {NEVER: "never", FURTHER: "measure", SURELY: "surely"}
 # code -> (a few words for the table, a sentence)
@@ -129,9 +137,6 @@ def assumptions(answer: FleetAnswer) -> list[str]:
     return [text_of(one) for one in answer.assumptions if one.code not in NOT_A_FLEETS]
 
 
-NOT_A_FLEETS = ("parameters_assumed", "tracking_assumed", "auto_converge_assumed")
-
-
 def distributions(answer: FleetAnswer) -> Iterator[str]:
     """Yield what several rates over time say of the first VMs that are not sure to migrate."""
     found = [row for row in answer.rows if row.judged.surely_share is not None]
@@ -146,9 +151,6 @@ def distributions(answer: FleetAnswer) -> Iterator[str]:
     if len(unsure) > MOST_DISTRIBUTIONS:
         more = len(unsure) - MOST_DISTRIBUTIONS
         yield f"{more} more VMs have several periods: --csv FILE shows them."
-
-
-MOST_DISTRIBUTIONS = 5
 
 
 def fleet_csv(answer: FleetAnswer) -> str:
@@ -221,16 +223,14 @@ def _settings(answer: FleetAnswer, row: FleetRow) -> Iterator[str]:
     if own_link:
         is_finite = math.isfinite(row.bandwidth)
         yield f"link.bandwidth={row.bandwidth:.0f}B/s" if is_finite else "link=unlimited"
+    yield from _limits(answer)
+
+
+def _limits(answer: FleetAnswer) -> Iterator[str]:
+    """Yield the limits of the user as options."""
     for name, most in answer.bounds.items():
-        yield f"{OPTIONS[name][0]} {most:g}{OPTIONS[name][1]}"
-
-
-OPTIONS = {
-    "total_time_s": ("--deadline", "s"),
-    "downtime_ms": ("--max-downtime", "ms"),
-    "longest_vcpu_stall_ms": ("--max-stall", "ms"),
-    "guest_cpu_lost_percent": ("--max-loss", "%"),
-}
+        option, unit = OPTIONS[name]
+        yield f"{option} {most:g}{unit}"
 
 
 def _file_name(name: str) -> str:
@@ -246,9 +246,7 @@ def _host(answer: FleetAnswer) -> str:
 
 
 def _bounds(answer: FleetAnswer) -> str:
-    limits = [
-        f"{OPTIONS[name][0]} {most:g}{OPTIONS[name][1]}" for name, most in answer.bounds.items()
-    ]
+    limits = list(_limits(answer))
     return f", {join_words(limits)}" if limits else ""
 
 
@@ -319,7 +317,7 @@ def _csv_row(answer: FleetAnswer, row: FleetRow) -> tuple[object, ...]:
         sum(len(one.rates) for one in vm.measured),
         least,
         most,
-        judged.least_time_s if math.isfinite(judged.least_time_s) else None,
+        _finite(judged.least_time_s),
         _finite(judged.most_time_s),
         judged.least_throttle,
         _finite(1000 * judged.most_downtime_s),

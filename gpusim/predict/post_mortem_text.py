@@ -11,6 +11,7 @@ from gpusim.predict.bounds_text import NAMES, bounds_words, shown
 from gpusim.predict.coarse import HOVERS
 from gpusim.predict.coarse_text import rate
 from gpusim.predict.post_mortem import Period, PostMortem, throttle_steps
+from gpusim.predict.terminal import wrapped
 from gpusim.text import (
     capitalized,
     count_noun,
@@ -214,8 +215,6 @@ def title(found: PostMortem) -> str:
 
 def terminal_text(found: PostMortem) -> str:
     """Return the post-mortem for a terminal of 100 columns, without a final line feed."""
-    from gpusim.predict.terminal import wrapped
-
     parts = [
         wrapped(answer(found), ""),
         ["What happened:", *_pairs(happened(found))],
@@ -226,8 +225,6 @@ def terminal_text(found: PostMortem) -> str:
 
 
 def _pairs(rows: list[tuple[str, str]]) -> list[str]:
-    from gpusim.predict.terminal import wrapped
-
     width = max(len(label) for label, _ in rows)
     lines: list[str] = []
     for label, text in rows:
