@@ -26,6 +26,7 @@ from gpusim.arguments import (
 )
 from gpusim.cli.explain import explain_file, read_file
 from gpusim.cli.predict_fleet import check_fleet, run_fleet
+from gpusim.cli.predict_outputs import check_outputs
 from gpusim.command import run_command, run_process
 from gpusim.monitor.signals import run_until_signal
 from gpusim.units import MOST_VCPUS
@@ -65,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE | KEY=VALUE",
         help="FILE: a profile (JSON or YAML), a recording of an earlier migration, answers of "
         "query-migrate, output of virsh domjobinfo or info migrate, or a log of virt-launcher, "
-        "vdsm, nova-compute or Proxmox VE. Its content tells its kind. KEY=VALUE: a setting of the host, as gpusim takes it, such as link=25gbit "
-        "or migration.downtime_limit=500",
+        "vdsm, nova-compute or Proxmox VE. Its content tells its kind. KEY=VALUE: a setting of the "
+        "host, as gpusim takes it, such as link=25gbit or migration.downtime_limit=500",
     )
     _add_measuring(parser.add_argument_group("measure a profile first"))
     _add_answer(parser.add_argument_group("the answer"))
@@ -230,9 +231,7 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
     """Check the options and their combination before any work starts."""
     from gpusim.config.checks import reject
     from gpusim.errors import require
-    from gpusim.files import can_be_written
     from gpusim.predict.host_config import check_overrides
-    from gpusim.record.files import check_folder
 
     options.profile = files[0] if files else None
     if len(files) > 1:
@@ -260,17 +259,8 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
     options.save = options.save or Path("profile.json")
     if options.measure and options.save.exists():
         reject("--save", options.save, "exists. Name another file, or predict from this one")
-    for key, path in (
-        ("save", options.save),
-        ("json", options.json),
-        ("experiment", options.experiment),
-    ):
-        if path is not None and str(path) != "-" and not can_be_written(path):
-            reject(f"--{key}", path, "cannot be written. Name a file in an existing folder")
+    check_outputs(options, ("save", "json", "experiment"))
     if options.report:
-        check_folder(options.report)
-        if options.report.is_dir() and any(options.report.iterdir()):
-            reject("--report", options.report, "is not empty. Name an empty or a new folder")
         require("matplotlib", "plot", "--report: ")
     require("scipy", "predict", "fitting a guest: ")
     if options.goal:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpusim.cli.predict_outputs import check_outputs
 from gpusim.explore.bounds import Bounds
 from gpusim.files import write_text
 
@@ -29,8 +30,6 @@ def check_fleet(options: argparse.Namespace, files: Sequence[str]) -> None:
         ConfigError: an option that no fleet uses, or a file that cannot be written.
     """
     from gpusim.config.checks import reject
-    from gpusim.files import can_be_written
-    from gpusim.record.files import check_folder
 
     if files:
         reject(
@@ -40,16 +39,9 @@ def check_fleet(options: argparse.Namespace, files: Sequence[str]) -> None:
         if getattr(options, name):
             option = f"--{name.replace('_', '-')}"
             reject(option, "given", "does not fit --fleet. Remove one of the two")
-    for key in ("json", "csv"):
-        path = getattr(options, key)
-        if path is not None and str(path) != "-" and not can_be_written(path):
-            reject(f"--{key}", path, "cannot be written. Name a file in an existing folder")
     if str(options.json) == str(options.csv) == "-":
         reject("--csv", "-", "only one of --csv and --json can be standard output. Name a file")
-    if options.report:
-        check_folder(options.report)
-        if options.report.is_dir() and any(options.report.iterdir()):
-            reject("--report", options.report, "is not empty. Name an empty or a new folder")
+    check_outputs(options, ("json", "csv"))
 
 
 def run_fleet(options: argparse.Namespace, bounds: Bounds) -> int:
