@@ -36,8 +36,8 @@ def write_fleet(answer: FleetAnswer, folder: Path) -> Path:
     Raises:
         OSError: a file cannot be written. An empty folder is empty again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with whole_folder(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / TABLE, fleet_csv(answer))
         numbers = json.dumps(fleet_document(answer), indent=1, allow_nan=False)
         write_text(folder / DOCUMENT, numbers + "\n")

@@ -134,3 +134,15 @@ def test_page_escapes_foreign_text_and_is_whole(answer: FleetAnswer, tmp_path: P
         "fleet.csv",
         "fleet.json",
     }
+
+
+def test_a_full_disk_leaves_no_new_folder(
+    answer: FleetAnswer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr("gpusim.predict.fleet_page.write_text", full)
+    with pytest.raises(OSError, match="full"):
+        write_fleet(answer, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
