@@ -163,11 +163,8 @@ def _passes(found: PostMortem) -> list[str]:
     syncs = count_noun(len(found.periods), "sync")
     text = f"{first} {syncs} found new pages. At least {format_bytes(least)} were left after one."
     mean = sum(ratios) / len(ratios)
-    if mean >= HOVERS:
-        return [
-            f"{text} The last ones found {format_number(100 * mean)} % of what was sent: it hovered."
-        ]
-    return [f"{text} The last ones found {format_number(100 * mean)} % of what was sent."]
+    hovered = ": it hovered" if mean >= HOVERS else ""
+    return [f"{text} The last ones found {format_number(100 * mean)} % of what was sent{hovered}."]
 
 
 def _throttled(found: PostMortem) -> list[str]:
