@@ -20,6 +20,8 @@ Environment variables:
         FIRST to LAST of a function fail with a CUDA error number. Default of LAST: no end. The name
         `kernel` stands for the execution of a launch.
     FAKE_CUDA_LOG: a file that gets one line of JSON for each allocation on a device.
+    FAKE_CUDA_KERNELS: the kernels that somebody has compiled for the CPU, see shim.compile_kernels.
+        Default: each process that launches one compiles them.
 """
 
 from __future__ import annotations
@@ -352,14 +354,12 @@ def cuModuleGetFunction(out: int, module: int, name: bytes) -> int:
 def cuLaunchKernel(function: int, blocks: int, y: int, z: int, threads: int, *others: Any) -> int:
     if machine.skip:
         return 0
-    from tests.parity.shim import library
-
     name, types = list(parameters().items())[function - 1]
     if not 0 < threads <= 1024 or not blocks or (y, z, *others[:3]) != (1, 1, 1, 1, 0):
         return INVALID
     # CuPy frees the values when the call returns.
     values = [kind(kind.from_address(others[4][i]).value) for i, kind in enumerate(types)]
-    run = getattr(library(_source()), f"run_{name}")
+    run = getattr(_library(), f"run_{name}")
 
     def work() -> None:
         machine.lost = machine.enter("kernel")
@@ -367,6 +367,14 @@ def cuLaunchKernel(function: int, blocks: int, y: int, z: int, threads: int, *ot
             run(c_int(blocks), c_int(threads), c_uint(machine.calls["kernel"]), *values)
 
     return machine.put(work)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    from tests.parity.shim import library
+
+    compiled = os.environ.get("FAKE_CUDA_KERNELS")
+    return ctypes.CDLL(compiled) if compiled else library(_source())
 
 
 @cache

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from gpusim.pages.cupy_kernels import SOURCE
 from tests.compilers import missing
+from tests.parity.shim import compile_kernels
 
 REPOSITORY = Path(__file__).parents[3]
 SITE = Path(__file__).parent  # has sitecustomize.py
@@ -35,6 +40,14 @@ def need_played_device() -> None:
         missing(f"no CuPy or no NVRTC to play a CUDA device for: {type(error).__name__}: {error}")
 
 
+@cache
+def _compiled_kernels() -> str:
+    """Compile the kernels for the CPU once for all processes. Return the library."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return str(compile_kernels(SOURCE.read_text(), Path(folder.name)))
+
+
 def run_python(
     *arguments: str, site: Path = SITE, stdin: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -47,10 +60,11 @@ def run_python(
         environment: more variables, such as those of fake_cuda.py.
     """
     need_played_device()
+    found = {"PYTHONPATH": f"{site}:{REPOSITORY}", "FAKE_CUDA_KERNELS": _compiled_kernels()}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{site}:{REPOSITORY}", **environment},
+        env={**os.environ, **found, **environment},
         input=stdin,
         capture_output=True,
         text=True,

@@ -22,17 +22,22 @@ GARBAGE = 2**64 - 1
 @cache
 def library(source: str) -> ctypes.CDLL:
     """Compile the kernels of a source text for the CPU."""
-    compiler = cpp_compiler("no g++ to compile the kernels for the CPU with")
     with TemporaryDirectory() as folder:
-        kernels, built = Path(folder) / "paint.cu", Path(folder) / "shim.so"
-        kernels.write_text(source)
-        subprocess.run(
-            [compiler, "-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unknown-pragmas",
-             "-shared", "-fPIC", f"-I{HERE}", f'-DKERNELS="{kernels}"', str(HERE / "host.cpp"),
-             "-o", str(built)],
-            check=True,
-        )  # fmt: skip
-        return ctypes.CDLL(str(built))
+        return ctypes.CDLL(str(compile_kernels(source, Path(folder))))
+
+
+def compile_kernels(source: str, folder: Path) -> Path:
+    """Compile the kernels of a source text into a folder. Return the library."""
+    compiler = cpp_compiler("no g++ to compile the kernels for the CPU with")
+    kernels, built = folder / "paint.cu", folder / "shim.so"
+    kernels.write_text(source)
+    subprocess.run(
+        [compiler, "-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unknown-pragmas",
+         "-shared", "-fPIC", f"-I{HERE}", f'-DKERNELS="{kernels}"', str(HERE / "host.cpp"),
+         "-o", str(built)],
+        check=True,
+    )  # fmt: skip
+    return built
 
 
 class ShimDevice:
