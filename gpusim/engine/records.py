@@ -176,8 +176,8 @@ class Alternative:
         key, value: the change as a user types it: "link.bandwidth", "15Gbit/s".
         also: what is set with it: "migration.multifd_channels=4" for a link that one thread cannot
             fill. Empty: nothing.
-        outcome: not_tried if the time for the search ran out.
-        smallest: no smaller value converges. False: time ran out before the smaller values.
+        outcome: not_tried if gpusim could not simulate the change.
+        smallest: no smaller value converges. False: not all smaller values were simulated.
         total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary. None
             unless it converges.
     """

@@ -16,7 +16,7 @@ class Bisection:
     Attributes:
         steps: the number of steps.
         tried: step -> whether the step is enough.
-        gave_up: a try did not end, so the search asks for no more tries.
+        gave_up: a step could not be tried, so the search asks for no more tries.
 
     Args:
         steps: the number of steps.
@@ -90,7 +90,7 @@ class Bisection:
 
         Args:
             step: the step that was tried.
-            is_enough: None: the try did not end.
+            is_enough: None: the step could not be tried.
         """
         if is_enough is None:
             self.gave_up = True
