@@ -39,7 +39,7 @@ class Purpose(enum.IntEnum):
 
 @enum.unique
 class Drawn(enum.IntEnum):
-    """What a draw of written pages draws. It is the first second number, and 2 * MOST_DRAWS follow."""
+    """What a draw of written pages draws. The value is the first of its 2 * MOST_DRAWS second numbers."""
 
     COUNTS = 0
     GROUPS = 2**62

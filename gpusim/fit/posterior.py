@@ -2,11 +2,14 @@
 
 Each guest is drawn with the probability that it has, given the measurements. The prior is even over
 kinds and over the logarithms of sizes, rates, drift, bursts and pauses. So a slow writer has any
-size between the pages that were seen and all memory that is not zero. Each steady guest has one more
-writer than explains the counts: cold memory that the longest period did not show, as far as the
-errors of the counts can hide it. If both kinds explain a writer, then both are drawn. Every count lies anywhere inside its rounding interval. Guests that
-write steadily and guests that write in bursts are drawn by the costs of the best of each. Bursts
-cost as much as one more writer.
+size between the pages that were seen and all memory that is not zero. If both kinds explain a
+writer, then both are drawn. Every count lies anywhere inside its rounding interval.
+
+Each steady guest has one more writer than the counts need. It writes cold memory that the longest
+period did not show, as far as the errors of the counts can hide such a writer.
+
+Guests that write steadily and guests that write in bursts are drawn by the costs of the best of
+each. Bursts cost as much as one more writer.
 
 Few random pages and many sequential ones may explain a profile alike, with no likely guest between
 them. So the walk starts at the best writers of each number and choice of kinds, by their cost.
@@ -36,8 +39,8 @@ STEPS = 1000  # 700 and 6000 steps give the same bands
 BURST_CHAINS = 48
 BURST_ROUNDS, BURST_STEPS = 6, 60  # bursts that explain nothing are dropped after a round
 HIDDEN = 1  # writers in addition to the known ones, which may hide behind them
-# And one writer beyond the longest period: it has not written its pages once by then. Its size is equally
-# likely in each factor of two from this share of the writable pages to all of them. No source.
+# One more writer has not written all its pages once by the end of the longest period. Its size is
+# equally likely in each factor of two, from LEAST_COLD of the writable pages to all of them. No source.
 COLD, LEAST_COLD = 1, 0.01
 # Of the writable pages, for the smallest writer. Most hidden writers are nothing.
 LEAST_SHARE = 1e-6
@@ -48,9 +51,8 @@ BURST_DRIFT = 0.05  # of the guest that the walk over bursts starts at
 SPREAD = 0.05  # of the first guests around the known writers
 JITTER = 0.01
 LEAP, FLIP = 10, 4  # one of LEAP steps moves between modes, one of FLIP changes a writer's kind
-RESIZE = (
-    8  # one of RESIZE steps draws the size of a writer anew, at about the same writes per second
-)
+# One of RESIZE steps draws the size of a writer anew, at about the same writes per second.
+RESIZE = 8
 RESIZE_SPREAD = 0.1  # of the logarithm of the writes per second, when the size changes
 FLIP_SPREAD = 0.5  # of the logarithm of the rate, when the kind changes
 UNLIKELY = 9.0  # more cost than the best guest: one in a hundred

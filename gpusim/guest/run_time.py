@@ -197,8 +197,7 @@ class RunTime:
             due_ns: when the fallback timer was due, if its tick syncs. The main loop runs its timers
                 in the order in which they are due. So a tick that was due later comes after the
                 sync. A tick that was due earlier comes before it at the latest, and the vCPUs that
-                it schedules wait for the lock. None: another thread has
-                the lock.
+                it schedules wait for the lock. None: another thread has the lock.
         """
         if self.ignores_throttle or self.percent == 0 or not self.needs_big_lock:
             return

@@ -21,7 +21,7 @@ from gpusim.units import MIB, NS_PER_S
 
 BUSY = 0.9  # of the time: a vCPU above counts as always busy. Clocks and idle loops take the rest
 ROUNDED_DOWN = 1 - 1e-12  # the vcpus of all pieces add up to no more than the VM has
-EVEN_CUTS = 8  # of the gaps between writers, that the members cover evenly
+EVEN_CUTS = 8  # cuts between writers that the members cover evenly. Chance draws the others
 MOST_PARTS = 16  # pieces of a writer that lies all over the memory
 # Transparent huge pages: in a quarter of the members the guest's memory lies in them, in no order. No
 # source. Where a writer in one piece lies matters, and a writer all over the memory has no place. So
@@ -29,9 +29,9 @@ MOST_PARTS = 16  # pieces of a writer that lies all over the memory
 SCATTERED, GRANULE_BYTES = 0.25, 2 * MIB
 # Threads of a sequential writer. Half of them have one. No source.
 THREADS = (1, 1, 1, 1, 2, 4, 8, 16)
-RANDOM_LENGTHS = (
-    0.5  # of the guests in bursts. The others repeat one burst and one pause. No source
-)
+# Share of the guests in bursts whose lengths are random. The others repeat one burst and one pause.
+# No source.
+RANDOM_LENGTHS = 0.5
 LEAST_BURST_S = SHORTEST_ON_NS / NS_PER_S
 WRITTEN_AT_MOST = 0.999  # of the pages that are not zero
 

@@ -200,9 +200,7 @@ class BurstLimits:
             return None
         waiting = [pages % flush for flush, pages in kinds]
         flushed_units = window_units - waiting[0] * normal.units - waiting[1] * zero.units
-        if (
-            flushed_units > self.budget_units
-        ):  # a new limit, which the last flush has passed already
+        if flushed_units > self.budget_units:  # the last flush has already passed a new limit
             return None
         left = [flush - pages % flush - 1 for flush, pages in kinds]
         return [*budgets, (left[0], 1, 0), (left[1], 0, 1)]
