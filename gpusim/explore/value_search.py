@@ -27,7 +27,6 @@ class ValueSearch:
         leader: the same search for another guest. This search starts where the leader ends.
         stride_from_leader: length of the first leap from there, in values.
         outcomes: step -> summary of the run, for each run.
-        is_refused: a value cannot be simulated at all.
     """
 
     change: Change
@@ -36,7 +35,6 @@ class ValueSearch:
     leader: ValueSearch | None = None
     stride_from_leader: int = 1
     outcomes: dict[int, Summary] = field(default_factory=dict)
-    is_refused: bool = False
 
     @classmethod
     def from_last(cls, change: Change, config: Config) -> ValueSearch:
@@ -45,9 +43,14 @@ class ValueSearch:
         return cls(change=change, config=config, bisection=Bisection(last + 1, start=last))
 
     @property
+    def is_refused(self) -> bool:
+        """Return whether a value cannot be simulated at all."""
+        return self.bisection.gave_up
+
+    @property
     def is_settled(self) -> bool:
         """Return whether the answer is final, except for `Bisection.exceptions`."""
-        return self.bisection.is_finished or self.bisection.gave_up
+        return self.bisection.is_finished or self.is_refused
 
     def next_step(self) -> int | None:
         """Return the step to try now. None: not now, or never."""
@@ -65,7 +68,6 @@ class ValueSearch:
             self.outcomes[step] = outcome
             self.bisection.record(step, outcome.verdict == "converged")
         else:
-            self.is_refused = True
             self.bisection.record(step, None)
 
     def alternative(self) -> Alternative:
