@@ -98,13 +98,6 @@ def mix_in_place(z: U64Array, work: U64Array) -> None:
     z ^= work
 
 
-def mix(z: U64Array) -> U64Array:
-    """Return the finaliser of splitmix64 of each element."""
-    mixed = z.copy()
-    mix_in_place(mixed, np.empty_like(mixed))
-    return mixed
-
-
 def cell_keys(seed: int, draw: int, step: int, cells: int) -> U64Array:
     """Return a key for each cell, uint64 [cells].
 
