@@ -37,19 +37,11 @@ CELL_BYTES = 8 * 4  # columns of cupy_kernels._pack
 CHUNK_BYTES = 8 * (1 + 2 + 2 + 2)  # its columns per chunk, with a mask, and the counts
 
 
-class _TemporaryError(Exception):
-    """An obstacle that may go away while the process runs."""
-
-    def __init__(self, obstacle: Obstacle) -> None:
-        self.obstacle = obstacle
-        super().__init__(str(obstacle))
-
-
 def obstacle(name: str) -> Obstacle | None:
     """Return why a backend cannot be used on this machine, or None if it can."""
     try:
         return _lasting_obstacle(name, DeviceError.count if name == "cupy" else 0)
-    except _TemporaryError as error:
+    except BackendError as error:
         return error.obstacle
 
 
@@ -62,7 +54,7 @@ def _lasting_obstacle(name: str, errors: int) -> Obstacle | None:
         errors: number of errors of a GPU so far.
 
     Raises:
-        _TemporaryError: a temporary obstacle, which the cache does not keep.
+        BackendError: an obstacle that may pass, which the cache does not keep.
     """
     if name == "numpy":
         return None
@@ -302,7 +294,7 @@ def _device_obstacle() -> Obstacle | None:
     """Find a device, compile the kernels, and run each of them once.
 
     Raises:
-        _TemporaryError: an obstacle that may pass.
+        BackendError: an obstacle that may pass.
     """
     import cupy
 
@@ -319,7 +311,7 @@ def _device_obstacle() -> Obstacle | None:
     except BackendError as error:
         found = error.obstacle
     if found is not None and found.may_pass:
-        raise _TemporaryError(found)
+        raise BackendError(found)
     return found
 
 
