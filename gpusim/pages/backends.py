@@ -68,9 +68,9 @@ def _lasting_obstacle(name: str, errors: int) -> Obstacle | None:
         return Obstacle("not_installed", f"{name} is not installed", HOW_TO_INSTALL[name])
     try:
         module = importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
-    except OSError as error:  # CuPy makes the folder of its cache
-        return kernel_obstacle(error)
     except Exception as error:  # a broken installation may raise anything
+        if name == "cupy" and isinstance(error, OSError):  # CuPy makes the folder of its cache
+            return kernel_obstacle(error)
         reason = f"{name} cannot be imported ({one_line_of(error)})"
         return Obstacle("import_failed", reason, HOW_TO_INSTALL[name])
     if name == "cupy":

@@ -338,6 +338,17 @@ def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(str(found)) < 300
 
 
+def test_a_library_of_numba_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llvmlite raises an OSError then. It has nothing to do with CuPy's cache."""
+    broken = OSError("Could not find/load shared object file 'libllvmlite.so'")
+    monkeypatch.setattr(backends.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(backends.importlib, "import_module", raising(broken))
+    found = obstacle("numba")
+    assert found.code == "import_failed"
+    assert "libllvmlite.so" in found.reason
+    assert "CuPy" not in str(found)
+
+
 def test_numpy_can_always_be_used() -> None:
     assert obstacle("numpy") is None
 
