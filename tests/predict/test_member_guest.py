@@ -15,7 +15,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig, VmConfig
 from gpusim.fit.estimates import Bursts, Fit, WriterEstimate
 from gpusim.formats.profile import Profile
-from gpusim.predict.member_guest import GRANULE_BYTES, SCATTERED, THREADS, guest_keys
+from gpusim.predict.member_guest import HUGE_PAGE_BYTES, SCATTERED, THREADS, guest_keys
 from gpusim.predict.strata import Strata
 
 MIB, GIB = 2**20, 2**30
@@ -114,7 +114,7 @@ def test_short_bursts_are_as_long_as_a_writer_may_have_them() -> None:
 
 
 def test_writers_that_do_not_fit_in_granules_lie_in_pieces() -> None:
-    granules = MEMORY // GRANULE_BYTES
+    granules = MEMORY // HUGE_PAGE_BYTES
     fit = fit_of(*[writer("random", 1.0) for _ in range(granules + 1)])
     assert not any(map(is_scattered, guests(fit)))
 
