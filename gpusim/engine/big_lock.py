@@ -27,33 +27,37 @@ class BigLock:
 
     Attributes:
         sync_until_ns: the end of the last sync that held the lock.
-        main_loop_syncs: the main loop holds the lock for a fallback sync, whose end nobody knows.
     """
 
     def __init__(self, state: MigrationState, settle: Callable[[int], None]) -> None:
         self._state, self._settle = state, settle
-        self.sync_until_ns, self.main_loop_syncs = 0, False
+        self.sync_until_ns = 0
+        self._main_loop_syncs = False  # a fallback sync, whose end nobody knows
         self._reap_timer = state.clock.timer(self._reap, priority=Priority.REAPER, freezes=True)
 
     def free_ns(self) -> int:
         """Return when a thread gets the lock that asks now. NEVER_NS: once a fallback sync ends."""
         now_ns, reaper = self._state.clock.now_ns, self._state.guest.faults.reaper
-        if self.main_loop_syncs:
+        if self._main_loop_syncs:
             return NEVER_NS
         if reaper is None or self.sync_until_ns > now_ns:
             return max(now_ns, self.sync_until_ns)
         self._settle(now_ns)
         return max(now_ns, now_ns + reaper.held_until_ns - self._state.clock.vm_ns(now_ns))
 
-    def begin_sync(self) -> None:
-        """Let a sync take the lock, which is free. It empties the rings, too."""
+    def begin_sync(self, *, by_main_loop: bool) -> None:
+        """Let a sync of the main loop or of the migration thread take the lock, which is free.
+
+        The sync empties the rings, too.
+        """
+        self._main_loop_syncs |= by_main_loop
         self._reap_timer.cancel()
         if (reaper := self._state.guest.faults.reaper) is not None:
             reaper.begin_sync()
 
     def end_sync(self, end_ns: int) -> None:
         """Let a sync release the lock at a time."""
-        self.sync_until_ns, self.main_loop_syncs = end_ns, False
+        self.sync_until_ns, self._main_loop_syncs = end_ns, False
         if (reaper := self._state.guest.faults.reaper) is not None:
             reaper.end_sync(self._state.clock.vm_ns(end_ns))
 

@@ -189,7 +189,6 @@ class FallbackTimer:
         self._recorder.record_event("cpu_throttle_dirty_sync")
         due_ns = self._state.clock.vm_ns(now_ns) - self._late_ns
         self.sync = self._syncs.begin("fallback", due_ns=due_ns)
-        self._syncs.lock.main_loop_syncs = True
         self._run_step_at(self._syncs.reads_at_ns(self.sync), self._read)
 
     def _run_step_at(self, at_ns: int, step: Callable[[], None]) -> None:

@@ -169,7 +169,7 @@ class Syncs:
         now_ns = self._state.clock.now_ns
         self._state.accounting.begin(now_ns // NS_PER_MS)
         self._recorder.record_event("migration_bitmap_sync_start")
-        self.lock.begin_sync()
+        self.lock.begin_sync(by_main_loop=kind == "fallback")
         # With a dirty ring, QEMU first waits for all vCPUs, without the lock.
         waits = self._state.scenario.tracking.waits_for_vcpus == "before"
         answered_ns = self.vcpus_answer_ns(now_ns) if waits else now_ns
