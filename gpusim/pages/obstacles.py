@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gpusim.text import shorten
+from gpusim.errors import one_line
 
 HOW_TO_INSTALL = {
     "cupy": "install gpusim's extra: pip install -e '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
@@ -92,7 +92,7 @@ class DeviceError(BackendError):
 
 def one_line_of(error: BaseException) -> str:
     """Return the type and the text of an error of a library on one bounded line."""
-    return shorten(" ".join(f"{type(error).__name__}: {error}".split()), LONGEST_ERROR)
+    return one_line(f"{type(error).__name__}: {error}", LONGEST_ERROR)
 
 
 def device_obstacle(error: Any) -> Obstacle:
