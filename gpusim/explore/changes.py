@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from gpusim.config.link import parse_link
 from gpusim.config.plugins import policies_of
-from gpusim.config.scenario import Scenario, resolve
+from gpusim.config.scenario import Scenario
 from gpusim.config.schema import Config
-from gpusim.qemu.versions import VERSIONS
+from gpusim.qemu.names import POSTCOPY
+from gpusim.qemu.versions import VERSIONS, Version
 
 LINK_FACTORS = (1.5, 2, 3, 5, 10, 20, 40)
 CHANNELS = (2, 4, 8, 16)
@@ -152,15 +154,21 @@ def _faster(scenario: Scenario, key: str, rates: Sequence[float]) -> Change:
 
 def rates_of_channels(scenario: Scenario) -> dict[float, int]:
     """Return bytes per second that threads can send -> channels, rising from the present."""
-    now = scenario.migration.multifd_channels
+    config, now = scenario.config, scenario.migration.multifd_channels
     rates = {scenario.link.threads_bandwidth: now}
-    if VERSIONS[scenario.version].has_multifd:
+    if _can_add_channels(config, VERSIONS[scenario.version]):
         for channels in (count for count in CHANNELS if count > now):
-            changed = set_key(scenario.config, "migration.multifd_channels", channels)
-            rate = resolve(changed).link.threads_bandwidth
-            if rate > max(rates):
-                rates[rate] = channels
+            migration = replace(config.migration, multifd_channels=channels)
+            link = parse_link(config.link, config.vm, migration, scenario.tracking)
+            if link.threads_bandwidth > max(rates):
+                rates[link.threads_bandwidth] = channels
     return rates
+
+
+def _can_add_channels(config: Config, version: Version) -> bool:
+    """Return whether a QEMU version has multifd beside the capabilities of a config."""
+    has_postcopy = POSTCOPY in config.migration.capabilities
+    return version.has_multifd and (not has_postcopy or version.has_multifd_with_postcopy)
 
 
 def _downtime(config: Config) -> Iterator[Change]:

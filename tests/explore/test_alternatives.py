@@ -156,3 +156,10 @@ def test_a_change_that_the_config_refuses_is_left_out() -> None:
     made = replace(made, link=replace(made.link, bandwidth="40Gbit/s"))
     made = replace(made, tracking=replace(made.tracking, mode="kvm_legacy"))
     assert "migration.multifd_channels" not in found(made)
+
+
+def test_post_copy_keeps_one_thread_in_a_version_without_both() -> None:
+    """QEMU refuses multifd beside postcopy-ram before 10.1. A faster link is proposed all the same."""
+    made = config(auto_converge=False, version="qemu_9_2", capabilities=["postcopy-ram"])
+    keys = {change.key for change in alternatives(made, resolve(made), most_steps=0)}
+    assert keys == {"migration.auto_converge", "link.bandwidth", "migration.downtime_limit"}
