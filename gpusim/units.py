@@ -30,7 +30,7 @@ RATE_UNITS = {f"{unit}/s": float(size) for unit, size in SIZE_UNITS.items()} | {
     f"{prefix}bit/s": factor / 8
     for prefix, factor in {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.items()
 }
-_DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
 # Other spellings, as a pattern -> the units that may be meant. {} is the prefix.
 _SPELLINGS = {
     r"([kmgtKMGT])(?:[bB](?:ytes?)?)?": ("{}iB", "{}B"),  # QEMU's 4G is 4GiB
@@ -124,7 +124,7 @@ def parse_ns(value: float | str, bare_unit: str = "s") -> int:
     Raises:
         ValueError: not a number, an unknown unit, or negative.
     """
-    return round(_parse(value, _DURATIONS, _DURATIONS[bare_unit]))
+    return round(_parse(value, DURATIONS, DURATIONS[bare_unit]))
 
 
 def format_bytes(size: float) -> str:
@@ -160,8 +160,8 @@ def read_quantity(text: str) -> Quantity | None:
             return Quantity("size", float(_parse(text, SIZE_UNITS, 1)), shown)
         if unit in RATE_UNITS:
             return Quantity("rate", float(_parse(text, RATE_UNITS, 1)), shown)
-        if unit in _DURATIONS:
-            return Quantity("time", float(_parse(text, _DURATIONS, 1)) / NS_PER_S, shown)
+        if unit in DURATIONS:
+            return Quantity("time", float(_parse(text, DURATIONS, 1)) / NS_PER_S, shown)
     except (ValueError, OverflowError):  # too large for a float
         return None
     return None

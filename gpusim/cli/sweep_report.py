@@ -37,7 +37,8 @@ from gpusim.results import read_summary
 from gpusim.results.bottleneck import bottleneck_line, find_bottlenecks
 from gpusim.results.plots.compare import write_comparison
 from gpusim.results.run_files import SUMMARY
-from gpusim.results.sweeps.runs import SWEEP, natural
+from gpusim.results.sweeps.natural_order import natural
+from gpusim.results.sweeps.runs import SWEEP
 from gpusim.results.verdicts import describe_counts, outcome_code, outcome_of
 from gpusim.text import count_noun
 

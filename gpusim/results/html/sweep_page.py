@@ -23,7 +23,8 @@ from gpusim.results.run_files import REPORT, SUMMARY
 from gpusim.results.summary_fields import RUNS_TABLE_KEYS, STATISTICS_KEYS, SUMMARY_FIELDS
 from gpusim.results.sweeps.config_values import MISSING, SEED, axis_label, value_of
 from gpusim.results.sweeps.ensembles import Ensemble
-from gpusim.results.sweeps.runs import Run, Skipped, natural
+from gpusim.results.sweeps.natural_order import natural
+from gpusim.results.sweeps.runs import Run, Skipped
 from gpusim.results.sweeps.sentences import describe_finding, describe_skipped
 from gpusim.results.verdicts import OUTCOMES, outcome_of
 from gpusim.text import Message, count_noun, format_number

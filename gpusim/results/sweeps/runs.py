@@ -8,10 +8,8 @@ the search cannot use becomes a `Skipped` with a code.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from gpusim.reading import Limits, ReadingError, read_json
 from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
 from gpusim.results.summary_shape import find_damage, find_fault
+from gpusim.results.sweeps.natural_order import natural
 from gpusim.results.verdicts import outcome_code
 from gpusim.shapes import Keys, Text, Whole
 from gpusim.text import Message
@@ -30,26 +29,6 @@ GUESTS = "guests"  # in an evacuation: one folder per VM
 COLLECTED = {"runs.csv", "index.html"}  # files of gpusim-collect, which are no run
 
 _BEGUN = {".hydra", "gpusim.log", CONFIG, "syncs.csv", "events.jsonl", "timeline.csv"}
-DIGITS = frozenset("0123456789")
-_BINARY = {f"{prefix}ib": 2 ** (10 * power) for power, prefix in enumerate("kmgt", start=1)}
-_DECIMAL = {prefix: 10 ** (3 * power) for power, prefix in enumerate("kmgt", start=1)}
-_UNITS: dict[str, int] = {  # as in names of folders and presets
-    **_BINARY,
-    **{f"{prefix}b": factor for prefix, factor in _DECIMAL.items()},
-    **{f"{size}ps": 8000 * factor for size, factor in _BINARY.items()},
-    **{f"{prefix}bps": 8000 * factor for prefix, factor in _DECIMAL.items()},
-    **{f"{prefix}bitps": 1000 * factor for prefix, factor in _DECIMAL.items()},
-    **{f"{prefix}bit": 1000 * factor for prefix, factor in _DECIMAL.items()},
-    "ns": 1,
-    "us": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "min": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-_ONE_QUANTITY = rf"[0-9]{{1,30}}(?:\.[0-9]{{1,30}})?(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![A-Za-z0-9])"
-_PARTS = re.compile(rf"({_ONE_QUANTITY}|[0-9]+)", re.IGNORECASE)
-_QUANTITY = re.compile(r"([0-9.]+)([A-Za-z]+)")
 SWEEP_SHAPE = Keys(
     optional={**dict.fromkeys(("question", "command", "x"), Text()), "planned_runs": Whole()}
 )
@@ -119,25 +98,6 @@ class FoundRuns:
     def skip(self, name: str, code: str, **data: Any) -> None:
         """Note a folder or file that cannot be used."""
         self.skipped.append(Skipped(name, Message(code, data)))
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Return a sort key that treats digits as numbers, and sizes, rates and times by their amount."""
-    key: list[tuple[int, str]] = []
-    for part in filter(None, _PARTS.split(name)):
-        if part[0] not in DIGITS:
-            key.append((-1, part))
-            continue
-        quantity = _QUANTITY.fullmatch(part)
-        amount = _amount(quantity[1], quantity[2]) if quantity else part
-        number = amount.lstrip("0")
-        key.append((len(number), number))
-    return key
-
-
-def _amount(number: str, unit: str) -> str:
-    """Return digits: bytes, thousandths of bits per second, or nanoseconds."""
-    return str(round(Fraction(number) * _UNITS[unit.lower()]))
 
 
 def find_runs(folders: Sequence[Path], out: Path | None = None) -> FoundRuns:
