@@ -176,8 +176,9 @@ class Alternative:
         key, value: the change as a user types it: "link.bandwidth", "15Gbit/s".
         also: what is set with it: "migration.multifd_channels=4" for a link that one thread cannot
             fill. Empty: nothing.
-        outcome: not_tried if gpusim could not simulate the change.
-        smallest: no smaller value converges. False: not all smaller values were simulated.
+        outcome: not_tried if gpusim did not simulate the change to its end.
+        smallest: no smaller value converges. False: the next smaller value was not simulated to its
+            end.
         total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary. None
             unless it converges.
     """

@@ -24,8 +24,9 @@ from gpusim import (
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import BackendConfig
 from gpusim.engine.records import Alternative
+from gpusim.explore import run_pool
 from gpusim.explore.alternatives import alternatives
-from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, set_key
+from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, set_key, single_changes
 from gpusim.units import parse_bytes_per_s
 
 
@@ -140,6 +141,34 @@ def test_channels_are_added_if_one_thread_is_slower_than_the_link() -> None:
     changes = found(made)
     assert "link.bandwidth" not in changes
     assert_true(made, changes["migration.multifd_channels"])
+
+
+def test_a_run_that_is_cut_is_not_called_insufficient() -> None:
+    made = STALLED["no auto-converge"]
+    changes = {one.key: one for one in alternatives(made, resolve(made), most_steps=0)}
+    assert changes["migration.auto_converge"].outcome == "not_tried"
+    assert all(one.outcome != "does_not" for one in changes.values())
+
+
+def test_a_value_is_not_called_the_smallest_if_the_run_below_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the largest change of each key is simulated to its end."""
+    made, real = STALLED["a low ceiling"], run_pool.outcome
+    last = {
+        repr(one.config_of(made, len(one.values) - 1))
+        for one in single_changes(made, resolve(made))
+    }
+
+    def cut(one: Config, most_steps: int, small_bytes: float) -> run_pool.Outcome:
+        return real(one, most_steps if repr(one) in last else 0, small_bytes)
+
+    whole = found(made)
+    monkeypatch.setattr(run_pool, "outcome", cut)
+    for key, change in found(made).items():
+        if change.outcome == "converges":
+            assert change.smallest <= (change.value == whole[key].value)
+    assert not found(made)["link.bandwidth"].smallest
 
 
 def test_a_recorded_link_has_no_bandwidth_to_raise() -> None:
