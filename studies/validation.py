@@ -330,7 +330,7 @@ def profiles_headline() -> list[str]:
         f"- **Predictions from calc-dirty-rate alone.** Under TCG {found['within_band']} of {found['completed']} "
         "migrations took a time within the 5 to 95 % band.",
         f"  The median error is {found['median_abs_error_percent']:.1f} %, and {found['verdict_right']} of "
-        f"{found['migrations']} verdicts are right. Under nested KVM the band is a quarter as wide",
+        f"{found['migrations']} verdicts are right. Under nested KVM the band is a third as wide",
         f"  and holds {kvm['within_band']} of {kvm['completed']}. The median error is {kvm['median_abs_error_percent']:.1f} %, and "
         f"{kvm['verdict_right']} of {kvm['migrations']} verdicts are right.",
     ]
