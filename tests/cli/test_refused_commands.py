@@ -327,9 +327,10 @@ def test_no_job_of_a_sweep_shows_the_value_of_a_variable(
     engine: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SECRET", "hunter22")
-    typed = ["-m", "vm=tiny_256mib", "vm.memory=${oc.env:SECRET}", "seed=1,2", *engine]
+    typed = ["-m", "vm=tiny_256mib", "vm.memory=${oc.env:SECRET},512MiB", *engine]
     with pytest.raises(SystemExit):
         run_hydra(task, [*typed, "hydra.sweep.dir=sweep", "plot=false"])
     summaries = [path.read_text() for path in tmp_path.glob("sweep/*/summary.json")]
+    assert ["oc.env" in text for text in sorted(summaries)].count(True) == 1
     assert len(summaries) == 2
-    assert all("oc.env" in text and "hunter22" not in text for text in summaries)
+    assert not any("hunter22" in text for text in summaries)

@@ -58,6 +58,9 @@ def expand(command: str, runs: Path) -> list[str]:
     return [one.format(runs=runs) for one in COMMANDS[command]]
 
 
+LOG = "backend numpy (chosen by name)\n"  # of a run
+
+
 def entry(command: str) -> str:
     """Return the statements that run a command and exit."""
     name = command.removeprefix("gpusim-")
@@ -67,7 +70,7 @@ def entry(command: str) -> str:
 def start(
     command: str, redirections: str, folder: Path, runs: Path, stdout: int = subprocess.DEVNULL
 ) -> tuple[int, str]:
-    """Run a command anew, as a shell starts it. Return its exit code and standard error."""
+    """Run a command anew, as a shell starts it. Return its exit code and errors, without the log."""
     code = f"{ON_STREAMS}\n{entry(command)}"
     line = shlex.join([sys.executable, "-c", code, *expand(command, runs)])
     done = subprocess.run(
@@ -80,7 +83,7 @@ def start(
         timeout=ENDS_WITHIN_S,
         check=False,
     )
-    return done.returncode, done.stderr
+    return done.returncode, done.stderr.removeprefix(LOG)
 
 
 def check_whole(command: str, folder: Path) -> None:
