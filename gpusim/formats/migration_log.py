@@ -6,6 +6,7 @@ A report may lack any number: Nova prints no dirty rate, and Proxmox VE no remai
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -174,6 +175,31 @@ def number(text: str | None, factor: float = 1.0) -> float | None:
 def whole(text: str | None, factor: int = 1) -> int | None:
     """Return a whole number times a factor. None stays None."""
     return None if text is None else int(text) * factor
+
+
+def first_end(
+    text: str, marks: Sequence[tuple[re.Pattern[str], str]], after: int
+) -> tuple[str, re.Match[str] | None]:
+    """Return how a migration ended: by the first mark behind a place in the text.
+
+    Args:
+        text: of the log.
+        marks: what a line of an end holds, and the outcome that it means.
+        after: the place.
+
+    Returns:
+        The outcome and the match of the mark, or RUNNING and None.
+    """
+    ends = [
+        (match.start(), outcome, match)
+        for mark, outcome in marks
+        for match in mark.finditer(text)
+        if match.start() > after
+    ]
+    if not ends:
+        return RUNNING, None
+    _, outcome, match = min(ends, key=lambda end: end[0])
+    return outcome, match
 
 
 def last_run(reports: Sequence[Progress]) -> tuple[int, int]:

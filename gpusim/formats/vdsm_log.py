@@ -13,9 +13,9 @@ from gpusim.formats.migration_log import (
     CANCELLED,
     COMPLETED,
     FAILED,
-    RUNNING,
     MigrationLog,
     Progress,
+    first_end,
     last_run,
     number,
     whole,
@@ -50,17 +50,12 @@ def read_vdsm(text: str) -> MigrationLog | None:
     start, migrations = last_run([one for _, one in lines])
     began = lines[start - 1][0] if start else 0
     reports = tuple(one for _, one in lines[start:])
-    outcome, reason, seconds = RUNNING, "", reports[-1].time_s
-    ends = [
-        (match.start(), found, match)
-        for mark, found in ENDS
-        for match in mark.finditer(text)
-        if match.start() > lines[start][0]
-    ]
-    if ends:
-        _, outcome, match = min(ends, key=lambda end: end[0])
-        reason = "" if outcome == COMPLETED else match[0]
-        seconds = float(match[1]) if outcome == COMPLETED else seconds
+    reason, seconds = "", reports[-1].time_s
+    outcome, end = first_end(text, ENDS, lines[start][0])
+    if end is not None and outcome == COMPLETED:
+        seconds = float(end[1])
+    elif end is not None:
+        reason = end[0]
     limits = tuple(
         (_time_before(lines[start:], match.start()), int(match[1]))
         for match in LIMIT.finditer(text)

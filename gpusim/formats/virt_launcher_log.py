@@ -17,9 +17,9 @@ from gpusim.formats.migration_log import (
     COMPLETED,
     FAILED,
     MBIT,
-    RUNNING,
     MigrationLog,
     Progress,
+    first_end,
     last_run,
     number,
     whole,
@@ -47,14 +47,14 @@ ABORT = re.compile(r"(?:with reason|Aborting migration): ([^\"\n]{1,200})")
 
 def read_virt_launcher(text: str) -> MigrationLog | None:
     """Return the last migration of a log. None: no line is whole."""
-    lines = [(match[1], _report(match[2])) for match in LINE.finditer(text)]
-    found = [(uid, one) for uid, one in lines if one is not None]
+    lines = list(LINE.finditer(text))
+    found = [(match[1], one) for match in lines if (one := _report(match[2])) is not None]
     if not found:
         return None
     start, migrations = last_run([one for _, one in found])
     last = found[-1][0]
     reports = [one for uid, one in found[start:] if uid == last]
-    outcome, reason = _end(text)
+    outcome, reason = _end(text, lines[-1].start())
     return MigrationLog(
         kind=KIND,
         reports=tuple(_corrected(reports)),
@@ -100,21 +100,14 @@ def _corrected(reports: list[Progress]) -> Iterator[Progress]:
         )
 
 
-def _end(text: str) -> tuple[str, str]:
-    """Return how the last migration ended, and why."""
-    ends = [
-        (match.start(), outcome, match[0])
-        for mark, outcome in ENDS
-        for match in mark.finditer(text)
-    ]
-    last_line = max(match.start() for match in LINE.finditer(text))
+def _end(text: str, last_line: int) -> tuple[str, str]:
+    """Return how the migration with the last line ended, and why."""
     # An abort is followed by the failure that it causes.
-    after = sorted(end for end in ends if end[0] > last_line)
-    if not after:
-        return RUNNING, ""
-    _, outcome, line = after[0]
-    reason = ABORT.search(line)
-    return outcome, "" if outcome == COMPLETED else (reason[1] if reason else line)
+    outcome, match = first_end(text, ENDS, last_line)
+    if match is None or outcome == COMPLETED:
+        return outcome, ""
+    reason = ABORT.search(match[0])
+    return outcome, reason[1] if reason else match[0]
 
 
 def _downtime_ms(text: str) -> float | None:
