@@ -24,6 +24,7 @@ from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.units import MIB
 
 KIND = "vdsm"
+VM = re.compile(r"\(vmId='([\w-]{1,80})'", re.ASCII)
 LINE = re.compile(
     r"Migration Progress: ([0-9]{1,12}(?:\.[0-9]{1,12})?) seconds elapsed, "
     r"[0-9.]{1,12}% of data processed"
@@ -43,7 +44,11 @@ ENDS = (
 
 
 def read_vdsm(text: str) -> MigrationLog | None:
-    """Return the last migration of a log. None: no line is whole."""
+    """Return the last migration of a log. None: no line is whole.
+
+    One log has many VMs, which may migrate at the same time. The VM whose line comes last counts.
+    """
+    text, others = _of_last_vm(text)
     lines = [(match.start(), _report(match)) for match in LINE.finditer(text)]
     if not lines:
         return None
@@ -68,8 +73,20 @@ def read_vdsm(text: str) -> MigrationLog | None:
         reason=reason,
         seconds=seconds,
         limits=limits,
-        migrations=migrations,
+        migrations=migrations + others,
     )
+
+
+def _of_last_vm(text: str) -> tuple[str, int]:
+    """Return the text without the lines of other VMs, and how many other VMs report progress."""
+    lines = text.split("\n")
+    vms = [found[1] if (found := VM.search(line)) else "" for line in lines]
+    migrating = [vm for line, vm in zip(lines, vms, strict=True) if vm and LINE.search(line)]
+    if not migrating:
+        return text, 0
+    own = ("", migrating[-1])
+    kept = [line for line, vm in zip(lines, vms, strict=True) if vm in own]
+    return "\n".join(kept), len(set(migrating)) - 1
 
 
 def _report(match: re.Match[str]) -> Progress:

@@ -145,6 +145,25 @@ def test_the_last_migration_of_a_log_counts(tmp_path: Path) -> None:
         assert twice.outcome == once.outcome, name
 
 
+def test_vms_that_migrate_at_the_same_time_are_not_mixed(tmp_path: Path) -> None:
+    """oVirt migrates two VMs of a host at once by default, and both are in one vdsm.log."""
+    lines = (FOLDER / "vdsm.log").read_text().splitlines()
+    other = [
+        line.replace("6f1d2a57", "0a0b0c0d").replace("total data: 8192MB", "total data: 16384MB")
+        for line in lines
+    ]
+    other = [
+        re.sub(r"Progress: (\d+)", lambda found: f"Progress: 9{found[1]}", line) for line in other
+    ]
+    both = [line for pair in zip(other, lines, strict=True) for line in pair]
+    took = "(vmId='0a0b0c0d-0c7e-4e0b-9d3a-51a2b7c9e4f0') migration took 150 seconds to complete"
+    log = taken(tmp_path, "\n".join([*both[:-4], took, *both[-4:]])).log
+    alone = read_intake(FOLDER / "vdsm.log").log
+    assert log is not None and alone is not None
+    assert (log.migrations, log.reports, log.limits) == (2, alone.reports, alone.limits)
+    assert (log.outcome, log.seconds) == (alone.outcome, alone.seconds)
+
+
 def test_a_line_before_the_start_is_no_migration(tmp_path: Path) -> None:
     text = (FOLDER / "proxmox-task.log").read_text()
     log = taken(tmp_path, f"task started by HA resource agent\n{text}").log
