@@ -21,6 +21,7 @@ MOST_FAULTS = 10  # rows that are named one by one. The others are counted.
 LONGEST_REASON = 160  # characters
 LONGEST_VM_NAME = 200
 MOST_VMS = 200_000
+MOST_RATE = 2.0**50  # bytes per second that one VM may dirty
 # In a migration QEMU counts only pages that are not waiting to be sent, and the guest may be
 # throttled. So such a rate is a lower bound.
 IN_MIGRATION = "migration"

@@ -13,7 +13,14 @@ from gpusim.arguments import parse_digits
 from gpusim.config.checks import FASTEST, SLOWEST
 from gpusim.config.presets import conf_folder, preset_names
 from gpusim.errors import LONGEST_VALUE, one_line
-from gpusim.formats.fleet import LONGEST_VM_NAME, DirtyRates, Fault, FleetError, FleetVm
+from gpusim.formats.fleet import (
+    LONGEST_VM_NAME,
+    MOST_RATE,
+    DirtyRates,
+    Fault,
+    FleetError,
+    FleetVm,
+)
 from gpusim.formats.profile import LONGEST_S, MODES, SHORTEST_S
 from gpusim.reading import read_yaml
 from gpusim.text import did_you_mean, join_words
@@ -33,7 +40,6 @@ COLUMNS = (*REQUIRED, "period", "link", "vcpus", "mode")
 DELIMITERS = (",", ";", "\t")
 DEFAULT_PERIOD_S = 1.0  # of calc-dirty-rate, virsh domdirtyrate-calc and KubeVirt
 LEAST_MEMORY = MIB  # a smaller number is a number without its unit
-MOST_RATE = 2.0**50  # bytes per second
 T = TypeVar("T")
 
 

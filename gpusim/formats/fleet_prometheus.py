@@ -22,6 +22,7 @@ from gpusim.errors import LONGEST_VALUE, one_line
 from gpusim.formats.fleet import (
     IN_MIGRATION,
     LONGEST_VM_NAME,
+    MOST_RATE,
     DirtyRates,
     Fault,
     FleetError,
@@ -51,7 +52,6 @@ PER_VCPU = {
     "libvirt_domain_vcpu_time_seconds_total": "vcpu",
 }
 KNOWN = (DIRTY_RATE, *MIGRATION_RATES, *MEMORY, *VCPUS, *PER_VCPU)
-MOST_RATE = 2.0**50
 LONGEST_LINE = 65_536  # characters of a line of the text format
 _LINE = re.compile(
     r"([a-zA-Z_:][\w:]*)\s*(?:\{(.*)\})?\s+(\S+)(?:\s+(-?[0-9]+))?(?:\s+#.*)?", re.ASCII

@@ -13,9 +13,11 @@ from typing import Any
 
 from gpusim.formats.errors import IntakeError
 from gpusim.formats.recording_from_answers import Found
+from gpusim.formats.recording_shape import PERCENT, VCPUS
+from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS
 from gpusim.reading import ReadingError, read_json
 from gpusim.shapes import Anything, Flag, Keys, Number, Rows, ShapeError, Text, Whole, check
-from gpusim.units import MIB, MOST_VCPUS
+from gpusim.units import MIB
 
 UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
 EXPECTED = "a whole report of guestperf"
@@ -51,17 +53,17 @@ SHAPE = Keys(
     },
     optional={
         "hardware": Keys(
-            optional={"cpus": Whole(1, MOST_VCPUS)},
+            optional={"cpus": VCPUS},
         ),
         "scenario": Keys(
             optional={
-                "downtime": Whole(0, 2_000_000, " ms"),
+                "downtime": Whole(0, MOST_DOWNTIME_LIMIT_MS, " ms"),
                 "bandwidth": Number(0, 1e9, " MiB/s"),
                 "auto_converge": Flag(),
-                "auto_converge_step": Whole(1, 99, " %"),
+                "auto_converge_step": PERCENT,
                 "compression_xbzrle": Flag(),
                 "multifd": Flag(),
-                "multifd_channels": Whole(1, 255),
+                "multifd_channels": Whole(1, MOST_MULTIFD_CHANNELS),
                 "post_copy": Flag(),
             },
         ),

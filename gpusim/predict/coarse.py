@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpusim.config.checks import parse_rate
+from gpusim.config.schema import MigrationConfig
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.formats.migration_log import COMPLETED, MigrationLog
 
 HOVERS = 0.9  # of the link: passes do not get shorter
 SHRINKS = 0.5  # of the link: QEMU's own mark, throttle-trigger-threshold, below which it is content
 LAST_RATES = 5  # reports whose median is the dirty rate
-DOWNTIME_LIMIT_MS = 300  # QEMU's default. Source: migration/options.c
 MOST_PASSES = 1000
 YES, PROBABLY_YES, UNKNOWN = "yes", "probably_yes", "unknown"
 PROBABLY_NO, NO = "probably_no", "no"
@@ -152,7 +152,7 @@ def _left_s(found: Coarse) -> float | None:
     left = log.total_bytes if found.is_stated else log.last_value("remaining_bytes")
     if left is None:
         return None
-    limit_ms = log.limits[-1][1] if log.limits else DOWNTIME_LIMIT_MS
+    limit_ms = log.limits[-1][1] if log.limits else MigrationConfig.downtime_limit
     seconds, left = 0.0, float(left) * (1 - (log.zero_share or 0.0) * found.is_stated)
     for _ in range(MOST_PASSES):
         if left <= link * limit_ms / 1000:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpusim.errors import one_line
+from gpusim.explore.changes import HIGHEST_THROTTLE
 from gpusim.formats.migration_log import CANCELLED, COMPLETED, FAILED, MigrationLog
 from gpusim.predict.bounds_text import NAMES, shown
 from gpusim.predict.coarse import (
@@ -20,7 +21,7 @@ from gpusim.predict.coarse import (
     CoarseBound,
 )
 from gpusim.text import capitalized, count_noun, format_duration, format_number
-from gpusim.units import format_bytes
+from gpusim.units import MIB, format_bytes
 
 ANSWERS = {
     YES: "Yes",
@@ -32,7 +33,6 @@ ANSWERS = {
 ENDED = {CANCELLED: "was cancelled", FAILED: "failed"}
 LONGEST_REASON = 160  # characters of a line of somebody else's log
 MOST_LIMITS = 6  # steps of the downtime limit in one cell
-MOST_THROTTLE = 99  # percent, QEMU's maximum
 NOTHING = "Nothing had to change."
 MEASURE = (
     "Measure the VM for a simulated answer: gpusim-predict --measure --qmp SOCKET, or virsh "
@@ -52,7 +52,7 @@ def rate(bytes_per_s: float) -> str:
     """Return a rate in MiB/s and Mbit/s: "119 MiB/s (1000 Mbit/s)"."""
     bits = 8 * bytes_per_s
     unit, factor = ("Gbit/s", 1e9) if bits >= 1e9 else ("Mbit/s", 1e6)
-    return f"{format_number(bytes_per_s / 2**20)} MiB/s ({format_number(bits / factor)} {unit})"
+    return f"{format_number(bytes_per_s / MIB)} MiB/s ({format_number(bits / factor)} {unit})"
 
 
 def answer(found: Coarse) -> list[str]:
@@ -146,7 +146,7 @@ def _change(found: Coarse) -> Iterator[str]:
     ways = ["a link faster than " + rate(found.dirty_bytes_per_s)]
     if not throttle:
         ways.insert(0, "auto-converge")
-    elif throttle < MOST_THROTTLE:
+    elif throttle < HIGHEST_THROTTLE:
         ways.insert(0, f"a throttle above {throttle:.0f} % (max-cpu-throttle)")
     yield f"What helps: {' or '.join(ways)}. How much is enough, these figures do not tell."
 
@@ -171,7 +171,7 @@ def facts(log: MigrationLog) -> list[tuple[str, str]]:
     for label, rates in (("link", log.rates), ("dirty rate", log.dirty_rates)):
         if rates:
             low, high = min(rates), max(rates)
-            spread = "" if high <= 1.02 * low else f", from {format_number(low / 2**20)}"
+            spread = "" if high <= 1.02 * low else f", from {format_number(low / MIB)}"
             rows.append((label, f"up to {rate(high)}{spread}"))
     remaining = [one.remaining_bytes for one in log.reports if one.remaining_bytes is not None]
     if remaining:

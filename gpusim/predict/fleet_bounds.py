@@ -25,6 +25,7 @@ from typing import Literal, TypeAlias
 from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import IN_MIGRATION, DirtyRates, FleetVm
 from gpusim.formats.profile import SAMPLES_PER_GIB, pages_sampled
+from gpusim.formats.sync_record import WINDOW_S
 from gpusim.predict.fleet_host import FleetHost, ThrottleStep
 from gpusim.units import GIB, MIB, MOST_VCPUS
 
@@ -37,7 +38,6 @@ DEFAULT_VCPUS = 1  # if nobody states them. They decide the downtime beside RAM 
 DEVIATIONS = 3.0  # standard deviations of page-sampling's chance
 # Slower progress may look like a stall, which ends a run: less than 2 % in ten passes.
 LEAST_PROGRESS = 0.9  # what remains after a pass, as a share of what remained before
-WINDOW_S = 0.1  # QEMU measures the bandwidth over windows of 100 ms
 SLACK = 1.1  # of limits: QEMU compares once per turn, and a sleep ends a little late
 LAST_SYNCS = 10  # turns near the end that sync once more
 MOST_PASSES = 400  # 0.9^400 of a PiB is less than a byte
