@@ -18,6 +18,7 @@ and without help from the throttle.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -190,8 +191,9 @@ def _with_shares(question: Question, found: DirtyRates, judged: Judgement) -> Ju
         one = envelope(found, question.memory, (rates[place],))
         return _judged(question, [one]).answer
 
-    sure = _count_first(len(rates), lambda place: answer(place) == SURELY)
-    possible = _count_first(len(rates), lambda place: answer(place) != NEVER)
+    places = range(len(rates))
+    sure = bisect_left(places, True, key=lambda place: answer(place) != SURELY)
+    possible = bisect_left(places, True, key=lambda place: answer(place) == NEVER)
     return replace(
         judged,
         surely_share=sure / len(rates),
@@ -382,15 +384,3 @@ def _sampled(share: float, samples: int) -> tuple[float, float]:
     middle = share + square / 2
     half = math.sqrt(square * (share * (1 - share) + square / 4))
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
-
-
-def _count_first(count: int, holds: Callable[[int], bool]) -> int:
-    """Return how many places from the first on hold. If one does not, then no later one does."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            low = middle + 1
-        else:
-            high = middle
-    return low
