@@ -7,6 +7,7 @@ package turns codes into sentences, just before they are shown. No code reads a 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -160,6 +161,29 @@ def join_words(words: Sequence[str], last: str = "and") -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def wrap_texts(texts: Iterable[str], width: int, indent: str = "", mark: str = "") -> list[str]:
+    """Return each text on as many rows as it needs, without breaking names.
+
+    Args:
+        texts: each begins on a row of its own.
+        width: the most characters of a row.
+        indent: before each row.
+        mark: behind the indent of the first row of a text.
+    """
+    return [
+        row
+        for text in texts
+        for row in textwrap.wrap(
+            text,
+            width,
+            initial_indent=indent + mark,
+            subsequent_indent=indent + " " * len(mark),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
 
 
 def text_table(

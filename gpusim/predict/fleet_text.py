@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from gpusim.text import (
     join_words,
     text_table,
     version_name,
+    wrap_texts,
 )
 from gpusim.units import GIB, MIB, format_bytes
 from gpusim.version import __version__
@@ -31,9 +31,8 @@ MOST_ROWS = 40  # of the table on a terminal
 LONGEST_TITLE = 19  # characters of a VM in it
 CUT = "..."  # in the middle of a longer name, because names of a fleet often begin alike
 PERIODS_S = (1, 2, 5, 10, 30)
-SAMPLED_FROM = (
-    16 * GIB
-)  # from here on page-sampling, which costs the guest nothing, is exact enough
+# From this memory on, page-sampling is exact enough. It costs the guest nothing.
+SAMPLED_FROM = 16 * GIB
 MOST_DISTRIBUTIONS = 5  # VMs whose several periods are told
 NOT_A_FLEETS = ("parameters_assumed", "tracking_assumed", "auto_converge_assumed")  # assumptions
 OPTIONS = {  # of gpusim-predict, and the unit
@@ -112,17 +111,15 @@ def terminal_lines(answer: FleetAnswer) -> str:
     """Return the answer for a terminal of 80 columns."""
     shown = answer.rows[:MOST_ROWS]
     parts = [
-        [line for text in summary_lines(answer) for line in _wrapped(text)],
+        wrap_texts(summary_lines(answer), WIDTH),
         text_table([HEAD, *map(_cells, shown)], left_columns=LEFT).split("\n"),
     ]
     if more := len(answer.rows) - len(shown):
         parts[-1].append(f"... and {more} more. To see all, add --csv FILE or --report FOLDER")
     codes = list(dict.fromkeys(row.judged.reason for row in shown))
     notes = [f"{REASONS[code][0]}: {REASONS[code][1]}." for code in codes if code != "both_bounds"]
-    parts.append([line for note in notes for line in _wrapped(note)])
-    parts.append(_wrapped(BOUNDED))
-    parts.append([line for text in distributions(answer) for line in _wrapped(text)])
-    parts.append([line for text in assumptions(answer) for line in _wrapped(text)])
+    for texts in (notes, [BOUNDED], distributions(answer), assumptions(answer)):
+        parts.append(wrap_texts(texts, WIDTH))
     first = next((row for row in shown if row.judged.answer == FURTHER), None)
     if first is not None:
         heading = f"To measure {_title(first)} further, type:"
@@ -342,7 +339,3 @@ def _set_bounds(vm: FleetVm) -> str:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)

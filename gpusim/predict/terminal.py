@@ -12,7 +12,7 @@ from gpusim.predict.advice_text import LimitRow
 from gpusim.predict.commands import QMP, ToolCommands
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
-from gpusim.text import text_table
+from gpusim.text import text_table, wrap_texts
 
 WIDTH = 100  # columns
 INDENT = "  "
@@ -140,19 +140,8 @@ def _bulleted(heading: str, texts: Sequence[str]) -> list[str]:
 
 
 def wrapped(texts: Iterable[str], indent: str = INDENT, mark: str = "") -> list[str]:
-    """Return each text on as many rows as it needs, without breaking names."""
-    return [
-        row
-        for text in texts
-        for row in textwrap.wrap(
-            text,
-            WIDTH,
-            initial_indent=indent + mark,
-            subsequent_indent=indent + " " * len(mark),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    ]
+    """Return texts on rows of WIDTH columns."""
+    return wrap_texts(texts, WIDTH, indent, mark)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
