@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gpusim.formats.sync_record import PAGE_BYTES
 
-MBIT = 1e6 / 8  # bytes
+MBIT_BYTES = 1e6 / 8
 LEAST_GAP_S = 0.5  # between two reports that tell a rate
 # Shares of the first pass, between which the bytes sent tell the zero pages passed over.
 LEAST_OF_PASS, MOST_OF_PASS = 0.1, 0.95
