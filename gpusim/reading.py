@@ -187,8 +187,9 @@ def parse_json(content: str | bytes, limits: Limits = DEFAULT) -> object:
 def find_json(text: str, limits: Limits = DEFAULT) -> Iterator[object]:
     """Yield each whole JSON object and array in a text, such as a log with one per line.
 
-    Those of fewer than SHORTEST characters hold nothing of use. What was cut off, and what `parse_json` refuses, is left out. Of a value that was cut off, the whole
-    values inside are found, down to INNER_LEVELS. The time grows with the length of the text.
+    A value of fewer than SHORTEST characters is left out, because it holds nothing of use. A value that
+    `parse_json` refuses is left out too. If a value was cut off, then the whole values inside it are
+    found, down to INNER_LEVELS. The time grows with the length of the text.
     """
     for start, end in _balanced(text, 0, len(text), INNER_LEVELS):
         if end - start < SHORTEST:

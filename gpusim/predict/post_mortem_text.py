@@ -26,9 +26,6 @@ PERIODS_HEAD = ("Sync at", "after", "sent", "dirtied", "dirtied/s", "of sent/s",
 FIRST_ROWS, LAST_ROWS = 4, 6
 MOST_STEPS = 10
 GAP = "..."
-NOTHING = (
-    "Nothing had to change. State a limit, such as --deadline 5min, to see what would keep it."
-)
 NO_THROTTLE = ("virt_launcher", "vdsm")  # logs that print none
 WELL_USED = 0.9  # of the highest rate
 
@@ -212,10 +209,11 @@ def title(found: PostMortem) -> str:
 
 def terminal_text(found: PostMortem) -> str:
     """Return the post-mortem for a terminal of 100 columns, without a final line feed."""
+    reasons = why(found)
     parts = [
         wrapped(answer(found), ""),
         ["What happened:", *_pairs(happened(found))],
-        ["Why:", *wrapped(why(found), "  ", mark="- ")] if why(found) else [],
+        ["Why:", *wrapped(reasons, "  ", mark="- ")] if reasons else [],
         _table(found),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
