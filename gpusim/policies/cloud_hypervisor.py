@@ -1,7 +1,7 @@
 """Live migration of Cloud Hypervisor, and auto-converge as in the fork of Cyberus Technology.
 
 An iteration sends all pages that one read of the dirty log has found. Then it reads the log again.
-Cloud Hypervisor itself has no throttle, and a timeout. In the fork the throttle rises at every
+Cloud Hypervisor itself has a timeout and no throttle. In the fork the throttle rises at every
 second iteration, whatever the guest has dirtied.
 
 Source of the loop and the timeout: github.com/cloud-hypervisor/cloud-hypervisor, vmm/src/lib.rs:
