@@ -115,6 +115,7 @@ class Sender:
         self._window = Window()
         self._next_sync_ps = 0  # time of syncs in this window's sleep that hold up the next window
         self._burst: Burst | None = None
+        self._has_wrapped = False  # the last take began at the end of RAM, and no page fitted
         self._sleeping = False  # for the rest of the window
         self._turn_is_over = False  # the caller has acted on the turn before the next burst
         self._plans = self._make_plans()
@@ -369,7 +370,9 @@ class Sender:
         plan: WindowPlan | None = None,
     ) -> tuple[Taken, Delays]:
         """Take pages and count them."""
+        starts_at_end = pages.at_end and pages.pending > 0
         taken = pages.take(budgets, clear=clear_ps, wraps=self._wraps)
+        self._has_wrapped = starts_at_end and not taken.normal + taken.zero
         clears_ps = self._pace.clears_ps(taken.protected, taken.first_protected)
         counters = self.counters
         counters.normal_pages += taken.normal
@@ -386,15 +389,27 @@ class Sender:
     def _wrap(self) -> int:
         """Let the cursor wrap, at which multifd channels sync. Return the time without a page, ps.
 
+        A wrap and its first page are one step. So if no page fitted, then the next take does not
+        count the wrap again.
+
         Source: migration/ram.c:find_dirty_block, multifd-nocomp.c:multifd_ram_flush_and_sync
         (v10.1.0).
         """
+        if self._has_wrapped:
+            return 0
         units = self._link.wrap_bytes * UNITS
         self.counters.sent_units += units
         self._window.sent_units += units
         if self._burst is not None:
             self._burst.units_left = max(0, self._burst.units_left - units)
         return self._link.wrap_ps
+
+    def _goes_on_at_start(self, pages: SendablePages) -> bool:
+        """Whether the last take reached the end of RAM, and the next one wraps.
+
+        If the last take began at the end and took nothing, then its budgets ended it.
+        """
+        return pages.pending > 0 and pages.at_end and not self._has_wrapped
 
     def _close_window(self, slept_ps: int | None = None) -> None:
         self.tally.end_windows(slept_ps)
@@ -500,8 +515,8 @@ class Sender:
         is_cut_short = left_ps < min(burst.ps_left, cost.ps)
         if pages.pending and is_cut_short and not is_full:
             return False
-        if pages.pending and pages.at_end and not (is_full or is_late):
-            return True  # the burst goes on from the first page
+        if self._goes_on_at_start(pages) and not (is_full or is_late):
+            return True
         self._end_burst(is_drained=not pages.pending)
         return True
 
@@ -513,7 +528,7 @@ class Sender:
         """
         normal, zero = self._pace.normal, self._pace.zero
         dearest_ps, certainly_over = max(normal.ps, zero.ps), False
-        before, has_wrapped = 0, False
+        before = 0
 
         def certain() -> list[tuple[int, int, int]] | None:
             return self._limits.next_budgets(burst, self._window.sent_units, certainly_over)
@@ -530,8 +545,7 @@ class Sender:
             left_ps = self._send_pages(certain_and_allowed, to_ps, to_ps, pages, done)
             if left_ps < 0:
                 return False
-            at_end = pages.at_end and pages.pending > 0
-            wraps, has_wrapped = at_end and not has_wrapped, at_end and burst.pages == before
+            wraps = self._goes_on_at_start(pages)
             units_fit = self._limits.fits(burst, self._window.sent_units)
             if not wraps and left_ps >= dearest_ps and units_fit and not certainly_over:
                 certainly_over = True  # only the 50 ms can have ended the take
@@ -540,11 +554,8 @@ class Sender:
                 left_ps = self._send_pages(one_page, to_ps, to_ps, pages, done)
                 if left_ps < 0:
                     return False
-                if (
-                    burst.pages == before
-                    and left_ps >= dearest_ps
-                    and (has_wrapped or not (pages.at_end and pages.pending))
-                ):
+                wraps = self._goes_on_at_start(pages)
+                if burst.pages == before and left_ps >= dearest_ps and not wraps:
                     break  # a recorded link sends no more in this window
             if burst.pages == before and left_ps < dearest_ps:
                 return False
@@ -571,7 +582,7 @@ class Sender:
             burst.host_page_ends = burst.pages + ahead
         dearest_ps = max(normal.ps, zero.ps)
         closes_ps = self._window.start_ps + WINDOW_PS + dearest_ps - 1
-        before, was_at_end = burst.pages, pages.at_end
+        before = burst.pages
         left_ps = self._send_pages(
             lambda: [
                 (burst.units_left, normal.units, zero.units),
@@ -585,8 +596,9 @@ class Sender:
         if left_ps < 0:
             return False
         is_closed = self._close_window_in_burst(burst)
-        is_at_page = left_ps >= dearest_ps and (was_at_end or not pages.at_end)
-        is_full = burst.pages == before and is_at_page  # the next page is over the budget
+        wraps = self._goes_on_at_start(pages)
+        # The next page is over the budget.
+        is_full = burst.pages == before and left_ps >= dearest_ps and not wraps
         is_full |= burst.units_left < min(normal.units, zero.units)
         reads_clock = burst.pages >= burst.host_page_ends[-1] or not pages.pending
         if is_full:
@@ -596,7 +608,7 @@ class Sender:
         elif reads_clock:
             if not pages.pending or self._now_ps >= burst.start_ps + BURST_PS:
                 self._end_burst(is_drained=not pages.pending)
-        elif not is_closed and not pages.at_end:
+        elif not is_closed and not wraps:
             return False
         return True
 

@@ -173,6 +173,16 @@ def test_windows_close_inside_a_burst() -> None:
     assert sender.counters.normal_pages == pytest.approx(0.45 * 10 * GBIT / NORMAL_BYTES, abs=2)
 
 
+def test_a_stop_right_behind_the_end_of_ram_returns() -> None:
+    """The time is up between the last page of RAM and the first, which is pending again."""
+    pages = real_pages([1024])
+    sender = make_sender(make_link(LINK, host_pages=512))
+    sender.advance(700 * PAGE_NS, pages)
+    pages.sync(certain_writes(Layout([1024]), np.array([0]), np.array([100])))
+    sender.advance(1024 * PAGE_NS + PAGE_NS // 2, pages)
+    assert (pages.pending, pages.at_end) == (100, True)
+
+
 @pytest.mark.parametrize("backend", ["numpy", "expected"])
 def test_pages_of_host_pages(backend: str) -> None:
     full = real_pages([2 * CHUNK_PAGES], backend=backend)

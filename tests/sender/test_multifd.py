@@ -181,6 +181,23 @@ def test_the_channels_sync_when_the_cursor_wraps() -> None:
     assert pages.cursor.wraps == 1
 
 
+@pytest.mark.parametrize("every_ns", [1000, 7000])
+def test_stops_before_the_first_page_behind_the_wrap_change_nothing(every_ns: int) -> None:
+    """The sync at the end of RAM takes 24 us, and is counted once however often the sender stops."""
+
+    def counters(stops: range) -> tuple[int, int]:
+        pages = real_pages([PACKET * 10])
+        pages.take([(PACKET * 6, 1, 1)])
+        dirty_again(pages, PACKET * 4)
+        sender = make_sender(link_of(3, 10 * GBIT, queue_ns=190.0), acts=when_done)
+        for at_ns in (*stops, MS * 100):
+            done = sender.advance(at_ns, pages)
+        assert done.turn
+        return done.at_ns, sender.counters.transferred_bytes
+
+    assert counters(range(every_ns, 10 * MS, every_ns)) == counters(range(0))
+
+
 def test_a_burst_continues_when_the_cursor_wraps() -> None:
     """Pages before and behind the cursor are sent in one burst, which is one section."""
     pages = real_pages([PACKET * 10])
