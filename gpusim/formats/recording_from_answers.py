@@ -185,7 +185,7 @@ def read_answers(path: Path) -> Found:
     found = Found()
     try:
         for value in _values(read_text(path)):
-            collect(value, found)
+            _collect(value, found)
     except ReadingError as error:
         hint = hint_in_file(path, COMMAND)
         raise AnswersError("unreadable", path=path, reason=error.reason, hint=hint) from None
@@ -209,7 +209,7 @@ def _values(text: str) -> Iterator[object]:
     yield from values
 
 
-def collect(value: object, found: Found) -> None:
+def _collect(value: object, found: Found) -> None:
     """Find answers by their content, whatever surrounds them. Events of QMP are no answers."""
     if isinstance(value, list):
         rows = [row for row in value if isinstance(row, dict)]
@@ -223,7 +223,7 @@ def collect(value: object, found: Found) -> None:
             found.facts["vcpus"] = len(rows)
         else:
             for row in value:
-                collect(row, found)
+                _collect(row, found)
     elif isinstance(value, dict) and "event" not in value:
         if str(value.get("status")) in STATES and _is_whole(value.get("total-time")):
             found.answers.append(value)
@@ -237,7 +237,7 @@ def collect(value: object, found: Found) -> None:
             found.facts["qemu"] = (value["qemu"]["major"], value["qemu"]["minor"])
         else:
             for held in value.values():
-                collect(held, found)
+                _collect(held, found)
 
 
 def _is_whole(value: object) -> bool:
