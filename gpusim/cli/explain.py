@@ -62,6 +62,7 @@ def explain_file(
         members=options.members,
         seed=options.seed,
         search=not options.no_advice,
+        effort=options.effort or 1,
         progress=progress,
     )
     numbers = json.dumps(post_mortem_document(found), indent=1, allow_nan=False) + "\n"

@@ -155,7 +155,6 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
     add(
         "--effort",
         type=whole(1, MOST_EFFORT),
-        default=1,
         metavar="N",
         help="of advice and --goal: N times finer values, N times as many settings, and runs that "
         "may take N times as long. Default: 1",
@@ -351,12 +350,13 @@ def _advised(
         return prediction, None, None
     median_guest = prediction.median_member.config_under_load
     p95_guest = prediction.p95_member.config_under_load
-    with RunPool(most_steps=MOST_STEPS * options.effort) as pool:
+    effort = options.effort or 1
+    with RunPool(most_steps=MOST_STEPS * effort) as pool:
         if not options.no_advice:
             from gpusim.explore.setting_limits import advise
 
             prediction = replace(prediction, change_within=_change_within(prediction, pool))
-            advice = advise(median_guest, p95_guest, effort=options.effort, pool=pool)
+            advice = advise(median_guest, p95_guest, effort=effort, pool=pool)
         if options.goal:
             from gpusim.explore.goal_search import TRIALS, search_goal
 
@@ -365,7 +365,7 @@ def _advised(
                 options.goal.replace("-", "_"),
                 prediction.bounds,
                 p95_guest=p95_guest,
-                trials=TRIALS * options.effort,
+                trials=TRIALS * effort,
                 pool=pool,
             )
     return prediction, advice, better

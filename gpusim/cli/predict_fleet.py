@@ -15,7 +15,7 @@ from gpusim.files import write_text
 # What one dirty rate cannot answer, and what describes one VM.
 NOT_FOR_A_FLEET = (
     "domstats", "domain", "measure", "qmp", "mode", "quick", "save", "goal", "members", "experiment",
-    "no_advice", "explain",
+    "no_advice", "explain", "effort",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from operator import attrgetter
 
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.explore.bounds_search import ChangeWithin, find_change
+from gpusim.explore.run_pool import MOST_STEPS, RunPool
 from gpusim.formats.intake import Intake
 from gpusim.formats.recording import Recording
 from gpusim.formats.sync_record import PAGE_BYTES, find_syncs
@@ -81,6 +82,7 @@ def explain(
     members: int | None = None,
     seed: int = 1,
     search: bool = True,
+    effort: int = 1,
     progress: Callable[[Iterator[Member], int], Iterator[Member]] = lambda found, _: found,
 ) -> PostMortem:
     """Return what happened in a migration, and the change that would have brought it over.
@@ -92,6 +94,7 @@ def explain(
         members: how many migrations are simulated. None: MEMBERS.
         seed: of all draws.
         search: whether to search for a change.
+        effort: factor on the steps that a run of the search may take.
         progress: as for `predict`.
 
     Raises:
@@ -109,11 +112,13 @@ def explain(
     needs_change = not coarse.is_seen or any(one.code != "yes" for one in coarse.bounds)
     change = None
     if search and needs_change:
-        change = find_change(
-            prediction.median_member.config_under_load,
-            prediction.p95_member.config_under_load,
-            goal,
-        )
+        with RunPool(most_steps=MOST_STEPS * effort) as pool:
+            change = find_change(
+                prediction.median_member.config_under_load,
+                prediction.p95_member.config_under_load,
+                goal,
+                pool=pool,
+            )
     return PostMortem(
         intake=intake,
         coarse=coarse,

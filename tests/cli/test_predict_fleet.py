@@ -52,6 +52,7 @@ def test_answer_files_and_bad_rows(
         ["--domain", "x"],
         ["--no-advice"],
         ["--explain"],
+        ["--effort", "2"],
         ["--csv", "-", "--json", "-"],
         ["--report", "."],
         ["policy=nova"],

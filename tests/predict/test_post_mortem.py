@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gpusim.explore.bounds import Bounds
+from gpusim.explore.run_pool import MOST_STEPS, RunPool
 from gpusim.formats.intake import read_intake
 from gpusim.formats.recording_file import load_recording
 from gpusim.predict.post_mortem import explain, periods_of, throttle_steps
@@ -70,6 +73,26 @@ def test_a_line_of_a_log_is_shown_as_text(tmp_path: Path) -> None:
     found = explain(read_intake(tmp_path / "a.log"), search=False)
     page = write_page(found, tmp_path / "page").read_text()
     assert "<b onclick" not in page and "\x1b" not in terminal_text(found)
+
+
+def test_effort_lengthens_the_runs_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = SimpleNamespace(config_under_load=None)
+    found = SimpleNamespace(median_member=member, p95_member=member)
+    steps: list[int] = []
+
+    def pool(*, most_steps: int) -> RunPool:
+        steps.append(most_steps)
+        return RunPool(most_steps=most_steps)
+
+    def search(*_: Any, pool: RunPool) -> None:
+        assert isinstance(pool, RunPool)
+
+    monkeypatch.setattr("gpusim.predict.post_mortem.predict", lambda *_, **__: found)
+    monkeypatch.setattr("gpusim.predict.post_mortem.find_change", search)
+    monkeypatch.setattr("gpusim.predict.post_mortem.RunPool", pool)
+    for effort in (1, 3):
+        explain(read_intake(NO_AUTOCONVERGE), effort=effort)
+    assert steps == [MOST_STEPS, 3 * MOST_STEPS]
 
 
 @pytest.mark.slow
