@@ -22,6 +22,7 @@ from gpusim.formats.migration_log import (
 from gpusim.units import SIZE_UNITS
 
 KIND = "proxmox"
+NO_YEAR = 2000  # stands for the year of a log without years. It has a 29 February.
 CLOCK = re.compile(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ", re.ASCII
 )
@@ -143,15 +144,18 @@ def _clock(line: str) -> datetime | None:
     try:
         if text[0].isdigit():
             return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")
-        return datetime.strptime(f"2000 {text}", "%Y %b %d %H:%M:%S")  # a year with 29 February
+        return datetime.strptime(f"{NO_YEAR} {text}", "%Y %b %d %H:%M:%S")
     except ValueError:  # month 13
         return None
 
 
 def _since(start: datetime | None, clock: datetime | None) -> float | None:
+    """Return the seconds from one line to a later one. None: unknown."""
     if start is None or clock is None:
         return None
     passed = clock - start
-    if passed < timedelta(0):  # over the turn of the year, in a log without years
-        passed += timedelta(days=366)
+    if passed < timedelta(0):
+        if start.year != NO_YEAR:  # the clock was set back, as at the end of summer time
+            return None
+        passed += timedelta(days=366)  # over the turn of the year
     return passed.total_seconds()

@@ -170,6 +170,21 @@ def test_a_line_before_the_start_is_no_migration(tmp_path: Path) -> None:
     assert log is not None and log.migrations == 1
 
 
+def test_a_clock_that_is_set_back_tells_no_time(tmp_path: Path) -> None:
+    """Proxmox VE prints local time, which repeats an hour at the end of summer time."""
+    active = "migration active, transferred {} GiB of 8.0 GiB VM-state, 113.6 MiB/s"
+    for before, after, seconds in (
+        ("2026-10-25 02:59:50", "2026-10-25 02:00:20", None),
+        ("2026-12-31 23:59:50", "2027-01-01 00:00:20", 30),
+        ("Dec 31 23:59:50", "Jan  1 00:00:20", 30),
+    ):
+        lines = [f"{before} start migrate command to unix:/run/qemu-server/104.migrate"]
+        lines += [f"{before} {active.format(0.1)}", f"{after} {active.format(3.4)}"]
+        log = taken(tmp_path, "\n".join(lines)).log
+        assert log is not None and [one.time_s for one in log.reports] == [0, seconds]
+        assert log.seconds == seconds
+
+
 FORMS: dict[str, Callable[[list[Any]], str]] = {
     "a list": json.dumps,
     "lines": lambda rows: "\n".join(map(json.dumps, rows)),
