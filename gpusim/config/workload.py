@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -183,7 +183,9 @@ def _set_of(key: str, config: WriterConfig, layout: Layout, page_bytes: int, dra
     return _Set(pages, drift, 0, placed, granule)
 
 
-def _places(sets: list[_Set], layout: Layout, seed: int, limit: WallLimit) -> list[Placement]:
+def _places(
+    sets: Sequence[_Set], draws: Sequence[_Draw], layout: Layout, limit: WallLimit
+) -> list[Placement]:
     """Return where each working set lies.
 
     The largest granules are placed first. They leave whole granules of the smaller ones free, so
@@ -191,22 +193,19 @@ def _places(sets: list[_Set], layout: Layout, seed: int, limit: WallLimit) -> li
     """
     places = [contiguous(one.first, one.placed) for one in sets]
     granules = [(one.granule, number) for number, one in enumerate(sets) if one.granule is not None]
-    is_free, before = np.ones(0, np.bool_), 0
-    for place, (granule, number) in enumerate(sorted(granules, key=lambda one: -one[0])):
+    is_free, before = np.ones(1, np.bool_), layout.pages  # all pages are one free granule
+    for granule, number in sorted(granules, key=lambda one: -one[0]):
         free = None
-        if place:
+        if len(granules) > 1:
             limit.check()
-            covered = np.repeat(is_free, before // granule)
-            is_free = np.ones(layout.pages // granule, np.bool_)
-            is_free[: len(covered)] = covered
+            is_free = np.repeat(is_free, before // granule)
+            rest = layout.pages // granule - len(is_free)  # behind the last larger granule
+            is_free, before = np.append(is_free, np.ones(rest, np.bool_)), granule
             free = np.flatnonzero(is_free)
-        stream = Stream(seed, number, Purpose.PLACEMENT)
-        places[number] = scattered(layout.pages, sets[number].placed, granule, stream, free)
-        if place + 1 < len(granules):
-            if not place:
-                is_free = np.ones(layout.pages // granule, np.bool_)
+        draw = draws[number](Purpose.PLACEMENT)
+        places[number] = scattered(layout.pages, sets[number].placed, granule, draw, free)
+        if free is not None:
             is_free[places[number].guest_first // granule] = False
-            before = granule
     return places
 
 
@@ -531,7 +530,7 @@ def parse_writers(
         if sets:
             limit.check()  # a config with one writer is quick
         sets.append(_set_of(key, writer, layout, config.vm.page_size, draw))
-    places = _places(sets, layout, config.seed, limit)
+    places = _places(sets, draws, layout, limit)
     writers: list[Writer] = []
     for number, (key, (name, writer)) in enumerate(named.items()):
         if writers:
