@@ -16,7 +16,6 @@ import numpy as np
 
 from gpusim.pages.budget import Budget
 from gpusim.pages.obstacles import (
-    BUSY_ADVICE,
     HOW_TO_INSTALL,
     BackendError,
     DeviceError,
@@ -302,12 +301,8 @@ def _device_obstacle() -> Obstacle | None:
     try:
         cupy.cuda.runtime.getDeviceCount()
         found = _smoke_test()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
+    except (cupy.cuda.runtime.CUDARuntimeError, MemoryError) as error:
         found = device_obstacle(error)
-    except MemoryError as error:
-        found = Obstacle(
-            "gpu_busy", f"the GPU cannot be used now ({one_line_of(error)})", BUSY_ADVICE
-        )
     except BackendError as error:
         found = error.obstacle
     if found is not None and found.may_pass:

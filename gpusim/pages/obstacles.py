@@ -18,7 +18,6 @@ HOW_TO_INSTALL = {
     "cupy": "install gpusim's extra: pip install -e '.[cuda13]', or '.[cuda12]' for an older driver or GPU",
     "numba": "install gpusim's extra: pip install -e '.[numba]'",
 }
-BUSY_ADVICE = "nvidia-smi lists the processes on the GPU"
 LONGEST_ERROR = 150  # characters of a library's error message
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 FORKED = 3  # cudaErrorInitializationError, which every call of a forked child gives
@@ -99,7 +98,8 @@ def device_obstacle(error: Any) -> Obstacle:
     """Return what an error of CUDA means for the backend cupy.
 
     Args:
-        error: CUDARuntimeError or CUDADriverError, whose `status` is CUDA's number.
+        error: CUDARuntimeError or CUDADriverError, whose `status` is CUDA's number, or a
+            MemoryError.
     """
     status, line = getattr(error, "status", None), one_line_of(error)
     if status in NO_GPU:
@@ -125,11 +125,11 @@ def device_obstacle(error: Any) -> Obstacle:
             "a child that was forked after its parent used the GPU cannot use it. Start processes "
             "with spawn, or set backend=numba. Otherwise look at nvidia-smi and dmesg",
         )
-    if status in BUSY:
+    if status in BUSY or isinstance(error, MemoryError):
         return Obstacle(
             "gpu_busy",
             f"the GPU cannot be used now ({line})",
-            BUSY_ADVICE,
+            "nvidia-smi lists the processes on the GPU",
         )
     return Obstacle(
         "gpu_failed",
