@@ -24,7 +24,8 @@ from gpusim.guest.pattern import Random
 from gpusim.guest.run_time import TickCost
 from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_PAGES, IntArray, Layout
-from gpusim.pages.backends import BACKENDS, draw_bytes_of
+from gpusim.pages.backends import BACKENDS
+from gpusim.pages.cupy_kernels import draw_bytes_of
 from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.versions import Version

@@ -31,9 +31,6 @@ BACKENDS = ("cupy", "numba", "numpy")  # `auto` uses the first that can be used
 EXPECTED = "expected"  # counts without bitmaps, for a dry run only
 OTHER_HOST_BYTES = 200_000_000  # counts per chunk, cells, the interpreter
 OTHER_DEVICE_BYTES = 50_000_000  # counts of a draw, modules
-BUFFER_ROOM = 1.25  # a buffer that grows gets a quarter more than it needs
-CELL_BYTES = 8 * 4  # columns of cupy_kernels._pack
-CHUNK_BYTES = 8 * (1 + 2 + 2 + 2)  # its columns per chunk, with a mask, and the counts
 
 
 def obstacle(name: str) -> Obstacle | None:
@@ -94,7 +91,7 @@ def choose(name: str, bitmap_bytes: int, draw_bytes: int = 0) -> tuple[str, str]
     Args:
         name: one of BACKENDS, or "auto".
         bitmap_bytes: size of all bitmaps.
-        draw_bytes: memory of a GPU that a draw needs beside them, see `draw_bytes_of`.
+        draw_bytes: memory of a GPU that a draw needs beside them, see `cupy_kernels.draw_bytes_of`.
 
     Raises:
         BackendError: the named backend cannot be used, or the bitmaps do not fit its memory.
@@ -109,18 +106,6 @@ def choose(name: str, bitmap_bytes: int, draw_bytes: int = 0) -> tuple[str, str]
         refused.append(f"not {candidate}: {found.reason}")
     assert found is not None
     raise BackendError(found)
-
-
-def draw_bytes_of(chunks: int, cells: int, *, steps: int, masks: int) -> int:
-    """Return the memory of a GPU that a draw needs at most, for its cells and counts.
-
-    Args:
-        chunks, cells: of the VM.
-        steps: of a draw.
-        masks: number of steps with a mask.
-    """
-    one_step = chunks * CHUNK_BYTES + cells * CELL_BYTES
-    return int(BUFFER_ROOM * (steps * one_step + masks * cells * CELL_BYTES))
 
 
 def too_big(name: str, bitmap_bytes: int, draw_bytes: int = 0) -> Obstacle | None:

@@ -290,6 +290,20 @@ class CupyKernels:
         return changed
 
 
+def draw_bytes_of(chunks: int, cells: int, *, steps: int, masks: int) -> int:
+    """Return the memory of a GPU that a draw needs at most, for its cells and counts.
+
+    Args:
+        chunks, cells: of the VM.
+        steps: of a draw.
+        masks: number of steps with a mask.
+    """
+    per_chunk = 1 + 2 * CHUNK_COLUMNS + len(Counts._fields)  # see `_pack`
+    words = steps * chunks * per_chunk + (steps + masks) * cells * CELL_COLUMNS
+    size = WORD_BYTES * words
+    return size + size // 4  # a buffer that grows gets a quarter more than it needs
+
+
 def _never_free(modules: Any) -> None:
     """Keep loaded kernels until the process ends. CuPy prints an error if it cannot unload them."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(modules))
