@@ -78,9 +78,10 @@ def outcome(
 
 
 def in_larger_granules(config: Config, vm_bytes: int) -> Config:
-    """Return a config whose scattered writers lie in at most MOST_GRANULES granules of the VM.
+    """Return a mix with larger granules, at most MOST_GRANULES in the VM or 1 GiB each.
 
-    A mix stays as it is if its writers do not fit the VM in such granules.
+    Only granules in bytes change, as predictions have them. A mix stays as it is if its writers do
+    not fit the VM in such granules.
     """
     workload = config.workload
     if not isinstance(workload, MixConfig):
@@ -98,7 +99,7 @@ def in_larger_granules(config: Config, vm_bytes: int) -> Config:
 
 
 def _in_granules(writer: Any, least: int) -> Any:
-    """Return a writer whose granule has at least so many bytes, and at most a chunk."""
+    """Return a writer whose granule has at least so many bytes, or 1 GiB if that is less."""
     if not isinstance(writer, dict) or not isinstance(writer.get("granule"), int):
         return writer
     return writer | {"granule": max(writer["granule"], min(least, 2**30))}
