@@ -67,18 +67,18 @@ def write_report(path: Path, *, quick: bool) -> dict[str, Any]:
     Raises:
         OSError: a file cannot be written.
     """
-    start = time.monotonic()
-    until = start + LONGEST_S
+    start_s = time.monotonic()
+    until_s = start_s + LONGEST_S
     name = device_name("cupy")
     report: dict[str, Any] = {
         "device": name,
         "is_played": name == PLAYED,
         "is_quick": quick,
         "tests": _run_tests(quick=quick),
-        "primitives": _primitives(until, quick=quick),
-        "runs": [run._asdict() for run in _whole_runs(until, quick=quick)],
+        "primitives": _primitives(until_s, quick=quick),
+        "runs": [run._asdict() for run in _whole_runs(until_s, quick=quick)],
     }
-    report["wall_s"] = time.monotonic() - start
+    report["wall_s"] = time.monotonic() - start_s
     write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_text(markdown_path(path), markdown(report))
     return report
@@ -107,25 +107,25 @@ def _run_tests(*, quick: bool) -> str:
     return one_line(lines[-1], 200)
 
 
-def _primitives(until: float, *, quick: bool) -> list[dict[str, Any]]:
+def _primitives(until_s: float, *, quick: bool) -> list[dict[str, Any]]:
     rows = []
     for pages in (2**19,) if quick else PAGES:
-        if too_big("cupy", primitives.count_bytes(pages)) or time.monotonic() > until:
+        if too_big("cupy", primitives.count_bytes(pages)) or time.monotonic() > until_s:
             continue
         found = primitives.measure("cupy", pages, threads=1, repeats=1 if quick else 7)
         rows += [asdict(row) for row in found]
     return rows
 
 
-def _whole_runs(until: float, *, quick: bool) -> list[Run]:
-    runs = [_whole_run(what, [overrides], until, quick=quick) for what, overrides in CASES]
+def _whole_runs(until_s: float, *, quick: bool) -> list[Run]:
+    runs = [_whole_run(what, [overrides], until_s, quick=quick) for what, overrides in CASES]
     what, overrides = ENSEMBLE
     seeds = range(1, (2 if quick else SEEDS) + 1)
     each = [[*overrides, f"seed={seed}"] for seed in seeds]
-    return [*runs, _whole_run(what, each, until, quick=quick)]
+    return [*runs, _whole_run(what, each, until_s, quick=quick)]
 
 
-def _whole_run(what: str, each: Sequence[list[str]], until: float, *, quick: bool) -> Run:
+def _whole_run(what: str, each: Sequence[list[str]], until_s: float, *, quick: bool) -> Run:
     """Simulate a case, which may have several runs."""
     from gpusim.config.compose import composed_config
 
@@ -133,7 +133,7 @@ def _whole_run(what: str, each: Sequence[list[str]], until: float, *, quick: boo
         what = f"{what}, but 256 MiB"
     shown, draws, wall_s = " ".join(each[0]), 0, 0.0
     for overrides in each:
-        if time.monotonic() > until:
+        if time.monotonic() > until_s:
             return Run(what, shown, left_out="no time was left")
         try:
             summary = simulate(
