@@ -1,9 +1,9 @@
-"""QEMU's big lock: who holds it, and when a thread gets it that asks now.
+"""QEMU's big lock: who holds it, and when a thread that asks now gets it.
 
-Syncs hold the lock, and the thread that empties dirty rings. The main loop needs it for timers and
-management, the migration thread for a sync and for the switchover. All of them ask here. The throttle
-is not among them. It has its own ticks and wake-ups, which wait for the same holders
-(guest/run_time.py).
+Syncs and the thread that empties dirty rings hold the lock. The main loop needs it for timers and
+management, the migration thread for a sync and for the switchover. All of them ask here. The
+throttle does not ask here. Its ticks and the wake-ups of vCPUs wait for the same holders in
+guest/run_time.py.
 
 Source: util/main-loop.c:os_host_main_loop_wait, migration/migration.c:migration_completion,
 accel/kvm/kvm-all.c:kvm_dirty_ring_reaper_thread [7.2 to 11.1].
@@ -36,7 +36,7 @@ class BigLock:
         self._reap_timer = state.clock.timer(self._reap, priority=Priority.REAPER, freezes=True)
 
     def free_ns(self) -> int:
-        """Return when a thread gets the lock that asks now. NEVER_NS: once a fallback sync ends."""
+        """Return when a thread that asks now gets the lock. NEVER_NS: when a fallback sync ends."""
         now_ns, reaper = self._state.clock.now_ns, self._state.guest.faults.reaper
         if self._main_loop_syncs:
             return NEVER_NS

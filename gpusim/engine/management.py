@@ -38,12 +38,7 @@ class Management:
         skipped_ns: time that was not simulated. Management's clock is ahead by it.
     """
 
-    def __init__(
-        self,
-        state: MigrationState,
-        recorder: Recorder,
-        lock: BigLock,
-    ) -> None:
+    def __init__(self, state: MigrationState, recorder: Recorder, lock: BigLock) -> None:
         self._state, self._recorder, self._lock = state, recorder, lock
         self._at_sync = deque(a for a in state.scenario.actions if a.at_sync is not None)
         self._waiting: list[Callable[[], None]] = []  # until a fallback sync has ended

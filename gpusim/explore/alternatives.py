@@ -33,7 +33,7 @@ def alternatives(
 
 
 def _without_cut_runs(search: ValueSearch) -> Alternative:
-    """Return the answer of a search that takes no run that was cut for one that fails."""
+    """Return the answer of a search. A run that was cut does not count as one that fails."""
     found, last = search.alternative(), search.outcomes.get(search.bisection.last_failing)
     if last is None or last.status == "ok":
         return found

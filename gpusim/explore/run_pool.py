@@ -110,7 +110,7 @@ class RunPool:
 
     Attributes:
         at_a_time: how many runs are simulated at once.
-        cut: how many runs took more than the steps or the wall time that they have.
+        cut: how many runs were cut, because they needed more than their steps or wall time.
 
     Args:
         workers: how many processes. 0: run everything in this process. None: one per core.

@@ -39,7 +39,8 @@ class Burst:
             page, until the burst reads the clock.
         is_over: of whole host pages: the burst ends when the thread wakes.
         start_ps: when it began.
-        least_pages: so many pages it sends in any case. The last one was under way at a new limit.
+        least_pages: the burst sends at least so many pages. The last of them was on the link when
+            the rate limit changed.
     """
 
     is_zero: bool

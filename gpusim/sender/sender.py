@@ -187,7 +187,7 @@ class Sender:
         )
 
     def limit_bandwidth(self, max_bandwidth: int) -> None:
-        """Set max-bandwidth. A thread that sleeps sleeps on. One in a burst ends its page.
+        """Set max-bandwidth. A thread that sleeps does not wake. A burst first ends its page.
 
         Args:
             max_bandwidth: bytes per second. 0: unlimited.
