@@ -50,7 +50,7 @@ class BigLock:
 
         The sync empties the rings, too.
         """
-        self._main_loop_syncs |= by_main_loop
+        self._main_loop_syncs = by_main_loop
         self._reap_timer.cancel()
         if (reaper := self._state.guest.faults.reaper) is not None:
             reaper.begin_sync()
