@@ -27,6 +27,7 @@ EXIT_FAILED, EXIT_INPUT, EXIT_INTERNAL = 1, 2, 70
 TRACEBACK = "GPUSIM_TRACEBACK"  # environment variable: 1 prints the traceback of an error
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_AFTER_S = 0.01  # an interrupt that Python dropped is raised again
+LOOK_MS = 200  # Python handles a signal that came just before a wait when the wait is over
 
 _HINTS = {
     errno.ENOSPC: "free some space, or write elsewhere",
@@ -217,8 +218,11 @@ class _Output(io.FileIO):
         ready = select.poll()
         ready.register(self, select.POLLOUT)
         try:
-            while left and ready.poll(0 if _command.is_interrupted else None):
-                left = left[super().write(left[: select.PIPE_BUF]) or 0 :]  # this does not block
+            while left:
+                if ready.poll(0 if _command.is_interrupted else LOOK_MS):
+                    left = left[super().write(left[: select.PIPE_BUF]) or 0 :]  # does not block
+                elif _command.is_interrupted:
+                    break
         except BrokenPipeError:
             pass
         except OSError as error:
