@@ -246,7 +246,8 @@ def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> Confi
         group, name = chosen.text.partition("=")[0].lstrip("+~"), chosen.value or ""
     extra = next((name for mark, name in _EXTRAS if mark.fullmatch(path)), None)
     if extra is not None:
-        wanted = next((one for one in given if one.key in (group, "sweep")), None)
+        own = (one for key in (group, "sweep") for one in reversed(given) if one.key == key)
+        wanted = next(own, None)
         needs = f"needs gpusim's extra {extra}. In gpusim's folder type {install_command(extra)}"
         if wanted is not None:
             return _refusal(wanted, needs, "not_installed")

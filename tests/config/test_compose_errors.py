@@ -168,12 +168,13 @@ def test_what_other_tools_call_a_key_or_write_as_a_value(typed: str, meant: str)
         ("hydra/launcher/submitit_slurm", "hydra/launcher=slurm", "hydra/launcher", "slurm"),
         ("hydra/sweeper/optuna", "sweep=best_throttle", "sweep", "optuna"),
         ("hydra/sweeper/sampler/tpe", "hydra/sweeper=optuna", "hydra/sweeper", "optuna"),
+        ("hydra/launcher/joblib", "sweep=vm_size hydra/launcher=gpus", "hydra/launcher", "joblib"),
     ],
 )
 def test_a_preset_of_a_missing_extra_names_the_extra(
     path: str, given: str, key: str, extra: str
 ) -> None:
-    error = compose_error(MissingConfigException("missing", path, []), [given])
+    error = compose_error(MissingConfigException("missing", path, []), given.split())
     assert (error.code, error.key) == ("not_installed", key)
     assert install_command(extra) in error.message
 
