@@ -102,6 +102,50 @@ def without_overlaps(first: IntArray, last: IntArray) -> tuple[IntArray, IntArra
     return first[last > first], last[last > first]
 
 
+def pieces_of(layout: Layout, borders: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """Return pieces that cover every page once and end at borders and at chunks.
+
+    Args:
+        layout: the page space.
+        borders: int64 [n], slots in any order.
+        size: target pages of a host page. Borders are rounded down to whole host pages.
+
+    Returns:
+        int64 [pieces]: the slot of each piece's first page, and the slot behind its last.
+    """
+    starts = np.arange(layout.chunks, dtype=np.int64) << CHUNK_SHIFT
+    ends = starts + layout.chunk_pages
+    inside = borders // size * size
+    inside = inside[inside < ends[np.minimum(inside >> CHUNK_SHIFT, layout.chunks - 1)]]
+    first = np.unique(np.concatenate([starts, inside]))
+    last = np.append(first[1:], np.int64(0))
+    own_end = ends[first >> CHUNK_SHIFT]
+    last = np.where((last > first) & (last < own_end), last, own_end)
+    return first, last
+
+
+def runs_in_pieces(
+    first: IntArray, last: IntArray, run_first: IntArray, run_last: IntArray
+) -> FloatArray:
+    """Return how many pages of each piece lie in runs, float64 [pieces].
+
+    Args:
+        first, last: int64 [pieces], ascending.
+        run_first, run_last: int64 [runs], in any order. A run lies inside one chunk.
+    """
+    covered = np.zeros(len(first))
+    if not len(run_first):
+        return covered
+    low = np.searchsorted(first, run_first, side="right") - 1
+    high = np.searchsorted(first, run_last - 1, side="right") - 1
+    counts = high - low + 1
+    run = np.repeat(np.arange(len(low)), counts)
+    piece = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts) + low[run]
+    overlap = np.minimum(last[piece], run_last[run]) - np.maximum(first[piece], run_first[run])
+    np.add.at(covered, piece, np.maximum(0, overlap))
+    return covered
+
+
 @dataclass(frozen=True, kw_only=True)
 class ZeroShares:
     """How many of the written pages are left zero.

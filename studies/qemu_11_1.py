@@ -18,7 +18,7 @@ from studies.tables import table, with_tables
 SIZES, LARGEST = "qemu_11_1", "qemu_11_1_10tib"
 KUBEVIRT, RECORDED = "qemu_11_1_kubevirt", "qemu_11_1_recorded"
 SWEEPS = (SIZES, LARGEST, KUBEVIRT, RECORDED)
-CAPABILITIES = "migration.capabilities"
+PERMITS = "migration.postcopy_ram"
 MANAGER = "migration.manager"
 GRANULE = "workload.granule"
 FIXED = {"what_if_11_1_fixed": "11.1 fixed"}
@@ -149,7 +149,7 @@ def _order(group: Ensemble) -> tuple[str, str, bool]:
 
 
 def _permits(group: Ensemble) -> bool:
-    return "postcopy-ram" in str(group.runs[0].config[CAPABILITIES])
+    return str(group.runs[0].config[PERMITS]).lower() == "true"
 
 
 def _is_default(group: Ensemble) -> bool:

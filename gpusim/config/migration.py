@@ -7,6 +7,7 @@ attempts follow from one config.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -24,17 +25,27 @@ from gpusim.config.plugins import KINDS, make_factory, policies_of
 from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyConfig
 from gpusim.config.types import changed
 from gpusim.policies.user_rule import UserManager
-from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS, Parameters
 from gpusim.qemu.versions import VERSIONS, Version, find_version
 from gpusim.sender.link import Multifd
-from gpusim.units import LONGEST_NS, NS_PER_MS, parse_ns
+from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_MS, parse_ns
 
 PERCENT = " percent"
-_OWN_KEYS = {
-    "auto-converge": "migration.auto_converge=true",
-    "multifd": "migration.multifd_channels=2",
-}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartPostcopy:
+    """When a migration switches to post-copy by itself. All None: never.
+
+    Attributes:
+        at_ns: the time.
+        after_passes: the number of counted syncs after the first one.
+        at_throttle_percent: the throttle.
+    """
+
+    at_ns: int | None = None
+    after_passes: int | None = None
+    at_throttle_percent: int | None = None
 
 
 def parse_parameters(migration: MigrationConfig) -> Parameters:
@@ -52,6 +63,9 @@ def parse_parameters(migration: MigrationConfig) -> Parameters:
     )
     max_bandwidth = parse_rate(
         "migration.max_bandwidth", migration.max_bandwidth, zero_allowed=True
+    )
+    postcopy = parse_rate(
+        "migration.max_postcopy_bandwidth", migration.max_postcopy_bandwidth, zero_allowed=True
     )
     key = "migration.avail_switchover_bandwidth"
     switchover = parse_rate(key, migration.avail_switchover_bandwidth, zero_allowed=True)
@@ -74,6 +88,7 @@ def parse_parameters(migration: MigrationConfig) -> Parameters:
         cpu_throttle_tailslow=migration.cpu_throttle_tailslow,
         max_cpu_throttle=migration.max_cpu_throttle,
         fallback_sync_interval_ns=_parse_interval(migration, version),
+        max_postcopy_bandwidth=0 if math.isinf(postcopy) else int(postcopy),
     )
 
 
@@ -90,23 +105,65 @@ def _check_throttle(migration: MigrationConfig) -> None:
 
 
 def _check_capabilities(migration: MigrationConfig, version: Version) -> None:
-    """Refuse capabilities that gpusim does not simulate, or that the version refuses together.
+    """Refuse capabilities that QEMU, or the version, refuses together.
 
     Source: migration/options.c:migrate_caps_check.
     """
-    key = "migration.capabilities"
-    for place, name in enumerate(migration.capabilities):
-        if name in _OWN_KEYS:
-            reject(
-                f"{key}[{place}]", name, f"has its own key. Set {_OWN_KEYS[name]}", "not_supported"
-            )
-        if name != POSTCOPY:
-            allowed = f"must be {POSTCOPY}. Other capabilities are not simulated"
-            reject(f"{key}[{place}]", name, allowed, "unknown_choice")
-    refuses = migration.multifd_channels and not version.has_multifd_with_postcopy
-    if migration.capabilities and refuses:
+    key = "migration.postcopy_ram"
+    if migration.postcopy_preempt and not migration.postcopy_ram:
+        hint = f"needs the capability postcopy-ram. Set {key}=true"
+        reject("migration.postcopy_preempt", True, hint, "contradiction")
+    if migration.postcopy_preempt and not version.has_preempt:
+        hint = f"{migration.version} has no such capability (since QEMU 7.1). Set it to false"
+        reject("migration.postcopy_preempt", True, hint, "not_supported")
+    if (
+        migration.postcopy_ram
+        and migration.multifd_channels
+        and not version.has_multifd_with_postcopy
+    ):
         hint = f"{migration.version} refuses it with multifd (since QEMU 10.1)"
-        reject(key, POSTCOPY, f"{hint}. Set migration.multifd_channels=0", "contradiction")
+        reject(key, True, f"{hint}. Set migration.multifd_channels=0", "contradiction")
+
+
+def parse_start_postcopy(migration: MigrationConfig, vm_bytes: int) -> StartPostcopy:
+    """Return when the migration switches to post-copy by itself.
+
+    Args:
+        migration: its keys.
+        vm_bytes: RAM.
+
+    Raises:
+        ConfigError: the value has no such form, or post-copy is not permitted.
+    """
+    key, value = "migration.start_postcopy", migration.start_postcopy
+    if value == "never":
+        return StartPostcopy()
+    if not migration.postcopy_ram:
+        hint = "needs the capability postcopy-ram. Set migration.postcopy_ram=true"
+        reject(key, value, hint, "contradiction")
+    text = str(value)
+    if found := re.fullmatch(r"(\d+)(?:pass|passes)", text):
+        check_whole(key, int(found[1]), 1, MOST_COUNT, " passes")
+        return StartPostcopy(after_passes=int(found[1]))
+    if found := re.fullmatch(r"throttle_(\d+)", text):
+        check_whole(key, int(found[1]), 1, 99, PERCENT)
+        return StartPostcopy(at_throttle_percent=int(found[1]))
+    if text.endswith("_per_gib"):
+        per_gib_ns = _start_ns(key, value, text.removesuffix("_per_gib"))
+        at_ns = round(per_gib_ns * vm_bytes / 2**30)
+    else:
+        at_ns = _start_ns(key, value, value)
+    if not 0 <= at_ns <= LONGEST_NS:
+        reject(key, value, "must lie between 0 and 1e8 seconds", "out_of_range")
+    return StartPostcopy(at_ns=at_ns)
+
+
+def _start_ns(key: str, value: object, text: int | float | str) -> int:
+    try:
+        return parse_ns(text)
+    except (ValueError, TypeError, OverflowError):
+        allowed = "must be never, a time such as 60s, 2passes, 150s_per_gib or throttle_50"
+        reject(key, value, allowed, "wrong_format")
 
 
 def _parse_interval(migration: MigrationConfig, version: Version) -> int | None:
@@ -161,7 +218,7 @@ def make_rules(
         name: make_factory(name, policy, *given.get(name, ())) for name, policy in policies.items()
     }
     switchover = version.switchover
-    if migration.capabilities:
+    if migration.postcopy_ram:
         switchover = version.switchover_if_postcopy or switchover
     version = replace(
         version,

@@ -6,14 +6,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from gpusim.config.checks import check_choice, check_range, check_whole, parse_duration_ns
+from gpusim.config.checks import (
+    check_choice,
+    check_range,
+    check_whole,
+    parse_duration_ns,
+    reject,
+)
 from gpusim.config.link import parse_link
 from gpusim.config.memory import find_zero_pages, parse_host_pages, parse_layout
-from gpusim.config.migration import AttemptPlan, make_rules, parse_parameters, plan_attempts
+from gpusim.config.migration import (
+    AttemptPlan,
+    StartPostcopy,
+    make_rules,
+    parse_parameters,
+    parse_start_postcopy,
+    plan_attempts,
+)
 from gpusim.config.plugins import describe_policies
+from gpusim.config.postcopy import PostcopyCosts, parse_postcopy
 from gpusim.config.schedule import Action, parse_schedule
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.config.tracking import Tracking, check_device_writes, check_tracking, parse_tracking
@@ -53,6 +67,8 @@ class Scenario:
         actions: the schedule.
         timer_latency_ns: how late the main loop wakes for a timer, on average.
         tick_cost: what a tick of the throttle costs the vCPUs.
+        start_postcopy: when the migration switches to post-copy by itself.
+        postcopy: what post-copy costs.
         simulated_limit_ns: end of the run in simulated time.
         wall_limit_ns: end of the run in wall-clock time. None: no limit.
         stall_after_ns: time of the last change of the workload. Only after it may a stalled
@@ -77,6 +93,8 @@ class Scenario:
     actions: tuple[Action, ...]
     timer_latency_ns: int
     tick_cost: TickCost
+    start_postcopy: StartPostcopy
+    postcopy: PostcopyCosts
     simulated_limit_ns: int
     wall_limit_ns: int | None
     stall_after_ns: int | None
@@ -245,6 +263,7 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
     layout = parse_layout(config.vm)
     parameters = parse_parameters(config.migration)
     rules, manager = make_rules(config.migration, parameters)
+    _check_postcopy(config)
     check_tracking(config.tracking, config.migration.version)
     writers = parse_writers(config, layout, limit)
     zero_first, zero_last = find_zero_pages(config.vm, layout, writers, config.seed)
@@ -271,8 +290,21 @@ def _resolve_migration(config: Config, limit: WallLimit) -> Scenario:
             kick_ns=config.vm.kick_us_per_vcpu * NS_PER_US,
             turn_ns=config.vm.big_lock_us_per_vcpu * NS_PER_US,
         ),
+        start_postcopy=parse_start_postcopy(config.migration, layout.pages * config.vm.page_size),
+        postcopy=parse_postcopy(config.postcopy, config.vm.vcpus),
         simulated_limit_ns=parse_duration_ns("limit.simulated", config.limit.simulated),
         wall_limit_ns=limit.limit_ns,
         stall_after_ns=last_change_ns if config.limit.stop_when_stuck else None,
         cycle_ns=max((writer.cycle_ns for writer in writers), default=0),
     )
+
+
+def _check_postcopy(config: Config) -> None:
+    """Source: migration/options.c:migrate_caps_check, hw/vfio/migration.c (no post-copy)."""
+    starts = [entry.get("do") for entry in config.schedule if isinstance(entry, Mapping)]
+    if "start-postcopy" in starts and not config.migration.postcopy_ram:
+        hint = "start-postcopy needs the capability. Set migration.postcopy_ram=true"
+        reject("migration.postcopy_ram", False, hint, "contradiction")
+    if config.migration.postcopy_ram and config.vm.vfio_devices:
+        hint = "VFIO devices cannot migrate with post-copy. Set vm.vfio_devices=0"
+        reject("migration.postcopy_ram", True, hint, "contradiction")

@@ -24,7 +24,9 @@ _FIXED = (
     "version",
     "auto_converge",
     "fallback_sync_interval",
-    "capabilities",
+    "postcopy_ram",
+    "postcopy_preempt",
+    "start_postcopy",
     "multifd_channels",
     *KINDS,
 )
@@ -101,7 +103,7 @@ def _parse_entry(key: str, entry: object) -> Action:
         allowed = "needs either at (a time) or at_sync (a number of syncs)"
         reject(key, dict(entry), allowed, "contradiction")
     if ("do" in entry) == ("set" in entry):
-        allowed = "needs either do (pause, resume, cancel) or set (parameters)"
+        allowed = f"needs either do ({', '.join(COMMANDS)}) or set (parameters)"
         reject(key, dict(entry), allowed, "contradiction")
     at_ns = None
     if "at" in entry:
@@ -154,6 +156,9 @@ def parse_orders(orders: Orders, at_ns: int, migration: MigrationConfig) -> Iter
     if orders.set:
         action = replace(plain, settings=_check_settable("set", orders.set))
         yield _with_changes("", action, migration)[0]
+    if orders.do == "start-postcopy" and not migration.postcopy_ram:
+        hint = "needs the capability postcopy-ram. Set migration.postcopy_ram=true"
+        reject("do", orders.do, hint, "contradiction")
     if orders.do is not None:
         yield replace(plain, do=orders.do)
 

@@ -122,6 +122,11 @@ class WriterConfig(WorkloadConfig):
         zeroed_percent: share of the writes that leave their page zero, such as memory that the guest
             frees and its kernel clears (init_on_free), or a balloon. QEMU sends such a page as a
             zero page, until it is written again.
+        reads_per_s: page reads per second, at the speed of the writes. Only post-copy asks for them,
+            because a read of a missing page waits too. null: as many as writes. There is no source
+            for a guest that nobody measured.
+        read_working_set: the pages that are read, evenly, from `start` on, or from the first page of
+            RAM if the writer is scattered. null: the pages that are written, in the same way.
     """
 
     pattern: str = "uniform"
@@ -148,6 +153,8 @@ class WriterConfig(WorkloadConfig):
     vcpu_groups: list[Any] | None = None
     memory_page_writes_per_s: float | None = None
     zeroed_percent: float = 0.0
+    reads_per_s: float | None = None
+    read_working_set: int | float | str | None = None
 
 
 @dataclass
@@ -306,9 +313,16 @@ class MigrationConfig:
         fallback_sync_interval: null: the version's own (5s since QEMU 9.2, no fallback sync
             before). "never" switches the timer off. QEMU has no parameter for it. seed_v2 polls
             every second, and for it this is the age of the last period's end at which it syncs.
-        capabilities: capabilities that are on besides auto_converge and multifd_channels. Only
-            postcopy-ram is known. gpusim never starts post-copy. QEMU 11.1 with postcopy-ram syncs
-            on every turn of its main loop, and the other versions decide as without.
+        postcopy_ram: capability. It permits post-copy, and start_postcopy or an order starts it. QEMU
+            11.1 with it syncs on every turn of its main loop, and the other versions decide as
+            without. Not with VFIO devices.
+        postcopy_preempt: capability. Requested pages get a channel of their own. It needs
+            postcopy_ram.
+        start_postcopy: when to switch to post-copy. never: only a schedule or a manager does. "60s":
+            at this time. 2passes: at the second of QEMU's MIGRATION_PASS events after the first
+            sync, which up to QEMU 11.0 a fallback sync sends too. 150s_per_gib: at this time per GiB
+            of RAM, as KubeVirt does. throttle_50: when the throttle reaches 50 percent.
+        max_postcopy_bandwidth: bytes per second after the switch. 0: unlimited.
         multifd_channels: 0: the capability multifd is off, which is QEMU's default, and one thread
             sends everything. QEMU's default with multifd is 2 channels. At most 255. 8 channels
             fill 100 Gbit/s.
@@ -329,13 +343,50 @@ class MigrationConfig:
     cpu_throttle_tailslow: bool = False
     max_cpu_throttle: int = 99
     fallback_sync_interval: int | float | str | None = None
-    capabilities: list[str] = field(default_factory=list)
+    postcopy_ram: bool = False
+    postcopy_preempt: bool = False
+    start_postcopy: int | float | str = "never"
+    max_postcopy_bandwidth: int | float | str = 0
     multifd_channels: int = 0
     throttle_rule: PolicyConfig | None = None
     sync_timer_rule: PolicyConfig | None = None
     switchover_rule: PolicyConfig | None = None
     bandwidth_rule: PolicyConfig | None = None
     manager: PolicyConfig | None = None
+
+
+@dataclass
+class PostcopyConfig:
+    """What post-copy costs on the hosts. QEMU has no parameter for any of it.
+
+    Attributes:
+        fault_us: time of a fault without any queue, on average: from the access to a missing page
+            until the page is there, without its time on the link. FAULT_SOURCE
+        fault_spread: the spread of single faults, as the standard deviation of the logarithm of
+            their times. Same source.
+        socket_buffers: bytes between the source's migration thread and the target that a requested
+            page waits behind, if the link is the bottleneck and postcopy_preempt is off. Default:
+            the most that Linux gives a sender and a receiver (4 MiB of net.ipv4.tcp_wmem, 6 MiB of
+            tcp_rmem).
+        discard_us: time to drop a run of pages at the target before the switch. A run is a series
+            of dirty pages. DISCARD_SOURCE
+        threads: the guest's threads that touch memory at the same time. A fault stops one of them.
+            null: one per vCPU.
+        async_page_faults: KVM lets a vCPU run another thread of the guest while a page is missing, as
+            guests with Linux do. Without it each fault stops its vCPU.
+        blocking_percent: with async_page_faults: share of the faults that stop the vCPU all the
+            same, because the guest's kernel is in a place where it cannot switch. Same source.
+        recovered_percent: the guest counts as recovered at this share of its speed.
+    """
+
+    fault_us: float = 170.0
+    fault_spread: float = 0.5
+    socket_buffers: int | float | str = "10MiB"
+    discard_us: float = 0.5
+    threads: int | None = None
+    async_page_faults: bool = True
+    blocking_percent: float = 9.0
+    recovered_percent: float = 90.0
 
 
 @dataclass
@@ -536,8 +587,8 @@ class Config:
 
     Attributes:
         schedule: actions on the migration while it runs, as libvirt, Nova or KubeVirt do them.
-            Entries are {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}. ACTION is pause, resume
-            or cancel. {at: "60s", set: {downtime_limit: 1000}} sets any of QEMU's parameters.
+            Entries are {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}. ACTION is pause, resume,
+            cancel or start-postcopy. {at: "60s", set: {downtime_limit: 1000}} sets any of QEMU's parameters.
             at_sync is the dirty-sync-count that QEMU reports.
         attempts: several migrations in one QEMU process. Each starts after the one before, until
             one converges. Each has its own schedule, so `schedule` must be empty. Attempt n uses
@@ -557,6 +608,7 @@ class Config:
     link: LinkConfig = field(default_factory=LinkConfig)
     migration: MigrationConfig = field(default_factory=MigrationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    postcopy: PostcopyConfig = field(default_factory=PostcopyConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     evacuation: EvacuationConfig | None = None

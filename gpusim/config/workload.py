@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -446,6 +446,7 @@ def _split(writer: Writer, groups: list[tuple[float, float]]) -> list[Writer]:
             pace=writer.pace.scaled(share),
             vcpus=writer.vcpus * vcpus_share,
             memory_rate=memory_rate,
+            reader=None if number else writer.reader,
         )
         if isinstance(pattern, Sequential):
             after = len(groups) - number - 1  # each of these needs a thread
@@ -508,6 +509,45 @@ def _vcpus(config: Config, writers: dict[str, tuple[str, WriterConfig]]) -> dict
     return {**dict.fromkeys(writers, 0.0), **dict.fromkeys(others, share), **fixed}
 
 
+def _reads(
+    key: str, name: str, config: WriterConfig, layout: Layout, page_bytes: int, limit_s: float
+) -> dict[str, Any]:
+    """Return how a writer reads, as the keys of a Writer."""
+    rate = config.reads_per_s
+    if rate is not None:
+        check_range(f"{key}.reads_per_s", rate, 0, 1e12)
+        if rate * limit_s > MOST_COUNT:
+            hint = "times limit.simulated is more than 2^53 page reads. Lower one of them"
+            reject(f"{key}.reads_per_s", rate, hint, "out_of_range")
+    if config.read_working_set is None:
+        if rate is None:
+            return {}
+        if rate and not config.page_writes_per_s:
+            hint = f"a writer without writes needs {key}.read_working_set for its reads"
+            reject(f"{key}.reads_per_s", rate, hint, "missing")
+        return {"reads_per_write": rate / config.page_writes_per_s if rate else 0.0}
+    set_key = f"{key}.read_working_set"
+    if rate is None:
+        hint = f"needs {key}.reads_per_s, the page reads per second"
+        reject(set_key, config.read_working_set, hint, "missing")
+    pages = parse_page_count(set_key, config.read_working_set, page_bytes)
+    start = parse_page_count(f"{key}.start", config.start, page_bytes)
+    if not 0 < pages <= layout.pages - start:
+        size = format_bytes((layout.pages - start) * page_bytes)
+        hint = f"must hold at least one page and end inside the VM, which is {size} from its start"
+        reject(set_key, config.read_working_set, hint, "does_not_fit_vm")
+    reader = Writer(
+        name=f"{name} reads",
+        pattern=uniform(pages),
+        pace=CpuBound(rate),
+        placement=contiguous(start, pages),
+        windows=None,
+        throttled=config.throttled,
+        vcpus=0.0,
+    )
+    return {"reads_per_write": 0.0, "reader": reader}
+
+
 def parse_writers(
     config: Config, layout: Layout, limit: WallLimit = NO_LIMIT
 ) -> tuple[Writer, ...]:
@@ -547,6 +587,7 @@ def parse_writers(
             drift=own.drift,
             memory_rate=_memory_rate(key, writer),
             zeroed_share=_zeroed_share(key, writer, config.tracking.page_size),
+            **_reads(key, name, writer, layout, config.vm.page_size, limit_s),
         )
         groups = _groups(key, writer)
         writers += _split(made, groups) if groups else [made]

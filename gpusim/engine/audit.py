@@ -32,7 +32,10 @@ _OF_TOTAL_S = (
     "main_loop_stall_s",
 )
 _OF_TOTAL_MS = ("downtime_ms", "longest_vcpu_stall_ms", "longest_main_loop_stall_ms")
-_ENDS = {"converged": "converged", "time_limit": "simulated_limit"}
+_ENDS = {
+    "converged": ("converged", "postcopy"),
+    "time_limit": ("simulated_limit", "postcopy_paused"),
+}
 
 
 def audit(result: Result) -> list[Message]:
@@ -140,6 +143,7 @@ def _check_conservation(run: Result) -> Iterator[Message]:
     """Check that all pages that were dirty were sent, or are left."""
     summary = run.summary
     newly = sum(sync.newly_dirty_pages for sync in run.syncs)
+    newly += summary.postcopy_added_pages or 0
     left = summary.normal_pages + summary.zero_pages - newly
     # The page size is not recorded. All pages, and those that are left, have one size.
     sent_bytes = summary.vm_bytes - summary.remaining_bytes
@@ -169,7 +173,7 @@ def _check_verdict(run: Result) -> Iterator[Message]:
         (summary.verdict is None) == (summary.status == "incomplete")
         and converged == (summary.downtime_ms is not None)
         and not (converged and summary.remaining_bytes)
-        and _ENDS.get(summary.verdict or "", summary.reason_code) == summary.reason_code
+        and summary.reason_code in _ENDS.get(summary.verdict or "", (summary.reason_code,))
     )
     if not sound:
         yield Message("verdict", {"verdict": summary.verdict, "code": summary.reason_code})
@@ -221,7 +225,8 @@ def _check_pages(run: Result, journal: Journal) -> Iterator[Message]:
     ends = [(sync.pending_before, sync.sent_pages) for sync in syncs[1:]]
     ends.append((journal.pending_pages, journal.sent_pages))
     for sync, (pending, sent) in zip(syncs, ends, strict=True):
-        if sync.pending_pages - (sent - sync.sent_pages) != pending:
+        added = (run.summary.postcopy_added_pages or 0) * (sync is syncs[-1])
+        if sync.pending_pages + added - (sent - sync.sent_pages) != pending:
             yield Message("conservation", {"after_sync_ns": sync.start_ns, "pages": pending})
     if journal.bitmap_pages != journal.pending_pages:
         yield Message("conservation", {"bits": journal.bitmap_pages, "of": journal.pending_pages})

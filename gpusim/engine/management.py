@@ -40,6 +40,7 @@ class Management:
 
     def __init__(self, state: MigrationState, recorder: Recorder, lock: BigLock) -> None:
         self._state, self._recorder, self._lock = state, recorder, lock
+        self._start = state.scenario.start_postcopy
         self._at_sync = deque(a for a in state.scenario.actions if a.at_sync is not None)
         self._waiting: list[Callable[[], None]] = []  # until a fallback sync has ended
         self._timers: list[Timer] = []
@@ -85,6 +86,8 @@ class Management:
         for action in self._state.scenario.actions:
             if action.at_ns is not None:
                 self._call_at(partial(self._do, action), action.at_ns)
+        if self._start.at_ns is not None:
+            self._call_at(self._start_postcopy, self._start.at_ns)
 
     def stop(self) -> None:
         """Do nothing from now on."""
@@ -101,6 +104,11 @@ class Management:
         count = self._state.accounting.dirty_sync_count
         while self._at_sync and (self._at_sync[0].at_sync or 0) <= count:
             self._call_at(partial(self._do, self._at_sync.popleft()), end_ns)
+        start, percent = self._start, self._state.run_time.percent
+        if count > (start.after_passes or NEVER_NS) or percent >= (
+            start.at_throttle_percent or NEVER_NS
+        ):
+            self._call_at(self._start_postcopy, end_ns)
 
     def poll_after_sync(self, kind: SyncKind, end_ns: int) -> None:
         """Let the manager poll at the end of a sync for which QEMU sends MIGRATION_PASS.
@@ -158,7 +166,15 @@ class Management:
         elif action.do == "resume" and not clock.vm_runs:
             clock.start_vm()
             self._recorder.record_event("vm_state_notify", running=1, reason="running")
+        elif action.do == "start-postcopy":
+            self._start_postcopy()
         self._recorder.sample()
+
+    def _start_postcopy(self) -> None:
+        """Source: migration/migration.c:qmp_migrate_start_postcopy, which only sets a flag."""
+        if not self._state.starts_postcopy:
+            self._recorder.record_event("qmp_enter_migrate_start_postcopy")
+        self._state.starts_postcopy = True
 
     def _set_parameters(self, action: Action) -> None:
         state = self._state

@@ -10,8 +10,9 @@ from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
 from gpusim.engine.fallback_timer import FallbackTimer
 from gpusim.engine.management import Management
+from gpusim.engine.postcopy import LOAD_SHARE, Postcopy
 from gpusim.engine.recorder import Recorder, RunEnd
-from gpusim.engine.records import Observer, Result, Status, Verdict
+from gpusim.engine.records import Observer, PostcopySummary, Result, Status, Verdict
 from gpusim.engine.stall import STALL_NS, STALL_PASSES, STALL_SHARE, StallDetector
 from gpusim.engine.state import MakeRunTime, MigrationState
 from gpusim.engine.syncs import DirtySync, Syncs
@@ -64,6 +65,7 @@ class Migration:
         )
         self.reason: Message | None = None
         self._turns_without_time = 0
+        self._postcopy: Postcopy | None = None
 
     def run(self) -> Result:
         """Simulate the migration to its end, or until the wall-clock limit is reached."""
@@ -85,18 +87,22 @@ class Migration:
                 limit_ns - self._management.skipped_ns,
             )
             waits = fallback.bursts_to_wait
+            if state.starts_postcopy:  # at the next turn
+                waits, to_ns = max(1, waits), self._turn_ns(to_ns)
             advanced = state.sender.advance(to_ns, state.pages, to_burst_end=waits)
             self._syncs.writes.note_clears(advanced.clears)
             for wait_ns in advanced.lock_waits:
                 self._syncs.count_sender_stall(*wait_ns)
             state.clock.run_to(advanced.at_ns)
-            if waits:
+            if fallback.bursts_to_wait:
                 fallback.go_on_after_bursts(advanced.bursts)
             recorder.sample_if_due()
             recorder.observe_if_due()
             ready = advanced.turn and not state.is_cancelled and self._take_turn()
             if state.is_cancelled:
                 return self._cancel()
+            if state.starts_postcopy and self._turns:
+                return self._switch_to_postcopy()
             if ready:
                 return self._switch_over()
             if self._stall.is_stalled:
@@ -105,6 +111,17 @@ class Migration:
                 return self._end("ok", "time_limit", self._limit_reason())
             state.limit.check()
             self._check_time_passes(began_ns)
+
+    def _turn_ns(self, to_ns: int) -> int:
+        """Return when the sender stops at the latest, if it must not miss a turn of the main loop."""
+        sender = self.state.sender
+        return to_ns if sender.in_burst else min(to_ns, sender.awake_ns)
+
+    @property
+    def _turns(self) -> bool:
+        """Whether the sender is between two bursts now, and awake."""
+        sender, clock = self.state.sender, self.state.clock
+        return not sender.in_burst and clock.now_ns >= sender.awake_ns
 
     @property
     def _passed_ns(self) -> int:
@@ -229,6 +246,57 @@ class Migration:
         )
         return self._end("ok", "converged", reason, stop_ns, downtime_ms)
 
+    def _switch_to_postcopy(self) -> Result:
+        """Stop the VM, let it run at the target, and send until the last page has arrived.
+
+        Source: migration/migration.c:postcopy_start, postcopy_completion [7.2 to 11.1].
+        """
+        state, recorder = self.state, self._recorder
+        limit_ns = state.scenario.simulated_limit_ns
+        state.clock.run_to(max(state.clock.now_ns, self._syncs.lock.sync_until_ns))
+        self.fallback_timer.wait_until_idle(limit_ns)
+        if state.is_cancelled:
+            return self._cancel()
+        if self.fallback_timer.sync is not None:
+            return self._end("ok", "time_limit", self._limit_reason())
+        stop_ns = state.vm_stopped_ns = state.clock.now_ns
+        self.fallback_timer.stop()
+        state.clock.stop_vm()
+        recorder.record_event("postcopy_start")
+        recorder.record_event("migrate_set_state", new_state="device")
+        self._syncs.run("final")
+        state.clock.run_to(self._syncs.lock.sync_until_ns)
+        self._syncs.writes.settle(stop_ns)
+        postcopy = self._postcopy = Postcopy(state, recorder, self._management.next_ns)
+        recorder.record_event("ram_postcopy_send_discard_bitmap", runs=postcopy.runs)
+        load_ns = round(state.scenario.link.non_ram_downtime_ns * LOAD_SHARE)
+        save_ns = state.scenario.link.non_ram_downtime_ns - load_ns
+        state.clock.run_to(state.clock.now_ns + postcopy.discard_ns + save_ns)
+        downtime_ns = state.clock.now_ns - stop_ns
+        resumes_ns, active_ns = state.clock.now_ns + load_ns, state.clock.now_ns
+        if state.scenario.rules.has_postcopy_device:
+            recorder.record_event("migrate_set_state", new_state="postcopy-device")
+            active_ns = resumes_ns
+        recorder.record_event("migrate_set_state", at_ns=active_ns, new_state="postcopy-active")
+        is_whole = postcopy.run(resumes_ns)
+        self._management.stop()
+        if not is_whole:
+            reason = self._limit_reason()
+            if postcopy.link_is_lost:
+                reason = Message("postcopy_paused", reason.data)
+            return self._end("ok", "time_limit", reason, stop_ns)
+        recorder.record_event("migration_completion_postcopy_end")
+        recorder.record_event("migrate_set_state", new_state="completed")
+        data = {
+            "time_s": self._passed_ns / NS_PER_S,
+            "switch_s": (stop_ns + self._management.skipped_ns) / NS_PER_S,
+            "downtime_ms": downtime_ns / NS_PER_MS,
+            "postcopy_s": (state.clock.now_ns - stop_ns - downtime_ns) / NS_PER_S,
+        }
+        return self._end(
+            "ok", "converged", Message("postcopy", data), stop_ns, downtime_ns / NS_PER_MS
+        )
+
     def _cancel(self) -> Result:
         """End as cancelled, once the migration thread wakes and notices.
 
@@ -291,8 +359,14 @@ class Migration:
             vm_ended_ns=vm_ended_ns,
             downtime_ms=downtime_ms,
             skipped_ns=self._management.skipped_ns,
+            postcopy=PostcopySummary() if self._postcopy is None else self._postcopy.summary(),
         )
-        return self._recorder.make_result(end, self._management.actions_not_done)
+        not_done = self._management.actions_not_done
+        if self._postcopy is None:
+            return self._recorder.make_result(end, not_done)
+        return self._recorder.make_result(
+            end, not_done, self._postcopy.samples, self._postcopy.latency_counts()
+        )
 
     def _check_time_passes(self, began_ns: int) -> None:
         """Refuse a user's switchover rule under which the main loop turns and no time passes.

@@ -33,6 +33,25 @@ def _converged(data: Mapping[str, Any]) -> str:
     return f"{text}, after a pause of {pause_s:.1f} s" if pause_s else text
 
 
+def _postcopy(data: Mapping[str, Any]) -> str:
+    return (
+        f"migrated with post-copy in {data['time_s']:.1f} s: the switch came after "
+        f"{data['switch_s']:.1f} s with a downtime of {data['downtime_ms']:.0f} ms, and the last "
+        f"page arrived {data['postcopy_s']:.1f} s later"
+    )
+
+
+def _link_lost(data: Mapping[str, Any]) -> str:
+    return f"the link was lost after {data['time_s']:.1f} s, before post-copy: the VM runs on"
+
+
+def _postcopy_paused(data: Mapping[str, Any]) -> str:
+    return (
+        f"the link was lost in post-copy, and nobody recovered it within {data['time_s']:g} s: "
+        f"{format_bytes(data['remaining_bytes'])} are missing, and the guest stands still"
+    )
+
+
 def _stalled(data: Mapping[str, Any]) -> str:
     return (
         f"the remaining memory fell by less than {data['less_than_percent']} % over "
@@ -102,6 +121,9 @@ def _guests_at_wall_limit(data: Mapping[str, Any]) -> str:
 
 _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "converged": _converged,
+    "postcopy": _postcopy,
+    "postcopy_paused": _postcopy_paused,
+    "link_lost": _link_lost,
     "throttle_at_maximum": _throttle_at_maximum,
     "no_throttle_to_raise": _no_throttle_to_raise,
     "simulated_limit": _simulated_limit,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from gpusim.config.backend import EXPECTED
 from gpusim.config.schedule import Action
@@ -17,6 +18,8 @@ from gpusim.engine.reasons import reason_text
 from gpusim.engine.records import (
     Event,
     Observer,
+    PostcopySample,
+    PostcopySummary,
     Progress,
     Result,
     Status,
@@ -44,6 +47,7 @@ class RunEnd:
         vm_ended_ns: when the VM stopped at the source, or when the run ended.
         downtime_ms: None if there was no switchover.
         skipped_ns: time that passed without being simulated.
+        postcopy: post-copy, if there was a switch.
     """
 
     status: Status
@@ -52,6 +56,7 @@ class RunEnd:
     vm_ended_ns: int
     downtime_ms: float | None = None
     skipped_ns: int = 0
+    postcopy: PostcopySummary = field(default_factory=PostcopySummary)
 
 
 @dataclass
@@ -171,7 +176,13 @@ class Recorder:
             self.sample()
         return changes[0] if changes else NEVER_NS
 
-    def make_result(self, end: RunEnd, actions_not_done: list[Action]) -> Result:
+    def make_result(
+        self,
+        end: RunEnd,
+        actions_not_done: list[Action],
+        postcopy: Sequence[PostcopySample] = (),
+        latency_counts: Sequence[int] = (),
+    ) -> Result:
         """Return everything that was recorded, with a summary."""
         self.sample()
         self._record_link_changes()
@@ -189,6 +200,8 @@ class Recorder:
             pass_ends_s=[end_ns / NS_PER_S for end_ns in pass_ends_ns if end_ns <= now_ns],
             actions_not_done=actions_not_done,
             sending=self._state.sender.tally.sending,
+            postcopy=list(postcopy),
+            postcopy_latency_counts=list(latency_counts),
             journal=self._state.journal,
         )
 
@@ -196,9 +209,9 @@ class Recorder:
         journal, pages, sent = self._state.journal, self._state.pages, self._state.sender.counters
         if journal is not None:
             journal.sent_pages = sent.normal_pages + sent.zero_pages
-            journal.pending_pages = pages.pending
-            is_dry = self._state.backend is EXPECTED
-            journal.bitmap_pages = pages.pending if is_dry else pages.count_bits()
+            left, is_dry = self._state.postcopy_pages, self._state.backend is EXPECTED
+            journal.pending_pages = pages.pending + left
+            journal.bitmap_pages = (pages.pending if is_dry else pages.count_bits()) + left
 
     def _record_link_changes(self) -> None:
         for at_ns, bandwidth in self._state.scenario.link.changes:
@@ -210,7 +223,7 @@ class Recorder:
         sent = state.sent
         simulated_s = state.clock.now_ns / NS_PER_S
         vm_ns = state.clock.vm_ns(end.vm_ended_ns)
-        lost_s = state.guest.lost_vcpu_s(vm_ns)
+        lost_s = state.guest.lost_vcpu_s(vm_ns) + (end.postcopy.postcopy_stall_vcpu_s or 0.0)
         highest, at_highest_ns = self._highest_throttle(end.vm_ended_ns)
         return Summary(
             status=end.status,
@@ -234,7 +247,13 @@ class Recorder:
             zero_pages=sent.zero_pages,
             remote_clears=sent.remote_clears,
             remote_clear_s=state.sender.remote_clear_ps(state.clock.now_ns) / PS_PER_S,
-            resent_pages=max(0, sent.normal_pages + sent.zero_pages - scenario.layout.pages),
+            resent_pages=max(
+                0,
+                sent.normal_pages
+                + sent.zero_pages
+                - scenario.layout.pages
+                - (end.postcopy.postcopy_added_pages or 0),
+            ),
             guest_cpu_lost_s=lost_s,
             guest_cpu_lost_percent=100 * lost_s / (scenario.vcpus * simulated_s)
             if simulated_s
@@ -260,6 +279,7 @@ class Recorder:
             bitmap_bytes=scenario.bitmap_bytes,
             process_peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             gpusim_version=__version__,
+            **vars(end.postcopy),
         )
 
     def _first_pass_s(self) -> float | None:

@@ -94,6 +94,42 @@ class TimelineSample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PostcopySample:
+    """The state at the end of a step of post-copy, which is a row of postcopy.csv.
+
+    Attributes:
+        missing_bytes: memory that has yet to arrive.
+        requests: requests since the switch.
+        latency_us: mean time of the step's requests. None: it has none.
+        guest_speed_percent: speed of the guest in the step. 100: no page was missing.
+    """
+
+    time_s: float
+    missing_bytes: int
+    requests: int
+    latency_us: float | None
+    guest_speed_percent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostcopySummary:
+    """What a summary says of post-copy. Everything is None if there was no switch."""
+
+    postcopy_start_s: float | None = None
+    postcopy_time_s: float | None = None
+    postcopy_blackout_ms: float | None = None
+    postcopy_bytes: int | None = None
+    postcopy_discarded_runs: int | None = None
+    postcopy_requests: int | None = None
+    postcopy_latency_us: float | None = None
+    postcopy_vcpu_blocktime_ms: float | None = None
+    postcopy_blocktime_ms: float | None = None
+    postcopy_stall_vcpu_s: float | None = None
+    postcopy_recovery_s: float | None = None
+    postcopy_added_pages: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """The state that an observer of a run gets."""
 
@@ -109,7 +145,7 @@ Observer: TypeAlias = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class Summary(PostcopySummary):
     """The summary of one migration, as in summary.json. See docs/reference/summary.md."""
 
     status: Status
@@ -212,6 +248,8 @@ class Result:
         before: the attempts before this one.
         actions_not_done: actions of the schedule that had not been done when the migration ended.
         sending: what set the sender's rate, and for how long. None: unknown.
+        postcopy: the steps after a switch to post-copy.
+        postcopy_latency_counts: requests by latency, in QEMU's buckets of 2^k to 2^(k+1) us.
         journal: kept for the audit only, see journal.py. It is no part of the result.
     """
 
@@ -223,6 +261,8 @@ class Result:
     before: list[Attempt] = field(default_factory=list)
     actions_not_done: list[Action] = field(default_factory=list)
     sending: Sending | None = None
+    postcopy: list[PostcopySample] = field(default_factory=list)
+    postcopy_latency_counts: list[int] = field(default_factory=list)
     journal: Journal | None = field(default=None, repr=False, compare=False)
 
     @property

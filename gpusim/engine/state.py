@@ -45,6 +45,8 @@ class MigrationState:
         parameters: the migration parameters that hold now, as numbers.
         settings: the same as the user wrote them. Management may change both during the run.
         is_cancelled: management cancelled the migration, and the thread has yet to notice.
+        starts_postcopy: management ordered post-copy, and the thread has yet to notice.
+        postcopy_pages: pages that post-copy has yet to send. They are not in `pages` any more.
         vm_stopped_ns: when the switchover stopped the VM.
         sync_timer_latency: how late the fallback timer ticks.
         journal: for the audit, or None.
@@ -62,6 +64,7 @@ class MigrationState:
         self.scenario, self.backend, self.process = scenario, backend, process
         self.parameters, self.settings = scenario.parameters, scenario.migration
         self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
+        self.starts_postcopy, self.postcopy_pages = False, 0
         self.journal = Journal() if is_audited() else None
         self.clock = Clock()
         self.sync_timer_latency = self._latency(Purpose.SYNC_TIMER_LATENCY)
@@ -154,7 +157,7 @@ class MigrationState:
     @property
     def pending_bytes(self) -> int:
         """Guest memory that is dirty in the bitmap."""
-        return self.pages.pending * self.scenario.page_bytes
+        return (self.pages.pending + self.postcopy_pages) * self.scenario.page_bytes
 
     @property
     def sent(self) -> Counters:

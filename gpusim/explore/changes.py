@@ -14,7 +14,6 @@ from gpusim.config.link import parse_link
 from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario
 from gpusim.config.schema import Config
-from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import VERSIONS, Version
 
 LINK_FACTORS = (1.5, 2, 3, 5, 10, 20, 40)
@@ -167,7 +166,7 @@ def rates_of_channels(scenario: Scenario) -> dict[float, int]:
 
 def _can_add_channels(config: Config, version: Version) -> bool:
     """Return whether a QEMU version has multifd beside the capabilities of a config."""
-    has_postcopy = POSTCOPY in config.migration.capabilities
+    has_postcopy = config.migration.postcopy_ram
     return version.has_multifd and (not has_postcopy or version.has_multifd_with_postcopy)
 
 

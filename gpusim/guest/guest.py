@@ -127,6 +127,14 @@ class Guest:
             zeroed=self._zeroed(since, until),
         )
 
+    def writes_done(self, t_ns: int) -> list[float]:
+        """Return the page writes of each writer up to a time that was settled."""
+        times = np.array([t_ns])
+        return [
+            float(w.writes(times, clock, self._mark(i, times))[0])
+            for i, (w, clock) in enumerate(zip(self._writers, self.faults.clocks, strict=True))
+        ]
+
     def _zeroed(self, since: IntArray, until: IntArray) -> ZeroShares | None:
         """Which written pages are left zero: those whose last write leaves its page zero.
 

@@ -34,6 +34,8 @@ class Writer:
         drift: how its working set moves. None: it stays.
         memory_rate: the most page writes per second that the memory takes. None: no limit.
         zeroed_share: share of its writes that leave their page zero.
+        reads_per_write: page reads of the same pages, per page write. Only post-copy asks for them.
+        reader: reads other pages. None: there is none.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Writer:
     drift: Drift | None = None
     memory_rate: float | None = None
     zeroed_share: float = 0.0
+    reads_per_write: float = 1.0
+    reader: Writer | None = None
 
     @property
     def opens_at_start(self) -> bool:

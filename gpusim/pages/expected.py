@@ -182,6 +182,21 @@ class ExpectedKernels:
         """
         raise TypeError(f"the bitmap {bitmap!r} of a dry run has no bits")
 
+    def pending_shares(self, first: IntArray, last: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return which share of the pages of runs is pending and normal, and pending and zero.
+
+        Args:
+            first, last: int64 [runs], as of `fill`.
+        """
+        self._cut(np.concatenate([first, last]))
+        low, high = np.searchsorted(self._borders, first), np.searchsorted(self._borders, last)
+        lengths = np.diff(self._borders)
+        sums = np.concatenate(
+            [np.zeros((2, 1)), np.cumsum(self._shares[[NORMAL, ZERO]] * lengths, axis=1)], axis=1
+        )
+        normal, zero = (sums[:, high] - sums[:, low]) / np.maximum(1, last - first)
+        return np.clip(normal, 0.0, 1.0), np.clip(zero, 0.0, 1.0)
+
     def close(self) -> None:
         """Do nothing, because there is no device memory."""
 

@@ -84,7 +84,11 @@ def _capabilities(migration: MigrationConfig) -> dict[str, bool]:
     found = {"auto-converge": migration.auto_converge}
     if VERSIONS[migration.version].has_multifd:
         found["multifd"] = migration.multifd_channels > 0
-    return found | dict.fromkeys(migration.capabilities, True)
+    if migration.postcopy_ram:
+        found[POSTCOPY] = True
+    if migration.postcopy_preempt:
+        found["postcopy-preempt"] = True
+    return found
 
 
 def _parameters(migration: MigrationConfig) -> dict[str, int | bool]:
@@ -158,7 +162,7 @@ def _libvirt(migration: MigrationConfig, total_high_s: float | None) -> ToolComm
         notes += _rounding(numbers.max_bandwidth)
     if migration.multifd_channels:
         options += ["--parallel", f"--parallel-connections {migration.multifd_channels}"]
-    if POSTCOPY in migration.capabilities:
+    if migration.postcopy_ram:
         options.append("--postcopy")
     if numbers.avail_switchover_bandwidth:
         switchover = _mib(numbers.avail_switchover_bandwidth)

@@ -148,7 +148,7 @@ def _profile_overrides(profile: Profile) -> list[str]:
         if names.POSTCOPY in profile.capabilities and (
             with_multifd or "multifd" not in profile.capabilities
         ):
-            overrides.append(f"migration.capabilities=[{names.POSTCOPY}]")
+            overrides.append("migration.postcopy_ram=true")
     lacks = VERSIONS[version].lacks
     for name, key in PARAMETERS.items():
         if name in profile.parameters and key not in lacks:

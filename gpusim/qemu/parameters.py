@@ -26,6 +26,7 @@ class Parameters:
         cpu_throttle_tailslow: take smaller steps if they are enough.
         fallback_sync_interval_ns: interval of the fallback timer. None: there is no such timer.
             QEMU has no parameter for it.
+        max_postcopy_bandwidth: bytes per second after the switch to post-copy. 0: unlimited.
     """
 
     auto_converge: bool
@@ -38,3 +39,4 @@ class Parameters:
     cpu_throttle_tailslow: bool
     max_cpu_throttle: int
     fallback_sync_interval_ns: int | None
+    max_postcopy_bandwidth: int = 0

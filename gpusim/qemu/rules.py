@@ -18,17 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from gpusim.errors import CodedError
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import Period, Sync
 
-COMMANDS: tuple[Literal["pause"], Literal["resume"], Literal["cancel"]] = (
-    "pause",
-    "resume",
-    "cancel",
-)
+Command: TypeAlias = Literal["pause", "resume", "cancel", "start-postcopy"]
+COMMANDS: tuple[Command, ...] = ("pause", "resume", "cancel", "start-postcopy")
 
 
 class RuleError(CodedError, ValueError):
@@ -233,7 +230,7 @@ class Orders:
 
     Attributes:
         set: parameters under QEMU's names, as in `schedule`: {"downtime_limit": 600}.
-        do: pause, resume or cancel. None: no action.
+        do: pause, resume, cancel or start-postcopy, which needs postcopy_ram. None: no action.
         why: the reason of a cancel, for people. It becomes part of the run's reason.
         again_ns: time of the next poll besides the syncs. An earlier time counts as now, and gpusim
             polls 1 ms later at the earliest. None: poll only at syncs. A manager that may still act
@@ -242,7 +239,7 @@ class Orders:
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)
-    do: Literal["pause", "resume", "cancel"] | None = None
+    do: Command | None = None
     why: str = ""
     again_ns: int | None = None
 

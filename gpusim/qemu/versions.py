@@ -76,6 +76,13 @@ class Version:
             (ram.c:physical_memory_sync_dirty_bitmap, commit e8a6d158db).
         has_multifd_with_postcopy: multifd and postcopy-ram may both be on (since 10.1,
             options.c:migrate_caps_check).
+        has_preempt: the version has postcopy-preempt (since 7.1).
+        preempts_by_return_path: requested pages are sent by a thread of their own (since 8.0). Before,
+            the migration thread sends them when it has written its buffer.
+        has_page_hint: with postcopy-preempt the background goes on behind a requested page (since
+            10.1, commit 20d8262281).
+        has_postcopy_device: the state is postcopy-device until the target has loaded its devices
+            (since 10.2).
         throttle_needs_big_lock: the throttle's tick and the end of a vCPU's sleep wait while a sync
             holds the big lock, as in every QEMU.
     """
@@ -98,6 +105,10 @@ class Version:
     misaligned_ms: float = 61.0
     has_multifd: bool = True
     has_multifd_with_postcopy: bool = False
+    has_preempt: bool = True
+    preempts_by_return_path: bool = True
+    has_page_hint: bool = False
+    has_postcopy_device: bool = False
     throttle_needs_big_lock: bool = True
     channels_find_zero_pages: bool = True
     syncs_channels_every_section: bool = False
@@ -116,8 +127,10 @@ _10_1 = replace(
     switchover=InclusiveSwitchoverRule,
     clears_in_last_stage=False,
     has_multifd_with_postcopy=True,
+    has_page_hint=True,
 )
-_11_0 = replace(_10_1, divides_whole_kilobytes=False, misaligned_ms=1.0)
+_10_2 = replace(_10_1, has_postcopy_device=True)
+_11_0 = replace(_10_2, divides_whole_kilobytes=False, misaligned_ms=1.0)
 # Besides, the final sync comes before QEMU inactivates the disks (commit 3c11e33016). The downtime
 # is the same sum, so this changes no time of gpusim.
 _11_1 = replace(
@@ -139,6 +152,8 @@ VERSIONS = {
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
         has_multifd=False,
+        has_preempt=False,
+        preempts_by_return_path=False,
         sends_host_pages=False,
         tracking=("kvm_legacy", "tcg"),  # manual protect since 5.0, the dirty ring since 6.1
         lacks=_SWITCHOVER_BANDWIDTH + _LATER_THROTTLE,
@@ -148,6 +163,7 @@ VERSIONS = {
     "qemu_7_2": Version(
         fallback_sync_interval_ns=None,
         counts_flushed_bytes=False,
+        preempts_by_return_path=False,
         channels_find_zero_pages=False,
         syncs_channels_every_section=True,
         lacks=_SWITCHOVER_BANDWIDTH,
@@ -156,7 +172,7 @@ VERSIONS = {
     "qemu_9_1": Version(fallback_sync_interval_ns=None),
     "qemu_9_2": _MERGED,
     "qemu_10_1": _10_1,
-    "qemu_10_2": _10_1,  # changes post-copy and CPR, but nothing in precopy
+    "qemu_10_2": _10_2,  # changes nothing in precopy
     "qemu_11_0": _11_0,
     "qemu_11_1": _11_1,
     # The posted versions of the series. They differ from 9.2 only in the timer.

@@ -48,6 +48,15 @@ class RecordedLink:
         """Return the bytes that the link sends by a time in picoseconds."""
         return int(np.interp(t_ps / PS_PER_NS, self.times_ns, self.sent_bytes))
 
+    def rate(self, t_ns: int) -> float:
+        """Return the bytes per second of the link at a time. 0 after the last sample."""
+        sample = int(np.searchsorted(self.times_ns, t_ns, side="right"))
+        if not 0 < sample < len(self.times_ns):
+            return 0.0
+        sent = self.sent_bytes[sample] - self.sent_bytes[sample - 1]
+        passed_ns = self.times_ns[sample] - self.times_ns[sample - 1]
+        return float(sent / passed_ns * NS_PER_S)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Multifd:

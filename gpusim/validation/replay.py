@@ -218,7 +218,7 @@ def _migration(recording: Recording) -> MigrationConfig:
         auto_converge=recording.auto_converge,
         multifd_channels=recording.multifd_channels,
         max_bandwidth=rate_limit(parameters["max-bandwidth"]),
-        capabilities=[name for name in recording.scenario["capabilities"] if name == POSTCOPY],
+        postcopy_ram=POSTCOPY in recording.scenario["capabilities"],
         downtime_limit=parameters["downtime-limit"],
         avail_switchover_bandwidth=parameters.get("avail-switchover-bandwidth", 0),
         throttle_trigger_threshold=parameters["throttle-trigger-threshold"],

@@ -11,7 +11,7 @@ from gpusim import Config, ConfigError, Result, TrackingConfig, WriterConfig, si
 from gpusim.config.scenario import resolve
 from tests.engine.scenarios import FREE_EAGER, config
 
-POSTCOPY = {"capabilities": ["postcopy-ram"]}
+POSTCOPY = {"postcopy_ram": True}
 BUSY = WriterConfig(working_set="512MiB", page_writes_per_s=4e4)
 
 
@@ -108,12 +108,8 @@ def test_misaligned_blocks_cost_what_the_version_costs(version: str, merge_ms: f
 @pytest.mark.parametrize(
     ("keys", "key", "code"),
     [
-        ({"capabilities": ["xbzrle"]}, "migration.capabilities[0]", "unknown_choice"),
-        ({"capabilities": ["auto-converge"]}, "migration.capabilities[0]", "not_supported"),
-        ({"capabilities": ["postcopy-ram", "multifd"]}, "migration.capabilities[1]", "not_supported"),
-        ({"capabilities": "postcopy-ram"}, "migration.capabilities", "wrong_type"),
-        ({"capabilities": [3]}, "migration.capabilities[0]", "wrong_type"),
-        ({**POSTCOPY, "multifd_channels": 2}, "migration.capabilities", "contradiction"),
+        ({"postcopy_preempt": True}, "migration.postcopy_preempt", "contradiction"),
+        ({**POSTCOPY, "multifd_channels": 2}, "migration.postcopy_ram", "contradiction"),
     ],
 )  # fmt: skip
 def test_other_capabilities_are_refused(keys: dict[str, Any], key: str, code: str) -> None:

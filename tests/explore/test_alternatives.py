@@ -189,6 +189,6 @@ def test_a_change_that_the_config_refuses_is_left_out() -> None:
 
 def test_post_copy_keeps_one_thread_in_a_version_without_both() -> None:
     """QEMU refuses multifd beside postcopy-ram before 10.1. A faster link is proposed all the same."""
-    made = config(auto_converge=False, version="qemu_9_2", capabilities=["postcopy-ram"])
+    made = config(auto_converge=False, version="qemu_9_2", postcopy_ram=True)
     keys = {change.key for change in alternatives(made, resolve(made), most_steps=0)}
     assert keys == {"migration.auto_converge", "link.bandwidth", "migration.downtime_limit"}

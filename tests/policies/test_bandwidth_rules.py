@@ -49,7 +49,7 @@ def test_the_last_window_is_qemus_own_estimate(tracking: TrackingConfig) -> None
 
 def test_the_threshold_follows_the_rule() -> None:
     """Syncs on every turn lower the bandwidth of each window to 200 MB/s * 51 / (51 + 40)."""
-    base = busy(version="qemu_11_1", capabilities=["postcopy-ram"])
+    base = busy(version="qemu_11_1", postcopy_ram=True)
     plain = simulate(base)
     without = simulate(with_policies(base, bandwidth_rule=f"{OWN}:WithoutSyncs"))
     limit_s = base.migration.downtime_limit / 1000

@@ -34,7 +34,7 @@ HOSTS = (
     ("migration=qemu_10_1", "migration.auto_converge=false", "tracking.first_write_cost_ns=224"),
     ("migration=qemu_10_1", "migration.downtime_limit=2000"),
     ("migration=qemu_10_1", "migration.max_cpu_throttle=40"),
-    ("migration=qemu_11_1", "migration.capabilities=[postcopy-ram]"),
+    ("migration=qemu_11_1", "migration.postcopy_ram=true"),
     ("migration=qemu_10_1", "migration.max_bandwidth=50MiB/s"),
     ("migration=qemu_9_2", "tracking=kvm_legacy", "migration.auto_converge=false"),
     ("migration=qemu_9_2", "tracking=dirty_ring"),

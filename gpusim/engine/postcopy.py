@@ -1,0 +1,425 @@
+"""Post-copy: the switch, and the time until the last page has arrived at the target.
+
+After the switch nothing becomes dirty. Pages arrive in the background and on request, and the guest
+runs at the target. A touch of a missing page stops a thread of the guest. Between two steps the
+numbers have a closed form, so the cost follows the number of steps and not the number of requests.
+
+Source: migration/migration.c:postcopy_start, postcopy_completion; ram.c:get_queued_page,
+ram_save_host_page_urgent; postcopy-ram.c:postcopy_ram_fault_thread [7.2 to 11.1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gpusim.config.postcopy import PostcopyCosts
+from gpusim.engine.recorder import Recorder
+from gpusim.engine.records import PostcopySample, PostcopySummary
+from gpusim.engine.state import MigrationState
+from gpusim.guest.touches import Touches, touching
+from gpusim.layout import FloatArray, pieces_of
+from gpusim.pages.missing import MissingPages, find_missing
+from gpusim.sender.burst import UNLIMITED
+from gpusim.sender.link import PS_PER_S, UNITS, Link
+from gpusim.units import NEVER_NS, NS_PER_S, NS_PER_US, PS_PER_NS
+
+# A command drops at most so many runs. Source: migration/savevm.c:MAX_DISCARDS_PER_COMMAND.
+RUNS_PER_COMMAND = 12
+COMMAND_BYTES, RUN_BYTES = 40, 16  # a command's header with a block's name, and each run
+# Of stopping a VM, saving its devices and loading them, the last took 144 of 682 ms at the target.
+# Source: qemu-devel, 2024-07-26, E. Ufimtseva and P. Xu, see config/link.py.
+LOAD_SHARE = 144 / 682
+# One write of the migration thread before QEMU 8.0, which a requested page waits for.
+# Source: migration/qemu-file.c:MAX_IOV_SIZE.
+PAGES_PER_WRITE = 64
+BUCKETS = 24  # of 2^k to 2^(k+1) us. Source: migration/postcopy-ram.c:BLOCKTIME_LATENCY_BUCKET_N
+FIRST_STEP_NS, GROWTH, STEPS = NS_PER_S // 1000, 1.2, 200
+LEAST_SPEED = 1e-9
+
+
+@dataclass
+class _Tally:
+    """Sums since the switch. Latencies are in ns, and stalls in seconds of one vCPU."""
+
+    requests: float = 0.0
+    waited_ns: float = 0.0
+    stall_vcpu_s: float = 0.0
+    blocked_s: float = 0.0
+    all_blocked_s: float = 0.0
+    normal: float = 0.0
+    zero: float = 0.0
+    buckets: FloatArray = field(default_factory=lambda: np.zeros(BUCKETS))
+    slow_until_ns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What the guest asks for in a step.
+
+    Attributes:
+        speed: share of its speed at which the guest runs.
+        random, passed: float64 [pieces], missing host pages that are touched at random and in order.
+        asked: host pages of `passed` that are requests. The others came in the background before.
+        latency_ns: of a request.
+    """
+
+    speed: float
+    random: FloatArray
+    passed: FloatArray
+    asked: float
+    latency_ns: float
+
+    @property
+    def requests(self) -> float:
+        """Number of requests."""
+        return float(self.random.sum()) + self.asked
+
+
+class Postcopy:
+    """Post-copy of one migration.
+
+    Args:
+        state: of the migration. The VM has stopped, and the final sync is done.
+        recorder: records events and samples.
+        next_change_ns: returns when management acts next.
+
+    Attributes:
+        samples: the state at the end of each step.
+        runs: runs of dirty pages that the target drops.
+        added_pages: clean pages of host pages that have a dirty page.
+        pages: dirty pages at the switch, with `added_pages`.
+    """
+
+    def __init__(
+        self, state: MigrationState, recorder: Recorder, next_change_ns: Callable[[], int]
+    ) -> None:
+        self._state, self._recorder, self._next_change_ns = state, recorder, next_change_ns
+        scenario = state.scenario
+        self._costs: PostcopyCosts = scenario.postcopy
+        self._preempt = scenario.migration.postcopy_preempt
+        self._size = max(1, scenario.link.host_pages)
+        self._link: Link = replace(scenario.link, multifd=None, host_pages=1)
+        self._make_guest()
+        self.samples: list[PostcopySample] = []
+        self._tally = _Tally()
+        self._started_ns = self._resumed_ns = 0
+        self.link_is_lost = False
+
+    def _make_guest(self) -> None:
+        """Make what the guest touches, and count the missing pages."""
+        state, scenario = self._state, self._state.scenario
+        layout, guest = scenario.layout, state.guest
+        self._vm_ns = state.clock.vm_ns(state.vm_stopped_ns)
+        done = guest.writes_done(self._vm_ns)
+        writers = list(zip(scenario.writers, done, strict=True))
+        self._touches = {
+            throttled: Touches(
+                layout,
+                touching(
+                    [w for w, _ in writers if w.throttled is throttled],
+                    [d for w, d in writers if w.throttled is throttled],
+                    self._vm_ns,
+                ),
+                state.limit,
+            )
+            for throttled in (True, False)
+        }
+        borders = np.concatenate([touches.borders for touches in self._touches.values()])
+        first, last = pieces_of(layout, borders, self._size)
+        for touches in self._touches.values():
+            touches.use_pieces(first, last)
+        self._busy_vcpus = sum(w.vcpus for w in scenario.writers if w.throttled)
+        found = find_missing(state.pages.kernels, layout, first, last, self._size)
+        self.runs = int(found.runs.sum())
+        pages = round(float(found.normal.sum() + found.zero.sum()))
+        self.added_pages = pages - state.pages.pending
+        self._zero_pages = round(float(found.zero.sum()))
+        self.pages = pages
+        self._missing = MissingPages(found, (last - first) // self._size, self._size)
+        while state.pages.pending:  # they lie in `missing`
+            state.pages.take([(UNLIMITED, 1, 1)])
+        state.postcopy_pages = pages
+
+    @property
+    def discard_ns(self) -> int:
+        """The time in which the target drops what it has of the dirty pages."""
+        commands = -(-self.runs // RUNS_PER_COMMAND)
+        sent = commands * COMMAND_BYTES + self.runs * RUN_BYTES
+        return round(self.runs * self._costs.discard_ns + sent / self._bandwidth() * NS_PER_S)
+
+    def run(self, resumes_ns: int) -> bool:
+        """Send until the last page has arrived. Return whether it did within the simulated limit.
+
+        Args:
+            resumes_ns: when the guest runs at the target. Pages are sent from now on.
+        """
+        state, clock = self._state, self._state.clock
+        self._started_ns, self._resumed_ns = clock.now_ns, resumes_ns
+        self._tally.slow_until_ns = resumes_ns
+        limit_ns = state.scenario.simulated_limit_ns
+        step_ns = FIRST_STEP_NS
+        most_ns = max(FIRST_STEP_NS // 100, math.ceil(self._missing.left(self._page_ns()) / STEPS))
+        while state.postcopy_pages and clock.now_ns < limit_ns:
+            state.limit.check()
+            costs = self._page_ns()
+            left_ns = math.ceil(self._missing.left(costs))
+            until_ns = clock.now_ns + max(1, min(step_ns, most_ns))
+            if left_ns <= 2 * most_ns and not self.link_is_lost:
+                until_ns = clock.now_ns + max(1, left_ns)
+            borders = (resumes_ns, self._next_change_ns(), self._next_bandwidth_ns(), limit_ns)
+            until_ns = min(until_ns, *(at for at in borders if at > clock.now_ns))
+            self._advance(until_ns, costs)
+            clock.run_to(until_ns)
+            self._recorder.sample_if_due()
+            self._recorder.observe_if_due()
+            step_ns = max(step_ns, math.ceil(step_ns * GROWTH))
+        return not state.postcopy_pages
+
+    def _advance(self, until_ns: int, costs: tuple[float, float]) -> None:
+        """Let pages arrive up to a time."""
+        missing, tally, now_ns = self._missing, self._tally, self._state.clock.now_ns
+        length_ns = until_ns - now_ns
+        budget_ns = float(length_ns)
+        requests, latency_ns, speed = 0.0, 0.0, 0.0
+        starts = np.zeros(len(missing.missing))
+        if now_ns >= self._resumed_ns:
+            step = self._ask(length_ns)
+            requests, latency_ns, speed = step.requests, step.latency_ns, step.speed
+            touched = step.random + step.passed
+            cost_ns = float((touched * missing.costs(costs)).sum())
+            self._count(missing.send(touched))
+            missing.note_passed(self._passed_pages)
+            if not self._has_own_channel:
+                budget_ns -= cost_ns
+            starts = touched if self._jumps else starts
+            self._vm_ns += round(speed * length_ns)
+            self._tally_stalls(step, length_ns)
+            if speed < self._costs.recovered_share:
+                tally.slow_until_ns = until_ns
+        if budget_ns > 0:
+            self._count(missing.send_behind(starts, budget_ns, costs))
+        if missing.left(costs) < 1:
+            self._count(missing.send(missing.missing))
+        self._update_counters(is_last=not missing.total)
+        self.samples.append(
+            PostcopySample(
+                time_s=until_ns / NS_PER_S,
+                missing_bytes=self._state.postcopy_pages * self._state.scenario.page_bytes,
+                requests=round(tally.requests),
+                latency_us=latency_ns / NS_PER_US if requests else None,
+                guest_speed_percent=100 * speed,
+            )
+        )
+
+    def _ask(self, length_ns: int) -> _Step:
+        """Find how fast the guest runs, and which missing pages it touches."""
+        missing, size = self._missing, self._size
+        until_ns = self._vm_ns + length_ns
+        random, passed = self._touches[True].between(self._vm_ns, until_ns)
+        device_random, device_passed = self._touches[False].between(self._vm_ns, until_ns)
+        latency_ns = self._latency_ns()
+        costs = self._page_ns()
+        mean_ns = missing.left(costs) / max(missing.total, LEAST_SPEED)
+        threads, vcpus = self._costs.threads, self._costs.vcpus
+        room = (threads - vcpus) * length_ns
+
+        def at(speed: float) -> _Step:
+            touched = missing.missing * -np.expm1(-random * size * speed)
+            in_order = missing.passed(passed / size * speed)
+            in_order = np.minimum(in_order, missing.missing - touched)
+            asked = float(in_order.sum())
+            if self._jumps:  # the background goes on behind a requested page
+                behind = length_ns / max(mean_ns, LEAST_SPEED)
+                other, ahead = float(touched.sum()), float(in_order.sum())
+                half = (ahead - other - behind) / 2
+                asked = half + math.sqrt(half * half + ahead * other)
+            return _Step(
+                speed=speed, random=touched, passed=in_order, asked=asked, latency_ns=latency_ns
+            )
+
+        def excess(step: _Step) -> float:
+            """The time of threads that a speed needs, beyond what there is."""
+            return step.requests * latency_ns - room - vcpus * length_ns * (1 - step.speed)
+
+        step = at(1.0)
+        if excess(step) > 0:
+            step = at(_root(lambda speed: excess(at(speed))))
+        self._passed_pages = passed / size * step.speed
+        device = missing.missing * -np.expm1(-device_random * size)
+        device = device + missing.passed(device_passed / size)
+        self._device_faults = float(device.sum())
+        left = missing.missing - step.random - step.passed
+        return replace(step, random=step.random + np.minimum(device, np.maximum(0.0, left)))
+
+    def _latency_ns(self) -> float:
+        """The time of a request: from the touch until the page is there.
+
+        Without a channel of its own a page waits behind what the sockets hold. They are full if the
+        link is the bottleneck. Every thread of the guest has one request at most, so a full link
+        serves each in turn.
+        """
+        costs = self._page_ns()
+        page_ns = self._missing.left(costs) / max(self._missing.total, LEAST_SPEED)
+        rate = self._bandwidth()
+        link_ns = self._size * self._link.normal_page_bytes / rate * NS_PER_S
+        is_full = self._missing.total > 0 and self._link_is_full
+        if self._preempt:
+            waits_ns = link_ns
+            if is_full and not self._state.scenario.rules.preempts_by_return_path:
+                waits_ns += PAGES_PER_WRITE * self._link.normal_page_bytes / rate * NS_PER_S
+        else:
+            waits_ns = page_ns / 2
+            waits_ns += self._costs.buffer_bytes / rate * NS_PER_S if is_full else 0.0
+        service_ns = link_ns if self._has_own_channel else max(page_ns, link_ns)
+        alone_ns = self._costs.fault_ns + waits_ns + service_ns
+        return max(alone_ns, self._costs.threads * service_ns)
+
+    @property
+    def _jumps(self) -> bool:
+        """Whether the background goes on behind a requested page.
+
+        Source: migration/ram.c:get_queued_page, ram_page_hint_update (10.1).
+        """
+        return not self._preempt or self._state.scenario.rules.has_page_hint
+
+    @property
+    def _has_own_channel(self) -> bool:
+        """Whether requests take no time of the background's."""
+        return self._preempt and not self._link_is_full
+
+    @property
+    def _link_is_full(self) -> bool:
+        """Whether the link is what limits the background."""
+        limit = self._state.parameters.max_postcopy_bandwidth
+        rate = self._bandwidth()
+        return (not limit or limit >= rate) and self._link.bounds(rate)[0] == "link"
+
+    def _page_ns(self) -> tuple[float, float]:
+        """The time of a normal and of a zero page in the background."""
+        normal_ps, zero_ps = self._link.page_ps(self._bandwidth())
+        limit = self._state.parameters.max_postcopy_bandwidth
+        if limit:
+            normal, zero = (units / UNITS for units in self._link.page_units)
+            normal_ps = max(normal_ps, round(normal / limit * PS_PER_S))
+            zero_ps = max(zero_ps, round(zero / limit * PS_PER_S))
+        return normal_ps / PS_PER_NS, zero_ps / PS_PER_NS
+
+    def _bandwidth(self) -> float:
+        """Bytes per second of the link at present."""
+        now_ns, recorded = self._state.clock.now_ns, self._link.recorded
+        if recorded is not None:
+            return recorded.rate(now_ns) or self._link.bandwidth
+        rates = [rate for at_ns, rate in self._link.changes if at_ns <= now_ns]
+        return rates[-1] if rates else self._link.bandwidth
+
+    def _next_bandwidth_ns(self) -> int:
+        now_ns = self._state.clock.now_ns
+        changes = [at_ns for at_ns, _ in self._link.changes]
+        if self._link.recorded is not None:
+            changes = self._link.recorded.times_ns.tolist()
+        return min((at_ns for at_ns in changes if at_ns > now_ns), default=NEVER_NS)
+
+    def _tally_stalls(self, step: _Step, length_ns: int) -> None:
+        """Count the requests of a step, and for how long vCPUs stood still."""
+        tally, costs = self._tally, self._costs
+        requests, length_s = step.requests, length_ns / NS_PER_S
+        tally.requests += requests
+        tally.waited_ns += requests * step.latency_ns
+        tally.buckets += requests * bucket_shares(step.latency_ns, costs.fault_spread)
+        tally.stall_vcpu_s += self._busy_vcpus * (1 - step.speed) * length_s
+        of_vcpus = max(0.0, requests - self._device_faults)
+        blocked_s = of_vcpus * costs.blocking_share * step.latency_ns / NS_PER_S
+        blocked_s = min(blocked_s, costs.vcpus * length_s)
+        tally.blocked_s += blocked_s
+        if blocked_s:
+            tally.all_blocked_s += length_s * (blocked_s / (costs.vcpus * length_s)) ** costs.vcpus
+
+    def _count(self, sent: tuple[float, float]) -> None:
+        self._tally.normal += sent[0]
+        self._tally.zero += sent[1]
+
+    def _update_counters(self, *, is_last: bool) -> None:
+        """Let the migration's counters have the pages that have arrived, as whole numbers."""
+        state, tally = self._state, self._tally
+        counters, units = state.sender.counters, self._link.page_units
+        normal, zero = int(tally.normal + 1e-6), int(tally.zero + 1e-6)
+        if is_last:
+            normal, zero = self.pages - self._zero_pages, self._zero_pages
+        normal = min(normal, self.pages - self._zero_pages)
+        zero = min(zero, self._zero_pages)
+        before_normal, before_zero = self._counted
+        counters.normal_pages += normal - before_normal
+        counters.zero_pages += zero - before_zero
+        counters.sent_units += (normal - before_normal) * units[0]
+        counters.sent_units += (zero - before_zero) * units[1]
+        self._counted = normal, zero
+        state.postcopy_pages = self.pages - normal - zero
+
+    _counted = (0, 0)
+    _device_faults = 0.0
+    _passed_pages: FloatArray = np.zeros(0)
+
+    def summary(self) -> PostcopySummary:
+        """Return what is known at the end."""
+        tally, clock = self._tally, self._state.clock
+        requests = round(tally.requests)
+        page_bytes = self._state.scenario.page_bytes
+        switched_ns = self._state.vm_stopped_ns
+        return PostcopySummary(
+            postcopy_start_s=switched_ns / NS_PER_S,
+            postcopy_time_s=(clock.now_ns - self._started_ns) / NS_PER_S,
+            postcopy_blackout_ms=(self._resumed_ns - switched_ns) / 1e6,
+            postcopy_bytes=self.pages * page_bytes,
+            postcopy_discarded_runs=self.runs,
+            postcopy_requests=requests,
+            postcopy_latency_us=tally.waited_ns / tally.requests / NS_PER_US if requests else None,
+            postcopy_vcpu_blocktime_ms=1000 * tally.blocked_s / self._costs.vcpus,
+            postcopy_blocktime_ms=1000 * tally.all_blocked_s,
+            postcopy_stall_vcpu_s=tally.stall_vcpu_s,
+            postcopy_recovery_s=max(0, tally.slow_until_ns - self._resumed_ns) / NS_PER_S,
+            postcopy_added_pages=self.added_pages,
+        )
+
+    def latency_counts(self) -> list[int]:
+        """Return the number of requests in each bucket of QEMU's postcopy-latency-dist."""
+        requests = round(self._tally.requests)
+        shares = self._tally.buckets / max(self._tally.buckets.sum(), LEAST_SPEED)
+        ends = np.rint(np.cumsum(shares) * requests).astype(np.int64)
+        return [int(count) for count in np.diff(ends, prepend=0)]
+
+
+def bucket_shares(mean_ns: float, spread: float) -> FloatArray:
+    """Return which share of latencies falls into each bucket of 2^k to 2^(k+1) us, float64 [24].
+
+    The latencies have a lognormal distribution.
+
+    Args:
+        mean_ns: their mean.
+        spread: standard deviation of their logarithm.
+    """
+    borders_ns = NS_PER_US * 2.0 ** np.arange(1, BUCKETS)
+    if not spread or not mean_ns:
+        below = (mean_ns < borders_ns).astype(np.float64)
+    else:
+        middle = math.log(mean_ns) - spread**2 / 2
+        scaled = (np.log(borders_ns) - middle) / (spread * math.sqrt(2))
+        below = np.array([0.5 * (1 + math.erf(x)) for x in scaled])
+    return np.diff(np.concatenate([[0.0], below, [1.0]]))
+
+
+def _root(excess: Callable[[float], float]) -> float:
+    """Return where a rising function of a speed is 0, for a speed of 0 to 1. It is above 0 at 1."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if excess(middle) > 0:
+            high = middle
+        else:
+            low = middle
+        if high - low < 1e-6 * max(high, LEAST_SPEED):
+            break
+    return max(low, LEAST_SPEED)
