@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import pytest
 PARITY = Path(__file__).parent / "parity"
 
 os.environ["GPUSIM_AUDIT"] = "1"
+# nohup ignores SIGHUP, and a shell ignores SIGINT for what it starts with &. Children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpusim.config.checks import check_range, check_whole, parse_size
 from gpusim.config.schema import PostcopyConfig
-from gpusim.units import NS_PER_US
+from gpusim.units import NS_PER_MS, NS_PER_US
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,23 +14,29 @@ class PostcopyCosts:
     """The costs of post-copy.
 
     Attributes:
-        fault_ns: time of a fault without a queue and without its page's time on the link.
+        fault_ns: time of a fault without a queue.
         fault_spread: standard deviation of the logarithm of the times of single faults.
+        request_ns: time of QEMU's threads for a request.
         buffer_bytes: bytes on the way from the source's thread to the target, if the link is full.
         discard_ns: time to drop a run of pages at the target.
+        resume_ns: time until the guest runs at the target, besides the load of its devices.
         vcpus: of the guest.
         threads: threads of the guest that touch memory at the same time.
         blocking_share: share of the faults that stop a vCPU.
+        together_share: share of a vCPU's blocked time in which all of them are blocked.
         recovered_share: share of its speed at which the guest counts as recovered.
     """
 
     fault_ns: float
     fault_spread: float
+    request_ns: float
     buffer_bytes: int
     discard_ns: float
+    resume_ns: int
     vcpus: int
     threads: int
     blocking_share: float
+    together_share: float
     recovered_share: float
 
 
@@ -46,6 +52,9 @@ def parse_postcopy(config: PostcopyConfig, vcpus: int) -> PostcopyCosts:
     """
     check_range("postcopy.fault_us", config.fault_us, 0, 1e7)
     check_range("postcopy.fault_spread", config.fault_spread, 0, 5)
+    check_range("postcopy.request_us", config.request_us, 0, 1e7)
+    check_range("postcopy.resume_ms", config.resume_ms, 0, 1e7)
+    check_range("postcopy.together_percent", config.together_percent, 0, 100)
     check_range("postcopy.discard_us", config.discard_us, 0, 1e6)
     check_range("postcopy.blocking_percent", config.blocking_percent, 0, 100)
     check_range("postcopy.recovered_percent", config.recovered_percent, 1, 100)
@@ -55,10 +64,13 @@ def parse_postcopy(config: PostcopyConfig, vcpus: int) -> PostcopyCosts:
     return PostcopyCosts(
         fault_ns=config.fault_us * NS_PER_US,
         fault_spread=config.fault_spread,
+        request_ns=config.request_us * NS_PER_US,
         buffer_bytes=parse_size("postcopy.socket_buffers", config.socket_buffers),
         discard_ns=config.discard_us * NS_PER_US,
+        resume_ns=round(config.resume_ms * NS_PER_MS),
         vcpus=vcpus,
         threads=max(vcpus, config.threads or vcpus) if is_async else vcpus,
         blocking_share=config.blocking_percent / 100 if is_async else 1.0,
+        together_share=config.together_percent / 100 if vcpus > 1 else 1.0,
         recovered_share=config.recovered_percent / 100,
     )

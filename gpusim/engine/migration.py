@@ -86,15 +86,15 @@ class Migration:
                 self._management.next_ns(),
                 limit_ns - self._management.skipped_ns,
             )
-            waits = fallback.bursts_to_wait
+            waits = to_burst_end = fallback.bursts_to_wait
             if state.starts_postcopy:  # at the next turn
-                waits, to_ns = max(1, waits), self._turn_ns(to_ns)
-            advanced = state.sender.advance(to_ns, state.pages, to_burst_end=waits)
+                to_burst_end, to_ns = max(1, waits), self._turn_ns(to_ns)
+            advanced = state.sender.advance(to_ns, state.pages, to_burst_end=to_burst_end)
             self._syncs.writes.note_clears(advanced.clears)
             for wait_ns in advanced.lock_waits:
                 self._syncs.count_sender_stall(*wait_ns)
             state.clock.run_to(advanced.at_ns)
-            if fallback.bursts_to_wait:
+            if waits:
                 fallback.go_on_after_bursts(advanced.bursts)
             recorder.sample_if_due()
             recorder.observe_if_due()
@@ -273,7 +273,8 @@ class Migration:
         save_ns = state.scenario.link.non_ram_downtime_ns - load_ns
         state.clock.run_to(state.clock.now_ns + postcopy.discard_ns + save_ns)
         downtime_ns = state.clock.now_ns - stop_ns
-        resumes_ns, active_ns = state.clock.now_ns + load_ns, state.clock.now_ns
+        active_ns = state.clock.now_ns
+        resumes_ns = active_ns + load_ns + state.scenario.postcopy.resume_ns
         if state.scenario.rules.has_postcopy_device:
             recorder.record_event("migrate_set_state", new_state="postcopy-device")
             active_ns = resumes_ns

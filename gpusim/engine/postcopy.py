@@ -25,7 +25,7 @@ from gpusim.layout import FloatArray, pieces_of
 from gpusim.pages.missing import MissingPages, find_missing
 from gpusim.sender.burst import UNLIMITED
 from gpusim.sender.link import PS_PER_S, UNITS, Link
-from gpusim.units import NEVER_NS, NS_PER_S, NS_PER_US, PS_PER_NS
+from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S, NS_PER_US, PS_PER_NS
 
 # A command drops at most so many runs. Source: migration/savevm.c:MAX_DISCARDS_PER_COMMAND.
 RUNS_PER_COMMAND = 12
@@ -37,6 +37,8 @@ LOAD_SHARE = 144 / 682
 # Source: migration/qemu-file.c:MAX_IOV_SIZE.
 PAGES_PER_WRITE = 64
 BUCKETS = 24  # of 2^k to 2^(k+1) us. Source: migration/postcopy-ram.c:BLOCKTIME_LATENCY_BUCKET_N
+# Without a full link: what a socket holds at first (Linux net.core.wmem_default), and QEMU's stream.
+SOCKET_BYTES, STREAM_PAGES = 212_992, 32
 FIRST_STEP_NS, GROWTH, STEPS = NS_PER_S // 1000, 1.2, 200
 LEAST_SPEED = 1e-9
 
@@ -49,7 +51,6 @@ class _Tally:
     waited_ns: float = 0.0
     stall_vcpu_s: float = 0.0
     blocked_s: float = 0.0
-    all_blocked_s: float = 0.0
     normal: float = 0.0
     zero: float = 0.0
     buckets: FloatArray = field(default_factory=lambda: np.zeros(BUCKETS))
@@ -64,14 +65,19 @@ class _Step:
         speed: share of its speed at which the guest runs.
         random, passed: float64 [pieces], missing host pages that are touched at random and in order.
         asked: host pages of `passed` that are requests. The others came in the background before.
-        latency_ns: of a request.
+        latencies: shares of the requests, and the mean time of each share in ns.
     """
 
     speed: float
     random: FloatArray
     passed: FloatArray
     asked: float
-    latency_ns: float
+    latencies: list[tuple[float, float]]
+
+    @property
+    def latency_ns(self) -> float:
+        """Mean time of a request."""
+        return sum(share * mean_ns for share, mean_ns in self.latencies)
 
     @property
     def requests(self) -> float:
@@ -177,6 +183,7 @@ class Postcopy:
             self._recorder.sample_if_due()
             self._recorder.observe_if_due()
             step_ns = max(step_ns, math.ceil(step_ns * GROWTH))
+        clock.run_to(max(clock.now_ns, resumes_ns))  # its start holds the big lock
         return not state.postcopy_pages
 
     def _advance(self, until_ns: int, costs: tuple[float, float]) -> None:
@@ -194,14 +201,17 @@ class Postcopy:
             self._count(missing.send(touched))
             missing.note_passed(self._passed_pages)
             if not self._has_own_channel:
-                budget_ns -= cost_ns
+                budget_ns -= cost_ns + requests * self._costs.request_ns
             starts = touched if self._jumps else starts
             self._vm_ns += round(speed * length_ns)
             self._tally_stalls(step, length_ns)
             if speed < self._costs.recovered_share:
                 tally.slow_until_ns = until_ns
         if budget_ns > 0:
-            self._count(missing.send_behind(starts, budget_ns, costs))
+            normal, zero = missing.send_behind(starts, budget_ns, costs)
+            self._count((normal, zero))
+            spent = normal * costs[0] + zero * costs[1]
+            self._zero_share = zero * costs[1] / spent if spent else 0.0
         if missing.left(costs) < 1:
             self._count(missing.send(missing.missing))
         self._update_counters(is_last=not missing.total)
@@ -210,7 +220,7 @@ class Postcopy:
                 time_s=until_ns / NS_PER_S,
                 missing_bytes=self._state.postcopy_pages * self._state.scenario.page_bytes,
                 requests=round(tally.requests),
-                latency_us=latency_ns / NS_PER_US if requests else None,
+                latency_ms=latency_ns / NS_PER_MS if requests else None,
                 guest_speed_percent=100 * speed,
             )
         )
@@ -221,7 +231,12 @@ class Postcopy:
         until_ns = self._vm_ns + length_ns
         random, passed = self._touches[True].between(self._vm_ns, until_ns)
         device_random, device_passed = self._touches[False].between(self._vm_ns, until_ns)
-        latency_ns = self._latency_ns()
+        latencies = self._latencies_ns()
+        latency_ns = sum(share * mean_ns for share, mean_ns in latencies)
+        # Each thread of the guest has one request at most.
+        slower = max(1.0, self._costs.threads * self._service_ns / latency_ns)
+        latencies = [(share, mean_ns * slower) for share, mean_ns in latencies]
+        latency_ns *= slower
         costs = self._page_ns()
         mean_ns = missing.left(costs) / max(missing.total, LEAST_SPEED)
         threads, vcpus = self._costs.threads, self._costs.vcpus
@@ -238,7 +253,7 @@ class Postcopy:
                 half = (ahead - other - behind) / 2
                 asked = half + math.sqrt(half * half + ahead * other)
             return _Step(
-                speed=speed, random=touched, passed=in_order, asked=asked, latency_ns=latency_ns
+                speed=speed, random=touched, passed=in_order, asked=asked, latencies=latencies
             )
 
         def excess(step: _Step) -> float:
@@ -255,28 +270,39 @@ class Postcopy:
         left = missing.missing - step.random - step.passed
         return replace(step, random=step.random + np.minimum(device, np.maximum(0.0, left)))
 
-    def _latency_ns(self) -> float:
-        """The time of a request: from the touch until the page is there.
+    def _latencies_ns(self) -> list[tuple[float, float]]:
+        """The share and the mean time of requests behind normal pages, and behind zero pages.
 
-        Without a channel of its own a page waits behind what the sockets hold. They are full if the
-        link is the bottleneck. Every thread of the guest has one request at most, so a full link
-        serves each in turn.
+        Without a channel of its own a page waits behind the bytes that are on the way. Zero pages
+        are small, so many of them are on the way.
         """
-        costs = self._page_ns()
-        page_ns = self._missing.left(costs) / max(self._missing.total, LEAST_SPEED)
-        rate = self._bandwidth()
-        link_ns = self._size * self._link.normal_page_bytes / rate * NS_PER_S
-        is_full = self._missing.total > 0 and self._link_is_full
+        costs, rate = self._page_ns(), self._bandwidth()
+        sizes = [units / UNITS for units in self._link.page_units]
+        link_ns = self._size * sizes[0] / rate * NS_PER_S
         if self._preempt:
             waits_ns = link_ns
-            if is_full and not self._state.scenario.rules.preempts_by_return_path:
-                waits_ns += PAGES_PER_WRITE * self._link.normal_page_bytes / rate * NS_PER_S
-        else:
-            waits_ns = page_ns / 2
-            waits_ns += self._costs.buffer_bytes / rate * NS_PER_S if is_full else 0.0
-        service_ns = link_ns if self._has_own_channel else max(page_ns, link_ns)
-        alone_ns = self._costs.fault_ns + waits_ns + service_ns
-        return max(alone_ns, self._costs.threads * service_ns)
+            if self._link_is_full and not self._state.scenario.rules.preempts_by_return_path:
+                waits_ns += PAGES_PER_WRITE * sizes[0] / rate * NS_PER_S
+            return [(1.0, self._costs.fault_ns + waits_ns + link_ns)]
+        page_ns = self._size * costs[0]
+        buffer_bytes: float = self._costs.buffer_bytes
+        if not self._link_is_full:
+            pages = STREAM_PAGES * self._link.normal_page_bytes
+            buffer_bytes = (SOCKET_BYTES + pages) / 2
+        waits = [
+            buffer_bytes / size * cost if size else 0.0
+            for size, cost in zip(sizes, costs, strict=True)
+        ]
+        shares = 1 - self._zero_share, self._zero_share
+        alone_ns = self._costs.fault_ns + 1.5 * page_ns
+        return [(share, alone_ns + wait) for share, wait in zip(shares, waits, strict=True)]
+
+    @property
+    def _service_ns(self) -> float:
+        """The time in which a request is answered. Requests are answered one after the other."""
+        link_ns = self._size * self._link.normal_page_bytes / self._bandwidth() * NS_PER_S
+        page_ns = link_ns if self._has_own_channel else self._size * self._page_ns()[0]
+        return self._costs.request_ns + max(page_ns, link_ns)
 
     @property
     def _jumps(self) -> bool:
@@ -329,14 +355,13 @@ class Postcopy:
         requests, length_s = step.requests, length_ns / NS_PER_S
         tally.requests += requests
         tally.waited_ns += requests * step.latency_ns
-        tally.buckets += requests * bucket_shares(step.latency_ns, costs.fault_spread)
+        for share, mean_ns in step.latencies:
+            tally.buckets += requests * share * bucket_shares(mean_ns, costs.fault_spread)
         tally.stall_vcpu_s += self._busy_vcpus * (1 - step.speed) * length_s
         of_vcpus = max(0.0, requests - self._device_faults)
         blocked_s = of_vcpus * costs.blocking_share * step.latency_ns / NS_PER_S
         blocked_s = min(blocked_s, costs.vcpus * length_s)
         tally.blocked_s += blocked_s
-        if blocked_s:
-            tally.all_blocked_s += length_s * (blocked_s / (costs.vcpus * length_s)) ** costs.vcpus
 
     def _count(self, sent: tuple[float, float]) -> None:
         self._tally.normal += sent[0]
@@ -360,7 +385,7 @@ class Postcopy:
         state.postcopy_pages = self.pages - normal - zero
 
     _counted = (0, 0)
-    _device_faults = 0.0
+    _device_faults, _zero_share = 0.0, 0.0
     _passed_pages: FloatArray = np.zeros(0)
 
     def summary(self) -> PostcopySummary:
@@ -372,13 +397,16 @@ class Postcopy:
         return PostcopySummary(
             postcopy_start_s=switched_ns / NS_PER_S,
             postcopy_time_s=(clock.now_ns - self._started_ns) / NS_PER_S,
-            postcopy_blackout_ms=(self._resumed_ns - switched_ns) / 1e6,
+            postcopy_blackout_ms=(self._resumed_ns - switched_ns) / NS_PER_MS,
             postcopy_bytes=self.pages * page_bytes,
             postcopy_discarded_runs=self.runs,
             postcopy_requests=requests,
-            postcopy_latency_us=tally.waited_ns / tally.requests / NS_PER_US if requests else None,
+            postcopy_latency_ms=tally.waited_ns / tally.requests / NS_PER_MS if requests else None,
             postcopy_vcpu_blocktime_ms=1000 * tally.blocked_s / self._costs.vcpus,
-            postcopy_blocktime_ms=1000 * tally.all_blocked_s,
+            postcopy_blocktime_ms=1000
+            * self._costs.together_share
+            * tally.blocked_s
+            / self._costs.vcpus,
             postcopy_stall_vcpu_s=tally.stall_vcpu_s,
             postcopy_recovery_s=max(0, tally.slow_until_ns - self._resumed_ns) / NS_PER_S,
             postcopy_added_pages=self.added_pages,

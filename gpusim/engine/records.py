@@ -100,14 +100,14 @@ class PostcopySample:
     Attributes:
         missing_bytes: memory that has yet to arrive.
         requests: requests since the switch.
-        latency_us: mean time of the step's requests. None: it has none.
+        latency_ms: mean time of the step's requests. None: it has none.
         guest_speed_percent: speed of the guest in the step. 100: no page was missing.
     """
 
     time_s: float
     missing_bytes: int
     requests: int
-    latency_us: float | None
+    latency_ms: float | None
     guest_speed_percent: float
 
 
@@ -121,7 +121,7 @@ class PostcopySummary:
     postcopy_bytes: int | None = None
     postcopy_discarded_runs: int | None = None
     postcopy_requests: int | None = None
-    postcopy_latency_us: float | None = None
+    postcopy_latency_ms: float | None = None
     postcopy_vcpu_blocktime_ms: float | None = None
     postcopy_blocktime_ms: float | None = None
     postcopy_stall_vcpu_s: float | None = None
@@ -145,7 +145,7 @@ Observer: TypeAlias = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary(PostcopySummary):
+class Summary:
     """The summary of one migration, as in summary.json. See docs/reference/summary.md."""
 
     status: Status
@@ -180,6 +180,18 @@ class Summary(PostcopySummary):
     guest_big_lock_s: float
     paused_s: float
     skipped_s: float = 0.0  # limit.skip_waiting
+    postcopy_start_s: float | None = None  # these are None without a switch to post-copy
+    postcopy_time_s: float | None = None
+    postcopy_blackout_ms: float | None = None
+    postcopy_bytes: int | None = None
+    postcopy_discarded_runs: int | None = None
+    postcopy_requests: int | None = None
+    postcopy_latency_ms: float | None = None
+    postcopy_vcpu_blocktime_ms: float | None = None
+    postcopy_blocktime_ms: float | None = None
+    postcopy_stall_vcpu_s: float | None = None
+    postcopy_recovery_s: float | None = None
+    postcopy_added_pages: int | None = None
     attempt: int
     sync_stall_s: float
     main_loop_stall_s: float

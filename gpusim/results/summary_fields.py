@@ -142,8 +142,8 @@ _RUN: Sequence[SummaryField] = (
     SummaryField("remote_clear_s", "s", "Time clearing chunks",
         "Time that the sending thread spent clearing the dirty log of chunks."),
     SummaryField("guest_cpu_lost_s", "vCPU s", "Guest CPU time lost",
-        "vCPU time that the throttle took from vCPUs that throttled writers keep busy, without "
-        "the downtime."),
+        "vCPU time that the throttle took from vCPUs that throttled writers keep busy, and after a "
+        "switch to post-copy the waits for missing pages. Without the downtime."),
     SummaryField("guest_cpu_lost_percent", "%", "Guest CPU lost",
         "guest_cpu_lost_s as a share of all vCPUs over the total time without skipped_s."),
     SummaryField("write_faults", "count", "First writes",
@@ -161,6 +161,34 @@ _RUN: Sequence[SummaryField] = (
         "Time in which the migration stalled and waited for a schedule or a manager, with "
         "limit.skip_waiting. total_time_s counts it. transferred_bytes, the counts and the guest's "
         "losses leave it out."),
+    SummaryField("postcopy_start_s", "s", "Switch to post-copy",
+        "Time at which the VM stopped for the switch to post-copy. Null, as all post-copy values, if "
+        "there was no switch."),
+    SummaryField("postcopy_time_s", "s", "Time in post-copy",
+        "Time from the switch until the last page had arrived. The guest runs at the target."),
+    SummaryField("postcopy_blackout_ms", "ms", "Blackout of the switch",
+        "Time for which the guest stood still at the switch: downtime_ms, and the time to load the "
+        "devices at the target."),
+    SummaryField("postcopy_bytes", "bytes", "Sent in post-copy",
+        "Memory that was missing at the target when the guest started there."),
+    SummaryField("postcopy_discarded_runs", "count", "Runs dropped",
+        "Runs of dirty pages that the target dropped before the switch, which is downtime."),
+    SummaryField("postcopy_requests", "count", "Requests",
+        "Pages that the guest asked for. The others came in the background."),
+    SummaryField("postcopy_latency_ms", "ms", "Latency of requests",
+        "Mean time of a request. Null if there was none."),
+    SummaryField("postcopy_vcpu_blocktime_ms", "ms", "Blocked per vCPU",
+        "Time for which a vCPU was blocked, as the mean of QEMU's postcopy-vcpu-blocktime."),
+    SummaryField("postcopy_blocktime_ms", "ms", "All vCPUs blocked",
+        "Time for which all vCPUs were blocked at once, QEMU's postcopy-blocktime."),
+    SummaryField("postcopy_stall_vcpu_s", "vCPU s", "Time lost to missing pages",
+        "vCPU time of work that the guest did not do because pages were missing. It is part of "
+        "guest_cpu_lost_s."),
+    SummaryField("postcopy_recovery_s", "s", "Time to recover",
+        "Time from the guest's start at the target until it ran at postcopy.recovered_percent of its "
+        "speed for good."),
+    SummaryField("postcopy_added_pages", "pages", "Clean pages sent along",
+        "Clean pages that post-copy sends because it sends whole host pages."),
     SummaryField("attempt", "count", "Attempt",
         "Number of the migration in its QEMU process. It is 1 unless attempts are configured."),
     SummaryField("sync_stall_s", "s", "Sender stalled by syncs",

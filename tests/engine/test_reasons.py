@@ -27,6 +27,11 @@ CANCELLED = Message("cancelled_by_manager", {"time_s": 7.6, "manager": "Quitter"
 REASONS = [
     Message("converged", CONVERGED),
     Message("converged", {**CONVERGED, "passes": 1, "throttle_percent": 0, "pause_s": 5.0}),
+    Message(
+        "postcopy", {"time_s": 8.06, "switch_s": 5.05, "downtime_ms": 61.4, "postcopy_s": 2.95}
+    ),
+    Message("postcopy_paused", {"time_s": 60.0, "remaining_bytes": GIB}),
+    Message("link_lost", {"time_s": 4.0}),
     Message("throttle_at_maximum", STALLED),
     Message("no_throttle_to_raise", {**STALLED, "throttle_percent": 0}),
     Message("simulated_limit", {"time_s": 3600.0, "remaining_bytes": GIB, "throttle_percent": 50}),

@@ -40,6 +40,10 @@ AS_MERGED: dict[str, Any] = {
     "has_multifd": True,
     "channels_find_zero_pages": True,
     "syncs_channels_every_section": False,
+    "has_preempt": True,
+    "preempts_by_return_path": True,
+    "has_page_hint": False,
+    "has_postcopy_device": False,
     "lacks": (),
     "tracking": ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg"),
 }
@@ -47,8 +51,10 @@ AS_10_1 = {
     "switchover": InclusiveSwitchoverRule,
     "clears_in_last_stage": False,
     "has_multifd_with_postcopy": True,
+    "has_page_hint": True,
 }
-AS_11_0 = {**AS_10_1, "divides_whole_kilobytes": False, "misaligned_ms": 1.0}
+AS_10_2 = {**AS_10_1, "has_postcopy_device": True}
+AS_11_0 = {**AS_10_2, "divides_whole_kilobytes": False, "misaligned_ms": 1.0}
 AS_11_1 = {
     **AS_11_0,
     "switchover": NextReadySwitchoverRule,
@@ -63,6 +69,8 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
         "fallback_sync_interval_ns": None,
         "counts_flushed_bytes": False,
         "has_multifd": False,
+        "has_preempt": False,
+        "preempts_by_return_path": False,
         "sends_host_pages": False,
         "tracking": ("kvm_legacy", "tcg"),
         "lacks": (
@@ -75,6 +83,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
     "qemu_7_2": {
         "fallback_sync_interval_ns": None,
         "counts_flushed_bytes": False,
+        "preempts_by_return_path": False,
         "channels_find_zero_pages": False,
         "syncs_channels_every_section": True,
         "lacks": ("avail_switchover_bandwidth",),
@@ -83,7 +92,7 @@ THE_OTHERS: dict[str, dict[str, Any]] = {
     "qemu_9_1": {"fallback_sync_interval_ns": None},
     "qemu_9_2": {},
     "qemu_10_1": AS_10_1,
-    "qemu_10_2": AS_10_1,
+    "qemu_10_2": AS_10_2,
     "qemu_11_0": AS_11_0,
     "qemu_11_1": AS_11_1,
     "seed_v2": {"sync_timer": SeedV2},
