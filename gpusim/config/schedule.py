@@ -31,6 +31,7 @@ _FIXED = (
     *KINDS,
 )
 SETTABLE = tuple(f.name for f in fields(MigrationConfig) if f.name not in _FIXED)
+SCHEDULED = (*COMMANDS, "lose-link")  # no manager orders the loss of the link
 ENTRY_KEYS = ("at", "at_sync", "do", "set")
 FIELDS = {"downtime_limit": "downtime_limit_ms"}  # names that differ in Parameters
 
@@ -42,7 +43,7 @@ class Action:
     Attributes:
         at_ns: time of the action. None: it happens when QEMU's dirty-sync-count is `at_sync`.
         at_sync: the count. None: it happens at `at_ns`.
-        do: set, pause, resume or cancel.
+        do: set, or one of SCHEDULED.
         changes: for set: new values by the names of `Parameters`.
         settings: for set: the same as the user wrote it.
     """
@@ -103,7 +104,7 @@ def _parse_entry(key: str, entry: object) -> Action:
         allowed = "needs either at (a time) or at_sync (a number of syncs)"
         reject(key, dict(entry), allowed, "contradiction")
     if ("do" in entry) == ("set" in entry):
-        allowed = f"needs either do ({', '.join(COMMANDS)}) or set (parameters)"
+        allowed = f"needs either do ({', '.join(SCHEDULED)}) or set (parameters)"
         reject(key, dict(entry), allowed, "contradiction")
     at_ns = None
     if "at" in entry:
@@ -112,7 +113,7 @@ def _parse_entry(key: str, entry: object) -> Action:
         check_whole(f"{key}.at_sync", entry["at_sync"], 1, MOST_COUNT)
     when = {"at_ns": at_ns, "at_sync": entry.get("at_sync")}
     if "do" in entry:
-        check_choice(f"{key}.do", entry["do"], COMMANDS)
+        check_choice(f"{key}.do", entry["do"], SCHEDULED)
         return Action(**when, do=entry["do"], changes={}, settings={})
     return Action(
         **when, do="set", changes={}, settings=_check_settable(f"{key}.set", entry["set"])

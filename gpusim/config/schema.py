@@ -603,7 +603,8 @@ class Config:
     Attributes:
         schedule: actions on the migration while it runs, as libvirt, Nova or KubeVirt do them.
             Entries are {at: "60s", do: ACTION} or {at_sync: 5, do: ACTION}. ACTION is pause, resume,
-            cancel or start-postcopy. {at: "60s", set: {downtime_limit: 1000}} sets any of QEMU's parameters.
+            cancel, start-postcopy, lose-link (which fails the migration, or pauses it in post-copy) or
+            recover (which goes on after that). {at: "60s", set: {downtime_limit: 1000}} sets any of QEMU's parameters.
             at_sync is the dirty-sync-count that QEMU reports.
         attempts: several migrations in one QEMU process. Each starts after the one before, until
             one converges. Each has its own schedule, so `schedule` must be empty. Attempt n uses

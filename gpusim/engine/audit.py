@@ -171,7 +171,7 @@ def _check_verdict(run: Result) -> Iterator[Message]:
     converged = summary.verdict == "converged"
     sound = (
         (summary.verdict is None) == (summary.status == "incomplete")
-        and converged == (summary.downtime_ms is not None)
+        and (converged or summary.postcopy_start_s is not None) == (summary.downtime_ms is not None)
         and not (converged and summary.remaining_bytes)
         and summary.reason_code in _ENDS.get(summary.verdict or "", (summary.reason_code,))
     )

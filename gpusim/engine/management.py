@@ -41,6 +41,7 @@ class Management:
     def __init__(self, state: MigrationState, recorder: Recorder, lock: BigLock) -> None:
         self._state, self._recorder, self._lock = state, recorder, lock
         self._start = state.scenario.start_postcopy
+        self._is_in_postcopy = False
         self._at_sync = deque(a for a in state.scenario.actions if a.at_sync is not None)
         self._waiting: list[Callable[[], None]] = []  # until a fallback sync has ended
         self._timers: list[Timer] = []
@@ -156,10 +157,10 @@ class Management:
         self._recorder.sample()
         if action.do == "set":
             self._set_parameters(action)
-        elif action.do == "cancel":
-            self._state.is_cancelled = True
-            self._recorder.record_event("qmp_enter_migrate_cancel")
-            self._recorder.record_event("migrate_set_state", new_state="cancelling")
+        elif self._is_in_postcopy:
+            self._do_in_postcopy(action)
+        elif action.do in ("cancel", "lose-link"):
+            self._cancel(action)
         elif action.do == "pause" and clock.vm_runs:
             clock.stop_vm()
             self._recorder.record_event("vm_state_notify", running=0, reason="paused")
@@ -169,6 +170,46 @@ class Management:
         elif action.do == "start-postcopy":
             self._start_postcopy()
         self._recorder.sample()
+
+    def _cancel(self, action: Action) -> None:
+        self._state.is_cancelled = True
+        if action.do == "lose-link":
+            self.cancelled_by = Message("link_lost")
+            return
+        self._recorder.record_event("qmp_enter_migrate_cancel")
+        self._recorder.record_event("migrate_set_state", new_state="cancelling")
+
+    def _do_in_postcopy(self, action: Action) -> None:
+        """Lose the link or recover. QEMU refuses a cancel, and the VM is not at the source any more.
+
+        Source: migration/migration.c:postcopy_pause, qmp_migrate (resume) [7.2 to 11.1].
+        """
+        if action.do == "lose-link" and not self._state.link_is_lost:
+            self._state.link_is_lost = True
+            self._recorder.record_event("migrate_set_state", new_state="postcopy-paused")
+        elif action.do == "recover" and self._state.link_is_lost:
+            self._recorder.record_event("migrate_set_state", new_state="postcopy-recover")
+            self._call_at(self._recover, self._state.clock.now_ns + self._recovery_ns)
+
+    def _recover(self) -> None:
+        if self._state.link_is_lost:
+            self._recorder.record_event("migrate_set_state", new_state="postcopy-active")
+        self._state.link_is_lost = False
+
+    @property
+    def _recovery_ns(self) -> int:
+        """The time in which the target sends back which pages it has.
+
+        Source: migration/ram.c:ramblock_recv_bitmap_send.
+        """
+        scenario = self._state.scenario
+        return round(scenario.layout.pages / 8 / scenario.link.bandwidth * NS_PER_S)
+
+    def begin_postcopy(self) -> None:
+        """Let nobody poll any more. The schedule goes on."""
+        self._is_in_postcopy = True
+        self._poll_timer.cancel()
+        self._at_sync.clear()
 
     def _start_postcopy(self) -> None:
         """Source: migration/migration.c:qmp_migrate_start_postcopy, which only sets a flag."""

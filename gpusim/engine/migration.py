@@ -275,6 +275,7 @@ class Migration:
         downtime_ns = state.clock.now_ns - stop_ns
         active_ns = state.clock.now_ns
         resumes_ns = active_ns + load_ns + state.scenario.postcopy.resume_ns
+        self._management.begin_postcopy()
         if state.scenario.rules.has_postcopy_device:
             recorder.record_event("migrate_set_state", new_state="postcopy-device")
             active_ns = resumes_ns
@@ -283,9 +284,9 @@ class Migration:
         self._management.stop()
         if not is_whole:
             reason = self._limit_reason()
-            if postcopy.link_is_lost:
+            if state.link_is_lost:
                 reason = Message("postcopy_paused", reason.data)
-            return self._end("ok", "time_limit", reason, stop_ns)
+            return self._end("ok", "time_limit", reason, stop_ns, downtime_ns / NS_PER_MS)
         recorder.record_event("migration_completion_postcopy_end")
         recorder.record_event("migrate_set_state", new_state="completed")
         data = {
@@ -308,8 +309,9 @@ class Migration:
         self._stop_throttle()
         self.fallback_timer.cancel()
         self._note_last_count()
-        self._recorder.record_event("migrate_set_state", new_state="cancelled")
         cause = self._management.cancelled_by
+        new_state = "failed" if cause.code == "link_lost" else "cancelled"
+        self._recorder.record_event("migrate_set_state", new_state=new_state)
         reason = Message(cause.code, {**cause.data, "time_s": self._passed_ns / NS_PER_S})
         return self._end("ok", "cancelled", reason)
 

@@ -113,7 +113,7 @@ class Postcopy:
         self.samples: list[PostcopySample] = []
         self._tally = _Tally()
         self._started_ns = self._resumed_ns = 0
-        self.link_is_lost = False
+        self._waiting: list[tuple[float, int]] = []  # requests that nobody answers, and since when
 
     def _make_guest(self) -> None:
         """Make what the guest touches, and count the missing pages."""
@@ -174,11 +174,16 @@ class Postcopy:
             costs = self._page_ns()
             left_ns = math.ceil(self._missing.left(costs))
             until_ns = clock.now_ns + max(1, min(step_ns, most_ns))
-            if left_ns <= 2 * most_ns and not self.link_is_lost:
+            if left_ns <= 2 * most_ns and not state.link_is_lost:
                 until_ns = clock.now_ns + max(1, left_ns)
+            if state.link_is_lost and self._free_threads < LEAST_SPEED:
+                until_ns = limit_ns  # or until it is recovered
             borders = (resumes_ns, self._next_change_ns(), self._next_bandwidth_ns(), limit_ns)
             until_ns = min(until_ns, *(at for at in borders if at > clock.now_ns))
-            self._advance(until_ns, costs)
+            if state.link_is_lost:
+                self._wait_for_link(until_ns)
+            else:
+                self._advance(until_ns, costs)
             clock.run_to(until_ns)
             self._recorder.sample_if_due()
             self._recorder.observe_if_due()
@@ -190,6 +195,7 @@ class Postcopy:
         """Let pages arrive up to a time."""
         missing, tally, now_ns = self._missing, self._tally, self._state.clock.now_ns
         length_ns = until_ns - now_ns
+        self._answer_waiting()
         budget_ns = float(length_ns)
         requests, latency_ns, speed = 0.0, 0.0, 0.0
         starts = np.zeros(len(missing.missing))
@@ -215,15 +221,55 @@ class Postcopy:
         if missing.left(costs) < 1:
             self._count(missing.send(missing.missing))
         self._update_counters(is_last=not missing.total)
+        self._add_sample(until_ns, requests, latency_ns, speed)
+
+    def _add_sample(self, until_ns: int, requests: float, latency_ns: float, speed: float) -> None:
         self.samples.append(
             PostcopySample(
                 time_s=until_ns / NS_PER_S,
                 missing_bytes=self._state.postcopy_pages * self._state.scenario.page_bytes,
-                requests=round(tally.requests),
+                requests=round(self._tally.requests),
                 latency_ms=latency_ns / NS_PER_MS if requests else None,
                 guest_speed_percent=100 * speed,
             )
         )
+
+    def _wait_for_link(self, until_ns: int) -> None:
+        """Let the guest run until each of its threads waits for a page."""
+        now_ns, tally = self._state.clock.now_ns, self._tally
+        speed = 0.0
+        if now_ns >= self._resumed_ns:
+            length_ns = until_ns - now_ns
+            left = self._free_threads
+            random, passed = self._touches[True].between(self._vm_ns, self._vm_ns + length_ns)
+
+            def asked(speed: float) -> float:
+                touched = self._missing.missing * -np.expm1(-random * self._size * speed)
+                in_order = self._missing.passed(passed / self._size * speed)
+                return float(touched.sum() + in_order.sum())
+
+            speed = 1.0
+            if asked(1.0) > left:
+                speed = _root(lambda one: asked(one) - left) if left > 0 else 0.0
+            self._waiting.append((min(left, asked(speed)), now_ns))
+            self._vm_ns += round(speed * length_ns)
+            tally.stall_vcpu_s += self._busy_vcpus * (1 - speed) * length_ns / NS_PER_S
+            tally.slow_until_ns = until_ns
+        self._add_sample(until_ns, 0.0, 0.0, speed)
+
+    @property
+    def _free_threads(self) -> float:
+        """Threads of the guest that wait for no page while the link is lost."""
+        return max(0.0, self._costs.threads - sum(count for count, _ in self._waiting))
+
+    def _answer_waiting(self) -> None:
+        """Count the requests that waited for the link. It is there again."""
+        now_ns, tally = self._state.clock.now_ns, self._tally
+        for count, since_ns in self._waiting:
+            tally.requests += count
+            tally.waited_ns += count * (now_ns - since_ns)
+            tally.buckets += count * bucket_shares(now_ns - since_ns, self._costs.fault_spread)
+        self._waiting.clear()
 
     def _ask(self, length_ns: int) -> _Step:
         """Find how fast the guest runs, and which missing pages it touches."""

@@ -46,6 +46,7 @@ class MigrationState:
         settings: the same as the user wrote them. Management may change both during the run.
         is_cancelled: management cancelled the migration, and the thread has yet to notice.
         starts_postcopy: management ordered post-copy, and the thread has yet to notice.
+        link_is_lost: in post-copy. Nothing is sent until management recovers it.
         postcopy_pages: pages that post-copy has yet to send. They are not in `pages` any more.
         vm_stopped_ns: when the switchover stopped the VM.
         sync_timer_latency: how late the fallback timer ticks.
@@ -64,7 +65,7 @@ class MigrationState:
         self.scenario, self.backend, self.process = scenario, backend, process
         self.parameters, self.settings = scenario.parameters, scenario.migration
         self.is_cancelled, self.vm_stopped_ns = False, NEVER_NS
-        self.starts_postcopy, self.postcopy_pages = False, 0
+        self.starts_postcopy, self.link_is_lost, self.postcopy_pages = False, False, 0
         self.journal = Journal() if is_audited() else None
         self.clock = Clock()
         self.sync_timer_latency = self._latency(Purpose.SYNC_TIMER_LATENCY)

@@ -24,8 +24,8 @@ from gpusim.errors import CodedError
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.sync import Period, Sync
 
-Command: TypeAlias = Literal["pause", "resume", "cancel", "start-postcopy"]
-COMMANDS: tuple[Command, ...] = ("pause", "resume", "cancel", "start-postcopy")
+Command: TypeAlias = Literal["pause", "resume", "cancel", "start-postcopy", "recover"]
+COMMANDS: tuple[Command, ...] = ("pause", "resume", "cancel", "start-postcopy", "recover")
 
 
 class RuleError(CodedError, ValueError):

@@ -251,6 +251,45 @@ def test_latencies_fall_into_buckets_of_powers_of_two(mean_us: float, spread: fl
         assert shares[7] == 1  # 128 to 256 us
 
 
+def test_a_lost_link_stops_the_guest_until_somebody_recovers_it() -> None:
+    lost, whole = (
+        run(
+            "workload.page_writes_per_s=20000",
+            f"schedule=[{{at: 2s, do: lose-link}}, {{at: {at}, do: recover}}]",
+        )
+        for at in ("30s", "2.000001s")
+    )
+    assert states(lost)[-5:] == [
+        "postcopy-active",
+        "postcopy-paused",
+        "postcopy-recover",
+        "postcopy-active",
+        "completed",
+    ]
+    longer_s = (lost.summary.total_time_s or 0) - (whole.summary.total_time_s or 0)
+    assert longer_s == pytest.approx(28, abs=0.1)
+    assert (lost.summary.postcopy_stall_vcpu_s or 0) > 4 * 25
+    assert sum(lost.postcopy_latency_counts[-2:]) == 4  # each vCPU waits for one page
+
+
+def test_a_lost_link_that_nobody_recovers_ends_at_the_limit() -> None:
+    result = run("workload.page_writes_per_s=20000", "schedule=[{at: 2s, do: lose-link}]")
+    assert result.summary.reason_code == "postcopy_paused"
+    assert result.summary.verdict == "time_limit"
+    assert len(result.postcopy) < 2000
+
+
+def test_a_link_that_is_lost_before_the_switch_fails_the_migration() -> None:
+    result = run("migration.start_postcopy=60s", "schedule=[{at: 1s, do: lose-link}]")
+    assert states(result)[-1] == "failed"
+    assert (result.summary.verdict, result.summary.reason_code) == ("cancelled", "link_lost")
+
+
+def test_nobody_cancels_after_the_switch() -> None:
+    result = run("schedule=[{at: 2s, do: cancel}, {at: 2s, do: resume}, {at: 2s, do: pause}]")
+    assert (result.summary.verdict, result.summary.reason_code) == ("converged", "postcopy")
+
+
 def test_the_same_command_gives_the_same_numbers() -> None:
     first, second = (vars(run("seed=3").summary) for _ in range(2))
     changing: dict[str, Any] = dict.fromkeys(("wall_time_s", "process_peak_rss_bytes"))
