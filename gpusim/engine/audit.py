@@ -171,7 +171,8 @@ def _check_verdict(run: Result) -> Iterator[Message]:
     converged = summary.verdict == "converged"
     sound = (
         (summary.verdict is None) == (summary.status == "incomplete")
-        and (converged or summary.postcopy_start_s is not None) == (summary.downtime_ms is not None)
+        and (not converged or summary.downtime_ms is not None)
+        and (converged or summary.postcopy_start_s is not None or summary.downtime_ms is None)
         and not (converged and summary.remaining_bytes)
         and summary.reason_code in _ENDS.get(summary.verdict or "", (summary.reason_code,))
     )
@@ -193,6 +194,7 @@ def _check_parts(run: Result) -> Iterator[Message]:
         held_ms = [math.inf]
     periods = [sync for sync in syncs if sync.period_ms is not None]
     end_ms = syncs[-1].time_s * 1000 + syncs[-1].duration_ms if syncs else 0.0
+    is_cut = summary.status == "incomplete" and summary.downtime_ms is None  # inside the switch
     final_ms = sum(sync.duration_ms for sync in syncs if sync.kind == "final")
     parts = {
         "main_loop_stall_s": (summary.main_loop_stall_s * 1000, sum(held_ms)),
@@ -201,7 +203,7 @@ def _check_parts(run: Result) -> Iterator[Message]:
             max(held_ms, default=0.0),
         ),
         "sync_stall_s": (summary.sync_stall_s * 1000, sum(held_ms)),
-        "final sync": (final_ms, summary.downtime_ms or 0.0),
+        "final sync": (final_ms, math.inf if is_cut else summary.downtime_ms or 0.0),
         "period_ms": (sum(sync.period_ms or 0 for sync in periods), end_ms + 1),
         "bytes_xfer_period": (
             sum(sync.bytes_xfer_period or 0 for sync in periods),

@@ -273,6 +273,7 @@ class Migration:
         save_ns = state.scenario.link.non_ram_downtime_ns - load_ns
         state.clock.run_to(state.clock.now_ns + postcopy.discard_ns + save_ns)
         downtime_ns = state.clock.now_ns - stop_ns
+        postcopy.downtime_ms = downtime_ns / NS_PER_MS
         active_ns = state.clock.now_ns
         resumes_ns = active_ns + load_ns + state.scenario.postcopy.resume_ns
         self._management.begin_postcopy()
@@ -286,7 +287,7 @@ class Migration:
             reason = self._limit_reason()
             if state.link_is_lost:
                 reason = Message("postcopy_paused", reason.data)
-            return self._end("ok", "time_limit", reason, stop_ns, downtime_ns / NS_PER_MS)
+            return self._end("ok", "time_limit", reason)
         recorder.record_event("migration_completion_postcopy_end")
         recorder.record_event("migrate_set_state", new_state="completed")
         data = {
@@ -295,9 +296,7 @@ class Migration:
             "downtime_ms": downtime_ns / NS_PER_MS,
             "postcopy_s": (state.clock.now_ns - stop_ns - downtime_ns) / NS_PER_S,
         }
-        return self._end(
-            "ok", "converged", Message("postcopy", data), stop_ns, downtime_ns / NS_PER_MS
-        )
+        return self._end("ok", "converged", Message("postcopy", data))
 
     def _cancel(self) -> Result:
         """End as cancelled, once the migration thread wakes and notices.
@@ -338,6 +337,8 @@ class Migration:
     ) -> Result:
         """End now. `stop_ns` is when the switchover stopped the VM, if there was one."""
         self.reason = reason
+        if self._postcopy is not None:
+            stop_ns, downtime_ms = self.state.vm_stopped_ns, self._postcopy.downtime_ms
         clock, limit_ns = self.state.clock, self.state.scenario.simulated_limit_ns
         if stop_ns is None:  # a sync that the migration thread has begun ends first
             clock.skip_to(min(self._syncs.lock.sync_until_ns, limit_ns))

@@ -98,6 +98,7 @@ class Postcopy:
         runs: runs of dirty pages that the target drops.
         added_pages: clean pages of host pages that have a dirty page.
         pages: dirty pages at the switch, with `added_pages`.
+        downtime_ms: as the source reports it, once it is over.
     """
 
     def __init__(
@@ -111,8 +112,9 @@ class Postcopy:
         self._link: Link = replace(scenario.link, multifd=None, host_pages=1)
         self._make_guest()
         self.samples: list[PostcopySample] = []
+        self.downtime_ms: float | None = None
         self._tally = _Tally()
-        self._started_ns = self._resumed_ns = 0
+        self._started_ns = self._resumed_ns = state.clock.now_ns
         self._waiting: list[tuple[float, int]] = []  # requests that nobody answers, and since when
 
     def _make_guest(self) -> None:
@@ -167,7 +169,7 @@ class Postcopy:
         self._started_ns, self._resumed_ns = clock.now_ns, resumes_ns
         self._tally.slow_until_ns = resumes_ns
         limit_ns = state.scenario.simulated_limit_ns
-        step_ns = FIRST_STEP_NS
+        step_ns: int = FIRST_STEP_NS
         most_ns = max(FIRST_STEP_NS // 100, math.ceil(self._missing.left(self._page_ns()) / STEPS))
         while state.postcopy_pages and clock.now_ns < limit_ns:
             state.limit.check()
@@ -187,7 +189,7 @@ class Postcopy:
             clock.run_to(until_ns)
             self._recorder.sample_if_due()
             self._recorder.observe_if_due()
-            step_ns = max(step_ns, math.ceil(step_ns * GROWTH))
+            step_ns = min(most_ns, math.ceil(step_ns * GROWTH))
         clock.run_to(max(clock.now_ns, resumes_ns))  # its start holds the big lock
         return not state.postcopy_pages
 
@@ -302,9 +304,16 @@ class Postcopy:
                 speed=speed, random=touched, passed=in_order, asked=asked, latencies=latencies
             )
 
+        fastest_ns = missing.costs(self._page_ns(is_limited=False))
+
+        def sending_ns(pages: FloatArray, requests: float) -> float:
+            return float((pages * fastest_ns).sum()) + requests * self._costs.request_ns
+
         def excess(step: _Step) -> float:
-            """The time of threads that a speed needs, beyond what there is."""
-            return step.requests * latency_ns - room - vcpus * length_ns * (1 - step.speed)
+            """The time of threads and of the link that a speed needs, beyond what there is."""
+            waiting_ns = step.requests * latency_ns
+            of_threads = waiting_ns - room - vcpus * length_ns * (1 - step.speed)
+            return max(of_threads, sending_ns(step.random + step.passed, step.requests) - length_ns)
 
         step = at(1.0)
         if excess(step) > 0:
@@ -312,9 +321,12 @@ class Postcopy:
         self._passed_pages = passed / size * step.speed
         device = missing.missing * -np.expm1(-device_random * size)
         device = device + missing.passed(device_passed / size)
-        self._device_faults = float(device.sum())
         left = missing.missing - step.random - step.passed
-        return replace(step, random=step.random + np.minimum(device, np.maximum(0.0, left)))
+        device = np.minimum(device, np.maximum(0.0, left))
+        free_ns = length_ns - sending_ns(step.random + step.passed, step.requests)
+        device *= min(1.0, max(0.0, free_ns) / max(sending_ns(device, float(device.sum())), 1.0))
+        self._device_faults = float(device.sum())
+        return replace(step, random=step.random + device)
 
     def _latencies_ns(self) -> list[tuple[float, float]]:
         """The share and the mean time of requests behind normal pages, and behind zero pages.
@@ -370,11 +382,14 @@ class Postcopy:
         rate = self._bandwidth()
         return (not limit or limit >= rate) and self._link.bounds(rate)[0] == "link"
 
-    def _page_ns(self) -> tuple[float, float]:
-        """The time of a normal and of a zero page in the background."""
+    def _page_ns(self, *, is_limited: bool = True) -> tuple[float, float]:
+        """The time of a normal and of a zero page in the background.
+
+        Requests do not wait for the rate limit (migration/ram.c:ram_save_iterate).
+        """
         normal_ps, zero_ps = self._link.page_ps(self._bandwidth())
         limit = self._state.parameters.max_postcopy_bandwidth
-        if limit:
+        if limit and is_limited:
             normal, zero = (units / UNITS for units in self._link.page_units)
             normal_ps = max(normal_ps, round(normal / limit * PS_PER_S))
             zero_ps = max(zero_ps, round(zero / limit * PS_PER_S))

@@ -23,6 +23,7 @@ from gpusim import (
     LinkConfig,
     MigrationConfig,
     MixConfig,
+    PostcopyConfig,
     SequentialConfig,
     TrackingConfig,
     VmConfig,
@@ -232,6 +233,35 @@ class ConfigDraw:
             kept["cpu_throttle_initial"] = 20
         return MigrationConfig(version=version, auto_converge=not self.chance(0.15), **kept)
 
+    def permit_postcopy(self, config: Config) -> None:
+        """Let a config switch to post-copy, and perhaps lose its link."""
+        if not VERSIONS[config.migration.version].has_multifd_with_postcopy:
+            config.migration.multifd_channels = 0
+        config.vm.vfio_devices = 0
+        config.migration.postcopy_ram = True
+        config.limit.simulated = self.rarely("60s", config.limit.simulated)
+        has_preempt = VERSIONS[config.migration.version].has_preempt
+        config.migration.postcopy_preempt = has_preempt and self.chance(0.4)
+        config.migration.start_postcopy = self.rarely(
+            self.spread(1e-6, 1), "never", "0s", "1pass", "3passes", "9s_per_gib", "throttle_20"
+        )
+        config.migration.max_postcopy_bandwidth = self.rarely(0, "unlimited", 125000, 1e15)
+        config.postcopy = PostcopyConfig(
+            fault_us=self.rarely(45.0, 0, 1e5),
+            fault_spread=self.rarely(0.45, 0, 2.0),
+            request_us=self.rarely(10.0, 0, 1e4),
+            socket_buffers=self.rarely("10MiB", 0, "1GiB"),
+            discard_us=self.rarely(1.98, 0, 1e3),
+            resume_ms=self.rarely(420.0, 0, 1e4),
+            threads=self.rarely(None, 1, 1000),
+            async_page_faults=not self.chance(0.3),
+        )
+        if config.schedule:
+            actions = ("start-postcopy", "lose-link", "recover", "recover")
+            config.schedule += [
+                {"at": self.spread(1e-3, 30), "do": self.random.choice(actions)} for _ in range(3)
+            ]
+
     def backing(self, vm: VmConfig) -> str:
         """Draw a backing whose pages fit the largest block."""
         pages = parse_layout(vm).blocks[0]
@@ -305,6 +335,9 @@ def make_config(number: int, edges: Sequence[Any] = EDGES) -> Config:
     """Return config `number`. One in eight has a key or two replaced by one of `edges`."""
     draw = ConfigDraw(random.Random(number))
     config = draw.config()
+    switch = ConfigDraw(random.Random(f"post-copy {number}"))
+    if switch.chance(0.2):
+        switch.permit_postcopy(config)
     if edges and draw.chance(0.125):
         for _ in range(draw.random.randint(1, 2)):
             owner, name = draw.random.choice(list(find_keys(config)))
