@@ -45,6 +45,7 @@ TRACKING = {
     "eager": TrackingConfig(mode="kvm_legacy"),
     "huge pages": TrackingConfig(mode="kvm_legacy", page_size="4MiB"),
     "lazy": TrackingConfig(mode="kvm_manual"),
+    "post-copy": TrackingConfig(mode="kvm_manual"),
 }
 
 
@@ -74,6 +75,7 @@ def written(run: Config, backend: str, folder: Path) -> tuple[bytes, bytes]:
     [
         *itertools.product(("eager", "lazy"), WORKLOADS),
         ("huge pages", "sequential over random"),
+        ("post-copy", "sequential over random"),
     ],
 )
 def test_a_run_leaves_numpys_bytes(
@@ -83,6 +85,9 @@ def test_a_run_leaves_numpys_bytes(
     if tracking == "huge pages":  # it does not converge
         often = replace(run.migration, fallback_sync_interval="1s")
         run = replace(run, migration=often, limit=LimitConfig(simulated="40s"))
+    if tracking == "post-copy":  # the switch reads both bitmaps
+        switch = replace(run.migration, postcopy_ram=True, start_postcopy="throttle_30")
+        run = replace(run, migration=switch)
     numpys = written(run, "numpy", tmp_path / "numpy")
     name = device
     if device == "shim":  # it replaces numpy, so that only the device differs
