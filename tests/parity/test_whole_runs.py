@@ -86,7 +86,7 @@ def test_a_run_leaves_numpys_bytes(
         often = replace(run.migration, fallback_sync_interval="1s")
         run = replace(run, migration=often, limit=LimitConfig(simulated="40s"))
     if tracking == "post-copy":  # the switch reads both bitmaps
-        switch = replace(run.migration, postcopy_ram=True, start_postcopy="throttle_30")
+        switch = replace(run.migration, postcopy_ram=True, start_postcopy="11passes")
         run = replace(run, migration=switch)
     numpys = written(run, "numpy", tmp_path / "numpy")
     name = device
