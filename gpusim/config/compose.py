@@ -6,15 +6,16 @@ Hydra.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins import file_config_source, structured_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -40,21 +41,47 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
-        if path.exists() and path.parent.parent != conf_folder():
-            try:
-                read_yaml(path)
-            except ReadingError as error:
-                raise ConfigError(
-                    "file", path, f"cannot be read: {error.reason}", "wrong_format"
-                ) from None
+        if not path.exists():
+            return super().load_config(config_path)
+        if conf_folder() in path.parents and ".." not in path.parts:
+            return self._load_preset(path, config_path)
+        try:
+            read_yaml(path)
+        except ReadingError as error:
+            reason = f"cannot be read: {error.reason}"
+            raise ConfigError("file", path, reason, "wrong_format") from None
         return super().load_config(config_path)
+
+    def _load_preset(self, path: Path, config_path: str) -> ConfigResult:
+        """Return a file of conf/. A process reads it once, unless the file changes."""
+        key = (path, path.stat().st_mtime_ns)
+        if key not in _PRESETS:
+            _PRESETS[key] = super().load_config(config_path)
+        found = _PRESETS[key]
+        return replace(found, config=copy.deepcopy(found.config), provider=self.provider)
+
+
+_PRESETS: dict[tuple[Path, int], ConfigResult] = {}  # files that this process has read
+
+
+class StructuredConfigSource(structured_config_source.StructuredConfigSource):
+    """Hydra's store of data classes. Hydra copies its sources for each composition.
+
+    The store itself need not be copied, because it copies what it returns.
+    """
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> StructuredConfigSource:
+        return copy.copy(self)
 
 
 def register() -> None:
     """Tell Hydra the type of every key, the keys of every workload, and how to read a file."""
     Plugins.instance()  # registers Hydra's own sources
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+    for source in (FileConfigSource, StructuredConfigSource):
+        SourcesRegistry.instance().types[source.scheme()] = source
     store = ConfigStore.instance()
+    if "base_config.yaml" in store.repo:
+        return
     # There must be no default workload, because another class would be merged over its keys.
     # There must be an evacuation and policies, so that a user can set their keys one by one.
     base = OmegaConf.structured(Config(workload=MISSING, evacuation=EvacuationConfig()))

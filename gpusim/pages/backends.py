@@ -54,14 +54,14 @@ def _lasting_obstacle(name: str, errors: int) -> Obstacle | None:
     """
     if name == "numpy":
         return None
+    if util.find_spec(name) is None:
+        return Obstacle("not_installed", f"{name} is not installed", HOW_TO_INSTALL[name])
     if name == "cupy" and len(wheels := _cupy_wheels()) > 1:
         return Obstacle(
             "two_wheels",
             f"{' and '.join(wheels)} are both installed and break each other",
             f"pip uninstall all of them, then {HOW_TO_INSTALL[name]}",
         )
-    if util.find_spec(name) is None:
-        return Obstacle("not_installed", f"{name} is not installed", HOW_TO_INSTALL[name])
     try:
         module = importlib.import_module("cupy" if name == "cupy" else "gpusim.pages.numba_kernels")
     except Exception as error:  # a broken installation may raise anything
