@@ -384,10 +384,9 @@ def first_write_predictions() -> list[str]:
 def awake_rows() -> list[str]:
     """Return the guest's speed while awake by throttle, relative to the speed before."""
     parts: dict[int, list[float]] = {}
-    for case in recorded(SHIPPED, "replay"):
-        guest = case.recording.guest
-        if guest is not None and guest.kind == "cpu_bound":
-            for percent, speed in first_write.awake_speeds(case.recording):
+    for recording in load_recordings([SHIPPED]):
+        if recording.guest is not None and recording.guest.kind == "cpu_bound":
+            for percent, speed in first_write.awake_speeds(recording):
                 parts.setdefault(percent, []).append(speed)
     rows = (
         [f"{percent} %", str(len(parts[percent])), f"{statistics.median(parts[percent]):.2f}"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -25,3 +26,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     related = collection_path in PARITY.parents or collection_path.is_relative_to(PARITY)
     return None if related else True
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all modules and tests, which live to the end."""
+    gc.freeze()

@@ -35,11 +35,17 @@ def composed_by_hydra(*overrides: str) -> DictConfig:
 
 
 def jobs(arguments: list[str]) -> list[list[str]]:
-    """Return the overrides of each job of a command, without Hydra's. Of many jobs, return some."""
+    """Return jobs of a command that together have each value of each axis, without Hydra's overrides.
+
+    Of an axis of many values, return some.
+    """
     overrides = [text for text in arguments if not re.match(r"-|\+?hydra[./]", text)]
     parsed = OverridesParser.create().parse_overrides(overrides)
     (all_jobs,) = BasicSweeper.split_arguments(parsed, None)
-    return all_jobs[:: max(1, len(all_jobs) // 8)]
+    axes = [list(dict.fromkeys(values)) for values in zip(*all_jobs, strict=True)]
+    axes = [values[:: max(1, len(values) // 8)] for values in axes]
+    longest = max(map(len, axes), default=1)
+    return [[values[place % len(values)] for values in axes] for place in range(longest)]
 
 
 def gpusim(

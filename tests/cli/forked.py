@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -106,9 +107,8 @@ def _server() -> socket.socket:
 
 def serve() -> str:
     """Fork for each request until the tests end. Return the code to run, in a fork."""
-    from hydra.core.plugins import Plugins
-
     from gpusim import BackendConfig, Config, VmConfig, WriterConfig, simulate
+    from gpusim.config.compose import composed_config
 
     for module in IMPORTED:
         importlib.import_module(module)
@@ -116,7 +116,8 @@ def serve() -> str:
         backend = BackendConfig(name="numba", threads=1)
         writer = WriterConfig(working_set_percent=10.0, page_writes_per_s=1e4)
         simulate(Config(vm=VmConfig(memory="64MiB"), workload=writer, backend=backend))
-    Plugins.instance()  # Hydra imports every plugin that is installed
+    composed_config([])  # Hydra imports every plugin that is installed
+    gc.freeze()  # a fork that ends does not look through all modules
     requests = socket.socket(fileno=int(sys.argv[1]))
     running: dict[int, tuple[int, int]] = {}  # by pidfd: process id, and where its end is awaited
     while True:

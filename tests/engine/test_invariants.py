@@ -66,7 +66,7 @@ def migrations(draw: st.DrawFn) -> Config:
     return replace(base, vm=vm, link=link, attempts=attempts)
 
 
-@settings(SLOW_MACHINE, max_examples=150, derandomize=True)
+@settings(SLOW_MACHINE, max_examples=50, derandomize=True)
 @given(migrations())
 def test_records_agree(made: Config) -> None:
     found = simulate(made)

@@ -73,7 +73,7 @@ def migrations(draw: st.DrawFn) -> Config:
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(migrations())
 def test_ticks_and_the_closed_form_give_the_same_run(config: Config) -> None:
     closed, ticked = simulate(config), simulate_ticked(config)

@@ -79,10 +79,16 @@ STALLED = {
 }
 
 
-@pytest.mark.parametrize("name", STALLED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no auto-converge",
+        pytest.param("a low ceiling", marks=pytest.mark.slow),
+        pytest.param("the timer off", marks=pytest.mark.slow),
+    ],
+)
 def test_exactly_the_alternatives_that_converge_do_so_over_bitmaps(name: str) -> None:
-    made = STALLED[name]
-    changes = found(made)
+    made, changes = STALLED[name], found_for(name)
     assert any(change.outcome == "converges" for change in changes.values())
     for change in changes.values():
         assert change.outcome != "not_tried"
@@ -114,6 +120,7 @@ def test_the_smallest_bandwidth_is_found() -> None:
     assert verdict(set_key(made, "link.bandwidth", rates[place - 1])) != "converged"
 
 
+@pytest.mark.slow
 def test_the_smallest_downtime_limit_is_found() -> None:
     """The writer leaves its 128 MiB dirty, which take 1.08 s, so 2 x 300 ms are too short."""
     made = config(1e7, auto_converge=False, downtime_limit=300)
@@ -150,6 +157,7 @@ def test_a_run_that_is_cut_is_not_called_insufficient() -> None:
     assert all(one.outcome != "does_not" for one in changes.values())
 
 
+@pytest.mark.slow
 def test_a_value_is_not_called_the_smallest_if_the_run_below_it_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -163,7 +171,7 @@ def test_a_value_is_not_called_the_smallest_if_the_run_below_it_is_cut(
     def cut(one: Config, most_steps: int, small_bytes: float) -> run_pool.Outcome:
         return real(one, most_steps if repr(one) in last else 0, small_bytes)
 
-    whole = found(made)
+    whole = found_for("a low ceiling")
     monkeypatch.setattr(run_pool, "outcome", cut)
     for key, change in found(made).items():
         if change.outcome == "converges":

@@ -20,7 +20,7 @@ from gpusim.pages.primitives import Op, Step
 from tests.pages.naive import Bits
 
 Z = 5.0  # standard deviations
-SEEDS = 60
+SEEDS = 30
 MEANS = (0.001, 1 / 64, 0.031, 0.0313, 0.05, 0.36, 0.69, 0.70, 1.0, 5.0, 12.0, 30.0)
 PARTITIONS = (1, 2, 300)  # number of cells that share the pages
 LAGS = (1, 2, 63, 64, 65, 128, 4096)  # pages

@@ -205,7 +205,7 @@ def test_drawn_writes_are_merged_like_writes(mode: str, seed: int) -> None:
     blocks = (LARGE[0], SMALL[1])[seed % 2]
     both = Both.of(blocks, mode, [(random.random(), 0.3)] if seed % 3 else [])
     layout, lazy = both.layout, MODES[mode][0]
-    for draw in range(1, 7):
+    for draw in range(1, 5):
         early, late = random_writes(layout, random), random_writes(layout, random)
         limit = int(random.integers(0, 2 * layout.pages))
         if lazy:  # early writes count only in chunks that this take will clear

@@ -69,7 +69,7 @@ def test_drain_of_ten_petabytes_on_the_slowest_link() -> None:
 
 def test_a_burst_among_mixed_pages_ends_after_51_ms_even_if_normal_pages_cost_no_time() -> None:
     """In a mixed chunk no run is certain. On an unlimited link only zero pages take time."""
-    sender = make_sender(make_link(zero_page_ns=2000), 10**8)
+    sender = make_sender(make_link(zero_page_ns=20_000), 10**6)
     pages = FakePages([(True, 10**6)])
     pages.run_ahead = lambda **_: (False, 0)  # type: ignore[method-assign]
     sender.advance(103 * MS, pages)

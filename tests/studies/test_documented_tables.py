@@ -13,7 +13,7 @@ from studies.validation import TABLES, _changed, from_kvm_profiles, from_profile
 from tests.cli.command import REPOSITORY
 
 DOCUMENTS = [*sorted(REPOSITORY.glob("docs/validation/*.md")), REPOSITORY / "README.md"]
-QUICK = ("replay_figures", "replay", "awake")  # the others take more than some seconds
+QUICK = ("awake",)  # the others take more than some seconds
 # Predictions from a profile hang on the last bit of a fit, and so on the versions of numpy and scipy: they are
 # held to what is claimed of them.
 FROM_PROFILES = (

@@ -35,20 +35,24 @@ def figures() -> dict[str, Any]:
     return cpu_bound_figures(cases, "replay")
 
 
+@pytest.mark.slow
 def test_all_cpu_bound_recordings_were_replayed(figures: dict[str, Any]) -> None:
     assert (figures["completed"], figures["not_converged"]) == (31, 4)
 
 
+@pytest.mark.slow
 def test_total_times_are_those_of_qemu(figures: dict[str, Any]) -> None:
     assert figures["median_abs_total_time_error_percent"] <= MEDIAN_PERCENT
     assert figures["p90_abs_total_time_error_percent"] <= NINE_IN_TEN_PERCENT
 
 
+@pytest.mark.slow
 def test_the_highest_throttle_is_that_of_qemu(figures: dict[str, Any]) -> None:
     assert figures["max_throttle_equal_share"] >= THROTTLE_EQUAL_SHARE
     assert figures["largest_throttle_difference_steps"] <= 1
 
 
+@pytest.mark.slow
 def test_what_did_not_converge_is_simulated_not_to(figures: dict[str, Any]) -> None:
     assert figures["not_converged_simulated_not_to"] == figures["not_converged"]
 

@@ -47,7 +47,7 @@ def pace_by(evacuation: Evacuation, time_s: float) -> float:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     named=guests,
     at_a_time=st.integers(1, 6),
@@ -116,7 +116,7 @@ def assert_bytes_fit_the_link(result: Evacuation) -> None:
     assert sent[-1] <= there[-1] * (1 + 1e-5) + 18 * 20 * (times[-1] + 1) * len(result.guests)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(named=guests, at_a_time=st.integers(1, 6), changes=paces)
 def test_a_guests_config_alone_gives_its_result(
     named: dict[str, GuestConfig], at_a_time: int, changes: list[list[object]] | None
@@ -127,7 +127,7 @@ def test_a_guests_config_alone_gives_its_result(
         assert (alone.syncs, alone.events) == (one.result.syncs, one.result.events)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(named=guests, at_a_time=st.integers(1, 6))
 def test_a_later_guest_does_not_change_earlier_ones(
     named: dict[str, GuestConfig], at_a_time: int
