@@ -24,6 +24,7 @@ from gpusim.config.checks import (
 from gpusim.config.plugins import KINDS, make_factory, policies_of
 from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyConfig
 from gpusim.config.types import changed
+from gpusim.policies.own_managers import TOOLS, find_manager, required_settings
 from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS, Parameters
 from gpusim.qemu.versions import VERSIONS, Version, find_version
@@ -217,6 +218,7 @@ def make_rules(
     factories = {
         name: make_factory(name, policy, *given.get(name, ())) for name, policy in policies.items()
     }
+    _check_required_settings(migration)
     switchover = version.switchover
     if migration.postcopy_ram:
         switchover = version.switchover_if_postcopy or switchover
@@ -229,6 +231,21 @@ def make_rules(
         foresees_ticks="sync_timer_rule" not in factories,
     )
     return version, factories.get("manager")
+
+
+def _check_required_settings(migration: MigrationConfig) -> None:
+    """Refuse settings that differ from what gpusim's own manager sets. Its arguments are right."""
+    policy = migration.manager
+    manager = None if policy is None else find_manager(policy.target, policy.args)
+    if manager is None:
+        return
+    for name, value in required_settings(manager).items():
+        if getattr(migration, name) != value:
+            tool, argument, preset = TOOLS[type(manager)]
+            verb = "sets" if value else "never uses"
+            hint = f"{tool} with {argument} {verb} it. "
+            hint += f"Set migration.{name}={str(value).lower()}, or use policy={preset}"
+            reject(f"migration.{name}", getattr(migration, name), hint, "contradiction")
 
 
 def parse_multifd(migration: MigrationConfig, queue_ns: float, page_bytes: int) -> Multifd | None:

@@ -86,10 +86,10 @@ class Migration:
                 self._management.next_ns(),
                 limit_ns - self._management.skipped_ns,
             )
-            waits = to_burst_end = fallback.bursts_to_wait
-            if state.starts_postcopy:  # at the next turn
-                to_burst_end, to_ns = max(1, waits), self._turn_ns(to_ns)
-            advanced = state.sender.advance(to_ns, state.pages, to_burst_end=to_burst_end)
+            waits = fallback.bursts_to_wait
+            advanced = state.sender.advance(
+                to_ns, state.pages, to_burst_end=waits, to_turn=state.starts_postcopy
+            )
             self._syncs.writes.note_clears(advanced.clears)
             for wait_ns in advanced.lock_waits:
                 self._syncs.count_sender_stall(*wait_ns)
@@ -111,11 +111,6 @@ class Migration:
                 return self._end("ok", "time_limit", self._limit_reason())
             state.limit.check()
             self._check_time_passes(began_ns)
-
-    def _turn_ns(self, to_ns: int) -> int:
-        """Return when the sender stops at the latest, if it must not miss a turn of the main loop."""
-        sender = self.state.sender
-        return to_ns if sender.in_burst else min(to_ns, sender.awake_ns)
 
     @property
     def _turns(self) -> bool:

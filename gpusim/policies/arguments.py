@@ -1,11 +1,10 @@
-"""Checks of the arguments of gpusim's own managers, and the reasons that several of them give."""
+"""Checks of the arguments of gpusim's own managers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from gpusim.errors import ArgumentError
-from gpusim.units import format_bytes
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> None:
@@ -49,17 +48,3 @@ def check_name(name: str, value: object, choices: Iterable[str]) -> None:
     names = list(choices)
     if value not in names:
         raise ArgumentError(name, value, f"must be one of {', '.join(names)}")
-
-
-def post_copy_reason(why: str, tool: str, remaining_bytes: int) -> str:
-    """Return why a run ends where a manager would switch to post-copy.
-
-    Args:
-        why: what made the manager act.
-        tool: the manager's name.
-        remaining_bytes: guest memory that post-copy would send.
-    """
-    left = format_bytes(remaining_bytes)
-    return (
-        f"{why}, so {tool} switches to post-copy with {left} to send. gpusim does not simulate it"
-    )

@@ -16,9 +16,10 @@ veps/sig-compute/248-migration-convergence/migration-hyperparameters.md (1688385
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from gpusim.errors import ArgumentError
-from gpusim.policies.arguments import check_flag, check_number, check_whole, post_copy_reason
+from gpusim.policies.arguments import check_flag, check_number, check_whole
 from gpusim.policies.vm_size import spec_bytes
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
@@ -48,8 +49,7 @@ class KubeVirt:
         completion_timeout_per_gib: s per GB of guest memory. 0: no timeout.
         allow_workload_disruption: at the timeout, pause the VM instead of aborting. KubeVirt then
             aborts at twice the timeout.
-        allow_post_copy: at the timeout, switch to post-copy if disruption is allowed. gpusim does
-            not simulate post-copy and ends the run there.
+        allow_post_copy: at the timeout, switch to post-copy. It needs allow_workload_disruption.
         downtime_tuning: raise the downtime limit (enhancement 291). The other arguments count only
             then.
         max_downtime_ms: the highest limit, 1 to 2,000,000 ms.
@@ -61,6 +61,7 @@ class KubeVirt:
 
     Attributes:
         limits_ms: the downtime limits in their order. Empty without downtime_tuning.
+        required_settings: keys of `migration` that KubeVirt sets, and their values.
 
     Raises:
         ValueError: an argument is out of range.
@@ -88,6 +89,8 @@ class KubeVirt:
         _check_post_copy(allow_post_copy, allow_workload_disruption)
         self._per_gib, self._disrupts = completion_timeout_per_gib, allow_workload_disruption
         self._post_copy = allow_post_copy
+        self.required_settings = _required_settings(allow_post_copy)
+        self._has_switched = False  # to post-copy
         step_ms = max((max_downtime_ms - initial_ms) // steps, 1)
         rising = [*range(initial_ms, max_downtime_ms, step_ms), max_downtime_ms]
         self.limits_ms = tuple(rising) if downtime_tuning else ()
@@ -114,7 +117,9 @@ class KubeVirt:
         return completion_timeout_s(total_bytes, self._per_gib)
 
     def look(self, shown: Shown) -> Orders:
-        """Raise the limit if that is due, and check the timeout."""
+        """Raise the limit if that is due, and check the timeout. Do nothing in post-copy."""
+        if self._has_switched:
+            return Orders()
         if self._timeout_s == 0:
             self._timeout_s = completion_timeout_s(shown.total_bytes, self._per_gib)
         settings = {}
@@ -123,7 +128,7 @@ class KubeVirt:
             settings = {"downtime_limit": self._left_ms.pop(0)}
             self._tuned_ns = shown.time_ns
         if self._timeout_s and shown.time_ns >= _late_ns(self._timeout_s):
-            return self._end(shown)
+            return self._end()
         due_ns = [] if (tune_ns := self._tune_ns(shown)) is None else [tune_ns]
         if self._timeout_s:
             due_ns.append(_late_ns(self._timeout_s))
@@ -139,13 +144,14 @@ class KubeVirt:
             return None
         return _poll_at(max(self._tuned_ns + self._cooldown_ns, shown.time_ns))
 
-    def _end(self, shown: Shown) -> Orders:
+    def _end(self) -> Orders:
         timeout_s = self._timeout_s
         why = f"not completed within {timeout_s} s"
         if not self._disrupts or self._is_paused:
             return Orders(do="cancel", why=why)
         if self._post_copy:
-            return Orders(do="cancel", why=post_copy_reason(why, "KubeVirt", shown.remaining_bytes))
+            self._has_switched = True
+            return Orders(do="start-postcopy")
         self._is_paused, self._timeout_s = True, 2 * timeout_s
         return Orders(do="pause", again_ns=_late_ns(self._timeout_s))
 
@@ -177,8 +183,10 @@ class KubeVirtStall:
         completion_timeout_factor: multiple of that time which sending the remaining memory may take.
         allow_workload_disruption: force the switchover of a stalled migration, with a downtime limit
             of 2000 s.
-        allow_post_copy: switch a stalled migration to post-copy if disruption is allowed. gpusim
-            does not simulate post-copy and ends the run there.
+        allow_post_copy: switch a stalled migration to post-copy. It needs allow_workload_disruption.
+
+    Attributes:
+        required_settings: keys of `migration` that KubeVirt sets, and their values.
 
     Raises:
         ValueError: an argument is out of range.
@@ -220,6 +228,8 @@ class KubeVirtStall:
             completion_timeout_factor,
         )
         self._disrupts, self._post_copy = allow_workload_disruption, allow_post_copy
+        self.required_settings = _required_settings(allow_post_copy)
+        self._has_switched = False  # to post-copy
         self._completion_s: int | None = None
         self._deadline_s = 0  # for the switchover. 0: none
         self._is_switching = False
@@ -252,7 +262,12 @@ class KubeVirtStall:
         return completion_timeout_s(total_bytes, self._per_gib)
 
     def look(self, shown: Shown) -> Orders:
-        """Run the algorithm at a sync, and check the deadline at every poll."""
+        """Run the algorithm at a sync, and check the deadline at every poll.
+
+        In post-copy there is nothing left to do.
+        """
+        if self._has_switched:
+            return Orders()
         if self._completion_s is None:
             self._completion_s = completion_timeout_s(shown.total_bytes, self._per_gib)
             self._deadline_s = self._completion_s
@@ -260,7 +275,7 @@ class KubeVirtStall:
         is_late = self._deadline_s and shown.time_ns >= _late_ns(self._deadline_s)
         if is_late and orders.do is None:
             orders = self._at_deadline(shown)
-        if orders.do == "cancel":
+        if orders.do is not None:
             return orders
         again_ns = _late_ns(self._deadline_s) if self._deadline_s else None
         return Orders(set=orders.set, again_ns=again_ns)
@@ -285,13 +300,17 @@ class KubeVirtStall:
         """Act at a local minimum of the remaining memory."""
         self._is_switching, implied_ms = True, self._implied_ms()
         why = f"the migration stalled, and the rest takes {implied_ms} ms"
-        if self._disrupts and self._post_copy:
-            return Orders(do="cancel", why=post_copy_reason(why, "KubeVirt", shown.remaining_bytes))
+        if self._post_copy:
+            return self._switch_to_post_copy()
         hopeless_ms = self._most_ms * self._possible_factor
         if not self._disrupts and implied_ms > hopeless_ms:
             why = f"{why}, which exceeds the possible {hopeless_ms:.0f} ms"
             return Orders(do="cancel", why=why)
         return self._switch(shown, MOST_DOWNTIME_LIMIT_MS if self._disrupts else self._most_ms)
+
+    def _switch_to_post_copy(self) -> Orders:
+        self._has_switched = True
+        return Orders(do="start-postcopy")
 
     def _switch(self, shown: Shown, limit_ms: int) -> Orders:
         self._is_switching = True
@@ -304,9 +323,7 @@ class KubeVirtStall:
         why = f"{what} within {self._deadline_s} s"
         if self._disrupts and not self._is_switching and self._is_completable(shown.time_ns):
             if self._post_copy:
-                return Orders(
-                    do="cancel", why=post_copy_reason(why, "KubeVirt", shown.remaining_bytes)
-                )
+                return self._switch_to_post_copy()
             return self._switch(shown, MOST_DOWNTIME_LIMIT_MS)
         return Orders(do="cancel", why=why)
 
@@ -359,6 +376,11 @@ def _poll_at(t_ns: int) -> int:
 def _late_ns(timeout_s: int) -> int:
     """The first poll at which more than `timeout_s` whole seconds have passed."""
     return _poll_at((timeout_s + 1) * NS_PER_S)
+
+
+def _required_settings(allow_post_copy: bool) -> Mapping[str, bool]:
+    """Source: live-migration-source.go:generateMigrationFlags, MIGRATE_POSTCOPY (007bfea9ff)."""
+    return {"postcopy_ram": True} if allow_post_copy else {}
 
 
 def _check_post_copy(allow_post_copy: bool, allow_workload_disruption: bool) -> None:

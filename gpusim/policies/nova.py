@@ -11,9 +11,10 @@ _live_migration_data_gb, _live_migration_monitor (000d6ff942). Defaults: nova/co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from gpusim.policies.arguments import check_flag, check_name, check_whole, post_copy_reason
+from gpusim.policies.arguments import check_flag, check_name, check_whole
 from gpusim.policies.vm_size import spec_bytes
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 from gpusim.qemu.rules import Orders, Shown
@@ -67,8 +68,10 @@ class Nova:
         completion_timeout: s per GiB for the whole migration. 0: no timeout.
         timeout_action: abort, or force_complete. The latter pauses the VM, or switches to post-copy
             if that is permitted.
-        permit_post_copy: post-copy is permitted and available. gpusim does not simulate post-copy
-            and ends the run there. Nova then does not use auto-converge.
+        permit_post_copy: post-copy is permitted and available. Nova then does not use auto-converge.
+
+    Attributes:
+        required_settings: keys of `migration` that Nova sets, and their values.
 
     Raises:
         ValueError: an argument is out of range.
@@ -92,9 +95,13 @@ class Nova:
         self._downtime, self._steps, self._delay = downtime, downtime_steps, downtime_delay
         self._timeout, self._forces = completion_timeout, timeout_action == "force_complete"
         self._post_copy = permit_post_copy
+        # driver.py:_parse_migration_flags: auto-converge only where post-copy is not permitted
+        settings = {"postcopy_ram": True, "auto_converge": False} if permit_post_copy else {}
+        self.required_settings: Mapping[str, bool] = settings
         self._left: list[Step] | None = None  # steps to come
-        self._pause_ns: int | None = None  # when to pause the VM
+        self._force_ns: int | None = None  # when to pause the VM, or to switch to post-copy
         self._is_late = False  # the timeout has passed
+        self._has_switched = False  # to post-copy
 
     def steps(self, total_bytes: int) -> list[Step]:
         """Return the timetable of the downtime limit for a VM."""
@@ -112,18 +119,27 @@ class Nova:
         return "post_copy" if self._post_copy else "pause"
 
     def look(self, shown: Shown) -> Orders:
-        """Act if a poll is due, and ask for the next poll that has something to do."""
+        """Act if a poll is due, and ask for the next poll that has something to do.
+
+        After the switch to post-copy Nova has no timeout, and QEMU no downtime limit to reach.
+        """
+        if self._has_switched:
+            return Orders()
         if self._left is None:
             self._left = self.steps(shown.total_bytes)
         now_ns, timeout_s = shown.time_ns, self.timeout_s(shown.total_bytes)
-        if self._pause_ns is not None and now_ns >= self._pause_ns:
-            self._pause_ns = None
+        if self._force_ns is not None and now_ns >= self._force_ns:
+            self._force_ns = None
+            if self._post_copy:
+                self._has_switched = True
+                return Orders(do="start-postcopy")
             return Orders(do="pause", again_ns=self._next_ns(timeout_s))
         if timeout_s and not self._is_late and now_ns >= _due_ns(timeout_s):
             self._is_late = True
-            if self.at_timeout != "pause":
-                return Orders(do="cancel", why=self._why(timeout_s, shown))
-            self._pause_ns = _next_poll_ns(now_ns)  # Nova's loop pauses at its next turn
+            if not self._forces:
+                why = f"not completed within {timeout_s} s ({self._timeout} s per GiB)"
+                return Orders(do="cancel", why=why)
+            self._force_ns = _next_poll_ns(now_ns)  # run_tasks does it at the loop's next turn
         limit_ms = None
         while self._left and now_ns >= _due_ns(self._left[0].after_s):
             limit_ms = self._left.pop(0).limit_ms
@@ -132,17 +148,11 @@ class Nova:
 
     def _next_ns(self, timeout_s: int) -> int | None:
         due_ns = [_due_ns(step.after_s) for step in (self._left or [])[:1]]
-        if self._pause_ns is not None:
-            due_ns.append(self._pause_ns)
+        if self._force_ns is not None:
+            due_ns.append(self._force_ns)
         if timeout_s and not self._is_late:
             due_ns.append(_due_ns(timeout_s))
         return min(due_ns, default=None)
-
-    def _why(self, timeout_s: int, shown: Shown) -> str:
-        why = f"not completed within {timeout_s} s ({self._timeout} s per GiB)"
-        if self.at_timeout == "abort":
-            return why
-        return post_copy_reason(why, "Nova", shown.remaining_bytes)
 
 
 def _due_ns(after_s: int) -> int:

@@ -11,9 +11,10 @@ cluster level 4.3 (00520f66af).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from gpusim.policies.arguments import check_name, check_whole, post_copy_reason
+from gpusim.policies.arguments import check_name, check_whole
 from gpusim.qemu.rules import Orders, Shown
 from gpusim.units import NS_PER_S
 
@@ -47,12 +48,12 @@ class OVirt:
     """vdsm's monitor. It has no timeout, only actions per iteration.
 
     Args:
-        migration_policy: minimal_downtime, suspend_workload or post_copy. gpusim does not simulate
-            post-copy and ends the run there.
+        migration_policy: minimal_downtime, suspend_workload or post_copy.
         monitor_interval: s between two polls, 1 to 3600.
 
     Attributes:
         items: the policy's actions, first one first.
+        required_settings: keys of `migration` that oVirt sets, and their values.
 
     Raises:
         ValueError: an argument is out of range.
@@ -64,13 +65,18 @@ class OVirt:
         check_name("migration_policy", migration_policy, POLICIES)
         check_whole("monitor_interval", monitor_interval, 1, 3600)
         self.items = POLICIES[migration_policy]
+        switches = any(item.action == "post_copy" for item in self.items)
+        self.required_settings: Mapping[str, bool] = {"postcopy_ram": True} if switches else {}
+        self._has_switched = False  # to post-copy
         self._left = list(self.items)
         self._every_ns = monitor_interval * NS_PER_S
         self._due_ns = self._every_ns
         self._iterations, self._last_bytes = 0, 0
 
     def look(self, shown: Shown) -> Orders:
-        """Set the first limit at once, and poll when that is due."""
+        """Set the first limit at once, and poll when that is due. Do nothing in post-copy."""
+        if self._has_switched:
+            return Orders()
         if shown.time_ns < self._due_ns:
             is_start = shown.dirty_sync_count <= 1 and shown.downtime_limit_ms != FIRST_MS
             settings = {"downtime_limit": FIRST_MS} if is_start else {}
@@ -81,12 +87,12 @@ class OVirt:
         self._iterations += begins
         if not begins or not self._left or self._left[0].iterations >= self._iterations:
             return Orders(again_ns=self._due_ns)
-        return self._execute(self._left.pop(0), shown)
+        return self._execute(self._left.pop(0))
 
-    def _execute(self, item: Item, shown: Shown) -> Orders:
+    def _execute(self, item: Item) -> Orders:
         if item.action == "set":
             return Orders(set={"downtime_limit": item.limit_ms}, again_ns=self._due_ns)
-        why = f"no convergence after {self._iterations} iterations"
         if item.action == "post_copy":
-            why = post_copy_reason(why, "oVirt", shown.remaining_bytes)
-        return Orders(do="cancel", why=why)
+            self._has_switched = True
+            return Orders(do="start-postcopy")
+        return Orders(do="cancel", why=f"no convergence after {self._iterations} iterations")

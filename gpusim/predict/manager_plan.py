@@ -1,7 +1,6 @@
 """What the manager of a config will do with a VM, before anything is simulated: limits and timeouts.
 
-Owns which of gpusim's own managers is which tool, and their timetables as messages. A user's manager
-has no plan.
+Owns the timetables of gpusim's own managers as messages. A user's manager has no plan.
 """
 
 from __future__ import annotations
@@ -14,18 +13,10 @@ from gpusim.policies.cloud_hypervisor import CloudHypervisor
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
 from gpusim.policies.nova import Nova
 from gpusim.policies.ovirt import FIRST_MS, OVirt
+from gpusim.policies.own_managers import OwnManager, find_manager
 from gpusim.policies.proxmox import Proxmox
 from gpusim.text import Message
 
-MODULES = {
-    "gpusim.policies.nova:Nova": Nova,
-    "gpusim.policies.kubevirt:KubeVirt": KubeVirt,
-    "gpusim.policies.kubevirt:KubeVirtStall": KubeVirtStall,
-    "gpusim.policies.ovirt:OVirt": OVirt,
-    "gpusim.policies.proxmox:Proxmox": Proxmox,
-    "gpusim.policies.cloud_hypervisor:CloudHypervisor": CloudHypervisor,
-}
-Known = Nova | KubeVirt | KubeVirtStall | OVirt | Proxmox | CloudHypervisor
 AT_TIMEOUT = {
     "abort": "manager_abort",
     "pause": "manager_pause",
@@ -34,11 +25,10 @@ AT_TIMEOUT = {
 }
 
 
-def known_manager(migration: MigrationConfig) -> Known | None:
+def known_manager(migration: MigrationConfig) -> OwnManager | None:
     """Return the manager of a config that can be simulated, if it is one of gpusim's own."""
     policy = migration.manager
-    kind = MODULES.get(policy.target) if policy is not None else None
-    return kind(**policy.args) if policy is not None and kind is not None else None
+    return None if policy is None else find_manager(policy.target, policy.args)
 
 
 def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Message]:

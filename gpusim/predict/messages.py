@@ -109,8 +109,7 @@ TEXTS: Mapping[str, str] = {
     ),
     "ovirt_plan_post_copy": (
         "oVirt allows {first_ms} ms of downtime at once, and more with each iteration that it sees, "
-        "up to {last_ms} ms. At the next iteration it switches to post-copy. gpusim does not simulate "
-        "post-copy, and counts such a migration as not converged."
+        "up to {last_ms} ms. At the next iteration it switches to post-copy."
     ),
     "cloud_hypervisor_plan": (
         "Cloud Hypervisor allows {limit_ms} ms of downtime (downtime_ms of send-migration). It checks "
@@ -119,10 +118,7 @@ TEXTS: Mapping[str, str] = {
     "manager_abort": "{tool} aborts the migration after {timeout_s}.",
     "manager_pause": "{tool} pauses the VM after {timeout_s}, until the migration ends.",
     "manager_force": "{tool} allows 2000 s of downtime after {timeout_s}.",
-    "manager_post_copy": (
-        "{tool} switches to post-copy after {timeout_s}. gpusim does not simulate post-copy, and "
-        "counts such a migration as not converged."
-    ),
+    "manager_post_copy": "{tool} switches to post-copy after {timeout_s}.",
     "manager_without_timeout": "{tool} has no timeout.",
     "waiting_skipped": (
         "A migration stalls and waits for {skipped_s} (median), which gpusim does not simulate. "

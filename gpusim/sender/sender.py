@@ -206,7 +206,9 @@ class Sender:
             burst.least_pages = burst.pages + 1
             burst.see_limits(cost)
 
-    def advance(self, to_ns: int, pages: SendablePages, *, to_burst_end: int = 0) -> Advance:
+    def advance(
+        self, to_ns: int, pages: SendablePages, *, to_burst_end: int = 0, to_turn: bool = False
+    ) -> Advance:
         """Send until a time, or until a turn at which the main loop does more than send.
 
         The sender may stop earlier, so that the caller can show progress: after equal windows and
@@ -217,6 +219,7 @@ class Sender:
             pages: the pages to send.
             to_burst_end: stop when so many bursts have ended, or after one behind which the thread
                 sleeps. 0: do not stop for them.
+            to_turn: stop before the next burst, as at a turn at which the main loop acts.
         """
         to_ps = to_ns * PS_PER_NS
         done = Advance(at_ns=to_ns)
@@ -236,13 +239,13 @@ class Sender:
                 self._change_pace()
             stop_ps = self._stop_ps(to_ps)
             if self._burst is None:
-                if not self._turn_is_over and self._acts(
-                    pages.pending * self._page_bytes, self.threshold_bytes
+                if not self._turn_is_over and (
+                    to_turn or self._acts(pages.pending * self._page_bytes, self.threshold_bytes)
                 ):
                     done.at_ns, done.turn = self._now_ns, True
                     break
                 is_zero, alike = pages.run_ahead(wraps=self._wraps)
-                jumps = not to_burst_end and self._link.host_pages == 1
+                jumps = not (to_burst_end or to_turn) and self._link.host_pages == 1
                 if jumps and self._jump(is_zero, alike, stop_ps, pages, done):
                     bursts = RETURN_AFTER_BURSTS
                     continue

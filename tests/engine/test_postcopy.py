@@ -64,6 +64,13 @@ def test_an_idle_guest_takes_what_is_missing_over_the_rate() -> None:
     assert summary.guest_cpu_lost_s == 0
 
 
+@pytest.mark.parametrize("limit", ["0", "2MiB/s"])
+def test_the_switch_comes_at_the_next_turn_with_a_rate_limit_too(limit: str) -> None:
+    """With a limit the thread sleeps behind each burst, and sees the flag when it wakes."""
+    summary = run("migration.start_postcopy=1.03s", f"migration.max_bandwidth={limit}").summary
+    assert summary.postcopy_start_s == pytest.approx(1.03 + 0.05, abs=0.0501)
+
+
 def test_a_lower_limit_makes_it_longer_in_proportion() -> None:
     slow = run("workload=idle", "migration.max_postcopy_bandwidth=1250000")
     fast = run("workload=idle")

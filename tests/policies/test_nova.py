@@ -53,7 +53,7 @@ def test_the_limits_are_those_of_novas_own_example() -> None:
 def polls(nova: Nova, memory: int = 2 * GIB) -> list[tuple[float, Orders]]:
     """Return (s, orders) of every poll that the manager asks for."""
     orders, found = nova.look(replace(at(0, memory), why="sync")), []
-    while orders.again_ns is not None and orders.do != "cancel":
+    while orders.again_ns is not None:
         at_s = orders.again_ns / 1e9
         early = nova.look(at(at_s - 0.1, memory))
         assert (early.set, early.do, early.again_ns) == ({}, None, orders.again_ns)
@@ -86,13 +86,14 @@ def test_force_complete_pauses_one_turn_of_the_loop_later() -> None:
     ]
 
 
-def test_post_copy_ends_the_run_and_says_so() -> None:
+def test_force_complete_switches_to_post_copy_one_turn_of_the_loop_later() -> None:
+    """run_tasks does it, as it pauses the VM. Afterwards Nova polls no more."""
     nova = Nova(timeout_action="force_complete", permit_post_copy=True)
-    at_s, orders = polls(nova)[-1]
-    assert (at_s, orders.do) == (1600.5, "cancel")
-    assert "post-copy" in orders.why
+    assert polls(nova)[-1] == (1601.0, Orders(do="start-postcopy"))
+    assert nova.look(at(5000)) == Orders()
     abort = Nova(permit_post_copy=True)
     assert (abort.at_timeout, nova.at_timeout) == ("abort", "post_copy")
+    assert polls(abort)[-1][1].do == "cancel"
 
 
 @pytest.mark.parametrize(
@@ -133,11 +134,43 @@ def test_a_run_is_aborted_at_its_timeout() -> None:
     assert found.summary.total_time_s == pytest.approx(20.5, abs=0.2)
 
 
-def test_the_preset_has_novas_defaults() -> None:
+def test_a_run_ends_in_post_copy_at_its_timeout() -> None:
+    options = {"completion_timeout": 10, "timeout_action": "force_complete"}
+    options |= {"permit_post_copy": True}
+    hopeless = busy(auto_converge=False, postcopy_ram=True)
+    found = simulate(with_policies(hopeless, manager=("gpusim.policies.nova:Nova", options)))
+    assert (found.summary.verdict, found.summary.reason_code) == ("converged", "postcopy")
+    assert found.summary.postcopy_start_s == pytest.approx(21.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"auto_converge": False}, "migration.postcopy_ram"),
+        ({"postcopy_ram": True, "auto_converge": True}, "migration.auto_converge"),
+    ],
+)
+def test_settings_that_nova_would_not_use_are_refused(settings: dict[str, Any], key: str) -> None:
+    """A permission without the capability is an error, and so is auto-converge beside it."""
+    made = with_policies(
+        busy(**settings), manager=("gpusim.policies.nova:Nova", {"permit_post_copy": True})
+    )
+    with pytest.raises(ConfigError, match="policy=nova_post_copy") as error:
+        resolve(made)
+    assert (error.value.key, error.value.code) == (key, "contradiction")
+
+
+def test_the_presets_have_novas_defaults() -> None:
     migration = composed_config(["policy=nova"]).migration
     assert migration.manager is not None
     assert (migration.auto_converge, migration.multifd_channels) == (False, 0)
+    assert not migration.postcopy_ram
     assert vars(Nova(**migration.manager.args)) == vars(Nova())
+    permitted = composed_config(["policy=nova_post_copy"])
+    resolve(permitted)
+    assert permitted.migration.manager is not None
+    differing = vars(Nova(timeout_action="force_complete", permit_post_copy=True))
+    assert vars(Nova(**permitted.migration.manager.args)) == differing
 
 
 @pytest.mark.parametrize("memory", ["1GiB", "3GiB"])

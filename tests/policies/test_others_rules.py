@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gpusim import simulate
+from gpusim import ConfigError, simulate
 from gpusim.config.compose import composed_config
+from gpusim.config.scenario import resolve
 from gpusim.errors import ArgumentError
 from gpusim.policies import Orders, Shown, Sync
 from gpusim.policies.cloud_hypervisor import CloudHypervisor, IterationThrottle, WholeIterations
@@ -99,13 +100,51 @@ def test_kubevirt_pauses_if_disruption_is_allowed_and_aborts_at_twice_the_time()
     assert [(at_s, orders.do) for at_s, orders in found] == [(91.2, "pause"), (181.2, "cancel")]
 
 
-def test_post_copy_is_named_as_the_end_of_the_simulation() -> None:
-    allowed = {"allow_workload_disruption": True, "allow_post_copy": True}
-    released = polls(KubeVirt(**allowed))[-1][1]
-    stalled = poll_all(KubeVirtStall(**allowed), (0, 8000), (80, 510), (121, 500))[-1]
-    for orders in (released, stalled):
-        assert orders.do == "cancel"
-        assert "post-copy" in orders.why
+POST_COPY = {"allow_workload_disruption": True, "allow_post_copy": True}
+
+
+def test_post_copy_comes_at_the_timeout_and_nothing_after_it() -> None:
+    """8 GiB count as 9 GB, so 10 s per GB are 90 s."""
+    manager = KubeVirt(completion_timeout_per_gib=10, **POST_COPY)
+    assert polls(manager) == [(91.2, Orders(do="start-postcopy"))]
+    assert manager.look(shown(500, 9)) == Orders()
+
+
+def test_a_stalled_migration_switches_to_post_copy() -> None:
+    detector = KubeVirtStall(**POST_COPY)
+    *calm, last = poll_all(detector, (0, 8000), (80, 510), (100, 900), (121, 500))
+    assert {orders.do for orders in calm} == {None}
+    assert last == Orders(do="start-postcopy")
+    assert detector.look(shown(10_000, 9)) == Orders()
+
+
+def test_the_stall_detector_switches_to_post_copy_at_the_timeout_too() -> None:
+    """Memory that still falls is no stall. Sending 1 GB takes 10 s, and twice 90 s are allowed."""
+    detector = KubeVirtStall(completion_timeout_per_gib=10, **POST_COPY)
+    poll_all(detector, (0, 8000), (40, 4000))
+    assert detector.look(shown(91.2, 2, 1000 * MB, "time")) == Orders(do="start-postcopy")
+
+
+@pytest.mark.parametrize("preset", ["kubevirt_post_copy", "kubevirt_stall_post_copy"])
+def test_a_preset_allows_post_copy_with_one_flag(preset: str) -> None:
+    allowed = composed_config([f"policy={preset}"])
+    resolve(allowed)
+    assert allowed.migration.postcopy_ram
+    base = composed_config([f"policy={preset.removesuffix('_post_copy')}"]).migration
+    assert base.manager is not None
+    assert allowed.migration.manager is not None
+    assert allowed.migration.manager.args == base.manager.args | POST_COPY
+    lacks = replace(allowed, migration=replace(allowed.migration, postcopy_ram=False))
+    with pytest.raises(ConfigError, match=f"policy={preset}"):
+        resolve(lacks)
+
+
+def test_a_run_of_kubevirt_ends_in_post_copy() -> None:
+    options = {"completion_timeout_per_gib": 10, **POST_COPY}
+    made = busy(auto_converge=False, postcopy_ram=True)
+    found = simulate(with_policies(made, manager=("gpusim.policies.kubevirt:KubeVirt", options)))
+    assert found.summary.reason_code == "postcopy"
+    assert found.summary.postcopy_start_s == pytest.approx(21.2, abs=0.2)  # 1 GiB counts as 2 GB
 
 
 def poll_all(detector: KubeVirtStall, *iterations: tuple[float, int]) -> list[Orders]:

@@ -43,7 +43,7 @@ UP_AND_DOWN = [800, 900] * 20  # an iteration begins at every second poll
     [
         ("minimal_downtime", [*RISING, (8, "cancel")]),
         ("suspend_workload", [*RISING, (8, 5000), (9, "cancel")]),
-        ("post_copy", [(2, 150), (3, 200), (4, "cancel")]),
+        ("post_copy", [(2, 150), (3, 200), (4, "start-postcopy")]),
     ],
 )
 def test_an_action_waits_for_more_iterations_than_its_number(
@@ -90,6 +90,22 @@ def test_a_guest_that_stalls_is_aborted() -> None:
     ]
     assert limits == [100, 150, 200, 300, 400, 500]
     assert found.summary.reason_code == "cancelled_by_manager"
+
+
+def test_a_guest_that_stalls_ends_in_post_copy() -> None:
+    stalled = busy(auto_converge=False, postcopy_ram=True, limit_s=3600)
+    options = {"monitor_interval": 1, "migration_policy": "post_copy"}
+    found = simulate(with_policies(stalled, manager=(TARGET, options)))
+    assert found.summary.reason_code == "postcopy"
+    assert found.summary.total_time_s < 60
+
+
+def test_the_policy_with_post_copy_needs_the_capability() -> None:
+    made = with_policies(busy(), manager=(TARGET, {"migration_policy": "post_copy"}))
+    with pytest.raises(ConfigError, match="policy=ovirt_post_copy") as error:
+        resolve(made)
+    assert error.value.key == "migration.postcopy_ram"
+    resolve(composed_config(["policy=ovirt_post_copy"]))
 
 
 def test_the_preset() -> None:

@@ -1,0 +1,54 @@
+"""The managers that gpusim brings along, by the target that a config names.
+
+A class that extends one of them is another manager, about which gpusim knows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from gpusim.policies.cloud_hypervisor import CloudHypervisor
+from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
+from gpusim.policies.nova import Nova
+from gpusim.policies.ovirt import OVirt
+from gpusim.policies.proxmox import Proxmox
+
+OwnManager: TypeAlias = Nova | KubeVirt | KubeVirtStall | OVirt | Proxmox | CloudHypervisor
+
+OWN_MANAGERS: Mapping[str, type[OwnManager]] = {
+    "gpusim.policies.nova:Nova": Nova,
+    "gpusim.policies.kubevirt:KubeVirt": KubeVirt,
+    "gpusim.policies.kubevirt:KubeVirtStall": KubeVirtStall,
+    "gpusim.policies.ovirt:OVirt": OVirt,
+    "gpusim.policies.proxmox:Proxmox": Proxmox,
+    "gpusim.policies.cloud_hypervisor:CloudHypervisor": CloudHypervisor,
+}
+TOOLS = {  # which of them may switch to post-copy: its name, its argument, and a preset that has it
+    Nova: ("Nova", "permit_post_copy=true", "nova_post_copy"),
+    KubeVirt: ("KubeVirt", "allow_post_copy=true", "kubevirt_post_copy"),
+    KubeVirtStall: ("KubeVirt", "allow_post_copy=true", "kubevirt_stall_post_copy"),
+    OVirt: ("oVirt", "migration_policy=post_copy", "ovirt_post_copy"),
+}
+
+
+def find_manager(target: str, args: Mapping[str, Any]) -> OwnManager | None:
+    """Return gpusim's own manager of a config. None: the class is a user's.
+
+    Args:
+        target: MODULE:CLASS, as the config has it.
+        args: of the class.
+
+    Raises:
+        ArgumentError: an argument is out of range.
+        TypeError: the class has no such argument.
+    """
+    kind = OWN_MANAGERS.get(target)
+    return None if kind is None else kind(**args)
+
+
+def required_settings(manager: OwnManager) -> Mapping[str, bool]:
+    """Return the keys of `migration` that a manager sets itself, and their values."""
+    if isinstance(manager, Proxmox | CloudHypervisor):
+        return {}
+    return manager.required_settings
