@@ -227,8 +227,8 @@ class Alternative:
         outcome: not_tried if gpusim did not simulate the change to its end.
         smallest: no smaller value converges. False: the next smaller value was not simulated to its
             end.
-        total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent: as in Summary. None
-            unless it converges.
+        total_time_s, downtime_ms, max_throttle_percent, guest_cpu_lost_percent, postcopy_time_s,
+            postcopy_blackout_ms: as in Summary. None unless it converges, or without post-copy.
     """
 
     key: str
@@ -240,6 +240,8 @@ class Alternative:
     downtime_ms: float | None = None
     max_throttle_percent: int | None = None
     guest_cpu_lost_percent: float | None = None
+    postcopy_time_s: float | None = None
+    postcopy_blackout_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ CHANNELS = (2, 4, 8, 16)
 DOWNTIME_FACTORS = (2, 5, 10, 20, 50, 100)
 LONGEST_DOWNTIME_MS = 30_000  # a guest that pauses for longer was not migrated live
 HIGHEST_THROTTLE = 99  # migration/options.c:migrate_params_check
+# When a switch to post-copy makes sense: all of RAM is at the target once, and no page twice.
+POSTCOPY_START = "1pass"
 
 
 class Setting(NamedTuple):
@@ -88,6 +90,7 @@ def single_changes(config: Config, scenario: Scenario) -> Iterator[Change]:
     yield from _auto_converge(config, scenario)
     yield from _link(config, scenario)
     yield from _downtime(config)
+    yield from _postcopy(config)
     yield from (Change(f"migration.{name}", (None,)) for name in policies_of(config.migration))
 
 
@@ -168,6 +171,32 @@ def _can_add_channels(config: Config, version: Version) -> bool:
     """Return whether a QEMU version has multifd beside the capabilities of a config."""
     has_postcopy = config.migration.postcopy_ram
     return version.has_multifd and (not has_postcopy or version.has_multifd_with_postcopy)
+
+
+def with_postcopy(config: Config, start: str) -> Config:
+    """Return a config that permits post-copy, and switches to it by itself."""
+    permitted = set_key(config, "migration.postcopy_ram", True)
+    return set_key(permitted, "migration.start_postcopy", start)
+
+
+def postcopy_obstacle(config: Config) -> str:
+    """Return why a migration cannot switch to post-copy: vfio, multifd, or "" if it can.
+
+    Source: migration/options.c:migrate_caps_check, hw/vfio/migration.c [7.2 to 11.1].
+    """
+    if config.vm.vfio_devices:
+        return "vfio"
+    has_both = VERSIONS[config.migration.version].has_multifd_with_postcopy
+    return "multifd" if config.migration.multifd_channels and not has_both else ""
+
+
+def _postcopy(config: Config) -> Iterator[Change]:
+    """Switch to post-copy, unless the config has a time for that or QEMU cannot."""
+    if config.migration.start_postcopy != "never" or postcopy_obstacle(config):
+        return
+    permission = Setting("migration.postcopy_ram", "true")
+    also = None if config.migration.postcopy_ram else permission
+    yield Change("migration.start_postcopy", (POSTCOPY_START,), with_postcopy, also=lambda _: also)
 
 
 def _downtime(config: Config) -> Iterator[Change]:

@@ -18,6 +18,7 @@ from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.errors import require
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
+from gpusim.explore.changes import POSTCOPY_START, postcopy_obstacle, with_postcopy
 from gpusim.explore.run_pool import RunPool
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S
@@ -70,6 +71,8 @@ class BetterSettings:
             bounds. Otherwise it used the median guest.
         p95_now, p95_outcome: summaries of the 95th-percentile guest, with the present and the
             better settings, if the search used the median guest. None: nothing was found.
+        postcopy: if no throttle keeps the bounds, the summary with post-copy after the first pass.
+            None: it was not needed, it is not possible, or it does not keep them either.
     """
 
     goal: Goal
@@ -83,6 +86,7 @@ class BetterSettings:
     for_p95_guest: bool = field(default=False, metadata={"json": "of_heavy"})
     p95_now: Summary | None = field(default=None, metadata={"json": "heavy_now"})
     p95_outcome: Summary | None = field(default=None, metadata={"json": "heavy"})
+    postcopy: Summary | None = None
 
 
 def search_goal(
@@ -125,12 +129,22 @@ def search_goal(
             search.run_trials(pool, trials)
             search.undo_needless(pool)
         found = replace(search.answer(trials), for_p95_guest=for_p95_guest)
+        if found.outcome is None and now is not None and bounds.excess(now):
+            found = replace(found, postcopy=_with_postcopy(config, bounds, pool))
         if p95_guest is None or for_p95_guest or found.outcome is None:
             return found
         settings: dict[str, Any] = dict(found.settings)
         changed = replace(p95_guest, migration=replace(p95_guest.migration, **settings))
         p95_now, p95_outcome = pool.run_all([p95_guest, changed])
         return replace(found, p95_now=p95_now, p95_outcome=p95_outcome)
+
+
+def _with_postcopy(config: Config, bounds: Bounds, pool: RunPool) -> Summary | None:
+    """Return the summary with post-copy after the first pass, if it keeps the bounds."""
+    if postcopy_obstacle(config):
+        return None
+    (found,) = pool.run_all([with_postcopy(config, POSTCOPY_START)])
+    return None if found is None or bounds.excess(found) else found
 
 
 class _Search:

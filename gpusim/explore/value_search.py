@@ -90,6 +90,8 @@ class ValueSearch:
             downtime_ms=outcome.downtime_ms,
             max_throttle_percent=outcome.max_throttle_percent,
             guest_cpu_lost_percent=outcome.guest_cpu_lost_percent,
+            postcopy_time_s=outcome.postcopy_time_s,
+            postcopy_blackout_ms=outcome.postcopy_blackout_ms,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from gpusim.config.schema import Config
-from gpusim.engine.records import Summary
+from gpusim.engine.records import Alternative, Summary
 from gpusim.explore.changes import Setting, override_text, set_key, value_text
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
@@ -23,7 +23,7 @@ from gpusim.predict.messages import outcome_text, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.text import Message, format_number, join_words
+from gpusim.text import Message, format_duration, format_number, join_words
 
 MEDIAN_GUEST, P95_GUEST = "median guest", "95th-percentile guest"
 LIMITS_HEAD = ("Change only this setting", "now", MEDIAN_GUEST, P95_GUEST)
@@ -36,6 +36,8 @@ SETTABLE = (  # with a running VM. Another QEMU version or rule needs another pr
     "migration.max_bandwidth",
     "migration.max_cpu_throttle",
     "migration.multifd_channels",
+    "migration.postcopy_ram",
+    "migration.start_postcopy",
 )
 BY_USE = (
     "migration.auto_converge",
@@ -44,6 +46,7 @@ BY_USE = (
     "migration.max_bandwidth",
     "link.bandwidth",
     "migration.max_cpu_throttle",
+    "migration.start_postcopy",
     "migration",
 )
 MANAGERS = ("libvirt", "OpenStack Nova", "KubeVirt")
@@ -290,8 +293,22 @@ def _ways_out(guest: GuestAdvice, config: Config, memory_bytes: int) -> Iterator
         changes = [Setting(limit.key, str(limit.found)), *([limit.also] if limit.also else [])]
         yield _way_out(changes, outcome_text(limit.outcome), config, memory_bytes)
     for change, one in zip(alone, helpful, strict=True):
-        outcome = time_and_throttle(one.total_time_s or 0.0, one.max_throttle_percent or 0)
-        yield _way_out([change], outcome, config, memory_bytes)
+        also = [Setting(*one.also.split("="))] if one.also else []
+        yield _way_out([*also, change], _outcome(one), config, memory_bytes)
+
+
+def _outcome(one: Alternative) -> str:
+    """Return how a migration with a change ends, and what a switch to post-copy costs the guest."""
+    text = time_and_throttle(one.total_time_s or 0.0, one.max_throttle_percent or 0)
+    if one.postcopy_time_s is None:
+        return text
+    stands_still = format_duration((one.postcopy_blackout_ms or 0.0) / 1e3)
+    loss = RUN_FIELDS["guest_cpu_lost_percent"].format(one.guest_cpu_lost_percent)
+    risk = format_duration(one.postcopy_time_s)
+    return (
+        f"{text}. The guest stands still for {stands_still} and loses {loss} of its CPU. For {risk} a "
+        "lost link stops it"
+    )
 
 
 def _way_out(changes: Sequence[Setting], outcome: str, config: Config, memory_bytes: int) -> WayOut:
@@ -355,6 +372,8 @@ def better_notes(better: BetterSettings) -> list[Message]:
         found.append(Message(code, {"outcome": then, "now": better.p95_now}))
     if better.settings:
         found.append(Message("goal_without_timeouts"))
+    if better.postcopy is not None:
+        found.append(Message("goal_postcopy", {"outcome": better.postcopy}))
     return found
 
 

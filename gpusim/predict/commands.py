@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpusim.config.migration import parse_parameters
+from gpusim.config.migration import parse_parameters, parse_start_postcopy
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.policies.nova import (
@@ -31,7 +31,7 @@ from gpusim.predict.manager_plan import known_manager
 from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import VERSIONS
 from gpusim.text import Message
-from gpusim.units import GB, GIB, MIB
+from gpusim.units import GB, GIB, MIB, NS_PER_S, parse_bytes
 
 # Nova: live_migration_completion_timeout "should usually be larger than downtime delay * downtime
 # steps". The commands set the smallest steps and delay that Nova accepts.
@@ -72,11 +72,11 @@ def tool_commands(
             up. None: set no timeout.
     """
     return {
-        QMP: _qmp(config.migration),
-        HMP: _hmp(config.migration),
-        "libvirt": _libvirt(config.migration, total_high_s),
+        QMP: _qmp(config),
+        HMP: _hmp(config),
+        "libvirt": _libvirt(config, total_high_s),
         "OpenStack Nova": _nova(config, memory_bytes, total_high_s),
-        "KubeVirt": _kubevirt(config.migration, memory_bytes, total_high_s),
+        "KubeVirt": _kubevirt(config, memory_bytes, total_high_s),
     }
 
 
@@ -107,10 +107,13 @@ def _parameters(migration: MigrationConfig) -> dict[str, int | bool]:
         found |= {name: getattr(migration, key) for name, key in THROTTLE if key not in lacks}
     if migration.multifd_channels:
         found["multifd-channels"] = migration.multifd_channels
+    if migration.postcopy_ram and numbers.max_postcopy_bandwidth:
+        found["max-postcopy-bandwidth"] = numbers.max_postcopy_bandwidth
     return found
 
 
-def _qmp(migration: MigrationConfig) -> ToolCommands:
+def _qmp(config: Config) -> ToolCommands:
+    migration = config.migration
     capabilities = [
         {"capability": name, "state": state} for name, state in _capabilities(migration).items()
     ]
@@ -119,14 +122,17 @@ def _qmp(migration: MigrationConfig) -> ToolCommands:
         ("migrate-set-parameters", _parameters(migration)),
     )
     lines = [json.dumps({"execute": name, "arguments": values}) for name, values in commands]
-    return ToolCommands(lines=tuple(lines), notes=tuple(_notes_on_qemu(migration)))
+    if migration.start_postcopy != "never":
+        lines.append(json.dumps({"execute": "migrate-start-postcopy"}))
+    return ToolCommands(lines=tuple(lines), notes=tuple(_notes_on_qemu(config)))
 
 
-def _hmp(migration: MigrationConfig) -> ToolCommands:
+def _hmp(config: Config) -> ToolCommands:
     """Return the commands of the human monitor, which takes a bare bandwidth as MiB/s.
 
     Source: migration/migration-hmp-cmds.c:hmp_migrate_set_parameter.
     """
+    migration = config.migration
     lines = [
         f"migrate_set_capability {name} {_on_off(state)}"
         for name, state in _capabilities(migration).items()
@@ -134,25 +140,52 @@ def _hmp(migration: MigrationConfig) -> ToolCommands:
     for name, value in _parameters(migration).items():
         unit = "B" if name.endswith("bandwidth") else ""
         lines.append(f"migrate_set_parameter {name} {_on_off(value)}{unit}")
-    return ToolCommands(lines=tuple(lines), notes=tuple(_notes_on_qemu(migration)))
+    if migration.start_postcopy != "never":
+        lines.append("migrate_start_postcopy")
+    return ToolCommands(lines=tuple(lines), notes=tuple(_notes_on_qemu(config)))
 
 
 def _on_off(value: Any) -> str:
     return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
-def _notes_on_qemu(migration: MigrationConfig) -> Iterator[Message]:
+def _notes_on_qemu(config: Config) -> Iterator[Message]:
+    migration = config.migration
     if migration.multifd_channels:
         yield Message("multifd_on_destination")
+    if migration.postcopy_ram:
+        yield Message("postcopy_on_destination")
+        yield _when_to_switch(config)
     if "max_cpu_throttle" in VERSIONS[migration.version].lacks:
         yield Message("qemu_2_6_names")
     if migration.fallback_sync_interval is not None:
         yield Message("fallback_interval_fixed", {"interval": migration.fallback_sync_interval})
 
 
-def _libvirt(migration: MigrationConfig, total_high_s: float | None) -> ToolCommands:
+def _when_to_switch(config: Config) -> Message:
+    """Return when to send migrate-start-postcopy."""
+    start = parse_start_postcopy(config.migration, parse_bytes(config.vm.memory))
+    if start.at_ns is not None:
+        return Message("start_postcopy_after_s", {"after_s": start.at_ns / NS_PER_S})
+    if start.after_passes is not None:
+        return Message("start_postcopy_after_passes", {"count": start.after_passes + 1})
+    if start.at_throttle_percent is not None:
+        data = {"throttle_percent": start.at_throttle_percent}
+        return Message("start_postcopy_at_throttle", data)
+    return Message("start_postcopy_by_hand")
+
+
+def _switch_s(config: Config) -> float | None:
+    """Return about when a migration switches to post-copy, in s. None: the config has no time."""
+    start = parse_start_postcopy(config.migration, parse_bytes(config.vm.memory))
+    if start.after_passes is not None:
+        return start.after_passes * _first_pass_s(config)
+    return None if start.at_ns is None else start.at_ns / NS_PER_S
+
+
+def _libvirt(config: Config, total_high_s: float | None) -> ToolCommands:
     """Source: virsh.rst, migrate and migrate-setmaxdowntime. Bandwidths are whole MiB/s."""
-    numbers = parse_parameters(migration)
+    migration, numbers = config.migration, parse_parameters(config.migration)
     options, notes = ["--live"], []
     if migration.auto_converge:
         options += ["--auto-converge", f"--auto-converge-initial {migration.cpu_throttle_initial}"]
@@ -163,14 +196,16 @@ def _libvirt(migration: MigrationConfig, total_high_s: float | None) -> ToolComm
     if migration.multifd_channels:
         options += ["--parallel", f"--parallel-connections {migration.multifd_channels}"]
     if migration.postcopy_ram:
-        options.append("--postcopy")
+        own_options, own_notes = _virsh_postcopy(config)
+        options += own_options
+        notes += own_notes
     if numbers.avail_switchover_bandwidth:
         switchover = _mib(numbers.avail_switchover_bandwidth)
         options.append(f"--available-switchover-bandwidth {switchover}")
         notes.append(Message("switchover_version"))
     if numbers.max_bandwidth:
         notes.append(Message("virsh_setspeed", {"mib": _mib(numbers.max_bandwidth)}))
-    if total_high_s is not None:
+    if total_high_s is not None and not migration.postcopy_ram:
         notes.append(Message("virsh_timeout", {"seconds": math.ceil(total_high_s)}))
     settable = ("cpu_throttle_initial", "cpu_throttle_increment")
     notes += _not_settable(migration, "virsh_cannot_set", "virsh", settable)
@@ -179,6 +214,23 @@ def _libvirt(migration: MigrationConfig, total_high_s: float | None) -> ToolComm
         f"virsh migrate {' '.join(options)} DOMAIN DESTURI",
     )
     return ToolCommands(lines=lines, notes=tuple(notes))
+
+
+def _virsh_postcopy(config: Config) -> tuple[list[str], list[Message]]:
+    """Return the options of virsh migrate for post-copy. A timeout there is 1 s or more."""
+    migration, numbers = config.migration, parse_parameters(config.migration)
+    options, notes = ["--postcopy"], []
+    if numbers.max_postcopy_bandwidth:
+        options.append(f"--postcopy-bandwidth {_mib(numbers.max_postcopy_bandwidth)}")
+    if migration.start_postcopy == "1pass":
+        options.append("--postcopy-after-precopy")
+    elif (switch_s := _switch_s(config)) is not None:
+        options.append(f"--timeout {max(1, math.ceil(switch_s))} --timeout-postcopy")
+    else:
+        notes.append(Message("virsh_migrate_postcopy"))
+    if migration.postcopy_preempt:
+        notes.append(Message("virsh_cannot_preempt"))
+    return options, notes
 
 
 def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> ToolCommands:
@@ -217,7 +269,7 @@ def _nova_options(
     config: Config, memory_bytes: int, total_high_s: float | None
 ) -> tuple[list[str], list[Message]]:
     """Return the options that bring Nova to the config's limit in time, and its timeout."""
-    gib = data_gib(memory_bytes)
+    gib, switches = data_gib(memory_bytes), config.migration.postcopy_ram
     downtime_ms, step = _nova_downtime(config, gib)
     delay_s = int(LEAST_DELAY_S * gib)
     lines = [
@@ -232,11 +284,22 @@ def _nova_options(
         "most_after_seconds": LEAST_STEPS * delay_s,
     }
     notes = [Message("nova_raises_downtime", rise)]
-    if total_high_s is not None:
+    switch_s = _switch_s(config)
+    if switches:
+        lines.append("live_migration_permit_post_copy = true")
+        notes += _no_time_of_switch(config, "Nova")
+    if switch_s is not None:
+        timeout = max(1, math.ceil(switch_s / gib))
+        lines += [
+            f"live_migration_completion_timeout = {timeout}",
+            "live_migration_timeout_action = force_complete",
+        ]
+        notes.append(Message("nova_postcopy", {"seconds": int(timeout * gib)}))
+    elif total_high_s is not None:
         timeout = max(NOVA_LEAST_TIMEOUT, math.ceil(total_high_s / gib))
         lines += [
             f"live_migration_completion_timeout = {timeout}",
-            "live_migration_timeout_action = abort",
+            f"live_migration_timeout_action = {'force_complete' if switches else 'abort'}",
         ]
         notes.append(Message("nova_timeout", {"seconds": int(timeout * gib)}))
     return lines, notes
@@ -273,15 +336,21 @@ def _first_pass_s(config: Config) -> float:
     return normal_bytes / min(link.bandwidth, link.threads_bandwidth, limit)
 
 
-def _kubevirt(
-    migration: MigrationConfig, memory_bytes: int, total_high_s: float | None
-) -> ToolCommands:
+def _no_time_of_switch(config: Config, tool: str) -> Iterator[Message]:
+    """Note that a tool cannot switch when the config does, if it switches at no time."""
+    start = config.migration.start_postcopy
+    if start != "never" and _switch_s(config) is None:
+        yield Message("no_time_of_switch", {"tool": tool, "start": start})
+
+
+def _kubevirt(config: Config, memory_bytes: int, total_high_s: float | None) -> ToolCommands:
     """Return a MigrationPolicy. spec.configuration.migrations has the same keys for all VMs.
 
     completionTimeoutPerGiB counts GB of 10^9 bytes, rounded up (getVMIMigrationDataSize). A value
     computed for GiB is never too short.
     """
-    numbers = parse_parameters(migration)
+    migration, numbers = config.migration, parse_parameters(config.migration)
+    ram_bytes, switch_s = spec_bytes(memory_bytes), _switch_s(config)
     lines = [
         "apiVersion: migrations.kubevirt.io/v1alpha1",
         "kind: MigrationPolicy",
@@ -292,8 +361,15 @@ def _kubevirt(
         f"  bandwidthPerMigration: {_mib(numbers.max_bandwidth)}Mi",
     ]
     notes = [Message("kubevirt_label"), *_rounding(numbers.max_bandwidth)]
-    if total_high_s is not None:
-        ram_bytes = spec_bytes(memory_bytes)
+    if migration.postcopy_ram:
+        lines += ["  allowPostCopy: true", "  allowWorkloadDisruption: true"]
+        notes += _no_time_of_switch(config, "KubeVirt")
+    if switch_s is not None:
+        timeout = max(1, math.ceil(switch_s / math.ceil(ram_bytes / GB)))
+        lines.append(f"  completionTimeoutPerGiB: {timeout}")
+        seconds = timeout * math.ceil(ram_bytes / GB)
+        notes.append(Message("kubevirt_postcopy", {"seconds": seconds}))
+    elif total_high_s is not None:
         timeout = max(1, math.ceil(total_high_s / (ram_bytes / GIB)))
         lines.append(f"  completionTimeoutPerGiB: {timeout}")
         seconds = timeout * math.ceil(ram_bytes / GB)

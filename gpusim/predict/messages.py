@@ -213,6 +213,10 @@ TEXTS: Mapping[str, str] = {
     "goal_first_pass_too_long": (
         "The first pass alone takes {first_pass_s}, and no throttle shortens it."
     ),
+    "goal_postcopy": (
+        "With migration.postcopy_ram=true migration.start_postcopy=1pass it does: {outcome}. After the "
+        "switch a lost link stops the guest."
+    ),
     "goal_unfinished": "A user's rule failed, so gpusim did not try all settings.",
     "goal_for_p95_guest": "95th-percentile guest: {outcome}. Present settings: {now}.",
     "goal_fails_p95_guest": (
@@ -255,6 +259,28 @@ TEXTS: Mapping[str, str] = {
         "applies to all VMs of the host, so keep a higher value (default 800)."
     ),
     "nova_parallel_version": "live_migration_parallel_connections needs Nova 33 (2026.1) or newer.",
+    "start_postcopy_after_passes": (
+        "Send migrate-start-postcopy after the first pass, when dirty-sync-count in query-migrate "
+        "is {count}."
+    ),
+    "start_postcopy_after_s": "Send migrate-start-postcopy {after_s} after migrate.",
+    "start_postcopy_at_throttle": (
+        "Send migrate-start-postcopy when cpu-throttle-percentage in query-migrate is {throttle_percent}."
+    ),
+    "start_postcopy_by_hand": "migrate-start-postcopy switches to post-copy. It is permitted only.",
+    "postcopy_on_destination": "Set postcopy-ram on the destination too, before migrate-incoming.",
+    "virsh_migrate_postcopy": (
+        "virsh migrate-postcopy DOMAIN, in another shell, switches to post-copy at any time."
+    ),
+    "virsh_cannot_preempt": "virsh has no option for postcopy-preempt.",
+    "nova_postcopy": (
+        "Nova switches to post-copy {seconds} s after the start, and with nova "
+        "live-migration-force-complete at any time. The timeout applies to all VMs of the host."
+    ),
+    "kubevirt_postcopy": (
+        "KubeVirt switches to post-copy {seconds} s after the start. With multifd it needs QEMU 10.1."
+    ),
+    "no_time_of_switch": "{tool} switches to post-copy by a time only. The simulation used {start}.",
     "nova_auto_converge": (
         "Nova uses auto-converge only if post-copy is not permitted or not available."
     ),

@@ -26,7 +26,13 @@ from gpusim.config.schema import BackendConfig
 from gpusim.engine.records import Alternative
 from gpusim.explore import run_pool
 from gpusim.explore.alternatives import alternatives
-from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, set_key, single_changes
+from gpusim.explore.changes import (
+    DOWNTIME_FACTORS,
+    LINK_FACTORS,
+    postcopy_obstacle,
+    set_key,
+    single_changes,
+)
 from gpusim.units import parse_bytes_per_s
 
 
@@ -64,9 +70,15 @@ def as_set(change: Alternative) -> object:
     return int(change.value) if change.value.isdigit() else change.value
 
 
+def with_change(made: Config, change: Alternative) -> Config:
+    if change.also == "migration.postcopy_ram=true":
+        made = set_key(made, "migration.postcopy_ram", True)
+    return set_key(made, change.key, as_set(change))
+
+
 def assert_true(made: Config, change: Alternative) -> None:
     """Assert that a run over bitmaps converges about as the alternative says."""
-    real = simulate(set_key(made, change.key, as_set(change))).summary
+    real = simulate(with_change(made, change)).summary
     assert real.verdict == "converged", change
     assert real.total_time_s == pytest.approx(change.total_time_s, rel=0.15)
     assert real.max_throttle_percent == pytest.approx(change.max_throttle_percent, abs=20)
@@ -184,7 +196,8 @@ def test_a_recorded_link_has_no_bandwidth_to_raise() -> None:
     pace = [[float(second), 1.25e7 * second] for second in range(60)]
     recorded = replace(made, link=replace(made.link, recorded=pace))
     keys = {change.key for change in alternatives(recorded, resolve(recorded), most_steps=0)}
-    assert keys == {"migration.auto_converge", "migration.downtime_limit"}
+    others = {"migration.downtime_limit", "migration.start_postcopy"}
+    assert keys == {"migration.auto_converge", *others}
 
 
 def test_a_change_that_the_config_refuses_is_left_out() -> None:
@@ -199,4 +212,34 @@ def test_post_copy_keeps_one_thread_in_a_version_without_both() -> None:
     """QEMU refuses multifd beside postcopy-ram before 10.1. A faster link is proposed all the same."""
     made = config(auto_converge=False, version="qemu_9_2", postcopy_ram=True)
     keys = {change.key for change in alternatives(made, resolve(made), most_steps=0)}
-    assert keys == {"migration.auto_converge", "link.bandwidth", "migration.downtime_limit"}
+    expected = {"migration.auto_converge", "link.bandwidth", "migration.downtime_limit"}
+    assert keys == {*expected, "migration.start_postcopy"}
+
+
+def test_post_copy_is_a_way_out_with_its_cost() -> None:
+    """128 MiB are written all the time, and one pass of the rest is sent before the switch."""
+    change = found_for("no auto-converge")["migration.start_postcopy"]
+    assert (change.value, change.also) == ("1pass", "migration.postcopy_ram=true")
+    assert change.outcome == "converges"
+    assert change.guest_cpu_lost_percent is not None and change.guest_cpu_lost_percent > 0
+    assert change.postcopy_time_s is not None and change.postcopy_time_s > 0
+    assert change.postcopy_blackout_ms is not None and change.downtime_ms is not None
+    assert change.postcopy_blackout_ms > change.downtime_ms + 420  # postcopy.resume_ms
+
+
+@pytest.mark.parametrize(
+    ("migration", "vfio", "obstacle"),
+    [
+        ({"version": "qemu_9_2", "multifd_channels": 8}, 0, "multifd"),
+        ({"version": "qemu_10_1", "multifd_channels": 8}, 0, ""),
+        ({"version": "qemu_10_1"}, 1, "vfio"),
+    ],
+)
+def test_post_copy_is_left_out_where_qemu_refuses_it(
+    migration: dict[str, Any], vfio: int, obstacle: str
+) -> None:
+    made = config(auto_converge=False, **migration)
+    made = replace(made, vm=replace(made.vm, vfio_devices=vfio))
+    keys = {change.key for change in single_changes(made, resolve(made))}
+    assert postcopy_obstacle(made) == obstacle
+    assert ("migration.start_postcopy" in keys) == (not obstacle)

@@ -101,3 +101,12 @@ def test_the_median_guest_is_asked_if_no_change_is_enough_for_the_other() -> Non
     assert found.outcome is not None
     assert bounds.excess(found.outcome) == 0
     assert changed(guest(), bounds, hard).settings == found.settings
+
+
+def test_the_downtime_of_a_switch_to_post_copy_is_what_the_guest_feels() -> None:
+    """The source reports the time until the package is sent. The guest starts later."""
+    summary = ran(guest(postcopy_ram=True, start_postcopy="1pass"))
+    assert summary.downtime_ms is not None and summary.postcopy_blackout_ms is not None
+    most = (summary.downtime_ms + summary.postcopy_blackout_ms) / 2
+    assert not Bounds(downtime_ms=most).keeps(summary, "downtime_ms")
+    assert Bounds(downtime_ms=summary.postcopy_blackout_ms).keeps(summary, "downtime_ms")

@@ -268,3 +268,14 @@ def test_no_point_of_a_grid_is_much_better(goal: str) -> None:
         for a, b, c in grid
     )
     assert value(found.outcome) < 1.03 * best
+
+
+def test_post_copy_is_named_if_no_throttle_keeps_the_deadline() -> None:
+    """One pass of 2 GiB takes 17.3 s, and post-copy sends at most 1 GiB again."""
+    with RunPool(0) as pool:
+        found = search_goal(guest(), "fastest", within(30.0), trials=1, pool=pool)
+        kept = search_goal(guest(), "fastest", within(600.0), trials=1, pool=pool)
+    assert found.outcome is None and found.postcopy is not None
+    assert found.postcopy.reason_code == "postcopy"
+    assert found.postcopy.total_time_s < 30
+    assert kept.postcopy is None

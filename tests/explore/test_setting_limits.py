@@ -181,7 +181,8 @@ def test_auto_converge_is_an_alternative_if_it_is_off(monkeypatch: pytest.Monkey
     made = guest(1.25e5, limit_s=30, auto_converge=False)
     found = advice_on(monkeypatch, "max_cpu_throttle", made)
     assert [(way.key, way.value, way.outcome) for way in found.alternatives] == [
-        ("migration.auto_converge", "true", "converges")
+        ("migration.auto_converge", "true", "converges"),
+        ("migration.start_postcopy", "1pass", "converges"),
     ]
     limit = limits_of(found)["max_cpu_throttle"]
     assert (limit.now, limit.found, limit.first_failing) == ("0", "50", "40")

@@ -99,6 +99,30 @@ def test_changes_for_the_95th_percentile_guest_or_else_for_the_median() -> None:
     assert advice_text.ways_out(prediction, advised.advice()) is None
 
 
+def test_post_copy_as_a_way_out_says_what_it_costs_the_guest() -> None:
+    change = Alternative(
+        key="migration.start_postcopy",
+        value="1pass",
+        also="migration.postcopy_ram=true",
+        outcome="converges",
+        total_time_s=95.0,
+        downtime_ms=30.0,
+        max_throttle_percent=0,
+        guest_cpu_lost_percent=12.0,
+        postcopy_time_s=40.0,
+        postcopy_blackout_ms=450.0,
+    )
+    guest = advised.stalled(limits=(), alternatives=(change,))
+    ways = advice_text.ways_out(predictions.prediction(0, 20), advised.advice(guest))
+    assert ways is not None
+    (way,) = ways.found
+    assert way.change == "migration.postcopy_ram=true with migration.start_postcopy=1pass"
+    for cost in ("95 s, no throttle", "450 ms", "12 %", "40 s"):
+        assert cost in way.outcome
+    assert way.lines == ("migrate_set_capability postcopy-ram on", "migrate_start_postcopy")
+    assert way.settable == advice_text.MANAGERS
+
+
 def test_commands_of_a_change() -> None:
     limits = (
         advised.limit("downtime_limit", "900", "300"),
@@ -202,6 +226,10 @@ SLOW = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)
             ["goal_keeps_bounds", "goal_without_timeouts"],
         ),
         ({**NOTHING, "now": advised.DOES_NOT}, ["goal_never_converges"]),
+        (
+            {**NOTHING, "now": advised.DOES_NOT, "postcopy": advised.CONVERGES},
+            ["goal_never_converges", "goal_postcopy"],
+        ),
         (
             {**NOTHING, "now": SLOW, "bounds": Bounds(total_time_s=60.0)},
             ["goal_misses_bounds", "goal_first_pass_too_long"],

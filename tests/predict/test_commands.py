@@ -252,3 +252,61 @@ def test_nova_options_and_settings_it_does_not_have() -> None:
     assert off["live_migration_permit_auto_converge"] == "false"
     assert "live_migration_completion_timeout" not in off
     assert "live_migration_parallel_connections" not in off
+
+
+SWITCHING: dict[str, Any] = {"auto_converge": False, "postcopy_ram": True}
+
+
+def test_post_copy_after_the_first_pass_in_each_tool() -> None:
+    """64 GiB take 55 s at 10 Gbit/s: Nova and KubeVirt switch at the first whole second per GiB."""
+    found = commands(made(**SWITCHING, start_postcopy="1pass"))
+    capabilities, _, start = map(json.loads, found[QMP].lines)
+    assert {"capability": "postcopy-ram", "state": True} in capabilities["arguments"][
+        "capabilities"
+    ]
+    assert start == {"execute": "migrate-start-postcopy"}
+    assert note(found[QMP], "start_postcopy_after_passes") == Message(
+        "start_postcopy_after_passes", {"count": 2}
+    )
+    assert found[HMP].lines[-1] == "migrate_start_postcopy"
+    assert "migrate_set_capability postcopy-ram on" in found[HMP].lines
+    assert "--postcopy --postcopy-after-precopy DOMAIN" in found["libvirt"].lines[1]
+    options = nova_options(found["OpenStack Nova"])
+    assert options["live_migration_permit_post_copy"] == "true"
+    assert options["live_migration_permit_auto_converge"] == "false"
+    assert options["live_migration_timeout_action"] == "force_complete"
+    assert options["live_migration_completion_timeout"] == "1"
+    spec = yaml.safe_load("\n".join(found["KubeVirt"].lines))["spec"]
+    assert (spec["allowPostCopy"], spec["allowWorkloadDisruption"]) == (True, True)
+    assert spec["completionTimeoutPerGiB"] == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "code"),
+    [
+        ("90s", "--postcopy --timeout 90 --timeout-postcopy DOMAIN", "start_postcopy_after_s"),
+        ("2s_per_gib", "--timeout 128 --timeout-postcopy DOMAIN", "start_postcopy_after_s"),
+        ("throttle_50", "--postcopy DOMAIN", "start_postcopy_at_throttle"),
+        ("never", "--postcopy DOMAIN", "start_postcopy_by_hand"),
+    ],
+)
+def test_a_time_of_the_switch_is_virshs_timeout(start: str, options: str, code: str) -> None:
+    found = commands(made(**SWITCHING, start_postcopy=start), high_s=None)
+    assert options in found["libvirt"].lines[1]
+    by_hand = note(found["libvirt"], "virsh_migrate_postcopy")
+    assert (by_hand is not None) == ("timeout" not in options)
+    assert note(found[QMP], code) is not None
+    has_command = "migrate_start_postcopy" in found[HMP].lines
+    assert has_command == (start != "never")
+    cannot = note(found["KubeVirt"], "no_time_of_switch")
+    assert (cannot is not None) == (start == "throttle_50")
+
+
+def test_permitted_post_copy_comes_at_the_timeout_that_covers_19_of_20() -> None:
+    found = commands(made(**SWITCHING, max_postcopy_bandwidth="100MiB/s"), 64, 640.0)
+    options = nova_options(found["OpenStack Nova"])
+    assert options["live_migration_timeout_action"] == "force_complete"
+    assert options["live_migration_completion_timeout"] == "10"
+    assert "--postcopy-bandwidth 100 " in found["libvirt"].lines[1]
+    parameters = json.loads(found[QMP].lines[1])["arguments"]
+    assert parameters["max-postcopy-bandwidth"] == 100 * MIB
