@@ -19,7 +19,7 @@ from typing import Any
 
 from gpusim.config import schema
 from gpusim.config.presets import conf_folder
-from gpusim.engine.records import SyncRecord
+from gpusim.engine.records import PostcopySample, SyncRecord
 from gpusim.results.html.run_page import SIBLINGS
 from gpusim.results.summary_fields import EVACUATION_FIELDS, RUN_FIELDS, SummaryField, places
 from gpusim.results.verdicts import OUTCOMES
@@ -245,6 +245,17 @@ def files() -> Iterator[str]:
         ["column", "meaning"],
         [(f"`{one.name}`", _cell(described.get(one.name, ""))) for one in fields(SyncRecord)],
     )
+    described = attributes(PostcopySample)
+    yield from ["", "## postcopy.csv", "", "Only a run that switched to post-copy has this file."]
+    yield from [summary_of(PostcopySample), ""]
+    yield from table(
+        ["column", "meaning"],
+        [(f"`{one.name}`", _cell(described.get(one.name, ""))) for one in fields(PostcopySample)],
+    )
+    yield from ["", "## postcopy-latency.csv", ""]
+    yield "Only a run that switched to post-copy has this file. It has a row for each of QEMU's 24 buckets"
+    yield "(postcopy-latency-dist), from `from_us` to `to_us` microseconds, with the number of `requests`."
+    yield "The last bucket has no end."
 
 
 def commands() -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gpusim.cli.run_text import postcopy_lines
 from gpusim.config.backend import Backend
 from gpusim.config.costs import zero_costs_text
 from gpusim.config.scenario import Scenario
@@ -56,6 +57,7 @@ def _run_lines(plan: RunPlan) -> Mapping[str, str]:
         "expected": f"{expected}: {_outcome_text(summary)}"
         if estimate.is_complete
         else f"more than {expected}",
+        **dict(line.split(": ", 1) for line in postcopy_lines(summary)),
         "wall time": _wall_text(plan),
     }
     if len(scenario.attempts) > 1:
@@ -115,7 +117,8 @@ def _evacuation_lines(plan: EvacuationPlan) -> Mapping[str, str]:
 
 
 def _outcome_text(summary: Summary | EvacuationSummary) -> str:
-    return OUTCOMES[outcome_code(summary.status, summary.verdict)].label
+    code = outcome_code(summary.status, summary.verdict, summary.reason_code)
+    return OUTCOMES[code].label
 
 
 def _backend_text(backend: Backend) -> str:

@@ -8,7 +8,10 @@ from gpusim.config.costs import zero_costs_text
 from gpusim.config.scenario import Scenario
 from gpusim.engine.records import EvacuationSummary, Result, Summary
 from gpusim.results.bottleneck import run_line
+from gpusim.results.summary_fields import SUMMARY_FIELDS
+from gpusim.results.turning_points import has_recovered
 from gpusim.results.verdicts import OUTCOMES, outcome_code
+from gpusim.text import count_noun
 from gpusim.units import format_bytes
 
 
@@ -35,14 +38,43 @@ def attempt_lines(scenario: Scenario, result: Result) -> Iterator[str]:
 
 def outcome_lines(summary: Summary | EvacuationSummary) -> Iterator[str]:
     """Yield the verdict, the bottleneck, the reason and the main numbers."""
-    yield f"verdict: {OUTCOMES[outcome_code(summary.status, summary.verdict)].label}"
+    code = outcome_code(summary.status, summary.verdict, summary.reason_code)
+    yield f"verdict: {OUTCOMES[code].label}"
     if line := run_line(vars(summary)):
         yield line
     yield summary.reason
     if isinstance(summary, Summary):
         yield _migration_numbers(summary)
+        yield from postcopy_lines(summary)
     else:
         yield _evacuation_numbers(summary)
+
+
+def postcopy_lines(summary: Summary) -> Iterator[str]:
+    """Yield the switch to post-copy and what it cost the guest, if there was one."""
+    if summary.postcopy_start_s is None:
+        return
+
+    def text(key: str) -> str:
+        return SUMMARY_FIELDS[key].format(getattr(summary, key))
+
+    yield (
+        f"switch: after {text('postcopy_start_s')}, the guest stood still for "
+        f"{text('postcopy_blackout_ms')}, {text('postcopy_bytes')} were missing at the target"
+    )
+    recovered = "never slowed"
+    if not has_recovered(summary):
+        recovered = "not recovered"
+    elif summary.postcopy_recovery_s:
+        recovered = f"recovered in {text('postcopy_recovery_s')}"
+    waits = "no request"
+    if summary.postcopy_requests:
+        requests = count_noun(summary.postcopy_requests, "request")
+        waits = f"{requests} of {text('postcopy_latency_ms')} on average"
+    yield (
+        f"guest at the target: {recovered}, lost {text('postcopy_stall_vcpu_s')}, {waits}, all vCPUs "
+        f"blocked for {text('postcopy_blocktime_ms')}"
+    )
 
 
 def _migration_numbers(summary: Summary) -> str:

@@ -282,7 +282,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _outcome_code(summary: Mapping[str, Any]) -> str:
-    return outcome_code(summary["status"], summary.get("verdict"))
+    return outcome_code(summary["status"], summary.get("verdict"), summary.get("reason_code"))
 
 
 def _line(summary: dict[str, Any]) -> str:

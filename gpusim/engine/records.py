@@ -98,6 +98,7 @@ class PostcopySample:
     """The state at the end of a step of post-copy, which is a row of postcopy.csv.
 
     Attributes:
+        time_s: the end of the step, in seconds after the migrate command.
         missing_bytes: memory that has yet to arrive.
         requests: requests since the switch.
         latency_ms: mean time of the step's requests. None: it has none.

@@ -19,6 +19,7 @@ import numpy as np
 from gpusim.engine.records import Result, SyncRecord
 from gpusim.files import write_text
 from gpusim.results.settings import Settings, setting
+from gpusim.results.turning_points import samples_of
 from gpusim.text import decider_name
 from gpusim.units import parse_bytes_per_s, parse_ns
 
@@ -92,8 +93,8 @@ def _scenario(result: Result, config: Settings | None) -> dict[str, Any]:
         "max_time": round(parse_ns(limit) / 1e9),  # s
         "pause": False,
         "pause_iters": 5,
-        "post_copy": False,
-        "post_copy_iters": 5,
+        "post_copy": result.summary.postcopy_start_s is not None,
+        "post_copy_iters": _iterations_at_switch(result),
         "auto_converge": bool(setting(config, "migration.auto_converge", False)),
         "auto_converge_step": setting(config, "migration.cpu_throttle_increment", 10),
         "compression_mt": False,
@@ -106,6 +107,14 @@ def _scenario(result: Result, config: Settings | None) -> dict[str, Any]:
         "x_vcpu_dirty_limit_period": 500,
         "vcpu_dirty_limit": 1,
     }
+
+
+def _iterations_at_switch(result: Result) -> int:
+    """Return the iterations after which post-copy began, or the format's default without a switch."""
+    switched_s = result.summary.postcopy_start_s
+    if switched_s is None:
+        return 5
+    return max((s.dirty_sync_count for s in result.syncs if s.time_s < switched_s), default=0)
 
 
 def _bandwidth_mib_per_s(config: Settings | None) -> int:
@@ -124,8 +133,14 @@ def _progress_history(result: Result, config: Settings | None) -> list[dict[str,
         rate = rate if sync.dirty_pages_rate is None else sync.dirty_pages_rate
         status = {"setup": "setup", "final": "device"}.get(sync.kind, "active")
         history.append(_progress(result, sync, rate, status, sync.time_s))
+    for event in result.events:
+        if result.syncs and event.arguments.get("new_state") == "postcopy-active":
+            last_sync = result.syncs[-1]
+            history.append(_progress(result, last_sync, rate, "postcopy-active", event.time_s))
     if result.syncs:
-        status = "completed" if summary.verdict == "converged" else "cancelled"
+        # QEMU refuses to cancel post-copy.
+        stopped = "cancelled" if summary.postcopy_start_s is None else "postcopy-active"
+        status = "completed" if summary.verdict == "converged" else stopped
         last = _progress(result, result.syncs[-1], rate, status, summary.simulated_s)
         last["downtime"] = round(summary.downtime_ms or 0)
         last["ram"] |= {
@@ -173,7 +188,7 @@ def _run_time(result: Result) -> tuple[list[float], list[float]]:
     total_s = result.summary.simulated_s
     count = min(max(math.ceil(total_s), 1), MOST_SAMPLES) + 1
     times_s = np.linspace(0.0, total_s, count)
-    samples = result.samples
+    samples = samples_of(result)
     run_s = np.interp(times_s, [s.time_s for s in samples], [s.guest_run_s for s in samples])
     return np.round(times_s, 6).tolist(), np.round(run_s, 6).tolist()
 

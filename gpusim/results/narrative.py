@@ -13,7 +13,7 @@ from gpusim.config.link import AUTO, default_non_ram_downtime_ms
 from gpusim.config.schema import VmConfig
 from gpusim.engine.records import Result, Summary
 from gpusim.results.settings import Settings, final_setting, setting
-from gpusim.results.turning_points import rises
+from gpusim.results.turning_points import has_recovered, lost_links, pass_borders, rises
 from gpusim.text import (
     Message,
     capitalized,
@@ -32,6 +32,7 @@ FEW_PASSES = 6  # With more passes, the text has only the shortest and the longe
 PAGE_BYTES = 4096  # if there is no config
 QEMU_TRIGGER_PERCENT = 50  # migration/options.c: throttle_trigger_threshold
 SET_PARAMETERS, CANCEL = "qmp_enter_migrate_set_parameters", "qmp_enter_migrate_cancel"
+START_POSTCOPY = "qmp_enter_migrate_start_postcopy"
 ACTIONS = (SET_PARAMETERS, "vm_state_notify", CANCEL)
 
 
@@ -50,13 +51,21 @@ def facts(summary: Summary) -> list[str]:
     found = [f"attempt {summary.attempt}"] if summary.attempt > 1 else []
     if summary.downtime_ms is not None:
         found.append(f"downtime {format_duration(summary.downtime_ms / 1e3)}")
+    if summary.postcopy_start_s is not None:
+        blackout_s = (summary.postcopy_blackout_ms or 0.0) / 1e3
+        found.append(f"guest at the target after {format_duration(blackout_s)}")
+        if not has_recovered(summary):
+            found.append("not recovered")
+        elif summary.postcopy_recovery_s:
+            found.append(f"recovered in {format_duration(summary.postcopy_recovery_s)}")
     if summary.paused_s:
         found.append(f"paused for {format_duration(summary.paused_s)}")
     if summary.max_throttle_percent:
         duration = format_duration(summary.time_at_max_throttle_s)
         found.append(f"throttle up to {summary.max_throttle_percent} % (for {duration})")
+    if summary.max_throttle_percent or summary.postcopy_stall_vcpu_s:
         found.append(f"guest CPU lost {format_number(summary.guest_cpu_lost_percent)} %")
-    else:
+    if not summary.max_throttle_percent:
         found.append("never throttled")
     if summary.skipped_s:
         found.append(f"{format_duration(summary.skipped_s)} not simulated")
@@ -77,8 +86,13 @@ def find_steps(result: Result, config: Settings | None = None) -> list[Message]:
     """
     summary = result.summary
     steps = [_start(result, config), _first_pass(result, config)]
-    if len(result.pass_ends_s) > 1:
-        data = {"ends_s": result.pass_ends_s, "total_time_s": summary.total_time_s}
+    ends_s = pass_borders(result)[1:-1]
+    if len(ends_s) > 1:
+        data = {
+            "ends_s": ends_s,
+            "total_time_s": summary.total_time_s,
+            "switched": summary.postcopy_start_s is not None,
+        }
         steps.append(Message("later_passes", data))
     steps += _throttle(result, config)
     steps.append(_fallback_syncs(result, config))
@@ -89,7 +103,11 @@ def find_steps(result: Result, config: Settings | None = None) -> list[Message]:
     if summary.max_throttle_percent or summary.guest_fault_s or summary.downtime_ms:
         steps.append(Message("guest", {"summary": summary}))
     steps.append(Message("sent", {"summary": summary}))
-    steps.append(_end(result, config))
+    if summary.postcopy_start_s is None:
+        return [*steps, _end(result, config)]
+    steps[-1:-1] = _postcopy(result, config)
+    if summary.verdict != "converged":
+        steps.append(_end(result, config))
     return steps
 
 
@@ -111,7 +129,10 @@ def _start(result: Result, config: Settings | None) -> Message:
 
 def _first_pass(result: Result, config: Settings | None) -> Message:
     if len(result.syncs) < 2 or result.summary.first_pass_s is None:
-        data: dict[str, Any] = {"total_time_s": result.summary.total_time_s}
+        data: dict[str, Any] = {
+            "total_time_s": result.summary.total_time_s,
+            "switched_s": result.summary.postcopy_start_s,
+        }
         return Message("first_pass_not_ended", data)
     ended_s = result.summary.first_pass_s
     first = next((s for s in result.syncs[1:] if s.time_s >= ended_s), result.syncs[-1])
@@ -176,6 +197,20 @@ def _fallback_syncs(result: Result, config: Settings | None) -> Message:
         "only_fallback_syncs": all({*kind} <= {"fallback", None} for kind in kinds),
     }
     return Message("fallback_syncs", data)
+
+
+def _postcopy(result: Result, config: Settings | None) -> list[Message]:
+    """Return the switch to post-copy, and what followed."""
+    ordered = [event.time_s for event in result.events if event.event == START_POSTCOPY]
+    data = {
+        "summary": result.summary,
+        "lost_links_s": lost_links(result),
+        "ordered_s": ordered[0] if ordered else None,
+        "start": setting(config, "migration.start_postcopy", "never"),
+        "preempt": setting(config, "migration.postcopy_preempt", False),
+        "recovered_percent": setting(config, "postcopy.recovered_percent"),
+    }
+    return [Message("switch", data), Message("postcopy", data)]
 
 
 def _end(result: Result, config: Settings | None) -> Message:
@@ -248,7 +283,9 @@ def _first_pass_text(data: _Data) -> str:
 def _later_passes_text(data: _Data) -> str:
     ends_s = data["ends_s"]
     times = [format_moment(end_s, data["total_time_s"]) for end_s in ends_s]
-    last = f"The run ended in pass {len(ends_s) + 1}."
+    last = (
+        f"{'The switch came' if data['switched'] else 'The run ended'} in pass {len(ends_s) + 1}."
+    )
     if len(ends_s) == 2:
         return f"Pass 2 ended at {times[1]}. {last}"
     if len(ends_s) <= FEW_PASSES:
@@ -337,10 +374,13 @@ def _guest_text(data: _Data) -> str:
     summary: Summary = data["summary"]
     sentences = []
     if summary.max_throttle_percent:
+        lost_s = summary.guest_cpu_lost_s
+        throttled_s = max(lost_s - (summary.postcopy_stall_vcpu_s or 0.0), 0.0)
+        percent = summary.guest_cpu_lost_percent * throttled_s / lost_s if lost_s else 0.0
         sentences.append(
             "Under the throttle the guest lost "
-            f"{format_number(summary.guest_cpu_lost_percent)} % of its CPU time "
-            f"({format_duration(summary.guest_cpu_lost_s)} of vCPU time). The longest sleep of a "
+            f"{format_number(percent)} % of its CPU time "
+            f"({format_duration(throttled_s)} of vCPU time). The longest sleep of a "
             f"vCPU was {format_duration(summary.longest_vcpu_stall_ms / 1e3)}."
         )
     if summary.guest_fault_s:
@@ -349,6 +389,71 @@ def _guest_text(data: _Data) -> str:
             f"{format_duration(summary.guest_fault_s)} of vCPU time."
         )
     return " ".join(sentences) or "The guest lost no CPU time before QEMU stopped the VM."
+
+
+def _switch_text(data: _Data) -> str:
+    summary: Summary = data["summary"]
+    total_s, switched_s = summary.total_time_s, summary.postcopy_start_s or 0.0
+    text = f"At {format_moment(switched_s, total_s)} QEMU stopped the VM and switched to post-copy"
+    if data["ordered_s"] is not None:
+        by = "" if data["start"] == "never" else f" by migration.start_postcopy={data['start']}"
+        text += f", as ordered{by} at {format_moment(data['ordered_s'], total_s)}"
+    text += f". {format_bytes(summary.postcopy_bytes or 0)} were missing at the target"
+    if summary.postcopy_discarded_runs:
+        runs = summary.postcopy_discarded_runs
+        dropped = "1 run" if runs == 1 else f"{runs:,} runs"
+        text += f", which had dropped {dropped} of dirty pages"
+    text += "."
+    if summary.postcopy_added_pages:
+        text += f" {summary.postcopy_added_pages:,} of these pages were clean, because QEMU sends "
+        text += "whole host pages."
+    if summary.downtime_ms is not None:
+        text += f" QEMU reports a downtime of {format_duration(summary.downtime_ms / 1e3)}."
+    blackout_s = (summary.postcopy_blackout_ms or 0.0) / 1e3
+    return f"{text} The guest ran at the target {format_duration(blackout_s)} after it had stopped."
+
+
+def _postcopy_text(data: _Data) -> str:
+    summary: Summary = data["summary"]
+    text = "At the target the guest asked for no page."
+    if summary.postcopy_requests:
+        pages = (
+            "1 page" if summary.postcopy_requests == 1 else f"{summary.postcopy_requests:,} pages"
+        )
+        channel = " over a channel of their own" if data["preempt"] else ""
+        waited = format_duration((summary.postcopy_latency_ms or 0.0) / 1e3)
+        text = (
+            f"At the target the guest asked for {pages}{channel}, and waited {waited} for each on "
+        )
+        text += "average."
+    if not has_recovered(summary):
+        text += " It did not run at its usual speed again."
+    elif summary.postcopy_recovery_s:
+        share = data["recovered_percent"]
+        speed = "its usual speed" if share is None else f"{format_number(share)} % of its speed"
+        text += f" It ran at {speed} again after {format_duration(summary.postcopy_recovery_s)}."
+    if summary.postcopy_stall_vcpu_s:
+        text += (
+            f" It lost {format_duration(summary.postcopy_stall_vcpu_s)} of vCPU time to missing "
+        )
+        text += "pages."
+    total_s = summary.total_time_s
+    for lost_s, found_s in data["lost_links_s"]:
+        text += f" The link was lost at {format_moment(lost_s, total_s)}"
+        if found_s < summary.simulated_s:
+            text += f" and recovered at {format_moment(found_s, total_s)}"
+        text += "."
+    took = format_duration(summary.postcopy_time_s or 0.0)
+    if summary.verdict != "converged":
+        left = format_bytes(summary.remaining_bytes)
+        return f"{text} {left} were still missing after {took} of post-copy."
+    text += (
+        f" The last page arrived at {format_moment(total_s, total_s)}, after {took} of post-copy."
+    )
+    if not data["lost_links_s"]:
+        text += " Until then a lost link would have stopped the guest, and the loss of either host "
+        text += "would have lost the VM."
+    return text
 
 
 def _sent_text(data: _Data) -> str:
@@ -389,6 +494,8 @@ _TEXTS: Mapping[str, Callable[[_Data], str]] = {
     "first_pass": _first_pass_text,
     "first_pass_not_ended": lambda data: (
         f"The first pass had not ended after {format_duration(data['total_time_s'])}."
+        if data["switched_s"] is None
+        else f"The first pass had not ended at the switch, after {format_duration(data['switched_s'])}."
     ),
     "later_passes": _later_passes_text,
     "auto_converge_off": lambda _: "QEMU never throttled the guest, because auto-converge is off.",
@@ -405,6 +512,8 @@ _TEXTS: Mapping[str, Callable[[_Data], str]] = {
     ),
     "actions": _actions_text,
     "guest": _guest_text,
+    "switch": _switch_text,
+    "postcopy": _postcopy_text,
     "sent": _sent_text,
     "converged": _converged_text,
     "stopped": lambda data: f"The run was stopped. {capitalized(data['reason'])}.",

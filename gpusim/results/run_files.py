@@ -20,7 +20,7 @@ import numpy as np
 
 from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.config.schema import Config
-from gpusim.engine.records import Alternative, Event, Result, SyncRecord
+from gpusim.engine.records import Alternative, Event, PostcopySample, Result, SyncRecord
 from gpusim.errors import ConfigError
 from gpusim.files import csv_text, remove_leftovers, whole_file, write_text
 from gpusim.reading import ReadingError, read_json
@@ -41,6 +41,8 @@ SYNCS = "syncs.csv"
 EVENTS = "events.jsonl"
 TIMELINE_CSV = "timeline.csv"
 TIMELINE_NPZ = "timeline.npz"
+POSTCOPY = "postcopy.csv"
+LATENCY = "postcopy-latency.csv"
 PLOT = "plot.png"
 TRACE = "trace.json.gz"
 GUESTPERF = "guestperf.json"
@@ -51,11 +53,13 @@ EXPERIMENT = "experiment/fitted.yaml"
 ATTEMPTS = "attempts"  # a folder for each attempt before the last
 
 _NUMBERS = (CONFIG, SYNCS, EVENTS, TIMELINE_CSV, TIMELINE_NPZ)
+_POSTCOPY = (POSTCOPY, LATENCY)  # only of a run that switched
 _PICTURES = (PLOT, TRACE, GUESTPERF, REPORT)
 _PREDICTION = (PREDICTION, PREDICTION_PNG, EXPERIMENT)
 
 # Digits after the point. The engine counts in nanoseconds.
 _SYNC_DECIMALS = {"time_s": 9, "duration_ms": 6, "bandwidth_bytes_per_s": 3}
+_POSTCOPY_DECIMALS = {"time_s": 9, "latency_ms": 6, "guest_speed_percent": 3}
 
 
 def begin_run(config: Config, folder: Path) -> None:
@@ -109,6 +113,11 @@ def write_run(
     write_text(folder / TIMELINE_CSV, _timeline_csv(columns))
     with whole_file(folder / TIMELINE_NPZ) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
+    for name in _POSTCOPY:
+        (folder / name).unlink(missing_ok=True)
+    if result.summary.postcopy_start_s is not None:
+        write_text(folder / POSTCOPY, _postcopy_csv(result.postcopy))
+        write_text(folder / LATENCY, _latency_csv(result.postcopy_latency_counts))
     if plot:
         trigger_percent = setting(config, "migration.throttle_trigger_threshold")
         with picture(folder / PLOT) as figure:
@@ -147,7 +156,8 @@ def whole_run(
     if (summary["status"], summary.get("run_hash")) != ("ok", run_hash):
         return None
     if wanted is None:
-        wanted = _NUMBERS + (_PICTURES if plot else ())
+        switched = summary.get("postcopy_start_s") is not None
+        wanted = (*_NUMBERS, *(_POSTCOPY if switched else ()), *(_PICTURES if plot else ()))
     paths = [folder / name for name in wanted]
     return summary if all(path.is_file() and path.stat().st_size for path in paths) else None
 
@@ -199,7 +209,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for name in (SUMMARY, *_NUMBERS, *_PICTURES, *_PREDICTION):
+    for name in (SUMMARY, *_NUMBERS, *_POSTCOPY, *_PICTURES, *_PREDICTION):
         (folder / name).unlink(missing_ok=True)
     remove_folder(folder / ATTEMPTS)
     remove_leftovers(folder)
@@ -227,6 +237,20 @@ def _syncs_csv(syncs: Iterable[SyncRecord]) -> str:
     names = [field.name for field in fields(SyncRecord)]
     rows = ([getattr(sync, name) for name in names] for sync in syncs)
     return _csv(names, rows, _SYNC_DECIMALS)
+
+
+def _postcopy_csv(steps: Iterable[PostcopySample]) -> str:
+    names = [field.name for field in fields(PostcopySample)]
+    rows = ([getattr(step, name) for name in names] for step in steps)
+    return _csv(names, rows, _POSTCOPY_DECIMALS)
+
+
+def _latency_csv(counts: Sequence[int]) -> str:
+    """Return a row for each bucket of QEMU's postcopy-latency-dist. The last bucket has no end."""
+    ends_us: list[int | None] = [2 ** (bucket + 1) for bucket in range(len(counts) - 1)]
+    since_us = [0, *ends_us]
+    rows = zip(since_us, [*ends_us, None], counts, strict=True) if counts else ()
+    return _csv(["from_us", "to_us", "requests"], rows, {})
 
 
 def _timeline_csv(columns: grid.Timeline) -> str:

@@ -170,7 +170,7 @@ _RUN: Sequence[SummaryField] = (
         "Time for which the guest stood still at the switch: downtime_ms, and the time to load the "
         "devices at the target."),
     SummaryField("postcopy_bytes", "bytes", "Sent in post-copy",
-        "Memory that was missing at the target when the guest started there."),
+        "Memory that was missing at the target at the switch, with postcopy_added_pages."),
     SummaryField("postcopy_discarded_runs", "count", "Runs dropped",
         "Runs of dirty pages that the target dropped before the switch, which is downtime."),
     SummaryField("postcopy_requests", "count", "Requests",
@@ -296,7 +296,9 @@ REPORT_KEYS = (
     "total_time_s", "skipped_s", "downtime_ms", "paused_s", "first_pass_s", "bitmap_sync_count",
     "dirty_sync_count", "max_throttle_percent", "guest_cpu_lost_percent", "write_faults", "longest_vcpu_stall_ms",
     "sync_stall_s", "main_loop_stall_s", "transferred_bytes", "sending_gbit_per_s",
-    "remaining_bytes",
+    "remaining_bytes", "postcopy_start_s", "postcopy_blackout_ms", "postcopy_recovery_s",
+    "postcopy_stall_vcpu_s", "postcopy_requests", "postcopy_latency_ms", "postcopy_blocktime_ms",
+    "postcopy_bytes", "postcopy_discarded_runs",
 )
 STATISTICS_KEYS = (
     "total_time_s", "downtime_ms", "guest_cpu_lost_s", "guest_cpu_lost_percent", "write_faults",
@@ -307,6 +309,8 @@ RUNS_TABLE_KEYS = (
     "total_time_s", "downtime_ms", "paused_s", "guest_cpu_lost_percent", "guest_cpu_lost_s",
     "write_faults", "guest_fault_s", "max_throttle_percent", "bitmap_sync_count",
     "dirty_sync_count", "transferred_bytes", "sending_gbit_per_s", "remaining_bytes",
+    "postcopy_start_s", "postcopy_time_s", "postcopy_blackout_ms", "postcopy_recovery_s",
+    "postcopy_stall_vcpu_s", "postcopy_requests", "postcopy_latency_ms",
 )
 GUEST_KEYS = (
     "total_time_s", "downtime_ms", "max_throttle_percent", "guest_cpu_lost_s",
@@ -320,6 +324,8 @@ MACHINE_KEYS = (
 )
 # fmt: on
 NUMBER_KEYS = tuple(key for key, field in RUN_FIELDS.items() if field.is_number and key != "seed")
+# These are null in each run without a switch. Tables of many runs have them if some run switched.
+POSTCOPY_KEYS = tuple(key for key in NUMBER_KEYS if key.startswith("postcopy_"))
 
 # Where a field is shown, beside the summary.json that holds it.
 PLACES = {

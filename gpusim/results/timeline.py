@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpusim.engine.records import Result, SyncRecord
+from gpusim.results.turning_points import samples_of
 
 Timeline: TypeAlias = dict[str, NDArray[Any]]
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -45,8 +46,9 @@ def timeline(result: Result) -> Timeline:
     if not result.samples:
         raise ValueError("a result without samples has no timeline")
     time_s = _grid(result.summary.simulated_s)
+    known = samples_of(result)
     samples = {
-        name: np.array([getattr(sample, name) for sample in result.samples])
+        name: np.array([getattr(sample, name) for sample in known])
         for name in ("time_s", *_COLUMNS)
     }
     latest = _latest(samples["time_s"], time_s)

@@ -17,13 +17,21 @@ from typing import Any, TypeAlias
 from gpusim.engine.records import Event, Result, SyncRecord
 from gpusim.files import whole_file
 from gpusim.results.timeline import Timeline
-from gpusim.results.turning_points import pass_borders, rises, stop_s
+from gpusim.results.turning_points import (
+    lost_links,
+    pass_borders,
+    resume_s,
+    rises,
+    samples_of,
+    sending_s,
+    stop_s,
+)
 from gpusim.text import decider_name
 
 TraceEvent: TypeAlias = dict[str, Any]
 
 PROCESS = 1
-PASSES, SYNCS, FALLBACK_SYNCS, THROTTLE, STOPPED, DECISIONS = range(1, 7)
+PASSES, SYNCS, FALLBACK_SYNCS, THROTTLE, STOPPED, DECISIONS, POSTCOPY = range(1, 8)
 TRACKS = {
     PASSES: "passes",
     SYNCS: "QEMU's own syncs",
@@ -31,6 +39,7 @@ TRACKS = {
     THROTTLE: "throttle",
     STOPPED: "downtime",
     DECISIONS: "other decisions",
+    POSTCOPY: "post-copy",  # only after a switch
 }
 _SYNC_EVENTS = {"migration_bitmap_sync_start", "migration_bitmap_sync_end"}  # shown as slices
 
@@ -79,6 +88,8 @@ def _names(result: Result) -> Iterator[TraceEvent]:
     name = f"migration, {decider_name(result.summary.qemu_version, result.summary.policies)}"
     yield {"ph": "M", "pid": PROCESS, "name": "process_name", "args": {"name": name}}
     for track, name in TRACKS.items():
+        if track == POSTCOPY and result.summary.postcopy_start_s is None:
+            continue
         head = {"ph": "M", "pid": PROCESS, "tid": track}
         yield {**head, "name": "thread_name", "args": {"name": name}}
         yield {**head, "name": "thread_sort_index", "args": {"sort_index": track}}
@@ -113,10 +124,36 @@ def _slices(result: Result) -> Iterator[TraceEvent]:
     for (start_s, percent), (end_s, _) in pairwise([*levels, (stopped_s, 0)]):
         name = f"throttle {percent} %"
         yield _slice(THROTTLE, name, start_s, end_s, cpu_throttle_percentage=percent)
-    if result.summary.downtime_ms is not None:
+    if result.summary.postcopy_start_s is not None:
+        yield from _postcopy_slices(result)
+    elif result.summary.downtime_ms is not None:
         yield _slice(
             STOPPED, "VM stopped", stopped_s, total_s, downtime_ms=result.summary.downtime_ms
         )
+
+
+def _postcopy_slices(result: Result) -> Iterator[TraceEvent]:
+    """Yield the standstill of the guest, with QEMU's downtime in it, and the phase after it."""
+    summary = result.summary
+    stopped_s, since_s, total_s = stop_s(summary), sending_s(summary), summary.simulated_s
+    resumed_s = min(resume_s(summary), total_s)
+    blackout_ms = summary.postcopy_blackout_ms or 0.0
+    yield _slice(STOPPED, "guest stands still", stopped_s, resumed_s, blackout_ms=blackout_ms)
+    yield _slice(STOPPED, "VM stopped", stopped_s, since_s, downtime_ms=summary.downtime_ms)
+    yield _slice(
+        POSTCOPY,
+        "post-copy",
+        since_s,
+        total_s,
+        missing_bytes=summary.postcopy_bytes,
+        requests=summary.postcopy_requests,
+        latency_ms=summary.postcopy_latency_ms,
+    )
+    slow_s = min(resumed_s + (summary.postcopy_recovery_s or 0.0), total_s)
+    if slow_s > resumed_s:
+        yield _slice(POSTCOPY, "guest slowed", resumed_s, slow_s)
+    for lost_s, found_s in lost_links(result):
+        yield _slice(POSTCOPY, "link lost", lost_s, found_s)
 
 
 def _sync_slice(sync: SyncRecord) -> TraceEvent:
@@ -151,17 +188,30 @@ def _counter(name: str, time_s: float, value: float) -> TraceEvent:
 
 
 def _counters(result: Result, columns: Timeline) -> Iterator[TraceEvent]:
-    """Yield four counters. A counter that changes in steps has one event for each step."""
-    for sample in result.samples:
+    """Yield four counters, and two of post-copy. A counter that changes in steps has one event each."""
+    samples = samples_of(result)
+    for sample in samples:
         yield _counter("remaining bytes", sample.time_s, sample.remaining_bytes)
-    throttle = [(sample.time_s, sample.cpu_throttle_percentage) for sample in result.samples]
+    throttle = [(sample.time_s, sample.cpu_throttle_percentage) for sample in samples]
     yield from _steps("throttle %", throttle)
     rates = [(s.time_s, s.dirty_pages_rate) for s in result.syncs if s.dirty_pages_rate is not None]
     yield from _steps("dirty pages rate (pages/s)", rates)
     times_s, speeds = columns["time_s"].tolist(), columns["guest_speed_percent"].tolist()
     since_s = [0.0, *times_s[:-1]]  # A row has the speed since the row before.
     rounded = [(time_s, round(speed, 1)) for time_s, speed in zip(since_s, speeds, strict=True)]
+    if result.postcopy:  # its steps are shorter than the rows
+        switched_s = stop_s(result.summary)
+        rounded = [one for one in rounded if one[0] < switched_s]
+        starts_s = [sending_s(result.summary), *(step.time_s for step in result.postcopy[:-1])]
+        rounded.append((switched_s, 0.0))
+        rounded += [
+            (start_s, round(step.guest_speed_percent, 1))
+            for start_s, step in zip(starts_s, result.postcopy, strict=True)
+        ]
     yield from _steps("guest speed %", rounded[1:] or rounded)
+    yield from _steps("requests", [(one.time_s, one.requests) for one in result.postcopy])
+    latencies = [(one.time_s, round(one.latency_ms or 0.0, 3)) for one in result.postcopy]
+    yield from _steps("latency (ms)", latencies)
 
 
 def _steps(name: str, samples: list[tuple[float, Any]]) -> Iterator[TraceEvent]:

@@ -42,6 +42,15 @@ OUTCOMES = {
         colour=style.BLUE,
         mark="o",
     ),
+    "postcopy": Outcome(
+        label="migrated with post-copy",
+        short="post-copy",
+        meaning="The verdict is converged, and reason_code is postcopy: the migration switched to "
+        "post-copy, and the last page arrived.",
+        after="migrated with post-copy in {time}",
+        colour=style.GREEN,
+        mark="s",
+    ),
     "not_converged": Outcome(
         label="did not converge",
         short="stalled",
@@ -83,13 +92,18 @@ OUTCOMES = {
 }
 
 
-def outcome_code(status: str, verdict: str | None) -> str:
-    """Return the key of OUTCOMES for a summary's status and verdict.
+COMPLETED = ("converged", "postcopy")  # the outcomes of whole migrations
+
+
+def outcome_code(status: str, verdict: str | None, reason_code: str | None = None) -> str:
+    """Return the key of OUTCOMES for a summary's status, verdict and reason_code.
 
     Only a run whose status is ok has a verdict. A failed run never counts as converged, whatever
     else its summary says.
     """
-    return verdict if status == "ok" and verdict else status
+    if status != "ok" or not verdict:
+        return status
+    return "postcopy" if (verdict, reason_code) == ("converged", "postcopy") else verdict
 
 
 def outcome_of(code: str) -> Outcome:
@@ -104,7 +118,9 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[code]} {outcome_of(code).label}" for code in codes if code in counts)
 
 
-def describe_outcome(status: str, verdict: str | None, total_time_s: float) -> str:
+def describe_outcome(
+    status: str, verdict: str | None, total_time_s: float, reason_code: str | None = None
+) -> str:
     """Return how a run ended and when: "converged in 20.6 min"."""
-    outcome = outcome_of(outcome_code(status, verdict))
+    outcome = outcome_of(outcome_code(status, verdict, reason_code))
     return outcome.after.format(time=format_duration(total_time_s))

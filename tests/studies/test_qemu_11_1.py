@@ -16,7 +16,6 @@ from tests.docs.test_documents import rows_of
 from tests.results.sweep_folders import write
 
 DOCUMENT = REPOSITORY / "docs/studies/qemu-11-1.md"
-POST_COPY = ["postcopy-ram"]
 MANAGER = {"target": "gpusim.policies.kubevirt:KubeVirtStall", "args": {}}
 VHOST_MS = 3.0
 GUEST = ("vm.memory=64GiB", "workload.granule=1GiB")
@@ -29,9 +28,9 @@ def runs(tmp_path: Path) -> dict[str, Sequence[Run]]:
     """One size. Only QEMU 11.1 makes more syncs with post-copy permitted."""
     for sweep in SWEEPS:
         for version in ("qemu_11_0", "qemu_11_1", "what_if_11_1_fixed"):
-            for permitted in ([], POST_COPY):
+            for permitted in (False, True):
                 for listeners_ms in (0.0, VHOST_MS):
-                    is_storm = version == "qemu_11_1" and bool(permitted)
+                    is_storm = version == "qemu_11_1" and permitted
                     values = {
                         "vm.memory": "1TiB",
                         "migration.version": version,
@@ -40,7 +39,7 @@ def runs(tmp_path: Path) -> dict[str, Sequence[Run]]:
                         "tracking.listeners_ms": listeners_ms,
                     }
                     write(
-                        tmp_path / sweep / f"{version},{len(permitted)},{listeners_ms}",
+                        tmp_path / sweep / f"{version},{permitted},{listeners_ms}",
                         values,
                         bitmap_sync_count=330 if is_storm else 13 + listeners_ms,
                         verdict="cancelled" if is_storm else "converged",

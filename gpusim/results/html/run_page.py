@@ -20,7 +20,7 @@ from gpusim.results.bottleneck import run_line
 from gpusim.results.html.render import render
 from gpusim.results.narrative import facts, narrate
 from gpusim.results.settings import Settings, final_setting, flat_settings
-from gpusim.results.summary_fields import REPORT_KEYS, SUMMARY_FIELDS
+from gpusim.results.summary_fields import POSTCOPY_KEYS, REPORT_KEYS, SUMMARY_FIELDS
 from gpusim.results.verdicts import describe_outcome
 from gpusim.text import (
     capitalized,
@@ -40,6 +40,8 @@ SIBLINGS = {
     "events.jsonl": "every decision, under the name of QEMU's trace event",
     "timeline.csv": "the state over time",
     "timeline.npz": "the state over time, for NumPy",
+    "postcopy.csv": "one row per step after a switch to post-copy",
+    "postcopy-latency.csv": "requests after the switch by their latency, in QEMU's buckets",
     "plot.png": "the picture of the run",
     "prediction.json": "the prediction in numbers",
     "prediction.png": "the picture of the prediction",
@@ -67,6 +69,11 @@ MAIN_SETTINGS = (
     *POLICIES,
     "tracking.mode",
 )
+POSTCOPY_SETTINGS = (
+    "migration.start_postcopy",
+    "migration.postcopy_preempt",
+    "migration.max_postcopy_bandwidth",
+)
 CHANGE_FIGURES = (
     "total_time_s",
     "downtime_ms",
@@ -89,6 +96,17 @@ PICTURE = (
     "Three panels over time. The first shows the memory left to send, with passes shaded and syncs "
     "as ticks. The second shows the throttle and the speed of the guest. The third compares the "
     "bytes dirtied per second with the bytes sent per second."
+)
+POSTCOPY_PICTURE = (
+    " Two more panels show the time after the switch to post-copy: the speed of the guest with the "
+    "memory that is missing, and how long requests took."
+)
+CAPTION = (
+    "Every other pass is shaded. QEMU throttles the guest if the guest dirties memory too fast for the "
+    "amount that is sent."
+)
+POSTCOPY_CAPTION = (
+    " After the switch to post-copy the background is green, and the guest runs at the target."
 )
 
 
@@ -148,7 +166,11 @@ def report_page(
     """Return the page as HTML. See `write_report` for the arguments."""
     summary = result.summary
     converged = summary.verdict == "converged"
-    ended = describe_outcome(summary.status, summary.verdict, summary.total_time_s)
+    ended = describe_outcome(
+        summary.status, summary.verdict, summary.total_time_s, summary.reason_code
+    )
+    switched = summary.postcopy_start_s is not None
+    main_keys = (*MAIN_SETTINGS, *POSTCOPY_SETTINGS) if switched else MAIN_SETTINGS
     outcome = capitalized(ended)
     vm = f"{format_bytes(summary.vm_bytes)} VM, {decider_name(summary.qemu_version, summary.policies)}"
     subtitle = f"{vm}: a live migration, simulated by gpusim {summary.gpusim_version}."
@@ -171,7 +193,8 @@ def report_page(
         key_figures=_key_figures(result, config),
         picture=picture,
         narrow=narrow,
-        picture_text=f"{PICTURE} {outcome}: {', '.join(facts(summary))}.",
+        picture_text=f"{PICTURE}{POSTCOPY_PICTURE if switched else ''} {outcome}: {', '.join(facts(summary))}.",
+        caption=f"{CAPTION}{POSTCOPY_CAPTION if switched else ''} Full size:",
         narrative=narrate(result, config),
         alternatives=None if converged else alternatives,
         change_labels=[SUMMARY_FIELDS[key].label for key in CHANGE_FIGURES],
@@ -183,7 +206,7 @@ def report_page(
         untried=by_outcome["not_tried"],
         main_settings=[
             (key, value)
-            for main in MAIN_SETTINGS
+            for main in main_keys
             for key, value in settings.items()
             if key == main or key.startswith(f"{main}.")
         ],
@@ -225,6 +248,7 @@ def _key_figures(result: Result, config: Settings | None) -> list[tuple[str, str
         (SUMMARY_FIELDS[key].label, _text(summary, key) + details.get(key, ""))
         for key in REPORT_KEYS
         if getattr(summary, key) or key not in ("paused_s", "skipped_s", "sending_gbit_per_s")
+        if getattr(summary, key) is not None or key not in POSTCOPY_KEYS
     ]
 
 

@@ -32,7 +32,7 @@ from gpusim.results.plots.canvas import (
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.timeline import MAX_ROWS, FloatArray, Timeline
-from gpusim.results.verdicts import describe_outcome, outcome_code
+from gpusim.results.verdicts import COMPLETED, describe_outcome, outcome_code
 from gpusim.shapes import LARGEST
 from gpusim.text import (
     count_noun,
@@ -217,10 +217,13 @@ def _title(runs: list[ComparedRun]) -> str:
 
 
 def _difference(one: ComparedRun, other: ComparedRun) -> str:
-    """Return the difference of two runs that converged, as sentences."""
-    ends = [outcome_code(run.summary["status"], run.summary.get("verdict")) for run in (one, other)]
+    """Return the difference of two whole migrations, as sentences."""
+    ends = [
+        outcome_code(own["status"], own.get("verdict"), own.get("reason_code"))
+        for own in (one.summary, other.summary)
+    ]
     losses = [run.summary.get("guest_cpu_lost_s") for run in (one, other)]
-    if ends != ["converged", "converged"] or None in losses:
+    if not {*ends} <= {*COMPLETED} or None in losses:
         return ""
     first, last = sorted((one, other), key=lambda run: float(run.summary["total_time_s"]))
     sooner_s = last.summary["total_time_s"] - first.summary["total_time_s"]
@@ -237,7 +240,12 @@ def _difference(one: ComparedRun, other: ComparedRun) -> str:
 
 def _label(run: ComparedRun) -> str:
     summary = run.summary
-    ended = describe_outcome(summary["status"], summary.get("verdict"), summary["total_time_s"])
+    ended = describe_outcome(
+        summary["status"],
+        summary.get("verdict"),
+        summary["total_time_s"],
+        summary.get("reason_code"),
+    )
     percent, lost_s, throttle_percent = (
         summary.get(key)
         for key in ("guest_cpu_lost_percent", "guest_cpu_lost_s", "max_throttle_percent")
@@ -289,6 +297,12 @@ def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None
 def _lost_s(run: ComparedRun) -> FloatArray:
     """Return the seconds so far in which each vCPU could not run, without the downtime."""
     time_s, run_s = run.columns["time_s"], run.columns["guest_run_s"]
-    stopped_s = run.simulated_s - (run.summary.get("downtime_ms") or 0.0) / 1e3
-    lost: FloatArray = np.maximum(np.minimum(time_s, stopped_s) - run_s, 0.0)
-    return lost
+    summary = run.summary
+    switched_s = summary.get("postcopy_start_s")
+    if switched_s is None:
+        stopped_s = run.simulated_s - (summary.get("downtime_ms") or 0.0) / 1e3
+        lost: FloatArray = np.maximum(np.minimum(time_s, stopped_s) - run_s, 0.0)
+        return lost
+    resumed_s = switched_s + (summary.get("postcopy_blackout_ms") or 0.0) / 1e3
+    stopped: FloatArray = np.clip(time_s - switched_s, 0.0, resumed_s - switched_s)
+    return np.maximum(time_s - stopped - run_s, 0.0)

@@ -1,7 +1,11 @@
-"""plot.png: one migration as three panels over one time axis, with the verdict above them."""
+"""plot.png: one migration as three panels over one time axis, with the verdict above them.
+
+After a switch to post-copy, postcopy.py adds two panels about the time after it.
+"""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,9 +27,10 @@ from gpusim.results.plots.canvas import (
     set_percent_axis,
     wrapped,
 )
+from gpusim.results.plots.postcopy import draw_postcopy, make_room, mark_postcopy
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.timeline import FloatArray
-from gpusim.results.turning_points import pass_borders, stop_s
+from gpusim.results.turning_points import pass_borders, samples_of, sending_s, stop_s
 from gpusim.results.verdicts import describe_outcome
 from gpusim.text import capitalized, decider_name, rate_unit, size_unit, time_unit
 from gpusim.units import format_bytes
@@ -54,7 +59,12 @@ def draw_run(figure: Figure, result: Result, *, trigger_percent: int | None = No
     total_s = max(result.summary.simulated_s, 1e-3)
     unit, unit_s = time_unit(total_s)
     lines = wrapped(figure, _below_headline(result.summary))
+    if result.summary.postcopy_start_s is not None:
+        make_room(figure)
     remaining, speed, rates = panels(figure, (3.2, 2.2, 2.2), len(lines))
+    if result.summary.postcopy_start_s is not None:
+        draw_postcopy(figure, result)
+        mark_postcopy([remaining, speed, rates], result, unit_s)
     _draw_passes([remaining, rates], result, total_s, unit_s)
     _draw_remaining(remaining, result, unit_s)
     _draw_speed(speed, result, total_s, unit_s)
@@ -70,7 +80,9 @@ def clock_name(summary: Summary) -> str:
 
 
 def _title(summary: Summary) -> str:
-    outcome = describe_outcome(summary.status, summary.verdict, summary.total_time_s)
+    outcome = describe_outcome(
+        summary.status, summary.verdict, summary.total_time_s, summary.reason_code
+    )
     decider = decider_name(summary.qemu_version, summary.policies)
     return SEPARATOR.join((capitalized(outcome), f"{format_bytes(summary.vm_bytes)} VM, {decider}"))
 
@@ -108,7 +120,7 @@ def _draw_passes(panels: list[Axes], result: Result, total_s: float, unit_s: flo
 
 
 def _draw_remaining(axes: Axes, result: Result, unit_s: float) -> None:
-    samples = result.samples
+    samples = samples_of(result)
     largest = max((sample.remaining_bytes for sample in samples), default=0)
     unit, unit_bytes = size_unit(largest)
     few = len(result.syncs) < FEW_SYNCS
@@ -130,11 +142,17 @@ def _draw_remaining(axes: Axes, result: Result, unit_s: float) -> None:
         label += f" (QEMU switches over below {format_bytes(threshold)})"
     axes.set_title(label)
     _draw_syncs(axes, result.syncs, unit_s)
-    legend(axes, 3)
+    legend(axes, 4)
+
+
+def _threshold_syncs(result: Result) -> list[SyncRecord]:
+    """Return the syncs with a switchover threshold, up to a switch to post-copy."""
+    last_s = math.inf if result.summary.postcopy_start_s is None else stop_s(result.summary)
+    return [s for s in result.syncs if s.threshold_bytes > 0 and s.time_s < last_s]
 
 
 def _shows_threshold(result: Result, largest: float) -> bool:
-    thresholds = [sync.threshold_bytes for sync in result.syncs if sync.threshold_bytes > 0]
+    thresholds = [sync.threshold_bytes for sync in _threshold_syncs(result)]
     return bool(thresholds) and max(thresholds) > 0.02 * largest and min(thresholds) < largest
 
 
@@ -142,10 +160,10 @@ def _draw_threshold(
     axes: Axes, result: Result, largest: float, unit_s: float, unit_bytes: float
 ) -> None:
     """Draw the switchover threshold if its line is visible above the axis."""
-    known = [sync for sync in result.syncs if sync.threshold_bytes > 0]
+    known = _threshold_syncs(result)
     thresholds = [sync.threshold_bytes for sync in known]
     if _shows_threshold(result, largest):
-        times = [*(sync.time_s for sync in known), result.summary.simulated_s]
+        times = [*(sync.time_s for sync in known), pass_borders(result)[-1]]
         axes.step(
             [time_s / unit_s for time_s in times],
             [bytes_ / unit_bytes for bytes_ in (*thresholds, thresholds[-1])],
@@ -185,7 +203,7 @@ def _draw_syncs(axes: Axes, syncs: list[SyncRecord], unit_s: float) -> None:
 
 
 def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> None:
-    samples = result.samples
+    samples = samples_of(result)
     times = [sample.time_s for sample in samples]
     throttle = [sample.cpu_throttle_percentage for sample in samples]
     axes.fill_between(
@@ -211,7 +229,10 @@ def _draw_speed(axes: Axes, result: Result, total_s: float, unit_s: float) -> No
         )
     if len(samples) > 1:
         borders = [border_s for pause in pauses for border_s in pause]
-        edges = _speed_edges(samples, borders, stop_s(result.summary), total_s)
+        later_s = [step.time_s for step in result.postcopy]
+        if later_s:
+            later_s.insert(0, sending_s(result.summary))
+        edges = _speed_edges(samples, borders, [stop_s(result.summary), *later_s], total_s)
         run_s = np.interp(edges, times, [sample.guest_run_s for sample in samples])
         axes.stairs(
             100 * np.diff(run_s) / np.diff(edges),
@@ -240,9 +261,12 @@ def _pauses_s(result: Result) -> list[tuple[float, float]]:
 
 
 def _speed_edges(
-    samples: list[TimelineSample], borders_s: list[float], stopped_s: float, total_s: float
+    samples: list[TimelineSample], borders_s: list[float], last_s: list[float], total_s: float
 ) -> FloatArray:
-    """Return bins of the guest's speed, with edges at throttle changes, `borders_s` and the stop."""
+    """Return bins of the guest's speed, with edges at throttle changes, `borders_s` and `last_s`.
+
+    `last_s` has the stop of the VM, and the steps of post-copy after it.
+    """
     changes_s = [
         after.time_s
         for before, after in pairwise(samples)
@@ -250,7 +274,7 @@ def _speed_edges(
     ]
     bin_s = max(total_s / SPEED_BINS, min(SPEED_BIN_S, total_s / 10))
     edges = [0.0]
-    for until_s in [*sorted([*changes_s, *borders_s]), stopped_s, total_s]:
+    for until_s in [*sorted([*changes_s, *borders_s]), *last_s, total_s]:
         since_s = edges[-1]
         bins = max(round((until_s - since_s) / bin_s), 1)
         if until_s > since_s:

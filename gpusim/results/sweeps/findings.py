@@ -45,6 +45,7 @@ def compute_findings(
     if planned_runs is not None and len(runs) < planned_runs:
         found.append(Message("missing_runs", {"runs": len(runs), "planned": planned_runs}))
     found += find_bottlenecks([run.summary for run in runs])
+    found += _postcopy(runs)
     converged = [run for run in runs if run.converged]
     keys = [key for key in (axes.x, *axes.series) if key]
     if converged and len(runs) > 1 and not any(key.startswith(GIVEN) for key in keys):
@@ -71,6 +72,19 @@ def count_outcomes(runs: Sequence[Run]) -> Message:
     return Message("outcomes", {"runs": len(runs), "counts": Counter(run.outcome for run in runs)})
 
 
+def _postcopy(runs: Sequence[Run]) -> list[Message]:
+    """Return what the switch to post-copy cost the guests of the runs that switched."""
+    switched = [run for run in runs if run.number("postcopy_start_s") is not None]
+    if not switched:
+        return []
+    ends = {
+        key: [number for run in switched if (number := run.number(key)) is not None]
+        for key in ("postcopy_blackout_ms", "postcopy_recovery_s", "postcopy_stall_vcpu_s")
+    }
+    data = {key: (min(numbers), max(numbers)) for key, numbers in ends.items() if numbers}
+    return [Message("postcopy", {"runs": len(switched), "of_runs": len(runs), "ends": data})]
+
+
 def _best(converged: Sequence[Run], keys: Sequence[str]) -> list[Message]:
     """Return the fastest run and the run that costs the guest least."""
     fastest = min(converged, key=_time_and_loss)
@@ -94,6 +108,7 @@ def _run_message(code: str, run: Run, keys: Sequence[str], value: float = 0) -> 
         settings = [(SEED, str(run.config[SEED]))]
     data = {
         "run": run.name,
+        "outcome": run.outcome,
         "settings": settings,
         "total_time_s": run.number("total_time_s") or 0.0,
         "guest_cpu_lost_s": run.number("guest_cpu_lost_s") or 0.0,

@@ -19,7 +19,7 @@ from gpusim.results.run_files import ATTEMPTS, CONFIG, SUMMARY
 from gpusim.results.settings import flat_settings
 from gpusim.results.summary_shape import find_damage, find_fault
 from gpusim.results.sweeps.natural_order import natural
-from gpusim.results.verdicts import outcome_code
+from gpusim.results.verdicts import COMPLETED, outcome_code
 from gpusim.shapes import Keys, Text, Whole
 from gpusim.text import Message
 from gpusim.units import MIB
@@ -54,13 +54,14 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """The verdict, or the status of a run without a verdict: failed or incomplete."""
-        return outcome_code(self.summary["status"], self.summary.get("verdict"))
+        """The key of OUTCOMES: the verdict, the status of a run without one, or "postcopy"."""
+        summary = self.summary
+        return outcome_code(summary["status"], summary.get("verdict"), summary.get("reason_code"))
 
     @property
     def converged(self) -> bool:
         """Whether the total time is the time of a whole migration."""
-        return self.outcome == "converged"
+        return self.outcome in COMPLETED
 
     def number(self, key: str) -> float | None:
         """Return a number of the summary, or None if the summary does not have it."""

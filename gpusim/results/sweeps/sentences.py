@@ -53,7 +53,24 @@ _REASONS = {
 
 
 def _fastest(data: Mapping[str, Any]) -> str:
-    return f"The fastest run that converged took {_time(data)} and cost {_loss(data)}{_with(data)}."
+    how = "migrated with post-copy," if data.get("outcome") == "postcopy" else "converged"
+    return f"The fastest run that {how} took {_time(data)} and cost {_loss(data)}{_with(data)}."
+
+
+def _postcopy(data: Mapping[str, Any]) -> str:
+    which = f"{data['runs']} of {count_noun(data['of_runs'], 'run')}"
+    subject = "Its guest" if data["runs"] == 1 else "Their guests"
+    facts = {
+        "postcopy_blackout_ms": ("stood still for {}", 1e-3),
+        "postcopy_recovery_s": ("recovered in {}", 1.0),
+        "postcopy_stall_vcpu_s": ("lost {} of vCPU time to missing pages", 1.0),
+    }
+    parts = []
+    for key, (text, scale) in facts.items():
+        if key in data["ends"]:
+            low, high = (format_duration(scale * end) for end in data["ends"][key])
+            parts.append(text.format(low if low == high else f"{low} to {high}"))
+    return f"{which} switched to post-copy. {subject} {join_words(parts)}."
 
 
 def _cheapest_near_fastest(data: Mapping[str, Any]) -> str:
@@ -204,6 +221,7 @@ def _span(one: float, other: float) -> str:
 
 
 _FINDINGS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "postcopy": _postcopy,
     "outcomes": lambda data: describe_outcomes(Message("outcomes", data)) + ".",
     "bottleneck": lambda data: bottleneck_line(Message("bottleneck", data)) + ".",
     "fastest": _fastest,

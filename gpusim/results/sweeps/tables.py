@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gpusim.errors import require
 from gpusim.files import csv_text, whole_file, write_text
-from gpusim.results.summary_fields import NUMBER_KEYS, STATISTICS_KEYS
+from gpusim.results.summary_fields import NUMBER_KEYS, POSTCOPY_KEYS, STATISTICS_KEYS
 from gpusim.results.sweeps.config_values import ABSENT, SEED
 from gpusim.results.sweeps.ensembles import QUANTILES, Ensemble
 from gpusim.results.sweeps.runs import Run
@@ -39,7 +39,7 @@ def require_pyarrow() -> None:
 
 
 def run_columns(runs: Sequence[Run], keys: Iterable[str]) -> list[Column]:
-    """Return the columns of runs.csv.
+    """Return the columns of runs.csv. Those of post-copy are left out if no run switched to it.
 
     Args:
         runs: one per row.
@@ -51,7 +51,9 @@ def run_columns(runs: Sequence[Run], keys: Iterable[str]) -> list[Column]:
         for key, value in run.summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     )
-    numbers = [*NUMBER_KEYS, *(key for key in own if key not in NUMBER_KEYS and key != SEED)]
+    switched = any(run.number(key) is not None for run in runs for key in POSTCOPY_KEYS)
+    known = [key for key in NUMBER_KEYS if switched or key not in POSTCOPY_KEYS]
+    numbers = [*known, *(key for key in own if key not in NUMBER_KEYS and key != SEED)]
     return [
         Column("run", [run.name for run in runs]),
         *(Column(key, [run.config.get(key, ABSENT) for run in runs], True) for key in keys),
