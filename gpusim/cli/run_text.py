@@ -11,7 +11,6 @@ from gpusim.results.bottleneck import run_line
 from gpusim.results.summary_fields import SUMMARY_FIELDS
 from gpusim.results.turning_points import has_recovered
 from gpusim.results.verdicts import OUTCOMES, outcome_code
-from gpusim.text import count_noun
 from gpusim.units import format_bytes
 
 
@@ -69,7 +68,8 @@ def postcopy_lines(summary: Summary) -> Iterator[str]:
         recovered = f"recovered in {text('postcopy_recovery_s')}"
     waits = "no request"
     if summary.postcopy_requests:
-        requests = count_noun(summary.postcopy_requests, "request")
+        count = summary.postcopy_requests
+        requests = "1 request" if count == 1 else f"{count:,} requests"
         waits = f"{requests} of {text('postcopy_latency_ms')} on average"
     yield (
         f"guest at the target: {recovered}, lost {text('postcopy_stall_vcpu_s')}, {waits}, all vCPUs "
