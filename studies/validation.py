@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import math
 import statistics
 import sys
@@ -57,6 +58,7 @@ from studies.validation_figures import Point, draw_errors, draw_replay
 SEEDS = 20  # of each prediction
 LEAST_REPEATS = 3  # of a scenario, or they have no spread
 DRAWN = "tailslow.qemu10.a"  # the replay that is drawn over its recording
+CASES_OF_10TB = tuple(itertools.product((5, 25, 90), (4, 8), ("qemu_9_1", "qemu_9_2")))
 AWAKE_PERCENT = (20, 30, 40, 50, 60)  # throttles with enough stretches for a median
 
 
@@ -422,12 +424,6 @@ def outcomes() -> tuple[Outcome, ...]:
 @cache
 def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
     """Return the name cells and the result of each run of the 10 TB case."""
-    cases = [
-        (percent, writes, version)
-        for percent in (5, 25, 90)
-        for writes in (4, 8)
-        for version in ("qemu_9_1", "qemu_9_2")
-    ]
     configs = [
         composed_config(
             [
@@ -437,11 +433,11 @@ def the_10tb_case() -> tuple[tuple[list[str], Result], ...]:
                 f"workload.page_writes_per_s={writes}e6",
             ]
         )
-        for percent, writes, version in cases
+        for percent, writes, version in CASES_OF_10TB
     ]
     names = [
         [f"{percent} %", f"{writes} M", version.removeprefix("qemu_").replace("_", ".")]
-        for percent, writes, version in cases
+        for percent, writes, version in CASES_OF_10TB
     ]
     return tuple(zip(names, map_with_bar(simulate, configs), strict=True))
 

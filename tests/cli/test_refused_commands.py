@@ -254,7 +254,7 @@ def _only_check(config: Config, folder: Path, **named: object) -> float:
     "seeds",
     [
         range(5000, 5020),
-        *(pytest.param(range(at, at + 250), marks=pytest.mark.slow) for at in range(0, 500, 250)),
+        *(pytest.param(range(at, at + 125), marks=pytest.mark.slow) for at in range(0, 250, 125)),
     ],
     ids=str,
 )

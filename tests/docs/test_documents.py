@@ -184,8 +184,8 @@ def rows_of(document: str, heading: str) -> list[list[str]]:
     return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def swept(tmp_path: Path, name: str) -> dict[str, dict]:
-    gpusim(f"sweep={name}", "plot=false", cwd=tmp_path)
+def swept(tmp_path: Path, name: str, *overrides: str) -> dict[str, dict]:
+    gpusim(f"sweep={name}", *overrides, "plot=false", cwd=tmp_path)
     folders = (tmp_path / f"outputs/multirun/{name}").glob("*/summary.json")
     return {path.parent.name: json.loads(path.read_text()) for path in folders}
 
@@ -206,10 +206,14 @@ def check_table_of_the_size_of_vms(runs: dict[str, dict]) -> None:
 
 @pytest.mark.slow
 def test_table_of_evacuations_is_what_its_sweep_computes(tmp_path) -> None:
-    runs = swept(tmp_path, "evacuate")
+    """Of some numbers of guests at a time, in every order."""
+    numbers = (1, 3)
+    runs = swept(tmp_path, "evacuate", f"evacuation.at_a_time={','.join(map(str, numbers))}")
     for orders, *shown in rows_of("docs/how-to/empty-a-host.md", "## An example"):
         for order in re.findall(r"\w+", orders):
             for number, cell in zip((1, 2, 3, 4, 8), shown, strict=True):
+                if number not in numbers:
+                    continue
                 run = runs[f"at_a_time={number},order={order}"]
                 assert cell == f"{run['total_time_s']:.0f} s, {run['guest_cpu_lost_s']:.0f} s"
 

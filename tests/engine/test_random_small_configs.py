@@ -14,7 +14,7 @@ import pytest
 from gpusim import BackendConfig, Config, ConfigError, Result, evacuate, simulate
 from tests.engine.random_configs import make_config
 
-BLOCK, BLOCKS = 250, 20
+BLOCK, BLOCKS = 250, 10
 WALL = "2s"  # some of the hostile limits never come
 
 
@@ -78,6 +78,6 @@ def test_random_configs() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_five_thousand_random_configs(block: int) -> None:
+def test_many_random_configs(block: int) -> None:
     pytest.importorskip("numba", reason="numba is not installed")
     run_configs(range(BLOCK * block, BLOCK * (block + 1)))

@@ -128,7 +128,7 @@ def test_a_small_study_from_beginning_to_end(tmp_path: Path) -> None:
     document = tmp_path / "study.md"
     document.write_text(DOCUMENT.read_text())
     folders = ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
-    main([*folders, "--document", str(document), "vm.memory=1GiB,2GiB", "seed=1"])
+    main([*folders, "--document", str(document), "vm.memory=2GiB", "seed=1"])
     pictures = list((tmp_path / "figures").iterdir())
     assert {path.name for path in pictures} == FIGURES
     for path in pictures:
