@@ -19,7 +19,7 @@ from gpusim.results.run_files import (
     write_run,
     write_summary,
 )
-from gpusim.results.summary_fields import GUEST_KEYS
+from gpusim.results.summary_fields import GUEST_KEYS, GUEST_POSTCOPY_KEYS
 
 GUESTS = "guests"
 EVACUATION_CSV = "evacuation.csv"
@@ -66,7 +66,9 @@ def whole_evacuation(folder: Path, run_hash: str, *, plot: bool) -> dict[str, An
 
 def _csv(guests: list[EvacuatedGuest]) -> str:
     """Return a row for each guest, in the order in which they started."""
-    rows: list[list[object]] = [["name", "vm_bytes", "vcpus", "start_s", "end_s", *GUEST_KEYS]]
+    switched = any(guest.result.summary.postcopy_start_s is not None for guest in guests)
+    keys = [*GUEST_KEYS, *(GUEST_POSTCOPY_KEYS if switched else ())]
+    rows: list[list[object]] = [["name", "vm_bytes", "vcpus", "start_s", "end_s", *keys]]
     for guest in guests:
         summary = guest.result.summary
         own = [
@@ -76,5 +78,5 @@ def _csv(guests: list[EvacuatedGuest]) -> str:
             f"{guest.start_s:.9f}",
             f"{guest.end_s:.9f}",
         ]
-        rows.append([*own, *(getattr(summary, name) for name in GUEST_KEYS)])
+        rows.append([*own, *(getattr(summary, name) for name in keys)])
     return csv_text(rows)

@@ -253,7 +253,7 @@ _EVACUATION: Sequence[SummaryField] = (
     SummaryField("link_used_percent", "%", "Link used",
         "Bytes of pages, with their headers, as a share of what the link could carry. "
         "Null if the link is unlimited."),
-    _of_evacuation("guest_cpu_lost_s", "vCPU time that all guests lost to the throttle."),
+    _of_evacuation("guest_cpu_lost_s", "vCPU time that all guests lost to the throttle, and in post-copy to missing pages."),
     _of_evacuation("guest_cpu_lost_percent",
         "guest_cpu_lost_s as a share of the vCPUs of all guests over the whole evacuation, "
         "guests that wait included."),
@@ -317,6 +317,11 @@ GUEST_KEYS = (
     "guest_cpu_lost_percent", "write_faults", "guest_fault_s", "transferred_bytes",
     "bitmap_sync_count", "dirty_sync_count", "verdict",
 )
+# Also of each guest, if one of them switched to post-copy.
+GUEST_POSTCOPY_KEYS = (
+    "postcopy_start_s", "postcopy_blackout_ms", "postcopy_recovery_s", "postcopy_stall_vcpu_s",
+    "postcopy_requests", "postcopy_latency_ms",
+)
 # These depend on the machine and the installation. A comparison of two sweeps ignores them.
 MACHINE_KEYS = (
     "wall_time_s", "process_peak_rss_bytes", "bitmap_bytes", "simulated_looks", "backend",
@@ -333,7 +338,7 @@ PLACES = {
     "runs.csv": (*NUMBER_KEYS, "status", "verdict", "reason", "bottleneck_code", "error"),
     "statistics.csv": STATISTICS_KEYS,
     "index.html": (*RUNS_TABLE_KEYS, "bottleneck"),
-    "evacuation.csv": GUEST_KEYS,
+    "evacuation.csv": (*GUEST_KEYS, *GUEST_POSTCOPY_KEYS),
 }
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 from gpusim import Config, LinkConfig, MigrationConfig
+from gpusim.config.compose import composed_config
+from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Alternative, Result
 from tests.results.conftest import FakeMigration
 
@@ -45,6 +48,27 @@ def nothing_sent() -> Result:
     made = fake(link_rate=1e8, write_rate=1.5e8)
     none = {"bytes_dirty_period": 0, "bytes_xfer_period": 0}
     return replace(made, syncs=[replace(sync, **none) for sync in made.syncs])
+
+
+POSTCOPY = (
+    "vm.memory=64MiB",
+    "vm.vcpus=4",
+    "migration=qemu_10_2",
+    "backend.name=numpy",
+    "link.bandwidth=100Mbit/s",
+    "workload=uniform",
+    "workload.working_set_percent=30",
+    "workload.page_writes_per_s=20000",
+    "limit.simulated=60s",
+    "migration.postcopy_ram=true",
+    "migration.start_postcopy=throttle_20",
+)
+
+
+@cache
+def switched(*overrides: str) -> Result:
+    """Return a run of the engine that switches to post-copy after 10 s."""
+    return simulate(composed_config([*POSTCOPY, *overrides]))
 
 
 RUNS: dict[str, Callable[[], Result]] = {

@@ -14,15 +14,17 @@ import pytest
 
 from gpusim.cli.run_text import outcome_lines
 from gpusim.config.compose import composed_config
-from gpusim.engine.attempts import simulate
-from gpusim.engine.records import Result
+from gpusim.engine.records import EvacuatedGuest
 from gpusim.results import begin_run, read_summary, whole_run, write_run
+from gpusim.results.evacuation_files import _csv
 from gpusim.results.guestperf import guestperf_report
 from gpusim.results.html.run_page import SIBLINGS, report_page
 from gpusim.results.narrative import facts, find_steps, narrate
 from gpusim.results.plots.canvas import narrow_png
 from gpusim.results.plots.run import draw_run
-from gpusim.results.run_files import LATENCY, POSTCOPY
+from gpusim.results.plots.sweep import counted
+from gpusim.results.run_files import LATENCY
+from gpusim.results.run_files import POSTCOPY as STEPS
 from gpusim.results.sweeps.axes import choose_axes
 from gpusim.results.sweeps.diff import write_diff
 from gpusim.results.sweeps.ensembles import ensembles
@@ -41,30 +43,12 @@ from gpusim.results.turning_points import (
     stop_s,
 )
 from tests.results.plots.drawn import figure_of, legend_texts
-from tests.results.runs import fake
-
-PLAIN = (
-    "vm.memory=64MiB",
-    "vm.vcpus=4",
-    "migration=qemu_10_2",
-    "backend.name=numpy",
-    "link.bandwidth=100Mbit/s",
-    "workload=uniform",
-    "workload.working_set_percent=30",
-    "workload.page_writes_per_s=20000",
-    "limit.simulated=60s",
-)
-SWITCH = ("migration.postcopy_ram=true", "migration.start_postcopy=throttle_20")
+from tests.results.runs import POSTCOPY, fake, switched
 
 
 @cache
 def settings(*overrides: str) -> dict[str, Any]:
-    return asdict(composed_config([*PLAIN, *SWITCH, *overrides]))
-
-
-@cache
-def switched(*overrides: str) -> Result:
-    return simulate(composed_config([*PLAIN, *SWITCH, *overrides]))
+    return asdict(composed_config([*POSTCOPY, *overrides]))
 
 
 IDLE = ("workload.page_writes_per_s=0", "workload.reads_per_s=0", "migration.start_postcopy=100ms")
@@ -78,9 +62,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_the_steps_and_the_latencies_are_files_of_a_run_that_switched(tmp_path: Path) -> None:
     result = switched()
-    begin_run(composed_config([*PLAIN, *SWITCH]), tmp_path)
+    begin_run(composed_config([*POSTCOPY]), tmp_path)
     write_run(result, tmp_path, plot=False, run_hash="h")
-    steps = rows_of(tmp_path / POSTCOPY)
+    steps = rows_of(tmp_path / STEPS)
     assert len(steps) == len(result.postcopy) > 10
     missing = [int(row["missing_bytes"]) for row in steps]
     assert missing == sorted(missing, reverse=True) and missing[-1] == 0
@@ -93,9 +77,9 @@ def test_the_steps_and_the_latencies_are_files_of_a_run_that_switched(tmp_path: 
     assert whole_run(tmp_path, "h", plot=False) == read_summary(tmp_path)
 
 
-@pytest.mark.parametrize("name", [POSTCOPY, LATENCY])
+@pytest.mark.parametrize("name", [STEPS, LATENCY])
 def test_a_run_without_one_of_them_is_not_whole(name: str, tmp_path: Path) -> None:
-    begin_run(composed_config([*PLAIN, *SWITCH]), tmp_path)
+    begin_run(composed_config([*POSTCOPY]), tmp_path)
     write_run(switched(), tmp_path, plot=False, run_hash="h")
     assert whole_run(tmp_path, "h", plot=False)
     (tmp_path / name).unlink()
@@ -105,10 +89,10 @@ def test_a_run_without_one_of_them_is_not_whole(name: str, tmp_path: Path) -> No
 def test_a_run_without_a_switch_has_neither_and_removes_them(tmp_path: Path) -> None:
     write_run(switched(), tmp_path, plot=False)
     write_run(fake(), tmp_path, plot=False, run_hash="h")
-    assert not {POSTCOPY, LATENCY} & {path.name for path in tmp_path.iterdir()}
+    assert not {STEPS, LATENCY} & {path.name for path in tmp_path.iterdir()}
     write_run(switched(), tmp_path, plot=False)
     begin_run(composed_config([]), tmp_path)
-    assert not {POSTCOPY, LATENCY} & {path.name for path in tmp_path.iterdir()}
+    assert not {STEPS, LATENCY} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_guest_runs_again_after_the_blackout_and_loses_what_the_summary_says() -> None:
@@ -235,7 +219,7 @@ def test_a_sweep_has_columns_and_a_finding_of_post_copy_only_if_a_run_switched(
     tmp_path: Path,
 ) -> None:
     for name, result in (("a", switched()), ("b", fake())):
-        begin_run(composed_config([*PLAIN, f"seed={len(name)}"]), tmp_path / name)
+        begin_run(composed_config([*POSTCOPY, f"seed={len(name)}"]), tmp_path / name)
         write_run(result, tmp_path / name, plot=False)
     runs = find_runs([tmp_path]).runs
     assert [run.outcome for run in runs] == ["postcopy", "converged"]
@@ -249,13 +233,25 @@ def test_a_sweep_has_columns_and_a_finding_of_post_copy_only_if_a_run_switched(
         return "postcopy_requests" in columns, any("switched to post-copy" in t for t in texts)
 
     assert shown(runs) == (True, True)
+    assert counted(ensembles(runs)).startswith("2 of 2 runs completed")
+    assert counted(ensembles(runs[1:])).startswith("1 of 1 runs converged")
     assert shown(runs[1:]) == (False, False)
 
 
 def test_two_runs_can_be_compared(tmp_path: Path) -> None:
     for name, result in (("a", switched()), ("b", switched("migration.postcopy_preempt=true"))):
-        begin_run(composed_config([*PLAIN, *SWITCH]), tmp_path / name)
+        begin_run(composed_config([*POSTCOPY]), tmp_path / name)
         write_run(replace(result), tmp_path / name, plot=False)
     text = write_diff(tmp_path / "a", tmp_path / "b", tmp_path / "out")
     assert "postcopy_latency_ms" in text
     assert (tmp_path / "out" / "diff.png").is_file()
+
+
+def test_an_evacuation_has_columns_of_post_copy_only_if_a_guest_switched() -> None:
+    config = composed_config([*POSTCOPY])
+    guests = [
+        EvacuatedGuest(name=n, config=config, vcpus=4, start_s=0, end_s=9, result=result)
+        for n, result in (("a", fake()), ("b", switched()))
+    ]
+    heads = [_csv(one).splitlines()[0] for one in (guests, guests[:1])]
+    assert ["postcopy_requests" in head for head in heads] == [True, False]

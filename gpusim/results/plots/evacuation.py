@@ -20,6 +20,7 @@ from gpusim.results.plots.canvas import (
     tick_text,
 )
 from gpusim.results.timeline import FloatArray
+from gpusim.results.turning_points import samples_of
 from gpusim.results.verdicts import describe_outcome
 from gpusim.text import (
     capitalized,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIRST_PASS, LATER = "#b9d7ea", style.BLUE
+FIRST_PASS, LATER, POSTCOPY = "#b9d7ea", style.BLUE, style.GREEN
 SHARES = ("#80868b", "#b4b9be", "#dadde1")  # of the link
 LINK_BINS = 240
 LONGEST_NAME = 32  # characters
@@ -105,7 +106,7 @@ def _facts(summary: EvacuationSummary) -> list[str]:
 
 
 def _draw_guests(axes: Axes, guests: list[EvacuatedGuest], unit_s: float) -> None:
-    """Draw a bar for each guest: first pass, later passes, and the throttle as a height."""
+    """Draw a bar for each guest: first pass, later passes, post-copy, and the throttle as a height."""
     named = len(guests) <= MOST_NAMES
     axes.set_yticks(range(len(guests)) if named else [])
     axes.set_yticklabels([tick_text(guest.name, LONGEST_NAME) for guest in guests] if named else [])
@@ -118,6 +119,9 @@ def _draw_guests(axes: Axes, guests: list[EvacuatedGuest], unit_s: float) -> Non
         first = first_s / unit_s
         axes.barh(row, first, BAR, left=start, color=FIRST_PASS, lw=0)
         axes.barh(row, end - start - first, BAR, left=start + first, color=LATER, lw=0)
+        if summary.postcopy_start_s is not None:
+            switch = start + summary.postcopy_start_s / unit_s
+            axes.barh(row, end - switch, BAR, left=switch, color=POSTCOPY, lw=0, zorder=2)
         _draw_throttle(axes, row, guest, unit_s)
         if summary.verdict != "converged":
             axes.barh(
@@ -141,7 +145,7 @@ def _draw_guests(axes: Axes, guests: list[EvacuatedGuest], unit_s: float) -> Non
 
 def _draw_throttle(axes: Axes, row: int, guest: EvacuatedGuest, unit_s: float) -> None:
     """Draw the throttle from the bar's lower edge upwards: 100 % fills the bar."""
-    samples = guest.result.samples
+    samples = samples_of(guest.result)
     times = [(guest.start_s + sample.time_s) / unit_s for sample in samples]
     low = row + BAR / 2  # Rows count downwards.
     height = [low - BAR * sample.cpu_throttle_percentage / 100 for sample in samples]
@@ -176,6 +180,8 @@ def _draw_legend(axes: Axes, guests: list[EvacuatedGuest]) -> None:
     handles: list[Any] = [Line2D([], [], color=style.GREY, lw=1, ls=":", label="waits")]
     handles.append(Patch(color=FIRST_PASS, label="first pass"))
     handles.append(Patch(color=LATER, label="later passes"))
+    if any(summary.postcopy_start_s is not None for summary in summaries):
+        handles.append(Patch(color=POSTCOPY, label="post-copy"))
     if any(summary.max_throttle_percent for summary in summaries):
         handles.append(Patch(color=style.ORANGE, label="throttle (full height: 100 %)"))
     if any(summary.verdict != "converged" for summary in summaries):
@@ -188,7 +194,7 @@ def _draw_link(axes: Axes, evacuation: Evacuation, total_s: float, unit_s: float
     edges = np.linspace(0.0, total_s, LINK_BINS + 1)
     sent: list[FloatArray] = []
     for guest in evacuation.guests:
-        samples = guest.result.samples
+        samples = samples_of(guest.result)
         times = [guest.start_s + sample.time_s for sample in samples]
         sent.append(
             np.diff(np.interp(edges, times, [sample.transferred_bytes for sample in samples]))

@@ -155,7 +155,7 @@ def _facts(groups: Sequence[Ensemble]) -> str:
         legend = [f"{o.label} ({o.short})" for code, o in OUTCOMES.items() if code in ends]
         facts.append(f"hatched: {', '.join(legend)}")
     else:
-        facts.append("every run converged")
+        facts.append("every run completed")
     return SEPARATOR.join(facts)
 
 

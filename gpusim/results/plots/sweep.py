@@ -322,7 +322,10 @@ def counted(groups: Sequence[Ensemble]) -> str:
     """Return how many runs converged, and how much seeds spread, as a line of facts."""
     runs = [run for group in groups for run in group.runs]
     converged = sum(run.converged for run in runs)
-    facts = [f"{converged} of {len(runs)} runs converged"]
+    switched = sum(run.outcome == "postcopy" for run in runs)
+    facts = [f"{converged} of {len(runs)} runs {'completed' if switched else 'converged'}"]
+    if switched:
+        facts.append(f"{switched} with post-copy")
     seeds = sorted({len(group.runs) for group in groups})
     if seeds[-1] > 1:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

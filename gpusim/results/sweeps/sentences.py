@@ -53,7 +53,7 @@ _REASONS = {
 
 
 def _fastest(data: Mapping[str, Any]) -> str:
-    how = "migrated with post-copy," if data.get("outcome") == "postcopy" else "converged"
+    how = "completed, with post-copy," if data.get("outcome") == "postcopy" else "converged"
     return f"The fastest run that {how} took {_time(data)} and cost {_loss(data)}{_with(data)}."
 
 

@@ -11,11 +11,11 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from gpusim.results import write_run
-from tests.results.runs import ALTERNATIVES, CONFIG, RUNS
+from tests.results.runs import ALTERNATIVES, CONFIG, RUNS, switched
 
 WIDTHS = (1280, 400)
 OpenReport = Callable[[str], None]
-PAGES = ("converged", "not_converged", "time_limit", "a_thousand_passes")
+PAGES = ("converged", "not_converged", "time_limit", "a_thousand_passes", "post_copy")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for name in PAGES:
         made[name] = tmp_path_factory.mktemp("run") / f"memory=1TiB, seed=3 {name} #1"
-        write_run(RUNS[name](), made[name], config=CONFIG, alternatives=ALTERNATIVES)
+        result = switched() if name == "post_copy" else RUNS[name]()
+        write_run(result, made[name], config=CONFIG, alternatives=ALTERNATIVES)
     return made
 
 

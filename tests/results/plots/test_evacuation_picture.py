@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpusim.results.plots.evacuation import BAR, MOST_NAMES, draw_evacuation
+from gpusim.results.plots.evacuation import BAR, MOST_NAMES, POSTCOPY, draw_evacuation
 from gpusim.text import format_duration
 from tests.results.conftest import MakeEvacuation
 from tests.results.plots.drawn import figure_of, legend_texts, line, texts, ticks, unit_in
+from tests.results.runs import switched
 
 
 @pytest.mark.parametrize("count", [1, 8, 60])
@@ -82,3 +83,21 @@ def test_an_evacuation_without_guests_is_a_picture(make_evacuation: MakeEvacuati
     with figure_of(draw_evacuation, replace(evacuation, summary=summary)) as figure:
         assert texts(figure)[0].startswith("Stopped after 0")
         assert not figure.axes[0].patches
+
+
+def test_a_guest_that_switched_has_a_bar_of_post_copy(make_evacuation: MakeEvacuation) -> None:
+    evacuation = make_evacuation(["g0", "g1"])
+    guest = evacuation.guests[0]
+    result = switched()
+    end_s = guest.start_s + result.summary.total_time_s
+    guests = [replace(guest, result=result, end_s=end_s), *evacuation.guests[1:]]
+    from matplotlib.colors import to_hex
+
+    with figure_of(draw_evacuation, replace(evacuation, guests=guests)) as figure:
+        assert "post-copy" in legend_texts(figure.axes[0])
+        unit_s = unit_in(figure.axes[1].get_xlabel())
+        colour = to_hex(POSTCOPY)
+        (bar,) = (b for b in figure.axes[0].patches if to_hex(b.get_facecolor()) == colour)
+        switch_s = guest.start_s + (result.summary.postcopy_start_s or 0.0)
+        assert bar.get_x() * unit_s == pytest.approx(switch_s)
+        assert (bar.get_x() + bar.get_width()) * unit_s == pytest.approx(end_s)
