@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gpusim.explore.run_pool import RunPool
     from gpusim.explore.setting_limits import Advice
     from gpusim.formats.profile import Profile
+    from gpusim.predict.host_config import HostConfig
     from gpusim.predict.prediction import Prediction
 
 MOST_SEED = 2**62
@@ -318,7 +319,7 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
         progress=_with_progress_bar,
     )
     prediction = replace(prediction, bounds=_bounds(options))
-    prediction, advice, better = _advised(options, prediction)
+    prediction, advice, better = _advised(options, prediction, host)
     numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
         print(numbers, end="")
@@ -336,7 +337,7 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
 
 
 def _advised(
-    options: argparse.Namespace, prediction: Prediction
+    options: argparse.Namespace, prediction: Prediction, host: HostConfig
 ) -> tuple[Prediction, Advice | None, BetterSettings | None]:
     """Return the prediction with a change that keeps the bounds, the advice, and better settings.
 
@@ -354,9 +355,12 @@ def _advised(
     with RunPool(most_steps=MOST_STEPS * effort) as pool:
         if not options.no_advice:
             from gpusim.explore.setting_limits import advise
+            from gpusim.predict.postcopy_comparison import compare_ways
 
             prediction = replace(prediction, change_within=_change_within(prediction, pool))
             advice = advise(median_guest, p95_guest, effort=effort, pool=pool)
+            ways = compare_ways(prediction, host.postcopy_costs, options.seed, pool)
+            prediction = replace(prediction, ways=ways)
         if options.goal:
             from gpusim.explore.goal_search import TRIALS, search_goal
 

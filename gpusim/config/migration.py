@@ -24,7 +24,7 @@ from gpusim.config.checks import (
 from gpusim.config.plugins import KINDS, make_factory, policies_of
 from gpusim.config.schema import AttemptConfig, Config, MigrationConfig, PolicyConfig
 from gpusim.config.types import changed
-from gpusim.policies.own_managers import TOOLS, find_manager, required_settings
+from gpusim.policies.own_managers import POST_COPY, find_manager, required_settings
 from gpusim.policies.user_rule import UserManager
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS, Parameters
 from gpusim.qemu.versions import VERSIONS, Version, find_version
@@ -241,7 +241,7 @@ def _check_required_settings(migration: MigrationConfig) -> None:
         return
     for name, value in required_settings(manager).items():
         if getattr(migration, name) != value:
-            tool, argument, preset = TOOLS[type(manager)]
+            tool, argument, preset, *_ = POST_COPY[type(manager)]
             verb = "sets" if value else "never uses"
             hint = f"{tool} with {argument} {verb} it. "
             hint += f"Set migration.{name}={str(value).lower()}, or use policy={preset}"

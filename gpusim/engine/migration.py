@@ -6,6 +6,8 @@ run jumps from event to event, so its cost follows decisions and not simulated s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpusim.config.backend import Backend
 from gpusim.config.scenario import Scenario
 from gpusim.engine.fallback_timer import FallbackTimer
@@ -358,7 +360,7 @@ class Migration:
             vm_ended_ns=vm_ended_ns,
             downtime_ms=downtime_ms,
             skipped_ns=self._management.skipped_ns,
-            postcopy=PostcopySummary() if self._postcopy is None else self._postcopy.summary(),
+            postcopy=self._postcopy_summary(),
         )
         not_done = self._management.actions_not_done
         if self._postcopy is None:
@@ -366,6 +368,13 @@ class Migration:
         return self._recorder.make_result(
             end, not_done, self._postcopy.samples, self._postcopy.latency_counts()
         )
+
+    def _postcopy_summary(self) -> PostcopySummary:
+        """Return what post-copy did. The switch counts the time that was skipped before it."""
+        if self._postcopy is None:
+            return PostcopySummary()
+        found, skipped_s = self._postcopy.summary(), self._management.skipped_ns / NS_PER_S
+        return replace(found, postcopy_start_s=(found.postcopy_start_s or 0.0) + skipped_s)
 
     def _check_time_passes(self, began_ns: int) -> None:
         """Refuse a user's switchover rule under which the main loop turns and no time passes.

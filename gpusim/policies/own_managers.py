@@ -6,7 +6,7 @@ A class that extends one of them is another manager, about which gpusim knows no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from gpusim.policies.cloud_hypervisor import CloudHypervisor
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
@@ -24,11 +24,49 @@ OWN_MANAGERS: Mapping[str, type[OwnManager]] = {
     "gpusim.policies.proxmox:Proxmox": Proxmox,
     "gpusim.policies.cloud_hypervisor:CloudHypervisor": CloudHypervisor,
 }
-TOOLS = {  # which of them may switch to post-copy: its name, its argument, and a preset that has it
-    Nova: ("Nova", "permit_post_copy=true", "nova_post_copy"),
-    KubeVirt: ("KubeVirt", "allow_post_copy=true", "kubevirt_post_copy"),
-    KubeVirtStall: ("KubeVirt", "allow_post_copy=true", "kubevirt_stall_post_copy"),
-    OVirt: ("oVirt", "migration_policy=post_copy", "ovirt_post_copy"),
+
+
+class Permission(NamedTuple):
+    """How a manager is permitted to switch to post-copy.
+
+    Attributes:
+        tool: its name.
+        argument: that permits it, as a user types it.
+        preset: that has the argument.
+        args: of the class, as the preset has them.
+        settings: keys of `migration`, as the preset has them.
+    """
+
+    tool: str
+    argument: str
+    preset: str
+    args: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+_KUBEVIRT = {"allow_workload_disruption": True, "allow_post_copy": True}
+_ONE_THREAD = {"postcopy_ram": True, "multifd_channels": 0}
+POST_COPY: Mapping[type[OwnManager], Permission] = {
+    Nova: Permission(
+        "Nova",
+        "permit_post_copy=true",
+        "nova_post_copy",
+        {"timeout_action": "force_complete", "permit_post_copy": True},
+        {"postcopy_ram": True, "auto_converge": False},
+    ),
+    KubeVirt: Permission(
+        "KubeVirt", "allow_post_copy=true", "kubevirt_post_copy", _KUBEVIRT, _ONE_THREAD
+    ),
+    KubeVirtStall: Permission(
+        "KubeVirt", "allow_post_copy=true", "kubevirt_stall_post_copy", _KUBEVIRT, _ONE_THREAD
+    ),
+    OVirt: Permission(
+        "oVirt",
+        "migration_policy=post_copy",
+        "ovirt_post_copy",
+        {"migration_policy": "post_copy"},
+        {"postcopy_ram": True},
+    ),
 }
 
 

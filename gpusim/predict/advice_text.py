@@ -431,11 +431,14 @@ def _longer_sleep(now: Summary, then: Summary) -> str:
 def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[str, ToolCommands]:
     """Return the commands of each tool for the present settings, or for better ones if found.
 
-    There are none for settings with which the migration does not converge. Timeouts cover 19 of 20
+    If a switch to post-copy is recommended, then they are for that. There are none for settings with
+    which the migration does not converge. Timeouts cover 19 of 20
     migrations. They are left out if more than one in 20 does not converge. They are also left out
     for better settings, because the search for them knows one guest only.
     """
     config, memory_bytes = prediction.median_member.config, prediction.profile.memory_bytes
+    if (switching := _recommended(prediction, better)) is not None:
+        return tool_commands(switching, memory_bytes, None)
     if better is not None and better.settings:
         changes: dict[str, Any] = dict(better.settings)
         config = replace(config, migration=replace(config.migration, **changes))
@@ -448,7 +451,17 @@ def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[
     return tool_commands(config, memory_bytes, high_s)
 
 
-def commands_heading(better: BetterSettings | None) -> str:
+def _recommended(prediction: Prediction, better: BetterSettings | None) -> Config | None:
+    """Return the config that switches to post-copy, if that is recommended and nothing better is."""
+    ways = prediction.ways
+    if ways is None or ways.recommended is None or (better is not None and better.settings):
+        return None
+    return ways.recommended.config
+
+
+def commands_heading(prediction: Prediction, better: BetterSettings | None) -> str:
     """Return the heading above the commands."""
+    if _recommended(prediction, better) is not None:
+        return "Commands for the switch to post-copy"
     which = "better settings" if better is not None and better.settings else "present settings"
     return f"Commands for the {which}"

@@ -18,6 +18,7 @@ from gpusim.predict.bounds_text import bounds_document
 from gpusim.predict.commands import ToolCommands
 from gpusim.predict.earlier_migration import EarlierMigration
 from gpusim.predict.messages import text_of
+from gpusim.predict.postcopy_text import ways_document
 from gpusim.predict.prediction import Member, Prediction
 from gpusim.results.bottleneck import find_bottlenecks
 from gpusim.version import __version__
@@ -36,6 +37,11 @@ BANDS = (  # fields of Summary, with the same keys
     "dirty_sync_count",
     "bitmap_sync_count",
     "fallback_sync_count",
+    "postcopy_start_s",
+    "postcopy_time_s",
+    "postcopy_blackout_ms",
+    "postcopy_stall_vcpu_s",
+    "postcopy_recovery_s",
 )
 BOTTLENECK = ("bottleneck_code", "bottleneck_change", "sending_gbit_per_s", "link_gbit_per_s")
 
@@ -61,6 +67,7 @@ def document(
         ],
         "bounds": bounds_document(prediction),
         "change_within": prediction.change_within,
+        "postcopy": ways_document(prediction),
         "earlier": _earlier(prediction.earlier),
         "ends_with_load": prediction.ends_with_load,
         "vm": _vm(profile),

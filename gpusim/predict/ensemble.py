@@ -25,7 +25,7 @@ from gpusim.fit.posterior import sample_fits
 from gpusim.fit.writers import fit_writers
 from gpusim.formats.profile import Profile
 from gpusim.guest.run_time import TIMESLICE_NS
-from gpusim.predict import first_write_costs, host_costs
+from gpusim.predict import first_write_costs, host_costs, postcopy_costs
 from gpusim.predict.earlier_migration import (
     CHECKED,
     EarlierMigration,
@@ -112,6 +112,7 @@ def predict(
             *host.assumptions,
             *host_costs.assumptions(host.costs),
             *first_write_costs.assumptions(host.first_write_costs),
+            *_postcopy(host),
             *_assumptions(profile, fit, [own for own, _ in guests]),
             *_bursts([one for _, one in guests]),
         ),
@@ -228,7 +229,7 @@ def member_config(
             writer["windows"] = [[0.0, ends_s]]
     wakeup_us = _between(WAKEUP_US, strata.uniform("wakeup"))
     link = replace(host.config.link, wakeup_latency_us=wakeup_us)
-    return replace(
+    config = replace(
         host.config,
         vm=replace(vm, timer_latency_us=timer_latency_us(strata.uniform("timer_latency"))),
         link=host_costs.drawn(link, host.costs, strata.uniform),
@@ -238,6 +239,9 @@ def member_config(
         workload=workload,
         seed=seed,
     )
+    if not postcopy_costs.may_switch(config):
+        return config
+    return postcopy_costs.drawn(config, host.postcopy_costs, strata.uniform)
 
 
 def timer_latency_us(place: float) -> float:
@@ -303,6 +307,12 @@ def _assumptions(profile: Profile, fit: Fit, guests: Sequence[Profile]) -> Itera
         yield Message("speed_from_repeats", {"drift_percent": 100 * fit.drift})
     else:
         yield Message("speed_assumed", {"drift_percent": 100 * max(RUN_TO_RUN, fit.drift)})
+
+
+def _postcopy(host: HostConfig) -> Iterator[Message]:
+    """Tell what post-copy costs, if a migration may switch to it."""
+    if postcopy_costs.may_switch(host.config):
+        yield from postcopy_costs.assumptions(host.postcopy_costs)
 
 
 def _bursts(guests: Sequence[Fit]) -> Iterator[Message]:

@@ -16,7 +16,7 @@ from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
 from gpusim.errors import LONGEST_VALUE, ConfigError, one_line
 from gpusim.formats.profile import Profile
-from gpusim.predict import first_write_costs, host_costs
+from gpusim.predict import first_write_costs, host_costs, postcopy_costs
 from gpusim.predict.manager_plan import last_action_s, manager_plan
 from gpusim.qemu import names
 from gpusim.qemu.versions import VERSIONS, Version, nearest
@@ -54,12 +54,14 @@ class HostConfig:
         config: VM, link, migration and tracking. The workload is empty.
         costs: the costs of the host that each simulated migration draws, by their keys of `link`.
         first_write_costs: the same for keys of `tracking`.
+        postcopy_costs: the same for keys of `postcopy`.
         assumptions: what the profile does not say.
     """
 
     config: Config
     costs: Mapping[str, host_costs.Range]
     first_write_costs: Mapping[str, host_costs.Range]
+    postcopy_costs: Mapping[str, host_costs.Range]
     assumptions: tuple[Message, ...]
 
 
@@ -102,6 +104,7 @@ def host_config(profile: Profile, overrides: Sequence[str] = ()) -> HostConfig:
         config=config,
         costs=host_costs.ranges(config, stated, profile.zero_page_speed, tls=_uses_tls(profile)),
         first_write_costs=first_write_costs.ranges(config, stated),
+        postcopy_costs=postcopy_costs.ranges(config, stated),
         assumptions=tuple(_assumptions(profile, stated | decided, config)),
     )
 

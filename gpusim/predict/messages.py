@@ -86,6 +86,55 @@ TEXTS: Mapping[str, str] = {
         "In {low:g} to {high:g} % of this time the vCPU holds a lock, so that others wait. To state "
         "it, add tracking.first_write_serial_percent=2.5."
     ),
+    # Costs of post-copy that each member draws: postcopy_costs.py
+    "fault_us_drawn": (
+        "In post-copy a fault takes {low:g} to {high:g} us without a queue. To state it, add "
+        "postcopy.fault_us=45."
+    ),
+    "request_us_drawn": (
+        "QEMU's threads need {low:g} to {high:g} us for a requested page. To state it, add "
+        "postcopy.request_us=10."
+    ),
+    "discard_us_drawn": (
+        "The target needs {low:g} to {high:g} us to drop a run of pages. To state it, add "
+        "postcopy.discard_us=1.98."
+    ),
+    "resume_ms_drawn": (
+        "The guest starts at the target {low:g} to {high:g} ms after the load of its devices. To state "
+        "it, add postcopy.resume_ms=420."
+    ),
+    "reads_drawn": (
+        "The guest reads {low:g} to {high:g} pages per page that it writes, in the same memory. No "
+        "profile says what a guest reads."
+    ),
+    # Precopy beside post-copy: postcopy_text.py
+    "postcopy_vfio": "Post-copy is not possible: a VM with VFIO devices cannot switch to it.",
+    "postcopy_multifd": (
+        "Post-copy is not possible: {version} refuses it beside multifd (since QEMU 10.1). To compare "
+        "it, add migration.multifd_channels=0."
+    ),
+    "postcopy_version": "Post-copy is not possible: {version} does not have it (since QEMU 2.6).",
+    "postcopy_recommended": (
+        "Precopy with auto-converge {does} for {precopy} of {guests} guests, and post-copy for {keeping}. "
+        "To use it, set {settings}."
+    ),
+    "postcopy_not_needed": (
+        "Precopy with auto-converge is enough for all {guests} guests, and has no such risk."
+    ),
+    "postcopy_unknown": (
+        "{cut} of {guests} runs of precopy were stopped as too long. To let them take longer, add "
+        "--effort 2."
+    ),
+    "postcopy_no_better": "Post-copy {does} for no more of the {guests} guests than precopy.",
+    "postcopy_risk": (
+        "Post-copy has a risk. For {low_s} to {high_s} after the switch each host holds a part of the "
+        "guest. A lost link stops the guest until migrate-recover. If the link does not come back, or a "
+        "host is lost, the VM is lost."
+    ),
+    "postcopy_unmeasured": (
+        "Nobody measured what post-copy costs here. Drawn for each guest: {costs}. To state a cost, "
+        "add it like postcopy.fault_us=45."
+    ),
     # What the manager will do: manager_plan.py
     "nova_plan_steps": (
         "Nova allows {first_ms} ms of downtime at once, and more every {wait_s}: {last_ms} ms after "

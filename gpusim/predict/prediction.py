@@ -13,6 +13,7 @@ from gpusim.fit.estimates import Fit
 from gpusim.formats.profile import Profile
 from gpusim.predict.bands import HIGH, Band, band
 from gpusim.predict.earlier_migration import EarlierMigration
+from gpusim.predict.postcopy_comparison import PostcopyComparison
 from gpusim.text import Message
 
 # gpusim's own error. Nine in ten replays of the recordings of `short/`, whose guest is known and which
@@ -80,6 +81,7 @@ class Prediction:
         earlier: an earlier migration of the VM beside the model. None: none is known.
         bounds: what the user allows.
         change_within: a change with which the bounds are kept. None: nobody searched for one.
+        ways: precopy beside post-copy. None: nobody compared them.
     """
 
     profile: Profile
@@ -89,6 +91,7 @@ class Prediction:
     earlier: EarlierMigration | None = None
     bounds: Bounds = NO_BOUNDS
     change_within: ChangeWithin | None = None
+    ways: PostcopyComparison | None = None
 
     @property
     def probability(self) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
-from gpusim.predict.bands import HIGH, LOW, Band
+from gpusim.predict.bands import HIGH, LOW, Band, band
 from gpusim.predict.bounds_text import bounds_lines, is_sure
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
@@ -50,6 +50,7 @@ QUANTITIES = (
     "guest_cpu_lost_percent",
     "longest_vcpu_stall_ms",
 )
+POSTCOPY_QUANTITIES = ("postcopy_blackout_ms", "postcopy_time_s", "postcopy_recovery_s")
 ANSWERS = {
     "converges": "Yes: the migration converges",
     "probably_converges": "Probably yes: the migration converges",
@@ -213,6 +214,7 @@ def answer(prediction: Prediction) -> list[str]:
         *bounds_lines(prediction),
         *first,
         HOVERS if prediction.ends_with_load else "",
+        switch(prediction),
         *(f"{capitalized(bottleneck_line(one, 'migration'))}." for one in found),
         long_downtime(prediction),
         large_loss(prediction),
@@ -294,10 +296,26 @@ def _number_and_unit(value: float, unit: str, like: float | None = None) -> tupl
     return format_number(to_s * value / seconds), name
 
 
+def switch(prediction: Prediction) -> str:
+    """Return a sentence about the switch to post-copy, or "" if most migrations end without it."""
+    agreeing = [one.summary for one in prediction.agreeing()]
+    found = [one for one in agreeing if one.reason_code == "postcopy"]
+    if not prediction.converges or 2 * len(found) <= len(agreeing):
+        return ""
+    after = band([one.total_time_s - (one.postcopy_time_s or 0.0) for one in found])
+    risk = band([one.postcopy_time_s or 0.0 for one in found])
+    median, edges = band_text(after, "s")
+    longest = format_duration(risk.high)
+    return (
+        f"It switches to post-copy after {median} ({edges}). From then on a lost link stops the guest, "
+        f"for up to {longest}."
+    )
+
+
 def rows(prediction: Prediction) -> list[Row]:
     """Return each quantity's median and band, over the members with the prediction's verdict."""
     found = []
-    for key in QUANTITIES:
+    for key in (*QUANTITIES, *POSTCOPY_QUANTITIES):
         field, band = RUN_FIELDS[key], prediction.band(key)
         gave_up = key == "total_time_s" and not prediction.converges
         if band is not None:
@@ -332,7 +350,10 @@ def time_parts(prediction: Prediction) -> str:
         return ""
     downtime_s = (summary.downtime_ms or 0.0) / 1e3
     first_s = min(summary.first_pass_s, summary.total_time_s - downtime_s)
-    parts = {"first pass": first_s, "later passes": summary.total_time_s - first_s - downtime_s}
+    postcopy_s = summary.postcopy_time_s or 0.0
+    first_s = min(first_s, summary.total_time_s - downtime_s - postcopy_s)
+    later_s = summary.total_time_s - first_s - downtime_s - postcopy_s
+    parts = {"first pass": first_s, "later passes": later_s, "post-copy": postcopy_s}
     if summary.downtime_ms is not None:
         parts["downtime"] = downtime_s
     texts = []

@@ -17,7 +17,7 @@ from gpusim.engine.records import Result
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice
 from gpusim.files import whole_folder, write_text
-from gpusim.predict import advice_text, prediction_text
+from gpusim.predict import advice_text, postcopy_text, prediction_text
 from gpusim.predict.bands import HIGH, LOW
 from gpusim.predict.document import document
 from gpusim.predict.experiment import experiment_yaml
@@ -140,11 +140,18 @@ def introduction_of(
         limits_head=advice_text.LIMITS_HEAD,
         limit_rows=None if advice is None else _limit_rows(advice),
         limit_notes=[] if advice is None else map(text_of, advice_text.limit_notes(advice)),
+        ways_head=() if prediction.ways is None else postcopy_text.heads(prediction.ways),
+        ways_rows=[
+            (label, *(f"{median} ({edges})" if edges else median for median, edges in cells))
+            for label, cells in postcopy_text.rows(prediction)
+        ],
+        ways_texts=postcopy_text.sentences(prediction),
+        recommended=postcopy_text.recommended(prediction),
         better_head=better_rows[0] if better_rows else None,
         better_rows=better_rows[1:],
         better_guest="" if better is None else advice_text.better_guest(better),
         better_notes=[] if better is None else [*map(text_of, advice_text.better_notes(better))],
-        commands_heading=advice_text.commands_heading(better),
+        commands_heading=advice_text.commands_heading(prediction, better),
         commands=[
             (tool, one.lines, [text_of(note) for note in one.notes])
             for tool, one in commands.items()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice
-from gpusim.predict import advice_text, prediction_text
+from gpusim.predict import advice_text, postcopy_text, prediction_text
 from gpusim.predict.advice_text import LimitRow
 from gpusim.predict.commands import QMP, ToolCommands
 from gpusim.predict.messages import text_of
@@ -45,15 +45,20 @@ def prediction_lines(
     parts = [
         *(first[::-1] if prediction.bounds else first),
         [] if advice is None else _margin(prediction, advice),
+        wrapped(filter(None, [postcopy_text.recommended(prediction)]), ""),
         _bulleted("Warnings about the profile:", prediction_text.warnings(prediction)),
         wrapped(prediction_text.reasons(prediction), ""),
         _expected(prediction),
         _throttle(prediction),
         _guest(prediction),
         [] if advice is None else _limits(advice),
+        _ways(prediction),
         [] if better is None else _better(prediction, better),
         _bulleted("Assumptions:", prediction_text.assumptions(prediction)),
-        _commands(advice_text.commands_for(prediction, better), better),
+        _commands(
+            advice_text.commands_for(prediction, better),
+            advice_text.commands_heading(prediction, better),
+        ),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -112,7 +117,19 @@ def _better(prediction: Prediction, better: BetterSettings) -> list[str]:
     return [*wrapped([first], ""), *(_table(rows) if rows else []), *wrapped(others)]
 
 
-def _commands(tools: Mapping[str, ToolCommands], better: BetterSettings | None) -> list[str]:
+def _ways(prediction: Prediction) -> list[str]:
+    """Return precopy beside post-copy. A range stands below its median."""
+    rows = []
+    for label, cells in postcopy_text.rows(prediction):
+        rows.append((label, *(median for median, _ in cells)))
+        if any(edges for _, edges in cells):
+            rows.append(("", *(edges for _, edges in cells)))
+    ways = prediction.ways
+    table = _table([postcopy_text.heads(ways), *rows]) if rows and ways is not None else []
+    return [*table, *wrapped(postcopy_text.sentences(prediction))]
+
+
+def _commands(tools: Mapping[str, ToolCommands], heading: str) -> list[str]:
     """Return what to type or to put into a file. HMP stands for QMP, because it is shorter."""
     rows = []
     for tool, commands in tools.items():
@@ -122,7 +139,6 @@ def _commands(tools: Mapping[str, ToolCommands], better: BetterSettings | None) 
             rows += wrapped(notes, f"{INDENT}# ")
     if not rows:
         return []
-    heading = advice_text.commands_heading(better)
     return [f"{heading} (--report and --json list rounding and unsupported settings):", *rows]
 
 

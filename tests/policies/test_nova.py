@@ -143,6 +143,21 @@ def test_a_run_ends_in_post_copy_at_its_timeout() -> None:
     assert found.summary.postcopy_start_s == pytest.approx(21.0, abs=0.2)
 
 
+def test_the_time_of_the_switch_counts_the_skipped_wait() -> None:
+    """The guest stalls, so the 400 s until Nova's timeout of 1 GiB pass at once."""
+    options = {"completion_timeout": 200, "timeout_action": "force_complete"}
+    options |= {"permit_post_copy": True}
+    stalled = busy(auto_converge=False, postcopy_ram=True, limit_s=3600)
+    limit = replace(stalled.limit, stop_when_stuck=True, skip_waiting=True)
+    made = with_policies(
+        replace(stalled, limit=limit), manager=("gpusim.policies.nova:Nova", options)
+    )
+    summary = simulate(made).summary
+    assert summary.skipped_s > 100
+    assert summary.postcopy_start_s == pytest.approx(401, abs=0.2)
+    assert summary.total_time_s == pytest.approx(401 + 5, abs=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
