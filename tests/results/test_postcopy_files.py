@@ -219,7 +219,7 @@ def test_a_sweep_has_columns_and_a_finding_of_post_copy_only_if_a_run_switched(
     tmp_path: Path,
 ) -> None:
     for name, result in (("a", switched()), ("b", fake())):
-        begin_run(composed_config([*POSTCOPY, f"seed={len(name)}"]), tmp_path / name)
+        begin_run(composed_config([*POSTCOPY, f"seed={ord(name)}"]), tmp_path / name)
         write_run(result, tmp_path / name, plot=False)
     runs = find_runs([tmp_path]).runs
     assert [run.outcome for run in runs] == ["postcopy", "converged"]
