@@ -18,6 +18,7 @@ from typing import Any
 from gpusim.config.migration import parse_parameters, parse_start_postcopy
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MigrationConfig
+from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
 from gpusim.policies.nova import (
     LEAST_DELAY_S,
     LEAST_DOWNTIME_MS,
@@ -364,7 +365,12 @@ def _kubevirt(config: Config, memory_bytes: int, total_high_s: float | None) -> 
     if migration.postcopy_ram:
         lines += ["  allowPostCopy: true", "  allowWorkloadDisruption: true"]
         notes += _no_time_of_switch(config, "KubeVirt")
-    if switch_s is not None:
+    manager = known_manager(migration)
+    if isinstance(manager, KubeVirt | KubeVirtStall) and migration.postcopy_ram:
+        seconds = manager.timeout_s(memory_bytes)  # the simulated one
+        lines.append(f"  completionTimeoutPerGiB: {seconds // math.ceil(ram_bytes / GB)}")
+        notes.append(Message("kubevirt_postcopy", {"seconds": seconds}))
+    elif switch_s is not None:
         timeout = max(1, math.ceil(switch_s / math.ceil(ram_bytes / GB)))
         lines.append(f"  completionTimeoutPerGiB: {timeout}")
         seconds = timeout * math.ceil(ram_bytes / GB)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 
-from gpusim import VmConfig
+from gpusim import MixConfig, VmConfig
 from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.explore.bounds import Bounds
 from gpusim.explore.run_pool import RunPool
 from gpusim.predict import advice_text, postcopy_text, prediction_text
-from gpusim.predict.commands import HMP
+from gpusim.predict.commands import HMP, tool_commands
 from gpusim.predict.document import document
+from gpusim.predict.ensemble import draw_guests, member_config
+from gpusim.predict.host_config import host_config
 from gpusim.predict.postcopy_comparison import (
     PostcopyComparison,
     _at_once,
@@ -26,7 +29,10 @@ from gpusim.predict.postcopy_comparison import (
 )
 from gpusim.predict.postcopy_costs import RANGES, drawn
 from gpusim.predict.prediction import Prediction
+from gpusim.predict.report import introduction_of
+from gpusim.predict.strata import Strata
 from gpusim.predict.terminal import prediction_lines
+from tests.formats.profiles import exact_profile, uniform_pages
 from tests.predict import predictions
 
 
@@ -44,13 +50,19 @@ def codes(prediction: Prediction) -> list[str]:
     return [one.code for one in postcopy_text.messages(prediction)]
 
 
-CONVERGING = compared(predictions.prediction())
-STALLED = compared(predictions.prediction(0, 20))
+@cache
+def converging() -> Prediction:
+    return compared(predictions.prediction())
+
+
+@cache
+def stalled() -> Prediction:
+    return compared(predictions.prediction(0, 20))
 
 
 def test_each_way_has_its_own_risk() -> None:
     """The guest writes 24 MiB, so post-copy at once sends more than twice as much as after a pass."""
-    precopy, then, at_once = ways_of(CONVERGING).ways
+    precopy, then, at_once = ways_of(converging()).ways
     assert [one.converging for one in (precopy, then, at_once)] == [5, 5, 5]
     assert precopy.bands["total_time_s"].middle == 111  # of the members, which were simulated
     assert "at_risk_s" not in precopy.bands and "recovery_s" not in precopy.bands
@@ -62,21 +74,21 @@ def test_each_way_has_its_own_risk() -> None:
 
 
 def test_precopy_that_converges_needs_no_risk() -> None:
-    assert ways_of(CONVERGING).recommended is None
-    assert codes(CONVERGING) == ["postcopy_not_needed", "postcopy_risk", "postcopy_unmeasured"]
-    assert postcopy_text.recommended(CONVERGING) == ""
+    assert ways_of(converging()).recommended is None
+    assert codes(converging()) == ["postcopy_not_needed", "postcopy_risk", "postcopy_unmeasured"]
+    assert postcopy_text.recommended(converging()) == ""
 
 
 def test_post_copy_is_recommended_with_its_commands_if_precopy_stalls() -> None:
-    best = ways_of(STALLED).recommended
+    best = ways_of(stalled()).recommended
     assert best is not None and best.name == "then_postcopy"
     settings = "migration.postcopy_ram=true migration.start_postcopy=1pass"
     assert best.settings == settings
-    assert settings in postcopy_text.recommended(STALLED)
-    commands = advice_text.commands_for(STALLED, None)
+    assert settings in postcopy_text.recommended(stalled())
+    commands = advice_text.commands_for(stalled(), None)
     assert commands[HMP].lines[-1] == "migrate_start_postcopy"
     assert "--postcopy-after-precopy" in commands["libvirt"].lines[1]
-    assert advice_text.commands_heading(STALLED, None) == "Commands for the switch to post-copy"
+    assert advice_text.commands_heading(stalled(), None) == "Commands for the switch to post-copy"
 
 
 def test_a_deadline_recommends_the_way_that_keeps_it() -> None:
@@ -163,25 +175,25 @@ def test_a_user_s_own_time_of_the_switch_stays() -> None:
 
 
 def test_the_table_has_a_row_for_each_quantity() -> None:
-    rows = dict(postcopy_text.rows(STALLED))
+    rows = dict(postcopy_text.rows(stalled()))
     assert list(rows) == ["Converges", *(label for label, _ in postcopy_text.LABELS.values())]
     assert [median for median, _ in rows["Converges"]] == ["0 of 5", "5 of 5", "5 of 5"]
     assert rows["A lost link stops it for"][0] == ("", "")
-    heads = postcopy_text.heads(ways_of(STALLED))
+    heads = postcopy_text.heads(ways_of(stalled()))
     assert heads[1:] == ("precopy, auto-converge", "post-copy after 1 pass", "post-copy at once")
-    lines = prediction_lines(STALLED).splitlines()
+    lines = prediction_lines(stalled()).splitlines()
     assert max(map(len, lines)) <= 100
     assert any(line.startswith("Ways to end it") for line in lines)
 
 
 def test_the_keys_of_the_comparison() -> None:
-    found = document(STALLED)["postcopy"]
+    found = document(stalled())["postcopy"]
     assert found["recommended"] == "then_postcopy"
     assert set(found["ways"]) == {"precopy", "then_postcopy", "postcopy_at_once"}
     risk = found["ways"]["then_postcopy"]["at_risk_s"]
     assert risk["low"] <= risk["middle"] <= risk["high"]
     assert found["ways"]["precopy"]["at_risk_s"] is None
-    assert [one["code"] for one in found["messages"]] == codes(STALLED)
+    assert [one["code"] for one in found["messages"]] == codes(stalled())
     assert document(predictions.prediction())["postcopy"] is None
 
 
@@ -208,3 +220,48 @@ def test_costs_are_drawn_within_their_ranges_and_reads_follow_writes() -> None:
         assert max(shares) == pytest.approx(0.5 * 8**place)
     stated = {key: one for key, one in RANGES.items() if key != "fault_us"}
     assert drawn(config, stated, lambda _: 0.0).postcopy.fault_us == config.postcopy.fault_us
+
+
+def test_the_page_has_the_comparison_and_the_recommendation() -> None:
+    html = introduction_of(stalled(), None, None, b"", b"").html
+    for text in (
+        "Precopy and post-copy",
+        "post-copy after 1 pass",
+        "migration.start_postcopy=1pass",
+    ):
+        assert text in html
+    assert (
+        "Precopy and post-copy"
+        not in introduction_of(predictions.prediction(), None, None, b"", b"").html
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "draws"),
+    [
+        (["policy=nova_post_copy"], True),
+        (["migration.postcopy_ram=true", "migration.start_postcopy=1pass"], True),
+        (["migration.postcopy_ram=true"], False),  # permitted, and nobody starts it
+    ],
+)
+def test_members_draw_the_costs_if_they_may_switch(overrides: list[str], draws: bool) -> None:
+    profile = exact_profile(uniform_pages(2000, 500), 2**26)
+    host = host_config(profile, [*overrides, "postcopy.fault_us=60"])
+    assert set(host.postcopy_costs) == RANGES.keys() - {"fault_us"}
+    _, ((own, one), *_) = draw_guests(profile, 2, 1)
+    member = member_config(own, host, one, Strata(seed=1, place=0, count=2), 1)
+    assert member.postcopy.fault_us == 60
+    assert (member.postcopy.resume_ms != host.config.postcopy.resume_ms) == draws
+    assert isinstance(member.workload, MixConfig)
+    assert all(("reads_per_s" in writer) == draws for writer in member.workload.writers.values())
+
+
+def test_the_commands_have_the_timeout_of_the_simulated_kubevirt() -> None:
+    config = composed_config(
+        [
+            "policy=kubevirt_post_copy",
+            "migration.manager.args.completion_timeout_per_gib=12",
+        ]
+    )
+    lines = tool_commands(config, 2**33, None)["KubeVirt"].lines
+    assert {"  allowPostCopy: true", "  completionTimeoutPerGiB: 12"} <= set(lines)
