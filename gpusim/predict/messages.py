@@ -115,8 +115,8 @@ TEXTS: Mapping[str, str] = {
     ),
     "postcopy_version": "Post-copy is not possible: {version} does not have it (since QEMU 2.6).",
     "postcopy_recommended": (
-        "Precopy with auto-converge {does} for {precopy} of {guests} guests, and post-copy for {keeping}. "
-        "To use it, set {settings}."
+        "Precopy with auto-converge {does} for {precopy} of {guests} guests, and post-copy for all of "
+        "them. To use post-copy, set {settings}."
     ),
     "postcopy_not_needed": (
         "Precopy with auto-converge is enough for all {guests} guests, and has no such risk."
@@ -125,7 +125,9 @@ TEXTS: Mapping[str, str] = {
         "{cut} of {guests} runs of precopy were stopped as too long. To let them take longer, add "
         "--effort 2."
     ),
-    "postcopy_no_better": "Post-copy {does} for no more of the {guests} guests than precopy.",
+    "postcopy_for_some": (
+        "Precopy with auto-converge {does} for {precopy} of {guests} guests, and post-copy for {keeping}."
+    ),
     "postcopy_risk": (
         "Post-copy has a risk. For {low_s} to {high_s} after the switch each host holds a part of the "
         "guest. A lost link stops the guest until migrate-recover. If the link does not come back, or a "

@@ -76,8 +76,8 @@ class PostcopyComparison:
     Attributes:
         obstacle: why post-copy is not possible: vfio, multifd or version. Empty: it is.
         ways: in the order of `Name`. Empty if there is an obstacle.
-        recommended: the way that keeps the bounds for more guests than precopy does. None: precopy is
-            enough, or no way is better.
+        recommended: the way that keeps the bounds for all guests, if precopy does not. None: precopy
+            is enough, or no way is.
         drawn: keys of `postcopy` that nobody stated, and their ranges.
     """
 
@@ -169,13 +169,14 @@ def _way(
 
 
 def _recommended(ways: Sequence[Way]) -> Way | None:
-    """Return the way that keeps the bounds for the most guests, if precopy keeps them for fewer.
+    """Return the first way that keeps the bounds for all guests, if precopy does not.
 
-    A run of precopy that was cut might keep them.
+    A run of precopy that was cut might keep them. A way that fails for a guest is not worth its risk.
     """
     precopy, *others = ways
-    best = max(others, key=lambda one: one.keeping)  # the first of equal ones
-    return best if best.keeping > precopy.keeping + precopy.cut else None
+    if precopy.keeping + precopy.cut == precopy.guests:
+        return None
+    return next((one for one in others if one.keeping == one.guests), None)
 
 
 def _precopy(config: Config) -> Config:

@@ -109,14 +109,16 @@ def _answer(prediction: Prediction, comparison: PostcopyComparison) -> Message:
     does = "converges"
     if prediction.bounds:
         does = f"keeps {bounds_words(prediction.bounds)}"
-    data: dict[str, Any] = {"guests": precopy.guests, "does": does}
+    most = max(one.keeping for one in comparison.ways[1:])
+    data: dict[str, Any] = {"guests": precopy.guests, "does": does, "precopy": precopy.keeping}
     if best is not None:
-        data |= {"precopy": precopy.keeping, "keeping": best.keeping, "settings": best.settings}
-        return Message("postcopy_recommended", data)
+        return Message("postcopy_recommended", data | {"settings": best.settings})
     if precopy.cut:
         return Message("postcopy_unknown", data | {"cut": precopy.cut})
     enough = precopy.keeping == precopy.guests
-    return Message("postcopy_not_needed" if enough else "postcopy_no_better", data)
+    return Message(
+        "postcopy_not_needed" if enough else "postcopy_for_some", data | {"keeping": most}
+    )
 
 
 def _risk(comparison: PostcopyComparison) -> Iterator[Message]:

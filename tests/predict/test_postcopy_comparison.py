@@ -22,6 +22,7 @@ from gpusim.predict.postcopy_comparison import (
     PostcopyComparison,
     _at_once,
     _precopy,
+    _recommended,
     _settings,
     _then_postcopy,
     _tool,
@@ -98,7 +99,17 @@ def test_a_deadline_recommends_the_way_that_keeps_it() -> None:
     assert (precopy.keeping, then.keeping, at_once.keeping) == (0, 5, 5)
     assert "keeps a total time of 60 s" in postcopy_text.recommended(made)
     never = compared(replace(predictions.prediction(), bounds=Bounds(total_time_s=0.1)))
-    assert codes(never)[0] == "postcopy_no_better"
+    assert codes(never)[0] == "postcopy_for_some"
+    assert advice_text.commands_heading(never, None) == "Commands for the present settings"
+
+
+def test_a_way_that_fails_for_a_guest_is_not_recommended() -> None:
+    """Precopy keeps the limit for two of five guests. A way with four of five is no answer."""
+    ways = list(ways_of(stalled()).ways)
+    found = [replace(one, keeping=keeping) for one, keeping in zip(ways, (2, 4, 3), strict=True)]
+    assert _recommended(found) is None
+    assert _recommended([found[0], found[1], replace(found[2], keeping=5)]) is not None
+    assert _recommended([replace(found[0], cut=3), *ways[1:]]) is None
 
 
 def test_a_run_that_was_cut_shows_nothing() -> None:
