@@ -31,7 +31,7 @@ from gpusim.text import decider_name
 TraceEvent: TypeAlias = dict[str, Any]
 
 PROCESS = 1
-PASSES, SYNCS, FALLBACK_SYNCS, THROTTLE, STOPPED, DECISIONS, POSTCOPY = range(1, 8)
+PASSES, SYNCS, FALLBACK_SYNCS, THROTTLE, STOPPED, DECISIONS, POSTCOPY, TARGET = range(1, 9)
 TRACKS = {
     PASSES: "passes",
     SYNCS: "QEMU's own syncs",
@@ -39,7 +39,8 @@ TRACKS = {
     THROTTLE: "throttle",
     STOPPED: "downtime",
     DECISIONS: "other decisions",
-    POSTCOPY: "post-copy",  # only after a switch
+    POSTCOPY: "post-copy",
+    TARGET: "guest at the target",
 }
 _SYNC_EVENTS = {"migration_bitmap_sync_start", "migration_bitmap_sync_end"}  # shown as slices
 
@@ -88,7 +89,7 @@ def _names(result: Result) -> Iterator[TraceEvent]:
     name = f"migration, {decider_name(result.summary.qemu_version, result.summary.policies)}"
     yield {"ph": "M", "pid": PROCESS, "name": "process_name", "args": {"name": name}}
     for track, name in TRACKS.items():
-        if track == POSTCOPY and result.summary.postcopy_start_s is None:
+        if track in (POSTCOPY, TARGET) and result.summary.postcopy_start_s is None:
             continue
         head = {"ph": "M", "pid": PROCESS, "tid": track}
         yield {**head, "name": "thread_name", "args": {"name": name}}
@@ -151,9 +152,9 @@ def _postcopy_slices(result: Result) -> Iterator[TraceEvent]:
     )
     slow_s = min(resumed_s + (summary.postcopy_recovery_s or 0.0), total_s)
     if slow_s > resumed_s:
-        yield _slice(POSTCOPY, "guest slowed", resumed_s, slow_s)
+        yield _slice(TARGET, "guest slowed", resumed_s, slow_s)
     for lost_s, found_s in lost_links(result):
-        yield _slice(POSTCOPY, "link lost", lost_s, found_s)
+        yield _slice(POSTCOPY, "link lost", max(lost_s, since_s), found_s)
 
 
 def _sync_slice(sync: SyncRecord) -> TraceEvent:

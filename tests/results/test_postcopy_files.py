@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def settings(*overrides: str) -> dict[str, Any]:
     return asdict(composed_config([*POSTCOPY, *overrides]))
 
 
+AT_10_S = "migration.start_postcopy=10s"
 IDLE = ("workload.page_writes_per_s=0", "workload.reads_per_s=0", "migration.start_postcopy=100ms")
 CUT = ("migration.max_postcopy_bandwidth=1Mbit/s", "limit.simulated=20s")
 
@@ -142,7 +144,10 @@ def test_guestperf_has_the_state_and_the_scenario_of_post_copy() -> None:
     assert cut["progress_history"][-1]["status"] == "postcopy-active"
 
 
-@pytest.mark.parametrize("overrides", [(), IDLE, CUT, ("migration.postcopy_preempt=true",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), IDLE, CUT, pytest.param(("migration.postcopy_preempt=true",), marks=pytest.mark.slow)],
+)
 def test_the_narrative_tells_the_switch_and_what_followed(overrides: tuple[str, ...]) -> None:
     result = switched(*overrides)
     summary = result.summary
@@ -159,9 +164,10 @@ def test_the_narrative_tells_the_switch_and_what_followed(overrides: tuple[str, 
     assert ("not recovered" in facts(summary)) == (overrides is CUT)
 
 
+@pytest.mark.slow
 def test_a_lost_link_is_in_the_narrative_the_trace_and_the_picture() -> None:
     schedule = "[{at: 11s, do: lose-link}, {at: 12s, do: recover}, {at: 12.3s, do: lose-link}]"
-    result = switched(f"schedule={schedule}", "migration.start_postcopy=10s")
+    result = switched(f"schedule={schedule}", AT_10_S)
     (first_s, found_s), (last_s, end_s) = lost_links(result)
     assert (first_s, last_s, end_s) == (
         11,
@@ -172,11 +178,23 @@ def test_a_lost_link_is_in_the_narrative_the_trace_and_the_picture() -> None:
     assert "lost at 11 s and recovered at 12 s" in text and "would have" not in text
     slices = [e for e in trace_events(result, timeline(result)) if e["name"] == "link lost"]
     assert [e["ts"] for e in slices] == [11e6, 12.3e6]
+    early = switched("schedule=[{at: 10.3s, do: lose-link}, {at: 12s, do: recover}]", AT_10_S)
+    tracks: dict[int, list[tuple[float, float]]] = {}
+    for event in trace_events(early, timeline(early)):
+        if event["ph"] == "X":
+            span = (event["ts"], event["ts"] + event["dur"])
+            tracks.setdefault(event["tid"], []).append(span)
+    for spans in tracks.values():  # a slice lies within another, or beside it
+        for (_, end), (other, other_end) in combinations(spans, 2):
+            assert other >= end - 0.01 or other_end <= end + 0.01
     with figure_of(draw_run, result) as figure:
         assert "link lost" in legend_texts(figure.axes[0])
 
 
-@pytest.mark.parametrize("overrides", [(), IDLE, CUT])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), pytest.param(IDLE, marks=pytest.mark.slow), pytest.param(CUT, marks=pytest.mark.slow)],
+)
 def test_the_picture_has_two_more_panels_and_marks_the_phase(overrides: tuple[str, ...]) -> None:
     result = switched(*overrides)
     with figure_of(draw_run, result) as figure:
@@ -238,6 +256,17 @@ def test_a_sweep_has_columns_and_a_finding_of_post_copy_only_if_a_run_switched(
     assert shown(runs[1:]) == (False, False)
 
 
+@pytest.mark.slow
+def test_a_switch_with_nothing_left_to_send_has_empty_files(tmp_path: Path) -> None:
+    result = switched()
+    summary = replace(result.summary, postcopy_bytes=0, postcopy_requests=0, postcopy_recovery_s=0)
+    empty = replace(result, summary=summary, postcopy=[], postcopy_latency_counts=[])
+    write_run(empty, tmp_path)
+    assert (tmp_path / STEPS).read_text().count("\n") == 1
+    assert (tmp_path / LATENCY).read_text().strip() == "from_us,to_us,requests"
+
+
+@pytest.mark.slow
 def test_two_runs_can_be_compared(tmp_path: Path) -> None:
     for name, result in (("a", switched()), ("b", switched("migration.postcopy_preempt=true"))):
         begin_run(composed_config([*POSTCOPY]), tmp_path / name)
