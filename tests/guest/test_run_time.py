@@ -79,7 +79,7 @@ def test_a_slice_runs_ten_ms(percent: int) -> None:
 
 
 @given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))
-@settings(SLOW_MACHINE, max_examples=200)
+@settings(SLOW_MACHINE, max_examples=80)
 def test_run_time_is_the_sum_over_slices(history: History, extra: list[int]) -> None:
     run_time = closed_form(history)
     times = times_around(history, extra)
@@ -90,7 +90,7 @@ def test_run_time_is_the_sum_over_slices(history: History, extra: list[int]) -> 
 
 
 @given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))
-@settings(SLOW_MACHINE, max_examples=120)
+@settings(SLOW_MACHINE, max_examples=60)
 def test_closed_form_is_the_ticked_mode(history: History, extra: list[int]) -> None:
     """The comparison runs at every time, with the history up to that time."""
     clock, closed = Clock(), RunTime()
