@@ -611,7 +611,7 @@ class Sender:
         elif reads_clock:
             if not pages.pending or self._now_ps >= burst.start_ps + BURST_PS:
                 self._end_burst(is_drained=not pages.pending)
-        elif not is_closed and not wraps:
+        elif not is_closed and not wraps and left_ps < dearest_ps:
             return False
         return True
 
