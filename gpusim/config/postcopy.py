@@ -18,6 +18,7 @@ class PostcopyCosts:
         fault_spread: standard deviation of the logarithm of the times of single faults.
         request_ns: time of QEMU's threads for a request.
         buffer_bytes: bytes on the way from the source's thread to the target, if the link is full.
+        waits_behind_zeros: requests that wait behind a buffer of zero pages by chance.
         discard_ns: time to drop a run of pages at the target.
         resume_ns: time until the guest runs at the target, besides the load of its devices.
         vcpus: of the guest.
@@ -31,6 +32,7 @@ class PostcopyCosts:
     fault_spread: float
     request_ns: float
     buffer_bytes: int
+    waits_behind_zeros: float
     discard_ns: float
     resume_ns: int
     vcpus: int
@@ -53,6 +55,7 @@ def parse_postcopy(config: PostcopyConfig, vcpus: int) -> PostcopyCosts:
     check_range("postcopy.fault_us", config.fault_us, 0, 1e7)
     check_range("postcopy.fault_spread", config.fault_spread, 0, 5)
     check_range("postcopy.request_us", config.request_us, 0, 1e7)
+    check_range("postcopy.waits_behind_zeros", config.waits_behind_zeros, 0, 1e9)
     check_range("postcopy.resume_ms", config.resume_ms, 0, 1e7)
     check_range("postcopy.together_percent", config.together_percent, 0, 100)
     check_range("postcopy.discard_us", config.discard_us, 0, 1e6)
@@ -66,6 +69,7 @@ def parse_postcopy(config: PostcopyConfig, vcpus: int) -> PostcopyCosts:
         fault_spread=config.fault_spread,
         request_ns=config.request_us * NS_PER_US,
         buffer_bytes=parse_size("postcopy.socket_buffers", config.socket_buffers),
+        waits_behind_zeros=config.waits_behind_zeros,
         discard_ns=config.discard_us * NS_PER_US,
         resume_ns=round(config.resume_ms * NS_PER_MS),
         vcpus=vcpus,

@@ -103,6 +103,8 @@ class WriterConfig(WorkloadConfig):
         granule: null: the working set is contiguous. A size such as 2MiB: the working set is
             scattered over the whole RAM in pieces of this size, which the seed draws. The
             scattered writers of a mix share no page if they fit beside each other.
+        granule_range: the memory over which the pieces are scattered, from `start` on. null: the
+            whole RAM.
         drift_period: the working set moves by a step once per so long, such as "1min". null: it stays.
         drift_step, drift_step_percent: how far it moves, as a size or as a share of the range. Set
             one of the two.
@@ -144,6 +146,7 @@ class WriterConfig(WorkloadConfig):
     on_off_start_percent: int | float | str = "auto"
     throttled: bool = True
     granule: int | float | str | None = None
+    granule_range: int | float | str | None = None
     drift_period: int | float | str | None = None
     drift_step: int | float | str | None = None
     drift_step_percent: float | None = None
@@ -375,6 +378,11 @@ class PostcopyConfig:
             gives a sender and a receiver (4 MiB of net.ipv4.tcp_wmem, 6 MiB of tcp_rmem). If a thread
             is slower than the link, then it is half of a socket's first buffer (208 KiB,
             net.core.wmem_default) and of QEMU's own 32 pages.
+        waits_behind_zeros: requests of a migration without postcopy_preempt that find the buffers full
+            of zero pages, besides those while gpusim's background sends zero pages. gpusim knows
+            the place of the background on average only. A real one comes among zero pages by
+            chance, and each of these times makes a few requests wait. There is no source for
+            other guests, so the default is 0. The runs have about 50, and their presets set it.
         discard_us: time to drop a run of pages at the target before the switch. A run is a series of
             dirty pages. Default: downtime against runs, from 1.2 to 2.3.
         resume_ms: time until the guest runs at the target, besides the load of its devices. Default:
@@ -395,6 +403,7 @@ class PostcopyConfig:
     fault_spread: float = 0.45
     request_us: float = 10.0
     socket_buffers: int | float | str = "10MiB"
+    waits_behind_zeros: float = 0.0
     discard_us: float = 1.98
     resume_ms: float = 420.0
     threads: int | None = None

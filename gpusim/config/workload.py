@@ -38,7 +38,7 @@ from gpusim.guest.placement import Placement, contiguous, scattered
 from gpusim.guest.rounds import Rounds
 from gpusim.guest.windows import OnOff, Windows
 from gpusim.guest.writer import Writer
-from gpusim.layout import CHUNK_PAGES, Layout
+from gpusim.layout import CHUNK_PAGES, IntArray, Layout
 from gpusim.stream import Purpose, Stream
 from gpusim.units import LONGEST_NS, MOST_COUNT, NS_PER_MS, NS_PER_S, format_bytes, parse_ns
 from gpusim.wall_limit import NO_LIMIT, WallLimit
@@ -144,7 +144,9 @@ class _Set(NamedTuple):
         pages: of the set.
         drift: how it moves. None: it stays.
         first, placed: first page and number of pages of the set, or of the range in which it moves.
-        granule: pages of a granule, if the set is scattered. Then first is 0.
+        granule: pages of a granule, if the set is scattered.
+        within: the first page, and the page behind the last, between which it is scattered. None:
+            the whole RAM, and first is 0.
     """
 
     pages: int
@@ -152,6 +154,7 @@ class _Set(NamedTuple):
     first: int
     placed: int
     granule: int | None = None
+    within: tuple[int, int] | None = None
 
 
 def _set_of(key: str, config: WriterConfig, layout: Layout, page_bytes: int, draw: _Draw) -> _Set:
@@ -159,19 +162,35 @@ def _set_of(key: str, config: WriterConfig, layout: Layout, page_bytes: int, dra
     start, pages = _working_set(key, config, layout, page_bytes)
     drift = _drift(key, config, layout, page_bytes, start, pages, draw)
     placed = pages if drift is None else drift.range_pages
+    range_key = f"{key}.granule_range"
     if config.granule is None:
+        if config.granule_range is not None:
+            hint = f"needs {key}.granule. Set it, or remove this key"
+            reject(range_key, config.granule_range, hint, "not_used")
         first = 0 if drift and config.drift_range is None else start
         return _Set(pages, drift, first, placed)
     granule_key = f"{key}.granule"
     granule = parse_page_count(granule_key, config.granule, page_bytes)
-    if start:
-        hint = f"a scattered working set has no start. Remove it or {granule_key}"
+    if start and config.granule_range is None:
+        hint = (
+            f"a scattered working set needs {range_key} for a start. Set it, or remove the start "
+            f"or {granule_key}"
+        )
         reject(f"{key}.start", config.start, hint, "contradiction")
     whole_pages = granule * page_bytes == parse_size(granule_key, config.granule)
     if not whole_pages or granule == 0 or CHUNK_PAGES % granule:
         allowed = "must be a power of two of pages, at most 2^18 pages"
         reject(granule_key, config.granule, allowed, "out_of_range")
     granules = -(-placed // granule)
+    within = None
+    if config.granule_range is not None:
+        within = start, start + parse_page_count(range_key, config.granule_range, page_bytes)
+        if within[1] > layout.pages:
+            hint = f"the range ends after the VM. Lower it or {key}.start"
+            reject(range_key, config.granule_range, hint, "does_not_fit_vm")
+        if granules > within[1] // granule - -(-start // granule):
+            hint = f"{granules} granules do not fit it. Raise it or lower the working set"
+            reject(range_key, config.granule_range, hint, "does_not_fit_vm")
     if granules > layout.pages // granule:
         hint = f"{granules} granules do not fit the VM. Lower it or the working set"
         if drift is not None:
@@ -180,7 +199,7 @@ def _set_of(key: str, config: WriterConfig, layout: Layout, page_bytes: int, dra
     if granules > MAX_GRANULES or layout.pages // granule > MAX_PLACES:
         hint = f"the VM has {layout.pages // granule} places for {granules} granules. Raise it"
         reject(granule_key, config.granule, hint, "out_of_range")
-    return _Set(pages, drift, 0, placed, granule)
+    return _Set(pages, drift, 0, placed, granule, within)
 
 
 def _places(
@@ -202,11 +221,27 @@ def _places(
             rest = layout.pages // granule - len(is_free)  # behind the last larger granule
             is_free, before = np.append(is_free, np.ones(rest, np.bool_)), granule
             free = np.flatnonzero(is_free)
+        free = _free_within(sets[number], free)
         draw = draws[number](Purpose.PLACEMENT)
         places[number] = scattered(layout.pages, sets[number].placed, granule, draw, free)
-        if free is not None:
+        if len(granules) > 1:
             is_free[places[number].guest_first // granule] = False
     return places
+
+
+def _free_within(one: _Set, free: IntArray | None) -> IntArray | None:
+    """Return the granules that a set may have, if they are not all: see `scattered`.
+
+    Those of its range are taken, free or not, if the free ones do not suffice.
+    """
+    if one.within is None or one.granule is None:
+        return free
+    first, last = -(-one.within[0] // one.granule), one.within[1] // one.granule
+    if free is not None:
+        own = free[(first <= free) & (free < last)]
+        if len(own) >= -(-one.placed // one.granule):
+            return own
+    return np.arange(first, last)
 
 
 def _drift(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusim import Config, MixConfig, VmConfig, WriterConfig
 from gpusim.config.scenario import resolve
+from gpusim.errors import ConfigError
 from gpusim.stream import Purpose, Stream
 
 PAGE, VM_PAGES = 4096, 2**14 + 3
@@ -76,3 +78,49 @@ def test_writers_that_do_not_fit_are_placed_anywhere() -> None:
     first, second = written_pages([(12_000, 16), (12_000, 1)])
     assert set(first) & set(second)
     assert len(set(second)) == len(second)
+
+
+RANGE = {"start": 100 * PAGE, "granule_range": 1000 * PAGE}  # granules 25 to 274 of four pages
+
+
+def placed(**writers: WriterConfig) -> list[set[int]]:
+    """Return the guest pages of each writer."""
+    config = Config(vm=VmConfig(memory=VM_PAGES * PAGE), workload=MixConfig(writers=dict(writers)))
+    found = []
+    for writer in resolve(config).writers:
+        _, first, length = writer.placement.cut(np.zeros(0, np.int64))
+        found.append(
+            {p for a, n in zip(first, length, strict=True) for p in range(int(a), int(a + n))}
+        )
+    return found
+
+
+def test_a_range_holds_all_granules() -> None:
+    """Two writers fill the range. They share no page, and one without a range stays beside them."""
+    half = WriterConfig(working_set=500 * PAGE, granule=4 * PAGE, **RANGE)
+    first, second, other = placed(
+        a=half, b=half, c=WriterConfig(working_set=800 * PAGE, granule=4 * PAGE)
+    )
+    assert first | second == set(range(100, 1100))
+    assert not first & second
+    assert not other & (first | second)
+
+
+def test_a_single_writer_keeps_to_its_range() -> None:
+    (pages,) = placed(a=WriterConfig(working_set=500 * PAGE, granule=4 * PAGE, **RANGE))
+    assert len(pages) == 500
+    assert pages < set(range(100, 1100))
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ({"granule": 4 * PAGE, "start": 100 * PAGE}, "granule_range"),
+        ({"granule_range": 1000 * PAGE}, "granule"),
+        ({"granule": 4 * PAGE, "granule_range": 400 * PAGE}, "100 granules|125 granules"),
+        ({"granule": 4 * PAGE, "granule_range": VM_PAGES * PAGE, "start": PAGE}, "ends after"),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_refused(keys: dict[str, int], names: str) -> None:
+    with pytest.raises(ConfigError, match=names):
+        placed(a=WriterConfig(working_set=500 * PAGE, **keys))
