@@ -33,12 +33,15 @@ COMMAND_BYTES, RUN_BYTES = 40, 16  # a command's header with a block's name, and
 # Of stopping a VM, saving its devices and loading them, the last took 144 of 682 ms at the target.
 # Source: qemu-devel, 2024-07-26, E. Ufimtseva and P. Xu, see config/link.py.
 LOAD_SHARE = 144 / 682
-# One write of the migration thread before QEMU 8.0, which a requested page waits for.
-# Source: migration/qemu-file.c:MAX_IOV_SIZE.
-PAGES_PER_WRITE = 64
+# Before QEMU 8.0 a requested page waits until the migration thread's write to the full socket
+# returns. Linux wakes it when a third of the send buffer is free again, so it waits for half of that
+# time on average. Source: net/core/stream.c:sk_stream_write_space, include/net/sock.h:
+# sk_stream_min_wspace, net.ipv4.tcp_wmem.
+BLOCKED_BYTES = 4 * 2**20 / 3 / 2
 BUCKETS = 24  # of 2^k to 2^(k+1) us. Source: migration/postcopy-ram.c:BLOCKTIME_LATENCY_BUCKET_N
-# Without a full link: what a socket holds at first (Linux net.core.wmem_default), and QEMU's stream.
-SOCKET_BYTES, STREAM_PAGES = 212_992, 32
+# Without a full link: what a socket holds at first (Linux net.core.wmem_default), and QEMU's stream
+# of pages or of headers. Source: migration/qemu-file.c:MAX_IOV_SIZE, IO_BUF_SIZE.
+SOCKET_BYTES, STREAM_PAGES, STREAM_BYTES = 212_992, 32, 32_768
 FIRST_STEP_NS, GROWTH, STEPS = NS_PER_S // 1000, 1.2, 200
 LEAST_SPEED = 1e-9
 
@@ -191,7 +194,20 @@ class Postcopy:
             self._recorder.observe_if_due()
             step_ns = min(most_ns, math.ceil(step_ns * GROWTH))
         clock.run_to(max(clock.now_ns, resumes_ns))  # its start holds the big lock
+        self._count_waits_behind_zeros()
         return not state.postcopy_pages
+
+    def _count_waits_behind_zeros(self) -> None:
+        """Let some of the requests have waited behind a buffer of zero pages: see PostcopyConfig."""
+        tally, costs = self._tally, self._costs
+        count = min(costs.waits_behind_zeros, tally.requests)
+        if not count or self._preempt or not self._zero_pages:
+            return
+        mean_ns, wait_ns = tally.waited_ns / tally.requests, self._waits_ns()[1]
+        tally.waited_ns += count * (wait_ns - mean_ns)
+        tally.buckets *= 1 - count / tally.requests
+        tally.buckets += count * bucket_shares(wait_ns, costs.fault_spread)
+        tally.blocked_s += count * costs.blocking_share * (wait_ns - mean_ns) / NS_PER_S
 
     def _advance(self, until_ns: int, costs: tuple[float, float]) -> None:
         """Let pages arrive up to a time."""
@@ -209,7 +225,9 @@ class Postcopy:
             self._count(missing.send(touched))
             missing.note_passed(self._passed_pages)
             if not self._has_own_channel:
-                budget_ns -= cost_ns + requests * self._costs.request_ns
+                budget_ns -= cost_ns
+            if not (self._preempt and self._state.scenario.rules.preempts_by_return_path):
+                budget_ns -= requests * self._costs.request_ns
             starts = touched if self._jumps else starts
             self._vm_ns += round(speed * length_ns)
             self._tally_stalls(step, length_ns)
@@ -334,33 +352,32 @@ class Postcopy:
         Without a channel of its own a page waits behind the bytes that are on the way. Zero pages
         are small, so many of them are on the way.
         """
-        costs, rate = self._page_ns(), self._bandwidth()
-        sizes = [units / UNITS for units in self._link.page_units]
-        link_ns = self._size * sizes[0] / rate * NS_PER_S
         if self._preempt:
-            waits_ns = link_ns
+            page_ns = waits_ns = self._size * self._page_ns(is_limited=False)[0]
             if self._link_is_full and not self._state.scenario.rules.preempts_by_return_path:
-                waits_ns += PAGES_PER_WRITE * sizes[0] / rate * NS_PER_S
-            return [(1.0, self._costs.fault_ns + waits_ns + link_ns)]
-        page_ns = self._size * costs[0]
-        buffer_bytes: float = self._costs.buffer_bytes
-        if not self._link_is_full:
-            pages = STREAM_PAGES * self._link.normal_page_bytes
-            buffer_bytes = (SOCKET_BYTES + pages) / 2
-        waits = [
-            buffer_bytes / size * cost if size else 0.0
-            for size, cost in zip(sizes, costs, strict=True)
-        ]
+                waits_ns += BLOCKED_BYTES / self._bandwidth() * NS_PER_S
+            return [(1.0, self._costs.fault_ns + waits_ns + page_ns)]
         shares = 1 - self._zero_share, self._zero_share
-        alone_ns = self._costs.fault_ns + 1.5 * page_ns
-        return [(share, alone_ns + wait) for share, wait in zip(shares, waits, strict=True)]
+        return list(zip(shares, self._waits_ns(), strict=True))
+
+    def _waits_ns(self) -> tuple[float, float]:
+        """The mean time of a request behind a buffer of normal pages, and of zero pages."""
+        costs = self._page_ns()
+        buffers: list[float] = [self._costs.buffer_bytes] * 2
+        if not self._link_is_full:
+            streams = STREAM_PAGES * self._link.normal_page_bytes, STREAM_BYTES
+            buffers = [(SOCKET_BYTES + stream) / 2 for stream in streams]
+        alone_ns = self._costs.fault_ns + 1.5 * self._size * costs[0]
+        normal_ns, zero_ns = (
+            alone_ns + (buffer_bytes * UNITS / units * cost if units else 0.0)
+            for buffer_bytes, units, cost in zip(buffers, self._link.page_units, costs, strict=True)
+        )
+        return normal_ns, zero_ns
 
     @property
     def _service_ns(self) -> float:
         """The time in which a request is answered. Requests are answered one after the other."""
-        link_ns = self._size * self._link.normal_page_bytes / self._bandwidth() * NS_PER_S
-        page_ns = link_ns if self._has_own_channel else self._size * self._page_ns()[0]
-        return self._costs.request_ns + max(page_ns, link_ns)
+        return self._costs.request_ns + self._size * self._page_ns(is_limited=False)[0]
 
     @property
     def _jumps(self) -> bool:

@@ -7,6 +7,7 @@ depends on the number of pieces, and not on the number of pages.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +109,7 @@ class MissingPages:
         self.pages, self.size = np.maximum(pages, 1), size
         self._unpassed = self.pages.astype(np.float64)  # pages that no sequential writer has passed
         self._cursor = 0  # the piece from which the background goes on
+        self._jumps = 0.0  # since the cursor moved
 
     @property
     def total(self) -> float:
@@ -157,7 +159,9 @@ class MissingPages:
         total = float(starts.sum())
         if not total:
             return self.send_on(budget, costs)
-        own = self.missing * self.costs(costs)
+        sent_before = self.send_on(budget * -math.expm1(-total) / total, costs)  # the first jump
+        budget *= 1 + math.expm1(-total) / total
+        own = self._within_reach(starts, budget / total, costs)
         wanted = budget * starts / total
         turns = np.concatenate([wanted, np.zeros_like(wanted)]) - np.concatenate([own, own])
         sums = np.cumsum(turns)  # what does not fit a piece goes to the next one
@@ -165,8 +169,38 @@ class MissingPages:
         before = np.concatenate([[0.0], carried[:-1]])
         spent = np.concatenate([wanted, np.zeros_like(wanted)]) + before - carried
         both = np.minimum(own, spent[: len(own)] + spent[len(own) :])
-        self._cursor = int(np.searchsorted(np.cumsum(starts), total / 2))
-        return self.send(both / np.maximum(self.costs(costs), 1e-300))
+        self._jumps += total
+        if self._jumps >= 1:
+            self._jumps = 0.0
+            self._cursor = int(np.searchsorted(np.cumsum(starts), total / 2))
+        sent = self.send(both / np.maximum(self.costs(costs), 1e-300))
+        rest = self.send_on(budget - float(both.sum()), costs)
+        return sent_before[0] + sent[0] + rest[0], sent_before[1] + sent[1] + rest[1]
+
+    def _within_reach(
+        self, starts: FloatArray, budget: float, costs: tuple[float, float]
+    ) -> FloatArray:
+        """Return the cost of the pages that some jump gets to, float64 [pieces].
+
+        A jump sends what lies behind one place. If fewer jumps than one come through a piece, then
+        most of its pages are behind none.
+
+        Args:
+            starts: float64 [pieces], jumps to each piece.
+            budget: what the pages behind one jump may cost.
+            costs: of a normal and of a zero page.
+        """
+        own = self.missing * self.costs(costs)
+        ends = np.cumsum(own)
+        jumps = np.concatenate([[0.0], np.cumsum(starts)])
+        first = np.searchsorted(ends, ends - own - budget, side="right")
+        through = jumps[1:] - jumps[first] - starts / 2  # in its own piece it gets to a half
+        over = np.maximum(0.0, budget - ends)  # of the jumps at the end of RAM
+        through += np.where(
+            over > 0, jumps[-1] - jumps[np.searchsorted(ends, ends[-1] - over)], 0.0
+        )
+        reached: FloatArray = own * -np.expm1(-through)
+        return reached
 
     def send_on(self, budget: float, costs: tuple[float, float]) -> tuple[float, float]:
         """Send pages in order from the cursor on, as `send_behind`."""

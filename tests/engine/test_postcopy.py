@@ -301,3 +301,44 @@ def test_the_same_command_gives_the_same_numbers() -> None:
     first, second = (vars(run("seed=3").summary) for _ in range(2))
     changing: dict[str, Any] = dict.fromkeys(("wall_time_s", "process_peak_rss_bytes"))
     assert {**first, **changing} == {**second, **changing}
+
+
+@pytest.mark.parametrize("order_s", [0.201, 0.55, 2.3])
+def test_the_switch_waits_for_the_end_of_a_rate_limited_window(order_s: float) -> None:
+    """Recorded: orders at 0.201, 5.02 and 25.1 s stopped the VM at the next 100 ms, by the budget."""
+    result = run(
+        "migration.max_bandwidth=1MiB/s",
+        f"migration.start_postcopy={order_s}s",
+        "link.wakeup_latency_us=0",
+        *BUSY,
+    )
+    stop_s = result.summary.postcopy_start_s or 0
+    assert order_s <= stop_s <= order_s + 0.1
+    assert stop_s == pytest.approx(round(stop_s, 1), abs=0.01)
+
+
+def test_some_requests_wait_behind_zero_pages() -> None:
+    """The buffers are 212 992 bytes of the socket and 32 768 of the stream, half full, at 9 bytes a page."""
+    keys = (
+        *BUSY,
+        "link.bandwidth=unlimited",
+        "link.page_cost_ns=15000",
+        "vm.zero_percent=0",
+        "vm.zero_ranges=[[32MiB,64MiB]]",
+        "workload.working_set_percent=50",
+        "postcopy.resume_ms=0",
+        "link.non_ram_downtime_ms=0",
+        "workload.page_writes_per_s=2e4",
+    )
+    usual, slow = (run(*keys, f"postcopy.waits_behind_zeros={count}") for count in (0, 10))
+    zero_ms = (45_000 + 1.5 * 15_000 + (212_992 + 32_768) / 2 / 9 * 246) / 1e6
+    before, after = usual.summary, slow.summary
+    assert before.postcopy_requests == after.postcopy_requests
+    requests = before.postcopy_requests or 0
+    assert requests > 10
+    mean_ms = before.postcopy_latency_ms or 0
+    share = 10 / requests
+    assert after.postcopy_latency_ms == pytest.approx(
+        mean_ms + share * (zero_ms - mean_ms), rel=0.02
+    )
+    assert sum(slow.postcopy_latency_counts) == requests
