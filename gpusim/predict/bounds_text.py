@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gpusim.explore.bounds import Bounds
+from gpusim.explore.bounds import Bounds, value_of
 from gpusim.explore.bounds_search import ChangeWithin
+from gpusim.predict.bands import band
 from gpusim.predict.prediction import Prediction
 from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.text import capitalized, format_duration, format_number, join_words
@@ -57,8 +58,9 @@ def kept(prediction: Prediction) -> list[Kept]:
     bounds, found = prediction.bounds, []
     for name, most in bounds.items():
         keeping = sum(bounds.keeps(one.summary, name) for one in prediction.members)
-        band = prediction.band(name) if prediction.converges else None
-        median = None if band is None else band.middle
+        known = prediction.converges and prediction.band(name) is not None
+        values = [value_of(one.summary, name) for one in prediction.agreeing()]
+        median = band(values).middle if known else None
         margin = None if median is None else most - median
         found.append(Kept(name, most, len(prediction.members), keeping, median, margin))
     return found
@@ -102,7 +104,10 @@ def _change(found: ChangeWithin | None, bounds: Bounds) -> Iterator[str]:
         return
     guest = "95th-percentile" if found.for_p95_guest else "median"
     values = join_words(
-        [f"{NAMES[name]} {shown(name, getattr(found.outcome, name))}" for name, _ in bounds.items()]
+        [
+            f"{NAMES[name]} {shown(name, value_of(found.outcome, name))}"
+            for name, _ in bounds.items()
+        ]
     )
     only = (
         "" if found.for_p95_guest else " No single change is enough for the 95th-percentile guest."

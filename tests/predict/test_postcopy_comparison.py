@@ -14,6 +14,7 @@ from gpusim.config.scenario import resolve
 from gpusim.explore.bounds import Bounds
 from gpusim.explore.run_pool import RunPool
 from gpusim.predict import advice_text, postcopy_text, prediction_text
+from gpusim.predict.bounds_text import kept
 from gpusim.predict.commands import HMP, tool_commands
 from gpusim.predict.document import document
 from gpusim.predict.ensemble import draw_guests, member_config
@@ -276,3 +277,13 @@ def test_the_commands_have_the_timeout_of_the_simulated_kubevirt() -> None:
     )
     lines = tool_commands(config, 2**33, None)["KubeVirt"].lines
     assert {"  allowPostCopy: true", "  completionTimeoutPerGiB: 12"} <= set(lines)
+
+
+def test_a_limit_of_the_downtime_counts_what_the_guest_feels() -> None:
+    """The source reports 100 ms. The guest stands still for 900 ms, so the margin is -400 ms."""
+    fields = {"reason_code": "postcopy", "downtime_ms": 100.0, "postcopy_blackout_ms": 900.0}
+    made = predictions.prediction(
+        members=predictions.members(20, 20, **fields), bounds=Bounds(downtime_ms=500.0)
+    )
+    (one,) = kept(made)
+    assert (one.keeping, one.median, one.margin) == (0, 900.0, -400.0)
