@@ -122,7 +122,7 @@ TEXTS: Mapping[str, str] = {
         "Precopy with auto-converge is enough for all {guests} guests, and has no such risk."
     ),
     "postcopy_unknown": (
-        "{cut} of {guests} runs of precopy were stopped as too long. To let them take longer, add "
+        "Runs of precopy that were stopped as too long: {cut} of {guests}. To let them take longer, add "
         "--effort 2."
     ),
     "postcopy_for_some": (
