@@ -377,7 +377,7 @@ class PostcopyConfig:
             behind if the link is full and postcopy_preempt is off. Default: the most that Linux
             gives a sender and a receiver (4 MiB of net.ipv4.tcp_wmem, 6 MiB of tcp_rmem). If a thread
             is slower than the link, then it is half of a socket's first buffer (208 KiB,
-            net.core.wmem_default) and of QEMU's own 32 pages.
+            net.core.wmem_default) and of QEMU's own, 32 pages or 32 KiB of zero pages.
         waits_behind_zeros: requests of a migration without postcopy_preempt that find the buffers full
             of zero pages, besides those while gpusim's background sends zero pages. gpusim knows
             the place of the background on average only. A real one comes among zero pages by
