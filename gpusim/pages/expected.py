@@ -182,20 +182,18 @@ class ExpectedKernels:
         """
         raise TypeError(f"the bitmap {bitmap!r} of a dry run has no bits")
 
-    def pending_shares(self, first: IntArray, last: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return which share of the pages of runs is pending and normal, and pending and zero.
+    def pending_shares(self, cuts: IntArray) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Return the pieces after cuts at some slots, with their pending pages.
 
         Args:
-            first, last: int64 [runs], as of `fill`.
+            cuts: int64 [n], slots.
+
+        Returns:
+            int64 [pieces + 1], the borders of the pieces. float64 [pieces] each, the share of the
+            pages that are pending and normal, and pending and zero.
         """
-        self._cut(np.concatenate([first, last]))
-        low, high = np.searchsorted(self._borders, first), np.searchsorted(self._borders, last)
-        lengths = np.diff(self._borders)
-        sums = np.concatenate(
-            [np.zeros((2, 1)), np.cumsum(self._shares[[NORMAL, ZERO]] * lengths, axis=1)], axis=1
-        )
-        normal, zero = (sums[:, high] - sums[:, low]) / np.maximum(1, last - first)
-        return np.clip(normal, 0.0, 1.0), np.clip(zero, 0.0, 1.0)
+        self._cut(cuts)
+        return self._borders, self._shares[NORMAL], self._shares[ZERO]
 
     def close(self) -> None:
         """Do nothing, because there is no device memory."""

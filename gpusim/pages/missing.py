@@ -250,18 +250,28 @@ def _between(words: U64Array, first: IntArray, last: IntArray) -> FloatArray:
 def _expected(
     kernels: ExpectedKernels, layout: Layout, first: IntArray, last: IntArray, size: int
 ) -> Found:
-    """The same of a dry run, which knows shares."""
-    normal_share, zero_share = kernels.pending_shares(first, last)
+    """The same of a dry run, which knows shares of pieces that are smaller or equal."""
+    borders, normal_share, zero_share = kernels.pending_shares(np.concatenate([first, last]))
+    own = np.searchsorted(first, borders[:-1], side="right") - 1
+    pages = np.diff(borders) * (borders[:-1] < last[own])  # none behind the end of a block
     share = normal_share + zero_share
     of_host_page = 1 - (1 - share) ** size
-    missing = (last - first) / size * of_host_page
-    pages = missing * size
-    zero = pages * np.divide(zero_share, share, out=np.zeros_like(share), where=share > 0)
-    starts = np.where(of_host_page < 1, missing * (1 - of_host_page), 0.0)
-    follows = np.concatenate([[1.0], 1 - of_host_page[:-1]])  # the page before is clean
-    starts += np.where(missing > 0, np.minimum(1.0, missing) * follows * of_host_page, 0.0)
+    missing = pages / size * of_host_page
+    zero = missing * size * np.divide(zero_share, share, out=np.zeros_like(share), where=share > 0)
+    # A run begins where a dirty page follows a clean one, inside a piece and at its first page.
+    before = np.concatenate([[0.0], of_host_page[:-1]])
+    before[1:] *= (pages[:-1] > 0) & (np.diff(_blocks(layout)[borders[:-1] >> CHUNK_SHIFT]) == 0)
+    starts = np.minimum(1.0, pages) * of_host_page * (1 - before)
+    starts += np.maximum(0.0, pages / size - 1) * of_host_page * (1 - of_host_page)
     runs = np.zeros(len(layout.blocks))
-    np.add.at(runs, _blocks(layout)[first >> CHUNK_SHIFT], starts)
+    np.add.at(runs, _blocks(layout)[first[own] >> CHUNK_SHIFT], starts)
+
+    def in_pieces(values: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(own, values, len(first)), np.float64)
+
     return Found(
-        missing=missing, normal=pages - zero, zero=zero, runs=np.ceil(runs - 1e-9).astype(np.int64)
+        missing=in_pieces(missing),
+        normal=in_pieces(missing * size - zero),
+        zero=in_pieces(zero),
+        runs=np.ceil(runs - 1e-9).astype(np.int64),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpusim.config.backend import EXPECTED, choose_backend
 from gpusim.config.compose import composed_config
+from gpusim.config.scenario import resolve
 from gpusim.engine.attempts import simulate
+from gpusim.engine.migration import Migration
 from gpusim.engine.postcopy import BUCKETS, bucket_shares
 from gpusim.engine.records import Result
 from gpusim.errors import ConfigError
@@ -224,6 +228,28 @@ def test_requests_are_those_of_single_pages(version: str, preempt: bool, jumps: 
     assert result.summary.postcopy_requests == pytest.approx(requests, rel=0.05)
     total_s = np.mean([one.total_s for one in found])
     assert result.summary.postcopy_time_s == pytest.approx(total_s, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("workload=uniform",),
+        ("workload=zipf",),
+        ("vm.blocks=[1500MiB,548MiB]", "vm.zero_percent=40"),
+        ("workload.granule=2MiB",),
+        ("vm.backing=hugetlb_2m",),
+    ],
+)
+def test_a_dry_run_expects_the_same_switch(keys: tuple[str, ...]) -> None:
+    big = ("vm.memory=2GiB", "link.bandwidth=1Gbit/s", "migration.start_postcopy=3s")
+    scenario = resolve(composed_config([*SMALL, "workload=hot_cold", *big, *keys]))
+    summaries = []
+    for backend in (EXPECTED, choose_backend(scenario)):
+        with closing(Migration(scenario, backend)) as migration:
+            summaries.append(vars(migration.run().summary))
+    dry, drawn = summaries
+    for key in ("postcopy_bytes", "postcopy_discarded_runs", "postcopy_requests", "total_time_s"):
+        assert dry[key] == pytest.approx(drawn[key], rel=0.02, abs=20), key
 
 
 def test_a_page_with_its_own_channel_waits_for_no_buffer() -> None:
