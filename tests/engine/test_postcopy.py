@@ -249,7 +249,7 @@ def test_a_dry_run_expects_the_same_switch(keys: tuple[str, ...]) -> None:
             summaries.append(vars(migration.run().summary))
     dry, drawn = summaries
     for key in ("postcopy_bytes", "postcopy_discarded_runs", "postcopy_requests", "total_time_s"):
-        assert dry[key] == pytest.approx(drawn[key], rel=0.02, abs=20), key
+        assert dry[key] == pytest.approx(drawn[key], rel=0.05, abs=20), key
 
 
 def test_a_page_with_its_own_channel_waits_for_no_buffer() -> None:
