@@ -103,10 +103,10 @@ class Migration:
             ready = advanced.turn and not state.is_cancelled and self._take_turn()
             if state.is_cancelled:
                 return self._cancel()
-            if state.starts_postcopy and self._turns:
-                return self._switch_to_postcopy()
             if ready:
                 return self._switch_over()
+            if advanced.turn and self._switches_to_postcopy:
+                return self._switch_to_postcopy()
             if self._stall.is_stalled:
                 return self._end("ok", "not_converged", self._stall_reason())
             if self._passed_ns >= limit_ns:
@@ -115,10 +115,10 @@ class Migration:
             self._check_time_passes(began_ns)
 
     @property
-    def _turns(self) -> bool:
-        """Whether the sender is between two bursts now, and awake."""
-        sender, clock = self.state.sender, self.state.clock
-        return not sender.in_burst and clock.now_ns >= sender.awake_ns
+    def _switches_to_postcopy(self) -> bool:
+        """Whether a turn of the main loop that does not complete switches to post-copy."""
+        in_time = self._passed_ns < self.state.scenario.simulated_limit_ns
+        return self.state.starts_postcopy and self._syncs.unfinished is None and in_time
 
     @property
     def _passed_ns(self) -> int:
@@ -144,9 +144,9 @@ class Migration:
             self._recorder.record_event("migrate_set_state", at_ns=at_ns, new_state="active")
 
     def _take_turn(self) -> bool:
-        """Take a turn of the main loop with a low estimate. Return whether to switch over.
+        """Take a turn of the main loop with a low estimate. Return whether to complete.
 
-        Source: migration/migration.c:migration_iteration_run [7.2 to 10.1].
+        Source: migration/migration.c:migration_iteration_run [7.2 to 11.1].
         """
         state = self.state
         threshold_bytes, pending_bytes = state.sender.threshold_bytes, state.pending_bytes
@@ -162,6 +162,8 @@ class Migration:
             self._recorder.record_event(event, at_ns=at_ns, size=pending_bytes)
         state.sender.iterate()
         if not state.switchover.ready(pending_bytes, threshold_bytes):
+            return False
+        if state.starts_postcopy and state.scenario.rules.prefers_postcopy:
             return False
         at_ns = max(state.clock.now_ns, self._syncs.lock.sync_until_ns)
         self._recorder.record_event(

@@ -81,6 +81,8 @@ class Version:
             the migration thread sends them when it has written its buffer.
         has_page_hint: with postcopy-preempt the background goes on behind a requested page (since
             10.1, commit 20d8262281).
+        prefers_postcopy: a turn that may complete switches to post-copy if that was ordered (since
+            10.1, migration.c:migration_iteration_run, commit 7aaa1fc072). Before, it completes.
         has_postcopy_device: the state is postcopy-device until the target has loaded its devices
             (since 10.2).
         throttle_needs_big_lock: the throttle's tick and the end of a vCPU's sleep wait while a sync
@@ -108,6 +110,7 @@ class Version:
     has_preempt: bool = True
     preempts_by_return_path: bool = True
     has_page_hint: bool = False
+    prefers_postcopy: bool = False
     has_postcopy_device: bool = False
     throttle_needs_big_lock: bool = True
     channels_find_zero_pages: bool = True
@@ -128,6 +131,7 @@ _10_1 = replace(
     clears_in_last_stage=False,
     has_multifd_with_postcopy=True,
     has_page_hint=True,
+    prefers_postcopy=True,
 )
 _10_2 = replace(_10_1, has_postcopy_device=True)
 _11_0 = replace(_10_2, divides_whole_kilobytes=False, misaligned_ms=1.0)

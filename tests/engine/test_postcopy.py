@@ -75,6 +75,25 @@ def test_the_switch_comes_at_the_next_turn_with_a_rate_limit_too(limit: str) -> 
     assert summary.postcopy_start_s == pytest.approx(1.03 + 0.05, abs=0.0501)
 
 
+def test_a_turn_with_an_exact_sync_switches_too() -> None:
+    """QEMU 11.1 syncs on every turn if post-copy is permitted."""
+    summary = run("migration=qemu_11_1", "migration.start_postcopy=1s").summary
+    assert summary.postcopy_start_s == pytest.approx(1.05, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("version", "code"), [("qemu_9_2", "converged"), ("qemu_10_1", "postcopy")]
+)
+def test_a_turn_that_may_complete_prefers_post_copy_since_10_1(version: str, code: str) -> None:
+    """The order comes between the second turn and the first one that knows a threshold."""
+    limit = ("migration.downtime_limit=100000", "migration.start_postcopy=100ms")
+    result = run(f"migration={version}", *limit)
+    assert result.summary.reason_code == code
+    assert ("migration_thread_low_pending" in {e.event for e in result.events}) is (
+        code == "converged"
+    )
+
+
 def test_a_lower_limit_makes_it_longer_in_proportion() -> None:
     slow = run("workload=idle", "migration.max_postcopy_bandwidth=1250000")
     fast = run("workload=idle")

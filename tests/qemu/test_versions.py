@@ -43,6 +43,7 @@ AS_MERGED: dict[str, Any] = {
     "has_preempt": True,
     "preempts_by_return_path": True,
     "has_page_hint": False,
+    "prefers_postcopy": False,
     "has_postcopy_device": False,
     "lacks": (),
     "tracking": ("kvm_manual", "kvm_legacy", "dirty_ring", "tcg"),
@@ -52,6 +53,7 @@ AS_10_1 = {
     "clears_in_last_stage": False,
     "has_multifd_with_postcopy": True,
     "has_page_hint": True,
+    "prefers_postcopy": True,
 }
 AS_10_2 = {**AS_10_1, "has_postcopy_device": True}
 AS_11_0 = {**AS_10_2, "divides_whole_kilobytes": False, "misaligned_ms": 1.0}
