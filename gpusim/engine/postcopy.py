@@ -300,7 +300,8 @@ class Postcopy:
         latencies = self._latencies_ns()
         latency_ns = sum(share * mean_ns for share, mean_ns in latencies)
         # Each thread of the guest has one request at most.
-        slower = max(1.0, self._costs.threads * self._service_ns / latency_ns)
+        busy_ns = self._costs.threads * self._service_ns
+        slower = max(1.0, busy_ns / latency_ns) if latency_ns else 1.0
         latencies = [(share, mean_ns * slower) for share, mean_ns in latencies]
         latency_ns *= slower
         costs = self._page_ns()

@@ -94,6 +94,12 @@ def test_a_turn_that_may_complete_prefers_post_copy_since_10_1(version: str, cod
     )
 
 
+def test_requests_may_cost_nothing() -> None:
+    nothing = ["postcopy.fault_us=0", "postcopy.request_us=0", "postcopy.socket_buffers=0"]
+    summary = run(*nothing, "link.bandwidth=unlimited", "link.page_cost_ns=0").summary
+    assert (summary.reason_code, summary.remaining_bytes) == ("postcopy", 0)
+
+
 def test_a_lower_limit_makes_it_longer_in_proportion() -> None:
     slow = run("workload=idle", "migration.max_postcopy_bandwidth=1250000")
     fast = run("workload=idle")
