@@ -178,7 +178,9 @@ class Postcopy:
             state.limit.check()
             costs = self._page_ns()
             left_ns = math.ceil(self._missing.left(costs))
-            until_ns = clock.now_ns + max(1, min(step_ns, most_ns))
+            if not state.link_is_lost:  # while it is lost, no page arrives that a step could miss
+                step_ns = min(step_ns, most_ns)
+            until_ns = clock.now_ns + max(1, step_ns)
             if left_ns <= 2 * most_ns and not state.link_is_lost:
                 until_ns = clock.now_ns + max(1, left_ns)
             if state.link_is_lost and self._free_threads < LEAST_SPEED:
@@ -192,7 +194,7 @@ class Postcopy:
             clock.run_to(until_ns)
             self._recorder.sample_if_due()
             self._recorder.observe_if_due()
-            step_ns = min(most_ns, math.ceil(step_ns * GROWTH))
+            step_ns = math.ceil(step_ns * GROWTH)
         clock.run_to(max(clock.now_ns, resumes_ns))  # its start holds the big lock
         self._count_waits_behind_zeros()
         return not state.postcopy_pages
@@ -274,7 +276,8 @@ class Postcopy:
             self._waiting.append((min(left, asked(speed)), now_ns))
             self._vm_ns += round(speed * length_ns)
             tally.stall_vcpu_s += self._busy_vcpus * (1 - speed) * length_ns / NS_PER_S
-            tally.slow_until_ns = until_ns
+            if speed < self._costs.recovered_share:
+                tally.slow_until_ns = until_ns
         self._add_sample(until_ns, 0.0, 0.0, speed)
 
     @property

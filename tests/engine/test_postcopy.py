@@ -337,6 +337,20 @@ def test_a_lost_link_that_nobody_recovers_ends_at_the_limit() -> None:
     assert len(result.postcopy) < 2000
 
 
+def test_a_guest_that_misses_no_page_goes_on_without_a_link() -> None:
+    """Its pages have arrived before. The time without a link takes few steps, however long it is."""
+    result = run(
+        "workload.working_set_percent=1",
+        "workload.start=0",
+        "migration.start_postcopy=300ms",
+        "schedule=[{at: 2s, do: lose-link}]",
+        "limit.simulated=1e8s",
+    )
+    assert result.summary.reason_code == "postcopy_paused"
+    assert len(result.postcopy) < 1000
+    assert result.summary.postcopy_recovery_s == 0
+
+
 def test_a_link_that_is_lost_before_the_switch_fails_the_migration() -> None:
     result = run("migration.start_postcopy=60s", "schedule=[{at: 1s, do: lose-link}]")
     assert states(result)[-1] == "failed"
