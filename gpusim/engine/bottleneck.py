@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gpusim.config.scenario import Scenario
 from gpusim.qemu.parameters import MOST_MULTIFD_CHANNELS
-from gpusim.qemu.versions import VERSIONS
+from gpusim.qemu.versions import VERSIONS, Version
 from gpusim.sender.link import UNITS, Bound, Link
 from gpusim.sender.tally import Sending
 from gpusim.text import count_noun
@@ -95,11 +95,12 @@ def _change(code: Bound, scenario: Scenario, bandwidth: float) -> str | None:
     if code not in ("page_cost", "zero_page_scan"):
         return None
     link, rules, newer = scenario.link, VERSIONS[scenario.version], ""
-    if not rules.has_multifd:
+    has_postcopy = scenario.config.migration.postcopy_ram
+    if not _permits_multifd(rules, has_postcopy=has_postcopy):
         newer, rules = next(
             (f"migration.version={name} ", one)
             for name, one in VERSIONS.items()
-            if one.has_multifd and one.released
+            if one.released and _permits_multifd(one, has_postcopy=has_postcopy)
         )
     if code == "zero_page_scan" and not rules.channels_find_zero_pages:
         return None
@@ -111,3 +112,7 @@ def _change(code: Bound, scenario: Scenario, bandwidth: float) -> str | None:
     channels = min(needed, MOST_MULTIFD_CHANNELS)
     used = link.multifd.channels if link.multifd else 1
     return f"{newer}migration.multifd_channels={channels}" if channels > used else None
+
+
+def _permits_multifd(rules: Version, *, has_postcopy: bool) -> bool:
+    return rules.has_multifd_with_postcopy if has_postcopy else rules.has_multifd

@@ -139,6 +139,7 @@ def test_a_change_of_the_link_changes_the_bottleneck() -> None:
         ({"bandwidth": "25Gbit/s"}, 0.0, {}),
         ({"bandwidth": "100Gbit/s"}, 0.0, {"multifd_channels": 2}),
         ({"bandwidth": "25Gbit/s"}, 0.0, {"version": "qemu_2_6", "auto_converge": False}),
+        ({"bandwidth": "25Gbit/s"}, 0.0, {"version": "qemu_9_2", "postcopy_ram": True}),
         ({"bandwidth": "25Gbit/s"}, 0.0, {"max_bandwidth": "1Gbit/s", "multifd_channels": 4}),
         ({"bandwidth": "1Gbit/s", "zero_page_scan": "2GB/s"}, 95.0, {}),
     ],
