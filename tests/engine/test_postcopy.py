@@ -15,7 +15,7 @@ from gpusim.config.compose import composed_config
 from gpusim.config.scenario import resolve
 from gpusim.engine.attempts import simulate
 from gpusim.engine.migration import Migration
-from gpusim.engine.postcopy import BUCKETS, bucket_shares
+from gpusim.engine.postcopy_tally import BUCKETS, bucket_shares
 from gpusim.engine.records import Result
 from gpusim.errors import ConfigError
 from tests.engine.naive_postcopy import send_naively
