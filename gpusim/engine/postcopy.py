@@ -61,6 +61,9 @@ class Postcopy:
         size, layout = self._pace.size, state.scenario.layout
         found = find_missing(state.pages.kernels, layout, guest.first, guest.last, size)
         self._missing = MissingPages(found, guest.pages, size)
+        self._at_switch = (
+            self._missing.missing
+        )  # float64 [pieces], missing host pages at the switch
         self.runs = int(found.runs.sum())
         self.pages = round(float(found.normal.sum() + found.zero.sum()))
         self.added_pages = self.pages - state.pages.pending
@@ -89,10 +92,9 @@ class Postcopy:
         self._started_ns, self._resumed_ns = clock.now_ns, resumes_ns
         self._tally.slow_until_ns = resumes_ns
         step_ns: int = FIRST_STEP_NS
-        left_ns = self._missing.left(self._pace.page_ns())
-        most_ns = max(FIRST_STEP_NS // 100, math.ceil(left_ns / STEPS))
         while state.postcopy_pages and clock.now_ns < state.scenario.simulated_limit_ns:
             state.limit.check()
+            most_ns = self._longest_step_ns()
             if not state.link_is_lost:  # while it is lost, no page arrives that a step could miss
                 step_ns = min(step_ns, most_ns)
             until_ns = self._step_end_ns(step_ns, most_ns)
@@ -109,6 +111,13 @@ class Postcopy:
         if behind_zeros_ns is not None and self._zero_pages:
             self._tally.move_behind_zeros(behind_zeros_ns)
         return not state.postcopy_pages
+
+    def _longest_step_ns(self) -> int:
+        """Return the longest step at the present pace. All pages together take STEPS of them."""
+        page_ns = self._missing.costs(self._pace.page_ns())
+        return max(
+            FIRST_STEP_NS // 100, math.ceil(float((self._at_switch * page_ns).sum()) / STEPS)
+        )
 
     def _step_end_ns(self, step_ns: int, most_ns: int) -> int:
         """Return when a step ends. At its end nothing changes that holds within the step.

@@ -351,6 +351,14 @@ def test_a_guest_that_misses_no_page_goes_on_without_a_link() -> None:
     assert result.summary.postcopy_recovery_s == 0
 
 
+def test_a_slower_pace_takes_longer_steps() -> None:
+    result = run(
+        "schedule=[{at: 1s, set: {max_postcopy_bandwidth: 1Mbit/s}}]", "limit.simulated=1h"
+    )
+    assert result.summary.reason_code == "postcopy"
+    assert len(result.postcopy) < 1000
+
+
 def test_a_link_that_is_lost_before_the_switch_fails_the_migration() -> None:
     result = run("migration.start_postcopy=60s", "schedule=[{at: 1s, do: lose-link}]")
     assert states(result)[-1] == "failed"
