@@ -48,7 +48,8 @@ def _link_lost(data: Mapping[str, Any]) -> str:
 def _postcopy_paused(data: Mapping[str, Any]) -> str:
     return (
         f"the link was lost in post-copy, and nobody recovered it within {data['time_s']:g} s: "
-        f"{format_bytes(data['remaining_bytes'])} are missing, and the guest stands still"
+        f"{format_bytes(data['remaining_bytes'])} are missing, and each thread that touches a "
+        "missing page waits"
     )
 
 
