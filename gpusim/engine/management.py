@@ -42,8 +42,9 @@ class Management:
         self._state, self._recorder, self._lock = state, recorder, lock
         self._start = state.scenario.start_postcopy
         self._is_in_postcopy = False
+        self._is_held = False  # by the switch to post-copy
         self._at_sync = deque(a for a in state.scenario.actions if a.at_sync is not None)
-        self._waiting: list[Callable[[], None]] = []  # until a fallback sync has ended
+        self._waiting: list[Callable[[], None]] = []  # until the main loop is free
         self._timers: list[Timer] = []
         self._done: list[Action] = []
         self.cancelled_by = Message("cancelled_by_schedule")
@@ -124,7 +125,7 @@ class Management:
             self._call_at(partial(self._poll, "time"), end_ns)
 
     def go_on_after_tick(self) -> None:
-        """Do what waited until the fallback sync ended."""
+        """Do what waited until the main loop was free again."""
         for call in self._waiting:
             self._call_at(call, self._state.clock.now_ns)
         self._waiting.clear()
@@ -142,7 +143,7 @@ class Management:
         """Call once the main loop is free."""
         if self._state.is_cancelled:
             return
-        free_ns = self._lock.free_ns()
+        free_ns = NEVER_NS if self._is_held else self._lock.free_ns()
         if free_ns == NEVER_NS:
             self._waiting.append(call)
         elif free_ns > self._state.clock.now_ns:
@@ -206,10 +207,18 @@ class Management:
         return round(scenario.layout.pages / 8 / scenario.link.bandwidth * NS_PER_S)
 
     def begin_postcopy(self) -> None:
-        """Let nobody poll any more. The schedule goes on."""
-        self._is_in_postcopy = True
+        """Let nobody poll any more. The schedule waits until the switch is over.
+
+        Source: migration/migration.c:postcopy_start, which holds the big lock [7.2 to 11.1].
+        """
+        self._is_in_postcopy = self._is_held = True
         self._poll_timer.cancel()
         self._at_sync.clear()
+
+    def go_on_in_postcopy(self) -> None:
+        """Do what waited until the switch was over, and follow the schedule again."""
+        self._is_held = False
+        self.go_on_after_tick()
 
     def _start_postcopy(self) -> None:
         """Source: migration/migration.c:qmp_migrate_start_postcopy, which only sets a flag."""

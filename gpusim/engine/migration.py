@@ -260,6 +260,7 @@ class Migration:
             return self._end("ok", "time_limit", self._limit_reason())
         stop_ns = state.vm_stopped_ns = state.clock.now_ns
         self.fallback_timer.stop()
+        self._management.begin_postcopy()
         state.clock.stop_vm()
         recorder.record_event("postcopy_start")
         recorder.record_event("migrate_set_state", new_state="device")
@@ -275,7 +276,7 @@ class Migration:
         postcopy.downtime_ms = downtime_ns / NS_PER_MS
         active_ns = state.clock.now_ns
         resumes_ns = active_ns + load_ns + state.scenario.postcopy.resume_ns
-        self._management.begin_postcopy()
+        self._management.go_on_in_postcopy()
         if state.scenario.rules.has_postcopy_device:
             recorder.record_event("migrate_set_state", new_state="postcopy-device")
             active_ns = resumes_ns

@@ -351,6 +351,22 @@ def test_a_guest_that_misses_no_page_goes_on_without_a_link() -> None:
     assert result.summary.postcopy_recovery_s == 0
 
 
+@pytest.mark.parametrize(
+    ("action", "state"), [("lose-link", "postcopy-paused"), ("resume", ""), ("cancel", "")]
+)
+def test_an_action_during_the_switch_waits_until_it_is_over(action: str, state: str) -> None:
+    result = run(
+        "migration=qemu_10_1",
+        "link.non_ram_downtime_ms=1000",
+        f"schedule=[{{at: 500ms, do: {action}}}, {{at: 3s, do: recover}}]",
+    )
+    begun = states(result).index("postcopy-active")
+    assert (state in states(result)[begun:]) is bool(state)
+    assert (result.summary.verdict, result.summary.reason_code) == ("converged", "postcopy")
+    assert "vm_state_notify" not in {event.event for event in result.events}
+    assert result.summary.postcopy_blackout_ms == pytest.approx(1000 + 420, abs=30)
+
+
 def test_a_slower_pace_takes_longer_steps() -> None:
     result = run(
         "schedule=[{at: 1s, set: {max_postcopy_bandwidth: 1Mbit/s}}]", "limit.simulated=1h"
