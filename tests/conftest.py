@@ -34,5 +34,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the slow tests, so that none of them runs alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Start with the slow tests, the longest first, so that none of them runs alone at the end."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is None,
+            "/studies/" not in item.path.as_posix(),
+        )
+    )

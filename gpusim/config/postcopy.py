@@ -62,7 +62,7 @@ def parse_postcopy(config: PostcopyConfig, vcpus: int) -> PostcopyCosts:
     check_range("postcopy.blocking_percent", config.blocking_percent, 0, 100)
     check_range("postcopy.recovered_percent", config.recovered_percent, 1, 100)
     if config.threads is not None:
-        check_whole("postcopy.threads", config.threads, 1, 10**6)
+        check_whole("postcopy.threads", config.threads, vcpus, 10**6, ", from vm.vcpus on")
     is_async = config.async_page_faults
     return PostcopyCosts(
         fault_ns=config.fault_us * NS_PER_US,
@@ -73,7 +73,7 @@ def parse_postcopy(config: PostcopyConfig, vcpus: int) -> PostcopyCosts:
         discard_ns=config.discard_us * NS_PER_US,
         resume_ns=round(config.resume_ms * NS_PER_MS),
         vcpus=vcpus,
-        threads=max(vcpus, config.threads or vcpus) if is_async else vcpus,
+        threads=config.threads or vcpus if is_async else vcpus,
         blocking_share=config.blocking_percent / 100 if is_async else 1.0,
         together_share=config.together_percent / 100 if vcpus > 1 else 1.0,
         recovered_share=config.recovered_percent / 100,

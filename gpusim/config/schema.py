@@ -389,7 +389,7 @@ class PostcopyConfig:
             the runs took 260 without pages on the way, and 420 with them. A target that need not
             activate disks may be faster.
         threads: the guest's threads that touch memory at the same time. A fault stops one of them.
-            null: one per vCPU.
+            At least vm.vcpus. null: one per vCPU.
         async_page_faults: KVM lets a vCPU run another thread of the guest while a page is missing, as
             guests with Linux do. Without it each fault stops its vCPU.
         blocking_percent: with async_page_faults: share of the faults that stop the vCPU all the

@@ -18,7 +18,7 @@ from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.errors import require
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
-from gpusim.explore.changes import POSTCOPY_START, postcopy_obstacle, with_postcopy
+from gpusim.explore.changes import postcopy_obstacle, postcopy_start, with_postcopy
 from gpusim.explore.run_pool import RunPool
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S
@@ -143,7 +143,7 @@ def _with_postcopy(config: Config, bounds: Bounds, pool: RunPool) -> Summary | N
     """Return the summary with post-copy after the first pass, if it keeps the bounds."""
     if postcopy_obstacle(config):
         return None
-    (found,) = pool.run_all([with_postcopy(config, POSTCOPY_START)])
+    (found,) = pool.run_all([with_postcopy(config, postcopy_start(config))])
     return None if found is None or bounds.excess(found) else found
 
 

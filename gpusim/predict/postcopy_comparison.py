@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from gpusim.config.schema import Config, PolicyConfig
 from gpusim.engine.records import Summary
 from gpusim.explore.bounds import Bounds, value_of
-from gpusim.explore.changes import POSTCOPY_START, postcopy_obstacle, with_postcopy
+from gpusim.explore.changes import postcopy_obstacle, postcopy_start, with_postcopy
 from gpusim.explore.run_pool import RunPool
 from gpusim.policies.own_managers import POST_COPY, Permission, required_settings
 from gpusim.predict.bands import Band, band
@@ -208,7 +208,7 @@ def _then_postcopy(config: Config) -> Config:
         return config
     permission, policy = _permission(config), migration.manager
     if permission is None or policy is None:
-        return with_postcopy(config, POSTCOPY_START)
+        return with_postcopy(config, postcopy_start(config))
     own = replace(policy, args={**policy.args, **permission.args})
     return replace(config, migration=replace(migration, manager=own, **permission.settings))
 
@@ -240,7 +240,7 @@ def _settings(name: Name, config: Config) -> str:
     permission = _permission(config)
     if name == "then_postcopy" and permission is not None:
         return f"policy={permission.preset}"
-    start = POSTCOPY_START if name == "then_postcopy" else AT_ONCE
+    start = postcopy_start(config) if name == "then_postcopy" else AT_ONCE
     permit = [] if config.migration.postcopy_ram else ["migration.postcopy_ram=true"]
     channels = _at_once(config).migration.multifd_channels
     if channels != config.migration.multifd_channels:

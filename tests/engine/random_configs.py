@@ -253,7 +253,7 @@ class ConfigDraw:
             socket_buffers=self.rarely("10MiB", 0, "1GiB"),
             discard_us=self.rarely(1.98, 0, 1e3),
             resume_ms=self.rarely(420.0, 0, 1e4),
-            threads=self.rarely(None, 1, 1000),
+            threads=self.rarely(None, 1000, 65536),
             async_page_faults=not self.chance(0.3),
         )
         if config.schedule:

@@ -88,7 +88,7 @@ MEANINGS = {  # of a change to a key
     "link.bandwidth": "a faster link",
     "migration.max_bandwidth": "QEMU may use more of the link",
     "migration.downtime_limit": "a longer downtime is allowed, in ms",
-    "migration.start_postcopy": "QEMU switches to post-copy after the first pass",
+    "migration.start_postcopy": "QEMU switches to post-copy when all of RAM has been sent once",
     **dict.fromkeys(POLICIES, "QEMU's own rule"),
     "migration.manager": "without the manager",
 }
