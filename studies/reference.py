@@ -32,6 +32,7 @@ GROUPS = (
     ("link", schema.LinkConfig),
     ("migration", schema.MigrationConfig),
     ("tracking", schema.TrackingConfig),
+    ("postcopy", schema.PostcopyConfig),
     ("backend", schema.BackendConfig),
     ("limit", schema.LimitConfig),
     ("evacuation", schema.EvacuationConfig),
