@@ -207,7 +207,7 @@ def test_a_long_value_is_one_bounded_line() -> None:
         ("link=10", '"link=10gbit"'),
         ("link=10", "link.bandwidth=10"),
         ("link.bandwith=1", "link.bandwidth?"),
-        ("link.threads=1", "workload.threads or backend.threads?"),
+        ("link.threads=1", "workload.threads or postcopy.threads or backend.threads?"),
         ("downtime_limit=1", "migration.downtime_limit?"),
         ("wrkload=idle", "workload?"),
         ("workload=hot_cod", '"workload=hot_cold"'),

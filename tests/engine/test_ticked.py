@@ -66,14 +66,16 @@ def migrations(draw: st.DrawFn) -> Config:
             st.sampled_from(["qemu_9_2", "qemu_10_1", "seed_v2", "seed_v3", "what_if_first_pass"])
         ),
     )
-    # Behind a sync without length a late tick is where it was, which the ticks one by one forget.
-    has_costs = base.tracking.log_sync_ns_per_gib > 0
+    # Behind a hold without length a late tick is where it was, which the ticks one by one forget. A
+    # sync without costs has none, and so has the reaper of dirty rings while nobody writes.
+    reaps_nothing = base.tracking.mode == "dirty_ring" and base.workload.windows is not None
+    has_costs = base.tracking.log_sync_ns_per_gib > 0 and not reaps_nothing
     latency_us = draw(st.sampled_from([0, 50, 3000])) if has_costs else 0
     base = replace(base, schedule=draw(SCHEDULES), vm=replace(base.vm, timer_latency_us=latency_us))
     return replace(base, link=replace(base.link, wakeup_latency_us=draw(st.sampled_from([0, 50]))))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(migrations())
 def test_ticks_and_the_closed_form_give_the_same_run(config: Config) -> None:
     closed, ticked = simulate(config), simulate_ticked(config)
