@@ -35,6 +35,12 @@ def rising(values: IntArray) -> IntArray:
     return ordered[np.diff(ordered, prepend=ordered[:1] - 1) > 0]
 
 
+def expand(first: IntArray, counts: IntArray) -> IntArray:
+    """Return first[0], first[0] + 1, ..., in all counts[0] numbers, then the same for the next."""
+    ends = np.cumsum(counts)
+    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - ends + counts, counts)
+
+
 class Layout:
     """The RAM blocks and chunks of a VM.
 
@@ -81,7 +87,7 @@ class Layout:
         chunk1 = np.searchsorted(self.chunk_first, last - 1, side="right") - 1
         counts = chunk1 - chunk0 + 1
         run = np.repeat(np.arange(len(first)), counts)
-        chunk = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts) + chunk0[run]
+        chunk = expand(chunk0, counts)
         start = self.chunk_first[chunk]
         low = np.maximum(first[run], start) - start
         high = np.minimum(last[run], start + self.chunk_pages[chunk]) - start
@@ -140,7 +146,7 @@ def runs_in_pieces(
     high = np.searchsorted(first, run_last - 1, side="right") - 1
     counts = high - low + 1
     run = np.repeat(np.arange(len(low)), counts)
-    piece = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts) + low[run]
+    piece = expand(low, counts)
     overlap = np.minimum(last[piece], run_last[run]) - np.maximum(first[piece], run_first[run])
     np.add.at(covered, piece, np.maximum(0, overlap))
     return covered

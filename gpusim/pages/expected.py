@@ -14,10 +14,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, U64Array, rising
+from gpusim.layout import (
+    CHUNK_PAGES,
+    CHUNK_SHIFT,
+    FloatArray,
+    IntArray,
+    U64Array,
+    expand,
+    rising,
+)
 from gpusim.pages.budget import Budget
 from gpusim.pages.draw import Cells
-from gpusim.pages.host_kernels import expand
 from gpusim.pages.primitives import ChunkTaken, Counts, Op, Step
 
 KEPT = 16  # draws kept for timing, spread over the run

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array
+from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, CHUNK_WORDS, IntArray, U64Array, expand
 from gpusim.pages.budget import Budget, fitting
 from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
 from gpusim.pages.primitives import ChunkTaken, Counts, Op, Step
@@ -165,12 +165,6 @@ def choices(hashes: U64Array, pages: IntArray | int) -> IntArray:
     hashes *= np.asarray(pages).astype(np.uint64)
     hashes >>= np.uint64(46)
     return hashes.view(np.int64)  # numpy is slow with unsigned indexes
-
-
-def expand(first: IntArray, counts: IntArray) -> IntArray:
-    """Return first[0], first[0] + 1, ..., in all counts[0] numbers, then the same for the next."""
-    ends = np.cumsum(counts)
-    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - ends + counts, counts)
 
 
 def split(some: IntArray, group: IntArray) -> list[IntArray]:

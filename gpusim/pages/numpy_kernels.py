@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpusim.layout import CHUNK_PAGES, CHUNK_WORDS, IntArray, U64Array
+from gpusim.layout import CHUNK_PAGES, CHUNK_WORDS, IntArray, U64Array, expand
 from gpusim.pages.draw import GOLDEN, MIX1, Cells, mix_in_place
-from gpusim.pages.host_kernels import ALL, ONE, HostKernels, choices, expand, split, writes_of
+from gpusim.pages.host_kernels import ALL, ONE, HostKernels, choices, split, writes_of
 from gpusim.pages.primitives import Counts, Op
 
 BIT_BY_BIT = 1024  # up to this many writes of a cell, single bits cost less than a byte map
