@@ -61,9 +61,7 @@ class Postcopy:
         size, layout = self._pace.size, state.scenario.layout
         found = find_missing(state.pages.kernels, layout, guest.first, guest.last, size)
         self._missing = MissingPages(found, guest.pages, size)
-        self._at_switch = (
-            self._missing.missing
-        )  # float64 [pieces], missing host pages at the switch
+        self._at_switch = found.missing  # float64 [pieces], host pages
         self.runs = int(found.runs.sum())
         self.pages = round(float(found.normal.sum() + found.zero.sum()))
         self.added_pages = self.pages - state.pages.pending

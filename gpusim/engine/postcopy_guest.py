@@ -8,7 +8,7 @@ not know when pages arrive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,8 +77,9 @@ class TargetGuest:
     def __init__(self, state: MigrationState, pace: PostcopyPace) -> None:
         self._pace, self._costs = pace, state.scenario.postcopy
         self._vm_ns = state.clock.vm_ns(state.vm_stopped_ns)  # useful time of the guest
+        done = state.guest.writes_done(self._vm_ns)
         self._touches = {
-            throttled: self._find_touches(state, throttled) for throttled in (True, False)
+            throttled: self._find_touches(state, done, throttled) for throttled in (True, False)
         }
         borders = np.concatenate([touches.borders for touches in self._touches.values()])
         self.first, self.last = pieces_of(state.scenario.layout, borders, pace.size)
@@ -86,9 +87,16 @@ class TargetGuest:
             touches.use_pieces(self.first, self.last)
         self.busy_vcpus = sum(w.vcpus for w in state.scenario.writers if w.throttled)
 
-    def _find_touches(self, state: MigrationState, throttled: bool) -> Touches:
-        """Return the touches of the writers that the throttle slows, or of the others."""
-        done = state.guest.writes_done(self._vm_ns)
+    def _find_touches(
+        self, state: MigrationState, done: Sequence[float], throttled: bool
+    ) -> Touches:
+        """Return the touches of the writers that the throttle slows, or of the others.
+
+        Args:
+            state: of the migration.
+            done: page writes of each writer up to the switch.
+            throttled: which writers.
+        """
         own = [
             (writer, count)
             for writer, count in zip(state.scenario.writers, done, strict=True)

@@ -62,6 +62,8 @@ class Touches:
         self, layout: Layout, writers: Sequence[Writer], limit: WallLimit = NO_LIMIT
     ) -> None:
         self._guest = Guest(layout, writers, RunTime(), limit=limit)
+        writes = self._guest.writes(0, 1)  # its cells are those of any interval
+        self._first, self._last = writes.first, writes.last
         self._cells: IntArray = np.zeros(0, np.int64)
         self._inside: FloatArray = np.zeros(0)
         self._pieces = self._cells, self._cells
@@ -69,21 +71,16 @@ class Touches:
     @property
     def borders(self) -> IntArray:
         """The slots at which a piece must end, int64 [n]."""
-        writes = self._guest.writes(0, 1)
-        return np.concatenate([writes.first, writes.last])
+        return np.concatenate([self._first, self._last])
 
     def use_pieces(self, first: IntArray, last: IntArray) -> None:
         """Set the pieces, int64 [pieces] each. They end at `borders`."""
-        writes = self._guest.writes(0, 1)
-        self._pieces = first, last
+        self._pieces, self._inside = (first, last), np.zeros(len(first))
         middle = (first + last) // 2
-        self._cells = np.maximum(0, np.searchsorted(writes.first, middle, side="right") - 1)
-        if len(writes.first):
-            self._inside = (
-                (writes.first[self._cells] <= middle) & (middle < writes.last[self._cells])
-            ).astype(np.float64)
-        else:
-            self._inside = np.zeros(len(first))
+        self._cells = np.maximum(0, np.searchsorted(self._first, middle, side="right") - 1)
+        if len(self._first):
+            own_first, own_last = self._first[self._cells], self._last[self._cells]
+            self._inside = ((own_first <= middle) & (middle < own_last)).astype(np.float64)
 
     def between(self, since_ns: int, until_ns: int) -> tuple[FloatArray, FloatArray]:
         """Return the touches between two times of the VM.
