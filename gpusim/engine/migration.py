@@ -212,13 +212,8 @@ class Migration:
         Source: migration/migration.c:migration_completion [7.2 to 10.1].
         """
         state, recorder = self.state, self._recorder
-        state.clock.run_to(max(state.clock.now_ns, self._syncs.lock.sync_until_ns))
-        # A tick that waited for the big lock may sync first. The VM stops after that sync.
-        self.fallback_timer.wait_until_idle(state.scenario.simulated_limit_ns)
-        if state.is_cancelled:  # while the last exact sync ran
-            return self._cancel()
-        if self.fallback_timer.sync is not None:
-            return self._end("ok", "time_limit", self._limit_reason())
+        if (ended := self._wait_to_stop()) is not None:
+            return ended
         stop_ns = state.vm_stopped_ns = state.clock.now_ns
         self.fallback_timer.stop()
         self._management.stop()
@@ -245,19 +240,26 @@ class Migration:
         )
         return self._end("ok", "converged", reason, stop_ns, downtime_ms)
 
+    def _wait_to_stop(self) -> Result | None:
+        """Wait for the big lock. Return the result if the migration ends before the VM stops."""
+        state = self.state
+        state.clock.run_to(max(state.clock.now_ns, self._syncs.lock.sync_until_ns))
+        # A tick that waited for the big lock may sync first. The VM stops after that sync.
+        self.fallback_timer.wait_until_idle(state.scenario.simulated_limit_ns)
+        if state.is_cancelled:  # while the last exact sync ran
+            return self._cancel()
+        if self.fallback_timer.sync is not None:
+            return self._end("ok", "time_limit", self._limit_reason())
+        return None
+
     def _switch_to_postcopy(self) -> Result:
         """Stop the VM, let it run at the target, and send until the last page has arrived.
 
         Source: migration/migration.c:postcopy_start, postcopy_completion [7.2 to 11.1].
         """
         state, recorder = self.state, self._recorder
-        limit_ns = state.scenario.simulated_limit_ns
-        state.clock.run_to(max(state.clock.now_ns, self._syncs.lock.sync_until_ns))
-        self.fallback_timer.wait_until_idle(limit_ns)
-        if state.is_cancelled:
-            return self._cancel()
-        if self.fallback_timer.sync is not None:
-            return self._end("ok", "time_limit", self._limit_reason())
+        if (ended := self._wait_to_stop()) is not None:
+            return ended
         stop_ns = state.vm_stopped_ns = state.clock.now_ns
         self.fallback_timer.stop()
         self._management.begin_postcopy()
