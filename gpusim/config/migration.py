@@ -144,11 +144,9 @@ def parse_start_postcopy(migration: MigrationConfig, vm_bytes: int) -> StartPost
         reject(key, value, hint, "contradiction")
     text = str(value)
     if found := re.fullmatch(r"(\d+)(?:pass|passes)", text):
-        check_whole(key, int(found[1]), 1, MOST_COUNT, " passes")
-        return StartPostcopy(after_passes=int(found[1]))
+        return StartPostcopy(after_passes=_start_count(key, value, int(found[1]), MOST_COUNT))
     if found := re.fullmatch(r"throttle_(\d+)", text):
-        check_whole(key, int(found[1]), 1, 99, PERCENT)
-        return StartPostcopy(at_throttle_percent=int(found[1]))
+        return StartPostcopy(at_throttle_percent=_start_count(key, value, int(found[1]), 99))
     if text.endswith("_per_gib"):
         per_gib_ns = _start_ns(key, value, text.removesuffix("_per_gib"))
         at_ns = round(per_gib_ns * vm_bytes / 2**30)
@@ -157,6 +155,12 @@ def parse_start_postcopy(migration: MigrationConfig, vm_bytes: int) -> StartPost
     if not 0 <= at_ns <= LONGEST_NS:
         reject(key, value, "must lie between 0 and 1e8 seconds", "out_of_range")
     return StartPostcopy(at_ns=at_ns)
+
+
+def _start_count(key: str, value: object, count: int, most: int) -> int:
+    if not 1 <= count <= most:
+        reject(key, value, f"its number must lie between 1 and {most}", "out_of_range")
+    return count
 
 
 def _start_ns(key: str, value: object, text: int | float | str) -> int:

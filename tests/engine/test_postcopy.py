@@ -175,6 +175,13 @@ def test_what_cannot_be_is_refused(overrides: tuple[str, ...], key: str, code: s
     assert (caught.value.key, caught.value.code) == (key, code)
 
 
+@pytest.mark.parametrize("start", ["throttle_120", "0passes"])
+def test_a_refused_start_is_shown_as_it_was_typed(start: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(f"migration.start_postcopy={start}")
+    assert caught.value.value == start
+
+
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_every_page_arrives_once(data: st.DataObject) -> None:
