@@ -362,8 +362,7 @@ class MigrationConfig:
 class PostcopyConfig:
     """What post-copy costs on the hosts. QEMU has no parameter for any of it.
 
-    "The runs" are recorded post-copy migrations of a guest with PostgreSQL, 8 GiB and 4 vCPUs (May to
-    July 2026, LordWicked/live-migration-thesis-code). docs/validation/post-copy.md says how each
+    "The runs" are recorded post-copy migrations of a guest with PostgreSQL, 8 GiB and 4 vCPUs (July 2026, LordWicked/live-migration-thesis-code). docs/validation/post-copy.md says how each
     default follows from two runs of each kind, and how well it holds for the others.
 
     Attributes:

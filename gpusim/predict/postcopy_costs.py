@@ -15,7 +15,7 @@ from gpusim.config.schema import Config, MixConfig, PostcopyConfig
 from gpusim.predict.host_costs import Range
 from gpusim.text import Message
 
-# Forty recorded migrations of one guest: PostgreSQL, 8 GiB, 4 vCPUs, May to July 2026,
+# Recorded migrations of one guest: PostgreSQL, 8 GiB, 4 vCPUs, July 2026,
 # LordWicked/live-migration-thesis-code. The docstring of config/schema.py:PostcopyConfig says what
 # they show. The lower end of resume_ms has no source: a target that activates no disks is faster.
 RANGES = {
