@@ -32,6 +32,7 @@ TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[{}\[\]]|\n(?=[^\s}\]",-])')
 INNER_LEVELS = 3
 SHORTEST = 12  # characters of an object that a log may hold: {"return":{}}
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks of byte order. No UTF-8 begins so.
+UTF_32 = b"\xff\xfe\0\0"
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # opening a FIFO does not wait
 
 # YAML 1.1 as OmegaConf reads it, without base 60 (1:30), base 8 (010), dates and merge keys.
@@ -126,7 +127,9 @@ def read_bytes(path: Path | str, limits: Limits = DEFAULT) -> bytes:
 
 
 def read_text(path: Path | str, limits: Limits = DEFAULT, *, errors: str = "strict") -> str:
-    """Return the content of a file as text: UTF-8, with "\\n" line ends and no byte order mark.
+    """Return the content of a file as text, with "\\n" line ends and no byte order mark.
+
+    The file is UTF-8, or UTF-16 with a byte order mark, as Windows PowerShell writes it.
 
     Args:
         path: a regular file, unpacked if its name ends in .xz or .gz.
@@ -137,6 +140,8 @@ def read_text(path: Path | str, limits: Limits = DEFAULT, *, errors: str = "stri
         ReadingError: as `read_bytes`, or not UTF-8.
     """
     content = read_bytes(path, limits)
+    if content.startswith(UTF_16) and not content.startswith(UTF_32):
+        content = _recode(content)
     try:
         return _decode(content, errors)
     except ReadingError as error:
@@ -313,6 +318,14 @@ def _gunzip(packed: bytes, most: int) -> tuple[bytes, bool, bytes]:
     gz = zlib.decompressobj(wbits=GZIP_WINDOW)
     content = gz.decompress(packed, most)
     return content, gz.eof, gz.unused_data
+
+
+def _recode(content: bytes) -> bytes:
+    """Return UTF-16 as UTF-8, or as it is if it is damaged."""
+    try:
+        return content.decode("utf-16").encode("utf-8")
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        return content
 
 
 def _decode(content: bytes, errors: str) -> str:

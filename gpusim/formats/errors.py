@@ -155,8 +155,13 @@ class IntakeError(CodedError, ValueError):
     texts: ClassVar[Mapping[str, str]] = {
         **IN_FILE,
         "unreadable": "{path}: cannot be read ({reason}). Expected {known}",
+        "too_large": (
+            "{path}: is {reason}. Keep the lines of the migration, for example with "
+            "grep -i migration FILE"
+        ),
         "empty": "{path}: is empty. Expected {known}",
         "unknown_kind": "{path}: is of no kind that is read. Expected {known}",
+        "no_progress": "{path}: {kind} without lines of a migration. Expected {line}",
         "fleet": "{path}: dirty rates of a fleet. Type gpusim-predict --fleet FILE",
         "no_counters": "{path}: {kind}, which lacks counters of pages. Expected {known}",
         "mixed": "{path}: holds {kinds}. Keep the lines of one of them",

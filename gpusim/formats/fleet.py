@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from gpusim.errors import CodedError, one_line
 from gpusim.formats.foreign_logs import hint_at_reader
+from gpusim.formats.pasted_text import clean, without_colours
 from gpusim.reading import ReadingError, read_text
 from gpusim.units import format_bytes
 
@@ -156,10 +157,14 @@ def load_fleet(path: Path) -> Fleet:
         FleetError: the file cannot be read, is of another kind, or has no usable VM.
     """
     try:
-        text = read_text(path)
+        text = without_colours(read_text(path, errors="replace"))
     except ReadingError as error:
         raise FleetError("unreadable", path=path, reason=error.reason) from None
-    kind, read = _reader(path, text)
+    try:
+        kind, read = _reader(path, text)
+    except FleetError:
+        text = clean(text)  # as a collector printed it
+        kind, read = _reader(path, text)
     found, faults = read(path, text)
     vms: list[FleetVm] = []
     for vm in found:

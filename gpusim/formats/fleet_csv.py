@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,23 @@ from gpusim.units import (
 REQUIRED = ("name", "memory", "dirty_rate")
 COLUMNS = (*REQUIRED, "period", "link", "vcpus", "mode")
 DELIMITERS = (",", ";", "\t")
+NAMES = {  # as exports of other tools have them
+    "vm": "name",
+    "vm_name": "name",
+    "domain": "name",
+    "instance": "name",
+    "ram": "memory",
+    "mem": "memory",
+    "dirtyrate": "dirty_rate",
+    "dirty_page_rate": "dirty_rate",
+    "cpu": "vcpus",
+    "cpus": "vcpus",
+    "vcpu": "vcpus",
+    "cpu(s)": "vcpus",
+    "bandwidth": "link",
+}
+UNIT = re.compile(r"(.*?)_*[(\[]([\w/%]{1,20})[)\]]", re.ASCII)
+DECIMAL_COMMA = re.compile(r"([0-9]),([0-9])", re.ASCII)
 DEFAULT_PERIOD_S = 1.0  # of calc-dirty-rate, virsh domdirtyrate-calc and KubeVirt
 LEAST_MEMORY = MIB  # a smaller number is a number without its unit
 T = TypeVar("T")
@@ -47,7 +65,7 @@ def has_header(text: str) -> bool:
     """Return whether the first row names at least two of the columns."""
     header = _rows(text)
     first = next(header, None)
-    return first is not None and len(set(first[1]) & set(COLUMNS)) >= 2
+    return first is not None and len(set(map(_column, first[1])) & set(COLUMNS)) >= 2
 
 
 def read_csv(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
@@ -56,17 +74,19 @@ def read_csv(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
     Rows with the same name are measurements of one VM.
 
     Raises:
-        FleetError: the header lacks a column, has an unknown one, or has one twice.
+        FleetError: the header lacks a column, or has one twice.
     """
     rows = _rows(text)
-    _, header = next(rows)
+    _, titles = next(rows)
+    header = [_column(title) for title in titles]
+    units = {name: _unit(title) for name, title in zip(header, titles, strict=True)}
     _check_header(path, header)
     vms: dict[str, FleetVm] = {}
     measured: dict[str, list[DirtyRates]] = {}
-    faults: list[Fault] = []
+    faults = _ignored(header)
     for place, cells in rows:
         try:
-            vm, rate = _vm_of(header, cells)
+            vm, rate = _vm_of(header, units, cells)
             _check_same(vms.setdefault(vm.name, vm), vm)
         except (ValueError, OverflowError) as error:
             faults.append(Fault(place=place, reason=str(error)))
@@ -103,9 +123,11 @@ def _rows(text: str) -> Iterator[tuple[str, list[str]]]:
     for number, line in kept:
         if delimiter is None:
             delimiter = max(DELIMITERS, key=line.count)
-            cells = [_column(cell) for cell in _cells(line, delimiter)]
+            cells = _cells(line, delimiter)
         else:
             cells = _cells(line, delimiter)
+            if delimiter == ";":  # the comma is the decimal point
+                cells = [DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells]
         yield f"row {number}", cells
 
 
@@ -117,27 +139,48 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _column(cell: str) -> str:
-    """Return the name of a column as the code has it: "Dirty rate" is dirty_rate."""
-    return cell.lower().replace(" ", "_").replace("-", "_")
+    """Return the name of a column as the code has it: "Dirty rate (MiB/s)" is dirty_rate."""
+    name = cell.lower().strip().replace(" ", "_").replace("-", "_")
+    name = NAMES.get(name, name)
+    found = UNIT.fullmatch(name)
+    return name if found is None else NAMES.get(found[1], found[1])
+
+
+def _unit(cell: str) -> str:
+    """Return the unit in the name of a column, or ""."""
+    found = UNIT.fullmatch(cell.strip())
+    return "" if found is None else found[2]
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    for name in header:
-        if name not in COLUMNS:
-            shown = one_line(name, LONGEST_VALUE)
-            problem = f'has the unknown column "{shown}".{did_you_mean(name, COLUMNS)}'
-            raise FleetError("columns", path=path, problem=problem.rstrip("."))
+    for name in COLUMNS:
         if header.count(name) > 1:
             raise FleetError("columns", path=path, problem=f"has the column {name} twice")
     lacks = [name for name in REQUIRED if name not in header]
     if lacks:
-        raise FleetError("columns", path=path, problem=f"lacks {join_words(lacks)}")
+        others = [one for one in header if one not in COLUMNS and did_you_mean(one, lacks)]
+        problem = f"lacks {join_words(lacks)}" + f", and has {join_words(others)}" * bool(others)
+        raise FleetError("columns", path=path, problem=one_line(problem, 2 * LONGEST_VALUE))
 
 
-def _vm_of(header: list[str], cells: list[str]) -> tuple[FleetVm, DirtyRates]:
+def _ignored(header: list[str]) -> list[Fault]:
+    """Return a line about columns that are not read, such as those of another tool."""
+    others = [one_line(name, LONGEST_VALUE) for name in header if name not in COLUMNS]
+    if not others:
+        return []
+    reason = f"not read: {join_words(others[:3])}. Known columns: {', '.join(COLUMNS)}"
+    return [Fault(place="header", reason=reason)]
+
+
+def _vm_of(
+    header: list[str], units: Mapping[str, str], cells: list[str]
+) -> tuple[FleetVm, DirtyRates]:
     if len(cells) != len(header):
         raise ValueError(f"has {len(cells)} cells. Expected {len(header)}, as the header")
-    row = dict(zip(header, cells, strict=True))
+    row = {
+        name: f"{cell}{units[name]}" if cell[-1:].isdigit() else cell
+        for name, cell in zip(header, cells, strict=True)
+    }
     name = row["name"]
     if not 0 < len(name) <= LONGEST_VM_NAME or not name.isprintable():
         raise ValueError(f"name must have 1 to {LONGEST_VM_NAME} printable characters")

@@ -30,7 +30,7 @@ from gpusim.formats.fleet import (
 )
 from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.formats.profile import MODES
-from gpusim.reading import ReadingError, parse_json
+from gpusim.reading import ReadingError, find_json, parse_json
 from gpusim.units import MOST_BYTES, MOST_VCPUS
 
 MEASURED_S = 1.0  # of KubeVirt's measurement
@@ -54,7 +54,10 @@ PER_VCPU = {
 KNOWN = (DIRTY_RATE, *MIGRATION_RATES, *MEMORY, *VCPUS, *PER_VCPU)
 LONGEST_LINE = 65_536  # characters of a line of the text format
 _LINE = re.compile(
-    r"([a-zA-Z_:][\w:]*)\s*(?:\{(.*)\})?\s+(\S+)(?:\s+(-?[0-9]+))?(?:\s+#.*)?", re.ASCII
+    r'([a-zA-Z_:][\w:]*)\s*(?:\{((?:[^"{}]++|"(?:[^"\\]|\\.)*+")*+)\})?\s+'
+    r"(?:=>\s+)?(\S+)"  # => is promtool's
+    r"(?:\s+(?:-?[0-9]+(?:\.[0-9]+)?|@\[[0-9.]+\]))?(?:\s+#.*)?",
+    re.ASCII,
 )
 _LABEL = re.compile(r'\s*([a-zA-Z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)', re.ASCII)
 _ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
@@ -129,8 +132,9 @@ class _Vms:
 
     def _series(self, labels: Mapping[str, str]) -> _Series:
         is_libvirt = "domain" in labels
-        name = labels.get("domain" if is_libvirt else "name", "")
         # Prometheus renames labels of an exporter that clash with those of the scrape.
+        key = "domain" if is_libvirt else "name"
+        name = labels.get(f"exported_{key}") or labels.get(key, "")
         namespace = labels.get("exported_namespace") or labels.get("namespace", "")
         if not 0 < len(name) <= LONGEST_VM_NAME or not (name + namespace).isprintable():
             raise ValueError('no label "name" (KubeVirt) or "domain" (libvirt) with the VM')
@@ -194,13 +198,11 @@ def _answers(path: Path, text: str, hint: str) -> list[Any]:
     try:
         return [parse_json(text)]
     except ReadingError as error:
-        lines = [line for line in text.split("\n") if line.strip()]
-        if len(lines) < 2:
-            raise FleetError("not_json", path=path, reason=error.reason, hint=hint) from None
-    try:
-        return [parse_json(line) for line in lines]
-    except ReadingError as error:
-        raise FleetError("not_json", path=path, reason=error.reason, hint=hint) from None
+        reason = error.reason
+    found = list(find_json(text))
+    if not found:
+        raise FleetError("not_json", path=path, reason=reason, hint=hint)
+    return found
 
 
 def _results(path: Path, answer: Any, hint: str) -> Iterator[tuple[dict[str, str], list[Any]]]:

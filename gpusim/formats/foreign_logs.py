@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gpusim.reading import ReadingError, read_text
+from gpusim.formats.pasted_text import read_pasted
+from gpusim.reading import ReadingError
 
 _LOGS = (  # what only such a log holds, what it is, and the command for it
     (
@@ -48,6 +49,6 @@ def hint_at_reader(text: str, own_command: str = "") -> str:
 def hint_in_file(path: Path, own_command: str) -> str:
     """Return the same for a file that was read before. A file that is gone gives no hint."""
     try:
-        return hint_at_reader(read_text(path, errors="replace"), own_command)
+        return hint_at_reader(read_pasted(path), own_command)
     except ReadingError:
         return ""

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import IntakeError
+from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording_from_answers import Found
 from gpusim.formats.recording_shape import PERCENT, VCPUS
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS
-from gpusim.reading import ReadingError, read_json
+from gpusim.reading import ReadingError, find_json, parse_json
 from gpusim.shapes import Anything, Flag, Keys, Number, Rows, ShapeError, Text, Whole, check
 from gpusim.units import MIB
 
 UNLIMITED_MIB_PER_S = 125_000  # scenario.py: "effectively unlimited"
+REPORT = "progress_history"
 EXPECTED = "a whole report of guestperf"
 RAM = {  # guestperf's name -> query-migrate's
     "transferred_bytes": "transferred",
@@ -81,7 +83,7 @@ def read_guestperf(path: Path) -> Found:
         ShapeError: a value is wrong.
     """
     try:
-        document = check(read_json(path), SHAPE)
+        document = check(_report(path), SHAPE)
     except ReadingError as error:
         raise IntakeError("unreadable", path=path, reason=error.reason, known=EXPECTED) from None
     except ShapeError as error:
@@ -90,6 +92,22 @@ def read_guestperf(path: Path) -> Found:
         answers=[_answer(row) for row in document["progress_history"]],
         facts=_facts(document.get("scenario") or {}, document.get("hardware") or {}),
     )
+
+
+def _report(path: Path) -> object:
+    """Return the document in a file. If other text surrounds it, then the last report counts.
+
+    Raises:
+        ReadingError: there is no whole one.
+    """
+    text = read_pasted(path)
+    try:
+        return parse_json(text)
+    except ReadingError as error:
+        found = [one for one in find_json(text) if isinstance(one, dict) and REPORT in one]
+        if not found:
+            raise error from None
+        return found[-1]
 
 
 def _answer(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,8 @@ NOTES = {
 LIBVIRT = ("virt_launcher", "vdsm", "domjobinfo")
 # libvirt sets no limit unless it is asked to. Source: src/qemu/qemu_migration_params.c.
 NO_LIMIT: Mapping[str, Any] = {"max-bandwidth": 0}
+# Answers that are right, and too few or too old for a recording.
+INCOMPLETE = ("too_few_samples", "ends_before_sample", "ends_after_sample", "ends_early", "failed")
 COUNTED = "answers of query-migrate, virsh domjobinfo, or a log of virt-launcher or vdsm"
 JOBS_NOTE = (
     "the clock is libvirt's time elapsed, and facts about QEMU are assumed. "
@@ -126,7 +128,7 @@ def read_intake(
     except (AnswersError, IntakeError, VirshLogError) as error:
         return Intake(path=path, kind=kind, log=log, obstacle=error)
     except CodedError as error:  # a counter that falls, or two migrations in one
-        if kind.code not in READERS:
+        if kind.code not in READERS and error.code not in INCOMPLETE:
             raise
         return Intake(path=path, kind=kind, log=log, obstacle=error)
     return _with_profile(path, kind, recording, log, notes)
@@ -174,7 +176,7 @@ def _with_profile(
 def _reports(path: Path, kind: Kind, text: str) -> tuple[MigrationLog | None, Found]:
     """Return the reports in a file, and the same as answers of query-migrate if it has counters."""
     if kind.code in READERS:
-        log = READERS[kind.code](text)
+        log = _read_lines(READERS[kind.code], text)
         return log, Found(answers=[] if log is None else _answers_of_log(log))
     if kind.code == "domjobinfo":
         found = Found(answers=answers_of_jobs(read_job_log(path).jobs))
@@ -187,6 +189,18 @@ def _reports(path: Path, kind: Kind, text: str) -> tuple[MigrationLog | None, Fo
     timed = [one for one in found.answers if "total-time" in one]
     answers = last_migration(timed) if timed else found.answers[-1:]
     return log_of_answers(kind.code, answers or timed[-1:]), found
+
+
+def _read_lines(read: Callable[[str], MigrationLog | None], text: str) -> MigrationLog | None:
+    """Return the last migration of a log. A log viewer may have exported the newest line first.
+
+    Each fall of the clock begins a migration, so the order with fewer of them is the right one.
+    """
+    log = read(text)
+    if log is None or log.migrations == 1:
+        return log
+    turned = read("\n".join(reversed(text.split("\n"))))
+    return turned if turned is not None and turned.migrations < log.migrations else log
 
 
 def _recording(

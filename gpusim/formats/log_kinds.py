@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpusim.formats.errors import IntakeError
-from gpusim.reading import ReadingError, read_text
+from gpusim.formats.fleet_csv import has_header
+from gpusim.formats.pasted_text import read_pasted
+from gpusim.reading import ReadingError
 from gpusim.text import join_words
 
 
@@ -68,11 +70,40 @@ DOCUMENTS = (
     PROFILE,
     _kind("answers", "answers of query-migrate", r'"total-time"[ \t\n]*:'),
 )
-# CSV, or text or JSON of Prometheus, which gpusim-predict --fleet reads. Source: formats/fleet.py.
-FLEET = re.compile(
-    r'\A[\w ",;.-]{0,2000}\bdirty_rate\b[\w ",;.-]{0,2000}\n'
-    r'|^[ \t]*(?:# (?:HELP|TYPE) \w|(?:kubevirt|libvirt)_[\w:]{1,80} *[{0-9])|"resultType"[ \t\n]*:',
+# Text or JSON of Prometheus, which gpusim-predict --fleet reads. Source: formats/fleet.py.
+METRICS = re.compile(
+    r'^[ \t]*(?:# (?:HELP|TYPE) \w|(?:kubevirt|libvirt)_[\w:]{1,80} *[{0-9])|"resultType"[ \t\n]*:',
     re.MULTILINE | re.ASCII,
+)
+# Logs of the same tools, and what a line of a migration looks like in them.
+TOOLS = (
+    (
+        re.compile(r'"component":"virt-launcher"'),
+        "a log of KubeVirt's virt-launcher",
+        "Migration info for UID: TimeElapsed:4000ms ... (in the pod that the VM leaves)",
+    ),
+    (
+        re.compile(r"\bnova\.(?:compute|virt)\b"),
+        "a log of nova-compute",
+        "Migration running for 31 secs, memory 50% remaining ... (on the host that the VM leaves)",
+    ),
+    (
+        re.compile(r"\[virt\.vm\]|::vm\.Vm::|::virt\.vm::"),
+        "a log of oVirt's vdsm",
+        "Migration Progress: 10 seconds elapsed ... (on the host that the VM leaves)",
+    ),
+    (
+        re.compile(r"^TASK (?:OK|ERROR)", re.MULTILINE),
+        "a task log of Proxmox VE",
+        "migration active, transferred 1.0 GiB of 8.0 GiB VM-state, 119.2 MiB/s",
+    ),
+    (
+        re.compile(
+            r'\A[{\s]*"return"\s*:\s*\{\s*(?:"blocked"\s*:\s*false|"status"\s*:\s*"none")?\s*\}'
+        ),
+        "an answer of query-migrate",
+        '"status": "active", "total-time": 120000 ... (while the VM migrates, or after it)',
+    ),
 )
 BESIDE = {"domjobinfo": ("answers", "recording")}  # a log of virsh begins with answers of QEMU
 READ = (
@@ -105,20 +136,24 @@ def find_kind(path: Path, text: str) -> Kind:
     if len(logs) > 1:
         raise IntakeError("mixed", path=path, kinds=join_words([one.name for one in logs]))
     found = logs[0] if logs else document
-    if found is None and FLEET.search(text):
+    if found is None and (METRICS.search(text) or has_header(text)):
         raise IntakeError("fleet", path=path)
     if found is None:
+        for mark, name, line in TOOLS:
+            if mark.search(text):
+                raise IntakeError("no_progress", path=path, kind=name, line=line)
         raise IntakeError("unknown_kind", path=path, known=READ)
     return found
 
 
 def read_log(path: Path) -> str:
-    """Return the text of a file. Bytes that are no UTF-8 become U+FFFD, as in a log.
+    """Return the text of a file, without what stands around the lines of a log.
 
     Raises:
         IntakeError: it cannot be read.
     """
     try:
-        return read_text(path, errors="replace")
+        return read_pasted(path)
     except ReadingError as error:
-        raise IntakeError("unreadable", path=path, reason=error.reason, known=READ) from None
+        code = "too_large" if error.code.startswith("too_large") else "unreadable"
+        raise IntakeError(code, path=path, reason=error.reason, known=READ) from None

@@ -97,9 +97,13 @@ class MigrationLog:
         found = None
         for one in self.reports:
             if one.zero_pages is not None and self.total_bytes:
-                pages = one.zero_pages + (one.normal_pages or 0)
+                normal = one.normal_pages
+                if normal is None:
+                    normal = (one.transferred_bytes or 0) // PAGE_BYTES
+                pages = one.zero_pages + normal
                 found = one.zero_pages / pages if pages else found
-                if one.iteration is not None and one.iteration > 1:  # the first pass is over
+                is_later = pages * PAGE_BYTES > self.total_bytes
+                if is_later or (one.iteration or 0) > 1:  # the first pass is over
                     return min(one.zero_pages * PAGE_BYTES / self.total_bytes, 1.0)
             elif one.total_bytes and None not in (one.remaining_bytes, one.transferred_bytes):
                 passed = one.total_bytes - (one.remaining_bytes or 0)

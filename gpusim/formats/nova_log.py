@@ -55,11 +55,13 @@ def read_nova(text: str) -> MigrationLog | None:
     runs: list[list[str]] = [[]]
     before_s = -1
     for line in own:
-        if match := LINE.search(line):
-            if int(match[1]) < before_s:
+        if match := LINE.search(line) or LIMIT.search(line):
+            seconds = int(match[1] if match.re is LINE else match[2])
+            if seconds < before_s:
                 runs.append([])
-            before_s = int(match[1])
+            before_s = seconds
         runs[-1].append(line)
+    runs = [run for run in runs if any(LINE.search(line) for line in run)]
     return _migration(runs[-1], len(runs) + len(set(instances)) - 1)
 
 

@@ -137,7 +137,7 @@ def _newer(match: re.Match[str], time_s: float | None) -> Progress:
 
 
 def _clock(line: str) -> datetime | None:
-    match = CLOCK.match(line.lstrip())
+    match = CLOCK.search(line)
     if match is None:
         return None
     text = match[1]

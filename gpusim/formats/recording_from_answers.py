@@ -8,6 +8,7 @@ are missing in the answers are assumed, and a note names them. Source: qapi/migr
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from typing import Any, TypeAlias
 
 from gpusim.formats.errors import AnswersError
 from gpusim.formats.foreign_logs import hint_in_file
+from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LATER_STAGES, LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import COUNTERS, PARAMETERS, PERCENT, VCPUS
 from gpusim.qemu import names
 from gpusim.qemu.version_text import parse_version
-from gpusim.reading import ReadingError, find_json, parse_json, read_text
+from gpusim.reading import ReadingError, find_json, parse_json
 from gpusim.shapes import Shape, Whole
 from gpusim.units import MIB, parse_bytes_per_s
 
@@ -34,6 +36,7 @@ _STATES = """active cancelled cancelling colo completed device failed failing po
 STATES = frozenset(_STATES.split())
 ENDS = ("completed", "failed", "cancelling", "cancelled")
 TIMES = ("total-time", "setup-time", "downtime", "expected-downtime", "cpu-throttle-percentage")
+FEWEST_FALLS = 3  # a file may hold a few migrations with one answer each
 SHARE_ABOVE_LIMIT = 1.1  # a window holds its budget and at most one flush more
 
 # Defaults of migration/options.c [7.2 to 11.1].
@@ -184,12 +187,23 @@ def read_answers(path: Path) -> Found:
     """
     found = Found()
     try:
-        for value in _values(read_text(path)):
+        for value in _values(read_pasted(path)):
             _collect(value, found)
     except ReadingError as error:
         hint = hint_in_file(path, COMMAND)
         raise AnswersError("unreadable", path=path, reason=error.reason, hint=hint) from None
+    if _is_newest_first(found.answers):
+        found.answers.reverse()
     return found
+
+
+def _is_newest_first(answers: Sequence[Answer]) -> bool:
+    """Return whether a log viewer turned the order: the clock mostly falls."""
+    steps = [
+        (after["total-time"] > before["total-time"]) - (after["total-time"] < before["total-time"])
+        for before, after in itertools.pairwise(answers)
+    ]
+    return sum(steps) < 0 and steps.count(-1) > FEWEST_FALLS
 
 
 def _values(text: str) -> Iterator[object]:

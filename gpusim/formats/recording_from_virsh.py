@@ -20,6 +20,7 @@ from typing import Any
 
 from gpusim.formats.errors import VirshLogError
 from gpusim.formats.foreign_logs import hint_in_file
+from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
 from gpusim.formats.recording_shape import (
@@ -29,7 +30,7 @@ from gpusim.formats.recording_shape import (
     VERSION_ANSWER,
     VERSION_PARTS,
 )
-from gpusim.reading import ReadingError, parse_json, read_text
+from gpusim.reading import ReadingError, parse_json
 from gpusim.shapes import Anything, Flag, Keys, Rows, Shape, ShapeError, Text, check
 from gpusim.units import MIB
 
@@ -349,7 +350,7 @@ def read_job_log(path: Path) -> JobLog:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        text = read_text(path, errors="replace")
+        text = read_pasted(path)
     except ReadingError as error:
         raise VirshLogError("unreadable", path=path, reason=error.reason) from None
     return (line.strip() for line in text.split("\n"))

@@ -71,6 +71,7 @@ NEW_RAM = {
     "dirty": "dirty-pages-rate",
     "dirty_syncs": "dirty-sync-count",
 }
+FAILED_STATUS = re.compile(r"[ \t]*(?:Migration status|Status):[ \t]*failed \(([^\n]{1,200})\)")
 NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 
 
@@ -88,6 +89,8 @@ def answers_of_hmp(text: str) -> list[Answer]:
 def _hmp_answer(lines: Iterable[str]) -> Answer:
     found: dict[str, Any] = {"status": "active", "ram": {}}
     for line in lines:
+        if match := FAILED_STATUS.match(line):
+            found["error-desc"] = match[1]
         if match := OLD.match(line):
             _take_old(found, match[1], match[2])
         for match in NEW.finditer(line):

@@ -24,7 +24,7 @@ from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.units import MIB
 
 KIND = "vdsm"
-VM = re.compile(r"\(vmId='([\w-]{1,80})'", re.ASCII)
+VM = re.compile(r"\bvmId=['`]([\w-]{1,80})['`]", re.ASCII)  # the back quotes are of old releases
 LINE = re.compile(
     r"Migration Progress: ([0-9]{1,12}(?:\.[0-9]{1,12})?) seconds elapsed, "
     r"[0-9.]{1,12}% of data processed"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gpusim.formats.errors import ProfileError
 from gpusim.formats.foreign_logs import hint_at_reader
+from gpusim.formats.pasted_text import clean
 from gpusim.formats.profile import (
     LONGEST_S,
     MODES,
@@ -50,7 +51,8 @@ def load_domstats(
     Raises:
         ProfileError: the file cannot be read, or does not describe one VM.
     """
-    return from_domstats(read_source(path, "a log of virsh"), path, memory_bytes, vcpus, domain)
+    text = clean(read_source(path, "a log of virsh"))
+    return from_domstats(text, path, memory_bytes, vcpus, domain)
 
 
 def from_domstats(

@@ -29,6 +29,9 @@ from gpusim.units import MIB
 KIND = "virt_launcher"
 LINE = re.compile(r"Migration info for ([\w-]{0,80}): ?(TimeElapsed:[^\"\n]{0,2000})", re.ASCII)
 PAIR = re.compile(r"(\w{1,30}):([0-9]{1,18})(?:ms|MiB|Mbps)?(?![\w.])", re.ASCII)
+CUT_NUMBER = re.compile(
+    r"[0-9]+\Z", re.ASCII
+)  # of a log that was cut off, or copied without its end
 NEEDED = ("TimeElapsed", "MemoryProcessed", "MemoryRemaining", "MemoryTotal")
 WRONG_FACTOR = 64  # of the rates of old releases
 ENDS = (
@@ -42,12 +45,13 @@ ENDS = (
     ),
     (re.compile(r"Live migration failed[^\"\n]{0,200}|Migration job failed"), FAILED),
 )
+FAILURE = re.compile(r'Live migration failed[^\n]{0,2000}?"reason":"((?:[^"\\\n]|\\.){1,200})')
 ABORT = re.compile(r"(?:with reason|Aborting migration): ([^\"\n]{1,200})")
 
 
 def read_virt_launcher(text: str) -> MigrationLog | None:
     """Return the last migration of a log. None: no line is whole."""
-    lines = list(LINE.finditer(text))
+    lines = list(LINE.finditer(CUT_NUMBER.sub("", text)))
     found = [(match[1], one) for match in lines if (one := _report(match[2])) is not None]
     if not found:
         return None
@@ -106,7 +110,7 @@ def _end(text: str, last_line: int) -> tuple[str, str]:
     outcome, match = first_end(text, ENDS, last_line)
     if match is None or outcome == COMPLETED:
         return outcome, ""
-    reason = ABORT.search(match[0])
+    reason = ABORT.search(match[0]) or FAILURE.match(text, match.start())
     return outcome, reason[1] if reason else match[0]
 
 

@@ -81,7 +81,7 @@ def test_rows_with_one_name_are_measurements_of_one_vm(tmp_path: Path) -> None:
     "row",
     [
         "", "x", "a,1GiB", "a,,5", ",1GiB,5", "a,64,5", "a,1GiB,fast", "a,1GiB,-1", "a,1GiB,nan",
-        "a,1GiB,1e400", "a,1GiB,9999999", 'a,1GiB,"5', "a,2PiB,5", "a,1GiB,5,", "a\x1b[31m,1GiB,5",
+        "a,1GiB,1e400", "a,1GiB,9999999", 'a,1GiB,"5', "a,2PiB,5", "a,1GiB,5,", "a\x02,1GiB,5",
     ],
 )  # fmt: skip
 def test_bad_row_is_one_line_with_its_number(tmp_path: Path, row: str) -> None:
@@ -119,7 +119,7 @@ def test_many_bad_rows_are_counted(tmp_path: Path) -> None:
         ("hello\n", "unknown_kind"),
         ("Job type: Unbounded\n", "unknown_kind"),
         ("name,memory,dirty_rate\n", "no_vm"),
-        ("name,memory,rate,dirty_rate\n", "columns"),
+        ("name,memory,rate\na,1GiB,5\n", "columns"),
         ("name,memory,memory,dirty_rate\n", "columns"),
         ("name,memory\na,1GiB\n", "columns"),
         ("{", "not_json"),
@@ -205,3 +205,52 @@ def test_one_domain_of_a_log_is_a_profile(tmp_path: Path) -> None:
         with pytest.raises(ProfileError) as caught:
             load_domstats(path, None, None, name)
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Name,Memory,Dirty rate\nweb,16GiB,45.5\n",
+        "\ufeffName;Memory;Dirty rate\nweb;16 GiB;45,5\n",
+        "VM,RAM (GiB),Dirty rate (MiB/s)\nweb,16,45.5\n",
+        "domain\tmem\tdirty-rate [MiB/s]\nweb\t16GiB\t45.5\n",
+        "name,host,memory,dirty_rate,cluster\nweb,h1,16GiB,45.5,c1\n",
+        "\x1b[1mname,memory,dirty_rate\x1b[0m\nweb,16GiB,45.5\n",
+    ],
+)
+def test_tables_of_other_tools_are_read(tmp_path: Path, text: str) -> None:
+    fleet = fleet_of(tmp_path, text)
+    assert [(vm.name, vm.memory_bytes) for vm in fleet.vms] == [("web", 16 * GIB)]
+    assert fleet.vms[0].measured[0].rates == (45.5 * MIB,)
+    lines = [str(one) for one in fleet.faults]
+    assert lines == [] or "host and cluster" in lines[0]
+
+
+def test_a_table_is_no_log_of_grep(tmp_path: Path) -> None:
+    """Proxmox VE numbers its VMs."""
+    rows = "".join(f"{number}-web,1GiB,3\n" for number in range(100, 130))
+    assert fleet_of(tmp_path, f"name,memory,dirty_rate\n{rows}").vms[0].name == "100-web"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{name}{labels} => 47185920 @[1764432000.123]",
+        "{name}{labels} 4.718592e7 1764432000.123",
+        '{name}{labels} 47185920 # {{trace_id="1"}} 1',
+    ],
+)
+def test_promtool_and_openmetrics_are_prometheus_text(tmp_path: Path, line: str) -> None:
+    shown = line.format(name=DIRTY, labels='{name="x", exported_name="a", namespace="b"}')
+    vm = fleet_of(tmp_path, f"{shown}\n# EOF\n").vms[0]
+    assert (vm.title, vm.measured[0].rates) == ("b/a", (45.0 * MIB,))
+
+
+def test_indented_answers_of_several_queries_are_read(tmp_path: Path) -> None:
+    metrics = ((DIRTY, "47185920"), ("kubevirt_vmi_memory_domain_bytes", "1073741824"))
+    answers = [
+        {"data": {"result": [{"metric": {"__name__": name, "name": "a"}, "value": [1, value]}]}}
+        for name, value in metrics
+    ]
+    vms = fleet_of(tmp_path, "\n".join(json.dumps(one, indent=2) for one in answers)).vms
+    assert [(vm.memory_bytes, len(vm.measured)) for vm in vms] == [(GIB, 1)]

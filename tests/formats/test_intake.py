@@ -395,3 +395,86 @@ def test_a_log_can_be_replayed(tmp_path: Path) -> None:
     with pytest.raises(IntakeError) as caught:
         load_any_recording(FOLDER / "nova-compute.log")
     assert caught.value.code == "no_counters"
+
+
+def test_a_number_that_was_cut_off_is_not_read(tmp_path: Path) -> None:
+    text = (FOLDER / "virt-launcher-aborted.log").read_text()
+    start = text.rindex("MemoryTotal:8192MiB")
+    log = taken(tmp_path, text[: start + len("MemoryTotal:8")]).log
+    assert log is not None and (len(log.reports), log.total_bytes) == (36, 8 * GIB)
+    text = (FOLDER / "info-migrate-10.1.txt").read_text()
+    log = taken(tmp_path, text[: text.index("  Others:")]).log  # without the number of syncs
+    assert log is not None and log.zero_share == pytest.approx(0.25, rel=0.01)
+
+
+def test_a_failure_tells_its_reason(tmp_path: Path) -> None:
+    text = (FOLDER / "info-migrate.txt").read_text()
+    failed = text.replace("status: active", "status: failed (Unable to write: Broken pipe)")
+    log = taken(tmp_path, failed).log
+    assert log is not None
+    assert (log.outcome, log.reason) == ("failed", "Unable to write: Broken pipe")
+    first = (FOLDER / "virt-launcher.log").read_text().splitlines()[0]
+    line = (
+        '{"level":"error","msg":"Live migration failed.","pos":"a.go:1","reason":"no \\"route\\""}'
+    )
+    log = taken(tmp_path, f"{first}\n{line}\n").log
+    assert log is not None and (log.outcome, log.reason) == ("failed", 'no \\"route\\"')
+
+
+def test_lines_of_old_vdsm_tell_their_vm(tmp_path: Path) -> None:
+    line = (
+        "Thread-{}::INFO::2016-10-31 12:00:10,000::migration::500::virt.vm::(monitor) "
+        "vmId=`{}`::Migration Progress: {} seconds elapsed, 25% of data processed"
+    )
+    lines = [line.format(vm, f"a{vm}", seconds) for seconds in (10, 20, 30) for vm in (1, 2)]
+    log = taken(tmp_path, "\n".join(lines)).log
+    assert log is not None and (len(log.reports), log.migrations) == (3, 2)
+
+
+def test_pages_that_vdsm_does_not_count_are_no_zero_pages(tmp_path: Path) -> None:
+    line = (
+        "Migration Progress: 20 seconds elapsed, 44% of data processed, total data: 16384MB, "
+        "processed data: 4096MB, remaining data: 8192MB, transfer speed 112MBps, "
+        "zero pages: 1048576MB, compressed: 0MB, dirty rate: -1, memory iteration: -1"
+    )
+    log = taken(tmp_path, line).log
+    assert log is not None and log.zero_share == pytest.approx(0.5)
+
+
+def test_the_first_limit_belongs_to_its_own_migration(tmp_path: Path) -> None:
+    text = (FOLDER / "nova-compute.log").read_text()
+    log = taken(tmp_path, text + text).log
+    assert log is not None and log.limits == ((0.0, 50), (75.0, 95))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"component":"virt-launcher","msg":"Live migration started"}', "Migration info"),
+        ("INFO nova.compute.manager [-] Took 3.2 s for pre_live_migration", "Migration running"),
+        ("INFO (jsonrpc/1) [virt.vm] (vmId='a') underlying process", "Migration Progress"),
+        ("starting VM 104\nTASK ERROR: no such node", "migration active"),
+        ('{"return": {"blocked": false}}', "total-time"),
+    ],
+)
+def test_a_log_without_a_migration_says_which_lines_tell_one(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    with pytest.raises(IntakeError, match=expected) as caught:
+        taken(tmp_path, text)
+    assert caught.value.code == "no_progress"
+
+
+def test_the_same_answer_again_is_a_coarse_answer(tmp_path: Path) -> None:
+    for name in ("domjobinfo.txt", "info-migrate.txt", "query-migrate.json"):
+        found = taken(tmp_path, (FOLDER / name).read_text() * 5)
+        assert found.log is not None and found.profile is None, name
+
+
+def test_a_log_that_is_too_large_says_how_to_cut_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        file.truncate(2**27)
+    with pytest.raises(IntakeError, match="grep") as caught:
+        read_intake(path)
+    assert caught.value.code == "too_large"
