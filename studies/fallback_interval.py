@@ -10,16 +10,21 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpusim.parent import die_with_me
-from gpusim.results.plots.canvas import picture
+from gpusim.results.plots.canvas import save_pictures
 from gpusim.results.plots.study import NEVER, Line, Quantity, XAxis, draw_study
 from gpusim.results.sweeps.config_values import FALLBACK, VERSION
 from gpusim.results.sweeps.ensembles import Ensemble, ensembles
 from gpusim.results.sweeps.runs import Run, find_runs
 from gpusim.text import format_number
 from studies.tables import table, with_tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WORKLOADS = {
     "study_uniform": "uniform",
@@ -143,7 +148,7 @@ def having(runs: Iterable[Run], key: str, value: object) -> list[Ensemble]:
 
 
 def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
-    """Draw all figures of the study."""
+    """Draw all figures of the study, each with its variant for narrow pages."""
     intervals = XAxis(
         label="interval of the fallback sync (s), log scale",
         places={**{f"{seconds}": float(seconds) for seconds in INTERVALS_S}, NEVER: None},
@@ -153,45 +158,58 @@ def draw(runs: Mapping[str, Sequence[Run]], folder: Path) -> None:
             workload: lines(having(runs[sweep], "tracking.mode", mode), memory, interval)
             for sweep, workload in WORKLOADS.items()
         }
-        tracked = f"{called} tracking ({mode}), {_conditions(runs)}"
-        with picture(folder / f"study_{called}.png") as figure:
-            title = "Effect of the fallback sync's interval"
-            draw_study(figure, title, [tracked], columns, AGAINST_NEVER, intervals)
-        with picture(folder / f"study_costs_{called}.png") as figure:
-            draw_study(figure, "Cost of the syncs", [tracked], columns, COSTS, intervals)
+        for name, title, quantities in (
+            ("study", "Effect of the fallback sync's interval", AGAINST_NEVER),
+            ("study_costs", "Cost of the syncs", COSTS),
+        ):
+            drawing = partial(
+                draw_study,
+                title=title,
+                facts=[f"{called} tracking ({mode}), {_conditions(runs)}"],
+                columns=columns,
+                quantities=quantities,
+                x=intervals,
+            )
+            save_pictures(folder / f"{name}_{called}.png", drawing)
+    save_pictures(folder / "study_rules.png", partial(_draw_rules, runs=runs))
+    save_pictures(folder / "study_4tib.png", partial(_draw_operator, runs=runs[OPERATOR]))
+
+
+def _draw_rules(figure: Figure, runs: Mapping[str, Sequence[Run]]) -> None:
     patterns = dict.fromkeys(str(run.config["workload.pattern"]) for run in runs[RULES])
     rules = dict.fromkeys(rule(group) for group in ensembles(runs[RULES]))
-    with picture(folder / "study_rules.png") as figure:
-        draw_study(
-            figure,
-            "What other rules would have done",
-            [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
-            {
-                pattern.replace("_", " and "): lines(
-                    having(runs[RULES], "workload.pattern", pattern), memory, rule
-                )
-                for pattern in patterns
-            },
-            (
-                Quantity(key=TIME.key, label="total time, 1 = QEMU 9.2", relative_to="QEMU 9.2"),
-                LOST,
-                DOWNTIME,
-            ),
-            XAxis(label="QEMU versions and what-if rules", places=dict.fromkeys(rules)),
-        )
-    busy = dict.fromkeys(writes(group) for group in ensembles(runs[OPERATOR]))
-    with picture(folder / "study_4tib.png") as figure:
-        draw_study(
-            figure,
-            "Auto-converge for a VM of 4 TiB",
-            ["a fifth of RAM is written, lazy tracking, 100 Gbit/s, a cross did not converge"],
-            {"uniform": sorted(lines(ensembles(runs[OPERATOR]), variant, writes), key=_name)},
-            (TIME, LOST, DOWNTIME),
-            XAxis(
-                label="million page writes per second, log scale",
-                places={text: float(text) for text in busy},
-            ),
-        )
+    draw_study(
+        figure,
+        "What other rules would have done",
+        [f"lazy tracking (kvm_manual), {_conditions(runs)}"],
+        {
+            pattern.replace("_", " and "): lines(
+                having(runs[RULES], "workload.pattern", pattern), memory, rule
+            )
+            for pattern in patterns
+        },
+        (
+            Quantity(key=TIME.key, label="total time, 1 = QEMU 9.2", relative_to="QEMU 9.2"),
+            LOST,
+            DOWNTIME,
+        ),
+        XAxis(label="QEMU versions and what-if rules", places=dict.fromkeys(rules)),
+    )
+
+
+def _draw_operator(figure: Figure, runs: Sequence[Run]) -> None:
+    busy = dict.fromkeys(writes(group) for group in ensembles(runs))
+    draw_study(
+        figure,
+        "Auto-converge for a VM of 4 TiB",
+        ["a fifth of RAM is written, lazy tracking, 100 Gbit/s, a cross did not converge"],
+        {"uniform": sorted(lines(ensembles(runs), variant, writes), key=_name)},
+        (TIME, LOST, DOWNTIME),
+        XAxis(
+            label="million page writes per second, log scale",
+            places={text: float(text) for text in busy},
+        ),
+    )
 
 
 def _conditions(runs: Mapping[str, Sequence[Run]]) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpusim.parent import die_with_me
+from gpusim.results.plots.canvas import narrow_path
 
 GPUSIM = [sys.executable, "-c", "from gpusim.cli.app import main; main()"]
 COLLECT = [sys.executable, "-m", "gpusim.cli.collect"]
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if collected:
             subprocess.run([*COLLECT, str(folder)], check=True, preexec_fn=die_with_me())
         shutil.copyfile(folder / picture, options.folder / name)
+        if narrow_path(folder / picture).exists():
+            shutil.copyfile(narrow_path(folder / picture), narrow_path(options.folder / name))
 
 
 if __name__ == "__main__":

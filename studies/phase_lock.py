@@ -12,7 +12,7 @@ import csv
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -34,13 +34,14 @@ from gpusim.engine.expected_run import expected_run
 from gpusim.engine.migration import Migration
 from gpusim.engine.records import Summary
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import picture
+from gpusim.results.plots.canvas import is_narrow, save_pictures
 from gpusim.units import NS_PER_S
 from gpusim.wall_limit import WallLimit
 from studies.tables import table, with_tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RECORDED = Path(__file__).parent / "recordings" / "phase_lock.csv"
 # Five of the runs show how much longer than its period the time between two wake-ups is, on
@@ -207,22 +208,33 @@ def large_table() -> list[str]:
 
 def draw(path: Path) -> None:
     """Draw the run fraction over the length of a sync, one panel for each throttle."""
-    recorded = _by_kind(read_cycles())
-    with picture(path) as figure:
-        figure.text(0.05, 0.955, "Run time of a throttled vCPU", fontsize=24, weight="bold")
-        subtitle = "fallback syncs every 5 s hold QEMU's big lock"
-        figure.text(0.05, 0.917, subtitle, fontsize=17, color=style.QUIET)
-        axes = figure.subplots(2, 2, sharex=True)
-        figure.subplots_adjust(
-            left=0.085, right=0.975, bottom=0.165, top=0.85, hspace=0.24, wspace=0.17
-        )
-        for place, percent in enumerate(PERCENTS):
-            _draw_panel(axes.flat[place], percent, recorded)
-            axes.flat[place].tick_params(labelsize=16)
-        figure.supxlabel("length of a sync (ms)", fontsize=18, y=0.085)
-        figure.supylabel("vCPU runs (% of the time)", fontsize=18, x=0.012)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=15.5)
+    save_pictures(path, partial(_draw, recorded=_by_kind(read_cycles())))
+
+
+def _draw(figure: Figure, recorded: dict[tuple[int, float], list[Cycle]]) -> None:
+    narrow = is_narrow(figure)
+    title, text, small = (13.0, 11.0, 10.5) if narrow else (24.0, 18.0, 15.5)
+    figure.text(0.05, 0.955, "Run time of a throttled vCPU", fontsize=title, weight="bold")
+    subtitle = "fallback syncs every 5 s hold QEMU's big lock"
+    figure.text(0.05, 0.917, subtitle, fontsize=0.95 * text, color=style.QUIET)
+    axes = figure.subplots(*((4, 1) if narrow else (2, 2)), sharex=True)
+    figure.subplots_adjust(
+        left=0.15 if narrow else 0.085,
+        right=0.975,
+        bottom=0.165,
+        top=0.85,
+        hspace=0.45 if narrow else 0.24,
+        wspace=0.17,
+    )
+    for place, percent in enumerate(PERCENTS):
+        _draw_panel(axes.flat[place], percent, recorded)
+        axes.flat[place].set_title(f"throttle {percent} %", fontsize=text)
+        axes.flat[place].tick_params(labelsize=small)
+    figure.supxlabel("length of a sync (ms)", fontsize=text, y=0.085)
+    figure.supylabel("vCPU runs (% of the time)", fontsize=text, x=0.012)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    columns = 2 if narrow else 4
+    figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=small)
 
 
 def _draw_panel(axes: Axes, percent: int, recorded: dict[tuple[int, float], list[Cycle]]) -> None:
@@ -240,7 +252,6 @@ def _draw_panel(axes: Axes, percent: int, recorded: dict[tuple[int, float], list
     ]
     axes.plot(*zip(*points, strict=True), "o", color=style.INK, markersize=10, label="recorded")
     axes.axhline(100 - percent, color=style.GREY, linewidth=2.5, linestyle=":", label="nominal")
-    axes.set_title(f"throttle {percent} %", fontsize=18)
     axes.set_ylim(bottom=0)
     axes.set_xlim(-15, 730)
 

@@ -21,7 +21,8 @@ from gpusim.text import text_table
 MEAN_WORDS, P90_WORDS = 17, 30  # limits
 DOCUMENTS = ("README.md", "docs/**/*.md")
 NOT_PROSE = re.compile(
-    r"^```.*?^```|<!--.*?-->|^\|.*?$|^#.*?$|^\s*!\[.*?$|^---$.*?^---$", re.DOTALL | re.MULTILINE
+    r"^```.*?^```|<!--.*?-->|<picture>.*?</picture>|^\|.*?$|^#.*?$|^\s*!\[.*?$|^---$.*?^---$",
+    re.DOTALL | re.MULTILINE,
 )
 ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|vs|Fig|no)\.")
 END = re.compile(r"(?<=[.!?:])\s+(?=[A-Z0-9\"'`(*\[])")

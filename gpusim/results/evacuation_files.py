@@ -1,15 +1,16 @@
-"""The files of an evacuation: summary.json, evacuation.csv, evacuation.png, and a run per guest."""
+"""The files of an evacuation: summary.json, evacuation.csv, its pictures, and a run per guest."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpusim.config.run_hash import run_hash as hash_of
 from gpusim.engine.records import EvacuatedGuest, Evacuation
 from gpusim.files import csv_text, write_text
-from gpusim.results.plots.canvas import picture, require_matplotlib
+from gpusim.results.plots.canvas import narrow_path, require_matplotlib, save_pictures
 from gpusim.results.plots.evacuation import draw_evacuation
 from gpusim.results.run_files import (
     SUMMARY,
@@ -34,7 +35,7 @@ def write_evacuation(
     Args:
         evacuation: the evacuation.
         folder: where to write. It is made if missing. Files of an earlier run are replaced.
-        plot: draw evacuation.png. The folders of the guests never hold pictures.
+        plot: draw evacuation.png and evacuation_narrow.png. The folders of the guests never hold pictures.
         run_hash: gpusim.run_hash of the run.
 
     Raises:
@@ -44,8 +45,9 @@ def write_evacuation(
     if plot:
         require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, EVACUATION_CSV, EVACUATION_PNG):
-        (folder / name).unlink(missing_ok=True)
+    drawn = folder / EVACUATION_PNG
+    for path in (folder / SUMMARY, folder / EVACUATION_CSV, drawn, narrow_path(drawn)):
+        path.unlink(missing_ok=True)
     remove_folder(folder / GUESTS)
     for guest in evacuation.guests:
         own = folder / GUESTS / guest.name
@@ -53,8 +55,7 @@ def write_evacuation(
         write_run(guest.result, own, plot=False, run_hash=hash_of(guest.config))
     write_text(folder / EVACUATION_CSV, _csv(evacuation.guests))
     if plot:
-        with picture(folder / EVACUATION_PNG) as figure:
-            draw_evacuation(figure, evacuation)
+        save_pictures(drawn, partial(draw_evacuation, evacuation=evacuation))
     write_summary(folder, asdict(evacuation.summary) | {"run_hash": run_hash})
 
 

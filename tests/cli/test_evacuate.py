@@ -33,6 +33,7 @@ def test_an_evacuation_leaves_its_files(tmp_path) -> None:
         "config.json",
         "evacuation.csv",
         "evacuation.png",
+        "evacuation_narrow.png",
         "gpusim.log",
         "guests",
         "summary.json",

@@ -22,6 +22,7 @@ from gpusim.bench import cli as bench
 from gpusim.cli import collect, predict, record, validate
 from gpusim.config.scenario import resolve
 from gpusim.record.scenarios import list_scenarios, load_scenario
+from gpusim.results.plots.canvas import narrow_path
 from studies import prose, reference
 from tests.cli.command import CONF, REPOSITORY, composed, composed_by_hydra, gpusim, jobs
 from tests.cli.engines import need_engine_of
@@ -314,7 +315,8 @@ def test_links_of_documents_lead_somewhere() -> None:
     """Check files and headings, also of README.md. mkdocs build --strict checks docs/ again."""
     for path in DOCUMENTS:
         text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
-        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        pictures = re.findall(r'src(?:set)?="([^"]+)"', text)
+        for link in [*pictures, *re.findall(r"\]\(([^)\s]+)\)", text)]:
             if link.startswith("https://"):
                 continue
             file, _, heading = link.partition("#")
@@ -322,6 +324,17 @@ def test_links_of_documents_lead_somewhere() -> None:
             assert target.exists(), f"{path}: {link}"
             if heading:
                 assert heading in anchors(target.read_text()), f"{path}: {link}"
+
+
+def test_a_page_shows_the_narrow_variant_of_a_picture_on_a_phone() -> None:
+    """Each variant in docs/figures/ is in the same <picture> as the wide one."""
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    source = r'<source media="\(max-width: 34rem\)" srcset="(\S+)">\n<img .* src="(\S+)">'
+    shown = {Path(wide): Path(narrow) for narrow, wide in re.findall(source, text)}
+    assert shown
+    assert all(narrow_path(wide) == narrow for wide, narrow in shown.items())
+    figures = sorted(REPOSITORY.glob("docs/figures/*_narrow.png"))
+    assert sorted(path.name for path in shown.values()) == [path.name for path in figures]
 
 
 def anchors(text: str) -> set[str]:

@@ -15,7 +15,8 @@ from gpusim.results.summary_fields import GUEST_KEYS
 from tests.results.conftest import RUN_FILES, MakeEvacuation, names
 from tests.results.plots.drawn import png_size
 
-FILES = {"evacuation.csv", "evacuation.png", "guests", "summary.json"}
+PICTURES = {"evacuation.png", "evacuation_narrow.png"}
+FILES = {"evacuation.csv", "guests", "summary.json"} | PICTURES
 GUEST_FILES = RUN_FILES | {"config.json"}
 
 
@@ -24,6 +25,7 @@ def test_an_evacuation_leaves_these_files(make_evacuation: MakeEvacuation, tmp_p
     write_evacuation(evacuation, tmp_path, run_hash="abc")
     assert names(tmp_path) == FILES
     assert png_size(tmp_path / "evacuation.png") == (1200, 900)
+    assert png_size(tmp_path / "evacuation_narrow.png") == (780, 1350)
     assert names(tmp_path / "guests") == {"db", "web-1"}
     assert names(tmp_path / "guests" / "db") == GUEST_FILES
     summary = read_summary(tmp_path)
@@ -35,7 +37,7 @@ def test_an_evacuation_leaves_these_files(make_evacuation: MakeEvacuation, tmp_p
 
 def test_no_plot_if_none_is_wanted(make_evacuation: MakeEvacuation, tmp_path: Path) -> None:
     write_evacuation(make_evacuation(["db"]), tmp_path, plot=False)
-    assert names(tmp_path) == FILES - {"evacuation.png"}
+    assert names(tmp_path) == FILES - PICTURES
 
 
 def test_the_table_comes_back(make_evacuation: MakeEvacuation, tmp_path: Path) -> None:

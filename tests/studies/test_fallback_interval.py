@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpusim.results.plots.canvas import blank_figure, narrow_path
 from gpusim.results.plots.study import NEVER, Quantity, XAxis, draw_study
 from gpusim.results.sweeps.ensembles import ensembles
 from gpusim.results.sweeps.runs import Run, find_runs
@@ -79,9 +80,24 @@ def test_labels_of_six_rows_do_not_overlap(runs: dict[str, list[Run]]) -> None:
     assert not [a for a, b in pairwise(boxes) if a.overlaps(b)]
 
 
+def test_a_narrow_figure_has_its_columns_below_each_other(runs: dict[str, list[Run]]) -> None:
+    groups = ensembles(run for run in runs["study_paced"] if run.config["seed"] == 1)
+    axis = XAxis(label="s", places={"1": 1.0, "5": 5.0, NEVER: None})
+    columns = {name: lines(groups, memory, interval) for name in ("paced", "uniform")}
+    with blank_figure(narrow=True) as figure:
+        draw_study(figure, "Title", ["fact"], columns, COSTS[1:3] + AGAINST_NEVER[:1], axis)
+        figure.canvas.draw()
+        tops = [panel.get_position().y1 for panel in figure.axes]
+        assert tops == sorted(tops, reverse=True)
+        assert [panel.get_title(loc="left") for panel in figure.axes][::3] == ["paced", "uniform"]
+        labels = [panel.yaxis.label.get_window_extent() for panel in figure.axes]
+        assert not [a for a, b in pairwise(labels) if a.overlaps(b)]
+        assert figure.axes[0].get_ylim() == figure.axes[3].get_ylim()
+
+
 def test_figures_are_those_of_the_document() -> None:
     text = DOCUMENT.read_text()
-    assert all(f"(../figures/{name})" in text for name in FIGURES)
+    assert all(f"../figures/{name}" in text for name in FIGURES)
 
 
 def test_tables(runs: dict[str, list[Run]]) -> None:
@@ -130,7 +146,9 @@ def test_a_small_study_from_beginning_to_end(tmp_path: Path) -> None:
     folders = ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
     main([*folders, "--document", str(document), "vm.memory=2GiB", "seed=1"])
     pictures = list((tmp_path / "figures").iterdir())
-    assert {path.name for path in pictures} == FIGURES
+    assert {path.name for path in pictures} == FIGURES | {
+        narrow_path(Path(name)).name for name in FIGURES
+    }
     for path in pictures:
-        assert png_size(path) == (1200, 900)
+        assert png_size(path) == (1200, 900) if path.name in FIGURES else png_size(path)[0] == 780
     assert "| 2 GiB | paced | eager |" in document.read_text()

@@ -35,6 +35,7 @@ NARROW_LEFT = 0.13  # of the width, before the panels
 NARROW_CHARACTERS, MOST_NARROW_ROWS = 56, 6  # below a narrow headline
 NARROW_TITLE_PT, NARROW_TITLE_CHARACTERS = 12.5, 38
 NARROW_LEGEND_PT = 17.0  # a row of a narrow legend, which stands above its panel
+NARROW_COLUMNS = 2  # of a narrow legend, at most
 NARROW_LEGEND = 0.03  # of the height: the same above the first panel
 CLEARANCE = 5.0  # pixels between a label and a mark
 EDGE = 4.0  # pixels between a label and the edge of the picture
@@ -104,6 +105,29 @@ def narrow_png(draw: Callable[[Figure], object]) -> bytes:
         file = BytesIO()
         figure.savefig(file, format="png", dpi=style.NARROW_DPI)
         return file.getvalue()
+
+
+def save_pictures(path: Path, draw: Callable[[Figure], object]) -> None:
+    """Save a picture and, beside it, the same for narrow pages.
+
+    Args:
+        path: of the picture. `narrow_path` tells the path of the other one.
+        draw: draws into an empty figure. It asks `is_narrow` how to arrange its panels.
+
+    Raises:
+        ResultsError: matplotlib is not installed, or there is nothing to draw.
+        OSError: a file cannot be written.
+    """
+    with picture(path) as figure:
+        draw(figure)
+    narrow = narrow_png(draw)
+    with whole_file(narrow_path(path)) as file:
+        file.write(narrow)
+
+
+def narrow_path(path: Path) -> Path:
+    """Return where the narrow variant of a picture is: `plot_narrow.png` beside `plot.png`."""
+    return path.with_stem(f"{path.stem}_narrow")
 
 
 def is_narrow(figure: Any) -> bool:
@@ -244,7 +268,7 @@ def legend(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> No
     handles = axes.get_legend_handles_labels()[0] if handles is None else list(handles)
     narrow = is_narrow(axes.figure)
     if handles and narrow:  # a row below the title
-        columns = min(columns, 2)
+        columns = min(columns, NARROW_COLUMNS)
         rows = math.ceil(len(handles) / columns)
         title = axes.set_title(axes.get_title(loc="left"), pad=9 + NARROW_LEGEND_PT * rows)
         fit_text(title, 0.84 * axes.figure.bbox.width, SMALLEST_PT)
@@ -259,6 +283,13 @@ def legend(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> No
             handlelength=1.6,
             columnspacing=1.6,
         )
+
+
+def legend_share(figure: Any, count: int) -> float:
+    """Return the share of the height that the legend of a narrow figure's first panel takes."""
+    if not is_narrow(figure):
+        return 0.0
+    return NARROW_LEGEND_PT * math.ceil(count / NARROW_COLUMNS) / 72 / float(figure.get_figheight())
 
 
 def figure_legend(figure: Figure, handles: Sequence[Any], rows: int, width: int = 130) -> float:

@@ -9,10 +9,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gpusim.results.plots import style
-from gpusim.results.plots.canvas import figure_legend, headline, set_log_scale
+from gpusim.results.plots.canvas import (
+    figure_legend,
+    from_top,
+    headline,
+    is_narrow,
+    left_share,
+    set_log_scale,
+    wrapped,
+)
 from gpusim.results.sweeps.ensembles import Ensemble
 
 if TYPE_CHECKING:
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 NEVER = "never"
 LABEL_CHARACTERS, TICK_CHARACTERS = 18, 6  # in a line of a label
 MANY_ROWS, SHORT_LABEL_CHARACTERS = 5, 16  # so many rows leave less height for each label
+NARROW_TOP_IN, NARROW_ROW_IN, NARROW_GAP_IN = 2.0, 1.55, 0.75  # heights of a narrow picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,30 +101,64 @@ def draw_study(
     quantities: Sequence[Quantity],
     x: XAxis,
 ) -> None:
-    """Draw a column of panels for each of `columns` and a row for each quantity that runs have."""
+    """Draw a column of panels for each of `columns` and a row for each quantity that runs have.
+
+    In a narrow figure the columns are below each other.
+    """
     shown = [quantity for quantity in quantities if _anyone_has(quantity.key, columns)]
-    panels = figure.subplots(len(shown), len(columns), sharex=True, sharey="row", squeeze=False)
+    narrow = is_narrow(figure)
+    if narrow:
+        panels = _narrow_panels(figure, len(shown), len(columns))
+    else:
+        panels = figure.subplots(len(shown), len(columns), sharex=True, sharey="row", squeeze=False)
     for column, (name, lines) in enumerate(columns.items()):
         for row, quantity in enumerate(shown):
             for index, line in enumerate(lines):
                 _draw_line(panels[row, column], line, index, quantity, x)
         panels[0, column].set_title(name, fontsize=11)
         _set_ticks(panels[-1, column], x)
-    is_tight = len(shown) >= MANY_ROWS
+    is_tight = len(shown) >= MANY_ROWS and not narrow
     characters = SHORT_LABEL_CHARACTERS if is_tight else LABEL_CHARACTERS
-    for quantity, panel in zip(shown, panels[:, 0], strict=True):
+    for quantity, row_of_panels in zip(shown, panels, strict=True):
         label = textwrap.fill(quantity.label, characters)
-        panel.set_ylabel(label, fontsize=9 if is_tight else 10)
+        for panel in row_of_panels if narrow else row_of_panels[:1]:
+            panel.set_ylabel(label, fontsize=9 if is_tight else 10)
+        first = row_of_panels[0]
         if quantity.logarithmic:
-            set_log_scale(panel.yaxis)
+            set_log_scale(first.yaxis)
         else:
-            panel.set_ylim(0, 1.06 * panel.get_ylim()[1])  # All columns are drawn now.
-    figure.supxlabel(x.label, y=0.015, fontsize=11, color=style.QUIET)
+            first.set_ylim(0, 1.06 * first.get_ylim()[1])  # All columns are drawn now.
+    low = 1 - from_top(figure, 0.985)
+    figure.supxlabel(x.label, y=low, fontsize=11, color=style.QUIET)
+    facts = wrapped(figure, facts)
     below = figure_legend(figure, panels[0, 0].get_legend_handles_labels()[0], len(facts))
     figure.subplots_adjust(
-        left=0.08, right=0.985, top=below - 0.019, bottom=0.085, hspace=0.12, wspace=0.08
+        left=left_share(figure, 0.08),
+        right=0.985,
+        top=below - (1 - from_top(figure, 0.981)),
+        bottom=1 - from_top(figure, 0.915),
+        hspace=0.12,
+        wspace=0.08,
     )
     headline(figure, title, facts)
+
+
+def _narrow_panels(figure: Figure, rows: int, columns: int) -> Any:
+    """Return panels by row and column, with the columns below each other."""
+    block_in = NARROW_ROW_IN * rows + NARROW_GAP_IN
+    figure.set_figheight(NARROW_TOP_IN + block_in * columns)
+    gap_rows = NARROW_GAP_IN / NARROW_ROW_IN
+    heights = [*([1.0] * rows), gap_rows] * columns
+    grid = figure.add_gridspec(len(heights) - 1, 1, height_ratios=heights[:-1])
+    panels = np.empty((rows, columns), dtype=object)
+    for column in range(columns):
+        for row in range(rows):
+            place = column * (rows + 1) + row
+            first_in_row = panels[row, 0] if column else None
+            panel = figure.add_subplot(grid[place, 0], sharex=panels[0, 0], sharey=first_in_row)
+            panel.tick_params(labelbottom=row == rows - 1)
+            panels[row, column] = panel
+    return panels
 
 
 def _anyone_has(key: str, columns: Mapping[str, Sequence[Line]]) -> bool:

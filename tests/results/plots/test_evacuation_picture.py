@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gpusim.results.plots.canvas import blank_figure
 from gpusim.results.plots.evacuation import BAR, MOST_NAMES, POSTCOPY, draw_evacuation
 from gpusim.text import format_duration
 from tests.results.conftest import MakeEvacuation
@@ -53,6 +54,22 @@ def test_bars_are_the_guests_passes(count: int, make_evacuation: MakeEvacuation)
             assert ("left behind" in label) == (guest.name in left)
         title = texts(figure)[0]
         assert title.startswith("Host not empty" if left else "Host empty in")
+
+
+def test_a_narrow_picture_has_all_numbers_above_the_bars(make_evacuation: MakeEvacuation) -> None:
+    evacuation = make_evacuation([f"guest-{number}" for number in range(12)], left=("guest-3",))
+    with blank_figure(narrow=True) as figure:
+        draw_evacuation(figure, evacuation)
+        figure.canvas.draw()
+        bars = figure.axes[0]
+        labels = {
+            text.get_text().partition(":")[0]: text.get_window_extent() for text in bars.texts
+        }
+        assert [*labels] == [guest.name for guest in evacuation.guests]
+        for patch in bars.patches:
+            covered = [n for n, box in labels.items() if box.overlaps(patch.get_window_extent())]
+            assert covered == [], (patch, patch.get_window_extent(), labels)
+        assert all(box.x1 <= figure.bbox.width for box in labels.values())
 
 
 def test_the_link_carries_what_the_guests_sent(make_evacuation: MakeEvacuation) -> None:

@@ -117,6 +117,7 @@ def test_the_picture_of_an_evacuation(
     evacuation = make_evacuation([text, "db"], left=(text,), reason=text, order=text)
     with saved(draw_evacuation, tmp_path / "evacuation.png", evacuation) as figure:
         assert_readable(figure)
+    assert_narrow_readable(partial(draw_evacuation, evacuation=evacuation))
 
 
 @every_text
