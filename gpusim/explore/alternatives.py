@@ -29,10 +29,10 @@ def alternatives(
     searches = [ValueSearch.from_last(one, config) for one in single_changes(config, scenario)]
     with RunPool(0, small_bytes=0, most_steps=most_steps) as pool:
         run_searches(searches, pool)
-    return [_without_cut_runs(search) for search in searches if not search.is_refused]
+    return [without_cut_runs(search) for search in searches if not search.is_refused]
 
 
-def _without_cut_runs(search: ValueSearch) -> Alternative:
+def without_cut_runs(search: ValueSearch) -> Alternative:
     """Return the answer of a search. A run that was cut does not count as one that fails."""
     found, last = search.alternative(), search.outcomes.get(search.bisection.last_failing)
     if last is None or last.status == "ok":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
+from gpusim.explore.alternatives import without_cut_runs
 from gpusim.explore.changes import (
     Change,
     Setting,
@@ -200,7 +201,9 @@ class _Plan:
             limits=tuple(_limit(question, search) for question, search in self._questions),
             fallback_sync=self._fallback_sync(),
             alternatives=tuple(
-                search.alternative() for search in self._alternatives if not search.is_refused
+                without_cut_runs(search)
+                for search in self._alternatives
+                if not search.is_refused or search.has_failed_rule
             ),
         )
 

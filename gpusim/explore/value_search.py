@@ -14,6 +14,7 @@ from gpusim.engine.records import Alternative, Summary
 from gpusim.explore.bisection import Bisection
 from gpusim.explore.changes import Change, override_text
 from gpusim.explore.run_pool import Outcome, RunPool
+from gpusim.qemu.rules import RuleError
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,7 @@ class ValueSearch:
         leader: the same search for another guest. This search starts where the leader ends.
         stride_from_leader: length of the first leap from there, in values.
         outcomes: step -> summary of the run, for each run.
+        has_failed_rule: a user's rule failed in a run.
     """
 
     change: Change
@@ -35,6 +37,7 @@ class ValueSearch:
     leader: ValueSearch | None = None
     stride_from_leader: int = 1
     outcomes: dict[int, Summary] = field(default_factory=dict)
+    has_failed_rule: bool = False
 
     @classmethod
     def from_last(cls, change: Change, config: Config) -> ValueSearch:
@@ -68,6 +71,7 @@ class ValueSearch:
             self.outcomes[step] = outcome
             self.bisection.record(step, outcome.verdict == "converged")
         else:
+            self.has_failed_rule |= isinstance(outcome, RuleError)
             self.bisection.record(step, None)
 
     def alternative(self) -> Alternative:

@@ -23,7 +23,7 @@ from gpusim.predict.messages import outcome_text, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
 from gpusim.results.summary_fields import RUN_FIELDS
-from gpusim.text import Message, format_duration, format_number, join_words
+from gpusim.text import Message, count_noun, format_duration, format_number, join_words
 
 MEDIAN_GUEST, P95_GUEST = "median guest", "95th-percentile guest"
 LIMITS_HEAD = ("Change only this setting", "now", MEDIAN_GUEST, P95_GUEST)
@@ -229,15 +229,23 @@ class WaysOut(NamedTuple):
         guest: MEDIAN_GUEST, P95_GUEST, or "" if no change was found.
         found: each is sufficient without the others, the most used settings first.
         tried: at least one change was simulated.
+        cut: how many runs were stopped as too long, so their changes may help all the same.
     """
 
     guest: str
     found: tuple[WayOut, ...]
     tried: bool = True
+    cut: int = 0
 
     @property
     def heading(self) -> str:
         """A line above the changes."""
+        if not self.found and self.cut:
+            runs = count_noun(self.cut, "run")
+            return (
+                f"gpusim found no single change that makes the migration converge, and stopped {runs} "
+                "as too long. Add --effort 4 to finish them."
+            )
         if not self.tried:
             return "gpusim knows no single change that it could try."
         if not self.found:
@@ -262,7 +270,8 @@ def ways_out(prediction: Prediction, advice: Advice) -> WaysOut | None:
         found = sorted(_ways_out(guest, member.config, memory_bytes), key=_use)
         if found:
             return WaysOut(name, tuple(found))
-    return WaysOut("", (), tried=any(map(_tried_any, (advice.p95_guest, advice.median_guest))))
+    tried = any(map(_tried_any, (advice.p95_guest, advice.median_guest)))
+    return WaysOut("", (), tried=tried, cut=advice.cut)
 
 
 def _use(way: WayOut) -> int:

@@ -230,7 +230,10 @@ TEXTS: Mapping[str, str] = {
     "channels_needed": "{value} needs {also}, because fewer threads cannot send that fast.",
     "setting_needed": "{value} needs {also}.",
     "limit_has_exceptions": "With {value} the migration does not converge, but with {others} it does.",
-    "changes_untried": "gpusim could not simulate {changes}, because a user's rule failed.",
+    "changes_untried": (
+        "Not known whether {changes} would help: a user's rule failed in that run, or the run needed more "
+        "steps than it may take. A higher --effort allows more."
+    ),
     "values_untried": "* A value between could not be simulated, because a user's rule failed.",
     "guests_untried": "There is no advice, because a user's rule failed over expected shares.",
     "runs_cut": (

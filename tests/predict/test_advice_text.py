@@ -92,7 +92,7 @@ def test_changes_for_the_95th_percentile_guest_or_else_for_the_median() -> None:
     median = advice_text.ways_out(prediction, advised.advice(advised.stalled(), HOPELESS))
     assert median is not None and median.guest == advice_text.MEDIAN_GUEST and median.found
     nothing = advice_text.ways_out(prediction, advised.advice(HOPELESS))
-    assert nothing == ("", (), False)
+    assert nothing == ("", (), False, 0)
     hard = advised.limit("downtime_limit", None, "300", first_failing="30000")
     tried = advice_text.ways_out(prediction, advised.advice(replace(HOPELESS, limits=(hard,))))
     assert tried is not None and tried.tried and tried.heading != nothing.heading
@@ -283,3 +283,14 @@ def test_a_timeout_is_not_shorter_than_19_of_20_migrations() -> None:
     nova = advice_text.commands_for(predictions.prediction(95, 100), None)["OpenStack Nova"]
     line = next(one for one in nova.lines if "completion_timeout" in one)
     assert int(line.split()[-1]) * 2 >= 195  # Nova counts at least 2 GiB
+
+
+def test_runs_that_were_cut_are_no_changes_that_fail() -> None:
+    prediction = predictions.prediction(0, 20)
+    nothing = advised.stalled(limits=(), alternatives=())
+    for advice, expected in (
+        (replace(advised.advice(nothing), cut=3), "stopped 3 runs"),
+        (advised.advice(nothing), "no single change that it could try"),
+    ):
+        ways = advice_text.ways_out(prediction, advice)
+        assert ways is not None and expected in ways.heading
