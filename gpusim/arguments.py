@@ -98,8 +98,10 @@ def _without_unit(text: str) -> str:
 def _parsed(text: str, parse: Callable[[str], int], low: int, high: int, allowed: str) -> int:
     try:
         value = parse(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
         value = low - 1
+        _, mark, meant = str(error).partition("Did you mean ")  # of gpusim.units
+        allowed += f" ({mark[0].lower()}{mark[1:]}{meant})" if mark else ""
     if not low <= value <= high:
         refuse(text, allowed)
     return value

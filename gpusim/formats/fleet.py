@@ -195,7 +195,19 @@ def _reader(
         return "Prometheus text", read_exposition
     if has_header(text):
         return "CSV", read_csv
-    raise FleetError("unknown_kind", path=path, hint=hint_at_reader(text, "gpusim-predict --fleet"))
+    hint = hint_at_reader(text, "gpusim-predict --fleet") or _hint_at_log(path, text)
+    raise FleetError("unknown_kind", path=path, hint=hint)
+
+
+def _hint_at_log(path: Path, text: str) -> str:
+    """Return which log of one migration a text is, or ""."""
+    from gpusim.formats.errors import IntakeError
+    from gpusim.formats.log_kinds import find_kind
+
+    try:
+        return f". This is {find_kind(path, text).name}. Type gpusim-predict FILE"
+    except IntakeError:
+        return ""
 
 
 def _impossible(vm: FleetVm) -> str:

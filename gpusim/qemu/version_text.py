@@ -1,24 +1,65 @@
-"""The version of QEMU in a text as people have it: a package, a banner, or the number alone."""
+"""The version of QEMU in a text as people have it: a package, a banner, a distribution, or the number."""
 
 from __future__ import annotations
 
 import re
 
-ALLOWED = 'must be a version such as "9.2.0", as qemu-system-x86_64 --version prints it'
+ALLOWED = (
+    'must be a version such as "9.2.0", as qemu-system-x86_64 --version prints it, or "Debian 12"'
+)
 # Only what begins with a number or names QEMU: "Ubuntu 24.04" holds no version of QEMU.
 _VERSION = re.compile(
     r"(?:v|[0-9]+:|.*?qemu[^0-9]*(?:[0-9]+:)?)?([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:\.([0-9]{1,3}))?(?![0-9:])",
     re.IGNORECASE | re.DOTALL,
 )
 _LONGEST = 200  # characters
+# The QEMU that each release came with. Backports, cloud archives and later updates have others.
+# Sources: packages.debian.org/qemu-system-x86, packages.ubuntu.com/qemu-system-x86, the release notes of
+# RHEL (qemu-kvm) and pve.proxmox.com/wiki/Roadmap.
+DISTRIBUTIONS = {
+    "debian 11": (5, 2),
+    "debian 12": (7, 2),
+    "debian 13": (10, 0),
+    "ubuntu 20.04": (4, 2),
+    "ubuntu 22.04": (6, 2),
+    "ubuntu 24.04": (8, 2),
+    "rhel 8.10": (6, 2),
+    "rhel 9.2": (7, 2),
+    "rhel 9.4": (8, 2),
+    "rhel 9.6": (9, 1),
+    "rhel 10.0": (9, 1),
+    "proxmox ve 7.4": (7, 2),
+    "proxmox ve 8.4": (9, 2),
+    "proxmox ve 9.0": (10, 0),
+}
+_FAMILIES = {
+    "debian": r"debian(?: gnu/linux)?",
+    "ubuntu": r"ubuntu",
+    "rhel": r"(?:rhel|red hat enterprise linux|rocky(?: linux)?|alma ?linux|el)",
+    "proxmox ve": r"(?:proxmox ?ve|proxmox|pve)",
+}
+_RELEASE = re.compile(
+    "|".join(
+        rf"(?:{name})[ -]?(?:release )?([0-9]{{1,2}}(?:\.[0-9]{{1,2}})?)"
+        for name in _FAMILIES.values()
+    ),
+    re.IGNORECASE,
+)
 
 
 def parse_version(text: object) -> tuple[int, int, int]:
-    """Return (major, minor, micro) of "9.2", "QEMU emulator version 8.2.2 (Debian)" or "qemu-kvm-9.1.0".
+    """Return (major, minor, micro) of "9.2", "QEMU emulator version 8.2.2", "qemu-kvm-9.1.0" or "RHEL 9.4".
 
     Raises:
         ValueError: the text has no version of QEMU.
     """
+    release = _RELEASE.match(str(text).strip()[:_LONGEST])
+    if release is not None:
+        found_in = (f"{name} {one}" for name, one in zip(_FAMILIES, release.groups(), strict=True))
+        known = next((DISTRIBUTIONS[one] for one in found_in if one in DISTRIBUTIONS), None)
+        if known is None:
+            raise ValueError(f"known distributions: {', '.join(DISTRIBUTIONS)}")
+        return *known, 0
     found = _VERSION.match(str(text).strip()[:_LONGEST].replace("x86_64", ""))
     if found is None:
         raise ValueError("not a version")

@@ -93,6 +93,13 @@ def test_every_type_accepts_what_it_can_use(kind: str) -> None:
 def test_values_have_their_units() -> None:
     assert types.duration_ns("20min") == 1200 * 10**9 and types.duration_ns("1.5") == 15 * 10**8
     assert types.size_bytes("1.5GiB") == 3 * 2**29
+    for parse, text, meant in (
+        (types.duration_ns, "30m", '"30min"'),
+        (types.duration_ns, "1sec", '"1s"'),
+        (types.size_bytes, "64G", '"64GiB"'),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=meant):
+            parse(text)
     assert types.seconds("0.25") == 0.25
     assert types.whole(1, 9)("09") == 9
     for text in ("5s", "1_0x", "+5", " 5"):
