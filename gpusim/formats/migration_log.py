@@ -36,6 +36,7 @@ class Progress:
         zero_pages: pages found to be zero.
         normal_pages: pages sent with their content.
         throttle_percent: of the vCPUs.
+        expected_downtime_ms: QEMU's own estimate, if the VM was stopped now.
     """
 
     time_s: float | None = None
@@ -48,6 +49,7 @@ class Progress:
     zero_pages: int | None = None
     normal_pages: int | None = None
     throttle_percent: int | None = None
+    expected_downtime_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

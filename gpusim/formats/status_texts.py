@@ -43,7 +43,7 @@ OUTCOMES = {
     "cancelling": CANCELLED,
 }
 OLD = re.compile(
-    r"[ \t]*(Migration status|total time|downtime|transferred ram|throughput|remaining ram"
+    r"[ \t]*(Migration status|total time|downtime|expected downtime|transferred ram|throughput|remaining ram"
     r"|total ram|duplicate|normal|dirty sync count|dirty pages rate|page size"
     r"|cpu throttle percentage): ([\w.-]{1,30})",
     re.ASCII,
@@ -59,7 +59,7 @@ OLD_RAM = {  # label -> query-migrate's key, and the unit
 }
 NEW = re.compile(
     r"\b(Status|Throughput \(Mbps\)|CPU Throttle \(%\)):[ \t]*([\w.-]{1,30})"
-    r"|\b(total|down|transferred|remain|normal|zero|dirty|dirty_syncs)="
+    r"|\b(total|down|exp_down|transferred|remain|normal|zero|dirty|dirty_syncs)="
     r"([0-9]{1,18}(?:\.[0-9]{1,6})?)(?: (B|KiB|MiB|GiB|TiB))?",
     re.ASCII,
 )
@@ -114,6 +114,8 @@ def _take_old(found: dict[str, Any], label: str, text: str) -> None:
         found["total-time"] = round(value)
     elif label == "downtime":
         found["downtime"] = value
+    elif label == "expected downtime":
+        found["expected-downtime"] = value
     elif label == "cpu throttle percentage":
         found["cpu-throttle-percentage"] = round(value)
 
@@ -135,6 +137,8 @@ def _take_new(found: dict[str, Any], match: re.Match[str]) -> None:
             found["ram"]["total"] = round(value * SIZE_UNITS[unit])
         elif key == "down":
             found["downtime"] = value
+        elif key == "exp_down":
+            found["expected-downtime"] = value
         elif key != "transferred" or unit:  # "transfer=" of the page rates is another
             found["ram"][NEW_RAM[key]] = round(value * SIZE_UNITS[unit or "B"])
 
@@ -150,6 +154,8 @@ def answers_of_jobs(jobs: Sequence[Job]) -> list[Answer]:
         ram["mbps"] = first_value(job.values, BANDWIDTH, 0.0) * 8 / 1e6
         elapsed_ms = round(1000 * job.elapsed_s)
         answer: dict[str, Any] = {"status": "active", "total-time": elapsed_ms, "ram": ram}
+        if expected := first_value(job.values, ("Expected downtime",), 0.0):
+            answer["expected-downtime"] = expected
         if kind in COMPLETED_JOBS:
             answer["status"] = "completed"
             ram.setdefault("remaining", 0)
@@ -204,6 +210,7 @@ def _report(answer: Answer) -> Progress | None:
         zero_pages=count("duplicate"),
         normal_pages=count("normal"),
         throttle_percent=round(throttle) if isinstance(throttle, int | float) else None,
+        expected_downtime_ms=_positive(answer.get("expected-downtime")),
     )
 
 

@@ -84,6 +84,7 @@ def _report(text: str) -> Progress | None:
         iteration=whole(values.get("Iteration")),
         zero_pages=whole(values.get("ConstantPages")),
         normal_pages=whole(values.get("NormalPages")),
+        expected_downtime_ms=number(values.get("ExpectedDowntime")),
     )
 
 

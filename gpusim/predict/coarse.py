@@ -1,7 +1,7 @@
 """A verdict from progress reports alone: the link, one dirty rate, and how the migration ended.
 
 It knows no guest: one rate of one period does not tell how many pages the guest writes, nor how often.
-So it says yes, no or nothing, and never how much of a setting is enough. Data only.
+So it says yes, no or nothing. Values to set are estimates (coarse_values.py). Data only.
 
 A page counts once per period. So a shorter period has the same rate or a higher one, and two statements
 hold for every steady guest. If a period dirties as much as the link carries meanwhile, then no later pass
@@ -19,6 +19,7 @@ from gpusim.config.checks import parse_rate
 from gpusim.config.schema import MigrationConfig
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.formats.migration_log import COMPLETED, MigrationLog
+from gpusim.predict.coarse_values import CoarseValue, values_to_converge, values_to_keep
 
 HOVERS = 0.9  # of the link: passes do not get shorter
 SHRINKS = 0.5  # of the link: QEMU's own mark, throttle-trigger-threshold, below which it is content
@@ -57,6 +58,7 @@ class Coarse:
         is_stated: whether the user stated the link, so the verdict is for the next migration.
         left_s: time until the end if the dirty rate stays as it is. None: no end, or unknown.
         bounds: whether the limits of the user are kept.
+        values: to set. Each of them alone may be enough.
     """
 
     log: MigrationLog
@@ -66,6 +68,7 @@ class Coarse:
     is_stated: bool = False
     left_s: float | None = None
     bounds: tuple[CoarseBound, ...] = ()
+    values: tuple[CoarseValue, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -106,7 +109,19 @@ def coarse_verdict(
     code = YES if plain.is_seen else _code(plain)
     left_s = None if code in (NO, PROBABLY_NO) or plain.is_seen else _left_s(plain)
     kept = tuple(_bound(plain, code, left_s, name, most) for name, most in bounds.items())
-    return replace(plain, code=code, left_s=left_s, bounds=kept)
+    found = replace(plain, code=code, left_s=left_s, bounds=kept)
+    return replace(found, values=_values(found, bounds))
+
+
+def _values(found: Coarse, bounds: Bounds) -> tuple[CoarseValue, ...]:
+    """Return values to set, if the migration fails as it is, or does not keep the limits."""
+    link, dirty = found.link_bytes_per_s, found.dirty_bytes_per_s
+    if found.is_seen:
+        return values_to_keep(found.log, link, dirty, bounds)
+    is_kept = all(one.code not in (NO, PROBABLY_NO) for one in found.bounds)
+    if link is None or dirty is None or (found.code == PROBABLY_YES and is_kept):
+        return ()
+    return values_to_converge(found.log, link, dirty, bounds)
 
 
 def _stated(overrides: Sequence[str]) -> float | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpusim.errors import one_line
-from gpusim.explore.changes import HIGHEST_THROTTLE
 from gpusim.formats.migration_log import CANCELLED, COMPLETED, FAILED, MigrationLog
 from gpusim.predict.bounds_text import NAMES, shown
 from gpusim.predict.coarse import (
@@ -20,7 +19,8 @@ from gpusim.predict.coarse import (
     Coarse,
     CoarseBound,
 )
-from gpusim.text import capitalized, count_noun, format_duration, format_number
+from gpusim.predict.coarse_values import CoarseValue
+from gpusim.text import capitalized, count_noun, format_duration, format_number, join_words
 from gpusim.units import MIB, format_bytes
 
 ANSWERS = {
@@ -34,6 +34,7 @@ ENDED = {CANCELLED: "was cancelled", FAILED: "failed"}
 LONGEST_REASON = 160  # characters of a line of somebody else's log
 MOST_LIMITS = 6  # steps of the downtime limit in one cell
 NOTHING = "Nothing had to change."
+CHECK = "Shorter periods may dirty more per second, and then more is needed."
 MEASURE = (
     "Measure the VM for a simulated answer: gpusim-predict --measure --qmp SOCKET, or virsh "
     "domdirtyrate-calc (docs/how-to/predict-a-migration.md)."
@@ -127,13 +128,18 @@ def _margin(found: Coarse) -> Iterator[str]:
 
 
 def _change(found: Coarse) -> Iterator[str]:
+    values = join_words([_value(one) for one in found.values], "or")
     if found.is_seen:
         broken = any(one.code == NO for one in found.bounds)
-        yield (
-            f"These figures do not tell what would keep the limits. {MEASURE}"
-            if broken
-            else NOTHING
-        )
+        if not broken:
+            yield NOTHING
+        elif values:
+            yield f"To keep the limits, by rough estimate: {values}."
+        else:
+            yield f"These figures do not tell what would keep the limits. {MEASURE}"
+        return
+    if values:
+        yield f"What may help, by rough estimate: {values}. {CHECK}"
         return
     if found.code == PROBABLY_YES:
         return
@@ -141,14 +147,17 @@ def _change(found: Coarse) -> Iterator[str]:
         if found.log.kind != "proxmox":
             yield "Report the migration after its first pass, when QEMU knows a dirty rate."
         return
-    throttle = found.log.last_value("throttle_percent")
     assert found.dirty_bytes_per_s is not None
-    ways = ["a link faster than " + rate(found.dirty_bytes_per_s)]
-    if not throttle:
-        ways.insert(0, "auto-converge")
-    elif throttle < HIGHEST_THROTTLE:
-        ways.insert(0, f"a throttle above {throttle:.0f} % (max-cpu-throttle)")
-    yield f"What helps: {' or '.join(ways)}. How much is enough, these figures do not tell."
+    yield f"What may help: a link faster than {rate(found.dirty_bytes_per_s)}. {CHECK}"
+
+
+def _value(one: CoarseValue) -> str:
+    """Return a value to set: "a link of 2.1 Gbit/s or more (link.bandwidth=2.1Gbit/s)"."""
+    if one.name == "throttle":
+        return f"auto-converge with a throttle of {one.value:.0f} % or more ({one.settings})"
+    if one.name == "bandwidth":
+        return f"a link of {rate(one.value)} or more ({one.settings})"
+    return f"a downtime limit of {format_duration(one.value / 1000)} ({one.settings})"
 
 
 def why_coarse(found: Coarse) -> list[str]:
@@ -228,6 +237,7 @@ def coarse_document(found: Coarse) -> dict[str, Any]:
         "downtime_limits": [list(one) for one in log.limits],
         "iteration": log.last_value("iteration"),
         "bounds": [vars(one) for one in found.bounds],
+        "values": [vars(one) for one in found.values],
         "answer": answer(found),
         "why_coarse": why_coarse(found),
     }

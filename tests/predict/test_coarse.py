@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gpusim.errors import ConfigError
@@ -83,3 +85,67 @@ def test_a_stated_link_asks_for_the_next_migration() -> None:
         coarse_verdict(log(1.2), ["link.bandwidth=fast"])
     with pytest.raises(ConfigError):
         coarse_verdict(log(1.2), ["no.such=1"])
+
+
+def values(found: object) -> dict[str, str]:
+    return {one.name: one.settings for one in found.values}  # type: ignore[attr-defined]
+
+
+def test_a_coarse_no_names_values_to_set() -> None:
+    found = coarse_verdict(log(1.2))
+    assert values(found) == {
+        "throttle": "migration.auto_converge=true",
+        "bandwidth": "link.bandwidth=2Gbit/s",  # 1.92, twice the dirty rate
+        "downtime_limit": "migration.downtime_limit=10800",  # 1 GiB at 100 MB/s
+    }
+    assert found.values[0].value == 60  # the guest then dirties 48 % of the link
+    text = " ".join(answer(found))
+    for shown in ("60 % or more", "2 Gbit/s", "10.8 s", "rough estimate"):
+        assert shown in text
+
+
+def test_each_value_halves_the_passes_or_fits_the_limit() -> None:
+    """If the dirty rate follows the throttle and stays, then the values do what they promise."""
+    for share in (0.6, 0.95, 1.0, 3.0, 20.0):
+        named = {one.name: one.value for one in coarse_verdict(log(share)).values}
+        assert share * LINK <= 0.5 * named["bandwidth"] <= 1.1 * share * LINK
+        assert named["downtime_limit"] * LINK / 1000 >= GIB
+        assert share * (1 - named["throttle"] / 100) <= 0.5
+        assert share * (1 - (named["throttle"] - 10) / 100) > 0.5
+
+
+def test_values_keep_what_the_user_allows() -> None:
+    assert "downtime_limit" not in values(coarse_verdict(log(1.2), bounds=Bounds(downtime_ms=1e3)))
+    needed = 1.2 * LINK + 8 * GIB / 30  # all memory in 30 s, beside what the guest writes
+    for one in coarse_verdict(log(1.2), bounds=Bounds(total_time_s=30.0)).values:
+        if one.name == "bandwidth":
+            assert needed <= one.value <= 1.1 * needed
+    fast = coarse_verdict(log(60.0, limits=((0.0, 20_000),)))
+    assert values(fast) == {"bandwidth": "link.bandwidth=96Gbit/s migration.multifd_channels=10"}
+    assert coarse_verdict(log(0.3)).values == ()
+    assert coarse_verdict(log(None)).values == ()
+
+
+def test_a_throttle_that_is_on_needs_a_harder_one() -> None:
+    report = replace(log(0.9).last, throttle_percent=50)
+    found = coarse_verdict(replace(log(0.9), reports=(report,)))
+    assert found.values[0].value == 80  # 50 % of the time gives 0.9, so 20 % gives 0.36
+    stuck = replace(report, throttle_percent=99)
+    found = coarse_verdict(replace(log(0.9), reports=(stuck,)))
+    assert "throttle" not in values(found)
+
+
+def test_qemus_own_estimate_of_the_downtime_counts() -> None:
+    report = replace(log(1.2).last, expected_downtime_ms=12_345.0)
+    found = coarse_verdict(replace(log(1.2), reports=(report,)))
+    assert values(found)["downtime_limit"] == "migration.downtime_limit=12400"
+
+
+def test_a_completed_migration_beyond_its_limits_names_values() -> None:
+    bounds = Bounds(total_time_s=90.0, downtime_ms=300.0)
+    found = coarse_verdict(log(0.2, COMPLETED, downtime_ms=600.0), bounds=bounds)
+    assert values(found) == {
+        "bandwidth": "link.bandwidth=930Mbit/s",  # 20 MB/s and 8 GiB in 90 s
+        "downtime_limit": "migration.downtime_limit=150",
+    }
+    assert "To keep the limits" in " ".join(answer(found))
