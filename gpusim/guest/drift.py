@@ -97,13 +97,13 @@ class MovingCells:
         """Return the expected writes per page, float64 [cells of the guest].
 
         Args:
-            since_ns, until_ns: one time, or int64 [chunks].
+            since_ns, until_ns: int64 [1] or [chunks].
             chunk: int64 [cells of the guest].
             writes: the writer's writes by some times.
         """
         own = chunk[self._cell]
         since, until = (
-            t[own] if t.ndim else np.broadcast_to(t, own.shape) for t in (since_ns, until_ns)
+            t[own] if t.size > 1 else np.broadcast_to(t, own.shape) for t in (since_ns, until_ns)
         )
         mean = np.zeros(self._cells)
         for density, some, low, high in self._stays(since, until):

@@ -340,6 +340,28 @@ class SequentialPages:
         return np.asarray(rounds * length + np.clip(place - first, 0, length))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Interval:
+    """The time from now on to the next sync or clear, while the slowed writers are adjusted.
+
+    Attributes:
+        until_ns: its end.
+        rounds: it consists of so many equal rounds.
+        run_ns: run time of a round.
+        start_ns, useful_ns: useful time of each slowed writer by its beginning and by its end.
+        writes_by: the page writes of each slowed writer by its end, as a function of useful time.
+        done: float64 [writers], page writes by its end.
+    """
+
+    until_ns: int
+    rounds: int
+    run_ns: float
+    start_ns: dict[int, float]
+    useful_ns: dict[int, float]
+    writes_by: dict[int, Callable[[float], float]]
+    done: FloatArray
+
+
 class Faults:
     """The faults of a guest's writers, and the time that they take.
 
@@ -470,8 +492,10 @@ class Faults:
             return
         for part in self._parts:
             part.move(self._now_ns, until_ns)
-        wait_ns = self._slow(until_ns, rounds) if self._slowed else 0.0
-        done = self._writes(until_ns)
+        if self._slowed:
+            wait_ns, done = self._slow(until_ns, rounds)
+        else:
+            wait_ns, done = 0.0, self._writes(until_ns)
         writes = np.maximum(done - self._done, 0) / rounds  # rounding can give -1e-12
         for part in self._parts:
             faults, splits = (rounds * count for count in part.write(writes, rounds))
@@ -480,25 +504,53 @@ class Faults:
             self.time_s += (self._cost_ns(faults, splits) + faults * wait_ns) / NS_PER_S
         self._now_ns, self._done = until_ns, done
 
-    def _slow(self, until_ns: int, rounds: int) -> float:
-        """Adjust the clocks of the slowed writers. Return a fault's wait for the lock, ns."""
-        run_ns = (self._run_time.at_ns(until_ns) - self._run_time.at_ns(self._now_ns)) / rounds
-        now = np.array([self._now_ns])
-        start = {i: float(clock.at(now)[0]) for i, clock in self._slowed.items()}
+    def _slow(self, until_ns: int, rounds: int) -> tuple[float, FloatArray]:
+        """Adjust the clocks of the slowed writers up to a time.
+
+        Returns:
+            A fault's wait for the lock, ns. Float64 [writers], the page writes by the time.
+        """
+        passed_ns = self._run_time.at_ns(until_ns) - self._run_time.at_ns(self._now_ns)
+        start_ns = {i: clock.by_last_ns for i, clock in self._slowed.items()}
+        interval = _Interval(
+            until_ns=until_ns,
+            rounds=rounds,
+            run_ns=passed_ns / rounds,
+            start_ns=start_ns,
+            useful_ns={i: by_ns + passed_ns for i, by_ns in start_ns.items()},
+            writes_by={
+                i: self._writers[i].writes_ahead(until_ns, clock, self.mark_before(until_ns, i))
+                for i, clock in self._slowed.items()
+            },
+            done=np.zeros(len(self._writers)),
+        )
+        for i in range(len(self._writers)):
+            interval.done[i] = (
+                interval.writes_by[i](interval.useful_ns[i])
+                if i in self._slowed
+                else self._writes_of(i, until_ns)
+            )
+        wait_ns = self._lock_wait_ns(interval)
+        for i, clock in self._slowed.items():
+            clock.set_at(until_ns, interval.useful_ns[i])
+        return wait_ns, interval.done
+
+    def _lock_wait_ns(self, interval: _Interval) -> float:
+        """Adjust the writers. Return a fault's wait for the lock, ns."""
 
         def locked_ns(wait_ns: float) -> float:
             """Return the time that the lock is held if each fault waits so long."""
-            writes, serial_ns = self._adjust(until_ns, rounds, start, run_ns, wait_ns), 0.0
+            writes, serial_ns = self._adjust(interval, wait_ns), 0.0
             for i, pages in enumerate(self._pages):
                 serial_ns += self._protection.serial_ns * pages.faults(writes, i)
                 if self._protection.splits:
                     dearer_ns = self._protection.split_serial_ns - self._protection.serial_ns
-                    serial_ns += dearer_ns * pages.splits(writes, i, rounds)
+                    serial_ns += dearer_ns * pages.splits(writes, i, interval.rounds)
             return serial_ns
 
-        longest_ns = self._longest_wait_ns
+        longest_ns, run_ns = self._longest_wait_ns, interval.run_ns
         if longest_ns <= 0 or run_ns <= 0:
-            self._adjust(until_ns, rounds, start, run_ns, 0.0)
+            self._adjust(interval, 0.0)
             return 0.0
         if locked_ns(0.0) <= run_ns:
             return 0.0
@@ -509,33 +561,25 @@ class Faults:
         locked_ns(wait_ns)
         return wait_ns
 
-    def _adjust(
-        self,
-        until_ns: int,
-        rounds: int,
-        start: Mapping[int, float],
-        run_ns: float,
-        wait_ns: float,
-    ) -> FloatArray:
-        """Adjust the clocks until the writers agree, and return their writes in one round.
+    def _adjust(self, interval: _Interval, wait_ns: float) -> FloatArray:
+        """Adjust the useful times until the writers agree, and return their writes in one round.
 
         Args:
-            until_ns: the end of the interval.
-            rounds: the interval consists of so many equal rounds.
-            start: useful time of each slowed writer at the beginning.
-            run_ns: run time of a round.
+            interval: its useful times and writes change.
             wait_ns: how long a fault waits for the lock.
         """
-        writes = (self._writes(until_ns) - self._done) / rounds
+        until_ns, rounds, done = interval.until_ns, interval.rounds, interval.done
+        writes = (done - self._done) / rounds
         for _ in range(SWEEPS):
             before = writes.copy()
-            for i, clock in self._slowed.items():
+            for i in self._slowed:
                 busy = self._busy_share(i, until_ns)
-                useful_ns = self._useful_ns(i, writes, rounds, busy * run_ns, wait_ns)
+                useful_ns = self._useful_ns(i, writes, rounds, busy * interval.run_ns, wait_ns)
                 round_ns = busy * (until_ns - self._now_ns) / rounds
                 useful_ns = min(useful_ns, self._memory_ns(i, round_ns)) / busy
-                clock.set_at(until_ns, start[i] + rounds * useful_ns)
-                writes[i] = (self._writes_of(i, until_ns) - self._done[i]) / rounds
+                interval.useful_ns[i] = interval.start_ns[i] + rounds * useful_ns
+                done[i] = interval.writes_by[i](interval.useful_ns[i])
+                writes[i] = (done[i] - self._done[i]) / rounds
             if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
                 break
         return writes

@@ -18,9 +18,9 @@ from gpusim.guest.drift import MovingCells
 from gpusim.guest.faults import Faults, Protection, RandomPages, SequentialPages, Tracked
 from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.rounds import RoundPages, RoundRuns, Rounds
-from gpusim.guest.run_time import RunTime, VcpuClock
+from gpusim.guest.run_time import RunTime
 from gpusim.guest.windows import Mark
-from gpusim.guest.writer import Writer, thread_positions
+from gpusim.guest.writer import Writer
 from gpusim.layout import CHUNK_SHIFT, FloatArray, IntArray, Layout, Writes, ZeroShares, rising
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
@@ -102,7 +102,10 @@ class Guest:
         Args:
             since_ns, until_ns: one time for all chunks, or int64 [chunks].
         """
-        since, until = np.asarray(since_ns), np.asarray(until_ns)
+        since, until = np.atleast_1d(since_ns), np.atleast_1d(until_ns)
+        done = [
+            self._done(i, since, until) for i in _within(self._limit, range(len(self._writers)))
+        ]
         mean = np.zeros(len(self._first))
         random = zip(self._random, self._density, strict=True)
         for writer, density in _within(self._limit, random):
@@ -110,12 +113,9 @@ class Guest:
             if moving is not None:
                 mean += self._of_cells(self._moved(moving, writer, since, until, self._pages_chunk))
             elif density is not None:
-                mean += density * self._per_cell(writer, since, until, self._chunk)
-        runs = [
-            t.runs(since, until, self.faults.clocks[t.writer], self._mark(t.writer, since))
-            for t in _within(self._limit, self._threads)
-        ]
-        runs += [self._rounds_between(writer, since, until) for writer in self._rounds]
+                mean += density * _between(*done[writer], self._chunk)
+        runs = [t.runs(*done[t.writer]) for t in _within(self._limit, self._threads)]
+        runs += [self._rounds_between(writer, *done[writer]) for writer in self._rounds]
         size = self._together
         return Writes(
             first=self._first,
@@ -124,7 +124,7 @@ class Guest:
             certain_first=np.concatenate([EMPTY, *(run[0] // size * size for run in runs)]),
             certain_last=np.concatenate([EMPTY, *(-(-run[1] // size) * size for run in runs)]),
             pages_together=size,
-            zeroed=self._zeroed(since, until),
+            zeroed=self._zeroed(since, until, done),
         )
 
     def writes_done(self, t_ns: int) -> list[float]:
@@ -135,10 +135,16 @@ class Guest:
             for i, (w, clock) in enumerate(zip(self._writers, self.faults.clocks, strict=True))
         ]
 
-    def _zeroed(self, since: IntArray, until: IntArray) -> ZeroShares | None:
+    def _zeroed(
+        self, since: IntArray, until: IntArray, done: Sequence[tuple[FloatArray, FloatArray]]
+    ) -> ZeroShares | None:
         """Which written pages are left zero: those whose last write leaves its page zero.
 
         A page's last write is each writer's with the probability of its part of the writes there.
+
+        Args:
+            since, until: int64 [1] or [chunks], the interval.
+            done: of each writer, see `_done`.
         """
         cells = self._zero_cells
         if cells is None:
@@ -150,7 +156,7 @@ class Guest:
                 mean = self._moved(moving, number, since, until, cells.first >> CHUNK_SHIFT)
             else:
                 assert density is not None
-                mean = density * self._per_cell(number, since, until, cells.first >> CHUNK_SHIFT)
+                mean = density * _between(*done[number], cells.first >> CHUNK_SHIFT)
             total += mean
             zeroing += writer.zeroed_share * mean
         some = zeroing > 0
@@ -219,19 +225,22 @@ class Guest:
         return Faults(protection, self._writers, pages, self.run_time, self._limit)
 
     def _rounds_between(
-        self, writer: int, since: IntArray, until: IntArray
+        self, writer: int, low: FloatArray, high: FloatArray
     ) -> tuple[IntArray, IntArray]:
-        """The runs of pages that a writer without replacement passes in an interval."""
-        runs, one = self._rounds[writer], self._writers[writer]
-        assert isinstance(one.pattern, Rounds)
-        clock, mark = self.faults.clocks[writer], self._mark(writer, since)
-        low, high = (
-            one.pattern.first_write
-            + np.floor(one.writes(np.atleast_1d(t), clock, mark)).astype(np.int64)
-            for t in (since, until)
+        """The runs of pages that a writer without replacement passes in an interval.
+
+        Args:
+            writer: index of the writer.
+            low, high: see `_done`.
+        """
+        runs, pattern = self._rounds[writer], self._writers[writer].pattern
+        assert isinstance(pattern, Rounds)
+        return runs.between(
+            *(
+                pattern.first_write + np.floor(_of_chunk(done, runs.chunk)).astype(np.int64)
+                for done in (low, high)
+            )
         )
-        low, high = (count if count.size == 1 else count[runs.chunk] for count in (low, high))
-        return runs.between(low, high)
 
     def _mark(self, writer: int, since: IntArray) -> Mark | None:
         """What a writer had reached at a sync before an interval."""
@@ -256,14 +265,27 @@ class Guest:
             lambda t: self._writers[writer].writes(t, clock, mark),
         )
 
-    def _per_cell(
-        self, writer: int, since: IntArray, until: IntArray, chunk: IntArray
-    ) -> FloatArray:
-        """The page writes of a writer in the interval of each cell's chunk, float64 [cells]."""
+    def _done(self, writer: int, since: IntArray, until: IntArray) -> tuple[FloatArray, FloatArray]:
+        """The page writes of a writer by the beginning and by the end of an interval.
+
+        Args:
+            writer: index of the writer.
+            since, until: int64 [1] or [chunks]. The results have the same shapes.
+        """
         clock, mark = self.faults.clocks[writer], self._mark(writer, since)
-        done = [self._writers[writer].writes(np.atleast_1d(t), clock, mark) for t in (since, until)]
-        low, high = (d if d.size == 1 else d[chunk] for d in done)
-        return np.maximum(high - low, 0.0)  # a paced writer's rounding may leave -1e-14
+        low, high = (self._writers[writer].writes(t, clock, mark) for t in (since, until))
+        return low, high
+
+
+def _of_chunk(value: FloatArray, chunk: IntArray) -> FloatArray:
+    """A value [1] or [chunks] for each of some chunks, [1] or [n]."""
+    return value if value.size == 1 else value[chunk]
+
+
+def _between(low: FloatArray, high: FloatArray, chunk: IntArray) -> FloatArray:
+    """The page writes of a writer in the intervals of some chunks. For low and high see `_done`."""
+    # A paced writer's rounding may leave -1e-14.
+    return np.maximum(_of_chunk(high, chunk) - _of_chunk(low, chunk), 0.0)
 
 
 def _within(limit: WallLimit, items: Iterable[T]) -> Iterator[T]:
@@ -293,7 +315,7 @@ class _Thread:
         self._own_first, self._own_last, self._slot = ends - lengths, ends, slot_first
         self._chunk = slot_first >> CHUNK_SHIFT
         self._pages = last - first
-        self._writer, self._pattern = writer, pattern
+        self._pattern = pattern
 
     def pieces(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Return four arrays, int64 [pieces].
@@ -308,26 +330,20 @@ class _Thread:
             self._chunk,
         )
 
-    def runs(
-        self, since: IntArray, until: IntArray, clock: VcpuClock, mark: Mark | None = None
-    ) -> tuple[IntArray, IntArray]:
+    def runs(self, low: FloatArray, high: FloatArray) -> tuple[IntArray, IntArray]:
         """Return the first slot, and the slot behind the last, of the runs that the thread passes.
 
         Args:
-            since, until: one time in ns, or int64 [chunks].
-            clock: the writer's clock.
-            mark: see Pace.
+            low, high: float64 [1] or [chunks], the writer's page writes by the beginning and by the
+                end of the interval.
         """
-        if since.ndim or until.ndim:
-            since = np.broadcast_to(since, until.shape) if until.ndim else since
-            until = np.broadcast_to(until, since.shape)
-            since, until = since[self._chunk], until[self._chunk]
-        low, high = (
-            thread_positions(self._writer, self._pattern, np.atleast_1d(t), clock, mark)
-            for t in (since, until)
+        since, until = (
+            self._pattern.first_write
+            + np.floor(_of_chunk(done, self._chunk) / self._pattern.threads).astype(np.int64)
+            for done in (low, high)
         )
-        start = np.where(high - low >= self._pages, 0, low % self._pages)
-        end = start + np.minimum(high - low, self._pages)
+        start = np.where(until - since >= self._pages, 0, since % self._pages)
+        end = start + np.minimum(until - since, self._pages)
         parts = [self._overlap(start, end), self._overlap(start - self._pages, end - self._pages)]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 

@@ -6,12 +6,15 @@ not depend on the times of earlier calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from gpusim.guest.run_time import VcpuClock
+from gpusim.guest.useful_time import UsefulTime
 from gpusim.guest.windows import Mark, Windows
 from gpusim.layout import FloatArray, IntArray, rising
 from gpusim.units import NS_PER_S
@@ -50,8 +53,25 @@ class Pace(Protocol):
             mark: what it had reached at an earlier time, to start from. None: start from time 0.
         """
 
-    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
-        """Return what it has reached at a time before which the clock is final."""
+    def mark(
+        self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> Mark | None:
+        """Return what it has reached at a time before which the clock is final.
+
+        None: later values are as quick to find without it.
+        """
+
+    def ahead(
+        self, until_ns: int, run: UsefulTime, windows: Windows | None, mark: Mark | None
+    ) -> Callable[[float], float]:
+        """Return the page writes by a time as a function of the useful time then.
+
+        It gives what `writes` does after `run.set_at`, and is quicker to ask many times.
+
+        Args:
+            until_ns: the time, after the clock's last breakpoint.
+            run, windows, mark: see `writes`.
+        """
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         """Return the seconds of one vCPU's work that were not done by a time."""
@@ -78,9 +98,20 @@ class CpuBound:
     ) -> FloatArray:
         return self.rate * (_active_run_ns(t_ns, run, windows, mark) / NS_PER_S)
 
-    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
-        """Return its run time in the windows."""
+    def mark(
+        self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> Mark | None:
+        """Return its run time in the windows. None: its windows end."""
+        if windows is None or not windows.cycle_ns:
+            return None
         return Mark(t_ns, windows.active_run_ns(np.array([t_ns]), run, mark)[0].item())
+
+    def ahead(
+        self, until_ns: int, run: UsefulTime, windows: Windows | None, mark: Mark | None
+    ) -> Callable[[float], float]:
+        if windows is None:
+            return lambda useful_ns: self.rate * (useful_ns / NS_PER_S)
+        return partial(_writes_after, self, until_ns, run, windows, mark)
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         t = np.array([t_ns])
@@ -116,9 +147,36 @@ class Paced:
     ) -> FloatArray:
         return self._allowed(t_ns, run) + self._least(t_ns, run, windows, mark)
 
-    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
+    def mark(self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None) -> Mark:
         """Return the smallest slack."""
         return Mark(t_ns, self._least(np.array([t_ns]), run, windows, mark)[0].item())
+
+    def ahead(
+        self, until_ns: int, run: UsefulTime, windows: Windows | None, mark: Mark | None
+    ) -> Callable[[float], float]:
+        since_ns, least = (mark.t_ns, mark.value) if mark is not None else (-1, np.inf)
+        until = np.array([until_ns])
+        times_ns = self._borders(since_ns, until_ns, run, windows)
+        times_ns = np.concatenate([times_ns[times_ns < until_ns], run.tick_before(until)])
+        is_past = times_ns <= run.last_ns
+        slack = self._slack(times_ns[is_past], run, windows)
+        least = min(least, float(slack.min(initial=np.inf)))
+        times_ns = times_ns[~is_past & (times_ns < until_ns)]
+        useful_then = run.ahead(times_ns, until_ns)
+        arrived, arrived_then = (
+            self._arrived(until, windows).item(),
+            self._arrived(times_ns, windows),
+        )
+
+        def writes(useful_ns: float) -> float:
+            allowed = self.capacity * (useful_ns / NS_PER_S)
+            slack = min(least, arrived - allowed)
+            if len(times_ns):
+                slacks = arrived_then - self.capacity * (useful_then(useful_ns) / NS_PER_S)
+                slack = min(slack, float(slacks.min()))
+            return allowed + slack
+
+        return writes
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         t = np.array([t_ns])
@@ -128,20 +186,28 @@ class Paced:
     def _allowed(self, t_ns: IntArray, run: VcpuClock) -> FloatArray:
         return self.capacity * (run.at(t_ns) / NS_PER_S)
 
+    def _arrived(self, t_ns: IntArray, windows: Windows | None) -> FloatArray:
+        return self.rate * (active_ns(t_ns, windows) / NS_PER_S)
+
     def _slack(self, t_ns: IntArray, run: VcpuClock, windows: Windows | None) -> FloatArray:
-        return self.rate * (active_ns(t_ns, windows) / NS_PER_S) - self._allowed(t_ns, run)
+        return self._arrived(t_ns, windows) - self._allowed(t_ns, run)
+
+    def _borders(
+        self, since_ns: int, until_ns: int, run: VcpuClock, windows: Windows | None
+    ) -> IntArray:
+        """The times after one time between which the slack is linear in the number of the tick."""
+        borders = run.borders(since_ns)
+        if windows is None:
+            return borders
+        edges = windows.edges(since_ns, until_ns + 1)
+        return rising(np.concatenate([borders, run.tick_before(edges), run.tick_after(edges)]))
 
     def _least(
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None
     ) -> FloatArray:
         """The smallest slack up to each time."""
         since_ns, reached = (mark.t_ns, mark.value) if mark is not None else (-1, np.inf)
-        borders = run.borders()
-        borders = borders[np.searchsorted(borders, since_ns, side="right") :]
-        if windows is not None:
-            edges = windows.edges(since_ns, int(t_ns.max(initial=0)) + 1)
-            around = [run.tick_before(edges), run.tick_after(edges)]
-            borders = rising(np.concatenate([borders, *around]))
+        borders = self._borders(since_ns, int(t_ns.max(initial=0)), run, windows)
         slack = np.concatenate([[reached], self._slack(borders, run, windows)])
         least = np.minimum.accumulate(slack)
         index = np.searchsorted(borders, t_ns, side="right")
@@ -179,13 +245,29 @@ class Recorded:
         behind_ns = run.at(np.maximum(t_ns, end_ns)) - run.at(end_ns)
         return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
-    def mark(self, t_ns: int, run: VcpuClock, windows: Windows, mark: Mark | None) -> Mark:
-        """Return nothing of use, because each value is found at once."""
-        return Mark(t_ns, 0)
+    def mark(self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None) -> None:
+        """Return None, because each value is found at once."""
+
+    def ahead(
+        self, until_ns: int, run: UsefulTime, windows: Windows | None, mark: Mark | None
+    ) -> Callable[[float], float]:
+        return partial(_writes_after, self, until_ns, run, windows, mark)
 
     def lost_s(self, t_ns: int, run: VcpuClock, windows: Windows | None) -> float:
         """Return the loss of a CPU-bound writer, as the record does not show the vCPUs' load."""
         return (t_ns - int(run.at(np.array([t_ns]))[0])) / NS_PER_S
+
+
+def _writes_after(
+    pace: Pace,
+    until_ns: int,
+    run: UsefulTime,
+    windows: Windows | None,
+    mark: Mark | None,
+    useful_ns: float,
+) -> float:
+    run.set_at(until_ns, useful_ns)
+    return float(pace.writes(np.array([until_ns]), run, windows, mark)[0])
 
 
 def _active_run_ns(

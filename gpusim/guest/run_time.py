@@ -88,8 +88,12 @@ class VcpuClock(Protocol):
         If there is no tick, return the time itself.
         """
 
-    def borders(self) -> IntArray:
-        """Return times between which ticks are evenly spaced, and the last tick before each."""
+    def borders(self, since_ns: int = -1) -> IntArray:
+        """Return times between which ticks are evenly spaced, and the last tick before each.
+
+        Args:
+            since_ns: return only times after this one.
+        """
 
 
 class WallTime:
@@ -104,8 +108,8 @@ class WallTime:
     def tick_after(self, t_ns: IntArray) -> IntArray:
         return t_ns
 
-    def borders(self) -> IntArray:
-        return np.zeros(1, np.int64)
+    def borders(self, since_ns: int = -1) -> IntArray:
+        return np.zeros(int(since_ns < 0), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,10 +320,12 @@ class RunTime:
         after = np.minimum(regular, later)
         return np.where(after == NEVER_NS, t_ns, after)
 
-    def borders(self) -> IntArray:
+    def borders(self, since_ns: int = -1) -> IntArray:
         """Return the starts of stretches with one throttle, and the last tick before each."""
         starts = self._slices.starts
-        return rising(np.concatenate([starts, self.tick_before(np.maximum(starts - 1, 0))]))
+        starts = starts[np.searchsorted(starts, since_ns, side="right") :]
+        ticks = self.tick_before(np.maximum(starts - 1, 0))
+        return rising(np.concatenate([starts, ticks[ticks > since_ns]]))
 
     def longest_sleep_ns(self, until_ns: int) -> int:
         """Return the longest single sleep that began before `until_ns`.

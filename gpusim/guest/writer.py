@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpusim.guest.pattern import Random, Sequential
 from gpusim.guest.placement import Placement
 from gpusim.guest.rounds import Rounds
 from gpusim.guest.run_time import VcpuClock, WallTime
+from gpusim.guest.useful_time import UsefulTime
 from gpusim.guest.windows import Mark, Windows
 from gpusim.layout import FloatArray, IntArray
 from gpusim.units import NS_PER_S
@@ -96,10 +98,14 @@ class Writer:
         return self.pace.writes(t_ns, self._clock(run_time), self.windows, mark)
 
     def mark(self, t_ns: int, run_time: VcpuClock, mark: Mark | None) -> Mark | None:
-        """Return what it has reached, see Pace. None: it needs no mark, as its windows end."""
-        if self.windows is None or not self.windows.cycle_ns:
-            return None
+        """Return what it has reached, see Pace."""
         return self.pace.mark(t_ns, self._clock(run_time), self.windows, mark)
+
+    def writes_ahead(
+        self, until_ns: int, clock: UsefulTime, mark: Mark | None
+    ) -> Callable[[float], float]:
+        """Return the page writes by a time as a function of the useful time then. See Pace.ahead."""
+        return self.pace.ahead(until_ns, clock, self.windows, mark)
 
     def lost_vcpu_s(self, t_ns: int, run_time: VcpuClock) -> float:
         """Return the vCPU-seconds of its work that were not done by a time.
@@ -119,22 +125,3 @@ class Writer:
 
     def _clock(self, run_time: VcpuClock) -> VcpuClock:
         return run_time if self.throttled else WALL_TIME
-
-
-def thread_positions(
-    writer: Writer,
-    pattern: Sequential,
-    t_ns: IntArray,
-    run_time: VcpuClock,
-    mark: Mark | None = None,
-) -> IntArray:
-    """Return the number of pages that each thread of a sequential writer has written, int64.
-
-    Args:
-        writer, pattern: the writer and its pattern.
-        t_ns: int64, the times.
-        run_time: the writer's clock.
-        mark: see Pace.
-    """
-    done = writer.writes(t_ns, run_time, mark) / pattern.threads
-    return pattern.first_write + np.floor(done).astype(np.int64)

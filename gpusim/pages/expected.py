@@ -163,6 +163,9 @@ class ExpectedKernels:
             self._send(self._shares[:, piece : piece + 1], part)
             return
         last_cut, before = self._cursor_cut, len(self._borders)
+        if last_cut is not None and self._borders[piece] == last_cut < slot:
+            self._move_cut(piece, slot)
+            return
         if self._borders[piece] < slot:
             self._cut(np.array([slot]))
             self._send(self._shares[:, piece : piece + 1], 1.0)
@@ -174,6 +177,18 @@ class ExpectedKernels:
             self._shares = np.delete(self._shares, at, axis=1)
             self._borders = np.delete(self._borders, at)
             self._chunk_of = self._borders[:-1] >> CHUNK_SHIFT
+
+    def _move_cut(self, piece: int, slot: int) -> None:
+        """Move the cursor's cut, at which a piece begins, to a later slot of this piece.
+
+        The pages in between are sent and belong to the piece before.
+        """
+        passed = self._shares[:, piece : piece + 1].copy()
+        self._send(passed, 1.0)
+        start, last_cut = self._borders[piece - 1 : piece + 1].tolist()
+        part = (slot - last_cut) / (slot - start)
+        self._shares[:, piece - 1] += part * (passed[:, 0] - self._shares[:, piece - 1])
+        self._borders[piece] = self._cursor_cut = slot
 
     @staticmethod
     def _send(shares: FloatArray, part: float) -> None:

@@ -447,6 +447,41 @@ def test_free_faults_change_no_write(
     assert protection is KVM_MANUAL or free.faults.count > 0
 
 
+@given(histories(), st.dictionaries(st.integers(1, 3000), st.floats(0.05, 1), max_size=6),
+       st.integers(0, 10**6), st.integers(0, 10**6), st.booleans(), st.booleans())  # fmt: skip
+@settings(SLOW_MACHINE, max_examples=100)
+def test_writes_ahead_are_the_writes_once_the_useful_time_is_set(
+    history: History,
+    bends: dict[int, float],
+    rate: int,
+    spare: int,
+    windowed: bool,
+    marked: bool,
+) -> None:
+    run_time, useful, mark = RunTime(), 0.0, None
+    for at_ns, percent in history:
+        run_time.throttle(at_ns, percent)
+    clock = UsefulTime(run_time)
+    windows = active(((300 * MS, 900 * MS), (2000 * MS, 9000 * MS)) if windowed else None)
+    before_ns = 0
+    for at in sorted(bends):
+        run_ns = run_time.at_ns(at * MS) - run_time.at_ns(before_ns)
+        tries = [
+            (pace, own, pace.ahead(at * MS, clock, windows, own))
+            for pace, own in ((Paced(rate, rate + spare), mark), (CpuBound(rate), None))
+        ]
+        guesses = [useful + share * run_ns for share in (1.0, bends[at])]
+        found = [[writes(guess) for guess in guesses] for *_, writes in tries]
+        for place, guess in enumerate(guesses):
+            clock.set_at(at * MS, guess)
+            now = np.array([at * MS])
+            for (pace, own, _), ours in zip(tries, found, strict=True):
+                assert ours[place] == pace.writes(now, clock, windows, own)[0]
+        useful, before_ns = guesses[-1], at * MS
+        if marked:
+            mark = Paced(rate, rate + spare).mark(at * MS, clock, windows, mark)
+
+
 @given(histories(), st.lists(st.tuples(st.integers(1, 3000), st.floats(0.05, 1)), max_size=6),
        st.integers(0, 10**6), st.integers(1, 10**6), st.booleans())  # fmt: skip
 @settings(SLOW_MACHINE, max_examples=150)

@@ -104,8 +104,8 @@ class TickedRunTime(RunTime):
         index = np.searchsorted(ticks, t_ns, side="right")
         return np.where(index < len(ticks), ticks[np.minimum(index, len(ticks) - 1)], t_ns)
 
-    def borders(self) -> IntArray:
-        return np.unique([0, *self._ticks])
+    def borders(self, since_ns: int = -1) -> IntArray:
+        return np.unique([t for t in (0, *self._ticks) if t > since_ns])
 
     def longest_sleep_ns(self, until_ns: int) -> int:
         until = [*self._until, max(self._wakes_at_ns, until_ns)][: len(self._from)]
