@@ -125,9 +125,12 @@ def runs_of(
             f"sweep={sweep}",
             f"hydra.sweep.dir={folder / sweep}",
         ]
-        for part in (parts or {}).get(sweep, [()]):
-            kept = [override for override in part if key_of(override) not in keys]
-            subprocess.run([*command, *kept, *overrides], check=True, preexec_fn=die_with_me())
+        kept = [
+            tuple(override for override in part if key_of(override) not in keys)
+            for part in (parts or {}).get(sweep, [()])
+        ]
+        for part in dict.fromkeys(kept):
+            subprocess.run([*command, *part, *overrides], check=True, preexec_fn=die_with_me())
         found[sweep] = find_runs([folder / sweep]).runs
     return found
 
@@ -249,7 +252,8 @@ def _draw_operator(figure: Figure, runs: Sequence[Run]) -> None:
 
 def _conditions(runs: Mapping[str, Sequence[Run]]) -> str:
     seeds = len({run.config["seed"] for run in runs[RULES]})
-    return f"100 Gbit/s, {f'medians and 5 to 95 % of {seeds} seeds' if seeds > 1 else 'one seed'}"
+    of = f"medians and 5 to 95 % of {seeds} seeds" if seeds > 1 else "one seed"
+    return f"100 Gbit/s, {of}, a cross did not converge"
 
 
 def _name(line: Line) -> str:
@@ -263,7 +267,11 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
         "costs": _cost_table(runs),
         "rules": _rule_table(runs[RULES]),
         "4tib": _operator_table(runs[OPERATOR]),
-        "bands": [f"- {sweep}: {_widest_band(found)}" for sweep, found in runs.items()],
+        "bands": [
+            f"- {sweep}: {_widest_band(found)}"
+            for sweep, found in runs.items()
+            if len({run.config["seed"] for run in found}) > 1
+        ],
     }
 
 
