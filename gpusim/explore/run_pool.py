@@ -31,9 +31,9 @@ Outcome: TypeAlias = Summary | ConfigError | RuleError
 
 NUMPY = Backend("numpy", reason="compiles and loads nothing", threads=1)
 SMALL_BYTES = 2**32  # up to this size real bitmaps take no longer than expected shares
-# Steps of the engine's loops in one run. Runs of a VM of 1 TiB that converge take 9,000 to 60,000. Runs
+# Steps of the engine's loops in one run. Runs of a VM of 1 TiB that converge take 9,000 to 39,000. Runs
 # that hover at the threshold for hundreds of passes take more.
-MOST_STEPS = 60_000
+MOST_STEPS = 40_000
 # Granules of a VM in a run over expected shares. Where a granule lies is chance, so fewer and larger
 # granules change a total time by about 1 %, and take a tenth of the time.
 MOST_GRANULES = 4096

@@ -276,6 +276,8 @@ class SequentialPages:
         self._is_new = np.full(len(self._first), not from_start)  # no page was ever protected
         self._split_since, self._split_until = self._since.copy(), self._until.copy()
         self._splits = splits
+        # What _visits_before last returned: its argument, the writes of each thread then, the answer.
+        self._known: tuple[FloatArray, float, FloatArray] | None = None
 
     def move(self, since_ns: int, until_ns: int) -> None:
         """Do nothing, because a sequential writer's set stays."""
@@ -297,6 +299,7 @@ class SequentialPages:
 
     def clear(self, chunks: IntArray) -> None:
         """Protect cleared pieces, except pages that faulted after the last sync read its log."""
+        self._known = None
         mine = np.isin(self._chunk, chunks)
         faulted = self._until > self._at_sync
         end = np.where(faulted, self._at_sync, self._done) + self._share
@@ -306,6 +309,7 @@ class SequentialPages:
         self._is_new[mine] = False
 
     def protect(self) -> None:
+        self._known = None
         self._since[:] = self._done
         self._until = self._since + self._share
 
@@ -315,14 +319,23 @@ class SequentialPages:
     def _visits_between(self, since: FloatArray, until: FloatArray, writes: float) -> float:
         """Return the visits of the next writes that lie between write counts of each piece."""
         done = self._done + writes / self._threads
-        early, late = self._visits(self._done), self._visits(done)
-        began = np.flatnonzero(since > self._done)
-        early[began] = self._visits(since[began], began)
+        late = self._visits(done)
+        early = self._visits_before(since)
         ended = np.flatnonzero((until < done) & (until > self._done))
         late[ended] = self._visits(until[ended], ended)
         late[until <= self._done] = 0.0  # all visited
         visits = np.maximum(late - early, 0).sum()
         return float(visits) / self._together
+
+    def _visits_before(self, since: FloatArray) -> FloatArray:
+        """Return the visits by now, or by write counts if they are later. It keeps the last answer."""
+        if self._known is not None and self._known[0] is since and self._known[1] == self._done:
+            return self._known[2]
+        early = self._visits(self._done)
+        began = np.flatnonzero(since > self._done)
+        early[began] = self._visits(since[began], began)
+        self._known = since, self._done, early
+        return early
 
     def _visits(self, count: FloatArray | float, pieces: IntArray | None = None) -> FloatArray:
         """Return the visits to pieces among the first `count` writes of their thread.

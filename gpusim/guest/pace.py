@@ -145,11 +145,14 @@ class Paced:
     def writes(
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
     ) -> FloatArray:
-        return self._allowed(t_ns, run) + self._least(t_ns, run, windows, mark)
+        allowed = self._allowed(t_ns, run)
+        return allowed + self._least(t_ns, allowed, run, windows, mark)
 
     def mark(self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None) -> Mark:
         """Return the smallest slack."""
-        return Mark(t_ns, self._least(np.array([t_ns]), run, windows, mark)[0].item())
+        t = np.array([t_ns])
+        least = self._least(t, self._allowed(t, run), run, windows, mark)
+        return Mark(t_ns, least[0].item())
 
     def ahead(
         self, until_ns: int, run: UsefulTime, windows: Windows | None, mark: Mark | None
@@ -203,18 +206,23 @@ class Paced:
         return rising(np.concatenate([borders, run.tick_before(edges), run.tick_after(edges)]))
 
     def _least(
-        self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None
+        self,
+        t_ns: IntArray,
+        allowed: FloatArray,
+        run: VcpuClock,
+        windows: Windows | None,
+        mark: Mark | None,
     ) -> FloatArray:
-        """The smallest slack up to each time."""
+        """The smallest slack up to each time. `allowed` is the work that run time allows by then."""
         since_ns, reached = (mark.t_ns, mark.value) if mark is not None else (-1, np.inf)
         borders = self._borders(since_ns, int(t_ns.max(initial=0)), run, windows)
         slack = np.concatenate([[reached], self._slack(borders, run, windows)])
         least = np.minimum.accumulate(slack)
         index = np.searchsorted(borders, t_ns, side="right")
-        here = np.minimum(
-            self._slack(t_ns, run, windows), self._slack(run.tick_before(t_ns), run, windows)
+        here = self._arrived(t_ns, windows) - allowed
+        return np.minimum(
+            least[index], np.minimum(here, self._slack(run.tick_before(t_ns), run, windows))
         )
-        return np.minimum(least[index], here)
 
 
 @dataclass(frozen=True)
