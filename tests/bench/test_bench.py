@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gpusim import Config
 from gpusim.bench import dry_run as bench_dry_run
+from gpusim.bench import gpu_report
 from gpusim.bench import sweep as bench_sweep
 from gpusim.bench.cli import main
 from gpusim.bench.primitives import MEANS
@@ -124,6 +127,39 @@ def test_a_report_needs_a_gpu(
     monkeypatch.setattr("gpusim.bench.cli.obstacle", lambda name: Obstacle("no_gpu", "no GPU"))
     assert main(["--gpu-report", "gpu.json"]) == 2
     assert "needs a GPU: no GPU" in capsys.readouterr().err
+
+
+def test_a_report_leaves_out_what_does_not_fit_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size of the primitives that would take too long, and a run that its wall limit stops."""
+    clock_s = [0.0]
+    limits: list[object] = []
+
+    def measure(_name: str, pages: int, **_options: int) -> list[object]:
+        clock_s[0] += pages / 1e6
+        return []
+
+    def simulate(config: Config) -> SimpleNamespace:
+        limits.append(config.limit.wall)
+        clock_s[0] += 300
+        status = "ok" if len(limits) == 1 else "incomplete"
+        return SimpleNamespace(
+            summary=SimpleNamespace(status=status, simulated_looks=7, wall_time_s=300)
+        )
+
+    monkeypatch.setattr(gpu_report, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    monkeypatch.setattr(gpu_report, "too_big", lambda name, size: None)
+    monkeypatch.setattr(gpu_report.primitives, "measure", measure)
+    monkeypatch.setattr(gpu_report, "simulate", simulate)
+    _, left_out = gpu_report._primitives(540, quick=False)
+    assert left_out == [f"{pages} pages: no time was left" for pages in (2**30, 2_441_406_250)]
+    runs = gpu_report._whole_runs(540, quick=False)
+    assert limits == ["473s", "173s"]
+    assert [run.left_out for run in runs] == [
+        "",
+        "not finished within 173 s, 7 draws",
+        "no time was left",
+        "no time was left",
+    ]
 
 
 def test_interrupted(
