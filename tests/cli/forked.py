@@ -87,10 +87,11 @@ class Forked:
 def _server() -> socket.socket:
     """Start the server of this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path = [*filter(None, [os.environ.get("PYTHONPATH")]), str(REPOSITORY)]
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(theirs.fileno())],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -116,6 +117,8 @@ def serve() -> str:
         backend = BackendConfig(name="numba", threads=1)
         writer = WriterConfig(working_set_percent=10.0, page_writes_per_s=1e4)
         simulate(Config(vm=VmConfig(memory="64MiB"), workload=writer, backend=backend))
+    with suppress(Exception):  # what a command then tells. The import asks no GPU
+        importlib.import_module("cupy")
     composed_config([])  # Hydra imports every plugin that is installed
     gc.freeze()  # a fork that ends does not look through all modules
     requests = socket.socket(fileno=int(sys.argv[1]))

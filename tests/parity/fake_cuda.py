@@ -424,7 +424,8 @@ class _Loader(importlib.machinery.ExtensionFileLoader):
 def redirect(extension: Path) -> None:
     """Overwrite each function of the CUDA runtime in a mapped extension with a jump."""
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-    code = next(m[0].split("-") for m in lines if m[-1] == str(extension) and "x" in m[1])
+    mapped = str(extension.resolve())
+    code = next(m[0].split("-") for m in lines if m[-1] == mapped and "x" in m[1])
     base, end = (int(address, 16) for address in code)
     libc = ctypes.CDLL(None)
     libc.mprotect(c_void_p(base), c_size_t(end - base), 7)

@@ -33,6 +33,15 @@ SUITE = (
 )
 
 
+# Tests of free memory, and of what `auto` chooses, in the process and in commands.
+ORDINARY = (
+    "tests/pages/test_backends.py",
+    "tests/cli/test_bad_input.py",
+    "tests/engine/evacuation/test_bad_input.py",
+    "tests/parity/test_bare_machine.py",
+)
+
+
 @pytest.mark.parametrize(
     ("late", "folder", "chosen"),
     [("1", "tests", "not 2_to_the_3"), ("0", "tests/parity", "clear")],
@@ -42,6 +51,18 @@ def test_the_gpu_suite_passes(late: str, folder: str, chosen: str) -> None:
     done = run_python(*SUITE, folder, "-k", chosen, FAKE_CUDA_LATE=late, GPUSIM_REQUIRE_GPU="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
+
+
+def test_ordinary_tests_pass_on_a_machine_with_a_gpu(tmp_path: Path) -> None:
+    """A few that may assume that there is none. CONTRIBUTING.md has the command for all tests."""
+    done = run_python(
+        "-m", "pytest", "-p", "tests.parity.played.everywhere", "-p", "no:cacheprovider", "-q",
+        *ORDINARY, "-k", "backend or memory or really_used",
+        FAKE_CUDA_LOG=f"{tmp_path}/log", GPUSIM_REQUIRE_GPU="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    allocations = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert len({one["pid"] for one in allocations}) > 1  # the tests' process, and a command
 
 
 def test_a_wheel_without_a_symbol_table_is_one_line(tmp_path: Path) -> None:
@@ -149,14 +170,14 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_sweep_goes_on_without_its_gpu(tmp_path: Path) -> None:
-    """The device is lost in the third of four jobs. A second start computes only that job."""
-    seeds = range(1, 5)
-    sweep = [*TINY, "-m", "seed=range(1,5)", "backend=auto", f"hydra.sweep.dir={tmp_path}"]
+    """The device is lost in the third of six jobs. A second start computes only that job."""
+    seeds = range(1, 7)
+    sweep = [*TINY, "-m", "seed=range(1,7)", "backend=auto", f"hydra.sweep.dir={tmp_path}"]
     (first,) = commands({"arguments": sweep, "failures": "kernel:50:700"})
     files = [tmp_path / f"tiny,seed={seed}/summary.json" for seed in seeds]
     found = [json.loads(file.read_text()) for file in files]
     assert first["code"] == 3, first
-    assert [one.get("backend") for one in found] == ["cupy"] * 2 + [None, "numba"]
+    assert [one.get("backend") for one in found] == ["cupy"] * 2 + [None] + ["numba"] * 3
     assert all("not cupy: the GPU failed" in one["backend_reason"] for one in found[3:])
     assert found[2]["error"].startswith("DeviceError: ")
     assert not re.search(r"^(error|warning|Traceback)", first["errors"], re.MULTILINE), first
@@ -188,3 +209,11 @@ def test_the_report_of_a_gpu_runs_to_its_end(tmp_path: Path) -> None:
     text = report.with_suffix(".md").read_text()
     assert "A CPU played the GPU" in text
     assert text in done.stdout
+
+
+def test_the_time_of_the_host_is_measured() -> None:
+    """The command of docs/explanation/performance.md, with a tenth of one case and few repeats."""
+    few = "host_time.REPEATS = 4; host_time.CASES = {'lazy': ['tracking=kvm_manual', 'vm.memory=1TB']}"
+    done = run_python("-c", f"from tests.parity import host_time; {few}; host_time.main()")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| lazy \| 233 \| [1-9]\d* \| [1-9]\d* \|$", done.stdout, re.MULTILINE)

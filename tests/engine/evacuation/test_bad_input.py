@@ -62,6 +62,6 @@ def test_the_error_of_a_guest_says_whose_keys_it_names() -> None:
 
 
 def test_the_largest_guest_must_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 10**9)
+    monkeypatch.setattr("gpusim.pages.backends.free_bytes", lambda name: 500_000_000)
     with pytest.raises(ConfigError, match=r"^evacuation.guests.big.vm.memory = 24TiB: needs"):
         evacuate(host({**WEB, "big": idle("24TiB")}))

@@ -19,6 +19,7 @@ from tests.parity.shim import compile_kernels
 
 REPOSITORY = Path(__file__).parents[3]
 SITE = Path(__file__).parent  # has sitecustomize.py
+KERNELS = "FAKE_CUDA_KERNELS"  # see fake_cuda.py
 
 
 def wrong_machine() -> str:
@@ -40,16 +41,23 @@ def need_played_device() -> None:
         missing(f"no CuPy or no NVRTC to play a CUDA device for: {type(error).__name__}: {error}")
 
 
+def environment(site: Path = SITE) -> dict[str, str]:
+    """Return the environment in which Python and its children find the played device."""
+    return {"PYTHONPATH": f"{site}:{REPOSITORY}", KERNELS: _compiled_kernels()}
+
+
 @cache
 def _compiled_kernels() -> str:
-    """Compile the kernels for the CPU once for all processes. Return the library."""
+    """Compile the kernels for the CPU, unless a parent process has. Return the library."""
+    if KERNELS in os.environ:
+        return os.environ[KERNELS]
     folder = TemporaryDirectory()
     atexit.register(folder.cleanup)
     return str(compile_kernels(SOURCE.read_text(), Path(folder.name)))
 
 
 def run_python(
-    *arguments: str, site: Path = SITE, stdin: str = "", **environment: str
+    *arguments: str, site: Path = SITE, stdin: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python in the repository. The process and its children find the played device.
 
@@ -57,14 +65,13 @@ def run_python(
         arguments: of Python.
         site: the first folder on PYTHONPATH.
         stdin: text for its standard input.
-        environment: more variables, such as those of fake_cuda.py.
+        variables: of the environment, such as those of fake_cuda.py.
     """
     need_played_device()
-    found = {"PYTHONPATH": f"{site}:{REPOSITORY}", "FAKE_CUDA_KERNELS": _compiled_kernels()}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, **found, **environment},
+        env={**os.environ, **environment(site), **variables},
         input=stdin,
         capture_output=True,
         text=True,
