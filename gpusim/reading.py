@@ -141,7 +141,7 @@ def read_text(path: Path | str, limits: Limits = DEFAULT, *, errors: str = "stri
     """
     content = read_bytes(path, limits)
     if content.startswith(UTF_16) and not content.startswith(UTF_32):
-        content = _recode(content)
+        content = _recode(content, errors)
     try:
         return _decode(content, errors)
     except ReadingError as error:
@@ -320,10 +320,10 @@ def _gunzip(packed: bytes, most: int) -> tuple[bytes, bool, bytes]:
     return content, gz.eof, gz.unused_data
 
 
-def _recode(content: bytes) -> bytes:
-    """Return UTF-16 as UTF-8, or as it is if it is damaged."""
+def _recode(content: bytes, errors: str) -> bytes:
+    """Return UTF-16 as UTF-8, or as it is if it is damaged. For `errors` see `read_text`."""
     try:
-        return content.decode("utf-16").encode("utf-8")
+        return content.decode("utf-16", errors).encode("utf-8")
     except (UnicodeDecodeError, UnicodeEncodeError):
         return content
 

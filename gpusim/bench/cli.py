@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         type=output_path,
         metavar="FILE.json",
         help="run the suite of the GPU, the primitives and whole runs, and write them to this file "
-        "and to FILE.md. It takes up to ten minutes",
+        "and to FILE.md. It takes about ten minutes",
     )
     parser.add_argument(
         "--quick", action="store_true", help="with --gpu-report: a small part, to try the command"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -54,8 +55,10 @@ NAMES = {  # as exports of other tools have them
     "cpu(s)": "vcpus",
     "bandwidth": "link",
 }
-UNIT = re.compile(r"(.*?)_*[(\[]([\w/%]{1,20})[)\]]", re.ASCII)
-DECIMAL_COMMA = re.compile(r"([0-9]),([0-9])", re.ASCII)
+UNIT = re.compile(r"([^(\[]*)[(\[]([\w/%]{1,20})[)\]]", re.ASCII)
+# "45,5". "16,384" is left as it is and refused, because its comma may divide thousands.
+DECIMAL_COMMA = re.compile(r"([0-9]),(?![0-9]{3}(?![0-9]))(?=[0-9])", re.ASCII)
+WITH_UNITS = ("memory", "dirty_rate", "period", "link")
 DEFAULT_PERIOD_S = 1.0  # of calc-dirty-rate, virsh domdirtyrate-calc and KubeVirt
 LEAST_MEMORY = MIB  # a smaller number is a number without its unit
 T = TypeVar("T")
@@ -83,7 +86,7 @@ def read_csv(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
     _check_header(path, header)
     vms: dict[str, FleetVm] = {}
     measured: dict[str, list[DirtyRates]] = {}
-    faults = _ignored(header)
+    faults = []
     for place, cells in rows:
         try:
             vm, rate = _vm_of(header, units, cells)
@@ -92,6 +95,7 @@ def read_csv(path: Path, text: str) -> tuple[list[FleetVm], list[Fault]]:
             faults.append(Fault(place=place, reason=str(error)))
         else:
             measured.setdefault(vm.name, []).append(rate)
+    faults += _ignored(header)
     return [vm.with_rates(measured[name]) for name, vm in vms.items()], faults
 
 
@@ -119,15 +123,18 @@ def _rows(text: str) -> Iterator[tuple[str, list[str]]]:
     """
     lines = text.split("\n")
     kept = ((n, one) for n, one in enumerate(lines, 1) if one.strip() and one.lstrip()[0] != "#")
-    delimiter = None
+    delimiter, titles = None, list[str]()
     for number, line in kept:
         if delimiter is None:
             delimiter = max(DELIMITERS, key=line.count)
-            cells = _cells(line, delimiter)
+            titles = cells = _cells(line, delimiter)
         else:
             cells = _cells(line, delimiter)
             if delimiter == ";":  # the comma is the decimal point
-                cells = [DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells]
+                cells = [
+                    DECIMAL_COMMA.sub(r"\1.", cell) if _column(title) in WITH_UNITS else cell
+                    for title, cell in itertools.zip_longest(titles, cells, fillvalue="")
+                ][: len(cells)]
         yield f"row {number}", cells
 
 
@@ -143,7 +150,10 @@ def _column(cell: str) -> str:
     name = cell.lower().strip().replace(" ", "_").replace("-", "_")
     name = NAMES.get(name, name)
     found = UNIT.fullmatch(name)
-    return name if found is None else NAMES.get(found[1], found[1])
+    if found is None:
+        return name
+    name = found[1].rstrip("_")
+    return NAMES.get(name, name)
 
 
 def _unit(cell: str) -> str:
@@ -178,7 +188,7 @@ def _vm_of(
     if len(cells) != len(header):
         raise ValueError(f"has {len(cells)} cells. Expected {len(header)}, as the header")
     row = {
-        name: f"{cell}{units[name]}" if cell[-1:].isdigit() else cell
+        name: f"{cell}{units[name]}" if name in WITH_UNITS and cell[-1:].isdigit() else cell
         for name, cell in zip(header, cells, strict=True)
     }
     name = row["name"]

@@ -199,7 +199,10 @@ def _answers(path: Path, text: str, hint: str) -> list[Any]:
         return [parse_json(text)]
     except ReadingError as error:
         reason = error.reason
-    found = list(find_json(text))
+    # Of an answer that was cut, only parts are whole.
+    found = [
+        one for one in find_json(text) if isinstance(one, Mapping) and {"data", "status"} & set(one)
+    ]
     if not found:
         raise FleetError("not_json", path=path, reason=reason, hint=hint)
     return found

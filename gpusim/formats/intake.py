@@ -23,6 +23,7 @@ from gpusim.formats.proxmox_log import read_proxmox
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import load_recording, read_document
 from gpusim.formats.recording_from_answers import (
+    FEWEST_FALLS,
     Answer,
     Found,
     document_of,
@@ -194,10 +195,11 @@ def _reports(path: Path, kind: Kind, text: str) -> tuple[MigrationLog | None, Fo
 def _read_lines(read: Callable[[str], MigrationLog | None], text: str) -> MigrationLog | None:
     """Return the last migration of a log. A log viewer may have exported the newest line first.
 
-    Each fall of the clock begins a migration, so the order with fewer of them is the right one.
+    Each fall of the clock begins a migration, so the order with fewer of them is the right one. A log
+    may hold a few migrations with one line each, so a few falls tell nothing.
     """
     log = read(text)
-    if log is None or log.migrations == 1:
+    if log is None or log.migrations - 1 <= FEWEST_FALLS:
         return log
     turned = read("\n".join(reversed(text.split("\n"))))
     return turned if turned is not None and turned.migrations < log.migrations else log

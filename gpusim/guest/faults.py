@@ -56,6 +56,7 @@ ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
 WAIT_ACCURACY = 1e-9  # of the lock's time. Each try solves for all writers
 SWEEPS = 50  # iterations over writers that share pages
 KEPT_MARKS = 8  # of each writer. A draw begins at one of the last two
+EMPTY = np.zeros(0)
 MOST_EDGES = 16  # of a writer between two syncs. With more, its windows are spread evenly
 
 
@@ -276,8 +277,8 @@ class SequentialPages:
         self._is_new = np.full(len(self._first), not from_start)  # no page was ever protected
         self._split_since, self._split_until = self._since.copy(), self._until.copy()
         self._splits = splits
-        # What _visits_before last returned: its argument, the writes of each thread then, the answer.
-        self._known: tuple[FloatArray, float, FloatArray] | None = None
+        # What _visits_before returned, by its argument, and the writes of each thread then.
+        self._kept_visits: dict[int, tuple[float, FloatArray]] = {}
 
     def move(self, since_ns: int, until_ns: int) -> None:
         """Do nothing, because a sequential writer's set stays."""
@@ -299,7 +300,7 @@ class SequentialPages:
 
     def clear(self, chunks: IntArray) -> None:
         """Protect cleared pieces, except pages that faulted after the last sync read its log."""
-        self._known = None
+        self._kept_visits.clear()
         mine = np.isin(self._chunk, chunks)
         faulted = self._until > self._at_sync
         end = np.where(faulted, self._at_sync, self._done) + self._share
@@ -309,7 +310,7 @@ class SequentialPages:
         self._is_new[mine] = False
 
     def protect(self) -> None:
-        self._known = None
+        self._kept_visits.clear()
         self._since[:] = self._done
         self._until = self._since + self._share
 
@@ -328,13 +329,17 @@ class SequentialPages:
         return float(visits) / self._together
 
     def _visits_before(self, since: FloatArray) -> FloatArray:
-        """Return the visits by now, or by write counts if they are later. It keeps the last answer."""
-        if self._known is not None and self._known[0] is since and self._known[1] == self._done:
-            return self._known[2]
-        early = self._visits(self._done)
-        began = np.flatnonzero(since > self._done)
-        early[began] = self._visits(since[began], began)
-        self._known = since, self._done, early
+        """Return the visits by now, or by write counts if they are later. It keeps its answers.
+
+        Args:
+            since: one of this object's arrays.
+        """
+        done, early = self._kept_visits.get(id(since), (None, EMPTY))
+        if done != self._done:
+            early = self._visits(self._done)
+            began = np.flatnonzero(since > self._done)
+            early[began] = self._visits(since[began], began)
+            self._kept_visits[id(since)] = self._done, early
         return early
 
     def _visits(self, count: FloatArray | float, pieces: IntArray | None = None) -> FloatArray:
@@ -353,7 +358,7 @@ class SequentialPages:
         return np.asarray(rounds * length + np.clip(place - first, 0, length))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Interval:
     """The time from now on to the next sync or clear, while the slowed writers are adjusted.
 

@@ -244,7 +244,7 @@ class WaysOut(NamedTuple):
             runs = count_noun(self.cut, "run")
             return (
                 f"gpusim found no single change that makes the migration converge, and stopped {runs} "
-                "as too long. Add --effort 4 to finish them."
+                "as too long. A higher --effort lets runs take longer."
             )
         if not self.tried:
             return "gpusim knows no single change that it could try."

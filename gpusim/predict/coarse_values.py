@@ -119,7 +119,11 @@ def _limit(log: MigrationLog, link: float, bounds: Bounds) -> CoarseValue | None
     waiting = max((one.remaining_bytes or 0 for one in later), default=0)
     expected = max((one.expected_downtime_ms or 0.0 for one in later), default=0.0)
     needed = max(1000 * waiting / link, expected)
-    most = min(bounds.downtime_ms or LONGEST_DOWNTIME_MS, LONGEST_DOWNTIME_MS)
+    most = (
+        LONGEST_DOWNTIME_MS
+        if bounds.downtime_ms is None
+        else min(bounds.downtime_ms, LONGEST_DOWNTIME_MS)
+    )
     now = log.limits[-1][1] if log.limits else MigrationConfig.downtime_limit
     if waiting == 0 or needed <= now:
         return None

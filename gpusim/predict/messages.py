@@ -232,13 +232,13 @@ TEXTS: Mapping[str, str] = {
     "limit_has_exceptions": "With {value} the migration does not converge, but with {others} it does.",
     "changes_untried": (
         "Not known whether {changes} would help: a user's rule failed in that run, or the run needed more "
-        "steps than it may take. A higher --effort allows more."
+        "steps than it may take, which a higher --effort raises."
     ),
     "values_untried": "* A value between could not be simulated, because a user's rule failed.",
     "guests_untried": "There is no advice, because a user's rule failed over expected shares.",
     "runs_cut": (
-        "Runs that were stopped as too long, and count as not converging: {runs}. To let runs take "
-        "longer, add --effort 2, or raise limit.wall if you set it."
+        "Runs that were stopped as too long: {runs}. For a limit they count as not converging. A higher "
+        "--effort lets runs take longer, and so does limit.wall if you set it."
     ),
     "fallback_sync_without_effect": "QEMU's fallback sync has no effect here: {with_it}.",
     "fallback_sync_effect": (

@@ -53,14 +53,21 @@ def parse_version(text: object) -> tuple[int, int, int]:
     Raises:
         ValueError: the text has no version of QEMU.
     """
-    release = _RELEASE.match(str(text).strip()[:_LONGEST])
-    if release is not None:
-        found_in = (f"{name} {one}" for name, one in zip(_FAMILIES, release.groups(), strict=True))
-        known = next((DISTRIBUTIONS[one] for one in found_in if one in DISTRIBUTIONS), None)
-        if known is None:
-            raise ValueError(f"known distributions: {', '.join(DISTRIBUTIONS)}")
-        return *known, 0
-    found = _VERSION.match(str(text).strip()[:_LONGEST].replace("x86_64", ""))
+    shown = str(text).strip()[:_LONGEST]
+    found = _VERSION.match(shown.replace("x86_64", ""))
+    release = _RELEASE.match(shown)
+    if release is not None and found is None:  # it does not name QEMU itself
+        return *_version_in(release), 0
     if found is None:
         raise ValueError("not a version")
     return int(found[1]), int(found[2] or 0), int(found[3] or 0)
+
+
+def _version_in(release: re.Match[str]) -> tuple[int, int]:
+    """Return the version in a release. A point release of Debian has that of its major number."""
+    numbers = zip(_FAMILIES, release.groups(), strict=True)
+    names = [f"{family} {number}" for family, number in numbers if number]
+    for name in (names[0], names[0].split(".")[0]):
+        if name in DISTRIBUTIONS:
+            return DISTRIBUTIONS[name]
+    raise ValueError(f"known distributions: {', '.join(DISTRIBUTIONS)}")

@@ -222,8 +222,21 @@ def test_tables_of_other_tools_are_read(tmp_path: Path, text: str) -> None:
     fleet = fleet_of(tmp_path, text)
     assert [(vm.name, vm.memory_bytes) for vm in fleet.vms] == [("web", 16 * GIB)]
     assert fleet.vms[0].measured[0].rates == (45.5 * MIB,)
-    lines = [str(one) for one in fleet.faults]
-    assert lines == [] or "host and cluster" in lines[0]
+    assert ["host and cluster" in str(one) for one in fleet.faults] == [True] * ("cluster" in text)
+
+
+def test_a_unit_in_the_header_stays_with_its_column(tmp_path: Path) -> None:
+    header = "VM (name);CPU(s);RAM (GiB);Dirty rate (MiB/s)"
+    fleet = fleet_of(tmp_path, f"{header}\nweb1,2;4;16;45,5\n")
+    assert [(vm.name, vm.vcpus, vm.memory_bytes) for vm in fleet.vms] == [("web1,2", 4, 16 * GIB)]
+    assert fleet.vms[0].measured[0].rates == (45.5 * MIB,)
+    with pytest.raises(FleetError, match="16,384"):
+        fleet_of(tmp_path, "name;memory;dirty_rate\nweb;16,384 GiB;45,5\n")
+
+
+def test_an_ignored_column_does_not_hide_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="memory"):
+        fleet_of(tmp_path, "name,memory,dirty_rate,host\nweb,64,5,h1\n")
 
 
 def test_a_table_is_no_log_of_grep(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_windows_and_latin_bytes_are_read(tmp_path: Path, name: str) -> None:
     whole = told(read_intake(FOLDER / name))
     for suffix, content in (
         ("powershell", text.encode("utf-16")),
+        ("cut", text.encode("utf-16") + b"x"),
         ("bom", text.encode("utf-8-sig")),
         ("log.gz", gzip.compress(text.encode())),
     ):
@@ -88,6 +89,34 @@ def test_a_viewer_may_export_the_newest_line_first(tmp_path: Path, name: str) ->
     path = tmp_path / "log"
     path.write_text("\n".join(reversed((FOLDER / name).read_text().splitlines())))
     assert told(read_intake(path)) == told(read_intake(FOLDER / name))
+
+
+VDSM = (
+    "2026-11-28 09:30:{:02} INFO Migration Progress: {} seconds elapsed, {}% of data processed, total "
+    "data: 8192MB, processed data: {}MB, remaining data: {}MB, transfer speed 100MBps, zero pages: "
+    "10MB, compressed: 0MB, dirty rate: 5, memory iteration: 2"
+)
+NOVA = (
+    "2026-11-28 09:30:{:02}.123 INFO nova.virt.libvirt.driver Migration running for {} secs, memory "
+    "{}% remaining (bytes processed=1000000, remaining=2000000, total=8000000)"
+)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [VDSM.format(1, 40, 80, 7000, 1000), VDSM.format(9, 10, 10, 1000, 7000)],
+        [NOVA.format(1, 60, 50), NOVA.format(9, 0, 100)],
+    ],
+    ids=["vdsm", "nova"],
+)
+def test_two_migrations_of_one_line_stay_in_order(tmp_path: Path, lines: list[str]) -> None:
+    path, own = tmp_path / "log", tmp_path / "last"
+    path.write_text("\n".join(lines))
+    own.write_text(lines[-1])
+    log, last = read_intake(path).log, read_intake(own).log
+    assert isinstance(log, MigrationLog) and isinstance(last, MigrationLog)
+    assert (log.migrations, log.reports) == (2, last.reports)
 
 
 def test_answers_that_python_printed_are_read(tmp_path: Path) -> None:
