@@ -123,18 +123,17 @@ def _rows(text: str) -> Iterator[tuple[str, list[str]]]:
     """
     lines = text.split("\n")
     kept = ((n, one) for n, one in enumerate(lines, 1) if one.strip() and one.lstrip()[0] != "#")
-    delimiter, titles = None, list[str]()
+    delimiter, may_have_comma = None, list[bool]()
     for number, line in kept:
         if delimiter is None:
             delimiter = max(DELIMITERS, key=line.count)
-            titles = cells = _cells(line, delimiter)
-        else:
             cells = _cells(line, delimiter)
             if delimiter == ";":  # the comma is the decimal point
-                cells = [
-                    DECIMAL_COMMA.sub(r"\1.", cell) if _column(title) in WITH_UNITS else cell
-                    for title, cell in itertools.zip_longest(titles, cells, fillvalue="")
-                ][: len(cells)]
+                may_have_comma = [_column(title) in WITH_UNITS for title in cells]
+        else:
+            cells = _cells(line, delimiter)
+            for place in itertools.compress(range(len(cells)), may_have_comma):
+                cells[place] = DECIMAL_COMMA.sub(r"\1.", cells[place])
         yield f"row {number}", cells
 
 

@@ -6,6 +6,7 @@ a name of a pod, or the mark of a quoted mail. It does not know any kind of log.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ STAMPS = tuple(
 OWN_STAMP = re.compile(
     rf"^(?:{_DATE}|{_SYSLOG}):? (?:migration |migrate_set_|start|event )", re.M | re.ASCII
 )
+NOT_BLANK = re.compile(r"^[^\S\n]*+\S[^\n]*", re.MULTILINE)  # a line
 FILE_NAME = re.compile(r"[A-Za-z./~][\w./~@+-]{0,300}:", re.ASCII)  # grep of several files
 SHARE = 0.9  # of the lines must begin so
 TRIED = 200  # lines that decide first, because a log may be long
@@ -103,15 +105,8 @@ def _begins_lines(pattern: re.Pattern[str], text: str) -> bool:
 
 def _lines(text: str, most: int | None = None) -> Iterator[str]:
     """Yield the lines that are not blank, or the first of them."""
-    start, count = 0, 0
-    while start < len(text) and (most is None or count < most):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        line = text[start:end]
-        start = end + 1
-        if line.strip():
-            count += 1
-            yield line
+    for found in itertools.islice(NOT_BLANK.finditer(text), most):
+        yield found[0]
 
 
 def _without_file_name(text: str) -> str:

@@ -56,7 +56,6 @@ ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
 WAIT_ACCURACY = 1e-9  # of the lock's time. Each try solves for all writers
 SWEEPS = 50  # iterations over writers that share pages
 KEPT_MARKS = 8  # of each writer. A draw begins at one of the last two
-EMPTY = np.zeros(0)
 MOST_EDGES = 16  # of a writer between two syncs. With more, its windows are spread evenly
 
 
@@ -277,8 +276,8 @@ class SequentialPages:
         self._is_new = np.full(len(self._first), not from_start)  # no page was ever protected
         self._split_since, self._split_until = self._since.copy(), self._until.copy()
         self._splits = splits
-        # What _visits_before returned, by its argument, and the writes of each thread then.
-        self._kept_visits: dict[int, tuple[float, FloatArray]] = {}
+        # What _visits_before returned, by its argument, until the next write, clear or protection.
+        self._visits_by_now: dict[int, FloatArray] = {}
 
     def move(self, since_ns: int, until_ns: int) -> None:
         """Do nothing, because a sequential writer's set stays."""
@@ -295,12 +294,13 @@ class SequentialPages:
     def write(self, writes: FloatArray, rounds: int) -> tuple[float, float]:
         faults = self.faults(writes, self._writer)
         splits = self.splits(writes, self._writer, rounds)
+        self._visits_by_now.clear()
         self._done += rounds * writes[self._writer] / self._threads
         return faults, splits
 
     def clear(self, chunks: IntArray) -> None:
         """Protect cleared pieces, except pages that faulted after the last sync read its log."""
-        self._kept_visits.clear()
+        self._visits_by_now.clear()
         mine = np.isin(self._chunk, chunks)
         faulted = self._until > self._at_sync
         end = np.where(faulted, self._at_sync, self._done) + self._share
@@ -310,7 +310,7 @@ class SequentialPages:
         self._is_new[mine] = False
 
     def protect(self) -> None:
-        self._kept_visits.clear()
+        self._visits_by_now.clear()
         self._since[:] = self._done
         self._until = self._since + self._share
 
@@ -334,13 +334,12 @@ class SequentialPages:
         Args:
             since: one of this object's arrays.
         """
-        done, early = self._kept_visits.get(id(since), (None, EMPTY))
-        if done != self._done:
-            early = self._visits(self._done)
+        if id(since) not in self._visits_by_now:
+            visits = self._visits(self._done)
             began = np.flatnonzero(since > self._done)
-            early[began] = self._visits(since[began], began)
-            self._kept_visits[id(since)] = self._done, early
-        return early
+            visits[began] = self._visits(since[began], began)
+            self._visits_by_now[id(since)] = visits
+        return self._visits_by_now[id(since)]
 
     def _visits(self, count: FloatArray | float, pieces: IntArray | None = None) -> FloatArray:
         """Return the visits to pieces among the first `count` writes of their thread.

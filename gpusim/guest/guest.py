@@ -6,7 +6,7 @@ Sequential threads leave runs of pages that were certainly written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -103,9 +103,11 @@ class Guest:
             since_ns, until_ns: one time for all chunks, or int64 [chunks].
         """
         since, until = np.atleast_1d(since_ns), np.atleast_1d(until_ns)
-        done = [
-            self._done(i, since, until) for i in _within(self._limit, range(len(self._writers)))
-        ]
+        done = {
+            i: self._done(i, since, until)
+            for i in _within(self._limit, range(len(self._writers)))
+            if self._moving.get(i) is None
+        }
         mean = np.zeros(len(self._first))
         random = zip(self._random, self._density, strict=True)
         for writer, density in _within(self._limit, random):
@@ -136,7 +138,7 @@ class Guest:
         ]
 
     def _zeroed(
-        self, since: IntArray, until: IntArray, done: Sequence[tuple[FloatArray, FloatArray]]
+        self, since: IntArray, until: IntArray, done: Mapping[int, tuple[FloatArray, FloatArray]]
     ) -> ZeroShares | None:
         """Which written pages are left zero: those whose last write leaves its page zero.
 
@@ -144,7 +146,7 @@ class Guest:
 
         Args:
             since, until: int64 [1] or [chunks], the interval.
-            done: of each writer, see `_done`.
+            done: of each writer whose set stays, see `_done`.
         """
         cells = self._zero_cells
         if cells is None:

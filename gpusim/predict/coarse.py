@@ -19,10 +19,9 @@ from gpusim.config.checks import parse_rate
 from gpusim.config.schema import MigrationConfig
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.formats.migration_log import COMPLETED, MigrationLog
-from gpusim.predict.coarse_values import CoarseValue, values_to_converge, values_to_keep
+from gpusim.predict.coarse_values import SHRINKS, CoarseValue, values_to_converge, values_to_keep
 
 HOVERS = 0.9  # of the link: passes do not get shorter
-SHRINKS = 0.5  # of the link: QEMU's own mark, throttle-trigger-threshold, below which it is content
 LAST_RATES = 5  # reports whose median is the dirty rate
 MOST_PASSES = 1000
 YES, PROBABLY_YES, UNKNOWN = "yes", "probably_yes", "unknown"

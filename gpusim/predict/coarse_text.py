@@ -13,13 +13,12 @@ from gpusim.predict.coarse import (
     NO,
     PROBABLY_NO,
     PROBABLY_YES,
-    SHRINKS,
     UNKNOWN,
     YES,
     Coarse,
     CoarseBound,
 )
-from gpusim.predict.coarse_values import CoarseValue
+from gpusim.predict.coarse_values import SHRINKS, CoarseValue
 from gpusim.text import capitalized, count_noun, format_duration, format_number, join_words
 from gpusim.units import MIB, format_bytes
 

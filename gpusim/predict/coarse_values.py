@@ -13,15 +13,19 @@ from dataclasses import dataclass
 
 from gpusim.config.schema import MigrationConfig
 from gpusim.explore.bounds import Bounds
-from gpusim.explore.changes import HIGHEST_THROTTLE, rate_text
+from gpusim.explore.changes import HIGHEST_THROTTLE, LONGEST_DOWNTIME_MS, rate_text
+from gpusim.explore.setting_questions import LEAST_DOWNTIME_MS
 from gpusim.formats.migration_log import AFTER_PASS, LAST_REPORTS, MigrationLog, Progress
+from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.predict.host_costs import PAGE_COST_NS
 from gpusim.units import NS_PER_S
 
-SHRINKS = 0.5  # of the link: each pass is half as long as the one before
-LONGEST_DOWNTIME_MS = 30_000.0  # a longer limit is no answer
-LEAST_DOWNTIME_MS = 10.0
-ONE_THREAD_BYTES_PER_S = 4096 * NS_PER_S / max(PAGE_COST_NS)  # of the slowest host that is drawn
+# Of the link: each pass is half as long as the one before. It is also QEMU's own mark,
+# throttle-trigger-threshold, below which it is content.
+SHRINKS = 0.5
+ONE_THREAD_BYTES_PER_S = (
+    PAGE_BYTES * NS_PER_S / max(PAGE_COST_NS)
+)  # of the slowest host that is drawn
 THROTTLE_STEP = 10  # percent, QEMU's cpu-throttle-increment
 
 
