@@ -1,7 +1,7 @@
 """`python -m studies.fallback_interval` makes docs/studies/fallback-interval.md: sweeps, figures, tables.
 
 A sweep computes only what is missing, so running the command again only redraws the figures. Overrides
-after the command apply to every sweep: `seed=1,2,3` makes a study of three seeds.
+after the command apply to every sweep: `seed=1` makes a study of one seed.
 """
 
 from __future__ import annotations
@@ -35,23 +35,6 @@ WORKLOADS = {
 RULES, OPERATOR = "study_rules", "study_4tib"
 SWEEPS = (*WORKLOADS, RULES, OPERATOR)
 INTERVALS_S = (1, 2, 5, 10, 20, 60)
-# A sync of a large VM takes so long that a guest does not converge with a short interval. Such runs
-# take minutes, so the parts leave them out. One seed is enough for what the page says.
-PARTS = {
-    **dict.fromkeys(
-        WORKLOADS,
-        (
-            ("seed=1", "vm.memory=64GiB,512GiB"),
-            (
-                "seed=1",
-                "vm.memory=4TiB",
-                "migration.fallback_sync_interval=2s,5s,10s,20s,60s,never",
-            ),
-            ("seed=1", "vm.memory=10TiB", "migration.fallback_sync_interval=5s,10s,20s,60s,never"),
-        ),
-    ),
-    RULES: (("seed=1",),),
-}
 TRACKING = {"kvm_manual": "lazy", "kvm_legacy": "eager"}
 BUSY = "workload.page_writes_per_s"
 AUTO_CONVERGE = "migration.auto_converge"
@@ -85,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("studies.fallback_interval", __doc__, "docs/studies/fallback-interval.md")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     options = parser.parse_args(arguments)
-    runs = runs_of(SWEEPS, options.runs, options.overrides, PARTS)
+    runs = runs_of(SWEEPS, options.runs, options.overrides)
     options.figures.mkdir(parents=True, exist_ok=True)
     draw(runs, options.figures)
     text = options.document.read_text()
@@ -102,21 +85,10 @@ def parser_of(module: str, description: str | None, document: str) -> argparse.A
 
 
 def runs_of(
-    sweeps: Iterable[str],
-    folder: Path,
-    overrides: Sequence[str],
-    parts: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    sweeps: Iterable[str], folder: Path, overrides: Sequence[str]
 ) -> dict[str, Sequence[Run]]:
-    """Return the runs of each sweep, after computing the missing ones.
-
-    Args:
-        sweeps: names of files in conf/sweep/.
-        folder: has a folder for each sweep.
-        overrides: for every sweep. They replace those of a part.
-        parts: sweep -> the overrides of each part of it. A sweep without parts runs as a whole.
-    """
+    """Return the runs of each sweep, after computing the missing ones."""
     found: dict[str, Sequence[Run]] = {}
-    keys = {key_of(override) for override in overrides}
     for sweep in sweeps:
         command = [
             sys.executable,
@@ -125,19 +97,9 @@ def runs_of(
             f"sweep={sweep}",
             f"hydra.sweep.dir={folder / sweep}",
         ]
-        kept = [
-            tuple(override for override in part if key_of(override) not in keys)
-            for part in (parts or {}).get(sweep, [()])
-        ]
-        for part in dict.fromkeys(kept):
-            subprocess.run([*command, *part, *overrides], check=True, preexec_fn=die_with_me())
+        subprocess.run([*command, *overrides], check=True, preexec_fn=die_with_me())
         found[sweep] = find_runs([folder / sweep]).runs
     return found
-
-
-def key_of(override: str) -> str:
-    """Return the key that an override sets."""
-    return override.partition("=")[0]
 
 
 def interval(group: Ensemble) -> str:
@@ -267,11 +229,7 @@ def tables(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
         "costs": _cost_table(runs),
         "rules": _rule_table(runs[RULES]),
         "4tib": _operator_table(runs[OPERATOR]),
-        "bands": [
-            f"- {sweep}: {_widest_band(found)}"
-            for sweep, found in runs.items()
-            if len({run.config["seed"] for run in found}) > 1
-        ],
+        "bands": [f"- {sweep}: {_widest_band(found)}" for sweep, found in runs.items()],
     }
 
 

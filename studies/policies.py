@@ -1,7 +1,6 @@
 """`python -m studies.policies` runs two sweeps and writes the tables of docs/studies/policies.md.
 
-A sweep computes only what is missing. The second one runs with one seed. Overrides after the command
-apply to both sweeps.
+A sweep computes only what is missing. Overrides after the command apply to both sweeps.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser_of("studies.policies", __doc__, "docs/studies/policies.md").parse_args(
         arguments
     )
-    runs = runs_of(SWEEPS, options.runs, options.overrides, {STALL: [("seed=1",)]})
+    runs = runs_of(SWEEPS, options.runs, options.overrides)
     text = options.document.read_text()
     options.document.write_text(with_tables(text, tables(runs)))
 

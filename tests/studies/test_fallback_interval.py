@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,6 @@ from studies.fallback_interval import (
     lines,
     main,
     memory,
-    runs_of,
     tables,
 )
 from studies.tables import with_tables
@@ -139,20 +137,6 @@ def test_tables_take_the_place_of_older_ones() -> None:
 
 def test_the_document_has_a_place_for_every_table(runs: dict[str, list[Run]]) -> None:
     with_tables(DOCUMENT.read_text(), tables(runs))
-
-
-def test_an_override_replaces_those_of_a_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Parts that become the same run once."""
-    ran: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: ran.append(command[5:]))
-    parts = {"study_paced": [("seed=1", "vm.memory=4TiB"), ("seed=1", "vm.memory=10TiB")]}
-    runs_of(["study_paced", "study_4tib"], tmp_path, ["seed=1,2"], parts)
-    assert ran == [["vm.memory=4TiB", "seed=1,2"], ["vm.memory=10TiB", "seed=1,2"], ["seed=1,2"]]
-    ran.clear()
-    runs_of(["study_paced"], tmp_path, ["vm.memory=1GiB"], parts)
-    assert ran == [["seed=1", "vm.memory=1GiB"]]
 
 
 @pytest.mark.slow
