@@ -180,7 +180,18 @@ async def find_end(machine: Machine) -> RecordError:
 
 
 async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
-    """Ask QEMU to quit. Kill it if it does not."""
+    """Ask QEMU to quit. Kill it if it does not, or if a signal ends the wait for it."""
+    try:
+        await _ask_to_end(process, monitor)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()  # a loop that closes before complains on stderr
+        monitor.close()
+
+
+async def _ask_to_end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
     if process.returncode is None:
         with suppress(LiveError):
             await monitor.ask("quit", timeout_s=END_TIMEOUT_S)
@@ -190,8 +201,6 @@ async def _end(process: asyncio.subprocess.Process, monitor: Monitor) -> None:
             break
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-    await process.wait()
-    monitor.close()
 
 
 async def _finish_reading(reading: asyncio.Future[tuple[None, None]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from gpusim.monitor.qmp import Monitor, QmpEvent
-from gpusim.record.machine import Machine, Output
+from gpusim.record.guest import command_line
+from gpusim.record.machine import Machine, Output, start_qemu
 from gpusim.record.messages import RecordError
 from gpusim.record.scenarios import GuestSettings, Scenario
 from gpusim.record.session import (
@@ -25,6 +27,7 @@ from gpusim.record.session import (
     to_sample,
 )
 from gpusim.record.sink import open_sink
+from tests.record.qemus import QEMUS, need
 
 
 class FakeMonitor:
@@ -189,3 +192,27 @@ def test_an_answer_without_times_is_returned_at_once(answer: dict[str, Any]) -> 
         return answers.pop()
 
     assert asyncio.run(query_migrate(ask)) == answer
+
+
+@pytest.mark.qemu
+def test_qemu_has_ended_when_a_signal_ends_the_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    need(QEMUS[0])
+    machines = []
+
+    async def signal_comes(*_: object, **__: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async def start_and_end() -> None:
+        settings = command_line(GuestSettings(size=16).boot_settings())
+        async with start_qemu(
+            QEMUS[0], mem_mib=64, settings=settings, accelerator="tcg"
+        ) as machine:
+            machines.append(machine)
+            monkeypatch.setattr(machine.monitor, "ask", signal_comes)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(start_and_end())
+    assert machines[0].process.returncode == -signal.SIGKILL
