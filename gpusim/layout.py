@@ -32,7 +32,9 @@ def rising(values: IntArray) -> IntArray:
     np.unique returns the same. From numpy 2.3 on it hashes first, which takes ten times as long.
     """
     ordered = np.sort(values)
-    return ordered[np.diff(ordered, prepend=ordered[:1] - 1) > 0]
+    is_first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered[is_first]
 
 
 def expand(first: IntArray, counts: IntArray) -> IntArray:

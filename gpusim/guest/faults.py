@@ -222,8 +222,13 @@ class RandomPages:
         self, writes: FloatArray, writer: int, pages: FloatArray, rounds: int
     ) -> float:
         """Return one writer's share of the first writes to some pages of each kind."""
+        if not writes[writer]:
+            return 0.0
         mean = rounds * (self._density @ writes)
-        first = np.divide(-np.expm1(-mean), mean, out=np.ones_like(mean), where=mean > 0)
+        if mean.all():
+            first = -np.expm1(-mean) / mean
+        else:
+            first = np.divide(-np.expm1(-mean), mean, out=np.ones_like(mean), where=mean > 0)
         return float(rounds * writes[writer] * (pages * self._density[:, writer]) @ first)
 
     def _add_up(self) -> None:
@@ -319,11 +324,14 @@ class SequentialPages:
 
     def _visits_between(self, since: FloatArray, until: FloatArray, writes: float) -> float:
         """Return the visits of the next writes that lie between write counts of each piece."""
+        if not writes:
+            return 0.0
         done = self._done + writes / self._threads
         late = self._visits(done)
         early = self._visits_before(since)
-        ended = np.flatnonzero((until < done) & (until > self._done))
-        late[ended] = self._visits(until[ended], ended)
+        ended = ((until < done) & (until > self._done)).nonzero()[0]
+        if len(ended):
+            late[ended] = self._visits(until[ended], ended)
         late[until <= self._done] = 0.0  # all visited
         visits = np.maximum(late - early, 0).sum()
         return float(visits) / self._together
@@ -349,12 +357,14 @@ class SequentialPages:
             pieces: int64, indexes. None: all pieces.
         """
         if pieces is None:  # few shares differ, and a division takes most of the time
-            rounds, place = (one[self._share_of] for one in np.divmod(count, self._shares))
+            rounds, place = np.divmod(count, self._shares)
+            if len(self._shares) > 1:
+                rounds, place = rounds[self._share_of], place[self._share_of]
             first, length = self._first, self._length
         else:
             rounds, place = np.divmod(count, self._share[pieces])
             first, length = self._first[pieces], self._length[pieces]
-        return np.asarray(rounds * length + np.clip(place - first, 0, length))
+        return np.asarray(rounds * length + np.minimum(np.maximum(place - first, 0), length))
 
 
 @dataclass(kw_only=True)
@@ -597,7 +607,8 @@ class Faults:
                 interval.useful_ns[i] = interval.start_ns[i] + rounds * useful_ns
                 done[i] = interval.writes_by[i](interval.useful_ns[i])
                 writes[i] = (done[i] - self._done[i]) / rounds
-            if len(self._slowed) == 1 or np.allclose(writes, before, rtol=ROOT_ACCURACY, atol=0):
+            changes = np.abs(writes - before)
+            if len(self._slowed) == 1 or (changes <= ROOT_ACCURACY * np.abs(before)).all():
                 break
         return writes
 

@@ -414,13 +414,13 @@ class _Slices:
 
     def at(self, t_ns: int) -> tuple[int, int, int, int]:
         """Return the stretch at a time."""
-        index = int(np.searchsorted(self.starts, t_ns, side="right")) - 1
+        index = int(self.starts.searchsorted(t_ns, side="right")) - 1
         start, period, sleep, run = self._rows[:, index].tolist()
         return start, period, sleep, run
 
     def at_times(self, t_ns: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Return the stretch at each time, four arrays of its shape."""
-        index = np.searchsorted(self.starts, t_ns, side="right") - 1
+        index = self.starts.searchsorted(t_ns, side="right") - 1
         start, period, sleep, run = self._rows[:, index]
         return start, period, sleep, run
 

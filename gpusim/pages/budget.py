@@ -21,7 +21,8 @@ class Budget(NamedTuple):
 
     def less(self, normal: int, zero: int) -> Budget:
         """Return what is left after some pages."""
-        return self._replace(limit=self.limit - normal * self.normal - zero * self.zero)
+        limit, normal_cost, zero_cost = self
+        return Budget(limit - normal * normal_cost - zero * zero_cost, normal_cost, zero_cost)
 
 
 class ClearCost(NamedTuple):
@@ -63,7 +64,7 @@ def fitting(
     if extra is not None:
         *others, last = budgets
         pages = _cost(normal, last.limit, last.normal) + _cost(zero, last.limit, last.zero)
-        fit = int(np.searchsorted(pages + extra, last.limit, side="right"))
+        fit = int((pages + extra).searchsorted(last.limit, side="right"))
         return min(fit, fitting(normal, zero, others)) if others else fit
     if not zero[-1]:
         return _fitting_alike(normal, [(b.limit, b.normal) for b in budgets])
@@ -71,7 +72,7 @@ def fitting(
         return _fitting_alike(zero, [(b.limit, b.zero) for b in budgets])
     costs = [_cost(normal, b.limit, b.normal) + _cost(zero, b.limit, b.zero) for b in budgets]
     return min(
-        int(np.searchsorted(cost, b.limit, side="right"))
+        int(cost.searchsorted(b.limit, side="right"))
         for cost, b in zip(costs, budgets, strict=True)
     )
 
@@ -79,7 +80,7 @@ def fitting(
 def _fitting_alike(pages: IntArray, limits: Sequence[tuple[int, int]]) -> int:
     """`fitting` if all pages cost the same."""
     most = min(limit // cost if cost else ALL_PAGES if limit >= 0 else -1 for limit, cost in limits)
-    return int(np.searchsorted(pages, most, side="right"))
+    return int(pages.searchsorted(most, side="right"))
 
 
 def _cost(pages: IntArray, limit: int, cost: int) -> IntArray:

@@ -126,9 +126,9 @@ class ExpectedKernels:
             self.clear_chunks(chunk, chunk + 1)
             return ChunkTaken(CHUNK_PAGES, *pending, False)
         start, end = chunk << CHUNK_SHIFT, (chunk + 1) << CHUNK_SHIFT
-        low = int(np.searchsorted(self._borders, start + page, side="right")) - 1
-        high = int(np.searchsorted(self._borders, end))
-        pages = np.diff(self._borders[low : high + 1])
+        low = int(self._borders.searchsorted(start + page, side="right")) - 1
+        high = int(self._borders.searchsorted(end))
+        pages = self._borders[low + 1 : high + 1] - self._borders[low:high]
         normal, zero = self._shares[NORMAL, low:high] * pages, self._shares[ZERO, low:high] * pages
         place = min(_lasts(normal * b.normal + zero * b.zero, b.limit) for b in budgets)
         piece, part = int(place), place % 1.0
@@ -194,7 +194,7 @@ class ExpectedKernels:
     def _send(shares: FloatArray, part: float) -> None:
         """Send a part of the pending pages of pieces."""
         shares[CLEAN_ZERO] += part * shares[ZERO]
-        shares[[NORMAL, ZERO]] *= 1 - part
+        shares[NORMAL : ZERO + 1] *= 1 - part
 
     def read(self, bitmap: str, first: int, last: int) -> U64Array:
         """Raise an error, because there are no bits.
@@ -375,8 +375,8 @@ def _fitting(pending: tuple[int, int], budgets: Sequence[Budget]) -> tuple[int, 
 
 def _lasts(cost: FloatArray, limit: int) -> float:
     """How many pieces of these costs a limit lasts for, including the part of the last piece."""
-    running = np.cumsum(cost)
-    whole = int(np.searchsorted(running, limit, side="right"))
+    running = cost.cumsum()
+    whole = int(running.searchsorted(limit, side="right"))
     if whole == len(cost):
         return float(whole)
     return whole + float((limit - (running[whole] - cost[whole])) / cost[whole])

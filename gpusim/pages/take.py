@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -68,9 +68,11 @@ class Take:
             taken = self._kernels.clear_in_chunk(chunk, page, left)
             pages = taken.normal + taken.zero
             if pages:
-                self._note_chunks(
-                    np.array([chunk]), np.array([self._normal]), np.array([self._zero])
-                )
+                self.last_chunk = chunk
+                if self._clears.due[chunk]:
+                    self._note_clears(
+                        np.array([chunk]), np.array([self._normal]), np.array([self._zero])
+                    )
                 page = taken.behind
                 self._cursor.move(chunk, page)
             self._pending.normal[chunk] -= taken.normal
@@ -85,20 +87,20 @@ class Take:
         if self._wraps_after == (self._normal, self._zero):  # nothing was found behind the wrap
             self._wraps_after = None
         self._cursor.wraps += self._wraps_after is not None
-        columns = [
-            np.concatenate([c[i] for c in self._cleared])
-            if self._cleared
-            else np.zeros(0, np.int64)
-            for i in range(5)
-        ]
+        columns: Iterable[IntArray] = (np.zeros(0, np.int64),) * 5
+        if len(self._cleared) == 1:
+            columns = self._cleared[0]
+        elif self._cleared:
+            columns = map(np.concatenate, zip(*self._cleared, strict=True))
+        cleared, normal_before, zero_before, protected, first_protected = columns
         return Taken(
             normal=self._normal,
             zero=self._zero,
-            cleared=columns[0],
-            normal_before=columns[1],
-            zero_before=columns[2],
-            protected=columns[3],
-            first_protected=columns[4],
+            cleared=cleared,
+            normal_before=normal_before,
+            zero_before=zero_before,
+            protected=protected,
+            first_protected=first_protected,
             wrapped_after=self._wraps_after,
         )
 
@@ -109,7 +111,7 @@ class Take:
         knows the last page.
         """
         pending = self._pending
-        normal, zero = np.cumsum(pending.normal[first:last]), np.cumsum(pending.zero[first:last])
+        normal, zero = pending.normal[first:last].cumsum(), pending.zero[first:last].cumsum()
         costs = None
         if any(self._clear_cost):
             costs = np.cumsum(self._clear_costs(slice(first, last)))
@@ -159,6 +161,8 @@ class Take:
         Then one page is taken all the same, because a clear and the chunk's first page are one
         step.
         """
+        if not self._clears.due[chunk]:
+            return budget, False
         cost = int(self._clear_costs(np.array([chunk]))[0])
         if cost and budget.limit - cost < max(budget.normal, budget.zero):
             return Budget(1, 1, 1), True
@@ -177,9 +181,14 @@ class Take:
             self.last_chunk = int(chunks[-1])
         due = self._clears.due[chunks]
         if due.any():
-            chunks = chunks[due]
-            pending = self._pending
-            protected = self._clears.protected(chunks, pending.normal[chunks], pending.zero[chunks])
-            self._cleared.append((chunks, normal_before[due], zero_before[due], *protected))
-            self._paid_clears += int(self._clear_cost.of(*protected).sum())
-            self._clears.clear(chunks)
+            self._note_clears(chunks[due], normal_before[due], zero_before[due])
+
+    def _note_clears(
+        self, chunks: IntArray, normal_before: IntArray, zero_before: IntArray
+    ) -> None:
+        """Do the clears of some chunks."""
+        pending = self._pending
+        protected = self._clears.protected(chunks, pending.normal[chunks], pending.zero[chunks])
+        self._cleared.append((chunks, normal_before, zero_before, *protected))
+        self._paid_clears += int(self._clear_cost.of(*protected).sum())
+        self._clears.clear(chunks)

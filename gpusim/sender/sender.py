@@ -377,13 +377,14 @@ class Sender:
         taken = pages.take(budgets, clear=clear_ps, wraps=self._wraps)
         self._has_wrapped = starts_at_end and not taken.normal + taken.zero
         clears_ps = self._pace.clears_ps(taken.protected, taken.first_protected)
+        time_ps = int(clears_ps.sum())
         counters = self.counters
         counters.normal_pages += taken.normal
         counters.zero_pages += taken.zero
         counters.sent_units += self._page_units(taken)
         counters.remote_clears += len(taken.cleared)
-        counters.remote_clear_ps += int(clears_ps.sum())
-        self.tally.count(taken.normal, taken.zero, int(clears_ps.sum()))
+        counters.remote_clear_ps += time_ps
+        self.tally.count(taken.normal, taken.zero, time_ps)
         return taken, Delays(taken.normal_before + taken.zero_before, clears_ps, plan)
 
     def _page_units(self, taken: Taken) -> int:

@@ -240,7 +240,9 @@ class Delays:
 
 def _running_totals(values: IntArray) -> IntArray:
     """Running totals with a leading 0."""
-    return np.concatenate([[0], np.cumsum(values)])
+    totals = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=totals[1:])
+    return totals
 
 
 def _sums_between(values: IntArray, starts: IntArray) -> IntArray:
