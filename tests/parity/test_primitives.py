@@ -277,6 +277,27 @@ def test_chunks_left_out_change_nothing_elsewhere(device: str, op: Op) -> None:
         assert np.array_equal(bitmap[rest], before[rest])
 
 
+@pytest.mark.parametrize("device", OTHERS)
+def test_many_draws_of_few_places_are_numpys(device: str) -> None:
+    """Each draw writes to a few places of a chunk, and the log holds bits of earlier draws."""
+    random = np.random.Generator(np.random.Philox(4))
+    both = [make(one, 3, log=True, zero=True) for one in (device, "numpy")]
+    for draw in range(40):
+        rows = []
+        for chunk in range(3):
+            starts = np.unique(random.integers(0, 16, 3)) * (C // 16)
+            for first in (starts + chunk * C).tolist():
+                rows.append((first, first + int(random.integers(1, C // 16)), 3, 9, draw, False))
+        some = np.flatnonzero(random.integers(0, 2, 3))
+        op = Op(int(random.choice([Op.MERGE, Op.CLEAR_LOG, Op.MERGE_LOG, Op.MERGE_LOG])))
+        (ours,), (numpys,) = (one.paint([Step(op, cells_from(rows), some)]) for one in both)
+        assert np.array_equal(ours.new, numpys.new)
+        assert np.array_equal(ours.unzeroed, numpys.unzeroed)
+        same(state(both[0], 3), state(both[1], 3))
+        for one in both:
+            one.clear_chunks(0, 2)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_no_chunk_and_no_cell(device: str) -> None:
     """A draw may have no cell, and a cleared chunk no write."""
@@ -384,7 +405,7 @@ def test_counts_above_2_to_the_31(device: str) -> None:
     assert not again.new.any()
 
 
-@pytest.mark.parametrize("device", ["shim", GPU])  # numba and numpy share this code
+@pytest.mark.parametrize("device", ["shim", "numba", GPU])
 @pytest.mark.parametrize("with_zero", [False, True])
 def test_clear_in_chunk_is_numpys(device: str, with_zero: bool) -> None:
     """From random pages, with one to four budgets, in sparse and full words."""
