@@ -65,6 +65,8 @@ class MigrationLog:
         downtime_ms: of a completed migration.
         limits: (seconds or None, downtime limit in ms), in order.
         migrations: how many the file holds. The last one counts.
+        postcopy_s: time of the first report after the switch to post-copy. None: no report shows one.
+        is_paused: the link was lost in post-copy, and nothing is sent until somebody resumes.
     """
 
     kind: str
@@ -75,6 +77,13 @@ class MigrationLog:
     downtime_ms: float | None = None
     limits: tuple[tuple[float | None, int], ...] = ()
     migrations: int = 1
+    postcopy_s: float | None = None
+    is_paused: bool = False
+
+    @property
+    def is_in_postcopy(self) -> bool:
+        """Return whether the guest runs at the target while its last pages are still on their way."""
+        return self.postcopy_s is not None and self.outcome == RUNNING
 
     @property
     def last(self) -> Progress:

@@ -71,6 +71,11 @@ NEW_RAM = {
     "dirty": "dirty-pages-rate",
     "dirty_syncs": "dirty-sync-count",
 }
+POSTCOPY = "postcopy-"  # statuses after the switch begin like this
+# Source: libvirt's tools/virsh-domain.c and include/libvirt/libvirt-domain.h.
+JOB_REQUESTS = ("Postcopy requests", "memory_postcopy_requests")
+PAUSED = ("postcopy-paused", "postcopy-recover", "postcopy-recover-setup")
+REQUESTS = ("postcopy-requests", "postcopy-bytes")  # counters of `ram` that only post-copy moves
 FAILED_STATUS = re.compile(r"[ \t]*(?:Migration status|Status):[ \t]*failed \(([^\n]{1,200})\)")
 NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 
@@ -156,6 +161,10 @@ def answers_of_jobs(jobs: Sequence[Job]) -> list[Answer]:
         answer: dict[str, Any] = {"status": "active", "total-time": elapsed_ms, "ram": ram}
         if expected := first_value(job.values, ("Expected downtime",), 0.0):
             answer["expected-downtime"] = expected
+        if requests := round(first_value(job.values, JOB_REQUESTS, 0.0)):
+            ram["postcopy-requests"] = requests
+            if kind in RUNNING_JOBS:
+                answer["status"] = "postcopy-active"
         if kind in COMPLETED_JOBS:
             answer["status"] = "completed"
             ram.setdefault("remaining", 0)
@@ -185,7 +194,23 @@ def log_of_answers(kind: str, answers: Sequence[Answer]) -> MigrationLog | None:
         reason=str(last.get("error-desc", ""))[:200],
         seconds=_positive(last.get("total-time"), 1e-3) or reports[-1].time_s,
         downtime_ms=float(downtime) if isinstance(downtime, int | float) else None,
+        postcopy_s=_postcopy_s(answers),
+        is_paused=last.get("status") in PAUSED,
     )
+
+
+def _postcopy_s(answers: Sequence[Answer]) -> float | None:
+    """Return the time of the first answer after the switch to post-copy. None: there is none.
+
+    A migration that completed so may show it only by its counters.
+    """
+    for answer in answers:
+        ram = answer.get("ram")
+        counters = ram if isinstance(ram, Mapping) else {}
+        has_switched = str(answer.get("status")).startswith(POSTCOPY)
+        if has_switched or any(_positive(counters.get(key)) for key in REQUESTS):
+            return _positive(answer.get("total-time"), 1e-3) or 0.0
+    return None
 
 
 def _report(answer: Answer) -> Progress | None:

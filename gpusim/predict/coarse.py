@@ -81,6 +81,11 @@ class Coarse:
         """Return whether the reports show the answer, so that nothing was computed."""
         return self.log.outcome == COMPLETED and not self.is_stated
 
+    @property
+    def is_in_postcopy(self) -> bool:
+        """Return whether the answer is for a migration that has switched to post-copy."""
+        return self.log.is_in_postcopy and not self.is_stated
+
 
 def coarse_verdict(
     log: MigrationLog, overrides: Sequence[str] = (), bounds: Bounds = NO_BOUNDS
@@ -107,6 +112,9 @@ def coarse_verdict(
     )
     code = YES if plain.is_seen else _code(plain)
     left_s = None if code in (NO, PROBABLY_NO) or plain.is_seen else _left_s(plain)
+    if plain.is_in_postcopy:
+        code = NO if log.is_paused else YES
+        left_s = None if log.is_paused else _postcopy_left_s(plain)
     kept = tuple(_bound(plain, code, left_s, name, most) for name, most in bounds.items())
     found = replace(plain, code=code, left_s=left_s, bounds=kept)
     return replace(found, values=_values(found, bounds))
@@ -115,6 +123,8 @@ def coarse_verdict(
 def _values(found: Coarse, bounds: Bounds) -> tuple[CoarseValue, ...]:
     """Return values to set, if the migration fails as it is, or does not keep the limits."""
     link, dirty = found.link_bytes_per_s, found.dirty_bytes_per_s
+    if found.is_in_postcopy:
+        return ()  # no parameter of precopy counts any more
     if found.is_seen:
         return values_to_keep(found.log, link, dirty, bounds)
     is_kept = all(one.code not in (NO, PROBABLY_NO) for one in found.bounds)
@@ -176,6 +186,12 @@ def _left_s(found: Coarse) -> float | None:
     return seconds
 
 
+def _postcopy_left_s(found: Coarse) -> float | None:
+    """Return the time until the last page is sent. After the switch each page is sent once."""
+    left, link = found.log.last_value("remaining_bytes"), found.link_bytes_per_s
+    return None if left is None or not link else left / link
+
+
 def _bound(found: Coarse, code: str, left_s: float | None, name: str, most: float) -> CoarseBound:
     log = found.log
     value: float | None = None
@@ -186,12 +202,13 @@ def _bound(found: Coarse, code: str, left_s: float | None, name: str, most: floa
             value = left_s if found.is_stated else left_s + (log.seconds or 0.0)
         if code in (NO, PROBABLY_NO):
             return CoarseBound(name=name, most=most, value=None, code=code)
-    elif name == "downtime_ms" and found.is_seen:
+    elif name == "downtime_ms" and (found.is_seen or found.is_in_postcopy):
         value = log.downtime_ms
     if value is None:
         return CoarseBound(name=name, most=most, value=None, code=UNKNOWN)
     is_kept = value <= most
-    answers = (YES, NO) if found.is_seen else (PROBABLY_YES, PROBABLY_NO)
+    is_known = found.is_seen or name == "downtime_ms"
+    answers = (YES, NO) if is_known else (PROBABLY_YES, PROBABLY_NO)
     if not found.is_seen and is_kept and code == UNKNOWN:
         return CoarseBound(name=name, most=most, value=value, code=UNKNOWN)
     return CoarseBound(name=name, most=most, value=value, code=answers[not is_kept])

@@ -33,6 +33,18 @@ ENDED = {CANCELLED: "was cancelled", FAILED: "failed"}
 LONGEST_REASON = 160  # characters of a line of somebody else's log
 MOST_LIMITS = 6  # steps of the downtime limit in one cell
 NOTHING = "Nothing had to change."
+RESUME = (
+    "The guest waits for pages of the source. To resume, type migrate_recover URI at the target, and "
+    "then migrate -r URI at the source (HMP), or virsh migrate --postcopy --postcopy-resume."
+)
+NO_WAY_BACK = (
+    "Nothing has to change. A downtime limit or a throttle has no effect now. Do not cancel, because "
+    "neither host holds the whole guest."
+)
+IN_POSTCOPY = (
+    "Since the switch the guest runs at the target and waits for each page that it needs and the source "
+    "still holds. The source sends each page once."
+)
 CHECK = "Shorter periods may dirty more per second, and then more is needed."
 MEASURE = (
     "Measure the VM for a simulated answer: gpusim-predict --measure --qmp SOCKET, or virsh "
@@ -66,13 +78,16 @@ def _first(found: Coarse) -> str:
     seconds = "" if log.seconds is None else f" after {format_duration(log.seconds)}"
     if found.is_seen:
         downtime = log.downtime_ms
-        text = f"{word}: the migration completed{seconds}"
+        way = "" if log.postcopy_s is None else " with post-copy"
+        text = f"{word}: the migration completed{way}{seconds}"
         return text + (
             "." if downtime is None else f", with a downtime of {format_duration(downtime / 1e3)}."
         )
     if log.outcome in ENDED and not found.is_stated:
         reason = f": {one_line(log.reason, LONGEST_REASON)}" if log.reason else ""
         return f"No: the migration {ENDED[log.outcome]}{seconds}{reason}."
+    if found.is_in_postcopy:
+        return _first_in_postcopy(log, word, seconds)
     if found.is_stated:
         assert found.link_bytes_per_s is not None
         subject, where = "the next migration", f" over {rate(found.link_bytes_per_s)}."
@@ -82,6 +97,16 @@ def _first(found: Coarse) -> str:
     if found.code == UNKNOWN:
         return f"{word} whether {subject} converges{where}"
     return f"{word}: {subject} {verb}{where}"
+
+
+def _first_in_postcopy(log: MigrationLog, word: str, seconds: str) -> str:
+    """Return the first line for a migration that can no longer fail to converge."""
+    if log.is_paused:
+        return f"{word}: the link was lost in post-copy. The migration is paused{seconds}. {RESUME}"
+    return (
+        f"{word}: the migration has switched to post-copy, so it ends when the last page is sent. It "
+        f"was still running{seconds}."
+    )
 
 
 def bound_line(one: CoarseBound) -> str:
@@ -96,6 +121,9 @@ def bound_line(one: CoarseBound) -> str:
 
 def _margin(found: Coarse) -> Iterator[str]:
     ratio, link, dirty = found.ratio, found.link_bytes_per_s, found.dirty_bytes_per_s
+    if found.is_in_postcopy:
+        yield from _postcopy_left(found)
+        return
     if ratio is None:
         if link is not None and not found.is_seen:
             text = "No report tells the dirty rate after the first pass."
@@ -126,7 +154,21 @@ def _margin(found: Coarse) -> Iterator[str]:
             yield f"At this dirty rate it takes {left} more."
 
 
+def _postcopy_left(found: Coarse) -> Iterator[str]:
+    left = found.log.last_value("remaining_bytes")
+    if left is None:
+        return
+    text = f"{format_bytes(int(left))} are left"
+    if found.left_s is not None and found.link_bytes_per_s is not None:
+        text += f". Over {rate(found.link_bytes_per_s)} they take {format_duration(found.left_s)}"
+    yield f"{text}."
+
+
 def _change(found: Coarse) -> Iterator[str]:
+    if found.is_in_postcopy:
+        if not found.log.is_paused:
+            yield NO_WAY_BACK
+        return
     values = join_words([_value(one) for one in found.values], "or")
     if found.is_seen:
         broken = any(one.code == NO for one in found.bounds)
@@ -163,6 +205,8 @@ def why_coarse(found: Coarse) -> list[str]:
     """Return why the verdict is coarse, and how to get a better one. [] if it was seen."""
     if found.is_seen:
         return []
+    if found.is_in_postcopy:
+        return [IN_POSTCOPY]
     first = "This answer is coarse. " + RATE
     return [first, *filter(None, [WHY_COARSE.get(found.log.kind, "")]), MEASURE]
 
@@ -188,6 +232,8 @@ def facts(log: MigrationLog) -> list[tuple[str, str]]:
     iteration = log.last_value("iteration")
     if iteration is not None:
         rows.append(("iterations (syncs)", f"{iteration:.0f}"))
+    if log.postcopy_s is not None:
+        rows.append(("post-copy", _switch(log)))
     throttle = max((one.throttle_percent or 0 for one in log.reports), default=0)
     if throttle:
         rows.append(("highest throttle", f"{throttle} %"))
@@ -195,6 +241,14 @@ def facts(log: MigrationLog) -> list[tuple[str, str]]:
         rows.append(("downtime limit", _limits(log)))
     rows.append(("end", _end(log)))
     return rows
+
+
+def _switch(log: MigrationLog) -> str:
+    """Return when the migration switched to post-copy, as far as the reports tell."""
+    assert log.postcopy_s is not None
+    return (
+        f"switched by {format_duration(log.postcopy_s)}, the time of the first report that shows it"
+    )
 
 
 def _limits(log: MigrationLog) -> str:
@@ -212,7 +266,8 @@ def _end(log: MigrationLog) -> str:
         downtime = log.downtime_ms
         text = "" if downtime is None else f", downtime {format_duration(downtime / 1e3)}"
         return f"completed{seconds}{text}"
-    word = ENDED.get(log.outcome, "still running").removeprefix("was ")
+    running = "paused in post-copy" if log.is_paused else "still running"
+    word = ENDED.get(log.outcome, running).removeprefix("was ")
     reason = f": {one_line(log.reason, LONGEST_REASON)}" if log.reason else ""
     return f"{word}{seconds}{reason}"
 
@@ -225,6 +280,8 @@ def coarse_document(found: Coarse) -> dict[str, Any]:
         "kind": log.kind,
         "code": found.code,
         "outcome": log.outcome,
+        "postcopy_s": log.postcopy_s,
+        "is_paused": log.is_paused,
         "reason": one_line(log.reason, LONGEST_REASON),
         "seconds": log.seconds,
         "downtime_ms": log.downtime_ms,

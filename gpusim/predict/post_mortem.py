@@ -109,7 +109,10 @@ def explain(
     host = host_config(profile, [*earlier_link(profile), *overrides])
     prediction = predict(profile, host, members=members or MEMBERS, seed=seed, progress=progress)
     goal = bounds or _patience(intake)
-    needs_change = not coarse.is_seen or any(one.code != "yes" for one in coarse.bounds)
+    is_over = coarse.is_seen or coarse.is_in_postcopy
+    needs_change = not is_over or (
+        coarse.is_seen and any(one.code != "yes" for one in coarse.bounds)
+    )
     change = None
     if search and needs_change:
         with RunPool(most_steps=MOST_STEPS * effort) as pool:

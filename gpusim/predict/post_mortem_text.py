@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpusim.errors import LONGEST_VALUE, one_line
+from gpusim.errors import LONGEST_VALUE, CodedError, one_line
 from gpusim.formats.migration_log import COMPLETED
+from gpusim.formats.profile_from_recording import LEAST_S
 from gpusim.predict import coarse_text
 from gpusim.predict.bounds_text import NAMES, bounds_words, shown
 from gpusim.predict.coarse import HOVERS
 from gpusim.predict.coarse_text import rate
 from gpusim.predict.post_mortem import Period, PostMortem, throttle_steps
 from gpusim.predict.terminal import wrapped
+from gpusim.qemu.names import POSTCOPY
 from gpusim.text import (
     capitalized,
     count_noun,
@@ -26,6 +28,7 @@ PERIODS_HEAD = ("Sync at", "after", "sent", "dirtied", "dirtied/s", "of sent/s",
 FIRST_ROWS, LAST_ROWS = 4, 6
 MOST_STEPS = 10
 GAP = "..."
+STATES_SETTINGS = ("recording", "guestperf")  # files that hold the capabilities
 NO_THROTTLE = ("virt_launcher", "vdsm")  # logs that print none
 WELL_USED = 0.9  # of the highest rate
 
@@ -34,6 +37,8 @@ def answer(found: PostMortem) -> list[str]:
     """Return the first lines: yes or no, the limits, the margin and what to change."""
     coarse = found.coarse
     if found.prediction is None:
+        return coarse_text.answer(coarse)
+    if coarse.is_in_postcopy:
         return coarse_text.answer(coarse)
     lines = [coarse_text.answer(coarse)[0]]
     lines += [coarse_text.bound_line(one) for one in coarse.bounds]
@@ -129,8 +134,23 @@ def why(found: PostMortem) -> list[str]:
         lines += [f"{capitalized(one_line(note, 4 * LONGEST_VALUE))}." for note in notes]
     obstacle = found.intake.obstacle
     if obstacle is not None and found.intake.recording is not None:
-        lines.append(f"No guest was fitted: {one_line(str(obstacle), 3 * LONGEST_VALUE)}.")
+        lines.append(
+            f"No guest was fitted, so nothing was simulated: {_obstacle(found, obstacle)}."
+        )
     return lines
+
+
+def _obstacle(found: PostMortem, obstacle: CodedError) -> str:
+    """Return why no guest fits. What a profile needs is of no use for a migration that is over."""
+    recording = found.intake.recording
+    if obstacle.code != "too_few_periods" or recording is None:
+        return one_line(str(obstacle), 3 * LONGEST_VALUE)
+    count = count_noun(obstacle.data["periods"], "period")
+    text = f"{count} between syncs can be measured, and a fit needs {obstacle.data['least']}"
+    if not recording.counts_every_sync and POSTCOPY in recording.scenario["capabilities"]:
+        return f"{text}. QEMU 11.1 with {POSTCOPY} syncs on each turn of its main loop"
+    least = format_duration(LEAST_S)
+    return f"{text}. A period counts if it lasts {least} and most of what was dirty is sent in it"
 
 
 def _link_use(found: PostMortem) -> list[str]:
@@ -180,6 +200,8 @@ def _throttled(found: PostMortem) -> list[str]:
             "guest that was slowed down."
         ]
     on = recording.auto_converge
+    if not on and found.intake.kind.code not in STATES_SETTINGS:
+        return ["No report shows a throttle. The file does not tell whether auto-converge was on."]
     text = "on, and no throttle was needed" if on else "off, so nothing slowed the guest"
     return [f"Auto-converge was {text}."]
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gpusim.errors import ConfigError
 from gpusim.explore.bounds import Bounds
+from gpusim.formats.intake import read_intake
 from gpusim.formats.migration_log import COMPLETED, MigrationLog, Progress
+from gpusim.formats.status_texts import answers_of_hmp, log_of_answers
 from gpusim.predict.coarse import coarse_verdict
 from gpusim.predict.coarse_text import answer, facts, why_coarse
+from tests.cli.command import REPOSITORY
 
+LOGS = REPOSITORY / "docs" / "logs"
 GIB, LINK = 2**30, 1e8
 
 
@@ -149,3 +154,79 @@ def test_a_completed_migration_beyond_its_limits_names_values() -> None:
         "downtime_limit": "migration.downtime_limit=150",
     }
     assert "To keep the limits" in " ".join(answer(found))
+
+
+def postcopy_answer(status: str = "postcopy-active", **changes: object) -> dict[str, object]:
+    """Return an answer of query-migrate after the switch. Its dirty rate is that of precopy."""
+    ram = {
+        "total": 8 * GIB, "transferred": 10 * GIB, "remaining": GIB, "mbps": 800.0, "duplicate": 0,
+        "normal": 2_500_000, "dirty-sync-count": 5, "dirty-pages-rate": 23_000,
+        "postcopy-requests": 12,
+    }  # fmt: skip
+    return {"status": status, "total-time": 100_000, "downtime": 40, "ram": ram, **changes}
+
+
+def test_after_the_switch_to_postcopy_no_dirty_rate_counts() -> None:
+    """Its dirty rate is 94 % of the link, which in precopy is a probable no."""
+    before = log_of_answers("answers", [postcopy_answer("active", ram=precopy_ram())])
+    assert before is not None and coarse_verdict(before).code == "probably_no"
+    log = log_of_answers("answers", [postcopy_answer()])
+    assert log is not None
+    found = coarse_verdict(log, bounds=Bounds(total_time_s=600, downtime_ms=1000))
+    assert found.code == "yes" and not found.values
+    assert found.left_s == pytest.approx(GIB / 1e8)
+    assert [one.code for one in found.bounds] == ["probably_yes", "yes"]
+    text = " ".join(answer(found))
+    assert text.startswith("Yes: the migration has switched to post-copy")
+    assert "Do not cancel" in text and "What may help" not in text
+    assert "post-copy" in dict(facts(log)) and "coarse" not in " ".join(why_coarse(found))
+
+
+def precopy_ram() -> dict[str, object]:
+    ram = postcopy_answer()["ram"]
+    assert isinstance(ram, dict)
+    return {**ram, "postcopy-requests": 0}
+
+
+@pytest.mark.parametrize("status", ["postcopy-paused", "postcopy-recover"])
+def test_a_link_lost_in_postcopy_asks_for_a_resume(status: str) -> None:
+    log = log_of_answers("answers", [postcopy_answer(status)])
+    assert log is not None
+    found = coarse_verdict(log)
+    assert (found.code, found.left_s) == ("no", None)
+    assert "migrate_recover" in answer(found)[0]
+
+
+def test_a_migration_that_completed_with_postcopy_says_so() -> None:
+    log = log_of_answers("answers", [postcopy_answer("completed")])
+    assert log is not None
+    assert answer(coarse_verdict(log))[0].startswith("Yes: the migration completed with post-copy")
+
+
+def test_another_link_asks_for_the_next_migration_not_for_postcopy() -> None:
+    log = log_of_answers("answers", [postcopy_answer()])
+    assert log is not None
+    found = coarse_verdict(log, ["link.bandwidth=10Gbit/s"])
+    assert not found.is_in_postcopy and "next migration" in answer(found)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Migration status: postcopy-active\ntotal ram: 8388608 kbytes\ntransferred ram: 9 kbytes\n",
+        "Status: postcopy-active\nTransfers: transferred=1 GiB remain=1 GiB\n total=8 GiB\n",
+    ],
+)
+def test_the_human_monitor_shows_the_switch(text: str) -> None:
+    log = log_of_answers("hmp", answers_of_hmp(text))
+    assert log is None or log.is_in_postcopy
+
+
+def test_libvirts_requests_for_pages_show_the_switch(tmp_path: Path) -> None:
+    text = (LOGS / "domjobinfo.txt").read_text()
+    (tmp_path / "a.txt").write_text(text + "Postcopy requests: 7\n")
+    found = read_intake(tmp_path / "a.txt").log
+    assert found is not None and found.is_in_postcopy
+    (tmp_path / "b.txt").write_text(text + "Postcopy requests: 0\n")
+    found = read_intake(tmp_path / "b.txt").log
+    assert found is not None and not found.is_in_postcopy

@@ -108,3 +108,17 @@ def test_the_change_that_would_have_helped_is_simulated(tmp_path: Path) -> None:
     document = post_mortem_document(found)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert write_page(found, tmp_path / "page").is_file()
+
+
+def test_a_file_without_capabilities_does_not_claim_that_auto_converge_was_off() -> None:
+    """No answer of query-migrate tells the capabilities."""
+    found = explain(read_intake(LOGS / "query-migrate.json"), search=False, members=2)
+    text = terminal_text(found)
+    assert "Auto-converge was off" not in text
+
+
+def test_too_few_periods_give_no_advice_for_a_profile() -> None:
+    found = explain(read_intake(SHIPPED / "short" / "postcopy_permitted.qemu11.a.json.xz"))
+    reason = terminal_text(found).partition("No guest was fitted")[2]
+    assert "0 periods between syncs can be measured" in reason
+    assert "Name a" not in reason and "as a profile" not in reason
