@@ -364,11 +364,13 @@ def _advised(
         if options.goal:
             from gpusim.explore.goal_search import TRIALS, search_goal
 
+            hardest = prediction.p95_within_bounds if prediction.bounds else prediction.p95_member
             better = search_goal(
                 median_guest,
                 options.goal.replace("-", "_"),
                 prediction.bounds,
-                p95_guest=p95_guest,
+                p95_guest=hardest.config_under_load,
+                members=[(one.config_under_load, one.summary) for one in prediction.members],
                 trials=TRIALS * effort,
                 pool=pool,
             )

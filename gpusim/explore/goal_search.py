@@ -19,6 +19,7 @@ from gpusim.engine.records import Summary
 from gpusim.errors import require
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.explore.changes import postcopy_obstacle, postcopy_start, with_postcopy
+from gpusim.explore.goal_check import GoalCheck, check_goal
 from gpusim.explore.run_pool import RunPool
 from gpusim.qemu.versions import VERSIONS
 from gpusim.units import NS_PER_S
@@ -34,6 +35,8 @@ BATCH = (
 )
 SEED = 1
 LEAST_GAIN = 0.02  # chance makes less: another seed, another phase of the timer
+CANDIDATES = 4  # settings that are tried on all members of a prediction, at most
+QUANTITIES: Mapping[Goal, str] = {"fastest": "total_time_s", "least_loss": "guest_cpu_lost_s"}
 EQUAL = 0.005  # of the value: a change that gains no more is undone
 HIGHEST = {
     "cpu_throttle_initial": 99,
@@ -71,6 +74,9 @@ class BetterSettings:
             bounds. Otherwise it used the median guest.
         p95_now, p95_outcome: summaries of the 95th-percentile guest, with the present and the
             better settings, if the search used the median guest. None: nothing was found.
+        check: all migrations of the prediction with these settings, or with the last ones that were
+            rejected. None: the search knows no other guest, or found nothing.
+        rejected: settings that help the one guest were found, and they do not help all of them.
         postcopy: if no throttle keeps the bounds, the summary with post-copy after the first pass.
             None: it was not needed, it is not possible, or it does not keep them either.
     """
@@ -86,6 +92,8 @@ class BetterSettings:
     for_p95_guest: bool = field(default=False, metadata={"json": "of_heavy"})
     p95_now: Summary | None = field(default=None, metadata={"json": "heavy_now"})
     p95_outcome: Summary | None = field(default=None, metadata={"json": "heavy"})
+    check: GoalCheck | None = None
+    rejected: bool = False
     postcopy: Summary | None = None
 
 
@@ -95,6 +103,7 @@ def search_goal(
     bounds: Bounds = NO_BOUNDS,
     *,
     p95_guest: Config | None = None,
+    members: Sequence[tuple[Config, Summary]] = (),
     trials: int = TRIALS,
     pool: RunPool | None = None,
 ) -> BetterSettings:
@@ -108,6 +117,8 @@ def search_goal(
         bounds: what the user allows. No bound by default.
         p95_guest: the same migration of the 95th-percentile guest. With a bound the search uses
             this guest. Without one the result is tried on it.
+        members: all migrations of the prediction, with the present settings. The best settings that
+            help them too are the answer. Empty: the one guest decides.
         trials: how many settings to try at most.
         pool: where runs are simulated. None: one process per core, for this call alone.
 
@@ -128,7 +139,8 @@ def search_goal(
             stack.enter_context(_quiet_optuna())
             search.run_trials(pool, trials)
             search.undo_needless(pool)
-        found = replace(search.answer(trials), for_p95_guest=for_p95_guest)
+        found = search.answer_for_all(members, trials, pool)
+        found = replace(found, for_p95_guest=for_p95_guest)
         if found.outcome is None and now is not None and bounds.excess(now):
             found = replace(found, postcopy=_with_postcopy(config, bounds, pool))
         if p95_guest is None or for_p95_guest or found.outcome is None:
@@ -172,6 +184,7 @@ class _Search:
         if now is not None and config.migration.auto_converge:
             self._outcomes[self._present] = now
         self._tried = 0
+        self._rejected: set[tuple[int, ...]] = set()
         self._simplified: tuple[int, ...] | None = None  # replaces a best that is no better
 
     def run_trials(self, pool: RunPool, trials: int) -> None:
@@ -209,6 +222,30 @@ class _Search:
             if value <= (1 + EQUAL) * self._value(self._outcomes[best]):
                 best = self._simplified = simpler
 
+    def answer_for_all(
+        self, members: Sequence[tuple[Config, Summary]], trials: int, pool: RunPool
+    ) -> BetterSettings:
+        """Return the best settings that help all members too, of the best few."""
+        found = self.answer(trials)
+        checks: list[GoalCheck] = []
+        while found.settings and members and len(checks) < CANDIDATES:
+            check = check_goal(members, found.settings, QUANTITIES[self._goal], self._bounds, pool)
+            if check.helps(LEAST_GAIN):
+                return replace(found, check=check)
+            checks.append(check)
+            self._drop_best()
+            found = self.answer(trials)
+        if not checks:
+            return found
+        nothing = replace(found, settings={}, outcome=None, gain=None)
+        return replace(nothing, check=checks[0], rejected=True)
+
+    def _drop_best(self) -> None:
+        """Forget the best settings, so that the next best ones are the answer."""
+        best, _ = self._best()
+        self._simplified = None
+        self._rejected |= {best} if best is not None else set()
+
     def answer(self, trials: int) -> BetterSettings:
         """Return the best settings, if they gain more than chance makes."""
         best, gain = self._best()
@@ -232,9 +269,10 @@ class _Search:
     def _best(self) -> tuple[tuple[int, ...] | None, float | None]:
         if self._now is None or not self._outcomes:
             return None, None
-        best = self._simplified or min(
-            self._outcomes, key=lambda one: self._rank(self._outcomes[one])
-        )
+        left = [one for one in self._outcomes if one not in self._rejected]
+        if not left:
+            return None, None
+        best = self._simplified or min(left, key=lambda one: self._rank(self._outcomes[one]))
         value, now = self._value(self._outcomes[best]), self._value(self._now)
         if value >= LATE:
             return None, None
@@ -282,7 +320,7 @@ class _Search:
             return LATE + self._bounds.excess(outcome)
         if outcome.verdict != "converged":
             return NEVER + outcome.remaining_bytes
-        return outcome.total_time_s if self._goal == "fastest" else outcome.guest_cpu_lost_s
+        return float(getattr(outcome, QUANTITIES[self._goal]))
 
     def _rank(self, outcome: Summary) -> tuple[float, float]:
         """Return a sort key that prefers the faster of two equal outcomes."""

@@ -14,12 +14,14 @@ import yaml
 from gpusim.config.schema import Config
 from gpusim.engine.records import Alternative, Summary
 from gpusim.explore.changes import Setting, override_text, set_key, value_text
+from gpusim.explore.goal_check import GoalCheck
+from gpusim.explore.goal_search import QUANTITIES as QUANTITIES_OF_GOALS
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from gpusim.explore.setting_questions import Name
 from gpusim.predict.bounds_text import NAMES, bounds_words, shown
 from gpusim.predict.commands import HMP, ToolCommands, tool_commands
-from gpusim.predict.messages import outcome_text, time_and_throttle
+from gpusim.predict.messages import outcome_text, text_of, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
 from gpusim.results.summary_fields import RUN_FIELDS
@@ -28,6 +30,8 @@ from gpusim.text import Message, count_noun, format_duration, format_number, joi
 MEDIAN_GUEST, P95_GUEST = "median guest", "95th-percentile guest"
 LIMITS_HEAD = ("Change only this setting", "now", MEDIAN_GUEST, P95_GUEST)
 SMALL_GAIN = 1.0  # percentage points of the guest's CPU time
+GOAL_NAMES = {"fastest": "total time", "least_loss": "CPU loss"}
+PRICES = {"fastest": "guest_cpu_lost_percent", "least_loss": "total_time_s"}  # what a goal may cost
 GOALS = {"fastest": "Fastest", "least_loss": "Least guest loss"}
 SETTABLE = (  # with a running VM. Another QEMU version or rule needs another program
     "link.bandwidth",
@@ -395,10 +399,13 @@ def _goal_result(better: BetterSettings, now: Summary) -> Iterator[Message]:
         if better.gain is not None:
             yield Message("goal_gain", data | _gain(better, now, better.outcome))
         else:
-            data["doubt"] = _longer_sleep(now, better.outcome)
+            data["doubt"] = _price(better.goal, now, better.outcome)
+            data["all"] = _for_all(better)
             yield Message("goal_keeps_bounds" if bounds else "goal_makes_converge", data)
     elif not bounds and now.verdict != "converged":
         yield Message("goal_never_converges", data)
+    elif better.rejected and better.check is not None:
+        yield Message("goal_not_for_all", data | _checked(better, better.check))
     elif not bounds.excess(now):
         yield Message("goal_nothing_better", data)
     else:
@@ -413,28 +420,61 @@ def _goal_result(better: BetterSettings, now: Summary) -> Iterator[Message]:
 
 def _gain(better: BetterSettings, now: Summary, then: Summary) -> dict[str, Any]:
     """Return what a goal gains, and what speaks against it: a small gain, or a longer stall."""
-    name = "total_time_s" if better.goal == "fastest" else "guest_cpu_lost_percent"
-    before, after = getattr(now, name), getattr(then, name)
+    name = QUANTITIES_OF_GOALS[better.goal]
     doubt = ""
-    if better.goal == "least_loss" and before - after < SMALL_GAIN:
-        doubt = f", which is less than {SMALL_GAIN:g} percentage point"
-    doubt += _longer_sleep(now, then)
+    if better.goal == "least_loss":
+        lost_now, lost = now.guest_cpu_lost_percent, then.guest_cpu_lost_percent
+        if lost_now - lost < SMALL_GAIN:
+            doubt = f", which is less than {SMALL_GAIN:g} percentage point of its CPU time"
     return {
-        "quantity": NAMES[name],
-        "before": shown(name, before),
-        "after": shown(name, after),
+        "quantity": GOAL_NAMES[better.goal],
+        "before": _goal_value(name, getattr(now, name)),
+        "after": _goal_value(name, getattr(then, name)),
         "gain_percent": 100 * (better.gain or 0.0),
-        "doubt": doubt,
+        "doubt": doubt + _price(better.goal, now, then),
+        "all": _for_all(better),
     }
 
 
-def _longer_sleep(now: Summary, then: Summary) -> str:
-    """Return that a vCPU sleeps longer with the better settings, or ""."""
-    name = "longest_vcpu_stall_ms"
-    before, after = getattr(now, name), getattr(then, name)
-    if now.verdict != "converged" or after <= before:
+def _goal_value(name: str, value: float | None) -> str:
+    """Return a value of the quantity of a goal."""
+    if value is None:
+        return "unknown"
+    return format_duration(value) if name == "total_time_s" else f"{format_number(value)} vCPU s"
+
+
+def _checked(better: BetterSettings, check: GoalCheck) -> dict[str, Any]:
+    """Return how all simulated migrations end with settings that help one guest."""
+    name = QUANTITIES_OF_GOALS[better.goal]
+    return {
+        "members": check.members,
+        "keeping": check.keeping,
+        "keeping_now": check.keeping_now,
+        "keep": "converge within the limits" if better.bounds else "converge",
+        "quantity": GOAL_NAMES[better.goal],
+        "value": _goal_value(name, check.value),
+        "value_now": _goal_value(name, check.value_now),
+    }
+
+
+def _for_all(better: BetterSettings) -> str:
+    """Return what the settings do to all simulated migrations, as a sentence, or ""."""
+    if better.check is None:
         return ""
-    return f", and the longest vCPU sleep grows from {shown(name, before)} to {shown(name, after)}"
+    return " " + text_of(Message("goal_for_all", _checked(better, better.check)))
+
+
+def _price(goal: str, now: Summary, then: Summary) -> str:
+    """Return what grows with the better settings: the sleep of a vCPU, the loss or the time."""
+    if now.verdict != "converged":
+        return ""
+    text = ""
+    for name in ("longest_vcpu_stall_ms", PRICES[goal]):
+        before, after = (shown(name, getattr(one, name)) for one in (now, then))
+        if getattr(then, name) > getattr(now, name) and before != after:
+            joint = ". The" if text else ", and the"
+            text += f"{joint} {NAMES[name]} grows from {before} to {after}"
+    return text
 
 
 def commands_for(prediction: Prediction, better: BetterSettings | None) -> dict[str, ToolCommands]:

@@ -247,16 +247,25 @@ TEXTS: Mapping[str, str] = {
     # Better settings for a goal: advice_text.py
     "goal_unknown": "There are no better settings, because a user's rule failed over expected shares.",
     "goal_gain": (
-        "The {quantity} of the {guest} falls from {before} to {after} (by {gain_percent}){doubt}. Best "
-        "of {runs} runs."
+        "The {quantity} of the {guest} falls from {before} to {after} (by {gain_percent}){doubt}.{all} "
+        "Best of {runs} runs."
     ),
     "goal_makes_converge": (
-        "With the present settings the {guest} does not converge. With the better ones it does{doubt}. "
-        "Best of {runs} runs."
+        "With the present settings the {guest} does not converge. With the better ones it does{doubt}."
+        "{all} Best of {runs} runs."
     ),
     "goal_keeps_bounds": (
         "With the present settings the {guest} does not converge within {bounds}. With the better ones "
-        "it does{doubt}. Best of {runs} runs."
+        "it does{doubt}.{all} Best of {runs} runs."
+    ),
+    "goal_for_all": (
+        "{keeping} of {members} simulated migrations {keep} with them, and {keeping_now} now. Their mean "
+        "{quantity} is {value}, and {value_now} now."
+    ),
+    "goal_not_for_all": (
+        "There are no better settings. Some of {runs} help the {guest}, and not all simulated "
+        "migrations: {keeping} of {members} {keep} with the best of them, and {keeping_now} now. Their "
+        "mean {quantity} is {value}, and {value_now} now."
     ),
     "goal_never_converges": "None of {runs} settings makes the {guest} converge.",
     "goal_nothing_better": "None of {runs} settings is better than the present ones.",

@@ -244,6 +244,48 @@ def test_a_wrong_config_is_an_error() -> None:
         searched(guest(downtime_limit=-1), "fastest")
 
 
+def test_settings_that_suit_one_guest_by_chance_are_not_proposed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The searched guest gains with a high first throttle. The other two get slower with it."""
+
+    def law(m: MigrationConfig) -> tuple[float, float, bool]:
+        other = -2.0 if m.downtime_limit == 77 else 1.0
+        return 300 - other * m.cpu_throttle_initial, 10.0, True
+
+    replace_runs(monkeypatch, law)
+    others = [guest(), guest(downtime_limit=77), guest(downtime_limit=77)]
+    with RunPool(0) as pool:
+        members = [(one, run) for one in others if (run := pool.run_all([one])[0]) is not None]
+    found = searched(guest(), "fastest", members=members)
+    assert found.rejected and found.check is not None
+    assert (found.settings, found.outcome, found.gain) == ({}, None, None)
+    assert found.check.value is not None and found.check.value_now is not None
+    assert found.check.value > found.check.value_now
+    alike = searched(guest(), "fastest", members=members[:1])
+    assert alike.settings == {"cpu_throttle_initial": 99} and not alike.rejected
+
+
+def test_settings_keep_the_bounds_in_as_many_migrations_as_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A low throttle loses less. One of two guests is late with a throttle below 15 %."""
+
+    def law(m: MigrationConfig) -> tuple[float, float, bool]:
+        is_late = m.downtime_limit == 77 and m.cpu_throttle_initial < 15
+        return 500.0 if is_late else 100.0, 1.0 * m.cpu_throttle_initial, True
+
+    replace_runs(monkeypatch, law)
+    both = [guest(), guest(downtime_limit=77)]
+    with RunPool(0) as pool:
+        members = [(one, run) for one in both if (run := pool.run_all([one])[0]) is not None]
+    found = searched(guest(), "least_loss", within(200.0), members=members)
+    assert found.settings.get("cpu_throttle_initial", 20) >= 15
+    assert searched(guest(), "least_loss", within(200.0)).settings["cpu_throttle_initial"] < 15
+    if found.check is not None and found.settings:
+        assert found.check.keeping == found.check.keeping_now == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["fastest", "least_loss"])
 def test_no_point_of_a_grid_is_much_better(goal: str) -> None:

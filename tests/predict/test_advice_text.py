@@ -10,6 +10,7 @@ import pytest
 from gpusim.engine.records import Alternative
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.explore.changes import Setting
+from gpusim.explore.goal_check import GoalCheck
 from gpusim.explore.setting_limits import GuestAdvice
 from gpusim.predict import advice_text
 from gpusim.predict.advice_text import Cell
@@ -207,6 +208,27 @@ def test_a_small_gain_and_a_longer_stall_are_said_with_the_gain() -> None:
     assert "6.67 ms to 561 ms" in text
     text = text_of(advice_text.better_notes(advised.better())[0])
     assert "percentage point" not in text and "sleep" not in text
+
+
+def test_the_price_of_a_gain_and_all_migrations_are_in_the_first_line() -> None:
+    now = replace(advised.CONVERGES, guest_cpu_lost_percent=0.131, total_time_s=18.4)
+    then = replace(now, guest_cpu_lost_percent=1.04, total_time_s=10.6)
+    check = GoalCheck(members=16, keeping_now=16, keeping=15, value_now=13.6, value=10.3)
+    better = advised.better(now=now, outcome=then, check=check)
+    text = text_of(advice_text.better_notes(better)[0])
+    assert "CPU loss grows from 0.131 % to 1.04 %" in text
+    assert "15 of 16 simulated migrations converge with them, and 16 now" in text
+    assert "10.3 s, and 13.6 s now" in text
+    slower = advised.better(goal="least_loss", now=then, outcome=now)
+    assert "total time grows from 10.6 s to 18.4 s" in text_of(advice_text.better_notes(slower)[0])
+
+
+def test_settings_that_do_not_help_all_are_no_advice() -> None:
+    check = GoalCheck(members=16, keeping_now=16, keeping=12, value_now=0.4, value=0.5)
+    better = advised.better(goal="least_loss", check=check, rejected=True, **NOTHING)
+    (note,) = advice_text.better_notes(better)
+    assert note.code == "goal_not_for_all" and "12 of 16" in text_of(note)
+    assert "0.5 vCPU s, and 0.4 vCPU s now" in text_of(note)
 
 
 SLOW = replace(advised.CONVERGES, total_time_s=300.0, first_pass_s=200.0)

@@ -46,7 +46,8 @@ def test_the_keys_of_advice_and_of_better_settings_stay() -> None:
     assert [limit["also"] for limit in limits] == ["migration.multifd_channels=2", ""]
     assert " ".join(advice["heavy"]["fallback_sync"]) == "there key value with_it without_it"
     assert " ".join(better) == (
-        "goal bounds now settings outcome gain runs finished of_heavy heavy_now heavy postcopy"
+        "goal bounds now settings outcome gain runs finished of_heavy heavy_now heavy check "
+        "rejected postcopy"
     )
 
 
