@@ -82,13 +82,74 @@ def test_windows_and_latin_bytes_are_read(tmp_path: Path, name: str) -> None:
     assert told(read_intake(path)) == whole
 
 
-@pytest.mark.parametrize(
-    "name", ["nova-compute.log", "qmp.log", "vdsm.log", "virt-launcher-aborted.log"]
-)
-def test_a_viewer_may_export_the_newest_line_first(tmp_path: Path, name: str) -> None:
+LINES = tuple(name for name in LOGS if name.endswith(".log"))
+STAMPED = tuple(name for name in LINES if name != "qmp.log")
+
+
+def reversed_lines(text: str) -> list[str]:
+    return list(reversed(text.splitlines()))
+
+
+def kibana(lines: list[str]) -> str:
+    rows = [
+        f'"Nov 28, 2026 @ 09:{59 - n // 60:02}:{59 - n % 60:02}.000","{line.replace(chr(34), chr(34) * 2)}"'
+        for n, line in enumerate(lines)
+    ]
+    return "\n".join(['"@timestamp",message', *rows])
+
+
+def grafana(lines: list[str]) -> str:
+    head = 'Common labels: {"app":"db"}\nLine limit: 1000\n\n'
+    stamps = (f"2026-11-28T09:{59 - n // 60:02}:{59 - n % 60:02}.000Z" for n in range(len(lines)))
+    return head + "\n".join(f"{one}\t{line}" for one, line in zip(stamps, lines, strict=True))
+
+
+NEWEST_FIRST: dict[str, Callable[[list[str]], str]] = {
+    "lines": "\n".join,
+    "Kibana's CSV": kibana,
+    "Grafana's text": grafana,
+    "Grafana's JSON": lambda lines: json.dumps(
+        [{"line": one, "id": "1"} for one in lines], indent=1
+    ),
+    "Loki": lambda lines: json.dumps(
+        {"data": {"resultType": "streams", "result": [{"values": [["1", one] for one in lines]}]}}
+    ),
+    "Elastic": lambda lines: json.dumps(
+        {"hits": {"hits": [{"_source": {"message": one}} for one in lines]}}
+    ),
+    "journalctl -r": lambda lines: "\n".join(
+        f"Nov 28 09:{59 - n // 60:02}:{59 - n % 60:02} host7 app[4711]: {line}"
+        for n, line in enumerate(lines)
+    ),
+    "journalctl -r -o json": lambda lines: "\n".join(json.dumps({"MESSAGE": one}) for one in lines),
+    "Proxmox VE's API": lambda lines: json.dumps(
+        {"data": [{"n": n, "t": one} for n, one in enumerate(lines)]}
+    ),
+}
+
+
+@pytest.mark.parametrize("around", NEWEST_FIRST)
+@pytest.mark.parametrize("name", LINES)
+def test_a_viewer_may_export_the_newest_line_first(tmp_path: Path, name: str, around: str) -> None:
     path = tmp_path / "log"
-    path.write_text("\n".join(reversed((FOLDER / name).read_text().splitlines())))
+    path.write_text(NEWEST_FIRST[around](reversed_lines((FOLDER / name).read_text())))
     assert told(read_intake(path)) == told(read_intake(FOLDER / name))
+
+
+@pytest.mark.parametrize("name", STAMPED)
+def test_stamps_tell_the_order_of_few_lines(tmp_path: Path, name: str) -> None:
+    path, newest = tmp_path / "log", tmp_path / "newest"
+    lines = (FOLDER / name).read_text().splitlines()
+    lines = [*lines[:1], *lines[-3:]] if name != "proxmox-task.log" else [*lines[:11], *lines[-3:]]
+    path.write_text("\n".join(lines))
+    newest.write_text("\n".join(reversed(lines)))
+    assert told(read_intake(newest)) == told(read_intake(path))
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_two_logs_in_the_right_order_stay(name: str) -> None:
+    text = (FOLDER / name).read_text()
+    assert clean(text + text) == 2 * clean(text)
 
 
 VDSM = (
