@@ -287,7 +287,7 @@ class Keys:
                     allowed = f"{hint}The keys are {join_words(list(shapes))}"
                     shown = _shown(value[key])
                     raise ShapeError("unknown_key", key=_step(key), value=shown, allowed=allowed)
-        found = {**value, **dict.fromkeys(self.optional), **copy.deepcopy(dict(self.defaults))}
+        found = {**value, **dict.fromkeys(self.optional), **self.defaults}
         for key, shape in shapes.items():
             one = value.get(key)
             if one is not None:
@@ -296,6 +296,8 @@ class Keys:
                 if key in value:
                     refuse(None, shape.allowed, key)
                 raise ShapeError("missing", key=key, allowed=shape.allowed)
+            elif isinstance(found[key], dict | list):  # a default that a caller may change
+                found[key] = copy.deepcopy(found[key])
         for group in self.together:
             lacks = [key for key in group if value.get(key) is None]
             if lacks and len(lacks) < len(group):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import IntakeError
-from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording_from_answers import Found
 from gpusim.formats.recording_shape import PERCENT, VCPUS
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS
@@ -75,15 +74,19 @@ SHAPE = Keys(
 )
 
 
-def read_guestperf(path: Path) -> Found:
+def read_guestperf(path: Path, text: str) -> Found:
     """Return the records of a report as answers, and its settings as facts.
+
+    Args:
+        path: of the report, for errors.
+        text: of the report.
 
     Raises:
         IntakeError: it is cut off.
         ShapeError: a value is wrong.
     """
     try:
-        document = check(_report(path), SHAPE)
+        document = check(_report(text), SHAPE)
     except ReadingError as error:
         raise IntakeError("unreadable", path=path, reason=error.reason, known=EXPECTED) from None
     except ShapeError as error:
@@ -94,13 +97,12 @@ def read_guestperf(path: Path) -> Found:
     )
 
 
-def _report(path: Path) -> object:
-    """Return the document in a file. If other text surrounds it, then the last report counts.
+def _report(text: str) -> object:
+    """Return the document in a text. If other text surrounds it, then the last report counts.
 
     Raises:
         ReadingError: there is no whole one.
     """
-    text = read_pasted(path)
     try:
         return parse_json(text)
     except ReadingError as error:

@@ -30,8 +30,7 @@ from gpusim.formats.recording_from_answers import (
     last_migration,
     read_answers,
 )
-from gpusim.formats.recording_from_virsh import convert as convert_jobs
-from gpusim.formats.recording_from_virsh import read_job_log
+from gpusim.formats.recording_from_virsh import JobLog, document_of_jobs, read_job_log
 from gpusim.formats.status_texts import (
     answers_of_hmp,
     answers_of_jobs,
@@ -40,7 +39,7 @@ from gpusim.formats.status_texts import (
 )
 from gpusim.formats.sync_record import PAGE_BYTES
 from gpusim.formats.vdsm_log import read_vdsm
-from gpusim.formats.virsh import load_domstats
+from gpusim.formats.virsh import from_domstats
 from gpusim.formats.virt_launcher_log import read_virt_launcher
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 
@@ -117,15 +116,14 @@ def read_intake(
     if kind.code == "profile":
         return Intake(path=path, kind=kind, profile=load_profile(path))
     if kind.code == "domstats":
-        profile = load_domstats(path, memory_bytes, vcpus, domain)
+        profile = from_domstats(text, path, memory_bytes, vcpus, domain)
         return Intake(path=path, kind=kind, profile=profile)
     if kind.code == "recording":
         return _with_profile(path, kind, load_recording(path, replayed=False))
-    log, found = _reports(path, kind, text)
-    if log is None:
-        raise IntakeError("nothing_told", path=path, kind=kind.name)
+    reports = _reports(path, kind, text)
+    log = reports.log
     try:
-        recording, notes = _recording(path, kind, log, found)
+        recording, notes = _recording(path, kind, reports)
     except (AnswersError, IntakeError, VirshLogError) as error:
         return Intake(path=path, kind=kind, log=log, obstacle=error)
     except CodedError as error:  # a counter that falls, or two migrations in one
@@ -148,11 +146,7 @@ def load_any_recording(path: Path) -> Recording:
         return load_recording(path)
     if kind.code in ("recording", "profile", "domstats"):
         return load_recording(path)
-    log, found = _reports(path, kind, text)
-    if log is None:
-        raise IntakeError("nothing_told", path=path, kind=kind.name)
-    recording, _ = _recording(path, kind, log, found, replayed=True)
-    return recording
+    return _recording(path, kind, _reports(path, kind, text), replayed=True)[0]
 
 
 def _with_profile(
@@ -174,22 +168,49 @@ def _with_profile(
     return replace(intake, profile=replace(profile, notes=(*profile.notes, *notes)))
 
 
-def _reports(path: Path, kind: Kind, text: str) -> tuple[MigrationLog | None, Found]:
-    """Return the reports in a file, and the same as answers of query-migrate if it has counters."""
+@dataclass(frozen=True, kw_only=True)
+class _Reports:
+    """Reports of a migration in three forms.
+
+    Attributes:
+        log: for people.
+        found: answers of query-migrate. Empty: the reports lack counters.
+        jobs: as virsh printed them, if it did.
+    """
+
+    log: MigrationLog
+    found: Found
+    jobs: JobLog | None = None
+
+
+def _reports(path: Path, kind: Kind, text: str) -> _Reports:
+    """Return the reports in a text.
+
+    Raises:
+        IntakeError: there are none.
+    """
+    log: MigrationLog | None
+    jobs = None
     if kind.code in READERS:
         log = _read_lines(READERS[kind.code], text)
-        return log, Found(answers=[] if log is None else _answers_of_log(log))
+        if log is None:
+            raise IntakeError("nothing_told", path=path, kind=kind.name)
+        return _Reports(log=log, found=Found(answers=_answers_of_log(log)))
     if kind.code == "domjobinfo":
-        found = Found(answers=answers_of_jobs(read_job_log(path).jobs))
+        jobs = read_job_log(path, text)
+        found = Found(answers=answers_of_jobs(jobs.jobs))
     elif kind.code == "hmp":
         found = Found(answers=answers_of_hmp(text))
     elif kind.code == "guestperf":
-        found = read_guestperf(path)
+        found = read_guestperf(path, text)
     else:
-        found = read_answers(path)
+        found = read_answers(path, text)
     timed = [one for one in found.answers if "total-time" in one]
     answers = last_migration(timed) if timed else found.answers[-1:]
-    return log_of_answers(kind.code, answers or timed[-1:]), found
+    log = log_of_answers(kind.code, answers or timed[-1:])
+    if log is None:
+        raise IntakeError("nothing_told", path=path, kind=kind.name)
+    return _Reports(log=log, found=found, jobs=jobs)
 
 
 def _read_lines(read: Callable[[str], MigrationLog | None], text: str) -> MigrationLog | None:
@@ -206,9 +227,10 @@ def _read_lines(read: Callable[[str], MigrationLog | None], text: str) -> Migrat
 
 
 def _recording(
-    path: Path, kind: Kind, log: MigrationLog, found: Found, *, replayed: bool = False
+    path: Path, kind: Kind, reports: _Reports, *, replayed: bool = False
 ) -> tuple[Recording, tuple[str, ...]]:
     """Return the recording that reports hold, and the notes on it."""
+    log, found = reports.log, reports.found
     if kind.code in READERS and not found.answers:
         raise IntakeError("no_counters", path=path, kind=kind.name, known=COUNTED)
     notes: tuple[str, ...] = (NOTES[kind.code],) if kind.code in NOTES else ()
@@ -216,18 +238,18 @@ def _recording(
     limits_ms = [limit_ms for _, limit_ms in log.limits if limit_ms <= MOST_DOWNTIME_LIMIT_MS]
     if limits_ms:
         facts["downtime-limit"] = limits_ms[-1]
-    if kind.code == "domjobinfo":
+    document: dict[str, Any] | None = None
+    if reports.jobs is not None:
+        notes = (JOBS_NOTE,)
         try:
-            document = convert_jobs(path, None)
-            recording = read_document(document, _case(path), replayed=replayed)
-            return recording, tuple(document["notes"])
+            document = document_of_jobs(path, reports.jobs)
         except VirshLogError as error:
             if error.code != "no_answer":
                 raise
-        notes = (JOBS_NOTE,)
-    timed = Found(answers=[one for one in found.answers if "total-time" in one], facts=found.facts)
-    document = document_of(path, timed, facts, notes)
-    recording = read_document(document, _case(path), replayed=replayed)
+    if document is None:
+        answers = [one for one in found.answers if "total-time" in one]
+        document = document_of(path, Found(answers=answers, facts=found.facts), facts, notes)
+    recording = read_document(document, _case(path), path=path, replayed=replayed)
     return recording, tuple(document["notes"])
 
 

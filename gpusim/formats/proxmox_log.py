@@ -24,8 +24,9 @@ from gpusim.units import SIZE_UNITS
 KIND = "proxmox"
 NO_YEAR = 2000  # stands for the year of a log without years. It has a 29 February.
 CLOCK = re.compile(
-    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ", re.ASCII
+    r"(?:(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)|([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)) ", re.ASCII
 )
+TELLING = re.compile(r"migrat|downtime|interrupt|TASK ERROR: ")  # lines that may be read
 SIZE = r"([0-9]{1,12}(?:\.[0-9]{1,6})?) (B|KiB|MiB|GiB|TiB)"
 ACTIVE = re.compile(
     rf"migration active, transferred {SIZE} of {SIZE} VM-state, {SIZE}/s"
@@ -71,6 +72,8 @@ def _migration(lines: list[str]) -> MigrationLog | None:
     outcome, reason, downtime_ms, seconds = RUNNING, "", None, None
     start: datetime | None = None
     for line in lines:
+        if start is not None and not TELLING.search(line):
+            continue
         clock = _clock(line)
         if clock is not None and (start is None or STARTS in line):
             start, limits = clock, [(0.0, limit_ms) for _, limit_ms in limits]
@@ -140,11 +143,10 @@ def _clock(line: str) -> datetime | None:
     match = CLOCK.search(line)
     if match is None:
         return None
-    text = match[1]
     try:
-        if text[0].isdigit():
-            return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")
-        return datetime.strptime(f"{NO_YEAR} {text}", "%Y %b %d %H:%M:%S")
+        if match[1]:
+            return datetime.fromisoformat(match[1])
+        return datetime.strptime(f"{NO_YEAR} {match[2]}", "%Y %b %d %H:%M:%S")
     except ValueError:  # month 13
         return None
 

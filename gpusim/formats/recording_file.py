@@ -99,19 +99,22 @@ def load_recording(path: str | Path, *, replayed: bool = True) -> Recording:
     return _read(path, path.name.removesuffix(suffix), document, replayed=replayed)
 
 
-def read_document(document: object, case: str, *, replayed: bool = True) -> Recording:
+def read_document(
+    document: object, case: str, *, path: Path | None = None, replayed: bool = True
+) -> Recording:
     """Return a recording from a parsed document that is not in a file.
 
     Args:
         document: the parsed JSON.
         case: its name.
+        path: of the file that it was made from, for errors. None: the name.
         replayed: as in `load_recording`.
 
     Raises:
         RecordingError: it is not a recording.
         ProfileError: its profile is damaged.
     """
-    return _read(Path(case), case, document, replayed=replayed)
+    return _read(path or Path(case), case, document, replayed=replayed)
 
 
 def _read(path: Path, case: str, document: object, *, replayed: bool) -> Recording:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gpusim.formats.errors import AnswersError
-from gpusim.formats.foreign_logs import hint_in_file
+from gpusim.formats.foreign_logs import hint_at_reader, hint_in_file
 from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LATER_STAGES, LEAST_SAMPLES, read_document
@@ -108,7 +108,13 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         AnswersError: the file cannot be read, or holds no precopy migration.
         RecordingError: an answer has a wrong value.
     """
-    return document_of(path, read_answers(path), facts, advice=FACT_ADVICE)
+    try:
+        text = read_pasted(path)
+    except ReadingError as error:
+        raise AnswersError("unreadable", path=path, reason=error.reason, hint="") from None
+    document = document_of(path, read_answers(path, text), facts, advice=FACT_ADVICE)
+    read_document(document, str(path), replayed=False)
+    return document
 
 
 def document_of(
@@ -119,7 +125,7 @@ def document_of(
     *,
     advice: str = "",
 ) -> dict[str, Any]:
-    """Return the recording that answers describe, as a document. See `convert`.
+    """Return the recording that answers describe, as a document that is not checked yet. See `convert`.
 
     Args:
         path: of the file, for errors.
@@ -129,7 +135,7 @@ def document_of(
         advice: how to state a fact, for people.
 
     Raises:
-        AnswersError, RecordingError: as `convert`.
+        AnswersError: the answers describe no precopy migration.
     """
     rows = last_migration(found.answers)
     later = (place for place, row in enumerate(rows) if row["status"].startswith(LATER_STAGES))
@@ -138,8 +144,9 @@ def document_of(
     rows = precopy
     active = _active(rows)
     if len(active) < LEAST_SAMPLES:
-        data = {"answers": len(active), "least": LEAST_SAMPLES}
-        raise AnswersError("too_few_answers", path=path, hint=hint_in_file(path, COMMAND), **data)
+        hint = hint_in_file(path, COMMAND) if advice else ""
+        data = {"answers": len(active), "least": LEAST_SAMPLES, "hint": hint}
+        raise AnswersError("too_few_answers", path=path, **data)
     used = {"multifd": _is_positive(active[-1]["ram"].get("multifd-bytes"))}
     used["xbzrle"] = any("xbzrle-cache" in row for row in active)
     known = used | found.facts | dict(facts)
@@ -163,7 +170,7 @@ def document_of(
         notes.append(UNCOUNTED_NOTE)
     notes += found_notes
     major, minor = held["qemu"]
-    document = {
+    return {
         "scenario": scenario,
         "qemu": {"major": major, "minor": minor, "micro": 0},
         "accelerator": held["accelerator"],
@@ -175,22 +182,24 @@ def document_of(
         "events": [],
         "samples": samples,
     }
-    read_document(document, str(path), replayed=False)
-    return document
 
 
-def read_answers(path: Path) -> Found:
-    """Return the answers in a file, and the facts beside them.
+def read_answers(path: Path, text: str) -> Found:
+    """Return the answers in a text, and the facts beside them.
+
+    Args:
+        path: of the text's file, for errors.
+        text: as its tool wrote it.
 
     Raises:
-        AnswersError: the file cannot be read, or holds no JSON.
+        AnswersError: the text holds no JSON.
     """
     found = Found()
     try:
-        for value in _values(read_pasted(path)):
+        for value in _values(text):
             _collect(value, found)
     except ReadingError as error:
-        hint = hint_in_file(path, COMMAND)
+        hint = hint_at_reader(text, COMMAND)
         raise AnswersError("unreadable", path=path, reason=error.reason, hint=hint) from None
     if _is_newest_first(found.answers):
         found.answers.reverse()
@@ -217,10 +226,19 @@ def _values(text: str) -> Iterator[object]:
         return
     except ReadingError as error:
         whole_error = error
-    values = [value for value in find_json(text) if isinstance(value, dict | list)]
+    values = _of_each_line(text)
+    values = values or [one for one in find_json(text) if isinstance(one, dict | list)]
     if not values:
         raise whole_error
     yield from values
+
+
+def _of_each_line(text: str) -> list[object]:
+    """Return the values of a text with one whole value per line. []: it has other lines, too."""
+    try:
+        return [parse_json(line) for line in text.split("\n") if not line.isspace() and line]
+    except ReadingError:
+        return []
 
 
 def _collect(value: object, found: Found) -> None:

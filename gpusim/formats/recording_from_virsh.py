@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import VirshLogError
-from gpusim.formats.foreign_logs import hint_in_file
+from gpusim.formats.foreign_logs import hint_at_reader
 from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
@@ -172,16 +172,32 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         VirshLogError: a log cannot be read, or holds no migration.
         RecordingError: the logs hold a migration that contradicts itself, or that cannot be used.
     """
-    log = read_job_log(jobs)
+    text = _text(jobs)
+    try:
+        document = document_of_jobs(jobs, read_job_log(jobs, text), events)
+    except VirshLogError as error:
+        if error.code != "too_few_answers":
+            raise
+        hint = hint_at_reader(text, "gpusim-record --libvirt")
+        raise VirshLogError(error.code, **error.data | {"hint": hint}) from None
+    read_document(document, str(jobs), replayed=False)
+    return document
+
+
+def document_of_jobs(jobs: Path, log: JobLog, events: Path | None = None) -> dict[str, Any]:
+    """Return the recording that two logs hold, as a document that is not checked yet. See `convert`.
+
+    Args:
+        jobs: path of the first log, for errors.
+        log: what it holds.
+        events: path of the second log, if there is one.
+
+    Raises:
+        VirshLogError: the second log cannot be read, or they hold no migration.
+    """
     logged = _last_migration(list(_read_events(events)) if events is not None else [])
     running = _last_attempt(
-        [
-            job
-            for job in log.jobs
-            if job.values["job"] in RUNNING
-            and all(key in ram_of(job.values) for key in COUNTERS)
-            and ram_of(job.values)["total"]
-        ]
+        [job for job in log.jobs if job.values["job"] in RUNNING and _has_counters(job)]
     )
     setup_s = next((e.time_s for e in logged if e.data.get("status") == "setup"), None)
     times_s, clock_note = _times(jobs, log, running, logged)
@@ -219,7 +235,7 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
     version = _answer(jobs, log, "version")["qemu"]
     if not counts_every_sync([version[key] for key in VERSION_PARTS]):
         notes.append(UNCOUNTED_NOTE)
-    document = {
+    return {
         "scenario": scenario,
         "qemu": {key: version[key] for key in VERSION_PARTS},
         "accelerator": "kvm" if _answer(jobs, log, "kvm")["enabled"] else "tcg",
@@ -236,13 +252,15 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
         ],
         "samples": samples if end is None else [*samples, end],
     }
-    read_document(document, str(jobs), replayed=False)
-    return document
+
+
+def _has_counters(job: Job) -> bool:
+    ram = ram_of(job.values)
+    return all(key in ram for key in COUNTERS) and ram["total"] > 0
 
 
 def _too_few(path: Path, answers: int) -> VirshLogError:
-    hint = hint_in_file(path, "gpusim-record --libvirt")
-    data = {"answers": answers, "least": LEAST_SAMPLES, "hint": hint}
+    data = {"answers": answers, "least": LEAST_SAMPLES, "hint": ""}
     return VirshLogError("too_few_answers", path=path, **data)
 
 
@@ -322,15 +340,19 @@ def _offset_s(log: JobLog, running: Sequence[Job], events: Sequence[LoggedEvent]
     return ends[-1] - done[-1] if ends and done and done[-1] else None
 
 
-def read_job_log(path: Path) -> JobLog:
+def read_job_log(path: Path, text: str) -> JobLog:
     """Return what a log of domjobinfo holds.
 
+    Args:
+        path: of the log, for errors.
+        text: of the log.
+
     Raises:
-        VirshLogError: it cannot be read.
+        VirshLogError: an answer of QEMU's is wrong.
     """
     log = JobLog()
     stamps: list[float] = []  # since the last answer began: one after it, one before the next
-    for line in [*_lines(path), "Job type: end"]:
+    for line in [*map(str.strip, text.split("\n")), "Job type: end"]:
         if stamp := STAMP.fullmatch(line):
             stamps.append(float(f"{stamp[1]}.{stamp[2] or 0}"))
             log.has_fractions &= stamp[2] is not None
@@ -348,12 +370,11 @@ def read_job_log(path: Path) -> JobLog:
     return log
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _text(path: Path) -> str:
     try:
-        text = read_pasted(path)
+        return read_pasted(path)
     except ReadingError as error:
         raise VirshLogError("unreadable", path=path, reason=error.reason) from None
-    return (line.strip() for line in text.split("\n"))
 
 
 def _add_answer(path: Path, log: JobLog, line: str) -> None:
@@ -388,7 +409,8 @@ def _answer(path: Path, log: JobLog, key: str) -> Any:
 
 
 def _read_events(path: Path) -> Iterator[LoggedEvent]:
-    found = [(line, match) for line in _lines(path) if (match := EVENT.match(line))]
+    lines = map(str.strip, _text(path).split("\n"))
+    found = [(line, match) for line in lines if (match := EVENT.match(line))]
     if not found:
         raise VirshLogError("no_events", path=path)
     for line, match in found:

@@ -8,11 +8,14 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from gpusim import reading
 from gpusim.errors import CodedError
+from gpusim.formats import recording_file
 from gpusim.formats.errors import IntakeError, RecordingError
 from gpusim.formats.intake import Intake, load_any_recording, read_intake
 from gpusim.formats.recording import Recording
@@ -478,3 +481,22 @@ def test_a_log_that_is_too_large_says_how_to_cut_it(tmp_path: Path) -> None:
     with pytest.raises(IntakeError, match="grep") as caught:
         read_intake(path)
     assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_log_is_read_and_checked_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    calls: list[str] = []
+
+    def count(module: ModuleType, called: str) -> None:
+        real = getattr(module, called)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            calls.append(called)
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, called, counted)
+
+    count(reading, "_read_regular_file")
+    count(recording_file, "_read")
+    read_intake(FOLDER / name)
+    assert calls in (["_read_regular_file"], ["_read_regular_file", "_read"])
