@@ -13,9 +13,10 @@ _VERSION = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LONGEST = 200  # characters
-# The QEMU that each release came with. Backports, cloud archives and later updates have others.
-# Sources: packages.debian.org/qemu-system-x86, packages.ubuntu.com/qemu-system-x86, the release notes of
-# RHEL (qemu-kvm) and pve.proxmox.com/wiki/Roadmap.
+# The QEMU that each release has. Backports, cloud archives and later updates have others. Sources: Debian's
+# package index (qemu-system-x86), Ubuntu's package versions (8.2.2+ds-0ubuntu1, 6.2+dfsg-2ubuntu6) and
+# Canonical's announcement of 20.04, versions of RHEL's packages (qemu-kvm-9.1.0-15.el9_6, and so on, with
+# .elMAJOR_MINOR), output of pveversion -v (7.3, 8.4, 9.1) and summaries of release notes (9.0, 9.2).
 DISTRIBUTIONS = {
     "debian 11": (5, 2),
     "debian 12": (7, 2),
@@ -25,12 +26,20 @@ DISTRIBUTIONS = {
     "ubuntu 24.04": (8, 2),
     "rhel 8.10": (6, 2),
     "rhel 9.2": (7, 2),
+    "rhel 9.3": (8, 0),
     "rhel 9.4": (8, 2),
+    "rhel 9.5": (9, 0),
     "rhel 9.6": (9, 1),
+    "rhel 9.7": (9, 1),
+    "rhel 9.8": (10, 1),
     "rhel 10.0": (9, 1),
-    "proxmox ve 7.4": (7, 2),
+    "rhel 10.1": (10, 0),
+    "rhel 10.2": (10, 1),
+    "proxmox ve 7.3": (7, 1),
     "proxmox ve 8.4": (9, 2),
     "proxmox ve 9.0": (10, 0),
+    "proxmox ve 9.1": (10, 1),
+    "proxmox ve 9.2": (11, 0),
 }
 _FAMILIES = {
     "debian": r"debian(?: gnu/linux)?",
