@@ -14,8 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpusim.cli.collect import SWEEP_PLOT, wanted_axis
 from gpusim.parent import die_with_me
-from gpusim.results.plots.canvas import narrow_path
+from gpusim.results.plots.canvas import narrow_path, narrow_png
+from gpusim.results.plots.compare import draw_comparison, read_runs
+from gpusim.results.plots.sweep import draw_sweep
+from gpusim.results.sweeps.axes import choose_axes
+from gpusim.results.sweeps.ensembles import ensembles
+from gpusim.results.sweeps.runs import find_runs
 
 GPUSIM = [sys.executable, "-c", "from gpusim.cli.app import main; main()"]
 COLLECT = [sys.executable, "-m", "gpusim.cli.collect"]
@@ -43,8 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if collected:
             subprocess.run([*COLLECT, str(folder)], check=True, preexec_fn=die_with_me())
         shutil.copyfile(folder / picture, options.folder / name)
-        if narrow_path(folder / picture).exists():
-            shutil.copyfile(narrow_path(folder / picture), narrow_path(options.folder / name))
+        narrow_path(options.folder / name).write_bytes(_narrow(folder, picture))
+
+
+def _narrow(folder: Path, picture: str) -> bytes:
+    """Return the variant of a picture for narrow pages. Runs and sweeps keep it in their page."""
+    if narrow_path(folder / picture).exists():
+        return narrow_path(folder / picture).read_bytes()
+    if picture == SWEEP_PLOT:
+        found = find_runs([folder], folder)
+        groups, axes = ensembles(found.runs), choose_axes(found.runs, wanted_axis(found))
+        return narrow_png(lambda figure: draw_sweep(figure, groups, axes))
+    runs, skipped = read_runs(sorted(path for path in folder.glob("[!.]*/")))
+    return narrow_png(lambda figure: draw_comparison(figure, runs, skipped))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ from gpusim.validation.shipped import RECORDER, SHIPPED, SHORT, load_recordings
 from studies import coverage, stripped
 from studies.published import write_markdown
 from studies.tables import code, places, table, with_tables
-from studies.validation_figures import Point, draw_errors, draw_replay
+from studies.validation_figures import Point, save_errors, save_replay
 
 SEEDS = 20  # of each prediction
 LEAST_REPEATS = 3  # of a scenario, or they have no spread
@@ -135,9 +135,9 @@ def run_all(
 
 def draw(folder: Path) -> None:
     """Draw all figures."""
-    draw_errors(folder / "validation_errors.png", points())
+    save_errors(folder / "validation_errors.png", points())
     recording = load_recording(SHIPPED / f"{DRAWN}.json.xz")
-    draw_replay(folder / "validation_replay.png", recording, simulate(replay_config(recording)))
+    save_replay(folder / "validation_replay.png", recording, simulate(replay_config(recording)))
 
 
 def points() -> list[Point]:

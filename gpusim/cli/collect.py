@@ -109,7 +109,7 @@ def _collect(folders: Sequence[Path], out: Path | None, *, parquet: bool) -> str
     remove_leftovers(out)
     keys = varying_keys(found.runs)
     groups = ensembles(found.runs)
-    axes = choose_axes(found.runs, _wanted_axis(found))
+    axes = choose_axes(found.runs, wanted_axis(found))
     for name in (PARQUET, SWEEP_PLOT, GRID_PLOT, PARETO_PLOT):  # files of an earlier call
         (out / name).unlink(missing_ok=True)
     columns = run_columns(found.runs, keys)
@@ -168,7 +168,7 @@ def _checked_out(out: Path) -> Path:
     return out
 
 
-def _wanted_axis(found: FoundRuns) -> str | None:
+def wanted_axis(found: FoundRuns) -> str | None:
     """Return the axis that the sweeps want, or None if they do not agree."""
     wanted = {sweep["x"] for sweep in found.sweeps if isinstance(sweep.get("x"), str)}
     return wanted.pop() if len(wanted) == 1 else None

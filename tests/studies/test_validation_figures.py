@@ -10,7 +10,7 @@ from gpusim import simulate
 from gpusim.formats.recording_file import load_recording
 from gpusim.validation.replay import replay_config
 from gpusim.validation.shipped import SHIPPED
-from studies.validation_figures import Point, draw_errors, draw_replay, period_counts
+from studies.validation_figures import Point, period_counts, save_errors, save_replay
 from tests.results.plots.drawn import png_size
 
 
@@ -21,16 +21,18 @@ def test_errors_are_drawn_the_farthest_too(tmp_path: Path) -> None:
         Point(group="predicted", measured_s=50.0, simulated_s=120.0),  # beyond the axis of errors
     ]
     assert points[0].error_percent == pytest.approx(1.0)
-    draw_errors(tmp_path / "errors.png", points)
+    save_errors(tmp_path / "errors.png", points)
     assert png_size(tmp_path / "errors.png") == (1200, 900)
+    assert png_size(tmp_path / "errors_narrow.png")[0] == 780
 
 
 def test_a_replay_is_drawn_over_its_recording(tmp_path: Path) -> None:
     """Both sides count a period's pages as QEMU's trace event does: the first sync's all are the same."""
     recording = load_recording(SHIPPED / "converges.qemu10.a.json.xz")
     result = simulate(replay_config(recording))
-    draw_replay(tmp_path / "replay.png", recording, result)
+    save_replay(tmp_path / "replay.png", recording, result)
     assert png_size(tmp_path / "replay.png") == (1200, 900)
+    assert png_size(tmp_path / "replay_narrow.png")[0] == 780
     counts = [
         int(event.arguments.split()[-1])
         for event in recording.events

@@ -25,9 +25,11 @@ from gpusim.results.plots.canvas import (
     SEPARATOR,
     figure_legend,
     headline,
+    is_narrow,
     panels,
     picture,
     set_percent_axis,
+    wrapped,
 )
 from gpusim.results.run_files import TIMELINE_NPZ, read_summary
 from gpusim.results.summary_fields import RUN_FIELDS
@@ -53,6 +55,9 @@ MAX_FACTS = 4
 MAX_RUNS = 16  # with a line of the legend each
 MAX_TITLE = 66  # characters of names: more would leave the picture
 MAX_NAME = 60  # characters
+NARROW_ROW = 0.8  # of the legend of a narrow picture, in rows of the headline
+NARROW_LABEL, MOST_ROWS = 46, 4  # characters and rows of a label in the narrow legend
+USUAL_ROWS = 6  # of the narrow legend. More of them make the picture higher.
 COLUMNS = ("time_s", "remaining_bytes", "cpu_throttle_percentage", "guest_run_s")
 ENCRYPTED = 1  # a bit of a zip's member
 ZIP_ERRORS = (BadZipFile, EOFError, KeyError, NotImplementedError, OSError, zlib.error)
@@ -198,13 +203,28 @@ def draw_comparison(
     facts = [_difference(*runs)] if len(runs) == 2 else []
     lines = [f"not drawn: {name}: {reason}" for name, reason in skipped]
     facts += [textwrap.shorten(line, LINE_CHARACTERS, placeholder=" ...") for line in lines]
-    facts = [fact for fact in facts if fact][:MAX_FACTS]
-    axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + len(runs) + 0.4)
-    _draw_runs(axes, runs, unit_s)
+    facts = wrapped(figure, [fact for fact in facts if fact][:MAX_FACTS])
+    labels = [_label(run) for run in runs]
+    if is_narrow(figure):
+        labels = [_narrow_label(label) for label in labels]
+    rows = sum(label.count("\n") + 1 for label in labels)
+    rows_of_legend: float = rows
+    if is_narrow(figure):
+        rows_of_legend = NARROW_ROW * rows
+        more = max(0.0, rows_of_legend - USUAL_ROWS) * style.ROW * style.HEIGHT_IN
+        figure.set_figheight(style.HEIGHT_IN + more)
+    axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + rows_of_legend + 0.4)
+    _draw_runs(axes, runs, labels, unit_s)
     axes[-1].set_xlabel(f"Time since the migrate command ({unit})")
     axes[-1].set_xlim(0, longest_s / unit_s)
     headline(figure, _title(runs), facts)
     figure_legend(figure, axes[-1].get_legend_handles_labels()[0], len(facts), width=0)
+
+
+def _narrow_label(label: str) -> str:
+    """Return a label of the legend in a few rows."""
+    rows = textwrap.wrap(label, NARROW_LABEL, max_lines=MOST_ROWS, placeholder=" ...")
+    return "\n".join(rows)
 
 
 def _title(runs: list[ComparedRun]) -> str:
@@ -259,13 +279,13 @@ def _label(run: ComparedRun) -> str:
     return f"{run.name}: {', '.join(parts)}"
 
 
-def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None:
+def _draw_runs(axes: list[Axes], runs: list[ComparedRun], labels: list[str], unit_s: float) -> None:
     remaining, throttle, lost = axes
     largest = max(int(run.columns["remaining_bytes"].max()) for run in runs)
     unit, unit_bytes = size_unit(largest)
     lost_s = [_lost_s(run) for run in runs]
     lost_unit, lost_unit_s = time_unit(max(float(column.max()) for column in lost_s))
-    for index, run in enumerate(runs):
+    for index, (run, text) in enumerate(zip(runs, labels, strict=True)):
         options: dict[str, Any] = {
             "color": style.RUN_COLOURS[index % len(style.RUN_COLOURS)],
             "ls": style.RUN_LINES[index // len(style.RUN_COLOURS) % len(style.RUN_LINES)],
@@ -279,7 +299,7 @@ def _draw_runs(axes: list[Axes], runs: list[ComparedRun], unit_s: float) -> None
         )
         for panel, column in zip(axes, columns, strict=True):
             drawstyle = "steps-post" if panel is throttle else "default"
-            panel.plot(times, column, drawstyle=drawstyle, label=_label(run), **options)
+            panel.plot(times, column, drawstyle=drawstyle, label=text, **options)
             end = {"marker": "o", "ms": 6.5, "clip_on": False, "color": options["color"]}
             panel.plot(times[-1:], column[-1:], **end)
     paused = any(run.summary.get("paused_s") for run in runs)

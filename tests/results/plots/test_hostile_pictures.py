@@ -126,6 +126,7 @@ def test_the_picture_of_two_runs(text: str, tmp_path: Path) -> None:
         write_run(RUNS["converged"](), tmp_path / str(number), plot=False)
     runs, _ = read_runs([tmp_path / "1", tmp_path / "2"])
     named = [replace(run, name=f"{text}{number}") for number, run in enumerate(runs)]
+    assert_narrow_readable(partial(draw_comparison, runs=named, skipped=[(text, text)] * 9))
     with saved(draw_comparison, tmp_path / "diff.png", named, [(text, text)] * 9) as figure:
         assert_readable(figure)
 
