@@ -34,7 +34,7 @@ from gpusim.cli.job import DISK_IS_FULL, add_hint
 from gpusim.cli.output import Output
 from gpusim.cli.run_folder import FolderBefore
 from gpusim.config.compose import typed_overrides
-from gpusim.config.compose_errors import compose_error, one_compose_error
+from gpusim.config.compose_errors import check_sweeps, compose_error, one_compose_error
 from gpusim.config.presets import conf_folder
 from gpusim.config.schema import Config
 from gpusim.errors import ConfigError, UsageError
@@ -168,6 +168,7 @@ def _run(
         hydra.show_info(options.info, name, overrides)
     else:
         config = _compose(hydra, name, overrides, RunMode.MULTIRUN, is_final=False)
+        check_sweeps(overrides)
         with one_compose_error(overrides):
             has_no_summary = options.json and config.dry_run
         if has_no_summary:

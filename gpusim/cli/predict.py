@@ -206,7 +206,8 @@ def _members(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    files = [one for one in options.arguments if "=" not in one or is_file(one)]
+    settings = [one for one in options.arguments if "=" in one or one.startswith("~")]
+    files = [one for one in options.arguments if one not in settings or is_file(one)]
     options.overrides = [one for one in options.arguments if one not in files]
     if options.fleet:
         check_fleet(options, files)

@@ -60,6 +60,8 @@ _FILE = re.compile(r"In '([^'\n]+)'|(?:merging|loading) '([^'\n]+)'")
 _MOST_ERRORS = 50  # of a chain of causes
 _WRITE = 'Write KEY=VALUE, such as link.bandwidth="10Gbit/s"'
 _QUOTE = "Quote a text with special characters: 'KEY=\"VALUE\"'"
+_MAPPING = "Write a mapping as {KEY: VALUE, KEY: VALUE}, with keys that have no quotes"
+_CALL = "Write values as KEY=A,B or KEY=range(1,10)"
 _ADDED = 'is a key or group of the config already. Write KEY=VALUE, without "+"'
 _ABSENT = "is not there, so it cannot be removed. Leave it out"
 _SEVERAL = (
@@ -79,6 +81,16 @@ _BY_TEXT = (  # how Hydra's texts begin -> code, what to type. These errors hold
     ("You must specify", "missing", "must be set. Name a preset"),
     ("Error resolving interpolation", "wrong_reference", "cannot refer to a key of a config"),
 )  # fmt: skip
+_LIBRARY = (  # in the texts of OmegaConf's errors about Hydra's own keys -> what is allowed
+    (re.compile(r"is not Optional"), "must not be null"),
+    (re.compile(r"Cannot convert '\w+' to string"), "must be a text"),
+    (re.compile(r"could not be converted to Integer"), "must be a whole number"),
+    (re.compile(r"could not be converted to Float"), "must be a number"),
+    (re.compile(r"is not a valid bool"), "must be true or false"),
+    (re.compile(r"Cannot merge DictConfig with ListConfig"), "must hold names and values"),
+    (re.compile(r"Cannot merge ListConfig with DictConfig"), "must be a list"),
+    (re.compile(r"Incompatible key type"), "has a key that is no text. Write {KEY: VALUE}"),
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,23 @@ def one_compose_error(overrides: Sequence[str], folders: Sequence[Path] = ()) ->
         raise
     except Exception as error:
         raise compose_error(error, overrides, folders) from error
+
+
+def check_sweeps(overrides: Sequence[str]) -> None:
+    """Refuse values of a sweep that nothing can enumerate.
+
+    Raises:
+        ConfigError: there are such values, or an override cannot be parsed.
+    """
+    with one_compose_error(overrides):
+        for one in OverridesParser.create().parse_overrides(list(overrides)):
+            if not one.is_discrete_sweep():
+                continue
+            try:
+                next(one.sweep_iterator(), None)
+            except (TypeError, ValueError):
+                allowed = f"holds no values that can be counted. {_CALL}"
+                raise _refusal(_split(str(one.input_line)), allowed, "wrong_format") from None
 
 
 def compose_error(
@@ -216,8 +245,7 @@ def _syntax(error: OverrideParseException) -> ConfigError:
     key, is_set, value = text.partition("=")
     strange = next((char for char in text if not (char.isprintable() or char.isspace())), None)
     if "while evaluating" in error.message:
-        reason = describe(error).partition("evaluating ")[2]
-        return _refusal(given, f"cannot be evaluated: {reason}", "wrong_format")
+        return _refusal(given, _call_text(describe(error)), "wrong_format")
     if strange is not None:
         why = f"holds {ascii(strange)[1:-1]}, which no value may hold"
     elif not is_set and text not in preset_groups():
@@ -231,8 +259,18 @@ def _syntax(error: OverrideParseException) -> ConfigError:
     elif any(value.count(first) != value.count(last) for first, last in ("[]", "{}", "()")):
         why = "has a bracket without its partner"
     else:
-        why = f"cannot be parsed. {_QUOTE}"
+        why = f"cannot be parsed. {_MAPPING if '{' in value else _QUOTE}"
     return _refusal(given, why, "wrong_format")
+
+
+def _call_text(reason: str) -> str:
+    """Return why a call such as range(a) has no value."""
+    unknown = re.search(r"Unknown function '(\w+)'.*Available: ?([\w,]+)", reason)
+    if unknown:
+        return f"there is no function {unknown[1]}. Known are {unknown[2].replace(',', ', ')}"
+    if "NoneType" in reason:
+        return "a function takes no null. Write the values without it: KEY=A,null"
+    return f"is a call with a wrong or missing argument. {_CALL}"
 
 
 def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> ConfigError:
@@ -299,10 +337,14 @@ def _of_key(
     if error.object_type is AttemptConfig:  # an entry of a list, whose own keys OmegaConf names
         key, value = _in_attempts(key, given)
     shown = source if value is None else value
+    removed = next((one for one in given if one.key == key and one.text.startswith("~")), None)
+    if removed is not None:
+        return _refusal(removed, f"cannot be removed. Write {key}=VALUE", "missing")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        allowed = package_text(key, folders) or unknown_key_text(
-            key, error.object_type, folders, value
-        )
+        allowed = package_text(key, folders)
+        if allowed and any(_sets_keys(one, key) for one in given):
+            allowed = f"takes the name of a preset, and has no keys. Write {key}=PRESET"
+        allowed = allowed or unknown_key_text(key, error.object_type, folders, value)
         return ConfigError(key, shown, allowed, "unknown_key")
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(key, "missing", f"must be set. Add {key}=VALUE", "missing")
@@ -320,8 +362,20 @@ def _of_key(
     allowed = _type_text(key, value)
     if not allowed:  # a class of Hydra's
         hides = is_reference or value is None
-        allowed = "has a wrong type" if hides else describe(error)
+        allowed = "has a wrong type" if hides else _library_text(describe(error))
+    elif key.endswith(".target") and "null" in str(value):
+        allowed += f". For no class write {key.removesuffix('.target')}=null"
     return ConfigError(key, shown, allowed, "wrong_type")
+
+
+def _sets_keys(given: _Override, group: str) -> bool:
+    """Return whether an override sets keys of a group, and does not choose a preset of it."""
+    is_mapping = given.key == group and (given.value or "").lstrip().startswith("{")
+    return is_mapping or given.key.startswith(f"{group}.")
+
+
+def _library_text(text: str) -> str:
+    return next((allowed for mark, allowed in _LIBRARY if mark.search(text)), text)
 
 
 def _in_attempts(key: str, given: Sequence[_Override]) -> tuple[str, Any]:
@@ -417,13 +471,20 @@ def _of_overrides(
         if found is not None and not (one.key and isinstance(error, HydraException)):
             return found
     named = [one for one in given if one.text and (one.text in str(error))]
-    named += [
+    of_key = [
         one
         for one in given
         if re.search(rf"'{re.escape(one.key)}\b|\b{re.escape(one.key)}\.? ", text)
     ]
+    # "Could not delete ... 'vm.x'" is about ~vm.x and not about vm=PRESET.
+    of_key.sort(key=lambda one: (one.text.startswith("~") and "delet" in text, len(one.key)))
+    named += reversed(of_key)
     if len(given) == 1 and isinstance(error, OmegaConfBaseException | HydraException | ValueError):
         named += given
+    if not named and isinstance(error, AttributeError | TypeError):
+        named += [one for one in given if one.key.startswith("hydra.")]
+        if named:
+            return _refusal(named[-1], "is nothing that Hydra can use. Remove it", "wrong_type")
     culprit = named[0] if named else None
     if isinstance(error, InterpolationResolutionError):
         wanted = next((one for one in given if "${" in one.text), culprit)
@@ -438,7 +499,10 @@ def _of_overrides(
     if re.match(r"Could not override|Override .* looks like a config group", text) and culprit:
         hints = nearest_keys(culprit.key, folders, culprit.value)
         return _refusal(culprit, sentences("no such key or group", *hints), "unknown_key")
-    return _refusal(culprit, f"cannot be composed: {describe(error)}", "not_composed")
+    shown = describe(error)
+    known = _library_text(shown)
+    allowed = f"cannot be composed: {shown}" if known == shown else known
+    return _refusal(culprit, allowed, "not_composed")
 
 
 def _fault_of(given: _Override, folders: Sequence[Path]) -> ConfigError | None:

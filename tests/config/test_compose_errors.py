@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hydra.errors import MissingConfigException
 
 from gpusim import ConfigError
 from gpusim.config.compose import composed_config, converted, register
-from gpusim.config.compose_errors import compose_error, describe, one_compose_error
+from gpusim.config.compose_errors import check_sweeps, compose_error, describe, one_compose_error
 from gpusim.config.presets import conf_folder
 from gpusim.config.scenario import resolve
 from gpusim.errors import LONGEST_MESSAGE, LONGEST_VALUE, install_command
@@ -186,6 +187,44 @@ def test_a_posted_version_has_two_names(series: int) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(composed_config([f"migration.version=patch_v{series}"]))
     assert f"Did you mean seed_v{series}?" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "meant"),
+    [
+        ("seed=choice(1,null)", "seed", "takes no null. Write the values without it"),
+        ("seed=range(a)", "seed", "wrong or missing argument"),
+        ("seed=interval(1)", "seed", "wrong or missing argument"),
+        ("seed=count(1)", "seed", "no function count. Known are bool, choice"),
+        ('migration.throttle_rule={"target": a:B}', "migration.throttle_rule", "no quotes"),
+        ("migration.throttle_rule={target}", "migration.throttle_rule", "Write a mapping as {KEY"),
+        ("migration.throttle_rule={null: 2}", "migration.throttle_rule", "key that is no text"),
+        (
+            "migration.throttle_rule.target=null",
+            "migration.throttle_rule.target",
+            "For no class write migration.throttle_rule=null",
+        ),
+        ("vm=tiny_256mib ~vm.nope", "vm.nope", "so it cannot be removed"),
+        ("vm=tiny_256mib ~vm.memory", "vm.memory", "cannot be removed. Write vm.memory=VALUE"),
+        ("policy={a:1}", "policy", "has no keys. Write policy=PRESET"),
+        ("policy.args=3", "policy", "has no keys. Write policy=PRESET"),
+        ("hydra.sweep.dir=null", "hydra.sweep.dir", "must not be null"),
+        ("hydra.sweep.dir=[1]", "hydra.sweep.dir", "must be a text"),
+        ("hydra.job.config=[1]", "hydra.job.config", "must hold names and values"),
+        ("hydra.job.env_set=[1]", "hydra.job.env_set", "must hold names and values"),
+    ],
+)
+def test_no_text_of_a_library_is_shown(typed: str, key: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(meant)) as caught:
+        composed_config(re.split(" (?=[~\\w.]+[.=])", typed))
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("values", ["range(1,2,0)", "choice(1,null)"])
+def test_values_of_a_sweep_that_nothing_can_enumerate(values: str) -> None:
+    with pytest.raises(ConfigError, match="KEY=A"):
+        check_sweeps(["vm=tiny_256mib", f"seed={values}"])
+    check_sweeps(["seed=range(1,3)", "migration.throttle_rule={target: a:B},null"])
 
 
 def test_an_empty_override() -> None:
