@@ -270,7 +270,7 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
     with one_compose_error(overrides):
         folder, callbacks = _folder("hydra.sweep.dir", config.hydra.sweep.dir), Callbacks(config)
         arguments = typed_overrides(config.hydra.overrides.task)
-    _check_launcher(config)
+    _check_plugins(config)
     before = _folder_before("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
     _check_jobs(config, folder)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
@@ -313,8 +313,12 @@ def _folder_before(key: str, folder: Path, files: Sequence[str]) -> FolderBefore
     return before
 
 
-def _check_launcher(config: DictConfig) -> None:
+def _check_plugins(config: DictConfig) -> None:
     """Refuse Slurm's launcher on a machine without Slurm. It would fail after the folder is made."""
+    for name in ("sweeper", "launcher"):
+        if config.hydra[name] is None:
+            allowed = f"must not be null. Write hydra/{name}=basic"
+            raise ConfigError(f"hydra.{name}", "null", allowed, "missing")
     target = str(config.hydra.launcher.get("_target_"))
     if target.endswith(".SlurmLauncher") and which("srun") is None:
         allowed = "needs Slurm, and there is no srun here. Type hydra/launcher=processes"

@@ -484,7 +484,7 @@ def _of_overrides(
     if not named and isinstance(error, AttributeError | TypeError):
         named += [one for one in given if one.key.startswith("hydra.")]
         if named:
-            return _refusal(named[-1], "is nothing that Hydra can use. Remove it", "wrong_type")
+            return _refusal(named[-1], "is nothing that Hydra can use. Remove it", "not_composed")
     culprit = named[0] if named else None
     if isinstance(error, InterpolationResolutionError):
         wanted = next((one for one in given if "${" in one.text), culprit)
