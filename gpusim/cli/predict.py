@@ -356,12 +356,14 @@ def _advised(
     with RunPool(most_steps=MOST_STEPS * effort) as pool:
         if not options.no_advice:
             from gpusim.explore.setting_limits import advise
-            from gpusim.predict.postcopy_comparison import compare_ways
+            from gpusim.predict.postcopy_comparison import compare_ways, ways_to_compare
 
+            ways = ways_to_compare(prediction, host.postcopy_costs, options.seed)
+            pool.run_when_idle(ways.runs())
             prediction = replace(prediction, change_within=_change_within(prediction, pool))
             advice = advise(median_guest, p95_guest, effort=effort, pool=pool)
-            ways = compare_ways(prediction, host.postcopy_costs, options.seed, pool)
-            prediction = replace(prediction, ways=ways)
+            compared = compare_ways(ways, prediction.bounds, pool)
+            prediction = replace(prediction, ways=compared)
         if options.goal:
             from gpusim.explore.goal_search import TRIALS, search_goal
 

@@ -6,7 +6,8 @@ already. It does not know why a run is wanted. No answer depends on the speed of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import replace
@@ -110,7 +111,6 @@ class RunPool:
 
     Attributes:
         at_a_time: how many runs are simulated at once.
-        cut: how many runs were cut, because they needed more than their steps or wall time.
 
     Args:
         workers: how many processes. 0: run everything in this process. None: one per core.
@@ -129,11 +129,7 @@ class RunPool:
         self._executor: Executor | None = None
         self._stack = ExitStack()
         self._known: dict[str, list[tuple[float, Future[Outcome]]]] = {}
-
-    @property
-    def cut(self) -> int:
-        runs = [future.result() for known in self._known.values() for _, future in known]
-        return sum(isinstance(one, Summary) and one.status != "ok" for one in runs)
+        self._when_idle: deque[Config] = deque()
 
     def __enter__(self) -> RunPool:
         if self._workers:
@@ -165,6 +161,14 @@ class RunPool:
         done: Future[Outcome] = Future()
         done.set_result(outcome(config, self._most_steps, self._small_bytes))
         return done
+
+    def run_when_idle(self, configs: Iterable[Config]) -> None:
+        """Remember runs that will be wanted later, for `start_when_idle`."""
+        self._when_idle.extend(configs)
+
+    def start_when_idle(self) -> Future[Outcome] | None:
+        """Start the next run that will be wanted later, or return None if there is none."""
+        return self.start(self._when_idle.popleft()) if self._when_idle else None
 
     def run_all(self, configs: Sequence[Config]) -> list[Summary | None]:
         """Run all configs and return their summaries. None: a wrong config, or a rule that fails."""

@@ -146,14 +146,19 @@ def advise(
         pool = pool or stack.enter_context(RunPool())
         guests = [median_guest] if p95_guest == median_guest else [median_guest, p95_guest]
         scenarios = [resolve(guest) for guest in guests]
-        runs = zip(scenarios, pool.run_all(guests), strict=True)
+        runs = list(zip(scenarios, pool.run_all(guests), strict=True))
         plans = [_Plan(scenario, now, effort) for scenario, now in runs]
         for follower, leader in zip(plans[1:], plans, strict=False):
             follower.follow(leader)
         searches = [search for plan in plans for search in plan.searches()]
         run_searches(searches, pool)
         advice = [plan.advice() for plan in plans]
-        return Advice(median_guest=advice[0], p95_guest=advice[-1], cut=pool.cut)
+        # Two searches may share a run.
+        found = [now for _, now in runs] + [
+            outcome for search in searches for outcome in search.outcomes.values()
+        ]
+        cut = {id(one) for one in found if one is not None and one.status != "ok"}
+        return Advice(median_guest=advice[0], p95_guest=advice[-1], cut=len(cut))
 
 
 class _Plan:

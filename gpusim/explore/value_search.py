@@ -102,13 +102,15 @@ class ValueSearch:
 def run_searches(searches: Sequence[ValueSearch], pool: RunPool) -> None:
     """Try values until every search is over.
 
-    The answers depend neither on the number of processes nor on the order in which runs end.
+    The answers depend neither on the number of processes nor on the order in which runs end. A
+    process that has nothing to try starts a run of `RunPool.run_when_idle`.
 
     Args:
         searches: the first comes first, if there are fewer processes than searches.
         pool: where the runs are simulated.
     """
     busy: dict[Future[Outcome], list[tuple[ValueSearch, int]]] = {}
+    wanted_later: set[Future[Outcome]] = set()
     while True:
         running = [id(search) for tries in busy.values() for search, _ in tries]
         for search in searches:
@@ -120,6 +122,10 @@ def run_searches(searches: Sequence[ValueSearch], pool: RunPool) -> None:
                 busy.setdefault(future, []).append((search, step))
         if not busy:
             return
-        for future in wait(busy, return_when=FIRST_COMPLETED).done:
+        while len(busy) + len(wanted_later) < pool.at_a_time and (later := pool.start_when_idle()):
+            wanted_later.add(later)
+        done = wait({*busy, *wanted_later}, return_when=FIRST_COMPLETED).done
+        wanted_later -= done
+        for future in done.intersection(busy):
             for search, step in busy.pop(future):
                 search.record(step, future.result())

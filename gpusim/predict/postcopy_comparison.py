@@ -6,7 +6,7 @@ of the simulated guests are enough, because the ranges of what nobody measured a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -87,40 +87,79 @@ class PostcopyComparison:
     drawn: Mapping[str, Range]
 
 
-def compare_ways(
-    prediction: Prediction, costs: Mapping[str, Range], seed: int, pool: RunPool
-) -> PostcopyComparison:
-    """Simulate each way for a few guests of a prediction.
+@dataclass(frozen=True, kw_only=True)
+class WaysToCompare:
+    """What is simulated for a comparison.
+
+    Attributes:
+        obstacle: see `PostcopyComparison`.
+        guests: of a prediction.
+        configs: way -> a config for each guest. Empty if there is an obstacle.
+        drawn: see `PostcopyComparison`.
+    """
+
+    obstacle: str
+    guests: Sequence[Member]
+    configs: Mapping[Name, Sequence[Config]]
+    drawn: Mapping[str, Range]
+
+    def runs(self) -> Iterator[Config]:
+        """Yield the configs that are not simulated yet. A member's own config is."""
+        for configs in self.configs.values():
+            for config, guest in zip(configs, self.guests, strict=True):
+                if config != guest.config:
+                    yield config
+
+
+def ways_to_compare(prediction: Prediction, costs: Mapping[str, Range], seed: int) -> WaysToCompare:
+    """Return each way's configs for a few guests of a prediction.
 
     Args:
         prediction: has the guests.
         costs: of post-copy, which are drawn.
         seed: of the draws.
-        pool: where the runs are simulated.
     """
     guests = _guests(prediction.members)
-    configs = {
-        "precopy": [_precopy(one.config) for one in guests],
-        "then_postcopy": [_then_postcopy(one.config) for one in guests],
-        "postcopy_at_once": [_at_once(one.config) for one in guests],
-    }
+    then_postcopy = [_then_postcopy(one.config) for one in guests]
     is_old = prediction.profile.qemu is not None and prediction.profile.qemu < FIRST_QEMU
-    obstacle = "version" if is_old else postcopy_obstacle(configs["then_postcopy"][0])
+    obstacle = "version" if is_old else postcopy_obstacle(then_postcopy[0])
     if obstacle:
-        return PostcopyComparison(obstacle=obstacle, drawn={})
-    ways: list[Way] = []
-    names: tuple[Name, ...] = ("precopy", "then_postcopy", "postcopy_at_once")
-    for name in names:
-        own = configs[name]
-        if name != "precopy":
-            own = [
-                drawn(one, costs, Strata(seed=seed, place=n, count=len(own)).uniform)
-                for n, one in enumerate(own)
-            ]
-        summaries = _run(own, guests, pool)
-        ways.append(_way(name, guests, own, summaries, prediction.bounds))
+        return WaysToCompare(obstacle=obstacle, guests=guests, configs={}, drawn={})
+
+    def with_costs(configs: Sequence[Config]) -> list[Config]:
+        return [
+            drawn(one, costs, Strata(seed=seed, place=n, count=len(configs)).uniform)
+            for n, one in enumerate(configs)
+        ]
+
+    configs: dict[Name, Sequence[Config]] = {
+        "precopy": [_precopy(one.config) for one in guests],
+        "then_postcopy": with_costs(then_postcopy),
+        "postcopy_at_once": with_costs([_at_once(one.config) for one in guests]),
+    }
+    return WaysToCompare(obstacle="", guests=guests, configs=configs, drawn=costs)
+
+
+def compare_ways(ways: WaysToCompare, bounds: Bounds, pool: RunPool) -> PostcopyComparison:
+    """Simulate each way for its guests.
+
+    Args:
+        ways: what to simulate.
+        bounds: of the user.
+        pool: where the runs are simulated.
+    """
+    if ways.obstacle:
+        return PostcopyComparison(obstacle=ways.obstacle, drawn={})
+    outcomes = iter(pool.run_all(list(ways.runs())))
+    found = []
+    for name, configs in ways.configs.items():
+        summaries = [
+            guest.summary if config == guest.config else next(outcomes)
+            for config, guest in zip(configs, ways.guests, strict=True)
+        ]
+        found.append(_way(name, ways.guests, configs, summaries, bounds))
     return PostcopyComparison(
-        obstacle="", ways=tuple(ways), recommended=_recommended(ways), drawn=costs
+        obstacle="", ways=tuple(found), recommended=_recommended(found), drawn=ways.drawn
     )
 
 
@@ -129,15 +168,6 @@ def _guests(members: Sequence[Member]) -> list[Member]:
     ranked = sorted(members, key=lambda one: (not one.converges, one.summary.total_time_s))
     places = sorted({round((len(ranked) - 1) * rank) for rank in RANKS})
     return [ranked[place] for place in places]
-
-
-def _run(
-    configs: Sequence[Config], guests: Sequence[Member], pool: RunPool
-) -> list[Summary | None]:
-    """Return the summary of each config. A member's own config is known."""
-    pairs = list(zip(configs, guests, strict=True))
-    found = iter(pool.run_all([one for one, guest in pairs if one != guest.config]))
-    return [guest.summary if one == guest.config else next(found) for one, guest in pairs]
 
 
 def _way(

@@ -453,3 +453,12 @@ def test_a_change_whose_run_was_cut_is_not_one_that_fails() -> None:
         changes = {one.key: one.outcome for one in found.alternatives}
         outcomes[most_steps] = changes["migration.auto_converge"], found.is_finished
     assert outcomes == {100: ("not_tried", False), run_pool.MOST_STEPS: ("converges", True)}
+
+
+def test_a_process_without_work_starts_a_run_that_is_wanted_later() -> None:
+    made, later = guest(16000), guest(8000)
+    with RunPool(0) as pool:
+        pool.at_a_time = 9  # more than there are searches
+        pool.run_when_idle([later])
+        assert advise(made, made, pool=pool) == advice_for(made)
+        assert pool.start_when_idle() is None

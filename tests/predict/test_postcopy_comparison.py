@@ -28,6 +28,7 @@ from gpusim.predict.postcopy_comparison import (
     _then_postcopy,
     _tool,
     compare_ways,
+    ways_to_compare,
 )
 from gpusim.predict.postcopy_costs import RANGES, drawn
 from gpusim.predict.prediction import Prediction
@@ -40,7 +41,8 @@ from tests.predict import predictions
 
 def compared(prediction: Prediction, most_steps: int = 20_000) -> Prediction:
     with RunPool(0, most_steps=most_steps) as pool:
-        return replace(prediction, ways=compare_ways(prediction, RANGES, 1, pool))
+        ways = ways_to_compare(prediction, RANGES, 1)
+        return replace(prediction, ways=compare_ways(ways, prediction.bounds, pool))
 
 
 def ways_of(prediction: Prediction) -> PostcopyComparison:
