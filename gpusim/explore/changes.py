@@ -14,6 +14,9 @@ from gpusim.config.link import parse_link
 from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
+from gpusim.policies.cloud_hypervisor import CloudHypervisor
+from gpusim.policies.own_managers import OWN_MANAGERS, OwnManager
+from gpusim.policies.proxmox import Proxmox
 from gpusim.qemu.versions import VERSIONS, Version
 from gpusim.sender.link import PS_PER_S
 
@@ -86,7 +89,8 @@ def single_changes(config: Config, scenario: Scenario) -> Iterator[Change]:
 
     A config may still refuse a value. A run with the value shows that.
     """
-    yield from _auto_converge(config, scenario)
+    if not _is_managed_by(config, CloudHypervisor):  # it has no throttle
+        yield from _auto_converge(config, scenario)
     yield from _link(config, scenario)
     yield from _downtime(config)
     yield from _postcopy(config)
@@ -194,18 +198,31 @@ def with_postcopy(config: Config, start: str) -> Config:
 
 
 def postcopy_obstacle(config: Config) -> str:
-    """Return why a migration cannot switch to post-copy: vfio, multifd, or "" if it can.
+    """Return why a migration cannot switch to post-copy: vfio, manager, multifd, or "" if it can.
 
     Source: migration/options.c:migrate_caps_check, hw/vfio/migration.c [7.2 to 11.1].
     """
     if config.vm.vfio_devices:
         return "vfio"
+    if _is_managed_by(config, Proxmox, CloudHypervisor):  # neither has post-copy
+        return "manager"
     has_both = VERSIONS[config.migration.version].has_multifd_with_postcopy
     return "multifd" if config.migration.multifd_channels and not has_both else ""
 
 
+def _is_managed_by(config: Config, *kinds: type[OwnManager]) -> bool:
+    """Return whether gpusim's own manager of a config is one of these classes."""
+    policy = config.migration.manager
+    return policy is not None and OWN_MANAGERS.get(policy.target) in kinds
+
+
 def _postcopy(config: Config) -> Iterator[Change]:
-    """Switch to post-copy, unless the config has a time for that or QEMU cannot."""
+    """Switch to post-copy, unless the config has a time for that or QEMU cannot.
+
+    A manager of gpusim's own switches at its own time, which no single change moves.
+    """
+    if _is_managed_by(config, *OWN_MANAGERS.values()):
+        return
     if config.migration.start_postcopy != "never" or postcopy_obstacle(config):
         return
     permission = Setting("migration.postcopy_ram", "true")

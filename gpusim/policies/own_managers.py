@@ -26,6 +26,16 @@ OWN_MANAGERS: Mapping[str, type[OwnManager]] = {
 }
 
 
+TOOLS: Mapping[type[OwnManager], str] = {  # names as in the commands of a prediction
+    Nova: "OpenStack Nova",
+    KubeVirt: "KubeVirt",
+    KubeVirtStall: "KubeVirt",
+    OVirt: "oVirt",
+    Proxmox: "Proxmox VE",
+    CloudHypervisor: "Cloud Hypervisor",
+}
+
+
 class Permission(NamedTuple):
     """How a manager is permitted to switch to post-copy.
 

@@ -205,7 +205,8 @@ class WayOut:
     Attributes:
         change: the overrides for gpusim, or the change in words if there is no key.
         outcome: how the migration then ends.
-        lines: commands of QEMU's monitor (HMP). Empty: no parameter makes the change.
+        lines: commands of QEMU's monitor (HMP), or of the manager if there is one. Empty: no
+            parameter makes the change.
         settable, not_settable: managers that can and cannot make the change. Both empty: there is
             no parameter to set.
     """
@@ -220,6 +221,8 @@ class WayOut:
     def managers(self) -> str:
         """A sentence about the managers, or "" if there is no parameter to set."""
         if not self.settable:
+            if len(self.not_settable) == 1:
+                return f"{self.not_settable[0]} cannot set it."
             names = join_words(self.not_settable, "or")
             return f"None of {names} can set it." if names else ""
         cannot = f" {join_words(self.not_settable)} cannot." if self.not_settable else ""
@@ -334,16 +337,18 @@ def _way_out(changes: Sequence[Setting], outcome: str, config: Config, memory_by
         if key != "link.bandwidth":
             changed = set_key(changed, key, yaml.safe_load(value))
     before, after = (tool_commands(one, memory_bytes, None) for one in (config, changed))
-    lines = tuple(line for line in after[HMP].lines if line not in before[HMP].lines)
-    if not lines:
+    shown = HMP if HMP in before else next(iter(before))  # the manager's, if there is one
+    lines = tuple(line for line in after[shown].lines if line not in before[shown].lines)
+    if not lines and (shown == HMP or changed == config):  # a faster link is no parameter
         return WayOut(change=text, outcome=outcome)
-    settable = tuple(tool for tool in MANAGERS if after[tool].lines != before[tool].lines)
+    managers = MANAGERS if shown == HMP else (shown,)
+    settable = tuple(tool for tool in managers if after[tool].lines != before[tool].lines)
     return WayOut(
         change=text,
         outcome=outcome,
         lines=lines,
         settable=settable,
-        not_settable=tuple(tool for tool in MANAGERS if tool not in settable),
+        not_settable=tuple(tool for tool in managers if tool not in settable),
     )
 
 

@@ -27,7 +27,9 @@ from gpusim.policies.nova import (
     data_gib,
     downtime_steps,
 )
+from gpusim.policies.own_managers import TOOLS
 from gpusim.policies.vm_size import spec_bytes
+from gpusim.predict.manager_commands import manager_lines
 from gpusim.predict.manager_plan import known_manager
 from gpusim.qemu.names import POSTCOPY
 from gpusim.qemu.versions import VERSIONS
@@ -66,19 +68,28 @@ def tool_commands(
 ) -> dict[str, ToolCommands]:
     """Return the commands of each tool that set the settings of a config.
 
+    A manager sets QEMU's parameters itself. So under one of gpusim's own managers there are the
+    commands of that manager alone.
+
     Args:
         config: the migration.
         memory_bytes: of the VM. Nova and KubeVirt count timeouts per GiB.
         total_high_s: 95th percentile of the total time in seconds, from which timeouts are rounded
             up. None: set no timeout.
     """
-    return {
+    manager = known_manager(config.migration)
+    tool = None if manager is None else TOOLS[type(manager)]
+    found = {
         QMP: _qmp(config),
         HMP: _hmp(config),
         "libvirt": _libvirt(config, total_high_s),
         "OpenStack Nova": _nova(config, memory_bytes, total_high_s),
         "KubeVirt": _kubevirt(config, memory_bytes, total_high_s),
     }
+    if manager is None or tool is None:
+        return found
+    lines = tuple(manager_lines(config.migration, manager))
+    return {tool: found.get(tool) or ToolCommands(lines=lines, notes=())}
 
 
 def _capabilities(migration: MigrationConfig) -> dict[str, bool]:

@@ -109,6 +109,7 @@ TEXTS: Mapping[str, str] = {
     ),
     # Precopy beside post-copy: postcopy_text.py
     "postcopy_vfio": "Post-copy is not possible: a VM with VFIO devices cannot switch to it.",
+    "postcopy_manager": "Post-copy is not possible: the manager does not have it.",
     "postcopy_multifd": (
         "Post-copy is not possible: {version} refuses it beside multifd (since QEMU 10.1). To compare "
         "it, add migration.multifd_channels=0."

@@ -74,7 +74,7 @@ class PostcopyComparison:
     """The ways for the same guests.
 
     Attributes:
-        obstacle: why post-copy is not possible: vfio, multifd or version. Empty: it is.
+        obstacle: why post-copy is not possible: vfio, manager, multifd or version. Empty: it is.
         ways: in the order of `Name`. Empty if there is an obstacle.
         recommended: the way that keeps the bounds for all guests, if precopy does not. None: precopy
             is enough, or no way is.

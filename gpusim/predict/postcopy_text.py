@@ -28,6 +28,7 @@ LABELS = {  # quantity -> label and unit
 }
 OBSTACLES = {
     "vfio": "postcopy_vfio",
+    "manager": "postcopy_manager",
     "multifd": "postcopy_multifd",
     "version": "postcopy_version",
 }

@@ -12,8 +12,10 @@ import numpy as np
 
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
+from gpusim.policies.own_managers import TOOLS
 from gpusim.predict.bands import HIGH, LOW, Band, band
 from gpusim.predict.bounds_text import bounds_lines, is_sure
+from gpusim.predict.manager_plan import known_manager
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
 from gpusim.qemu.versions import nearest
@@ -132,8 +134,11 @@ def title(prediction: Prediction) -> str:
     if summary.verdict == "time_limit":
         return f"{answer} within {format_duration(summary.total_time_s)}"
     if summary.verdict == "cancelled":
-        by = "manager" if summary.reason_code == "cancelled_by_manager" else "schedule"
-        return f"{answer}. The {by} ends it after {format_duration(summary.total_time_s)}"
+        by = "The schedule"
+        if summary.reason_code == "cancelled_by_manager":
+            manager = known_manager(prediction.median_member.config.migration)
+            by = "The manager" if manager is None else TOOLS[type(manager)]
+        return f"{answer}. {by} ends it after {format_duration(summary.total_time_s)}"
     if not prediction.converges:
         return answer
     total = prediction.band("total_time_s")

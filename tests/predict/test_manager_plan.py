@@ -9,11 +9,16 @@ import pytest
 
 from gpusim import Config, PolicyConfig
 from gpusim.config.compose import composed_config
+from gpusim.config.scenario import resolve
+from gpusim.explore.changes import postcopy_obstacle, single_changes
+from gpusim.policies.cloud_hypervisor import CloudHypervisor
+from gpusim.policies.proxmox import Proxmox
 from gpusim.predict.commands import tool_commands
 from gpusim.predict.host_config import host_config
-from gpusim.predict.manager_plan import manager_plan
+from gpusim.predict.manager_plan import known_manager, manager_plan
 from gpusim.predict.messages import text_of
 from gpusim.text import Message
+from tests.cli.command import CONF
 from tests.formats.profiles import exact_profile, uniform_pages
 
 GIB = 2**30
@@ -125,3 +130,50 @@ def test_novas_commands_are_the_simulated_options() -> None:
     assert options["live_migration_downtime"] == "700"
     assert options["live_migration_timeout_action"] == "abort"
     assert options["live_migration_permit_post_copy"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tool", "line"),
+    [
+        (["policy=nova"], "OpenStack Nova", "live_migration_downtime = 500"),
+        (["policy=kubevirt"], "KubeVirt", "  allowAutoConverge: false"),
+        (
+            ["policy=proxmox", "migration.max_bandwidth=100MB/s", *args(migrate_downtime=0.3)],
+            "Proxmox VE",
+            "qm set VMID --migrate_downtime 0.3 --migrate_speed 100",
+        ),
+        (
+            ["policy=ovirt", *args(migration_policy="suspend_workload")],
+            "oVirt",
+            "Cluster > Edit > Migration Policy: Suspend workload if needed",
+        ),
+        (
+            ["policy=ovirt", "migration.max_bandwidth=100MB/s"],
+            "oVirt",
+            "Cluster > Edit > Migration Policy > Migration Bandwidth Limit: Custom, 800 Mbps",
+        ),
+        (
+            ["policy=cloud_hypervisor_upstream", *args(timeout_s=600, timeout_strategy="ignore")],
+            "Cloud Hypervisor",
+            "send-migration: downtime_ms=300, timeout_s=600, timeout_strategy=ignore, connections=1",
+        ),
+    ],
+)
+def test_under_a_manager_there_are_its_options_alone(
+    overrides: list[str], tool: str, line: str
+) -> None:
+    found = tool_commands(composed_config(overrides), 8 * GIB, 60.0)
+    assert list(found) == [tool]
+    assert line in found[tool].lines
+
+
+@pytest.mark.parametrize("policy", sorted(path.stem for path in (CONF / "policy").glob("*.yaml")))
+def test_no_change_is_one_that_the_manager_does_not_have(policy: str) -> None:
+    config = composed_config([f"policy={policy}"])
+    keys = {change.key for change in single_changes(config, resolve(config))}
+    manager = known_manager(config.migration)
+    assert ("migration.start_postcopy" in keys) <= (manager is None)
+    if isinstance(manager, CloudHypervisor):
+        assert "migration.auto_converge" not in keys
+    if isinstance(manager, CloudHypervisor | Proxmox):
+        assert postcopy_obstacle(config) == "manager"
