@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 MOST_SEED = 2**62
 GOALS = ("fastest", "least-loss")
 MOST_EFFORT = 100
+FITTING = "fitting a guest: "
 T = TypeVar("T")
 
 
@@ -206,6 +207,8 @@ def _members(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from gpusim.errors import require
+
     settings = [one for one in options.arguments if "=" in one or one.startswith("~")]
     files = [one for one in options.arguments if one not in settings or is_file(one)]
     options.overrides = [one for one in options.arguments if one not in files]
@@ -216,6 +219,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.profile is None:
         return _answer(options, _profile(options))
     intake = read_file(options)
+    if intake.profile is not None:  # a coarse answer fits no guest
+        require("scipy", "predict", FITTING)
     if intake.profile is None or options.explain:
         return explain_file(
             options, intake, _bounds(options), _messages_to(options), _with_progress_bar
@@ -263,7 +268,8 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
     check_outputs(options, ("save", "json", "experiment"))
     if options.report:
         require("matplotlib", "plot", "--report: ")
-    require("scipy", "predict", "fitting a guest: ")
+    if not options.profile:
+        require("scipy", "predict", FITTING)
     if options.goal:
         require("optuna", "predict", "--goal: ")
     if options.measure:

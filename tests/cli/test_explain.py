@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpusim.cli import predict as cli
+from gpusim.cli import validate
 from tests.cli.command import REPOSITORY
 
 LOGS = REPOSITORY / "docs" / "logs"
@@ -73,3 +74,22 @@ def test_wrong_input_is_one_line(
     assert last.startswith(f"error: {key}") and not shown.out
     assert len(shown.err.splitlines()) <= 2
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
+
+
+def test_only_a_fitted_guest_needs_scipy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A coarse answer comes without it. Others name the extra in one line."""
+    monkeypatch.setattr("gpusim.errors.is_installed", lambda package: package != "scipy")
+    assert cli.main([str(LOGS / "domjobinfo.txt")]) == 0
+    capsys.readouterr()
+    for command in (
+        lambda: cli.main([str(REPOSITORY / "docs/profiles/web.yaml"), "--no-advice"]),
+        lambda: cli.main([str(LOGS / "vdsm.log"), "--explain"]),
+        lambda: validate.main(["profiles"]),
+    ):
+        assert command() == 2
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            "error: fitting a guest: scipy is missing: install gpusim's extra: "
+            "pip install -e '.[predict]'"
+        )
