@@ -272,8 +272,10 @@ class SequentialPages:
         pages_together: int = 1,
     ) -> None:
         self._together = pages_together
-        self._first, self._length, self._share, self._chunk = first, last - first, share, chunk
-        self._shares, self._share_of = np.unique(share, return_inverse=True)
+        # As floats, so that numpy converts none of them for each trial.
+        self._first, self._length = first.astype(np.float64), (last - first).astype(np.float64)
+        self._share, self._chunk = share.astype(np.float64), chunk
+        self._shares, self._share_of = np.unique(self._share, return_inverse=True)
         self._threads, self._writer = pattern.threads, writer
         self._done = self._at_sync = float(pattern.first_write)  # writes of each thread
         self._since = np.full(len(self._first), self._done)
@@ -333,8 +335,8 @@ class SequentialPages:
         if len(ended):
             late[ended] = self._visits(until[ended], ended)
         late[until <= self._done] = 0.0  # all visited
-        visits = np.maximum(late - early, 0).sum()
-        return float(visits) / self._together
+        late -= early
+        return float(np.maximum(late, 0, out=late).sum()) / self._together
 
     def _visits_before(self, since: FloatArray) -> FloatArray:
         """Return the visits by now, or by write counts if they are later. It keeps its answers.
@@ -364,7 +366,11 @@ class SequentialPages:
         else:
             rounds, place = np.divmod(count, self._share[pieces])
             first, length = self._first[pieces], self._length[pieces]
-        return np.asarray(rounds * length + np.minimum(np.maximum(place - first, 0), length))
+        visits = np.asarray(place - first)
+        np.maximum(visits, 0, out=visits)
+        np.minimum(visits, length, out=visits)
+        visits += rounds * length
+        return visits
 
 
 @dataclass(kw_only=True)
