@@ -1,9 +1,10 @@
 """The settings of a migration for Proxmox VE, oVirt and Cloud Hypervisor.
 
 Owns the options of these managers, as commands.py owns those of QEMU, libvirt, Nova and KubeVirt. It
-decides nothing. Sources: Proxmox VE's qm.conf (migrate_downtime in s, migrate_speed in MB/s), the
-migration policies of oVirt-engine's 0000_config.sql (00520f66af) and Cloud Hypervisor's
-VmSendMigrationData.
+decides nothing. Sources: Proxmox VE's qm.conf and QemuMigrate.pm (migrate_downtime in s, migrate_speed
+times 2^20 bytes/s), the migration policies of oVirt-engine's 0000_config.sql (00520f66af), the
+Administration Guide of Red Hat Virtualization 4.3, section 8.2.4 (a custom bandwidth is for all
+migrations of a host at once, two by default) and Cloud Hypervisor's VmSendMigrationData.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from gpusim.policies.ovirt import OVirt
 from gpusim.policies.own_managers import OwnManager
 from gpusim.policies.proxmox import Proxmox
 
-MB, MS_PER_S = 10**6, 1000
+MB, MIB, MS_PER_S = 10**6, 2**20, 1000
+OVIRT_AT_ONCE = 2
 OVIRT_POLICIES = {
     "minimal_downtime": "Minimal downtime",
     "suspend_workload": "Suspend workload if needed",
@@ -31,13 +33,16 @@ def manager_lines(migration: MigrationConfig, manager: OwnManager) -> Iterator[s
     args = {} if migration.manager is None else migration.manager.args
     limit = parse_parameters(migration).max_bandwidth
     if isinstance(manager, Proxmox):
-        speed = max(1, limit // MB) if limit else 0
+        speed = max(1, limit // MIB) if limit else 0
         seconds = manager.first_ms / MS_PER_S
         yield f"qm set VMID --migrate_downtime {seconds:g} --migrate_speed {speed}"
         yield "qm migrate VMID TARGET --online"
     elif isinstance(manager, OVirt):
         policy = OVIRT_POLICIES[str(args.get("migration_policy", OVIRT_POLICY))]
-        bandwidth = f"Custom, {max(1, 8 * limit // MB)} Mbps" if limit else "Hypervisor default"
+        bandwidth = "Hypervisor default"
+        if limit:
+            megabits = max(1, OVIRT_AT_ONCE * 8 * limit // MB)
+            bandwidth = f"Custom, {megabits} Mbps for {OVIRT_AT_ONCE} migrations at once"
         yield f"Cluster > Edit > Migration Policy: {policy}"
         yield f"Cluster > Edit > Migration Policy > Migration Bandwidth Limit: {bandwidth}"
     elif isinstance(manager, CloudHypervisor):

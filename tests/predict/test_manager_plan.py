@@ -138,7 +138,7 @@ def test_novas_commands_are_the_simulated_options() -> None:
         (["policy=nova"], "OpenStack Nova", "live_migration_downtime = 500"),
         (["policy=kubevirt"], "KubeVirt", "  allowAutoConverge: false"),
         (
-            ["policy=proxmox", "migration.max_bandwidth=100MB/s", *args(migrate_downtime=0.3)],
+            ["policy=proxmox", "migration.max_bandwidth=100MiB/s", *args(migrate_downtime=0.3)],
             "Proxmox VE",
             "qm set VMID --migrate_downtime 0.3 --migrate_speed 100",
         ),
@@ -150,7 +150,8 @@ def test_novas_commands_are_the_simulated_options() -> None:
         (
             ["policy=ovirt", "migration.max_bandwidth=100MB/s"],
             "oVirt",
-            "Cluster > Edit > Migration Policy > Migration Bandwidth Limit: Custom, 800 Mbps",
+            "Cluster > Edit > Migration Policy > Migration Bandwidth Limit: Custom, 1600 Mbps"
+            " for 2 migrations at once",
         ),
         (
             ["policy=cloud_hypervisor_upstream", *args(timeout_s=600, timeout_strategy="ignore")],
