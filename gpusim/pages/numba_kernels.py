@@ -1,8 +1,9 @@
 """The primitives on a CPU, compiled by numba: loops over the words of each chunk.
 
 Memory limits the speed, and many guests write to few places of a chunk. So a chunk has 64 blocks of
-words, and a draw leaves out the blocks that it cannot change. Slices and unsigned words let LLVM vectorise the loops. The compiled code stays beside this file, or
-in the user's cache folder, for the next process.
+words, and a draw leaves out the blocks that it cannot change. Slices and unsigned words let LLVM
+vectorise the loops. The compiled code stays beside this file, or in the user's cache folder, for the
+next process.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class NumbaKernels(HostKernels):
     def clear_in_chunk(self, chunk: int, page: int, budgets: Sequence[Budget]) -> ChunkTaken:
         """Take pending pages of a chunk, see primitives.Kernels."""
         zero = self.dirty[chunk, :0] if self.zero is None else self.zero[chunk]
-        rows = np.array([(min(limit, MOST), *costs) for limit, *costs in budgets])
+        rows = np.array([(min(limit, MOST), *costs) for limit, *costs in budgets], np.int64)
         return ChunkTaken(*_clear_in_chunk(self.dirty[chunk], zero, page, rows))
 
 

@@ -299,6 +299,17 @@ def test_many_draws_of_few_places_are_numpys(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pages", [1, 64, 65, C // 64, C // 64 + 1, C // 2 + 1, C])
+def test_a_cell_may_end_anywhere_in_a_chunk(device: str, pages: int) -> None:
+    """At either end of the chunk, with one page more or less than the words that kernels group."""
+    for first in (0, C - pages):
+        kernels = make(device, 1)
+        cells = cells_from([(first, first + pages, 0, 0, 1, True)])
+        (counts,) = kernels.paint([Step(Op.MERGE, cells, np.array([0]))])
+        assert counts.new.tolist() == [pages]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_no_chunk_and_no_cell(device: str) -> None:
     """A draw may have no cell, and a cleared chunk no write."""
     kernels = make(device, 2, log=True)
@@ -436,6 +447,31 @@ def test_clear_in_chunk_is_numpys(device: str, with_zero: bool) -> None:
             taken = [kernels.clear_in_chunk(1, page, budgets) for kernels in (ours, numpys)]
             assert taken[0] == taken[1]
             same(state(ours, 2), state(numpys, 2))
+
+
+@pytest.mark.parametrize("device", ["shim", "numba", GPU])
+@pytest.mark.parametrize("with_zero", [False, True])
+def test_a_take_may_end_in_its_first_word(device: str, with_zero: bool) -> None:
+    """Pages of that word behind the cursor stay. No page of an empty chunk is taken."""
+    for words in (
+        random_words(1, 60),
+        random_words(1, 61) & random_words(1, 62),
+        np.zeros((1, CHUNK_WORDS)),
+    ):
+        for page in (0, 1, 40, 63, 64 * 7 + 33):
+            for limit in (0, 1, 2, 9, 70):
+                ours, numpys = (
+                    make(device, 1, zero=with_zero),
+                    NumpyKernels(1, log=False, zero=with_zero, threads=1),
+                )
+                for kernels in (ours, numpys):
+                    load(kernels.dirty, words.astype(np.uint64))
+                    if with_zero:
+                        load(kernels.zero, random_words(1, 63))
+                budgets = [Budget(limit, 1, 2), Budget(2**61, 1, 1)]
+                taken = [kernels.clear_in_chunk(0, page, budgets) for kernels in (ours, numpys)]
+                assert taken[0] == taken[1]
+                same(state(ours, 1), state(numpys, 1))
 
 
 @pytest.mark.parametrize("device", DEVICES)
