@@ -8,6 +8,7 @@ not know any kind of log.
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import re
@@ -195,7 +196,7 @@ def _message(line: str) -> str | None:
 def _in_column(text: str, place: int) -> str:
     """Return the cells in a column of CSV, without its header."""
     try:
-        rows = list(csv.reader(text.split("\n")))[1:]
+        rows = list(csv.reader(io.StringIO(text)))[1:]  # a cell may hold several lines
     except csv.Error:
         return text
     return "\n".join(row[place].rstrip("\n") for row in rows if len(row) > place)

@@ -136,6 +136,12 @@ def test_a_viewer_may_export_the_newest_line_first(tmp_path: Path, name: str, ar
     assert told(read_intake(path)) == told(read_intake(FOLDER / name))
 
 
+def test_a_cell_of_csv_keeps_its_lines() -> None:
+    assert clean('time,message\n1,"Job type: Unbounded\nTime elapsed: 5 ms"\n') == (
+        "Job type: Unbounded\nTime elapsed: 5 ms"
+    )
+
+
 @pytest.mark.parametrize("name", STAMPED)
 def test_stamps_tell_the_order_of_few_lines(tmp_path: Path, name: str) -> None:
     path, newest = tmp_path / "log", tmp_path / "newest"
