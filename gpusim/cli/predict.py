@@ -318,6 +318,8 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
     from gpusim.predict.terminal import prediction_lines
 
     host = host_config(profile, options.overrides)
+    if options.goal:
+        _check_goal(options.goal, host)
     prediction = predict(
         profile,
         host,
@@ -341,6 +343,15 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
 
         print(write_report(prediction, advice, better, options.report), file=_messages_to(options))
     return 0
+
+
+def _check_goal(goal: str, host: HostConfig) -> None:
+    """Refuse a search for settings of a throttle if the manager has no throttle."""
+    from gpusim.config.checks import reject
+    from gpusim.explore.changes import has_throttle
+
+    if not has_throttle(host.config):
+        reject("--goal", goal, "needs a throttle, and Cloud Hypervisor has none. Leave --goal out")
 
 
 def _advised(

@@ -89,7 +89,7 @@ def single_changes(config: Config, scenario: Scenario) -> Iterator[Change]:
 
     A config may still refuse a value. A run with the value shows that.
     """
-    if not _is_managed_by(config, CloudHypervisor):  # it has no throttle
+    if has_throttle(config):
         yield from _auto_converge(config, scenario)
     yield from _link(config, scenario)
     yield from _downtime(config)
@@ -208,6 +208,11 @@ def postcopy_obstacle(config: Config) -> str:
         return "manager"
     has_both = VERSIONS[config.migration.version].has_multifd_with_postcopy
     return "multifd" if config.migration.multifd_channels and not has_both else ""
+
+
+def has_throttle(config: Config) -> bool:
+    """Return whether the manager of a config can throttle the guest. Cloud Hypervisor cannot."""
+    return not _is_managed_by(config, CloudHypervisor)
 
 
 def _is_managed_by(config: Config, *kinds: type[OwnManager]) -> bool:

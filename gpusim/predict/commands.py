@@ -89,7 +89,8 @@ def tool_commands(
     if manager is None or tool is None:
         return found
     lines = tuple(manager_lines(config.migration, manager))
-    return {tool: found.get(tool) or ToolCommands(lines=lines, notes=())}
+    notes = tuple(_not_settable(config.migration, "cannot_set", tool))
+    return {tool: found.get(tool) or ToolCommands(lines=lines, notes=notes)}
 
 
 def _capabilities(migration: MigrationConfig) -> dict[str, bool]:

@@ -68,6 +68,10 @@ def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         (["vm.json", "--seed", "-1"], "argument --seed: -1: "),
         (["vm.json", "--members", "1"], "argument --members: 1: "),
         (["vm.json", "--goal", "fastest", "--deadline", "soon"], "argument --deadline: soon: "),
+        (
+            ["vm.json", "policy=cloud_hypervisor_upstream", "--goal", "fastest"],
+            "--goal = fastest: ",
+        ),
         (["vm.json", "--json", "no/such/file"], "--json = no/such/file: "),
         (["vm.json", "--report", "vm.json"], "vm.json: cannot be written"),
         (["--measure", "--qmp", "s", "--save", "vm.json"], "--save = vm.json: "),

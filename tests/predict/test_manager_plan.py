@@ -168,6 +168,17 @@ def test_under_a_manager_there_are_its_options_alone(
     assert line in found[tool].lines
 
 
+@pytest.mark.parametrize("policy", ["proxmox", "ovirt"])
+def test_settings_that_a_manager_cannot_set_are_named(policy: str) -> None:
+    config = composed_config([f"policy={policy}", "migration.cpu_throttle_initial=99"])
+    (commands,) = tool_commands(config, 8 * GIB, None).values()
+    (note,) = commands.notes
+    assert (note.code, note.data["settings"]) == (
+        "cannot_set",
+        {"cpu-throttle-initial": ("99", "20")},
+    )
+
+
 @pytest.mark.parametrize("policy", sorted(path.stem for path in (CONF / "policy").glob("*.yaml")))
 def test_no_change_is_one_that_the_manager_does_not_have(policy: str) -> None:
     config = composed_config([f"policy={policy}"])
