@@ -31,7 +31,8 @@ def rising(values: IntArray) -> IntArray:
 
     np.unique returns the same. From numpy 2.3 on it hashes first, which takes ten times as long.
     """
-    ordered = np.sort(values)
+    ordered = values.copy()
+    ordered.sort()
     is_first = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
     return ordered[is_first]

@@ -218,7 +218,7 @@ class Paced:
         borders = self._borders(since_ns, int(t_ns.max(initial=0)), run, windows)
         slack = np.concatenate([[reached], self._slack(borders, run, windows)])
         least = np.minimum.accumulate(slack)
-        index = np.searchsorted(borders, t_ns, side="right")
+        index = borders.searchsorted(t_ns, side="right")
         here = self._arrived(t_ns, windows) - allowed
         return np.minimum(
             least[index], np.minimum(here, self._slack(run.tick_before(t_ns), run, windows))

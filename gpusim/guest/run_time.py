@@ -311,7 +311,7 @@ class RunTime:
     def tick_after(self, t_ns: IntArray) -> IntArray:
         """Return the first tick after each time at the present throttle, see VcpuClock."""
         starts, periods = self._slices.starts, self._slices.periods
-        index = np.searchsorted(starts, t_ns, side="right") - 1
+        index = starts.searchsorted(t_ns, side="right") - 1
         start, period = starts[index], periods[index]
         is_regular = period != NEVER_NS
         rounds = (t_ns - start) // period + 1
@@ -323,7 +323,7 @@ class RunTime:
     def borders(self, since_ns: int = -1) -> IntArray:
         """Return the starts of stretches with one throttle, and the last tick before each."""
         starts = self._slices.starts
-        starts = starts[np.searchsorted(starts, since_ns, side="right") :]
+        starts = starts[starts.searchsorted(since_ns, side="right") :]
         ticks = self.tick_before(np.maximum(starts - 1, 0))
         return rising(np.concatenate([starts, ticks[ticks > since_ns]]))
 
@@ -421,7 +421,7 @@ class _Slices:
     def at_times(self, t_ns: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Return the stretch at each time, four arrays of its shape."""
         index = self.starts.searchsorted(t_ns, side="right") - 1
-        start, period, sleep, run = self._rows[:, index]
+        start, period, sleep, run = self._rows.take(index, axis=1)
         return start, period, sleep, run
 
     def run_ns(self, t_ns: int) -> int:
@@ -440,7 +440,7 @@ class _Slices:
 
     def count_before(self, t_ns: int) -> int:
         """Return the number of stretches that start before a time."""
-        return int(np.searchsorted(self.starts, t_ns))
+        return int(self.starts.searchsorted(t_ns))
 
     def cut(self, kept: int) -> IntArray:
         """Keep the first stretches, and return the others, int64 [4, n]."""

@@ -47,7 +47,7 @@ class UsefulTime:
             t_ns: the last breakpoint's time, or a later one.
             useful_ns: useful time by then.
         """
-        kept = int(np.searchsorted(self._times_ns[TIME, : self._count], t_ns))
+        kept = int(self._times_ns[TIME, : self._count].searchsorted(t_ns))
         run_ns = self._run.at_ns(t_ns)
         self._useful[SLOPE, kept - 1] = self._slope_before(kept, run_ns, useful_ns)
         if kept == self._count:
@@ -65,9 +65,9 @@ class UsefulTime:
 
     def at(self, t_ns: IntArray) -> FloatArray:
         """Return the useful time at each time, float64 ns."""
-        index = np.searchsorted(self._times_ns[TIME, : self._count], t_ns, side="right") - 1
-        since_ns = self._run.at(t_ns) - self._times_ns[RUN, index]
-        useful_ns, slope = self._useful[:, index]
+        index = self._times_ns[TIME, : self._count].searchsorted(t_ns, side="right") - 1
+        since_ns = self._run.at(t_ns) - self._times_ns[RUN].take(index)
+        useful_ns, slope = self._useful.take(index, axis=1)
         return np.asarray(useful_ns + since_ns * slope)
 
     def ahead(self, t_ns: IntArray, until_ns: int) -> Callable[[float], FloatArray]:
@@ -93,7 +93,7 @@ class UsefulTime:
     def borders(self, since_ns: int = -1) -> IntArray:
         """Return the borders of run time, the breakpoints, and the ticks around each breakpoint."""
         times_ns = self._times_ns[:, : self._count]
-        first = int(np.searchsorted(times_ns[TIME], since_ns, side="right"))
+        first = int(times_ns[TIME].searchsorted(since_ns, side="right"))
         own = times_ns[[TIME, TICK_BEFORE, TICK_AFTER], max(0, first - 1) :].ravel()
         return rising(np.concatenate([own[own > since_ns], self._run.borders(since_ns)]))
 
