@@ -93,6 +93,23 @@ def test_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     check_golden("predict_help", capsys.readouterr().out)
 
 
+def test_a_goal_is_for_all_simulated_migrations(
+    vm: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The search gets each simulated migration with its outcome."""
+    pytest.importorskip("optuna")
+    given: dict[str, Any] = {}
+
+    def search(*_: object, **options: Any) -> None:
+        given.update(options)
+
+    monkeypatch.setattr("gpusim.explore.goal_search.search_goal", search)
+    assert cli.main([vm, *ANSWER, "--goal", "fastest"]) == 0
+    configs, outcomes = zip(*given["members"], strict=True)
+    assert len({config.seed for config in configs}) == len(outcomes) == 2
+    assert {one.verdict for one in outcomes} == {"converged"}
+
+
 def test_only_json_is_on_standard_output(vm: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert cli.main([vm, *ANSWER, "--json", "-", "--report", "out"]) == 0

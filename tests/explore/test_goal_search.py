@@ -26,6 +26,7 @@ from gpusim.engine.records import Summary
 from gpusim.errors import ResultsError
 from gpusim.explore import run_pool
 from gpusim.explore.bounds import Bounds
+from gpusim.explore.goal_check import check_goal
 from gpusim.explore.goal_search import TRIALS, BetterSettings, search_goal
 from gpusim.explore.run_pool import RunPool
 
@@ -264,6 +265,49 @@ def test_settings_that_suit_one_guest_by_chance_are_not_proposed(
     assert found.check.value > found.check.value_now
     alike = searched(guest(), "fastest", members=members[:1])
     assert alike.settings == {"cpu_throttle_initial": 99} and not alike.rejected
+
+
+def test_the_next_best_settings_are_tried_if_the_best_do_not_help_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The best settings keep the present threshold, with which they slow the other guest down."""
+
+    def law(m: MigrationConfig) -> tuple[float, float, bool]:
+        steep = m.cpu_throttle_initial == m.cpu_throttle_increment == 99
+        if steep and (m.downtime_limit, m.throttle_trigger_threshold) == (77, 30):
+            return 600.0, 10.0, True
+        return 300.0 - m.cpu_throttle_initial - m.cpu_throttle_increment, 10.0, True
+
+    replace_runs(monkeypatch, law)
+    other = guest(downtime_limit=77, throttle_trigger_threshold=30)
+    with RunPool(0) as pool:
+        (now,) = pool.run_all([other])
+    assert now is not None
+    found = searched(guest(throttle_trigger_threshold=30), "fastest", members=[(other, now)])
+    assert (found.settings["cpu_throttle_initial"], found.settings["cpu_throttle_increment"]) == (
+        99,
+        99,
+    )
+    assert "throttle_trigger_threshold" in found.settings and not found.rejected
+
+
+def test_means_are_over_the_migrations_that_converge_with_both_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def law(m: MigrationConfig) -> tuple[float, float, bool]:
+        is_lost = m.downtime_limit == 77 and m.cpu_throttle_initial == 99
+        return 300.0 - m.cpu_throttle_initial, 10.0, not is_lost
+
+    replace_runs(monkeypatch, law)
+    both = [guest(), guest(downtime_limit=77)]
+    with RunPool(0) as pool:
+        members = [(one, run) for one in both if (run := pool.run_all([one])[0]) is not None]
+        found = check_goal(
+            members, {"cpu_throttle_initial": 99}, "total_time_s", within(1000.0), pool
+        )
+    assert (found.keeping_now, found.keeping) == (2, 1)
+    assert (found.value_now, found.value) == (280.0, 201.0)
+    assert not found.helps(0.0)
 
 
 def test_settings_keep_the_bounds_in_as_many_migrations_as_now(

@@ -158,6 +158,23 @@ def test_two_logs_in_the_right_order_stay(name: str) -> None:
     assert clean(text + text) == 2 * clean(text)
 
 
+BACK_TWICE = [*"99", *"88", *"77", *"7" * 200]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [one for n in (9, 8, 7) for one in (f"2026-11-28 09:30:0{n}", "a: 1", "b: 2")],
+        [f"2026-11-28 09:30:0{n} line{i}" for i, n in enumerate(BACK_TWICE)]
+        + [f"2026-11-28 09:31:{n:02} next{n}" for n in range(60)],
+    ],
+    ids=["several lines per stamp", "a clock that is set back at first"],
+)
+def test_lines_stay_in_order(lines: list[str]) -> None:
+    kept = [line.split()[-1] for line in clean("\n".join(lines)).split("\n")]
+    assert kept == [line.split()[-1] for line in lines]
+
+
 VDSM = (
     "2026-11-28 09:30:{:02} INFO Migration Progress: {} seconds elapsed, {}% of data processed, total "
     "data: 8192MB, processed data: {}MB, remaining data: {}MB, transfer speed 100MBps, zero pages: "
