@@ -316,7 +316,7 @@ def _folder_before(key: str, folder: Path, files: Sequence[str]) -> FolderBefore
 def _check_plugins(config: DictConfig) -> None:
     """Refuse Slurm's launcher on a machine without Slurm. It would fail after the folder is made."""
     for name in ("sweeper", "launcher"):
-        if config.hydra[name] is None:
+        if OmegaConf.is_missing(config.hydra, name) or config.hydra[name] is None:
             allowed = f"must not be null. Write hydra/{name}=basic"
             raise ConfigError(f"hydra.{name}", "null", allowed, "missing")
     target = str(config.hydra.launcher.get("_target_"))

@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -89,6 +90,7 @@ _LIBRARY = (  # in the texts of OmegaConf's errors about Hydra's own keys -> wha
     (re.compile(r"is not a valid bool"), "must be true or false"),
     (re.compile(r"Cannot merge DictConfig with ListConfig"), "must hold names and values"),
     (re.compile(r"Cannot merge ListConfig with DictConfig"), "must be a list"),
+    (re.compile(r"Config group override must be"), "must be the name of a preset, such as basic"),
     (re.compile(r"Incompatible key type"), "has a key that is no text. Write {KEY: VALUE}"),
 )
 
@@ -137,13 +139,15 @@ def check_sweeps(overrides: Sequence[str]) -> None:
     """
     with one_compose_error(overrides):
         for one in OverridesParser.create().parse_overrides(list(overrides)):
-            if not one.is_discrete_sweep():
-                continue
+            if not one.is_discrete_sweep() or one.value_type is ValueType.GLOB_CHOICE_SWEEP:
+                continue  # the sweeper knows the names of presets
             try:
-                next(one.sweep_iterator(), None)
+                has_value = next(one.sweep_iterator(), None) is not None
             except (TypeError, ValueError):
+                has_value = False
+            if not has_value:
                 allowed = f"holds no values that can be counted. {_CALL}"
-                raise _refusal(_split(str(one.input_line)), allowed, "wrong_format") from None
+                raise _refusal(_split(str(one.input_line)), allowed, "wrong_format")
 
 
 def compose_error(
@@ -485,6 +489,8 @@ def _of_overrides(
         named += [one for one in given if one.key.startswith("hydra.")]
         if named:
             return _refusal(named[-1], "is nothing that Hydra can use. Remove it", "not_composed")
+    if not named and text.startswith("Config group override must be"):
+        named += [one for one in given if one.value == "null" and "/" in one.key]
     culprit = named[0] if named else None
     if isinstance(error, InterpolationResolutionError):
         wanted = next((one for one in given if "${" in one.text), culprit)

@@ -114,6 +114,7 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         pytest.param("hydra.job.env_copy=[NO_SUCH]", "not_composed", marks=pytest.mark.slow),
         pytest.param("hydra.job_logging.formatters=3", "not_composed", marks=pytest.mark.slow),
         ("-m hydra.sweeper=null", "missing"),
+        ("-m ~hydra/launcher", "missing"),
         pytest.param("+hydra.callbacks.report.foo=1", "not_composed", marks=pytest.mark.slow),
         ("vm.memory=${nosuch}", "wrong_reference"),
         ("dry_run=${oc.env:HOME}", "wrong_type"),

@@ -209,6 +209,7 @@ def test_a_posted_version_has_two_names(series: int) -> None:
         ("policy={a:1}", "policy", "has no keys. Write policy=PRESET"),
         ("policy.args=3", "policy", "has no keys. Write policy=PRESET"),
         ("hydra.sweep.dir=null", "hydra.sweep.dir", "must not be null"),
+        ("hydra/launcher=null", "hydra/launcher", "must be the name of a preset"),
         ("hydra.sweep.dir=[1]", "hydra.sweep.dir", "must be a text"),
         ("hydra.job.config=[1]", "hydra.job.config", "must hold names and values"),
         ("hydra.job.env_set=[1]", "hydra.job.env_set", "must hold names and values"),
@@ -220,11 +221,11 @@ def test_no_text_of_a_library_is_shown(typed: str, key: str, meant: str) -> None
     assert caught.value.key == key
 
 
-@pytest.mark.parametrize("values", ["range(1,2,0)", "choice(1,null)"])
+@pytest.mark.parametrize("values", ["range(1,2,0)", "range(1,10,-1)", "choice(1,null)"])
 def test_values_of_a_sweep_that_nothing_can_enumerate(values: str) -> None:
     with pytest.raises(ConfigError, match="KEY=A"):
         check_sweeps(["vm=tiny_256mib", f"seed={values}"])
-    check_sweeps(["seed=range(1,3)", "migration.throttle_rule={target: a:B},null"])
+    check_sweeps(["seed=range(1,3)", "migration.throttle_rule={target: a:B},null", "vm=glob(*)"])
 
 
 def test_an_empty_override() -> None:
