@@ -35,7 +35,7 @@ def read_file(options: argparse.Namespace) -> Intake:
     if options.explain or intake.profile is None:
         for option in NEED_A_GUEST:
             if getattr(options, option):
-                hint = "this file gives no guest"
+                hint = "this file gives no guest. Remove the option, or name a profile"
                 if options.explain:
                     hint = "--explain does not use it. Remove one of them"
                 reject(f"--{option}", getattr(options, option), hint)
