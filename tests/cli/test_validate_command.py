@@ -111,6 +111,7 @@ def test_a_recording_that_cannot_be_simulated_hides_no_result(
     assert len(found["rows"]) == len(QUANTITIES)
 
 
+@pytest.mark.slow
 def test_profiles_of_a_list_hide_no_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def test_auto_converge_is_proposed_only_if_it_is_off() -> None:
     assert found_for("the timer off")["migration.fallback_sync_interval"].value == "null"
 
 
+@pytest.mark.slow
 def test_the_smallest_bandwidth_is_found() -> None:
     """The link has to carry 3e5 page writes per second without a throttle. 5 Gbit/s do not."""
     made = config(3e5, auto_converge=False)

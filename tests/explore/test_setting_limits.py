@@ -443,6 +443,7 @@ def test_the_limits_of_a_large_vm_hold_over_bitmaps() -> None:
     assert not math.isnan(real.total_time_s)
 
 
+@pytest.mark.slow
 def test_a_change_whose_run_was_cut_is_not_one_that_fails() -> None:
     """Auto-converge helps this guest, which needs more steps than the run may take here."""
     made = guest(9e4, auto_converge=False)

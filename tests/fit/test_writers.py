@@ -244,6 +244,7 @@ def test_the_kind_is_kept_if_the_curve_shows_it() -> None:
         assert kinds.count(kind) >= 36
 
 
+@pytest.mark.slow
 def test_the_truth_lies_in_the_bands() -> None:
     """Distinct pages of two guests at five times."""
     covered = _covered(("uniform", "both"), seeds=1, drift=0.05)

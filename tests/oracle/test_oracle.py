@@ -30,6 +30,7 @@ def agrees(found: Comparison) -> bool:
     return same and abs(found.total_percent or 0) <= MOST_PERCENT
 
 
+@pytest.mark.slow
 def test_sixty_random_scenarios_agree() -> None:
     assert disagreements(SIXTY) == []
 

@@ -73,6 +73,7 @@ def test_a_migration_is_watched_and_written(
     assert "completed after" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_what_was_seen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
