@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BANDS_PERCENT = (5, 10)
-FARTHEST_PERCENT = 60.0  # a larger error is an arrow at the edge
+FARTHEST_PERCENT = 60.0  # a larger error is an arrow in a row of its own
+ROW_PERCENT, EDGE_PERCENT = 67.0, 75.0  # the middle of that row, and the end of the axis
 MOST_TICKS, NARROW_TICKS = 8, 5  # of an axis of times
 MARKS = ("o", "s", "D", "^", "P", "v")
 
@@ -83,9 +84,6 @@ def draw_errors(figure: Figure, points: Sequence[Point]) -> None:
     times, errors = figure.subplots(
         2, 1, sharex=True, gridspec_kw={"height_ratios": (3.4, 2.0), "hspace": 0.08}
     )
-    entries = len(groups) + len(BANDS_PERCENT) if narrow else 0  # a legend inside would hide points
-    top = style.PANELS_TOP - style.ROW * (len(facts) + 1.1 * entries)
-    figure.subplots_adjust(left=left_share(figure), right=0.965, top=top, bottom=0.085)
     appearance: dict[str, Any]
     for percent, shade in zip(BANDS_PERCENT, (0.18, 0.1), strict=True):
         below, above = ([end * (1 + sign * percent / 100) for end in ends_s] for sign in (-1, 1))
@@ -104,10 +102,12 @@ def draw_errors(figure: Figure, points: Sequence[Point]) -> None:
         times.plot(x, [point.simulated_s for point in of_group], label=label, **appearance)
         _draw_deviations(errors, of_group, appearance)
     _set_axes(times, errors, ends_s, most=NARROW_TICKS if narrow else MOST_TICKS)
-    if narrow:
-        figure_legend(figure, times.get_legend_handles_labels()[0], len(facts), width=0)
+    if narrow:  # a legend inside would hide points
+        top = figure_legend(figure, times.get_legend_handles_labels()[0], len(facts), width=0)
     else:
         times.legend(loc="upper left")
+        top = style.PANELS_TOP - style.ROW * len(facts)
+    figure.subplots_adjust(left=left_share(figure), right=0.965, top=top, bottom=0.085)
     headline(figure, "Total times, measured and simulated", facts)
 
 
@@ -121,7 +121,7 @@ def _set_axes(times: Axes, errors: Axes, ends_s: tuple[float, float], most: int)
     times.set_ylim(ends_s)
     times.set_ylabel("simulated")
     errors.set_ylabel("error (%)")
-    errors.set_ylim(-FARTHEST_PERCENT, FARTHEST_PERCENT)
+    errors.set_ylim(-EDGE_PERCENT, EDGE_PERCENT)
     errors.set_xlabel("measured total time")
     ticks_s = style.time_ticks(*ends_s, most)
     errors.set_xticks(ticks_s, [format_duration(tick) for tick in ticks_s])
@@ -131,17 +131,16 @@ def _set_axes(times: Axes, errors: Axes, ends_s: tuple[float, float], most: int)
 
 
 def _draw_deviations(errors: Axes, points: Sequence[Point], appearance: dict[str, Any]) -> None:
-    """Draw the errors. An error outside the axis is an arrow at the edge with its number."""
+    """Draw the errors. An error that is too large is an arrow at the edge with its number."""
     inside = [point for point in points if abs(point.error_percent) <= FARTHEST_PERCENT]
     x = [point.measured_s for point in inside]
     errors.plot(x, [point.error_percent for point in inside], **appearance)
     for point in points:
         if abs(point.error_percent) > FARTHEST_PERCENT:
             up = point.error_percent > 0
-            edge = FARTHEST_PERCENT * (0.9 if up else -0.9)
             errors.text(
                 point.measured_s,
-                edge,
+                ROW_PERCENT if up else -ROW_PERCENT,
                 f"{point.error_percent:+.0f} % {'↑' if up else '↓'}",
                 ha="center",
                 va="center",
