@@ -67,6 +67,7 @@ def test_sweep_has_a_folder_a_question_and_an_axis_of_its_own(path) -> None:
         resolve(composed(f"sweep={path.stem}", *job))
 
 
+@pytest.mark.slow
 def test_workloads_scale_with_every_vm() -> None:
     vms = [composed(vm).vm for vm in ("vm=tiny_256mib", "vm=small_16gib", "vm=huge_24tib")]
     for workload in (option for option in OPTIONS if option.startswith("workload=")):

@@ -182,6 +182,7 @@ def test_a_refused_start_is_shown_as_it_was_typed(start: str) -> None:
     assert caught.value.value == start
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_every_page_arrives_once(data: st.DataObject) -> None:

@@ -88,6 +88,7 @@ def test_figures_count_what_rows_say(one: ProfiledCase) -> None:
     assert "2 of 3" in describe_profile_figures(found)
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

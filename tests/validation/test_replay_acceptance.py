@@ -67,6 +67,7 @@ def recorded() -> list[Case]:
     return cases
 
 
+@pytest.mark.slow
 def test_recordings_of_gpusim_record_are_replayed_as_well(recorded: list[Case]) -> None:
     """They are six or more, of three versions, with three repeats of two scenarios."""
     names = [case.recording.case.split(".") for case in recorded]
@@ -79,6 +80,7 @@ def test_recordings_of_gpusim_record_are_replayed_as_well(recorded: list[Case]) 
     assert figures["largest_throttle_difference_steps"] <= 1
 
 
+@pytest.mark.slow
 def test_guests_that_fill_a_slice_do_not_converge_in_a_replay(recorded: list[Case]) -> None:
     """Each sync waits for the vCPU's next slice, which the fine counter shows."""
     judged = [case for case in recorded if case.recording.guest.kind != "cpu_bound"]
