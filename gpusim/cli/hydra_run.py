@@ -314,7 +314,10 @@ def _folder_before(key: str, folder: Path, files: Sequence[str]) -> FolderBefore
 
 
 def _check_plugins(config: DictConfig) -> None:
-    """Refuse Slurm's launcher on a machine without Slurm. It would fail after the folder is made."""
+    """Refuse a sweep without a sweeper or launcher, and Slurm's launcher on a machine without Slurm.
+
+    They would fail after the folder is made.
+    """
     for name in ("sweeper", "launcher"):
         if OmegaConf.is_missing(config.hydra, name) or config.hydra[name] is None:
             allowed = f"must not be null. Write hydra/{name}=basic"

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 MOST_SEED = 2**62
 GOALS = ("fastest", "least-loss")
 MOST_EFFORT = 100
-FITTING = "fitting a guest: "
 T = TypeVar("T")
 
 
@@ -207,7 +206,7 @@ def _members(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from gpusim.errors import require
+    from gpusim.fit import require_scipy
 
     settings = [one for one in options.arguments if "=" in one or one.startswith("~")]
     files = [one for one in options.arguments if one not in settings or is_file(one)]
@@ -220,7 +219,7 @@ def _run(options: argparse.Namespace) -> int:
         return _answer(options, _profile(options))
     intake = read_file(options)
     if intake.profile is not None:  # a coarse answer fits no guest
-        require("scipy", "predict", FITTING)
+        require_scipy()
     if intake.profile is None or options.explain:
         return explain_file(
             options, intake, _bounds(options), _messages_to(options), _with_progress_bar
@@ -237,6 +236,7 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
     """Check the options and their combination before any work starts."""
     from gpusim.config.checks import reject
     from gpusim.errors import require
+    from gpusim.fit import require_scipy
     from gpusim.predict.host_config import check_overrides
 
     options.profile = files[0] if files else None
@@ -269,7 +269,7 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
     if options.report:
         require("matplotlib", "plot", "--report: ")
     if not options.profile:
-        require("scipy", "predict", FITTING)
+        require_scipy()
     if options.goal:
         require("optuna", "predict", "--goal: ")
     if options.measure:

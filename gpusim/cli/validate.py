@@ -182,12 +182,12 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _profiles(options: argparse.Namespace) -> int:
-    from gpusim.errors import require
+    from gpusim.fit import require_scipy
     from gpusim.validation import accuracy_text as text
     from gpusim.validation import profile_accuracy as profiles
     from gpusim.validation.shipped import NotUsed
 
-    require("scipy", "predict", "fitting a guest: ")
+    require_scipy()
     cases: list[profiles.ProfiledCase] = []
     left_out: list[tuple[int, NotUsed]] = []
     for found in profiles.predict_each(options.paths or [profiles.PROFILED, profiles.PROFILED_KVM]):

@@ -15,8 +15,7 @@ from gpusim.config.plugins import policies_of
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config
 from gpusim.policies.cloud_hypervisor import CloudHypervisor
-from gpusim.policies.own_managers import OWN_MANAGERS, OwnManager
-from gpusim.policies.proxmox import Proxmox
+from gpusim.policies.own_managers import OWN_MANAGERS, POST_COPY, OwnManager
 from gpusim.qemu.versions import VERSIONS, Version
 from gpusim.sender.link import PS_PER_S
 
@@ -204,7 +203,8 @@ def postcopy_obstacle(config: Config) -> str:
     """
     if config.vm.vfio_devices:
         return "vfio"
-    if _is_managed_by(config, Proxmox, CloudHypervisor):  # neither has post-copy
+    manager = _own_manager(config)
+    if manager is not None and manager not in POST_COPY:
         return "manager"
     has_both = VERSIONS[config.migration.version].has_multifd_with_postcopy
     return "multifd" if config.migration.multifd_channels and not has_both else ""
@@ -212,13 +212,13 @@ def postcopy_obstacle(config: Config) -> str:
 
 def has_throttle(config: Config) -> bool:
     """Return whether the manager of a config can throttle the guest. Cloud Hypervisor cannot."""
-    return not _is_managed_by(config, CloudHypervisor)
+    return _own_manager(config) is not CloudHypervisor
 
 
-def _is_managed_by(config: Config, *kinds: type[OwnManager]) -> bool:
-    """Return whether gpusim's own manager of a config is one of these classes."""
+def _own_manager(config: Config) -> type[OwnManager] | None:
+    """Return the class of a config's manager. None: there is no manager, or a user's."""
     policy = config.migration.manager
-    return policy is not None and OWN_MANAGERS.get(policy.target) in kinds
+    return None if policy is None else OWN_MANAGERS.get(policy.target)
 
 
 def _postcopy(config: Config) -> Iterator[Change]:
@@ -226,7 +226,7 @@ def _postcopy(config: Config) -> Iterator[Change]:
 
     A manager of gpusim's own switches at its own time, which no single change moves.
     """
-    if _is_managed_by(config, *OWN_MANAGERS.values()):
+    if _own_manager(config) is not None:
         return
     if config.migration.start_postcopy != "never" or postcopy_obstacle(config):
         return

@@ -243,8 +243,9 @@ class _Search:
     def _drop_best(self) -> None:
         """Forget the best settings, so that the next best ones are the answer."""
         best, _ = self._best()
+        assert best is not None
         self._simplified = None
-        self._rejected |= {best} if best is not None else set()
+        self._rejected.add(best)
 
     def answer(self, trials: int) -> BetterSettings:
         """Return the best settings, if they gain more than chance makes."""

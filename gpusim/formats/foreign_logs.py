@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TypeVar
 
-from gpusim.formats.pasted_text import read_pasted
-from gpusim.reading import ReadingError
+from gpusim.errors import CodedError
+
+Refused = TypeVar("Refused", bound=CodedError)
 
 _LOGS = (  # what only such a log holds, what it is, and the command for it
     (
@@ -46,9 +47,8 @@ def hint_at_reader(text: str, own_command: str = "") -> str:
     return ""
 
 
-def hint_in_file(path: Path, own_command: str) -> str:
-    """Return the same for a file that was read before. A file that is gone gives no hint."""
-    try:
-        return hint_at_reader(read_pasted(path), own_command)
-    except ReadingError:
-        return ""
+def with_hint(error: Refused, text: str, own_command: str) -> Refused:
+    """Return the error of a text with too few answers, with a hint if another command reads it."""
+    if error.code != "too_few_answers":
+        return error
+    return type(error)(error.code, **error.data | {"hint": hint_at_reader(text, own_command)})

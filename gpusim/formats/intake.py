@@ -189,14 +189,11 @@ def _reports(path: Path, kind: Kind, text: str) -> _Reports:
     Raises:
         IntakeError: there are none.
     """
-    log: MigrationLog | None
     jobs = None
     if kind.code in READERS:
         log = _read_lines(READERS[kind.code], text)
-        if log is None:
-            raise IntakeError("nothing_told", path=path, kind=kind.name)
-        return _Reports(log=log, found=Found(answers=_answers_of_log(log)))
-    if kind.code == "domjobinfo":
+        found = Found(answers=[] if log is None else _answers_of_log(log))
+    elif kind.code == "domjobinfo":
         jobs = read_job_log(path, text)
         found = Found(answers=answers_of_jobs(jobs.jobs))
     elif kind.code == "hmp":
@@ -205,9 +202,10 @@ def _reports(path: Path, kind: Kind, text: str) -> _Reports:
         found = read_guestperf(path, text)
     else:
         found = read_answers(path, text)
-    timed = [one for one in found.answers if "total-time" in one]
-    answers = last_migration(timed) if timed else found.answers[-1:]
-    log = log_of_answers(kind.code, answers or timed[-1:])
+    if kind.code not in READERS:
+        timed = [one for one in found.answers if "total-time" in one]
+        answers = last_migration(timed) if timed else found.answers[-1:]
+        log = log_of_answers(kind.code, answers or timed[-1:])
     if log is None:
         raise IntakeError("nothing_told", path=path, kind=kind.name)
     return _Reports(log=log, found=found, jobs=jobs)

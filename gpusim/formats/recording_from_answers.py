@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gpusim.formats.errors import AnswersError
-from gpusim.formats.foreign_logs import hint_at_reader, hint_in_file
+from gpusim.formats.foreign_logs import hint_at_reader, with_hint
 from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import LATER_STAGES, LEAST_SAMPLES, read_document
@@ -112,7 +112,10 @@ def convert(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         text = read_pasted(path)
     except ReadingError as error:
         raise AnswersError("unreadable", path=path, reason=error.reason, hint="") from None
-    document = document_of(path, read_answers(path, text), facts, advice=FACT_ADVICE)
+    try:
+        document = document_of(path, read_answers(path, text), facts, advice=FACT_ADVICE)
+    except AnswersError as error:
+        raise with_hint(error, text, COMMAND) from None
     read_document(document, str(path), replayed=False)
     return document
 
@@ -144,8 +147,7 @@ def document_of(
     rows = precopy
     active = _active(rows)
     if len(active) < LEAST_SAMPLES:
-        hint = hint_in_file(path, COMMAND) if advice else ""
-        data = {"answers": len(active), "least": LEAST_SAMPLES, "hint": hint}
+        data = {"answers": len(active), "least": LEAST_SAMPLES, "hint": ""}
         raise AnswersError("too_few_answers", path=path, **data)
     used = {"multifd": _is_positive(active[-1]["ram"].get("multifd-bytes"))}
     used["xbzrle"] = any("xbzrle-cache" in row for row in active)

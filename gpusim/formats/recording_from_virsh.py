@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import VirshLogError
-from gpusim.formats.foreign_logs import hint_at_reader
+from gpusim.formats.foreign_logs import with_hint
 from gpusim.formats.pasted_text import read_pasted
 from gpusim.formats.recording import UNCOUNTED_NOTE, counts_every_sync
 from gpusim.formats.recording_file import CLOCK_DIGITS, LEAST_SAMPLES, read_document
@@ -176,10 +176,7 @@ def convert(jobs: Path, events: Path | None) -> dict[str, Any]:
     try:
         document = document_of_jobs(jobs, read_job_log(jobs, text), events)
     except VirshLogError as error:
-        if error.code != "too_few_answers":
-            raise
-        hint = hint_at_reader(text, "gpusim-record --libvirt")
-        raise VirshLogError(error.code, **error.data | {"hint": hint}) from None
+        raise with_hint(error, text, "gpusim-record --libvirt") from None
     read_document(document, str(jobs), replayed=False)
     return document
 

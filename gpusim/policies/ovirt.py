@@ -52,6 +52,7 @@ class OVirt:
         monitor_interval: s between two polls, 1 to 3600.
 
     Attributes:
+        migration_policy: its name.
         items: the policy's actions, first one first.
         required_settings: keys of `migration` that oVirt sets, and their values.
 
@@ -64,6 +65,7 @@ class OVirt:
     ) -> None:
         check_name("migration_policy", migration_policy, POLICIES)
         check_whole("monitor_interval", monitor_interval, 1, 3600)
+        self.migration_policy = migration_policy
         self.items = POLICIES[migration_policy]
         switches = any(item.action == "post_copy" for item in self.items)
         self.required_settings: Mapping[str, bool] = {"postcopy_ram": True} if switches else {}

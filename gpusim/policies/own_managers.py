@@ -56,6 +56,7 @@ class Permission(NamedTuple):
 
 _KUBEVIRT = {"allow_workload_disruption": True, "allow_post_copy": True}
 _ONE_THREAD = {"postcopy_ram": True, "multifd_channels": 0}
+# The other managers have no post-copy.
 POST_COPY: Mapping[type[OwnManager], Permission] = {
     Nova: Permission(
         "Nova",

@@ -77,8 +77,6 @@ def tool_commands(
         total_high_s: 95th percentile of the total time in seconds, from which timeouts are rounded
             up. None: set no timeout.
     """
-    manager = known_manager(config.migration)
-    tool = None if manager is None else TOOLS[type(manager)]
     found = {
         QMP: _qmp(config),
         HMP: _hmp(config),
@@ -86,8 +84,10 @@ def tool_commands(
         "OpenStack Nova": _nova(config, memory_bytes, total_high_s),
         "KubeVirt": _kubevirt(config, memory_bytes, total_high_s),
     }
-    if manager is None or tool is None:
+    manager = known_manager(config.migration)
+    if manager is None:
         return found
+    tool = TOOLS[type(manager)]
     lines = tuple(manager_lines(config.migration, manager))
     notes = tuple(_not_settable(config.migration, "cannot_set", tool))
     return {tool: found.get(tool) or ToolCommands(lines=lines, notes=notes)}

@@ -25,12 +25,10 @@ OVIRT_POLICIES = {
     "suspend_workload": "Suspend workload if needed",
     "post_copy": "Post-copy migration",
 }
-OVIRT_POLICY = "minimal_downtime"  # the default of policies/ovirt.py
 
 
 def manager_lines(migration: MigrationConfig, manager: OwnManager) -> Iterator[str]:
     """Yield what to type for the manager of a config. Nothing for a manager of commands.py."""
-    args = {} if migration.manager is None else migration.manager.args
     limit = parse_parameters(migration).max_bandwidth
     if isinstance(manager, Proxmox):
         speed = max(1, limit // MIB) if limit else 0
@@ -38,12 +36,11 @@ def manager_lines(migration: MigrationConfig, manager: OwnManager) -> Iterator[s
         yield f"qm set VMID --migrate_downtime {seconds:g} --migrate_speed {speed}"
         yield "qm migrate VMID TARGET --online"
     elif isinstance(manager, OVirt):
-        policy = OVIRT_POLICIES[str(args.get("migration_policy", OVIRT_POLICY))]
         bandwidth = "Hypervisor default"
         if limit:
             megabits = max(1, OVIRT_AT_ONCE * 8 * limit // MB)
             bandwidth = f"Custom, {megabits} Mbps for {OVIRT_AT_ONCE} migrations at once"
-        yield f"Cluster > Edit > Migration Policy: {policy}"
+        yield f"Cluster > Edit > Migration Policy: {OVIRT_POLICIES[manager.migration_policy]}"
         yield f"Cluster > Edit > Migration Policy > Migration Bandwidth Limit: {bandwidth}"
     elif isinstance(manager, CloudHypervisor):
         options = [f"downtime_ms={migration.downtime_limit}", f"timeout_s={manager.timeout_s}"]

@@ -109,12 +109,9 @@ def explain(
     host = host_config(profile, [*earlier_link(profile), *overrides])
     prediction = predict(profile, host, members=members or MEMBERS, seed=seed, progress=progress)
     goal = bounds or _patience(intake)
-    is_over = coarse.is_seen or coarse.is_in_postcopy
-    needs_change = not is_over or (
-        coarse.is_seen and any(one.code != "yes" for one in coarse.bounds)
-    )
+    needs_change = not coarse.is_seen or any(one.code != "yes" for one in coarse.bounds)
     change = None
-    if search and needs_change:
+    if search and needs_change and not coarse.is_in_postcopy:
         with RunPool(most_steps=MOST_STEPS * effort) as pool:
             change = find_change(
                 prediction.median_member.config_under_load,

@@ -36,9 +36,7 @@ WELL_USED = 0.9  # of the highest rate
 def answer(found: PostMortem) -> list[str]:
     """Return the first lines: yes or no, the limits, the margin and what to change."""
     coarse = found.coarse
-    if found.prediction is None:
-        return coarse_text.answer(coarse)
-    if coarse.is_in_postcopy:
+    if found.prediction is None or coarse.is_in_postcopy:
         return coarse_text.answer(coarse)
     lines = [coarse_text.answer(coarse)[0]]
     lines += [coarse_text.bound_line(one) for one in coarse.bounds]

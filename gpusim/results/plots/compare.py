@@ -205,15 +205,13 @@ def draw_comparison(
     facts += [textwrap.shorten(line, LINE_CHARACTERS, placeholder=" ...") for line in lines]
     facts = wrapped(figure, [fact for fact in facts if fact][:MAX_FACTS])
     labels = [_label(run) for run in runs]
+    rows: float = len(labels)
     if is_narrow(figure):
         labels = [_narrow_label(label) for label in labels]
-    rows = sum(label.count("\n") + 1 for label in labels)
-    rows_of_legend: float = rows
-    if is_narrow(figure):
-        rows_of_legend = NARROW_ROW * rows
-        more = max(0.0, rows_of_legend - USUAL_ROWS) * style.ROW * style.HEIGHT_IN
+        rows = NARROW_ROW * sum(label.count("\n") + 1 for label in labels)
+        more = max(0.0, rows - USUAL_ROWS) * style.ROW * style.HEIGHT_IN
         figure.set_figheight(style.HEIGHT_IN + more)
-    axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + rows_of_legend + 0.4)
+    axes = panels(figure, (2.8, 2.0, 2.2), len(facts) + rows + 0.4)
     _draw_runs(axes, runs, labels, unit_s)
     axes[-1].set_xlabel(f"Time since the migrate command ({unit})")
     axes[-1].set_xlim(0, longest_s / unit_s)
