@@ -34,9 +34,10 @@ from gpusim.cli.job import DISK_IS_FULL, add_hint
 from gpusim.cli.output import Output
 from gpusim.cli.run_folder import FolderBefore
 from gpusim.config.compose import typed_overrides
-from gpusim.config.compose_errors import check_sweeps, compose_error, one_compose_error
+from gpusim.config.compose_errors import compose_error, one_compose_error
 from gpusim.config.presets import conf_folder
-from gpusim.config.schema import Config
+from gpusim.config.schema import PATTERNS, Config
+from gpusim.config.sweep_values import check_grid, check_values
 from gpusim.errors import ConfigError, UsageError
 from gpusim.results.sweeps.runs import SWEEP
 from gpusim.text import join_words
@@ -45,6 +46,7 @@ Task = Callable[..., Any]
 _MULTIRUN = "multirun.yaml"  # written by Hydra's and by our sweepers
 _HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _NAME = "config"
+_DATA_CLASSES = {"base_config", *(f"base_{pattern}" for pattern in PATTERNS)}  # see compose.py
 # What a sweeper raises before the first job, if its values do not compose.
 _OF_COMPOSING = (HydraException, OmegaConfBaseException, AssertionError, TypeError, ValueError)
 
@@ -70,6 +72,11 @@ class _Loader(ConfigLoaderImpl):
             allowed = 'is no config of gpusim. Its defaults must begin with "base_config"'
             raise ConfigError("--config-name", config_name, allowed, "wrong_type")
         return config
+
+    def get_group_options(self, *arguments: Any, **named: Any) -> list[str]:
+        """Return the presets of a group, without the data classes from which they take their keys."""
+        names = super().get_group_options(*arguments, **named)
+        return [name for name in names if name not in _DATA_CLASSES]
 
 
 def run_hydra(task: Task, arguments: Sequence[str]) -> None:
@@ -168,7 +175,7 @@ def _run(
         hydra.show_info(options.info, name, overrides)
     else:
         config = _compose(hydra, name, overrides, RunMode.MULTIRUN, is_final=False)
-        check_sweeps(overrides)
+        check_values(overrides, hydra.config_loader)
         with one_compose_error(overrides):
             has_no_summary = options.json and config.dry_run
         if has_no_summary:
@@ -271,6 +278,7 @@ def _run_sweep(hydra: Hydra, task: Task, name: str, overrides: list[str]) -> Non
         folder, callbacks = _folder("hydra.sweep.dir", config.hydra.sweep.dir), Callbacks(config)
         arguments = typed_overrides(config.hydra.overrides.task)
     _check_plugins(config)
+    check_grid(config.hydra.sweeper, arguments, hydra.config_loader)
     before = _folder_before("hydra.sweep.dir", folder, [_MULTIRUN, SWEEP])
     _check_jobs(config, folder)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)

@@ -29,6 +29,7 @@ from gpusim.cli.run_folder import discard
 from gpusim.command import EXIT_FAILED, EXIT_INPUT
 from gpusim.config.compose import typed_overrides
 from gpusim.config.compose_errors import one_compose_error
+from gpusim.config.sweep_values import GRID_SWEEPERS
 from gpusim.errors import ConfigError, ResultsError, one_line
 from gpusim.files import remove_leftovers, write_text
 from gpusim.pages.backends import visible_gpus
@@ -246,7 +247,7 @@ class SweepReport(Callback):
 def _planned(config: DictConfig) -> dict[str, int]:
     """Return how many runs a sweep will have, if its sweeper runs a grid. A search has no plan."""
     sweeper = config.hydra.sweeper
-    if not sweeper._target_.endswith((".BasicSweeper", ".BatchSweeper")):
+    if not sweeper._target_.endswith(GRID_SWEEPERS):
         return {}
     texts = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     try:

@@ -1,7 +1,7 @@
 """Hydra's config groups become data classes, once.
 
-Owns which class checks which key. Of gpusim/config only this module and compose_errors.py import
-Hydra.
+Owns which class checks which key. Of gpusim/config only this module, compose_errors.py and
+sweep_values.py import Hydra.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gpusim.config.compose_errors import one_compose_error
+from gpusim.config.key_hints import unknown_key_text
 from gpusim.config.plugins import KINDS, policies_of
 from gpusim.config.presets import conf_folder
 from gpusim.config.schema import PATTERNS, Config, EvacuationConfig, PolicyConfig
@@ -171,9 +172,8 @@ def _reject_unknown_keys(part: Any, prefix: str) -> None:
     """Refuse attributes of data classes that are no fields, at any depth."""
     if is_dataclass(part):
         for name in vars(part).keys() - {field.name for field in fields(part)}:
-            raise ConfigError(
-                prefix + name, getattr(part, name), "no such key. Remove it", "unknown_key"
-            )
+            allowed = unknown_key_text(prefix + name, type(part), ())
+            raise ConfigError(prefix + name, getattr(part, name), allowed, "unknown_key")
     inner = part if isinstance(part, dict) else vars(part) if is_dataclass(part) else {}
     for name, value in inner.items():
         _reject_unknown_keys(value, f"{prefix}{name}.")

@@ -12,14 +12,13 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -33,12 +32,12 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError, YAMLError
 
 from gpusim.config.key_hints import keys_of, nearest_keys, package_text, unknown_key_text
+from gpusim.config.override import Override, refusal, split
 from gpusim.config.presets import preset_groups, preset_names
 from gpusim.config.schema import PATTERNS, AttemptConfig, Config, PolicyConfig, WorkloadConfig
 from gpusim.config.types import DEEPEST, NAMES, POLICY_FORM, checked
 from gpusim.errors import (
     LONGEST_MESSAGE,
-    LONGEST_VALUE,
     ConfigError,
     install_command,
     one_line,
@@ -95,21 +94,6 @@ _LIBRARY = (  # in the texts of OmegaConf's errors about Hydra's own keys -> wha
 )
 
 
-@dataclass(frozen=True)
-class _Override:
-    """What a user typed.
-
-    Attributes:
-        text: the whole override.
-        key: without +, ~ and the package after an @.
-        value: None if there is no "=".
-    """
-
-    text: str
-    key: str
-    value: str | None
-
-
 @contextmanager
 def one_compose_error(overrides: Sequence[str], folders: Sequence[Path] = ()) -> Iterator[None]:
     """Turn whatever composing raises into a ConfigError.
@@ -131,25 +115,6 @@ def one_compose_error(overrides: Sequence[str], folders: Sequence[Path] = ()) ->
         raise compose_error(error, overrides, folders) from error
 
 
-def check_sweeps(overrides: Sequence[str]) -> None:
-    """Refuse values of a sweep that nothing can enumerate.
-
-    Raises:
-        ConfigError: there are such values, or an override cannot be parsed.
-    """
-    with one_compose_error(overrides):
-        for one in OverridesParser.create().parse_overrides(list(overrides)):
-            if not one.is_discrete_sweep() or one.value_type is ValueType.GLOB_CHOICE_SWEEP:
-                continue  # the sweeper knows the names of presets
-            try:
-                has_value = next(one.sweep_iterator(), None) is not None
-            except (TypeError, ValueError):
-                has_value = False
-            if not has_value:
-                allowed = f"holds no values that can be counted. {_CALL}"
-                raise _refusal(_split(str(one.input_line)), allowed, "wrong_format")
-
-
 def compose_error(
     error: BaseException,
     overrides: Sequence[str] = (),
@@ -169,13 +134,13 @@ def compose_error(
     if isinstance(error, ConfigError):
         return error
     source = "set by a file"  # what set a value that no override sets
-    given = [_split(text) for text in overrides]
+    given = [split(text) for text in overrides]
     chain = list(_chain(error))
     if any(isinstance(one, RecursionError) for one in chain):
         deepest = max(given, key=_depth, default=None)
         if deepest is None or _depth(deepest) < DEEPEST:
             deepest = _last_preset(given, folders)
-        return _refusal(deepest, "has too many levels, or refers to itself", "too_deep")
+        return refusal(deepest, "has too many levels, or refers to itself", "too_deep")
     for one in chain:
         file = _FILE.search(str(one))
         if file:
@@ -217,39 +182,23 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or one.__context__
 
 
-def _split(text: str) -> _Override:
-    key, is_set, value = text.partition("=")
-    return _Override(text, key.lstrip("+~").partition("@")[0], value if is_set else None)
-
-
-def _depth(given: _Override) -> int:
+def _depth(given: Override) -> int:
     return len(re.findall(r"[\[{(]", given.text))
 
 
-def _last_preset(given: Sequence[_Override], folders: Sequence[Path]) -> _Override | None:
+def _last_preset(given: Sequence[Override], folders: Sequence[Path]) -> Override | None:
     groups = preset_groups(folders)
     return next((one for one in reversed(given) if one.key in groups), None)
-
-
-def _refusal(given: _Override | None, allowed: str, code: str) -> ConfigError:
-    if given is None:
-        return ConfigError("config", "...", allowed, code)
-    is_removal = given.text.startswith("~")
-    if not given.key or (given.value is None and not is_removal):
-        return ConfigError("KEY=VALUE", given.text, allowed, code)
-    key = given.text.partition("=")[0].lstrip("+~")
-    shown = given.text if is_removal else given.value
-    return ConfigError(one_line(key, LONGEST_VALUE).lstrip("~"), shown, allowed, code)
 
 
 def _syntax(error: OverrideParseException) -> ConfigError:
     """Return why a text is no override."""
     text = error.override
-    given = _split(text)
+    given = split(text)
     key, is_set, value = text.partition("=")
     strange = next((char for char in text if not (char.isprintable() or char.isspace())), None)
     if "while evaluating" in error.message:
-        return _refusal(given, _call_text(describe(error)), "wrong_format")
+        return refusal(given, _call_text(describe(error)), "wrong_format")
     if strange is not None:
         why = f"holds {ascii(strange)[1:-1]}, which no value may hold"
     elif not is_set and text not in preset_groups():
@@ -264,7 +213,7 @@ def _syntax(error: OverrideParseException) -> ConfigError:
         why = "has a bracket without its partner"
     else:
         why = f"cannot be parsed. {_MAPPING if '{' in value else _QUOTE}"
-    return _refusal(given, why, "wrong_format")
+    return refusal(given, why, "wrong_format")
 
 
 def _call_text(reason: str) -> str:
@@ -277,7 +226,7 @@ def _call_text(reason: str) -> str:
     return f"is a call with a wrong or missing argument. {_CALL}"
 
 
-def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> ConfigError:
+def _no_file(error: MissingConfigException, given: Sequence[Override]) -> ConfigError:
     """Return that a preset, or the first file of all, does not exist."""
     path = error.missing_cfg_file
     if path is None:
@@ -292,7 +241,7 @@ def _no_file(error: MissingConfigException, given: Sequence[_Override]) -> Confi
         wanted = next(own, None)
         needs = f"needs gpusim's extra {extra}. In gpusim's folder type {install_command(extra)}"
         if wanted is not None:
-            return _refusal(wanted, needs, "not_installed")
+            return refusal(wanted, needs, "not_installed")
         return ConfigError(group, name, needs, "not_installed")
     options = [one for one in error.options or () if not one.startswith("base_")]
     if not group and not options:
@@ -330,7 +279,7 @@ def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
 
 def _of_key(
     error: OmegaConfBaseException,
-    given: Sequence[_Override],
+    given: Sequence[Override],
     source: str,
     folders: Sequence[Path],
 ) -> ConfigError:
@@ -343,7 +292,7 @@ def _of_key(
     shown = source if value is None else value
     removed = next((one for one in given if one.key == key and one.text.startswith("~")), None)
     if removed is not None:
-        return _refusal(removed, f"cannot be removed. Write {key}=VALUE", "missing")
+        return refusal(removed, f"cannot be removed. Write {key}=VALUE", "missing")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         allowed = package_text(key, folders)
         if allowed and any(_sets_keys(one, key) for one in given):
@@ -358,7 +307,7 @@ def _of_key(
     ):
         if key == "_dummy_":  # while Hydra chooses presets
             wanted = next((one for one in given if "${" in one.text), None)
-            return _refusal(wanted, "refers to nothing that exists here", "wrong_reference")
+            return refusal(wanted, "refers to nothing that exists here", "wrong_reference")
         named = re.search(r"'([\w.:-]+)' not found", str(error))
         what = f"{named[1]}, which does not exist" if named else "what cannot be resolved"
         hint = "Write ${KEY} with a key of the config, or ${oc.env:NAME} with a variable"
@@ -372,7 +321,7 @@ def _of_key(
     return ConfigError(key, shown, allowed, "wrong_type")
 
 
-def _sets_keys(given: _Override, group: str) -> bool:
+def _sets_keys(given: Override, group: str) -> bool:
     """Return whether an override sets keys of a group, and does not choose a preset of it."""
     is_mapping = given.key == group and (given.value or "").lstrip().startswith("{")
     return is_mapping or given.key.startswith(f"{group}.")
@@ -382,7 +331,7 @@ def _library_text(text: str) -> str:
     return next((allowed for mark, allowed in _LIBRARY if mark.search(text)), text)
 
 
-def _in_attempts(key: str, given: Sequence[_Override]) -> tuple[str, Any]:
+def _in_attempts(key: str, given: Sequence[Override]) -> tuple[str, Any]:
     """Return the whole path of a wrong key of an attempt, and its value. None: a file has set it."""
     name, types = key.partition(".")[0], get_type_hints(AttemptConfig)
     for one in reversed(given):
@@ -404,7 +353,7 @@ def _has_type(kind: Any, name: str, value: object) -> bool:
     return True
 
 
-def _value_of(key: str, given: Sequence[_Override]) -> str | None:
+def _value_of(key: str, given: Sequence[Override]) -> str | None:
     """Return what the last override set at a key, above or below it, as the user typed it."""
     same = [one for one in given if one.key == key]
     near = [one for one in given if one.key and (_holds(one.key, key) or _holds(key, one.key))]
@@ -452,7 +401,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if is_union else (annotation,)
 
 
-def _of_file(error: BaseException, source: str, preset: _Override | None) -> ConfigError:
+def _of_file(error: BaseException, source: str, preset: Override | None) -> ConfigError:
     """Return that a file of the user's cannot be read."""
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     if mark is not None:
@@ -461,12 +410,12 @@ def _of_file(error: BaseException, source: str, preset: _Override | None) -> Con
     reason = getattr(error, "strerror", None) or describe(error)
     name = getattr(error, "filename", None)
     if name is None and preset is not None:
-        return _refusal(preset, f"its file cannot be read: {reason}", "wrong_format")
+        return refusal(preset, f"its file cannot be read: {reason}", "wrong_format")
     return ConfigError("file", name or source, f"cannot be read: {reason}", "wrong_format")
 
 
 def _of_overrides(
-    error: BaseException, given: Sequence[_Override], folders: Sequence[Path]
+    error: BaseException, given: Sequence[Override], folders: Sequence[Path]
 ) -> ConfigError:
     """Return an error that names no key, after a search for the override that causes it."""
     text = _text(error)
@@ -488,50 +437,50 @@ def _of_overrides(
     if not named and isinstance(error, AttributeError | TypeError):
         named += [one for one in given if one.key.startswith("hydra.")]
         if named:
-            return _refusal(named[-1], "is nothing that Hydra can use. Remove it", "not_composed")
+            return refusal(named[-1], "is nothing that Hydra can use. Remove it", "not_composed")
     if not named and text.startswith("Config group override must be"):
         named += [one for one in given if one.value == "null" and "/" in one.key]
     culprit = named[0] if named else None
     if isinstance(error, InterpolationResolutionError):
         wanted = next((one for one in given if "${" in one.text), culprit)
-        return _refusal(wanted, f"cannot be resolved: {describe(error)}", "wrong_reference")
+        return refusal(wanted, f"cannot be resolved: {describe(error)}", "wrong_reference")
     if isinstance(error, OmegaConfBaseException) and culprit:
         allowed = _type_text(culprit.key, culprit.value)
         if allowed:
-            return _refusal(culprit, allowed, "wrong_type")
+            return refusal(culprit, allowed, "wrong_type")
     for start, code, allowed in _BY_TEXT:
         if text.startswith(start):
-            return _refusal(culprit, allowed, code)
+            return refusal(culprit, allowed, code)
     if re.match(r"Could not override|Override .* looks like a config group", text) and culprit:
         hints = nearest_keys(culprit.key, folders, culprit.value)
-        return _refusal(culprit, sentences("no such key or group", *hints), "unknown_key")
+        return refusal(culprit, sentences("no such key or group", *hints), "unknown_key")
     shown = describe(error)
     known = _library_text(shown)
     allowed = f"cannot be composed: {shown}" if known == shown else known
-    return _refusal(culprit, allowed, "not_composed")
+    return refusal(culprit, allowed, "not_composed")
 
 
-def _fault_of(given: _Override, folders: Sequence[Path]) -> ConfigError | None:
+def _fault_of(given: Override, folders: Sequence[Path]) -> ConfigError | None:
     """Return what is wrong with one override for itself."""
     if not given.key:
-        return _refusal(given, f"has no key. {_WRITE}", "wrong_format")
+        return refusal(given, f"has no key. {_WRITE}", "wrong_format")
     try:
         value = OverridesParser.create().parse_overrides([given.text])[0].value()
     except RecursionError:
-        return _refusal(given, "has too many levels", "too_deep")
+        return refusal(given, "has too many levels", "too_deep")
     except OverrideParseException as error:
         return _syntax(error)
     except ValueError:  # of int()
-        return _refusal(given, "holds a number of too many digits", "wrong_format")
+        return refusal(given, "holds a number of too many digits", "wrong_format")
     if given.key not in preset_groups(folders):
         return None
     names = value if isinstance(value, list) else [value]
     if all(isinstance(name, str) for name in names):
         return None
-    return _refusal(given, _group_text(given, folders), "unknown_choice")
+    return refusal(given, _group_text(given, folders), "unknown_choice")
 
 
-def _group_text(given: _Override, folders: Sequence[Path]) -> str:
+def _group_text(given: Override, folders: Sequence[Path]) -> str:
     group, name = given.key, given.value or ""
     text = _presets_text(group, name, preset_names(group, folders))
     keys = [key for key in keys_of(Config) if key.startswith(f"{group}.")]

@@ -13,6 +13,7 @@ from functools import cache
 
 from gpusim.config.checks import reject
 from gpusim.config.link import parse_link
+from gpusim.config.override import refusal, split
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.formats.profile import Profile
@@ -283,9 +284,9 @@ class FleetHosts:
 
 def _check_groups(overrides: Sequence[str]) -> None:
     for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key.partition(".")[0] in NOT_SIMULATED:
-            reject(key, value, "nothing is simulated for a fleet. Remove it", "not_used")
+        given = split(override)
+        if given.key.partition(".")[0] in NOT_SIMULATED:
+            raise refusal(given, "nothing is simulated for a fleet. Remove it", "not_used")
 
 
 def throttle_steps(rules: Version, parameters: Parameters) -> tuple[ThrottleStep, ...]:

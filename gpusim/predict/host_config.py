@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpusim.config.checks import parse_duration_ns, rate_limit
+from gpusim.config.override import refusal, split
 from gpusim.config.presets import preset_keys, preset_names
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, VmConfig, WorkloadConfig
@@ -118,15 +119,15 @@ def check_overrides(overrides: Sequence[str]) -> None:
     from gpusim.config.compose import composed_config
 
     for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        group = re.split("[./@]", key)[0]
-        if key in NOT_FOR_ALL:
-            raise ConfigError(key, value, NOT_FOR_ALL[key], "not_used")
-        if group in FROM_PROFILE and key not in ALSO_STATED:
+        given = split(override)
+        group = re.split("[./]", given.key)[0]
+        if given.key in NOT_FOR_ALL:
+            raise refusal(given, NOT_FOR_ALL[given.key], "not_used")
+        if group in FROM_PROFILE and given.key not in ALSO_STATED:
             hint = "the profile decides it. Change the profile, or use keys of link, migration, ..."
-            raise ConfigError(key, value, hint, "not_used")
+            raise refusal(given, hint, "not_used")
         if group in NOT_PREDICTED:
-            raise ConfigError(key, value, "no prediction uses it. Remove it", "not_used")
+            raise refusal(given, "no prediction uses it. Remove it", "not_used")
     composed_config(overrides)
 
 
@@ -174,7 +175,7 @@ def _decided_by_policy(overrides: Sequence[str]) -> set[str]:
 
 
 def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+    return split(override).key
 
 
 def _assumptions(profile: Profile, keys: set[str], config: Config) -> Iterator[Message]:

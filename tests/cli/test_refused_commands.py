@@ -129,6 +129,9 @@ def test_a_refused_command_leaves_nothing(refuse: Refuse, arguments: str, code: 
     ("arguments", "code"),
     [
         ("link=10,20", "unknown_choice"),
+        ("seed=range(1,1000000000)", "out_of_range"),
+        ("vm.memory=glob(*)", "unknown_choice"),
+        ("workload=glob(base*)", "unknown_choice"),  # data classes are no presets
         pytest.param("vm=tiny_256mib seed=1,x", "wrong_type", marks=pytest.mark.slow),
         ("hydra/sweeper=batch vm=tiny_256mib seed=1,x", "wrong_type"),
         pytest.param(

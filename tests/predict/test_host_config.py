@@ -93,12 +93,14 @@ def test_the_vm_comes_from_the_profile() -> None:
     [
         "vm=huge_1tib", "workload.page_writes_per_s=1", "sweep=seeds", "experiment=tiny", "seed=3",
         "link.wakeup_latency_us=9", "limit.wall=3s", "hydra/launcher=joblib", "hydra.run.dir=here", "plot=true",
+        "~vm.memory", "~vm", "~seed", "~plot", "~vm.memory=3GiB",
     ],
 )  # fmt: skip
 def test_an_override_that_no_prediction_uses_is_an_error(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
         host_config(profile_with(), [override])
     assert caught.value.code == "not_used"
+    assert caught.value.value == override.partition("=")[2] or caught.value.value == override
 
 
 @pytest.mark.parametrize(
