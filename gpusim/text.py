@@ -6,7 +6,6 @@ package turns codes into sentences, just before they are shown. No code reads a 
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any
 _TIMES = (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
 SIZES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 LONGEST_NAME = 40  # characters of a version or a class in a title
-_POLICY = re.compile(r"(?:^|, )([a-z_]+) [\w.]+:(?:\w+\.)*(\w+)(?=[,(]|$)")  # kind, class
 _RATES = (("TB/s", 1e12), ("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0))
 
 
@@ -105,29 +103,6 @@ def version_name(version: str) -> str:
     if version.startswith("qemu_"):
         return f"QEMU {version.removeprefix('qemu_').replace('_', '.')}"
     return version.replace("_", " ")
-
-
-_TOOLS = {
-    "OVirt": "oVirt",
-    "Proxmox": "Proxmox VE",
-    "CloudHypervisor": "Cloud Hypervisor",
-}  # class -> what the tool is called
-
-
-def decider_name(version: str, policies: str = "") -> str:
-    """Return the version and the names of the user's rules: "QEMU 9.2 with throttle rule MyThrottle".
-
-    Args:
-        version: "qemu_9_2".
-        policies: as in summary.json: "throttle_rule my_rules:MyThrottle(step=5), manager m:MyManager".
-    """
-    name = version_name(shorten(version, LONGEST_NAME))
-    found = [
-        f"{kind.replace('_', ' ')} {_TOOLS.get(own, shorten(own, LONGEST_NAME))}"
-        for kind, own in _POLICY.findall(policies)
-    ]
-    own = join_words(found) or shorten(policies, LONGEST_NAME)
-    return f"{name} with {own}" if own else name
 
 
 def count_noun(count: int, noun: str, plural: str = "") -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gpusim.policies.cloud_hypervisor import CloudHypervisor
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
+from gpusim.policies.names import KUBEVIRT, NOVA, OVIRT
 from gpusim.policies.nova import Nova
 from gpusim.policies.ovirt import OVirt
 from gpusim.policies.proxmox import Proxmox
@@ -23,16 +24,6 @@ OWN_MANAGERS: Mapping[str, type[OwnManager]] = {
     "gpusim.policies.ovirt:OVirt": OVirt,
     "gpusim.policies.proxmox:Proxmox": Proxmox,
     "gpusim.policies.cloud_hypervisor:CloudHypervisor": CloudHypervisor,
-}
-
-
-TOOLS: Mapping[type[OwnManager], str] = {  # names as in the commands of a prediction
-    Nova: "OpenStack Nova",
-    KubeVirt: "KubeVirt",
-    KubeVirtStall: "KubeVirt",
-    OVirt: "oVirt",
-    Proxmox: "Proxmox VE",
-    CloudHypervisor: "Cloud Hypervisor",
 }
 
 
@@ -59,20 +50,20 @@ _ONE_THREAD = {"postcopy_ram": True, "multifd_channels": 0}
 # The other managers have no post-copy.
 POST_COPY: Mapping[type[OwnManager], Permission] = {
     Nova: Permission(
-        "Nova",
+        NOVA,
         "permit_post_copy=true",
         "nova_post_copy",
         {"timeout_action": "force_complete", "permit_post_copy": True},
         {"postcopy_ram": True, "auto_converge": False},
     ),
     KubeVirt: Permission(
-        "KubeVirt", "allow_post_copy=true", "kubevirt_post_copy", _KUBEVIRT, _ONE_THREAD
+        KUBEVIRT, "allow_post_copy=true", "kubevirt_post_copy", _KUBEVIRT, _ONE_THREAD
     ),
     KubeVirtStall: Permission(
-        "KubeVirt", "allow_post_copy=true", "kubevirt_stall_post_copy", _KUBEVIRT, _ONE_THREAD
+        KUBEVIRT, "allow_post_copy=true", "kubevirt_stall_post_copy", _KUBEVIRT, _ONE_THREAD
     ),
     OVirt: Permission(
-        "oVirt",
+        OVIRT,
         "migration_policy=post_copy",
         "ovirt_post_copy",
         {"migration_policy": "post_copy"},

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpusim.errors import LONGEST_VALUE, one_line
+from gpusim.policies.names import rule_name
 from gpusim.qemu.parameters import Parameters
 from gpusim.qemu.rules import COMMANDS, Orders, RuleError, Shown, Windows
 from gpusim.qemu.sync import Period, Sync
@@ -59,7 +60,7 @@ class UserRule:
     """
 
     def __init__(self, target: str, make: Callable[[], Any]) -> None:
-        self.target, self.name = target, target.rpartition(":")[2]
+        self.target, self.name = target, rule_name(target)
         self._made: Any = None
         self._made = self._ask("__init__", make, lambda made: made)
 

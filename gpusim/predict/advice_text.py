@@ -19,8 +19,9 @@ from gpusim.explore.goal_search import QUANTITIES as QUANTITIES_OF_GOALS
 from gpusim.explore.goal_search import BetterSettings
 from gpusim.explore.setting_limits import Advice, FallbackSync, GuestAdvice, Limit
 from gpusim.explore.setting_questions import Name
+from gpusim.policies.names import KUBEVIRT
 from gpusim.predict.bounds_text import NAMES, bounds_words, shown
-from gpusim.predict.commands import HMP, ToolCommands, tool_commands
+from gpusim.predict.commands import HMP, LIBVIRT, OPENSTACK, ToolCommands, tool_commands
 from gpusim.predict.messages import outcome_text, text_of, time_and_throttle
 from gpusim.predict.prediction import Prediction
 from gpusim.predict.prediction_text import QUANTITIES, bandwidth
@@ -53,7 +54,7 @@ BY_USE = (
     "migration.start_postcopy",
     "migration",
 )
-MANAGERS = ("libvirt", "OpenStack Nova", "KubeVirt")
+MANAGERS = (LIBVIRT, OPENSTACK, KUBEVIRT)
 
 
 class LimitText(NamedTuple):

@@ -19,6 +19,7 @@ from gpusim.config.migration import parse_parameters, parse_start_postcopy
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MigrationConfig
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
+from gpusim.policies.names import KUBEVIRT, NOVA, rule_name
 from gpusim.policies.nova import (
     LEAST_DELAY_S,
     LEAST_DOWNTIME_MS,
@@ -27,7 +28,6 @@ from gpusim.policies.nova import (
     data_gib,
     downtime_steps,
 )
-from gpusim.policies.own_managers import TOOLS
 from gpusim.policies.vm_size import spec_bytes
 from gpusim.predict.manager_commands import manager_lines
 from gpusim.predict.manager_plan import known_manager
@@ -40,7 +40,7 @@ from gpusim.units import GB, GIB, MIB, NS_PER_S, parse_bytes
 # steps". The commands set the smallest steps and delay that Nova accepts.
 NOVA_LEAST_TIMEOUT = LEAST_DELAY_S * LEAST_STEPS + 1
 KUBEVIRT_CHANNELS = 8  # pkg/virt-handler/migration-source.go:configureParallelMigrationThreads
-QMP, HMP = "QEMU, QMP", "QEMU, HMP"
+QMP, HMP, LIBVIRT, OPENSTACK = "QEMU, QMP", "QEMU, HMP", "libvirt", "OpenStack Nova"
 THROTTLE = (  # (QEMU's name, config key)
     ("throttle-trigger-threshold", "throttle_trigger_threshold"),
     ("cpu-throttle-initial", "cpu_throttle_initial"),
@@ -80,17 +80,19 @@ def tool_commands(
     found = {
         QMP: _qmp(config),
         HMP: _hmp(config),
-        "libvirt": _libvirt(config, total_high_s),
-        "OpenStack Nova": _nova(config, memory_bytes, total_high_s),
-        "KubeVirt": _kubevirt(config, memory_bytes, total_high_s),
+        LIBVIRT: _libvirt(config, total_high_s),
+        OPENSTACK: _nova(config, memory_bytes, total_high_s),
+        KUBEVIRT: _kubevirt(config, memory_bytes, total_high_s),
     }
     manager = known_manager(config.migration)
     if manager is None:
         return found
-    tool = TOOLS[type(manager)]
+    assert config.migration.manager is not None
+    tool = rule_name(config.migration.manager.target)
+    heading = OPENSTACK if tool == NOVA else tool
     lines = tuple(manager_lines(config.migration, manager))
     notes = tuple(_not_settable(config.migration, "cannot_set", tool))
-    return {tool: found.get(tool) or ToolCommands(lines=lines, notes=notes)}
+    return {heading: found.get(heading) or ToolCommands(lines=lines, notes=notes)}
 
 
 def _capabilities(migration: MigrationConfig) -> dict[str, bool]:
@@ -270,7 +272,7 @@ def _nova(config: Config, memory_bytes: int, total_high_s: float | None) -> Tool
         notes.append(Message("nova_parallel_version"))
     if migration.auto_converge:
         notes.append(Message("nova_auto_converge"))
-    notes += _not_settable(migration, "cannot_set", "Nova")
+    notes += _not_settable(migration, "cannot_set", NOVA)
     return ToolCommands(lines=tuple(lines), notes=tuple(notes))
 
 
@@ -300,7 +302,7 @@ def _nova_options(
     switch_s = _switch_s(config)
     if switches:
         lines.append("live_migration_permit_post_copy = true")
-        notes += _no_time_of_switch(config, "Nova")
+        notes += _no_time_of_switch(config, NOVA)
     if switch_s is not None:
         timeout = max(1, math.ceil(switch_s / gib))
         lines += [
@@ -376,7 +378,7 @@ def _kubevirt(config: Config, memory_bytes: int, total_high_s: float | None) -> 
     notes = [Message("kubevirt_label"), *_rounding(numbers.max_bandwidth)]
     if migration.postcopy_ram:
         lines += ["  allowPostCopy: true", "  allowWorkloadDisruption: true"]
-        notes += _no_time_of_switch(config, "KubeVirt")
+        notes += _no_time_of_switch(config, KUBEVIRT)
     manager = known_manager(migration)
     if isinstance(manager, KubeVirt | KubeVirtStall) and migration.postcopy_ram:
         seconds = manager.timeout_s(memory_bytes)  # the simulated one
@@ -398,7 +400,7 @@ def _kubevirt(config: Config, memory_bytes: int, total_high_s: float | None) -> 
     if migration.multifd_channels != KUBEVIRT_CHANNELS:
         channels = {"used": KUBEVIRT_CHANNELS, "simulated": migration.multifd_channels}
         notes.append(Message("kubevirt_channels", channels))
-    notes += _not_settable(migration, "cannot_set", "KubeVirt")
+    notes += _not_settable(migration, "cannot_set", KUBEVIRT)
     return ToolCommands(lines=tuple(lines), notes=tuple(notes))
 
 

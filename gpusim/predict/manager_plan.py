@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpusim.config.schema import MigrationConfig
+from gpusim.policies import names
 from gpusim.policies.cloud_hypervisor import CloudHypervisor
 from gpusim.policies.kubevirt import KubeVirt, KubeVirtStall
 from gpusim.policies.nova import Nova
@@ -47,7 +48,7 @@ def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Mess
             steps = len(manager.limits_ms) - 1
             data = {"first_ms": first_ms, "last_ms": last_ms, "steps": steps, **manager.pace}
             yield Message("kubevirt_plan_ramp", data)
-        yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
+        yield _end(names.KUBEVIRT, manager.at_timeout, manager.timeout_s(memory_bytes))
     elif isinstance(manager, OVirt):
         limits_ms = [item.limit_ms for item in manager.items if item.action == "set"]
         data = {"first_ms": FIRST_MS, "last_ms": limits_ms[-1]}
@@ -55,13 +56,13 @@ def manager_plan(migration: MigrationConfig, memory_bytes: int) -> Iterator[Mess
         yield Message("ovirt_plan_post_copy" if switches else "ovirt_plan_abort", data)
     elif isinstance(manager, Proxmox):
         yield Message("proxmox_plan_doubles", {"first_ms": manager.first_ms})
-        yield _end("Proxmox VE", "", 0)
+        yield _end(names.PROXMOX, "", 0)
     elif isinstance(manager, CloudHypervisor):
         yield Message("cloud_hypervisor_plan", {"limit_ms": migration.downtime_limit})
-        yield _end("Cloud Hypervisor", manager.at_timeout, manager.timeout_s)
+        yield _end(names.CLOUD_HYPERVISOR, manager.at_timeout, manager.timeout_s)
     elif manager is not None:
         yield Message("kubevirt_plan_stall", manager.limits)
-        yield _end("KubeVirt", manager.at_timeout, manager.timeout_s(memory_bytes))
+        yield _end(names.KUBEVIRT, manager.at_timeout, manager.timeout_s(memory_bytes))
 
 
 def last_action_s(migration: MigrationConfig, memory_bytes: int) -> int:
@@ -91,7 +92,7 @@ def _nova(manager: Nova, memory_bytes: int) -> Iterator[Message]:
         "last_s": last.after_s,
     }
     yield Message("nova_plan_steps", data)
-    yield _end("Nova", manager.at_timeout, manager.timeout_s(memory_bytes))
+    yield _end(names.NOVA, manager.at_timeout, manager.timeout_s(memory_bytes))
 
 
 def _end(tool: str, action: str, timeout_s: int) -> Message:

@@ -12,10 +12,9 @@ import numpy as np
 
 from gpusim.fit.estimates import Fit, WriterEstimate
 from gpusim.formats.profile import Profile
-from gpusim.policies.own_managers import TOOLS
+from gpusim.policies.names import decider_name, rule_name
 from gpusim.predict.bands import HIGH, LOW, Band, band
 from gpusim.predict.bounds_text import bounds_lines, is_sure
-from gpusim.predict.manager_plan import known_manager
 from gpusim.predict.messages import text_of
 from gpusim.predict.prediction import Prediction
 from gpusim.qemu.versions import nearest
@@ -26,7 +25,6 @@ from gpusim.text import (
     SIZES,
     capitalized,
     count_noun,
-    decider_name,
     format_duration,
     format_number,
     join_words,
@@ -136,8 +134,9 @@ def title(prediction: Prediction) -> str:
     if summary.verdict == "cancelled":
         by = "The schedule"
         if summary.reason_code == "cancelled_by_manager":
-            manager = known_manager(prediction.median_member.config.migration)
-            by = "The manager" if manager is None else TOOLS[type(manager)]
+            manager = prediction.median_member.config.migration.manager
+            assert manager is not None
+            by = rule_name(manager.target)
         return f"{answer}. {by} ends it after {format_duration(summary.total_time_s)}"
     if not prediction.converges:
         return answer

@@ -18,9 +18,9 @@ import numpy as np
 
 from gpusim.engine.records import Result, SyncRecord
 from gpusim.files import write_text
+from gpusim.policies.names import decider_name
 from gpusim.results.settings import Settings, setting
 from gpusim.results.turning_points import samples_of
-from gpusim.text import decider_name
 from gpusim.units import parse_bytes_per_s, parse_ns
 
 PAGE_BYTES = 4096  # if there is no config

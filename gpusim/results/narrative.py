@@ -12,13 +12,13 @@ from typing import Any
 from gpusim.config.link import AUTO, default_non_ram_downtime_ms
 from gpusim.config.schema import VmConfig
 from gpusim.engine.records import Result, Summary
+from gpusim.policies.names import decider_name
 from gpusim.results.settings import Settings, final_setting, setting
 from gpusim.results.turning_points import has_recovered, lost_links, pass_borders, rises
 from gpusim.text import (
     Message,
     capitalized,
     count_noun,
-    decider_name,
     format_duration,
     format_moment,
     format_number,

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from gpusim.engine.records import Event, Result, SyncRecord
 from gpusim.files import whole_file
+from gpusim.policies.names import decider_name
 from gpusim.results.timeline import Timeline
 from gpusim.results.turning_points import (
     lost_links,
@@ -26,7 +27,6 @@ from gpusim.results.turning_points import (
     sending_s,
     stop_s,
 )
-from gpusim.text import decider_name
 
 TraceEvent: TypeAlias = dict[str, Any]
 

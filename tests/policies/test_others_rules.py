@@ -302,6 +302,7 @@ def test_cloud_hypervisor_ends_at_its_timeout(strategy: str, verdict: str) -> No
     assert found.summary.verdict == verdict
     if strategy == "cancel":
         assert found.summary.total_time_s == pytest.approx(38, abs=0.2)
+        assert "by Cloud Hypervisor: the timeout" in found.summary.reason
     else:  # it sends the whole iteration first
         *_, before_s, after_s = [sync.time_s for sync in found.syncs if sync.kind == "exact"]
         assert before_s < 38 < after_s <= found.summary.total_time_s

@@ -16,6 +16,7 @@ from gpusim.config.plugins import KINDS
 from gpusim.engine.records import Alternative, Result, Summary
 from gpusim.explore.changes import DOWNTIME_FACTORS, LINK_FACTORS, LONGEST_DOWNTIME_MS
 from gpusim.files import write_text
+from gpusim.policies.names import decider_name
 from gpusim.results.bottleneck import run_line
 from gpusim.results.html.render import render
 from gpusim.results.narrative import facts, narrate
@@ -25,7 +26,6 @@ from gpusim.results.verdicts import describe_outcome
 from gpusim.text import (
     capitalized,
     count_noun,
-    decider_name,
     format_duration,
     format_number,
     join_words,

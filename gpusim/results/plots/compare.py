@@ -17,6 +17,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 
 from gpusim.errors import one_line
+from gpusim.policies.names import decider_name
 from gpusim.reading import ReadingError, read_bytes
 from gpusim.results.errors import RunsError
 from gpusim.results.plots import style
@@ -38,7 +39,6 @@ from gpusim.results.verdicts import COMPLETED, describe_outcome, outcome_code
 from gpusim.shapes import LARGEST
 from gpusim.text import (
     count_noun,
-    decider_name,
     format_duration,
     format_number,
     shorten,

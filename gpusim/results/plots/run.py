@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpusim.engine.records import Result, Summary, SyncRecord, TimelineSample
+from gpusim.policies.names import decider_name
 from gpusim.results.narrative import facts
 from gpusim.results.plots import style
 from gpusim.results.plots.canvas import (
@@ -32,7 +33,7 @@ from gpusim.results.summary_fields import RUN_FIELDS
 from gpusim.results.timeline import FloatArray
 from gpusim.results.turning_points import pass_borders, samples_of, sending_s, stop_s
 from gpusim.results.verdicts import describe_outcome
-from gpusim.text import capitalized, decider_name, rate_unit, size_unit, time_unit
+from gpusim.text import capitalized, rate_unit, size_unit, time_unit
 from gpusim.units import format_bytes
 
 if TYPE_CHECKING:

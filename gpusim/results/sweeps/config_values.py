@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gpusim.config.plugins import KINDS
 from gpusim.errors import one_line
+from gpusim.policies.names import title_name
 from gpusim.qemu.versions import VERSIONS
 from gpusim.results.sweeps.runs import Run
 from gpusim.text import format_duration, format_number, rate_unit, version_name
@@ -126,7 +127,7 @@ def value_of(run: Run, key: str) -> Value:
     if isinstance(raw, bool):
         return Value("on" if raw else "off", None)
     if key in POLICIES:
-        return _text_value("none" if raw is None else str(raw).rpartition(":")[2])
+        return _text_value("none" if raw is None else title_name(str(raw)))
     if raw is None:
         return Value("null", None)
     if isinstance(raw, str) and (quantity := read_quantity(raw)):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gpusim.cli import collect
+from gpusim.policies.names import decider_name
 from gpusim.results.plots.agg import drawable
 from gpusim.results.plots.canvas import (
     blank_figure,
@@ -25,7 +26,6 @@ from gpusim.results.plots.compare import draw_comparison, read_runs
 from gpusim.results.plots.evacuation import draw_evacuation
 from gpusim.results.plots.run import draw_run
 from gpusim.results.run_files import write_run
-from gpusim.text import decider_name
 from tests.results.conftest import MakeEvacuation
 from tests.results.plots.drawn import figure_of, texts
 from tests.results.runs import RUNS
