@@ -8,9 +8,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.one_process import PLACES, one_process
 
 PARITY = Path(__file__).parent / "parity"
 
@@ -41,3 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             "/studies/" not in item.path.as_posix(),
         )
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pools_in_one_process() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        for place in PLACES:
+            patch.setattr(place, one_process)
+        yield patch
+
+
+@pytest.fixture
+def real_processes(_pools_in_one_process: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pools start processes during the test."""
+    _pools_in_one_process.undo()
+    yield
+    for place in PLACES:
+        _pools_in_one_process.setattr(place, one_process)

@@ -168,6 +168,7 @@ def test_folder_that_cannot_be_made_is_one_line(where: str, tmp_path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("real_processes")
 def test_jobs_that_are_the_same_run_wait_for_each_other(tmp_path) -> None:
     """Optuna may ask for a point twice. gpusim computes it once, and no job fails."""
     config = Config(
@@ -192,6 +193,7 @@ def kills_itself(config_and_folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
 def test_worker_that_is_killed_does_not_stop_the_others(tmp_path) -> None:
     points = [(None, Path(str(number))) for number in range(10)]
     outcomes = list(map_in_order(kills_itself, points, 2, lambda point, _: f"lost {point[1]}"))

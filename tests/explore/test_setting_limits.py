@@ -415,6 +415,7 @@ def values_of(found: Advice) -> list[Any]:
 
 
 @pytest.mark.slow  # starts processes
+@pytest.mark.usefixtures("real_processes")
 def test_two_processes_find_the_same_as_one() -> None:
     made = guest(1e5, limit_s=300, max_cpu_throttle=30)
     with RunPool(2) as pool:

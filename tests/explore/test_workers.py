@@ -19,6 +19,7 @@ from gpusim.explore.workers import processes
 from tests.cli.command import REPOSITORY, gpusim
 from tests.cli.engines import need_engine_of
 
+pytestmark = pytest.mark.usefixtures("real_processes")
 SAME_BYTES = ("config.json", "syncs.csv", "events.jsonl", "timeline.csv", "timeline.npz")
 GRID = ["migration=qemu_9_1,qemu_9_2", "workload.working_set_percent=5,50", "seed=1,2", "link.bandwidth=1Gbit/s"]  # fmt: skip
 

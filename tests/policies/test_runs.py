@@ -252,6 +252,7 @@ def test_what_would_have_helped_tries_qemus_own_rule() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
 def test_worker_processes_find_the_class() -> None:
     configs = [with_policies(busy(seed=seed), **RULES["throttle"]) for seed in (1, 2)]
     results = list(simulate_many(configs, workers=2))

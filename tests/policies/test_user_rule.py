@@ -239,6 +239,7 @@ def test_a_module_may_do_anything_when_it_is_imported(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
 def test_a_worker_sends_the_error_back() -> None:
     configs = [
         with_policies(busy(), throttle_rule=f"{HERE}:Raises"),
