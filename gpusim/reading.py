@@ -45,6 +45,7 @@ NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 BASE_8 = re.compile(r"[-+]?0[0-9_]+")
 SURROGATE = re.compile("[\ud800-\udfff]")
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+LARGE_NUMBER = re.compile(r"[0-9]{19}|[0-9][eE]")  # a number without either is small enough
 
 
 class ReadingError(CodedError):
@@ -174,18 +175,21 @@ def parse_json(content: str | bytes, limits: Limits = DEFAULT) -> object:
             limits allow, NaN, infinity, an integer beyond 2^63, half a surrogate pair.
     """
     text = _decode(content, "strict") if isinstance(content, bytes) else content
-    if 1 + text.count(",") + text.count("[") + text.count("{") > limits.nodes:
+    brackets = text.count("[") + text.count("{")
+    if 1 + text.count(",") + brackets > limits.nodes:
         raise ReadingError("too_many_values", most=limits.nodes)
     try:
-        found: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        found: object = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ReadingError("not_json", reason=str(error)) from None
     except RecursionError:
         raise ReadingError("too_deep", most=limits.depth) from None
     except ValueError:  # Python refuses more than 4300 digits
         raise ReadingError("integer_too_large") from None
-    may_hold_surrogates = SURROGATE.search(text) or ESCAPED_SURROGATE.search(text)
-    _check_tree(found, limits, texts=bool(may_hold_surrogates))
+    may_hold_surrogates = not text.isascii() and SURROGATE.search(text)
+    may_hold_surrogates = may_hold_surrogates or ("\\u" in text and ESCAPED_SURROGATE.search(text))
+    if may_hold_surrogates or brackets > limits.depth or LARGE_NUMBER.search(text):
+        _check_tree(found, limits, texts=bool(may_hold_surrogates))
     return found
 
 
@@ -351,6 +355,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ReadingError("not_finite", value=name)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _check_tree(found: object, limits: Limits, *, texts: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -69,8 +69,9 @@ def from_recording(recording: Recording) -> Profile:
     pages = -(-recording.ram_bytes // PAGE_BYTES)
     ended_s = find_load_end(recording, found)
     starts_s = [0.0, *(sync.time_s for sync in found)][: len(found)]
+    running = _running(recording)
     history = SyncHistory(
-        periods=tuple(_periods(recording, found, pages, ended_s)),
+        periods=tuple(_periods(recording, found, pages, ended_s, running)),
         chunks=-(-recording.ram_bytes // CHUNK_BYTES) if lazy else 1,
         first_pass=tuple(_first_pass(recording, found[0].time_s)) if lazy and found else EAGER,
     )
@@ -79,7 +80,7 @@ def from_recording(recording: Recording) -> Profile:
             seconds=sync.time_s - began_s,
             dirty_rate=sync.newly_dirty_pages * PAGE_BYTES / MIB / (sync.time_s - began_s),
             at_s=began_s,
-            running=_running(recording, began_s, sync.time_s),
+            running=running(began_s, sync.time_s),
         )
         for began_s, sync, period in zip(starts_s, found, history.periods, strict=True)
         if period.counts
@@ -110,24 +111,28 @@ def from_recording(recording: Recording) -> Profile:
 
 
 def _periods(
-    recording: Recording, found: Sequence[Sync], pages: int, load_ended_s: float | None
+    recording: Recording,
+    found: Sequence[Sync],
+    pages: int,
+    load_ended_s: float | None,
+    running: Callable[[float, float], float],
 ) -> Iterator[SyncPeriod]:
-    """Yield the periods from one sync to the next."""
+    """Yield the periods from one sync to the next. `running` is that of `_running`."""
     written = max((sync.newly_dirty_pages for sync in found), default=0)
     deviation_s = _deviation_s(recording)
     newly, since_s, dirty = 0, 0.0, float(pages)
     for sync in found:
         waiting = max(pages + newly - sync.sent_pages, 0.0)
         newly, began_s, since_s = newly + sync.newly_dirty_pages, since_s, sync.time_s
-        seconds, running = since_s - began_s, _running(recording, began_s, since_s)
-        counts = seconds >= LEAST_S and running >= LEAST_RUNNING
+        seconds, ran = since_s - began_s, running(began_s, since_s)
+        counts = seconds >= LEAST_S and ran >= LEAST_RUNNING
         counts &= waiting <= WAITING * max(written, 1)
         counts &= load_ended_s is None or sync.time_s < load_ended_s
         yield SyncPeriod(
             seconds=max(seconds, SHORTEST_S),
             pages=sync.newly_dirty_pages,
             left=min(waiting / max(dirty, 1.0), 1.0),
-            running=max(running, 0.0),
+            running=max(ran, 0.0),
             deviation_s=deviation_s,
             counts=bool(counts),
         )
@@ -217,10 +222,16 @@ def find_load_end(recording: Recording, found: Sequence[Sync]) -> float | None:
     return ends_s
 
 
-def _running(recording: Recording, since_s: float, until_s: float) -> float:
-    """Return the share of a time span in which the throttle let the vCPUs run."""
-    until_s = max(until_s, since_s + SHORTEST_S)  # samples may place two syncs at one time
-    times_s = np.array([0.0, *(sample.time_s for sample in recording.samples)])
+def _running(recording: Recording) -> Callable[[float, float], float]:
+    """Return the function (since_s, until_s) -> share of that time in which the throttle let vCPUs run."""
+    times_s = np.array([0.0, *(sample.time_s for sample in recording.samples), np.inf])
     held = np.array([0, *(sample.cpu_throttle_percentage for sample in recording.samples)]) / 100
-    edges = np.clip(np.append(times_s, np.inf), since_s, until_s)
-    return 1.0 - float(np.diff(edges) @ held) / (until_s - since_s)
+    if not held.any():
+        return lambda since_s, until_s: 1.0
+
+    def share(since_s: float, until_s: float) -> float:
+        until_s = max(until_s, since_s + SHORTEST_S)  # samples may place two syncs at one time
+        edges = np.clip(times_s, since_s, until_s)
+        return 1.0 - float(np.diff(edges) @ held) / (until_s - since_s)
+
+    return share

@@ -275,7 +275,7 @@ def _collect(value: object, found: Found) -> None:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) is int and value >= 0
 
 
 def _is_version(value: object) -> bool:

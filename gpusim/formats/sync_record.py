@@ -175,7 +175,7 @@ def _equal_runs(recording: Recording) -> list[_Between]:
     one page off.
     """
     total = recording.ram_bytes // PAGE_BYTES
-    slack_pages = _slack_pages(recording)
+    slack_pages, counts_every_sync = _slack_pages(recording), recording.counts_every_sync
     found = [_Between(syncs=1, dirty_sync_count=1, first_s=0.0, last_s=0.0, dirtied_pages=0)]
     for sample in recording.samples:
         ram = sample.ram
@@ -186,7 +186,7 @@ def _equal_runs(recording: Recording) -> list[_Between]:
             total, dirtied = total + dirtied, 0  # include the small ROM blocks, which mem_mib lacks
         here = found[-1]
         syncs = ram.dirty_sync_count - here.dirty_sync_count
-        if not recording.counts_every_sync:
+        if not counts_every_sync:
             rises = dirtied > here.dirtied_pages + slack_pages
             if syncs == 1 and not rises and here.is_uncounted and here.first_s == here.last_s:
                 here.dirty_sync_count, here.is_uncounted = ram.dirty_sync_count, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from gpusim.formats.profile_from_recording import (
     from_recording,
     zero_page_speed,
 )
-from gpusim.formats.recording import Recording
+from gpusim.formats.recording import Recording, Sample
 from gpusim.formats.recording_file import load_recording
-from gpusim.formats.sync_record import Sync
+from gpusim.formats.sync_record import Sync, find_syncs
 from gpusim.validation.profile_accuracy import PROFILED
 from gpusim.validation.shipped import RECORDER
 
@@ -151,3 +152,23 @@ def test_load_tells_profiles_from_recordings(tmp_path: Path) -> None:
     with pytest.raises(IntakeError) as caught:
         loaded(broken)
     assert (caught.value.code, caught.value.data["path"]) == ("unreadable", broken)
+
+
+class Counted(tuple[Sample, ...]):
+    """Samples that count how often somebody goes through them."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        type(self).passes += 1
+        return super().__iter__()
+
+
+def test_the_samples_are_not_read_again_for_each_sync() -> None:
+    """A log of hours has 100,000 samples and a thousand syncs."""
+    recording = load_recording(RECORDER / "seq_mid.qemu10.a.json.xz")
+    syncs = len(find_syncs(recording))
+    Counted.passes = 0
+    profile = from_recording(replace(recording, samples=Counted(recording.samples)))
+    assert profile == from_recording(recording)
+    assert Counted.passes < 12 < syncs
