@@ -54,7 +54,10 @@ class RecordingError(CodedError, ValueError):
         ),
         "ends_early": "{path}: ends after {end_s:.1f} s. Expected a completion, or {limit_s:g} s",
         **IN_FILE,
-        "missing": "{path}: {key} is missing: {allowed}. Is this a recording?",
+        "missing": (
+            "{path}: {key} is missing: {allowed}. Is this a recording? If it was cut, copy {key} "
+            "from the whole file"
+        ),
     }
 
 

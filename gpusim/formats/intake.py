@@ -157,7 +157,7 @@ def _with_profile(
     notes: Sequence[str] = (),
 ) -> Intake:
     """Return what a recording is good for. `notes` say how it was made."""
-    log = log or log_of_recording(recording)
+    log = replace(log or log_of_recording(recording), parameters=recording.parameters)
     intake = Intake(path=path, kind=kind, recording=recording, log=log)
     if recording.profile is not None:
         return replace(intake, profile=replace(recording.profile, outcome=outcome_of(recording)))

@@ -97,7 +97,14 @@ DOCUMENTS = (
         r'"progress_history"[ \t\n]*:',
         '"progress_history"',
     ),
-    _kind("recording", "a recording of gpusim-record", r'"scenario"[ \t\n]*:', '"scenario"'),
+    _kind(
+        "recording",
+        "a recording of gpusim-record",
+        r'"(?:scenario|writes_per_s_before|qmp_events)"[ \t\n]*:',  # keys may be cut out of it
+        '"scenario"',
+        '"writes_per_s_before"',
+        '"qmp_events"',
+    ),
     PROFILE,
     _kind("answers", "answers of query-migrate", r'"total-time"[ \t\n]*:', '"total-time"'),
 )

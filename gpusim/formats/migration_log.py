@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from gpusim.formats.sync_record import PAGE_BYTES
 
@@ -66,6 +67,7 @@ class MigrationLog:
         limits: (seconds or None, downtime limit in ms), in order.
         migrations: how many the file holds. The last one counts.
         postcopy_s: time of the first report after the switch to post-copy. None: no report shows one.
+        parameters: of QEMU, under its names, as far as they are known.
         is_paused: the link was lost in post-copy, and nothing is sent until somebody resumes.
     """
 
@@ -79,6 +81,7 @@ class MigrationLog:
     migrations: int = 1
     postcopy_s: float | None = None
     is_paused: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_in_postcopy(self) -> bool:

@@ -107,12 +107,12 @@ def document_shape(*, known: bool) -> Keys:
         ),
         "qemu": Keys(required={"major": PART, "minor": PART}),
         "parameters": PARAMETERS,
-        "events": EVENTS,
         "samples": samples,
     }
     return Keys(
-        required=required | (before if known else {}),
+        required=required | (before | {"events": EVENTS} if known else {}),
         optional={
+            "events": EVENTS,
             "qmp_events": EVENTS,
             "counter": COUNTER,
             "accelerator": OneOf(("tcg", "kvm")),
@@ -120,5 +120,5 @@ def document_shape(*, known: bool) -> Keys:
             "flat_out_writes_per_s": Number(0, 1e15, " page writes a second", above=True),
             "profile": Anything(),  # profile.py owns its shape
         },
-        defaults={"qmp_events": [], "counter": [], "accelerator": "tcg", "vcpus": 1},
+        defaults={"events": [], "qmp_events": [], "counter": [], "accelerator": "tcg", "vcpus": 1},
     )

@@ -96,7 +96,7 @@ def _throttle(log: MigrationLog, link: float, dirty: float) -> CoarseValue | Non
         return None
     percent = min(percent, HIGHEST_THROTTLE)
     settings = "migration.auto_converge=true"
-    if percent > MigrationConfig.max_cpu_throttle:
+    if percent > log.parameters.get("max-cpu-throttle", MigrationConfig.max_cpu_throttle):
         settings += f" migration.max_cpu_throttle={percent}"
     return CoarseValue(name="throttle", value=float(percent), settings=settings)
 
@@ -111,6 +111,8 @@ def _link(log: MigrationLog, link: float, dirty: float, bounds: Bounds) -> Coars
     if needed <= link:
         return None
     settings = f"link.bandwidth={rate_text(needed)}"
+    if 0 < log.parameters.get("max-bandwidth", 0) < needed:
+        settings += " migration.max_bandwidth=0"  # no limit
     channels = math.ceil(needed / ONE_THREAD_BYTES_PER_S)
     if channels > 1:
         settings += f" migration.multifd_channels={channels}"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gpusim.formats.errors import RecordingError
+from gpusim.formats.intake import read_intake
 from gpusim.formats.recording_file import find_recordings, load_recording
 from gpusim.validation.shipped import SHIPPED
 
@@ -182,3 +183,66 @@ def test_a_path_without_recordings_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RecordingError) as caught:
             find_recordings(path)
         assert caught.value.code == code
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda document: document.pop(key)
+
+
+CUTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # what a hand took out, and a replay needs
+    "no events": _without("events"),
+    "no start in the trace": lambda d: d.update(events=d["events"][5:]),
+    "no speed before": _without("writes_per_s_before"),
+    "no counts of writes": lambda d: [row.pop("writes") for row in d["samples"]],
+    "no limit": lambda d: d["scenario"].pop("limit_s"),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_a_cut_recording_shows_its_migration_and_is_no_replay(
+    tmp_path: Path, document: dict[str, Any], cut: Callable[[dict[str, Any]], Any]
+) -> None:
+    path = tmp_path / "cut.json"
+    mine = copy.deepcopy(document)
+    cut(mine)
+    path.write_text(json.dumps(mine))
+    found, whole = load_recording(path, replayed=False), load_recording(SHORT, replayed=False)
+    assert found.guest is None
+    assert found.total_time_s == pytest.approx(whole.total_time_s, abs=0.01)
+    assert [one.ram for one in found.samples] == [one.ram for one in whole.samples]
+    with pytest.raises(RecordingError):
+        load_recording(path)
+
+
+def test_a_recording_without_its_end_goes_on(tmp_path: Path, document: dict[str, Any]) -> None:
+    """The trace says no more than the samples do."""
+    path = tmp_path / "cut.json"
+    mine = copy.deepcopy(document)
+    mine["samples"] = mine["samples"][:40]
+    mine["events"] = [one for one in mine["events"] if "completed" not in one[2]]
+    path.write_text(json.dumps(mine))
+    found = load_recording(path, replayed=False)
+    assert not found.completed
+    assert found.limit_s == found.samples[-1].time_s >= found.events[-1].time_s
+    assert found.guest is not None
+    with pytest.raises(RecordingError) as caught:
+        load_recording(path)
+    assert caught.value.code == "ends_early"
+
+
+def test_a_recording_without_its_settings_says_which_key_to_copy(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    path = tmp_path / "cut.json"
+    path.write_text(json.dumps({key: document[key] for key in document if key != "parameters"}))
+    with pytest.raises(RecordingError, match="copy parameters from the whole file"):
+        load_recording(path, replayed=False)
+
+
+def test_a_recording_without_its_scenario_is_still_known(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    path = tmp_path / "cut.json"
+    path.write_text(json.dumps({key: document[key] for key in document if key != "scenario"}))
+    with pytest.raises(RecordingError, match="scenario is missing"):
+        read_intake(path)

@@ -230,3 +230,12 @@ def test_libvirts_requests_for_pages_show_the_switch(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text(text + "Postcopy requests: 0\n")
     found = read_intake(tmp_path / "b.txt").log
     assert found is not None and not found.is_in_postcopy
+
+
+def test_a_limit_of_qemu_that_stands_in_the_way_is_raised_too() -> None:
+    known = {"max-cpu-throttle": 40, "max-bandwidth": int(LINK)}
+    assert values(coarse_verdict(log(1.2, parameters=known))) == {
+        "throttle": "migration.auto_converge=true migration.max_cpu_throttle=60",
+        "bandwidth": "link.bandwidth=2Gbit/s migration.max_bandwidth=0",
+        "downtime_limit": "migration.downtime_limit=10800",
+    }
