@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from tests.cli.engines import need_engine_of
 from tests.cli.forked import Forked
 
 ENDS_WITHIN_S = 20.0  # a guard against hangs
+POLL_S = 0.02  # a worker of a command needs a second to import gpusim
 GONE_WITHIN_S = 2.0
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 LONG = ["vm=large_256gib", "workload.page_writes_per_s=3e6", "limit.stop_when_stuck=false"]
@@ -31,8 +33,8 @@ COMMANDS = {
     "basic": ["gpusim", *SWEEP],
     "batch": ["gpusim", *SWEEP, "hydra/sweeper=batch", "hydra.sweeper.workers=2"],
     "joblib": ["gpusim", *SWEEP, "hydra/launcher=processes", "hydra.launcher.n_jobs=2"],
-    "validate": ["validate"],
-    "predict": ["predict", PROFILE, "link=10gbit", "--members", "2000"],
+    "validate": ["validate", "published", "dirty_quota"],
+    "predict": ["predict", PROFILE, "link=10gbit", "--members", "100"],
 }
 WORKERS = {"joblib": b"LokyProcess"}
 ALONE = ("run", "basic")
@@ -97,6 +99,8 @@ def check(kind: str, number: signal.Signals, folder: Path, *, group: bool = Fals
     with started(COMMANDS[kind], folder) as process:
         until = time.monotonic() + ENDS_WITHIN_S
         while not works(process):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
             assert process.poll() is None, (folder / "stderr").read_text()
             assert time.monotonic() < until
         kill(process, number, group=group)

@@ -157,7 +157,7 @@ def test_a_sweep_in_processes_goes_by_a_changed_source(tmp_path: Path) -> None:
     gpusim(*sweep, cwd=tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/summary.json")}
     assert len(times) == 2
-    gpusim(*sweep, cwd=tmp_path)
+    gpusim(*sweep, "hydra.sweeper.workers=1", cwd=tmp_path)
     assert times == {path: path.stat().st_mtime_ns for path in times}
     (tmp_path / "swept_rules.py").write_text(rule + "    high_periods = 1\n")
     gpusim(*sweep, cwd=tmp_path)

@@ -22,7 +22,7 @@ RUN = ["experiment=tiny", "hydra.run.dir=out", "plot=false", "backend=numpy"]
 COMMANDS = {
     "gpusim": RUN,
     "gpusim-collect": ["{runs}", "--out", "out"],
-    "gpusim-validate": ["published", "simgrid", "--json", "out"],
+    "gpusim-validate": ["published", "qatzip", "--json", "out"],
     "gpusim-record": ["--libvirt", str(REPOSITORY / "docs/libvirt/jobs.log"), "--out", "out"],
     "gpusim-predict": [
         str(REPOSITORY / "docs/profiles/web.yaml"), "link=10gbit", "--members", "2",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -17,6 +19,7 @@ from gpusim.results import write_failure
 from tests.cli.command import MAIN, gpusim
 from tests.cli.forked import Forked
 
+POLL_S = 0.005
 SWEEP = ["-m", "experiment=tiny", "hydra/sweeper=batch", "hydra.sweep.dir=out"]
 RAISES = """
 import gpusim.cli.job
@@ -213,6 +216,8 @@ def test_interrupt_at_any_moment_is_one_line(engine: str, workers: int, tmp_path
     with TemporaryFile() as stderr:
         process = Forked(MAIN, sweep, cwd=tmp_path, stderr=stderr)
         while len(computed(tmp_path)) < 3:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         code = process.wait(60)
