@@ -216,13 +216,14 @@ def _extrapolated(curve: Curve, seconds: float) -> float:
     return float(d0 + (d1 - d0) * (seconds - t0) / (t1 - t0))
 
 
-def fit_value(table: Table, value: FittedValue) -> tuple[float, list[float]]:
+def fit_value(table: Table, value: FittedValue, most_seeds: int) -> tuple[float, list[float]]:
     """Return the best candidate for a row, and the lowest and highest candidates that hold the row.
 
     A candidate is skipped if a run of the row does not converge with it. A candidate holds the row
     if its mean lies within 5 % of the row, or within the row's repeats if these differ by more.
     """
     row = table.row(value.row)
+    row = replace(row, seeds=min(row.seeds, most_seeds))
     candidates = np.arange(value.low, value.high + value.step / 2, value.step)
     published = getattr(row, value.quantity)
     target = mean(published)

@@ -113,7 +113,7 @@ def test_a_case_of_few_members_has_a_verdict() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bursty", "scattered", "moving"])
 def test_bands_hold_most_true_guests(kind: str) -> None:
-    """Of eight, at least six. The table of docs/validation/unknown-guests.md has more of them."""
-    cases = [run_case((kind, FIRST_CASE + number)) for number in range(8)]
+    """Of six, at least five. The table of docs/validation/unknown-guests.md has more of them."""
+    cases = [run_case((kind, FIRST_CASE + number)) for number in range(6)]
     assert all(case.is_right for case in cases)
-    assert sum(case.is_within for case in cases) >= 6
+    assert sum(case.is_within for case in cases) >= 5

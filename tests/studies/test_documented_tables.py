@@ -42,7 +42,8 @@ BY_ROW = (
 WHOLE = ("published", "published_headline", "first_write")
 EVERY, SCENARIO = 6, "uniform_mid.qemu10."  # which recordings are in the sample
 CHECK = ["--check", "--documents", *map(str, DOCUMENTS)]
-MEMBERS = 16  # of a prediction, which has twice as many by default
+STEPS = {"STEPS": 500, "BURST_STEPS": 30}  # of a walk, half of them
+MEMBERS = 8  # of a prediction, which has four times as many by default
 
 
 def test_every_table_has_a_place_and_every_place_a_table() -> None:
@@ -118,7 +119,15 @@ def test_published_tables_are_what_is_computed(capsys: pytest.CaptureFixture[str
     assert f"{times[0]:.0f} to {times[-1]:.0f} s, where the ten" in fixed.table.notes
 
 
+@pytest.fixture
+def short_walks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/fit judges whole walks."""
+    for name, steps in STEPS.items():
+        monkeypatch.setattr(f"gpusim.fit.posterior.{name}", steps)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_walks")
 def test_predictions_from_a_profile_hold_what_is_claimed_of_them() -> None:
     """Verdicts right in all, the time in the band in eleven of twelve, the middle off by less than 10 %."""
     found = profile_figures(predict_recordings([PROFILED], MEMBERS))
@@ -129,6 +138,7 @@ def test_predictions_from_a_profile_hold_what_is_claimed_of_them() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_walks")
 def test_predictions_from_a_profile_under_kvm_hold_what_is_claimed_of_them() -> None:
     found = profile_figures(predict_recordings([PROFILED_KVM], MEMBERS))
     assert (found["migrations"], found["completed"]) == (18, 16)

@@ -144,7 +144,16 @@ def test_a_small_study_from_beginning_to_end(tmp_path: Path) -> None:
     document = tmp_path / "study.md"
     document.write_text(DOCUMENT.read_text())
     folders = ["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
-    main([*folders, "--document", str(document), "vm.memory=2GiB", "seed=1"])
+    main(
+        [
+            *folders,
+            "--document",
+            str(document),
+            "vm.memory=2GiB",
+            "seed=1",
+            "hydra.sweeper.workers=1",
+        ]
+    )
     pictures = list((tmp_path / "figures").iterdir())
     assert {path.name for path in pictures} == FIGURES | {
         narrow_path(Path(name)).name for name in FIGURES

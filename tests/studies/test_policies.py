@@ -65,7 +65,15 @@ def test_what_the_document_says_of_64_gib_is_computed(tmp_path: Path) -> None:
     document = tmp_path / "policies.md"
     document.write_text(DOCUMENT.read_text())
     main(
-        ["--runs", str(tmp_path / "runs"), "--document", str(document), "vm.memory=64GiB", "seed=1"]
+        [
+            "--runs",
+            str(tmp_path / "runs"),
+            "--document",
+            str(document),
+            "vm.memory=64GiB",
+            "seed=1",
+            "hydra.sweeper.workers=1",
+        ]
     )
     computed = rows_of(str(document), "<!-- safe -->")
     assert computed == [row[:4] for row in rows_of(str(DOCUMENT), "<!-- safe -->")]

@@ -77,7 +77,16 @@ def test_a_small_study_from_beginning_to_end(
     monkeypatch.setattr(qemu_11_1, "largest_runs", partial(largest_runs, "2GiB"))
     document = tmp_path / "study.md"
     document.write_text(DOCUMENT.read_text())
-    main(["--runs", str(tmp_path / "runs"), "--document", str(document), "vm.memory=1GiB"])
+    main(
+        [
+            "--runs",
+            str(tmp_path / "runs"),
+            "--document",
+            str(document),
+            "vm.memory=1GiB",
+            "hydra.sweeper.workers=1",
+        ]
+    )
     for size in ("1 GiB", "2 GiB"):
         assert f"| scattered | {size} | 11.1 fixed |" in document.read_text()
     recorded = rows_of(str(DOCUMENT), "<!-- recorded -->")
