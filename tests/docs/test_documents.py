@@ -207,16 +207,12 @@ def check_table_of_the_size_of_vms(runs: dict[str, dict]) -> None:
 
 @pytest.mark.slow
 def test_table_of_evacuations_is_what_its_sweep_computes(tmp_path) -> None:
-    """Of some numbers of guests at a time, in every order."""
-    numbers = (1, 3)
-    runs = swept(tmp_path, "evacuate", f"evacuation.at_a_time={','.join(map(str, numbers))}")
+    """Of three guests at a time, in every order."""
+    runs = swept(tmp_path, "evacuate", "evacuation.at_a_time=3")
     for orders, *shown in rows_of("docs/how-to/empty-a-host.md", "## An example"):
         for order in re.findall(r"\w+", orders):
-            for number, cell in zip((1, 2, 3, 4, 8), shown, strict=True):
-                if number not in numbers:
-                    continue
-                run = runs[f"at_a_time={number},order={order}"]
-                assert cell == f"{run['total_time_s']:.0f} s, {run['guest_cpu_lost_s']:.0f} s"
+            run = runs[f"at_a_time=3,order={order}"]
+            assert shown[2] == f"{run['total_time_s']:.0f} s, {run['guest_cpu_lost_s']:.0f} s"
 
 
 def test_host_of_ones_own_is_used_as_the_document_tells(tmp_path) -> None:

@@ -72,9 +72,8 @@ def run_configs(numbers: range) -> None:
             assert records(others) == records(results) or not are_whole(others)
 
 
-@pytest.mark.slow
-def test_random_configs() -> None:
-    run_configs(range(300))
+def test_a_few_random_configs() -> None:
+    run_configs(range(30))
 
 
 @pytest.mark.slow

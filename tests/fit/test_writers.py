@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -245,29 +244,18 @@ def test_the_kind_is_kept_if_the_curve_shows_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_truth_lies_in_the_bands() -> None:
-    """Distinct pages of two guests at five times."""
-    covered = _covered(("uniform", "both"), seeds=1, drift=0.05)
-    assert np.mean(covered) >= 0.6  # 10 correlated results. The slow test is stricter
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("drift", [0.0, 0.08], ids=["steady", "drifting"])
 def test_the_truth_lies_in_nine_of_ten_bands(drift: float) -> None:
-    assert 0.8 <= np.mean(_covered(GUESTS, seeds=3, drift=drift)) <= 1.0  # of 60
-
-
-def _covered(names: Iterable[str], *, seeds: int, drift: float) -> list[np.ndarray]:
-    """Return whether the true distinct pages lie in the bands, per guest and seed."""
+    """Distinct pages of each guest at five times: 60 results."""
     seconds = np.array([0.15, 0.7, 3.0, 15.0, 45.0])
     inside = []
-    for guest, truth in enumerate(GUESTS[name] for name in names):
+    for guest, truth in enumerate(GUESTS.values()):
         true = closed_form(truth, seconds)
-        for seed in range(seeds):
+        for seed in range(3):
             profile = profile_of(truth, 10 * guest + seed, repeats=2, drift=drift, zero_share=0.2)
             low, high = _spread(sample_fits(profile, fit_writers(profile), 60, seed), seconds)
             inside.append((low <= true) & (true <= high))
-    return inside
+    assert 0.8 <= np.mean(inside) <= 1.0
 
 
 @pytest.mark.slow
@@ -275,7 +263,7 @@ def _covered(names: Iterable[str], *, seeds: int, drift: float) -> list[np.ndarr
 def test_the_spread_is_that_of_a_bootstrap(truth: tuple[Truth, ...]) -> None:
     """Compared with fits to new measurements. Ours also have memory that nobody measured."""
     seconds = np.array([1.0, 3.0, 10.0])
-    profiles = [profile_of(truth, seed, repeats=2, drift=0.04) for seed in range(24)]
+    profiles = [profile_of(truth, seed, repeats=2, drift=0.04) for seed in range(16)]
     fits = [fit_writers(profile) for profile in profiles]
     drawn_anew = np.std([fit.distinct_pages(seconds) for fit in fits], axis=0)
     ours = [

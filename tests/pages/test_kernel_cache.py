@@ -74,10 +74,9 @@ def test_every_process_compiles_again_after_damage(tmp_path: Path) -> None:
     assert (cache_hits(tmp_path), cache_hits(tmp_path)) == (0, KERNELS)
     paths = list(tmp_path.rglob("*.gpusim"))
     assert len(paths) == KERNELS
-    for damage in ("empty", "zeros in the middle"):
-        for path in paths:
-            path.write_bytes(DAMAGES[damage](path.read_bytes()))
-        assert (cache_hits(tmp_path), cache_hits(tmp_path)) == (0, KERNELS)
+    for path, damage in zip(paths, ("empty", "zeros in the middle"), strict=True):
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert (cache_hits(tmp_path), cache_hits(tmp_path)) == (0, KERNELS)
 
 
 @pytest.mark.slow
