@@ -17,7 +17,6 @@ from gpusim.formats.migration_log import (
     MigrationLog,
     Progress,
     number,
-    whole,
 )
 
 KIND = "nova"
@@ -69,12 +68,13 @@ def _migration(lines: list[str], migrations: int) -> MigrationLog:
     reports, limits, outcome, reason = [], [], RUNNING, ""
     for line in lines:
         if match := LINE.search(line):
+            sent, remaining, total = map(int, match.groups()[2:])
             reports.append(
                 Progress(
                     time_s=number(match[1]),
-                    transferred_bytes=whole(match[3]),
-                    remaining_bytes=whole(match[4]),
-                    total_bytes=whole(match[5]) or None,  # not known before the first answer
+                    transferred_bytes=sent,
+                    remaining_bytes=remaining if total else None,
+                    total_bytes=total or None,  # not known before the first answer
                 )
             )
         elif match := LIMIT.search(line):

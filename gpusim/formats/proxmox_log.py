@@ -49,7 +49,9 @@ DONE = re.compile(r"migration speed: [^\n]{1,60} - downtime ([0-9]{1,10}) ms", r
 FINISHED = re.compile(r"migration finished success?ful?ly \(duration (\d\d):(\d\d):(\d\d)\)")
 ABORTED = re.compile(r"migration aborted \(duration (\d{2,4}):(\d\d):(\d\d)\)(?:: ([^\n]{1,200}))?")
 CANCELS = re.compile(r"migration status error: cancelled|interrupted by signal|received interrupt")
-FAILS = re.compile(r"migration status error: failed|online migrate failure|TASK ERROR: ")
+FAILS = re.compile(
+    r"migration status error: failed(?: - ([^\n]{1,200}))?|online migrate failure|TASK ERROR: "
+)
 
 
 def read_proxmox(text: str) -> MigrationLog | None:
@@ -105,9 +107,9 @@ def _migration(lines: list[str]) -> MigrationLog | None:
             outcome = COMPLETED
         elif CANCELS.search(line):
             outcome = CANCELLED
-        elif FAILS.search(line) and outcome == RUNNING:
+        elif (match := FAILS.search(line)) and outcome == RUNNING:
             outcome = FAILED
-            reason = reason or line.partition("ERROR: ")[2][:200]
+            reason = reason or match[1] or line.partition("ERROR: ")[2][:200]
     if not reports:
         return None
     if seconds is None:

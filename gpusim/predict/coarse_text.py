@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpusim.errors import one_line
-from gpusim.formats.migration_log import CANCELLED, COMPLETED, FAILED, MigrationLog
+from gpusim.formats.migration_log import CANCELLED, COMPLETED, FAILED, LAST_REPORTS, MigrationLog
 from gpusim.predict.bounds_text import NAMES, shown
 from gpusim.predict.coarse import (
     HOVERS,
@@ -128,9 +128,7 @@ def _margin(found: Coarse) -> Iterator[str]:
         if link is not None and not found.is_seen:
             text = "No report tells the dirty rate after the first pass."
             if found.log.kind == "proxmox":
-                text = (
-                    "At the end the dirty rate was below the speed, or Proxmox VE would print it."
-                )
+                text = _unprinted(found.log)
             yield f"The link carried {rate(link)}. {text}"
         return
     assert link is not None and dirty is not None
@@ -152,6 +150,18 @@ def _margin(found: Coarse) -> Iterator[str]:
             yield f"At this dirty rate it would have taken {left} more."
         else:
             yield f"At this dirty rate it takes {left} more."
+
+
+def _unprinted(log: MigrationLog) -> str:
+    """Return what a log of Proxmox VE tells, which prints no dirty rate below the speed."""
+    last = log.reports[-LAST_REPORTS:]
+    printed = sum(one.dirty_bytes_per_s is not None for one in last)
+    if not printed:
+        return "At the end the dirty rate was below the speed, or Proxmox VE would print it."
+    return (
+        f"{printed} of the last {len(last)} reports print a dirty rate above the speed. That is too few "
+        "for an answer."
+    )
 
 
 def _postcopy_left(found: Coarse) -> Iterator[str]:
@@ -185,7 +195,9 @@ def _change(found: Coarse) -> Iterator[str]:
     if found.code == PROBABLY_YES:
         return
     if found.ratio is None:
-        if found.log.kind != "proxmox":
+        if found.log.kind == "nova":
+            yield "Two lines after the first pass tell a dirty rate. Wait for them."
+        elif found.log.kind != "proxmox":
             yield "Report the migration after its first pass, when QEMU knows a dirty rate."
         return
     assert found.dirty_bytes_per_s is not None

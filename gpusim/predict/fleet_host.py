@@ -156,7 +156,7 @@ class FleetHosts:
         _check_groups(overrides)
         profile = Profile(source="fleet", memory_bytes=GIB, vcpus=1)
         self.drawn = found = host_config(profile, overrides)
-        self._check(found.config)
+        self._check(found.config, overrides)
         self._config = found.config
         self._costs, self._write_costs = found.costs, found.first_write_costs
         self._small = resolve(self._config)
@@ -186,11 +186,15 @@ class FleetHosts:
             },
         )
 
-    def _check(self, config: Config) -> None:
+    def _check(self, config: Config, overrides: Sequence[str]) -> None:
         for key, is_there in NOT_FOR_A_FLEET.items():
             if is_there(config):
+                typed = [one for one in map(split, overrides) if one.key.startswith(key)]
                 hint = "a fleet is judged with QEMU's own rules and one steady link. Remove it, or "
-                reject(key, "given", f"{hint}predict each VM by itself", "not_used")
+                hint += "predict each VM by itself"
+                if typed:
+                    raise refusal(typed[-1], hint, "not_used")
+                reject(key, "given", hint, "not_used")
 
     def _of(self, bandwidth: float | None) -> FleetHost:
         """Return the host with a link of so many bytes per second. None: the link of the command."""

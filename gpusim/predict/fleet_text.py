@@ -69,7 +69,7 @@ REASONS: Mapping[str, tuple[str, str]] = {
     ),
     "rate_may_win": (
         "rate near link",
-        "if no page repeats, the guest dirties about as much as the slowest host sends",
+        "if no page repeats, the guest dirties nearly as much as the slowest host sends, or more",
     ),
     "deadline_may_break": ("deadline", "the longest migration takes longer than --deadline"),
     "downtime_may_break": ("downtime", "the longest downtime is longer than --max-downtime"),

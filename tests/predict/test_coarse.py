@@ -239,3 +239,39 @@ def test_a_limit_of_qemu_that_stands_in_the_way_is_raised_too() -> None:
         "bandwidth": "link.bandwidth=2Gbit/s migration.max_bandwidth=0",
         "downtime_limit": "migration.downtime_limit=10800",
     }
+
+
+PROXMOX = """\
+2026-03-02 22:10:00 starting migration of VM 9001 to node 'px-b' (192.168.7.12)
+2026-03-02 22:10:04 migration active, transferred 1.1 GiB of 256.0 GiB VM-state, 1.2 GiB/s
+2026-03-02 22:12:04 migration active, transferred 141.0 GiB of 256.0 GiB VM-state, 1.1 GiB/s
+2026-03-02 22:13:44 migration active, transferred 255.0 GiB of 256.0 GiB VM-state, 1.1 GiB/s
+2026-03-02 22:14:10 migration active, transferred 285.0 GiB of 256.0 GiB VM-state, 1.1 GiB/s, VM dirties lots of memory: 1.3 GiB/s
+2026-03-02 22:15:20 migration status error: failed - Unable to write to socket: Connection reset by peer
+2026-03-02 22:15:20 ERROR: online migrate failure - aborting
+"""
+
+
+def test_a_proxmox_log_with_few_dirty_rates_is_not_said_to_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "task.log"
+    path.write_text(PROXMOX)
+    intake = read_intake(path)
+    assert intake.log is not None
+    text = " ".join(answer(coarse_verdict(intake.log)))
+    assert "failed after 4.17 min: Unable to write to socket: Connection reset by peer." in text
+    assert "1 of the last 4 reports print a dirty rate above the speed" in text
+    assert "was below the speed" not in text
+
+
+NOVA = "[instance: aaaa] Migration running for {} secs, memory 9% remaining (bytes processed={}, remaining={}, total={})\n"
+
+
+def test_the_first_line_of_nova_knows_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "nova.log"
+    lines = [(0, 0, 0, 0), (300, 33 * 10**10, 8 * 10**10, 4 * 10**11)]
+    path.write_text("".join(NOVA.format(*line) for line in lines))
+    intake = read_intake(path)
+    assert intake.log is not None
+    assert [one.remaining_bytes for one in intake.log.reports] == [None, 8 * 10**10]
+    text = " ".join(answer(coarse_verdict(intake.log)))
+    assert "Two lines after the first pass tell a dirty rate" in text

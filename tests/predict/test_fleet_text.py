@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from gpusim.errors import ConfigError
 from gpusim.explore.bounds import Bounds
 from gpusim.formats.fleet import DirtyRates, Fault, Fleet, FleetVm
 from gpusim.formats.fleet_csv import COLUMNS
 from gpusim.formats.fleet_prometheus import KNOWN
 from gpusim.predict.fleet import FleetAnswer, answer_fleet
 from gpusim.predict.fleet_bounds import ANSWERS, FURTHER
+from gpusim.predict.fleet_host import FleetHosts
 from gpusim.predict.fleet_page import fleet_html, write_fleet
 from gpusim.predict.fleet_text import (
     CSV_HEAD,
@@ -146,3 +148,9 @@ def test_a_full_disk_leaves_no_new_folder(
     with pytest.raises(OSError, match="full"):
         write_fleet(answer, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_policy_for_a_fleet_is_refused_as_it_was_typed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FleetHosts(["link=25gbit", "policy=nova"])
+    assert (caught.value.key, caught.value.value) == ("policy", "nova")
