@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 MOST_SEED = 2**62
 GOALS = ("fastest", "least-loss")
 MOST_EFFORT = 100
+UNITS = ("ms", "s", "min", "h", "%")  # of a limit
 T = TypeVar("T")
 
 
@@ -241,7 +242,11 @@ def _check(options: argparse.Namespace, files: Sequence[str]) -> None:
 
     options.profile = files[0] if files else None
     if len(files) > 1:
-        reject("PROFILE", ", ".join(files), "name one profile. Write a setting as KEY=VALUE")
+        hint = "name one profile. Write a setting as KEY=VALUE"
+        unit = next((one for one in files if one in UNITS), None)
+        if unit is not None:
+            hint = f"name one profile. Write a limit without a space, such as 30{unit}"
+        reject("PROFILE", ", ".join(files), hint)
     sources = [options.profile, "--measure" * options.measure, options.domstats]
     if sum(map(bool, sources)) != 1:
         given = ", ".join(str(one) for one in sources if one) or "none"

@@ -31,7 +31,13 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError, YAMLError
 
-from gpusim.config.key_hints import keys_of, nearest_keys, package_text, unknown_key_text
+from gpusim.config.key_hints import (
+    PRESETS_ELSEWHERE,
+    keys_of,
+    nearest_keys,
+    package_text,
+    unknown_key_text,
+)
 from gpusim.config.override import Override, refusal, split
 from gpusim.config.presets import preset_groups, preset_names
 from gpusim.config.schema import PATTERNS, AttemptConfig, Config, PolicyConfig, WorkloadConfig
@@ -262,6 +268,9 @@ def _presets_text(group: str, name: str, options: Sequence[str]) -> str:
     nearest += [one for one in options if name and one.endswith(f"_{name.replace('.', '_')}")]
     if group == "migration" and not nearest and find_version(name) in options:
         nearest = [str(find_version(name))]
+    elsewhere = PRESETS_ELSEWHERE.get(group, {}).get(re.sub(r"[\W_]", "", name.lower()))
+    if elsewhere in options and not nearest:
+        nearest = [str(elsewhere)]
     is_quantity = group in QUANTITIES and name[:1].isdigit() and name[-1:].isalpha()
     if not (nearest or is_quantity):
         nearest = get_close_matches(name, options, 1)

@@ -60,6 +60,17 @@ NAMES_ELSEWHERE = {
     "quiet": "gpusim --quiet",
     "json": "gpusim --json",
 }
+# What users call a preset, in lower case and without punctuation -> our name, by group.
+PRESETS_ELSEWHERE = {
+    "policy": {
+        **dict.fromkeys(("openstack", "openstacknova", "novacompute"), "nova"),
+        **dict.fromkeys(("pve", "proxmoxve", "proxmoxvirtualenvironment"), "proxmox"),
+        **dict.fromkeys(("rhv", "rhev", "rhevm", "olvm", "vdsm"), "ovirt"),
+        **dict.fromkeys(("openshift", "cnv", "harvester", "virtlauncher"), "kubevirt"),
+        **dict.fromkeys(("cloudhypervisor", "chv", "ch"), "cloud_hypervisor_upstream"),
+    },
+    "backend": {**dict.fromkeys(("gpu", "cuda", "nvidia"), "cupy"), "cpu": "numba"},
+}
 VERSION_KEYS = ("qemu", "version", "qemu_version", "release")
 
 

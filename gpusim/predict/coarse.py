@@ -19,9 +19,16 @@ from gpusim.config.checks import parse_rate
 from gpusim.config.schema import MigrationConfig
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.formats.migration_log import COMPLETED, MigrationLog
-from gpusim.predict.coarse_values import SHRINKS, CoarseValue, values_to_converge, values_to_keep
+from gpusim.predict.coarse_values import (
+    ONE_THREAD_BYTES_PER_S,
+    SHRINKS,
+    CoarseValue,
+    values_to_converge,
+    values_to_keep,
+)
 
 HOVERS = 0.9  # of the link: passes do not get shorter
+FILLS = 0.95  # of the link: the threads are fast enough
 LAST_RATES = 5  # reports whose median is the dirty rate
 MOST_PASSES = 1000
 YES, PROBABLY_YES, UNKNOWN = "yes", "probably_yes", "unknown"
@@ -55,6 +62,8 @@ class Coarse:
         link_bytes_per_s: what the link carries. None: no report tells it.
         dirty_bytes_per_s: the dirty rate, at the end of the reports. None: no report tells it.
         is_stated: whether the user stated the link, so the verdict is for the next migration.
+        sender_bytes_per_s: what the slowest host sends over a stated link, with its threads. None: the
+            link is not stated.
         left_s: time until the end if the dirty rate stays as it is. None: no end, or unknown.
         bounds: whether the limits of the user are kept.
         values: to set. Each of them alone may be enough.
@@ -65,6 +74,7 @@ class Coarse:
     link_bytes_per_s: float | None
     dirty_bytes_per_s: float | None
     is_stated: bool = False
+    sender_bytes_per_s: float | None = None
     left_s: float | None = None
     bounds: tuple[CoarseBound, ...] = ()
     values: tuple[CoarseValue, ...] = ()
@@ -75,6 +85,12 @@ class Coarse:
         if self.link_bytes_per_s is None or self.dirty_bytes_per_s is None:
             return None
         return self.dirty_bytes_per_s / self.link_bytes_per_s
+
+    @property
+    def is_short_of_threads(self) -> bool:
+        """Return whether the threads of a slow host do not fill a stated link."""
+        link, sender = self.link_bytes_per_s, self.sender_bytes_per_s
+        return link is not None and sender is not None and sender < FILLS * link
 
     @property
     def is_seen(self) -> bool:
@@ -100,7 +116,7 @@ def coarse_verdict(
     Raises:
         ConfigError: an override cannot be composed.
     """
-    stated = _stated(overrides)
+    stated, sender = _stated(overrides)
     link = stated if stated is not None else _link(log)
     dirty = _dirty(log)
     plain = Coarse(
@@ -109,9 +125,13 @@ def coarse_verdict(
         link_bytes_per_s=link,
         dirty_bytes_per_s=dirty,
         is_stated=stated is not None,
+        sender_bytes_per_s=sender,
     )
+    slow = replace(plain, link_bytes_per_s=sender) if plain.is_short_of_threads else plain
     code = YES if plain.is_seen else _code(plain)
-    left_s = None if code in (NO, PROBABLY_NO) or plain.is_seen else _left_s(plain)
+    if _code(slow) != _code(plain):
+        code = UNKNOWN
+    left_s = None if code in (NO, PROBABLY_NO) or plain.is_seen else _left_s(slow)
     if plain.is_in_postcopy:
         code = NO if log.is_paused else YES
         left_s = None if log.is_paused else _postcopy_left_s(plain)
@@ -133,16 +153,20 @@ def _values(found: Coarse, bounds: Bounds) -> tuple[CoarseValue, ...]:
     return values_to_converge(found.log, link, dirty, bounds)
 
 
-def _stated(overrides: Sequence[str]) -> float | None:
-    """Return the link that the user states, bytes per second."""
+def _stated(overrides: Sequence[str]) -> tuple[float | None, float | None]:
+    """Return the link that the user states, and what the slowest host sends over it, bytes per second."""
     from gpusim.config.compose import composed_config
 
     if not any(one.lstrip("+").startswith("link") for one in overrides):
         if overrides:
             composed_config(overrides)  # refuses a key that does not exist
-        return None
-    rate = parse_rate("link.bandwidth", composed_config(overrides).link.bandwidth)
-    return None if math.isinf(rate) else rate
+        return None, None
+    config = composed_config(overrides)
+    rate = parse_rate("link.bandwidth", config.link.bandwidth)
+    if math.isinf(rate):
+        return None, None
+    threads = max(config.migration.multifd_channels, 1)
+    return rate, min(rate, threads * ONE_THREAD_BYTES_PER_S)
 
 
 def _link(log: MigrationLog) -> float | None:

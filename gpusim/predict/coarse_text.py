@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from gpusim.errors import one_line
 from gpusim.formats.migration_log import CANCELLED, COMPLETED, FAILED, LAST_REPORTS, MigrationLog
 from gpusim.predict.bounds_text import NAMES, shown
 from gpusim.predict.coarse import (
+    FILLS,
     HOVERS,
     NO,
     PROBABLY_NO,
@@ -18,7 +20,7 @@ from gpusim.predict.coarse import (
     Coarse,
     CoarseBound,
 )
-from gpusim.predict.coarse_values import SHRINKS, CoarseValue
+from gpusim.predict.coarse_values import ONE_THREAD_BYTES_PER_S, SHRINKS, CoarseValue
 from gpusim.text import capitalized, count_noun, format_duration, format_number, join_words
 from gpusim.units import MIB, format_bytes
 
@@ -69,7 +71,8 @@ def rate(bytes_per_s: float) -> str:
 
 def answer(found: Coarse) -> list[str]:
     """Return the first lines: yes or no, each limit, the margin, what to change."""
-    lines = [_first(found), *map(bound_line, found.bounds), *_margin(found), *_change(found)]
+    lines = [_first(found), *map(bound_line, found.bounds), *_margin(found), *_threads(found)]
+    lines += _change(found)
     return [line for line in lines if line]
 
 
@@ -145,11 +148,24 @@ def _margin(found: Coarse) -> Iterator[str]:
     if found.left_s is not None:
         left = format_duration(found.left_s)
         if found.is_stated:
-            yield f"At this dirty rate it takes {left}."
+            most = "up to " * found.is_short_of_threads
+            yield f"At this dirty rate it takes {most}{left}."
         elif found.log.outcome in ENDED:
             yield f"At this dirty rate it would have taken {left} more."
         else:
             yield f"At this dirty rate it takes {left} more."
+
+
+def _threads(found: Coarse) -> Iterator[str]:
+    """Say that the sender may be slower than a stated link, and what to type."""
+    if found.is_short_of_threads:
+        link, sender = found.link_bytes_per_s, found.sender_bytes_per_s
+        assert link is not None and sender is not None
+        channels = math.ceil(FILLS * link / ONE_THREAD_BYTES_PER_S)
+        yield (
+            f"A slow host sends only {rate(sender)}. If the VM migrates with more channels, add "
+            f"migration.multifd_channels={channels}."
+        )
 
 
 def _unprinted(log: MigrationLog) -> str:
@@ -192,7 +208,7 @@ def _change(found: Coarse) -> Iterator[str]:
     if values:
         yield f"What may help, by rough estimate: {values}. {CHECK}"
         return
-    if found.code == PROBABLY_YES:
+    if found.code == PROBABLY_YES or found.is_short_of_threads:
         return
     if found.ratio is None:
         if found.log.kind == "nova":

@@ -58,6 +58,10 @@ def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         ),
         (["vm.json", "vm.memory=1GiB"], "vm.memory = 1GiB: "),
         (["vm.json", "other.json"], "PROFILE = vm.json, other.json: "),
+        (
+            ["vm.json", "--deadline", "30", "min"],
+            "PROFILE = vm.json, min: name one profile. Write a limit without",
+        ),
         (["vm.json", "--max-loss", "-1%"], "argument --max-loss: "),
         (["vm.json", "--max-loss", "101"], "argument --max-loss: 101: "),
         (["vm.json", "--max-stall", "0"], "argument --max-stall: 0: "),

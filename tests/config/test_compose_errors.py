@@ -153,6 +153,9 @@ def test_a_quantity_or_version_in_place_of_a_preset_is_told_what_to_type(
         ("channels=4", "migration.multifd_channels?"),
         ("workload.rate=4", "workload.page_writes_per_s?"),
         ("limit.timeout=30min", "limit.simulated?"),
+        ("policy=OpenStack", 'Did you mean "policy=nova"?'),
+        ("policy=pve", 'Did you mean "policy=proxmox"?'),
+        ("backend=cuda", 'Did you mean "backend=cupy"?'),
     ],
 )
 def test_what_other_tools_call_a_key_or_write_as_a_value(typed: str, meant: str) -> None:

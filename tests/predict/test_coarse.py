@@ -275,3 +275,24 @@ def test_the_first_line_of_nova_knows_no_memory(tmp_path: Path) -> None:
     assert [one.remaining_bytes for one in intake.log.reports] == [None, 8 * 10**10]
     text = " ".join(answer(coarse_verdict(intake.log)))
     assert "Two lines after the first pass tell a dirty rate" in text
+
+
+def test_a_stated_link_is_no_faster_than_the_threads_of_a_slow_host() -> None:
+    """One thread sends 10 to 26 Gbit/s, so a link of 40 Gbit/s does not make a yes."""
+    at_12_gbit = log(15.0)
+    found = coarse_verdict(at_12_gbit, ["link=unlimited", "link.bandwidth=40Gbit/s"])
+    assert found.code == "unknown"
+    assert found.left_s is None
+    text = " ".join(answer(found))
+    assert "A slow host sends only 1192 MiB/s (10 Gbit/s)" in text
+    assert "add migration.multifd_channels=4" in text
+    wide = coarse_verdict(at_12_gbit, ["link.bandwidth=40Gbit/s", "migration.multifd_channels=4"])
+    assert wide.code == "probably_yes"
+    assert "slow host" not in " ".join(answer(wide))
+    assert coarse_verdict(log(0.9), ["link=10gbit"]).code == "probably_yes"
+    slow = coarse_verdict(log(1.0), ["link=25gbit"])
+    fast = coarse_verdict(log(1.0), ["link=25gbit", "migration.multifd_channels=4"])
+    assert slow.code == fast.code == "probably_yes"
+    assert slow.left_s is not None and fast.left_s is not None
+    assert slow.left_s > 2 * fast.left_s
+    assert "up to" in " ".join(answer(slow))
