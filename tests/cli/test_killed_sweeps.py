@@ -17,13 +17,13 @@ import pytest
 from tests.cli.engines import need_engine_of
 from tests.cli.test_orphans import ENDS_WITHIN_S, SIGNALS, kill, left_behind, started
 
-KILLS = {"basic": 6, "batch, 1 worker": 16, "batch, 2 workers": 16, "joblib": 6, "plots": 5}
+KILLS = {"basic": 6, "batch, 1 worker": 16, "batch, 2 workers": 10, "joblib": 4, "plots": 5}
 SWEEP = ["gpusim", "-m", "experiment=tiny", "backend=numpy", "hydra.sweep.dir=out"]
 KINDS = {
     "basic": ["seed=range(0,14)"],
     "batch, 1 worker": ["seed=range(0,50)", "hydra/sweeper=batch"],
-    "batch, 2 workers": ["seed=range(0,70)", "hydra/sweeper=batch", "hydra.sweeper.workers=2"],
-    "joblib": ["seed=range(0,16)", "hydra/launcher=processes", "hydra.launcher.n_jobs=2"],
+    "batch, 2 workers": ["seed=range(0,50)", "hydra/sweeper=batch", "hydra.sweeper.workers=2"],
+    "joblib": ["seed=range(0,12)", "hydra/launcher=processes", "hydra.launcher.n_jobs=2"],
     "plots": ["seed=range(0,10)", "hydra/sweeper=batch", "plot=true"],
 }
 LONGEST_START_S, LONGEST_RUN_S = 0.3, {"plots": 0.15}

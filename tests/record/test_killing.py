@@ -26,7 +26,7 @@ from gpusim.formats.recording_file import load_recording
 from gpusim.record.messages import RecordError
 from tests.record.qemus import QEMUS, need
 
-CASES, AT_ONCE = 24, 3
+CASES, AT_ONCE = 16, 3
 LATEST_S = 7.0  # a recording takes about so long
 ENDS_WITHIN_S, GONE_WITHIN_S = 30.0, 5.0
 WAYS = ("SIGKILL recorder", "SIGTERM recorder", "SIGINT recorder", "SIGKILL QEMU", "guest crashes")
