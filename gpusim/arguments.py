@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gpusim.errors import UsageError, one_line
+from gpusim.text import did_you_mean
 from gpusim.units import LONGEST_NS, MOST_BYTES, NS_PER_S, parse_bytes, parse_ns
 from gpusim.version import __version__
 
@@ -36,6 +38,10 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: always.
         """
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        meant = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
+        if meant:
+            message += f" ({meant.strip().replace('Did', 'did')})"
         raise UsageError("usage", message=message, command=self.prog)
 
 
@@ -69,6 +75,14 @@ def duration_ns(text: str) -> int:
     """Return the nanoseconds of a duration above 0."""
     allowed = f'a time such as "20min" or a number of seconds, above 0 and at most {LONGEST_S:g} s'
     return _parsed(text, parse_ns, 1, LONGEST_NS, allowed)
+
+
+def short_ns(text: str) -> int:
+    """Return the nanoseconds of a duration whose unit nobody can guess: 300 is ms to QEMU."""
+    found_ns = duration_ns(text)
+    if not text.strip().endswith(("s", "n", "h")):  # the last letters of all units of time
+        refuse(text, f'a time with its unit. Write "{text}ms" or "{text}s"')
+    return found_ns
 
 
 def percent(text: str) -> float:

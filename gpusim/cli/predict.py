@@ -21,6 +21,7 @@ from gpusim.arguments import (
     output_path,
     path_text,
     percent,
+    short_ns,
     size_bytes,
     whole,
 )
@@ -137,13 +138,13 @@ def _add_answer(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--max-downtime",
-        type=duration_ns,
+        type=short_ns,
         metavar="TIME",
         help='is the downtime at most this long, such as "1s"?',
     )
     add(
         "--max-stall",
-        type=duration_ns,
+        type=short_ns,
         metavar="TIME",
         help='does the throttle stop a vCPU for at most this long, such as "200ms"?',
     )
