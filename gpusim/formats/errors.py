@@ -43,6 +43,10 @@ class RecordingError(CodedError, ValueError):
         "too_few_samples": (
             "{path}: {samples} samples of an active migration. Expected {least} or more"
         ),
+        "no_page_counts": (
+            "{path}: normal and duplicate count {pages} pages, and {sent_bytes} bytes were sent. "
+            "Expected QEMU's counters of all pages"
+        ),
         "failed": "{path}: the migration failed. Expected one that completed or hit its limit",
         "ends_before_sample": (
             "{path}: the migration ended after {end_s:.1f} s, and a sample of {sample_s:.1f} s is "

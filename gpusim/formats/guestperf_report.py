@@ -7,13 +7,14 @@ hardware.py, and engine.py:_migrate_progress for the units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpusim.formats.errors import IntakeError
 from gpusim.formats.recording_from_answers import Found
 from gpusim.formats.recording_shape import PERCENT, VCPUS
+from gpusim.formats.sync_record import normal_pages
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS, MOST_MULTIFD_CHANNELS
 from gpusim.reading import ReadingError, find_json, parse_json
 from gpusim.shapes import Anything, Flag, Keys, Number, Rows, ShapeError, Text, Whole, check
@@ -91,8 +92,10 @@ def read_guestperf(path: Path, text: str) -> Found:
         raise IntakeError("unreadable", path=path, reason=error.reason, known=EXPECTED) from None
     except ShapeError as error:
         raise IntakeError(error.code, path=path, **error.data) from None
+    answers = [_answer(row) for row in document["progress_history"]]
+    _count_pages(answers)
     return Found(
-        answers=[_answer(row) for row in document["progress_history"]],
+        answers=list(answers),
         facts=_facts(document.get("scenario") or {}, document.get("hardware") or {}),
     )
 
@@ -124,6 +127,18 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["throttle_pcent"]:
         found["cpu-throttle-percentage"] = row["throttle_pcent"]
     return found
+
+
+def _count_pages(answers: Sequence[dict[str, Any]]) -> None:
+    """Set the pages of records that lack them. gpusim's own reports know them only at the end.
+
+    Nearly all zero pages are passed over before the second sync.
+    """
+    for answer in answers:
+        ram = answer["ram"]
+        if ram["transferred"] and not (ram["normal"] or ram["duplicate"]):
+            zero = answers[-1]["ram"]["duplicate"] if ram["dirty-sync-count"] > 1 else 0
+            ram |= {"duplicate": zero, "normal": normal_pages(ram["transferred"], zero)}
 
 
 def _facts(scenario: Mapping[str, Any], hardware: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,13 +37,12 @@ from gpusim.formats.status_texts import (
     log_of_answers,
     log_of_recording,
 )
-from gpusim.formats.sync_record import PAGE_BYTES
+from gpusim.formats.sync_record import PAGE_BYTES, normal_pages
 from gpusim.formats.vdsm_log import read_vdsm
 from gpusim.formats.virsh import from_domstats
 from gpusim.formats.virt_launcher_log import read_virt_launcher
 from gpusim.qemu.parameters import MOST_DOWNTIME_LIMIT_MS
 
-PAGE_ON_LINK, ZERO_ON_LINK = PAGE_BYTES + 8, 9  # bytes of a normal and of a zero page
 READERS: Mapping[str, Callable[[str], MigrationLog | None]] = {
     "virt_launcher": read_virt_launcher,
     "vdsm": read_vdsm,
@@ -64,7 +63,14 @@ LIBVIRT = ("virt_launcher", "vdsm", "domjobinfo")
 # libvirt sets no limit unless it is asked to. Source: src/qemu/qemu_migration_params.c.
 NO_LIMIT: Mapping[str, Any] = {"max-bandwidth": 0}
 # Answers that are right, and too few or too old for a recording.
-INCOMPLETE = ("too_few_samples", "ends_before_sample", "ends_after_sample", "ends_early", "failed")
+INCOMPLETE = (
+    "too_few_samples",
+    "no_page_counts",
+    "ends_before_sample",
+    "ends_after_sample",
+    "ends_early",
+    "failed",
+)
 COUNTED = "answers of query-migrate, virsh domjobinfo, or a log of virt-launcher or vdsm"
 JOBS_NOTE = (
     "the clock is libvirt's time elapsed, and facts about QEMU are assumed. "
@@ -261,7 +267,7 @@ def _answers_of_log(log: MigrationLog) -> list[Answer]:
     for one in log.reports:
         normal = one.normal_pages
         if normal is None and one.zero_pages is not None and one.transferred_bytes is not None:
-            normal = max(0, one.transferred_bytes - ZERO_ON_LINK * one.zero_pages) // PAGE_ON_LINK
+            normal = normal_pages(one.transferred_bytes, one.zero_pages)
         counters = {
             "total": one.total_bytes,
             "transferred": one.transferred_bytes,

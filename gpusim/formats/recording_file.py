@@ -44,6 +44,7 @@ LATEST_END_S = 2.0  # a recording that stops earlier before its limit_s was cut 
 LATEST_EVENT_S = 0.1  # QEMU's threads print events late, but not by more
 LONGEST_GAP_S = 3600.0  # between two samples
 MOST_SYNCS_PER_S, MORE_SYNCS = 1000, 100  # the smallest VM needs about a millisecond for a sync
+MOST_BYTES_PER_PAGE = 128 * 1024  # twice the largest page of a target
 OTHER_RAM_BYTES = 256 * MIB  # of video memory and ROMs, which mem_mib does not count
 # The arguments of trace events that are read as numbers.
 # Source: migration/trace-events:migration_bitmap_sync_end, system/trace-events:cpu_throttle_set.
@@ -181,6 +182,7 @@ class _Reader:
             stop_s = sampled_stop_s if stop_s is None else stop_s
         samples = _samples(rows, start_s, ram_bytes, known=guest is not None)
         active = self.active(samples, stop_s)
+        self.check_pages(active[-1])
         limit_s = scenario["limit_s"]
         goes_on = total_time_s is None and samples[-1].time_s < (limit_s or 0) - LATEST_END_S
         if is_cut or (goes_on and not self.replayed):  # the end of the file was cut off
@@ -318,6 +320,13 @@ class _Reader:
         if len(found) < LEAST_SAMPLES:
             self.fail("too_few_samples", samples=len(found), least=LEAST_SAMPLES)
         return found
+
+    def check_pages(self, last: Sample) -> None:
+        """Refuse counters of pages that are far too low for the bytes sent: the guest would look idle."""
+        ram = last.ram
+        assert ram is not None
+        if ram.transferred_bytes > MOST_BYTES_PER_PAGE * ram.sent_pages + OTHER_RAM_BYTES:
+            self.fail("no_page_counts", pages=ram.sent_pages, sent_bytes=ram.transferred_bytes)
 
     def check_end(
         self, last: Sample, last_active: Sample, total_time_s: float | None, limit_s: float

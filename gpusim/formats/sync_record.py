@@ -25,12 +25,18 @@ from gpusim.sender.windows import WINDOW_PS
 from gpusim.units import NS_PER_S
 
 PAGE_BYTES = 4096
+PAGE_ON_LINK, ZERO_ON_LINK = PAGE_BYTES + 8, 9  # bytes of a normal and of a zero page
 SENDING = ("active", "device", "completed")  # states in which the samples' counters hold
 WINDOW_S = WINDOW_PS / PS_PER_S
 FALLBACK_SYNC_INTERVAL_S = FALLBACK_SYNC_INTERVAL_NS / NS_PER_S
 MBIT = 1e6
 MULTIFD_PACKET_PAGES = 128  # migration/multifd.h:MULTIFD_PACKET_SIZE
 PERIOD_S = 1.0  # the first sync that ends so long after the last period's end closes the period
+
+
+def normal_pages(transferred_bytes: int, zero_pages: int) -> int:
+    """Return how many pages were sent with their content, if only the bytes on the link are known."""
+    return max(0, transferred_bytes - ZERO_ON_LINK * zero_pages) // PAGE_ON_LINK
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,15 @@ import lzma
 import random
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from gpusim import reading
+from gpusim import Config, LinkConfig, VmConfig, WriterConfig, reading, simulate
+from gpusim.config.schema import MigrationConfig
 from gpusim.errors import CodedError
 from gpusim.formats import recording_file
 from gpusim.formats.errors import IntakeError, RecordingError
@@ -21,6 +23,7 @@ from gpusim.formats.intake import Intake, load_any_recording, read_intake
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import LEAST_SAMPLES, load_recording
 from gpusim.formats.sync_record import find_syncs
+from gpusim.results.guestperf import guestperf_report
 from gpusim.units import GIB, MIB
 from studies import logs
 from tests.cli.command import REPOSITORY
@@ -500,3 +503,22 @@ def test_a_log_is_read_and_checked_once(monkeypatch: pytest.MonkeyPatch, name: s
     count(recording_file, "_read")
     read_intake(FOLDER / name)
     assert calls in (["_read_regular_file"], ["_read_regular_file", "_read"])
+
+
+def test_a_guestperf_report_of_gpusim_shows_what_its_guest_wrote(tmp_path: Path) -> None:
+    """It counts the kinds of pages only at the end. Once its guest was taken as idle."""
+    config = Config(
+        vm=VmConfig(memory="2GiB", vcpus=2, zero_percent=25.0),
+        workload=WriterConfig(working_set="512MiB", page_writes_per_s=4e4),
+        link=LinkConfig(bandwidth="1Gbit/s"),
+        migration=MigrationConfig(auto_converge=False),
+    )
+    result = simulate(config)
+    path = tmp_path / "guestperf.json"
+    path.write_text(json.dumps(guestperf_report(result, asdict(config))))
+    found = read_intake(path)
+    assert found.recording is not None
+    pages = [one.newly_dirty_pages for one in find_syncs(found.recording)]
+    written = [sync.newly_dirty_pages for sync in result.syncs[1:]]
+    assert sum(pages) == pytest.approx(sum(written), rel=0.05)
+    assert max(pages) == pytest.approx(max(written), rel=0.05)

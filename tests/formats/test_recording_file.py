@@ -246,3 +246,16 @@ def test_a_recording_without_its_scenario_is_still_known(
     path.write_text(json.dumps({key: document[key] for key in document if key != "scenario"}))
     with pytest.raises(RecordingError, match="scenario is missing"):
         read_intake(path)
+
+
+def test_bytes_without_pages_are_refused(tmp_path: Path, document: dict[str, Any]) -> None:
+    """Otherwise the guest would seem to write nothing."""
+    path = tmp_path / "a.json"
+    mine = copy.deepcopy(document)
+    for row in mine["samples"]:
+        if "normal" in row:
+            row.update(normal=0, duplicate=0)
+    path.write_text(json.dumps(mine))
+    with pytest.raises(RecordingError) as caught:
+        load_recording(path, replayed=False)
+    assert caught.value.code == "no_page_counts"
