@@ -13,10 +13,12 @@ from gpusim.config.scenario import resolve
 from tests.cli.command import CONF, composed, composed_by_hydra, jobs
 from tests.cli.engines import need_engine_of
 
+# gpusim-record's are in tests/record/test_scenarios.py.
+ELSEWHERE = ("record", "experiment", "sweep")
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name != "record"  # gpusim-record's: tests/record/test_scenarios.py
+    if path.parent.name not in ELSEWHERE
 )
 QUESTIONS = sorted([*CONF.glob("experiment/*.yaml"), *CONF.glob("sweep/*.yaml")])
 COMPANIONS = {"migration=qemu_2_6": ["tracking=kvm_legacy"]}  # what an option cannot be without
