@@ -266,3 +266,9 @@ def make_evacuation(make_result: Callable[..., Result]) -> MakeEvacuation:
         )
 
     return make
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let gpusim-collect draw no pictures, which take most of its time."""
+    monkeypatch.setattr("gpusim.cli.collect._draw", lambda *_: ([], []))

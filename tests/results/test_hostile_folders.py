@@ -79,11 +79,6 @@ def check_collected(sweep: Path, printed: Any, what: object = "") -> None:
     assert not missing or "victim" in printed.out, what
 
 
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "_draw", lambda *_: ([], []))
-
-
 def check_each(
     cases: Iterable[tuple[str, Case]], sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

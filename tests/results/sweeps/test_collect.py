@@ -109,6 +109,7 @@ def test_the_text_of_the_command(
     check_golden("gpusim-collect", "\n".join(lines))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_runs_csv_has_the_swept_keys_the_numbers_and_the_outcome(sweep: Path) -> None:
     main([str(sweep)])
     found = rows(sweep / "runs.csv")
@@ -126,6 +127,7 @@ def test_runs_csv_has_the_swept_keys_the_numbers_and_the_outcome(sweep: Path) ->
     assert float(by_name["memory=1TiB,timer=never,seed=2"]["total_time_s"]) == 402.0
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_statistics_csv_has_numpys_quantiles_of_the_converged_runs(sweep: Path) -> None:
     main([str(sweep)])
     found = {(row["vm.memory"], row[FALLBACK]): row for row in rows(sweep / "statistics.csv")}
@@ -174,6 +176,7 @@ def test_files_of_an_earlier_call_do_not_stay(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.p*"))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_links_lead_to_an_existing_report(tmp_path: Path) -> None:
     write(tmp_path / "runs" / "a b#1?", {"seed": 1})
     (write(tmp_path / "runs" / "b", {"seed": 2}) / "report.html").write_text("")
@@ -184,6 +187,7 @@ def test_links_lead_to_an_existing_report(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "index.html").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_several_folders_become_one_page(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name / "seed=1", {"seed": 1, "vm.vcpus": 1 if name == "a" else 2})
@@ -193,6 +197,7 @@ def test_several_folders_become_one_page(tmp_path: Path) -> None:
     assert [row["run"] for row in rows(tmp_path / "both" / "runs.csv")] == ["a/seed=1", "b/seed=1"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_without_its_config_is_a_row(tmp_path: Path) -> None:
     write(tmp_path / "a", {FALLBACK: None, "vm.memory": "1GiB"})
     write(tmp_path / "b", {FALLBACK: "never", "vm.memory": "2GiB"})
@@ -203,6 +208,7 @@ def test_a_run_without_its_config_is_a_row(tmp_path: Path) -> None:
     assert "5 s (default of QEMU 9.2)" in page_in(tmp_path).text
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_an_evacuation_is_a_row(tmp_path: Path) -> None:
     folder = write(tmp_path / "one", {"seed": 1}, kind="evacuation", migrations=7)
     summary = json.loads((folder / "summary.json").read_text())
@@ -317,6 +323,7 @@ def test_the_points_of_a_front_have_labels(tmp_path: Path, monkeypatch: pytest.M
     assert list(line.get_xdata()) == [10, 20, 50]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_parquet_has_the_values_of_the_csv(sweep: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     assert main([str(sweep), "--parquet"]) == 0
@@ -383,6 +390,7 @@ def test_a_place_below_a_file_is_refused_before_anything_is_written(
     assert not (sweep / "index.html").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_failed_run_never_counts_as_converged(tmp_path: Path) -> None:
     """Its summary holds a verdict and fast numbers, as a damaged or edited file may."""
     for seed in (1, 2):
@@ -398,6 +406,7 @@ def test_a_failed_run_never_counts_as_converged(tmp_path: Path) -> None:
     assert "fastest run that converged took 11 s" in text
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_cell_that_begins_like_a_formula(tmp_path: Path) -> None:
     write(tmp_path / "=1+1", {"seed": 1}, reason="@SUM(A1)")
     write(tmp_path / "-2", {"seed": 2})
@@ -412,6 +421,7 @@ def test_leftovers_of_a_killed_collect_are_removed(sweep: Path) -> None:
     assert not list(sweep.glob(".*"))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_strict_policy_is_on_the_page(sweep: Path) -> None:
     assert main([str(sweep)]) == 0
     (policy,) = [m["content"] for m in page_in(sweep).all("meta") if "http-equiv" in m]
@@ -428,6 +438,7 @@ def test_a_strict_policy_is_on_the_page(sweep: Path) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["summary.json", "config.json", "sweep.json", "timeline.npz"])
+@pytest.mark.usefixtures("without_pictures")
 def test_a_pipe_in_place_of_a_file_stops_nothing(name: str, sweep: Path) -> None:
     folder = sweep / "foreign"
     write(folder, {"vm.memory": "1TiB", "seed": 9}, total_time_s=1.0)
@@ -441,6 +452,7 @@ def test_a_pipe_in_place_of_a_file_stops_nothing(name: str, sweep: Path) -> None
     "text",
     ["[" * 100_000, "1" * 5000, '{"status": NaN}', '{"status": "\\ud800"}', '{"a": 1, "a": 2}'],
 )
+@pytest.mark.usefixtures("without_pictures")
 def test_a_damaged_summary_is_skipped(
     text: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,6 +464,7 @@ def test_a_damaged_summary_is_skipped(
     assert len(rows(sweep / "runs.csv")) == 18
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_names_of_folders_may_be_any_bytes(tmp_path: Path) -> None:
     names = [b"caf\xe9", b"two\nlines", b"\x1b[31m", b"a?b#c%20", b"n" * 200]
     for seed, name in enumerate(names):
@@ -463,6 +476,7 @@ def test_names_of_folders_may_be_any_bytes(tmp_path: Path) -> None:
     assert {unquote_to_bytes(link).split(b"/")[0] for link in links} == {*names}
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_page_and_its_table_name_the_bottlenecks(tmp_path: Path) -> None:
     for place, code in enumerate(("page_cost", "page_cost", "link")):
         keys = {"bottleneck_code": code, "bottleneck": f"the <{code}>", "sending_gbit_per_s": 12.7}
