@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpusim.config.checks import parse_rate
+from gpusim.config.override import split
 from gpusim.config.schema import MigrationConfig
 from gpusim.explore.bounds import NO_BOUNDS, Bounds
 from gpusim.formats.migration_log import COMPLETED, MigrationLog
@@ -64,6 +65,7 @@ class Coarse:
         is_stated: whether the user stated the link, so the verdict is for the next migration.
         sender_bytes_per_s: what the slowest host sends over a stated link, with its threads. None: the
             link is not stated.
+        limit_ms: the downtime limit that the user states, or else the last one of the reports.
         left_s: time until the end if the dirty rate stays as it is. None: no end, or unknown.
         bounds: whether the limits of the user are kept.
         values: to set. Each of them alone may be enough.
@@ -75,6 +77,7 @@ class Coarse:
     dirty_bytes_per_s: float | None
     is_stated: bool = False
     sender_bytes_per_s: float | None = None
+    limit_ms: float = MigrationConfig.downtime_limit
     left_s: float | None = None
     bounds: tuple[CoarseBound, ...] = ()
     values: tuple[CoarseValue, ...] = ()
@@ -126,6 +129,7 @@ def coarse_verdict(
         dirty_bytes_per_s=dirty,
         is_stated=stated is not None,
         sender_bytes_per_s=sender,
+        limit_ms=_limit_ms(log, overrides),
     )
     slow = replace(plain, link_bytes_per_s=sender) if plain.is_short_of_threads else plain
     code = YES if plain.is_seen else _code(plain)
@@ -156,10 +160,10 @@ def _values(found: Coarse, bounds: Bounds) -> tuple[CoarseValue, ...]:
 def _stated(overrides: Sequence[str]) -> tuple[float | None, float | None]:
     """Return the link that the user states, and what the slowest host sends over it, bytes per second."""
     from gpusim.config.compose import composed_config
+    from gpusim.predict.host_config import check_overrides
 
+    check_overrides(overrides)
     if not any(one.lstrip("+").startswith("link") for one in overrides):
-        if overrides:
-            composed_config(overrides)  # refuses a key that does not exist
         return None, None
     config = composed_config(overrides)
     rate = parse_rate("link.bandwidth", config.link.bandwidth)
@@ -167,6 +171,14 @@ def _stated(overrides: Sequence[str]) -> tuple[float | None, float | None]:
         return None, None
     threads = max(config.migration.multifd_channels, 1)
     return rate, min(rate, threads * ONE_THREAD_BYTES_PER_S)
+
+
+def _limit_ms(log: MigrationLog, overrides: Sequence[str]) -> float:
+    from gpusim.config.compose import composed_config
+
+    if any(split(one).key == "migration.downtime_limit" for one in overrides):
+        return composed_config(overrides).migration.downtime_limit
+    return log.limits[-1][1] if log.limits else MigrationConfig.downtime_limit
 
 
 def _link(log: MigrationLog) -> float | None:
@@ -200,10 +212,9 @@ def _left_s(found: Coarse) -> float | None:
     left = log.total_bytes if found.is_stated else log.last_value("remaining_bytes")
     if left is None:
         return None
-    limit_ms = log.limits[-1][1] if log.limits else MigrationConfig.downtime_limit
     seconds, left = 0.0, float(left) * (1 - (log.zero_share or 0.0) * found.is_stated)
     for _ in range(MOST_PASSES):
-        if left <= link * limit_ms / 1000:
+        if left <= link * found.limit_ms / 1000:
             break
         seconds += left / link
         left *= ratio

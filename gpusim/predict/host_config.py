@@ -128,6 +128,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise refusal(given, hint, "not_used")
         if group in NOT_PREDICTED:
             raise refusal(given, "no prediction uses it. Remove it", "not_used")
+        if override.startswith("~"):  # the profile's value would be lost, too
+            raise refusal(given, f"cannot be removed. Write {given.key}=VALUE", "missing")
     composed_config(overrides)
 
 

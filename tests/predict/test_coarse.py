@@ -296,3 +296,17 @@ def test_a_stated_link_is_no_faster_than_the_threads_of_a_slow_host() -> None:
     assert slow.left_s is not None and fast.left_s is not None
     assert slow.left_s > 2 * fast.left_s
     assert "up to" in " ".join(answer(slow))
+
+
+@pytest.mark.parametrize("override", ["vm.memory=2GiB", "seed=3", "~link"])
+def test_a_setting_that_a_coarse_answer_would_ignore_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError):
+        coarse_verdict(log(0.4), [override])
+
+
+def test_a_stated_downtime_limit_counts() -> None:
+    """8 GiB over 1.25 GB/s take 6.9 s, and the second pass 0.3 of the time."""
+    short = coarse_verdict(log(3.75), ["link=10gbit", "migration.downtime_limit=10"])
+    long = coarse_verdict(log(3.75), ["link=10gbit", "migration.downtime_limit=3000"])
+    assert long.left_s == pytest.approx(8 * GIB / 1.25e9, rel=0.01)
+    assert short.left_s == pytest.approx(8 * GIB / 1.25e9 / 0.7, rel=0.01)

@@ -103,6 +103,14 @@ def test_an_override_that_no_prediction_uses_is_an_error(override: str) -> None:
     assert caught.value.value == override.partition("=")[2] or caught.value.value == override
 
 
+@pytest.mark.parametrize("override", ["~migration", "~link", "~tracking=kvm_manual"])
+def test_a_removal_that_would_lose_what_the_profile_says_is_refused(override: str) -> None:
+    """~migration gave the answer for another version of QEMU than the profile's."""
+    with pytest.raises(ConfigError, match="cannot be removed") as caught:
+        host_config(profile_with(), [override])
+    assert caught.value.value == override
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
