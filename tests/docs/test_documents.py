@@ -118,7 +118,12 @@ def test_record_command_can_be_parsed(command: str, slow: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "skipped"), commands("gpusim-predict"))
 def test_predict_command_runs(command: str, skipped: bool, tmp_path, monkeypatch) -> None:
-    """Run with few migrations, short runs and few settings. Parse only, if the command needs a VM."""
+    """Run with few migrations, short walks and runs, and few settings.
+
+    Parse only, if the command needs a VM.
+    """
+    monkeypatch.setattr("gpusim.fit.posterior.STEPS", 150)
+    monkeypatch.setattr("gpusim.fit.posterior.BURST_STEPS", 15)
     monkeypatch.setattr("gpusim.predict.ensemble.MEMBERS", 3)
     monkeypatch.setattr("gpusim.explore.run_pool.MOST_STEPS", 300)
     monkeypatch.setattr("gpusim.explore.goal_search.TRIALS", 4)
