@@ -668,7 +668,7 @@ class Faults:
     def _writes_of(self, writer: int, t_ns: int) -> float:
         self._limit.check()
         mark = self.mark_before(t_ns, writer)
-        return float(self._writers[writer].writes(np.array([t_ns]), self.clocks[writer], mark)[0])
+        return self._writers[writer].writes_by(t_ns, self.clocks[writer], mark)
 
 
 def root(rising: Callable[[float], float], high: float, accuracy: float = ROOT_ACCURACY) -> float:

@@ -6,6 +6,7 @@ not depend on the times of earlier calls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,11 @@ class Pace(Protocol):
             mark: what it had reached at an earlier time, to start from. None: start from time 0.
         """
 
+    def writes_by(
+        self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> float:
+        """Return `writes` by one time, which takes less time than an array."""
+
     def mark(
         self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
     ) -> Mark | None:
@@ -97,6 +103,13 @@ class CpuBound:
         self, t_ns: IntArray, run: VcpuClock, windows: Windows | None, mark: Mark | None = None
     ) -> FloatArray:
         return self.rate * (_active_run_ns(t_ns, run, windows, mark) / NS_PER_S)
+
+    def writes_by(
+        self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> float:
+        if windows is None:
+            return self.rate * (run.at_ns(t_ns) / NS_PER_S)
+        return float(self.writes(np.array([t_ns]), run, windows, mark)[0])
 
     def mark(
         self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
@@ -148,8 +161,18 @@ class Paced:
         allowed = self._allowed(t_ns, run)
         return allowed + self._least(t_ns, allowed, run, windows, mark)
 
+    def writes_by(
+        self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> float:
+        if windows is None:
+            least = self._least_by(t_ns, run, mark)
+            return self.capacity * (run.at_ns(t_ns) / NS_PER_S) + least
+        return float(self.writes(np.array([t_ns]), run, windows, mark)[0])
+
     def mark(self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None) -> Mark:
         """Return the smallest slack."""
+        if windows is None:
+            return Mark(t_ns, self._least_by(t_ns, run, mark))
         t = np.array([t_ns])
         least = self._least(t, self._allowed(t, run), run, windows, mark)
         return Mark(t_ns, least[0].item())
@@ -157,26 +180,34 @@ class Paced:
     def ahead(
         self, until_ns: int, run: UsefulTime, windows: Windows | None, mark: Mark | None
     ) -> Callable[[float], float]:
-        since_ns, least = (mark.t_ns, mark.value) if mark is not None else (-1, np.inf)
+        since_ns, least = (mark.t_ns, float(mark.value)) if mark is not None else (-1, math.inf)
         until = np.array([until_ns])
-        times_ns = self._borders(since_ns, until_ns, run, windows)
-        times_ns = np.concatenate([times_ns[times_ns < until_ns], run.tick_before(until)])
-        is_past = times_ns <= run.last_ns
-        slack = self._slack(times_ns[is_past], run, windows)
-        least = min(least, float(slack.min(initial=np.inf)))
-        times_ns = times_ns[~is_past & (times_ns < until_ns)]
-        useful_then = run.ahead(times_ns, until_ns)
-        arrived, arrived_then = (
-            self._arrived(until, windows).item(),
-            self._arrived(times_ns, windows),
-        )
+        if windows is None:
+            arrived, borders_ns = (
+                self._slack_ns(until_ns, 0.0),
+                run.borders_between(since_ns, until_ns),
+            )
+        else:
+            arrived = self._arrived(until, windows).item()
+            borders_ns = self._borders(since_ns, until_ns, run, windows).tolist()
+        borders_ns.append(run.tick_before_ns(until_ns))
+        past_ns = [t_ns for t_ns in borders_ns if t_ns <= run.last_ns]
+        later_ns = [t_ns for t_ns in borders_ns if run.last_ns < t_ns < until_ns]
+        if windows is None:
+            least = min([least, *(self._slack_ns(t_ns, run.at_ns(t_ns)) for t_ns in past_ns)])
+            arrived_then = [self._slack_ns(t_ns, 0.0) for t_ns in later_ns]
+        else:
+            slack = self._slack(np.array(past_ns, np.int64), run, windows)
+            least = min(least, float(slack.min(initial=math.inf)))
+            arrived_then = self._arrived(np.array(later_ns, np.int64), windows).tolist()
+        useful_then = run.ahead(later_ns, until_ns)
 
         def writes(useful_ns: float) -> float:
             allowed = self.capacity * (useful_ns / NS_PER_S)
             slack = min(least, arrived - allowed)
-            if len(times_ns):
-                slacks = arrived_then - self.capacity * (useful_then(useful_ns) / NS_PER_S)
-                slack = min(slack, float(slacks.min()))
+            if later_ns:
+                for then, useful in zip(arrived_then, useful_then(useful_ns), strict=True):
+                    slack = min(slack, then - self.capacity * (useful / NS_PER_S))
             return allowed + slack
 
         return writes
@@ -194,6 +225,17 @@ class Paced:
 
     def _slack(self, t_ns: IntArray, run: VcpuClock, windows: Windows | None) -> FloatArray:
         return self._arrived(t_ns, windows) - self._allowed(t_ns, run)
+
+    def _slack_ns(self, t_ns: int, run_ns: float) -> float:
+        """The slack at one time without windows, by which the clock has run so long."""
+        return self.rate * (t_ns / NS_PER_S) - self.capacity * (run_ns / NS_PER_S)
+
+    def _least_by(self, t_ns: int, run: VcpuClock, mark: Mark | None) -> float:
+        """The smallest slack up to one time without windows."""
+        since_ns, least = (mark.t_ns, mark.value) if mark is not None else (-1, math.inf)
+        times_ns = run.borders_between(since_ns, t_ns)
+        times_ns += [t_ns, run.tick_before_ns(t_ns)]
+        return min([least, *(self._slack_ns(one, run.at_ns(one)) for one in times_ns)])
 
     def _borders(
         self, since_ns: int, until_ns: int, run: VcpuClock, windows: Windows | None
@@ -253,6 +295,11 @@ class Recorded:
         behind_ns = run.at(np.maximum(t_ns, end_ns)) - run.at(end_ns)
         return np.asarray(recorded + self.rate * (behind_ns / NS_PER_S))
 
+    def writes_by(
+        self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None
+    ) -> float:
+        return float(self.writes(np.array([t_ns]), run, windows, mark)[0])
+
     def mark(self, t_ns: int, run: VcpuClock, windows: Windows | None, mark: Mark | None) -> None:
         """Return None, because each value is found at once."""
 
@@ -275,7 +322,7 @@ def _writes_after(
     useful_ns: float,
 ) -> float:
     run.set_at(until_ns, useful_ns)
-    return float(pace.writes(np.array([until_ns]), run, windows, mark)[0])
+    return pace.writes_by(until_ns, run, windows, mark)
 
 
 def _active_run_ns(

@@ -10,6 +10,9 @@ Source: migration/cpu-throttle.c:cpu_throttle_timer_tick and cpu_throttle_thread
 
 from __future__ import annotations
 
+import bisect
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,13 +77,22 @@ class TickCost:
 
 
 class VcpuClock(Protocol):
-    """The clock of a writer: its run time by a time, and the ticks that interrupt it."""
+    """The clock of a writer: its run time by a time, and the ticks that interrupt it.
+
+    Most questions are about one time, which needs no array.
+    """
 
     def at(self, t_ns: IntArray) -> IntArray | FloatArray:
         """Return the run time at each time, in ns."""
 
+    def at_ns(self, t_ns: int) -> float:
+        """Return the run time at one time, in ns."""
+
     def tick_before(self, t_ns: IntArray) -> IntArray:
         """Return the last tick at or before each time, or 0 before the first tick."""
+
+    def tick_before_ns(self, t_ns: int) -> int:
+        """Return `tick_before` of one time."""
 
     def tick_after(self, t_ns: IntArray) -> IntArray:
         """Return the first tick after each time at the present throttle.
@@ -95,6 +107,9 @@ class VcpuClock(Protocol):
             since_ns: return only times after this one.
         """
 
+    def borders_between(self, since_ns: int, until_ns: int) -> list[int]:
+        """Return the borders since_ns < t <= until_ns, in any order, and some of them twice."""
+
 
 class WallTime:
     """The clock of device writes, which no throttle slows. It always runs."""
@@ -102,14 +117,23 @@ class WallTime:
     def at(self, t_ns: IntArray) -> IntArray:
         return t_ns
 
+    def at_ns(self, t_ns: int) -> float:
+        return t_ns
+
     def tick_before(self, t_ns: IntArray) -> IntArray:
         return np.zeros_like(t_ns)
+
+    def tick_before_ns(self, t_ns: int) -> int:
+        return 0
 
     def tick_after(self, t_ns: IntArray) -> IntArray:
         return t_ns
 
     def borders(self, since_ns: int = -1) -> IntArray:
         return np.zeros(int(since_ns < 0), np.int64)
+
+    def borders_between(self, since_ns: int, until_ns: int) -> list[int]:
+        return [0] * (since_ns < 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +210,9 @@ class RunTime:
             self._draw_latency()
             self._tick_from(now_ns)
         elif self._hold is None:
-            last_ns = self._last_tick_ns(now_ns)
+            last_ns = self.tick_before_ns(now_ns)
             wakes_ns = last_ns + self._slices.at(last_ns)[2]
-            next_tick_ns = self._armed_tick_ns(self._next_tick_ns(now_ns), now_ns + 1)
+            next_tick_ns = self._armed_tick_ns(self.tick_after_ns(now_ns), now_ns + 1)
             self._slices.cut(self._slices.count_before(now_ns + 1))
             self._draw_latency()
             self._arm(next_tick_ns, wakes_ns)
@@ -205,16 +229,16 @@ class RunTime:
         """
         if self.ignores_throttle or self.percent == 0 or not self.needs_big_lock:
             return
-        late_ns, last_ns = self._late_ns, self._last_tick_ns(now_ns - 1)
+        late_ns, last_ns = self._late_ns, self.tick_before_ns(now_ns - 1)
         is_kicked = self._ticked_ns == now_ns or (due_ns is None and self.is_tick(now_ns))
         if is_kicked:
             last_ns = now_ns
         elif due_ns is not None and last_ns > self._released_ns and last_ns - late_ns >= due_ns:
-            last_ns = self._last_tick_ns(last_ns - 1)
+            last_ns = self.tick_before_ns(last_ns - 1)
         _, _, sleep, _ = self._slices.at(last_ns)
         wakes_ns = last_ns + sleep
         is_past = is_kicked or due_ns is None
-        next_ns = self._armed_tick_ns(self._next_tick_ns(last_ns), now_ns + is_past)
+        next_ns = self._armed_tick_ns(self.tick_after_ns(last_ns), now_ns + is_past)
         kept = self._slices.count_before(min(now_ns + is_kicked, next_ns))
         later = self._slices.cut(kept)
         if due_ns is not None and not is_kicked and next_ns - late_ns < due_ns:
@@ -308,6 +332,19 @@ class RunTime:
         start, period, _, _ = self._slices.at_times(t_ns)
         return np.asarray(start + (t_ns - start) // period * period)
 
+    def tick_before_ns(self, t_ns: int) -> int:
+        """Return the last tick at or before a time, see `tick_before`."""
+        start, period, _, _ = self._slices.at(t_ns)
+        return start + (t_ns - start) // period * period
+
+    def tick_after_ns(self, t_ns: int) -> int:
+        """Return the first tick after a time, see `tick_after`."""
+        start, period, _, _ = self._slices.at(t_ns)
+        after_ns = self._slices.next_start(t_ns)
+        if period != NEVER_NS:
+            after_ns = min(after_ns, start + ((t_ns - start) // period + 1) * period)
+        return t_ns if after_ns == NEVER_NS else after_ns
+
     def tick_after(self, t_ns: IntArray) -> IntArray:
         """Return the first tick after each time at the present throttle, see VcpuClock."""
         starts, periods = self._slices.starts, self._slices.periods
@@ -327,6 +364,16 @@ class RunTime:
         ticks = self.tick_before(np.maximum(starts - 1, 0))
         return rising(np.concatenate([starts, ticks[ticks > since_ns]]))
 
+    def borders_between(self, since_ns: int, until_ns: int) -> list[int]:
+        """Return the borders since_ns < t <= until_ns, see VcpuClock."""
+        found = []
+        for start in self._slices.starts_after(since_ns):
+            tick_ns = self.tick_before_ns(max(start - 1, 0))
+            found += [t for t in (start, tick_ns) if since_ns < t <= until_ns]
+            if start > until_ns:  # the last tick before a later border is no earlier
+                break
+        return found
+
     def longest_sleep_ns(self, until_ns: int) -> int:
         """Return the longest single sleep that began before `until_ns`.
 
@@ -335,15 +382,6 @@ class RunTime:
         starts, sleeps = self._slices.starts, self._slices.sleeps
         begun = np.searchsorted(starts, until_ns)
         return int(np.minimum(sleeps[:begun], until_ns - starts[:begun]).max(initial=0))
-
-    def _last_tick_ns(self, t_ns: int) -> int:
-        """Return the last tick at or before a time, see `tick_before`."""
-        start, period, _, _ = self._slices.at(t_ns)
-        return start + (t_ns - start) // period * period
-
-    def _next_tick_ns(self, t_ns: int) -> int:
-        """Return the first tick after a time."""
-        return int(self.tick_after(np.array([t_ns]))[0])
 
     def _draw_latency(self) -> None:
         self._late_ns = self._latency.draw_ns(
@@ -397,8 +435,15 @@ class _Slices:
     """
 
     def __init__(self) -> None:
-        self._rows, self._count = np.zeros((4, 64), np.int64), 0
+        self._rows = np.zeros((4, 64), np.int64)
+        # The same once more, because one time is found in a list in a tenth of the time.
+        self._starts: list[int] = []
+        self._stretches: list[tuple[int, int, int, int]] = []
         self.append(0, NEVER_NS, 0)
+
+    @property
+    def _count(self) -> int:
+        return len(self._starts)
 
     @property
     def starts(self) -> IntArray:
@@ -414,9 +459,15 @@ class _Slices:
 
     def at(self, t_ns: int) -> tuple[int, int, int, int]:
         """Return the stretch at a time."""
-        index = int(self.starts.searchsorted(t_ns, side="right")) - 1
-        start, period, sleep, run = self._rows[:, index].tolist()
-        return start, period, sleep, run
+        return self._stretches[bisect.bisect_right(self._starts, t_ns) - 1]
+
+    def next_start(self, t_ns: int) -> int:
+        """Return the first start after a time, or NEVER_NS."""
+        return next(self.starts_after(t_ns), NEVER_NS)
+
+    def starts_after(self, t_ns: int) -> Iterator[int]:
+        """Return the starts after a time, ascending."""
+        return itertools.islice(self._starts, bisect.bisect_right(self._starts, t_ns), None)
 
     def at_times(self, t_ns: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Return the stretch at each time, four arrays of its shape."""
@@ -432,20 +483,22 @@ class _Slices:
 
     def append(self, start_ns: int, period_ns: int, sleep_ns: int) -> None:
         """Use other slices from a time on, which is not before the last start."""
-        run_ns = self.run_ns(start_ns) if self._count else 0
-        if self._count == self._rows.shape[1]:
+        count, run_ns = self._count, self.run_ns(start_ns) if self._count else 0
+        if count == self._rows.shape[1]:
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)], axis=1)
-        self._rows[:, self._count] = start_ns, period_ns, sleep_ns, run_ns
-        self._count += 1
+        stretch = start_ns, period_ns, sleep_ns, run_ns
+        self._rows[:, count] = stretch
+        self._starts.append(start_ns)
+        self._stretches.append(stretch)
 
     def count_before(self, t_ns: int) -> int:
         """Return the number of stretches that start before a time."""
-        return int(self.starts.searchsorted(t_ns))
+        return bisect.bisect_left(self._starts, t_ns)
 
     def cut(self, kept: int) -> IntArray:
         """Keep the first stretches, and return the others, int64 [4, n]."""
         dropped: IntArray = self._rows[:, kept : self._count].copy()
-        self._count = kept
+        del self._starts[kept:], self._stretches[kept:]
         return dropped
 
     def extend(self, rows: IntArray) -> None:

@@ -97,6 +97,10 @@ class Writer:
         """Return the page writes since the migrate command at each time, float64. See Pace."""
         return self.pace.writes(t_ns, self._clock(run_time), self.windows, mark)
 
+    def writes_by(self, t_ns: int, run_time: VcpuClock, mark: Mark | None = None) -> float:
+        """Return the page writes by one time. See Pace."""
+        return self.pace.writes_by(t_ns, self._clock(run_time), self.windows, mark)
+
     def mark(self, t_ns: int, run_time: VcpuClock, mark: Mark | None) -> Mark | None:
         """Return what it has reached, see Pace."""
         return self.pace.mark(t_ns, self._clock(run_time), self.windows, mark)

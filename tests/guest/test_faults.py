@@ -477,6 +477,7 @@ def test_writes_ahead_are_the_writes_once_the_useful_time_is_set(
             now = np.array([at * MS])
             for (pace, own, _), ours in zip(tries, found, strict=True):
                 assert ours[place] == pace.writes(now, clock, windows, own)[0]
+                assert ours[place] == pace.writes_by(at * MS, clock, windows, own)
         useful, before_ns = guesses[-1], at * MS
         if marked:
             mark = Paced(rate, rate + spare).mark(at * MS, clock, windows, mark)

@@ -6,6 +6,7 @@ timer for each tick.
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from gpusim.engine.clock import Clock
 from gpusim.guest.latency import WakeupLatency
 from gpusim.guest.run_time import RunTime, WallTime, slice_ns
+from gpusim.guest.useful_time import UsefulTime
 from gpusim.stream import Purpose, Stream
 from gpusim.units import NEVER_NS, NS_PER_MS, NS_PER_S
 from tests.guest.naive import SLOW_MACHINE, History, histories, slices_of
@@ -87,6 +89,25 @@ def test_run_time_is_the_sum_over_slices(history: History, extra: list[int]) -> 
     expected = [t - sum(max(0, min(wake, t) - tick) for tick, wake in slices) for t in times]
     assert run_time.at(np.array(times)).tolist() == expected
     assert [run_time.at_ns(t) for t in times] == expected
+
+
+@given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))
+@settings(SLOW_MACHINE, max_examples=60)
+def test_one_time_is_answered_as_in_an_array(history: History, extra: list[int]) -> None:
+    clock = UsefulTime(run_time := closed_form(history))
+    times = sorted(times_around(history, extra))
+    for t in times[1::2]:
+        if t > clock.last_ns:
+            clock.set_at(t, clock.at_ns(t) * 0.75)
+    for one in (run_time, clock):
+        array, borders = np.array(times), one.borders()
+        assert [one.at_ns(t) for t in times] == one.at(array).tolist()
+        assert [one.tick_before_ns(t) for t in times] == one.tick_before(array).tolist()
+        for since, until in itertools.pairwise([-1, *times]):
+            between = set(borders[(borders > since) & (borders <= until)].tolist())
+            found = {*one.borders_between(since, until), one.tick_before_ns(until)}
+            assert between <= found
+    assert [run_time.tick_after_ns(t) for t in times] == run_time.tick_after(array).tolist()
 
 
 @given(histories(), st.lists(st.integers(0, 20 * NS_PER_S), max_size=5))

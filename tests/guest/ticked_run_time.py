@@ -104,6 +104,15 @@ class TickedRunTime(RunTime):
         index = np.searchsorted(ticks, t_ns, side="right")
         return np.where(index < len(ticks), ticks[np.minimum(index, len(ticks) - 1)], t_ns)
 
+    def tick_before_ns(self, t_ns: int) -> int:
+        return int(self.tick_before(np.array([t_ns]))[0])
+
+    def tick_after_ns(self, t_ns: int) -> int:
+        return int(self.tick_after(np.array([t_ns]))[0])
+
+    def borders_between(self, since_ns: int, until_ns: int) -> list[int]:
+        return [t for t in self.borders(since_ns).tolist() if t <= until_ns]
+
     def borders(self, since_ns: int = -1) -> IntArray:
         return np.unique([t for t in (0, *self._ticks) if t > since_ns])
 
