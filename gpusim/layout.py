@@ -38,6 +38,16 @@ def rising(values: IntArray) -> IntArray:
     return ordered[is_first]
 
 
+def among(chunk: IntArray, chunks: IntArray) -> NDArray[np.bool_]:
+    """Return which of some chunks are among others, bool [n].
+
+    np.isin returns the same. It sorts, which takes four times as long.
+    """
+    is_one = np.zeros(1 + max(int(chunk.max(initial=0)), int(chunks.max(initial=0))), np.bool_)
+    is_one[chunks] = True
+    return is_one[chunk]
+
+
 def expand(first: IntArray, counts: IntArray) -> IntArray:
     """Return first[0], first[0] + 1, ..., in all counts[0] numbers, then the same for the next."""
     ends = np.cumsum(counts)

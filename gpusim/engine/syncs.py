@@ -87,10 +87,8 @@ class WriteLog:
         split_ns = np.where(cleared, np.minimum(self._cleared_at_ns, now_ns), since_ns)
         split_ns = state.clock.vm_times_ns(split_ns)
         self._cleared_at_ns[:] = -1
-        return pages.sync(
-            guest.writes(split_ns, vm_ns(now_ns)),
-            before_clear=guest.writes(vm_ns(since_ns), split_ns),
-        )
+        before, after = guest.writes_around(vm_ns(since_ns), split_ns, vm_ns(now_ns))
+        return pages.sync(after, before_clear=before)
 
     def settle(self, now_ns: int) -> None:
         """Count the guest's first writes up to a time, which needs the times of the clears."""

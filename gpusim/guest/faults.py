@@ -47,7 +47,7 @@ from gpusim.guest.run_time import RunTime, VcpuClock
 from gpusim.guest.useful_time import UsefulTime
 from gpusim.guest.windows import Mark
 from gpusim.guest.writer import Writer
-from gpusim.layout import FloatArray, IntArray
+from gpusim.layout import FloatArray, IntArray, among
 from gpusim.units import NS_PER_S
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
@@ -89,6 +89,10 @@ class Protection:
 
 class Tracked(Protocol):
     """The pages of all random writers or of one sequential writer, and which are protected."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several writers may write one page, so that each one's faults depend on the others."""
 
     def move(self, since_ns: int, until_ns: int) -> None:
         """Move working sets to where they are, on average, in an interval."""
@@ -140,6 +144,9 @@ class RandomPages:
         moving: writer -> a function that returns its density in an interval. Its working set moves.
         splits: count the pages that never faulted.
         limit: is asked for each writer.
+
+    Attributes:
+        is_shared: see Tracked.
     """
 
     def __init__(
@@ -178,6 +185,9 @@ class RandomPages:
         # Share of pages that are protected and never faulted.
         self._unsplit = self._protected.copy() if splits else np.zeros(len(group))
         self._splits = splits
+        self.is_shared = bool(self._moving) or bool(
+            (np.count_nonzero(self._density, axis=1) > 1).any()
+        )
         self._add_up()
 
     def move(self, since_ns: int, until_ns: int) -> None:
@@ -204,7 +214,7 @@ class RandomPages:
         return faults, splits
 
     def clear(self, chunks: IntArray) -> None:
-        mine = np.isin(self._chunk, chunks)
+        mine = among(self._chunk, chunks)
         self._protected[mine] += 1 - self._at_sync[mine]
         if self._splits:
             self._unsplit[mine & self._is_new] = 1.0
@@ -258,6 +268,8 @@ class SequentialPages:
         pages_together: pages that are protected as one, so that the first visit to one faults.
     """
 
+    is_shared = False
+
     def __init__(
         self,
         pattern: Sequential,
@@ -308,7 +320,7 @@ class SequentialPages:
     def clear(self, chunks: IntArray) -> None:
         """Protect cleared pieces, except pages that faulted after the last sync read its log."""
         self._visits_by_now.clear()
-        mine = np.isin(self._chunk, chunks)
+        mine = among(self._chunk, chunks)
         faulted = self._until > self._at_sync
         end = np.where(faulted, self._at_sync, self._done) + self._share
         self._since[mine], self._until[mine] = self._done, end[mine]
@@ -425,6 +437,7 @@ class Faults:
         self._protection, self._writers, self._pages = protection, writers, pages
         self._run_time = run_time
         self._parts = list({id(part): part for part in pages}.values())
+        self._shares_pages = any(part.is_shared for part in self._parts)
         self._slowed = {
             i: UsefulTime(run_time)
             for i, w in enumerate(writers)
@@ -604,7 +617,7 @@ class Faults:
         until_ns, rounds, done = interval.until_ns, interval.rounds, interval.done
         writes = (done - self._done) / rounds
         for _ in range(SWEEPS):
-            before = writes.copy()
+            before = writes.tolist()
             for i in self._slowed:
                 busy = self._busy_share(i, until_ns)
                 useful_ns = self._useful_ns(i, writes, rounds, busy * interval.run_ns, wait_ns)
@@ -613,8 +626,7 @@ class Faults:
                 interval.useful_ns[i] = interval.start_ns[i] + rounds * useful_ns
                 done[i] = interval.writes_by[i](interval.useful_ns[i])
                 writes[i] = (done[i] - self._done[i]) / rounds
-            changes = np.abs(writes - before)
-            if len(self._slowed) == 1 or (changes <= ROOT_ACCURACY * np.abs(before)).all():
+            if not self._shares_pages or not _differ(writes, before):
                 break
         return writes
 
@@ -655,7 +667,7 @@ class Faults:
             split = pages.splits(trial, writer, rounds) if splits else 0.0
             return useful_ns + (self._cost_ns(faults, split) + faults * wait_ns) / vcpus - run_ns
 
-        return run_ns if writes[writer] <= 0 else root(late_ns, run_ns)
+        return run_ns if writes[writer] <= 0 else root(late_ns, run_ns, below=-run_ns)
 
     def _cost_ns(self, faults: float, splits: float) -> float:
         """Return the vCPU time of faults, some of which split, without their waits."""
@@ -671,15 +683,31 @@ class Faults:
         return self._writers[writer].writes_by(t_ns, self.clocks[writer], mark)
 
 
-def root(rising: Callable[[float], float], high: float, accuracy: float = ROOT_ACCURACY) -> float:
+def _differ(writes: FloatArray, before: Sequence[float]) -> bool:
+    """Whether writes changed by more than rounding."""
+    return any(
+        abs(now - then) > ROOT_ACCURACY * abs(then)
+        for now, then in zip(writes.tolist(), before, strict=True)
+    )
+
+
+def root(
+    rising: Callable[[float], float],
+    high: float,
+    accuracy: float = ROOT_ACCURACY,
+    *,
+    below: float | None = None,
+) -> float:
     """Return the zero of a rising function by the Illinois variant of regula falsi.
 
     Args:
-        rising: the function. It is `-high` at 0, and 0 or more at `high`.
+        rising: the function. It is below 0 at 0, and 0 or more at `high`.
         high: upper bound of the zero.
         accuracy: of the function's value at the result, relative to `high`.
+        below: the function's value at 0, if the caller knows it.
     """
-    low, below, above = 0.0, rising(0.0), rising(high)
+    low, below = 0.0, rising(0.0) if below is None else below
+    above = rising(high)
     accuracy, last = accuracy * high, 0.0
     for _ in range(ROOT_STEPS):
         if above <= accuracy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -102,12 +103,44 @@ class Guest:
         Args:
             since_ns, until_ns: one time for all chunks, or int64 [chunks].
         """
-        since, until = np.atleast_1d(since_ns), np.atleast_1d(until_ns)
-        done = {
-            i: self._done(i, since, until)
+        return self._writes_of(*self._at_borders(since_ns, until_ns))[0]
+
+    def writes_around(
+        self, since_ns: int, split_ns: IntArray, until_ns: int
+    ) -> tuple[Writes, Writes]:
+        """Return the writes before and after a time of each chunk.
+
+        Args:
+            since_ns, until_ns: one time for all chunks.
+            split_ns: int64 [chunks], a time between them.
+        """
+        before, after = self._writes_of(*self._at_borders(since_ns, split_ns, until_ns))
+        return before, after
+
+    def _at_borders(
+        self, *times_ns: int | IntArray
+    ) -> tuple[list[IntArray], dict[int, list[FloatArray]]]:
+        """The times, int64 [1] or [chunks], and what each writer whose set stays has done by them."""
+        times = [np.atleast_1d(t_ns) for t_ns in times_ns]
+        return times, {
+            i: self._done(i, times)
             for i in _within(self._limit, range(len(self._writers)))
             if self._moving.get(i) is None
         }
+
+    def _writes_of(
+        self, times: list[IntArray], done: Mapping[int, list[FloatArray]]
+    ) -> list[Writes]:
+        """The writes of each interval between some times, see `_at_borders`."""
+        return [
+            self._between(*ends, {i: (by[place], by[place + 1]) for i, by in done.items()})
+            for place, ends in enumerate(pairwise(times))
+        ]
+
+    def _between(
+        self, since: IntArray, until: IntArray, done: Mapping[int, tuple[FloatArray, FloatArray]]
+    ) -> Writes:
+        """The writes of one interval."""
         mean = np.zeros(len(self._first))
         random = zip(self._random, self._density, strict=True)
         for writer, density in _within(self._limit, random):
@@ -267,16 +300,17 @@ class Guest:
             lambda t: self._writers[writer].writes(t, clock, mark),
         )
 
-    def _done(self, writer: int, since: IntArray, until: IntArray) -> tuple[FloatArray, FloatArray]:
-        """The page writes of a writer by the beginning and by the end of an interval.
+    def _done(self, writer: int, times: Sequence[IntArray]) -> list[FloatArray]:
+        """The page writes of a writer by each of some times.
 
         Args:
             writer: index of the writer.
-            since, until: int64 [1] or [chunks]. The results have the same shapes.
+            times: int64 [1] or [chunks] each. The results have the same shapes.
         """
-        clock, mark = self.faults.clocks[writer], self._mark(writer, since)
-        done = self._writers[writer].writes(np.concatenate([since, until]), clock, mark)
-        return done[: len(since)], done[len(since) :]
+        clock, mark = self.faults.clocks[writer], self._mark(writer, times[0])
+        done = self._writers[writer].writes(np.concatenate(times), clock, mark)
+        ends = np.cumsum([len(one) for one in times])
+        return np.split(done, ends[:-1])
 
 
 def _of_chunk(value: FloatArray, chunk: IntArray) -> FloatArray:

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpusim.guest.placement import Placement
-from gpusim.layout import CHUNK_PAGES, CHUNK_SHIFT, FloatArray, IntArray, Layout, without_overlaps
+from gpusim.layout import (
+    CHUNK_PAGES,
+    CHUNK_SHIFT,
+    FloatArray,
+    IntArray,
+    Layout,
+    among,
+    without_overlaps,
+)
 from gpusim.stream import Stream, ranks
 
 FEWEST_PARTS = 1024  # of a set with so many pages. A larger set has a part per chunk or more
@@ -168,6 +176,8 @@ class RoundPages:
         pages_together: pages that are protected as one, so that the first visit to one faults.
     """
 
+    is_shared = False
+
     def __init__(
         self,
         pattern: Rounds,
@@ -208,7 +218,7 @@ class RoundPages:
 
     def clear(self, chunks: IntArray) -> None:
         """Protect what was not protected at the last sync."""
-        mine = np.isin(self._chunk, chunks)
+        mine = among(self._chunk, chunks)
         self._state[mine, :, PROTECTED] += self._state[mine, :, OLD]
         self._state[mine, :, OLD] = 0
         first = mine & self._is_new

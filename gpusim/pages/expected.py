@@ -20,6 +20,7 @@ from gpusim.layout import (
     FloatArray,
     IntArray,
     U64Array,
+    among,
     expand,
     rising,
 )
@@ -288,7 +289,7 @@ class ExpectedKernels:
 
     def _marked(self, cells: Cells, chunks: IntArray) -> FloatArray:
         """The probability that cells mark the pages of each piece, float64 [pieces]."""
-        chosen = np.isin(cells.first >> CHUNK_SHIFT, chunks)
+        chosen = among(cells.first >> CHUNK_SHIFT, chunks)
         certain = chosen & (cells.key == 0)  # a sequential writer passed these pages
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
@@ -353,7 +354,7 @@ def _sample(step: Step, most: int) -> Step:
 def _sample_cells(cells: Cells, chunks: IntArray) -> Cells:
     """The cells of some chunks, which are renumbered from 0."""
     cell_chunk = cells.first >> CHUNK_SHIFT
-    chosen = np.isin(cell_chunk, chunks)
+    chosen = among(cell_chunk, chunks)
     number = np.searchsorted(chunks, cell_chunk[chosen])
     moved = (number - cell_chunk[chosen]) << CHUNK_SHIFT
     return Cells(
