@@ -39,6 +39,7 @@ class MigrationState:
         process: the QEMU process, with what earlier migrations left in it.
         make_run_time: makes the vCPUs' run time. Tests pass one that ticks slice by slice.
         limit: the wall-clock limit. None: the scenario's.
+        is_estimate: see `Migration`.
 
     Attributes:
         limit: the wall-clock limit, which starts with the state.
@@ -60,6 +61,8 @@ class MigrationState:
         process: Process,
         make_run_time: MakeRunTime,
         limit: WallLimit | None = None,
+        *,
+        is_estimate: bool = False,
     ) -> None:
         self.limit = limit or WallLimit(scenario.wall_limit_ns)
         self.scenario, self.backend, self.process = scenario, backend, process
@@ -73,7 +76,7 @@ class MigrationState:
         self.run_time.ignores_throttle = self.process.throttle_thread_scheduled
         self.run_time.needs_big_lock = scenario.rules.throttle_needs_big_lock
         self.run_time.tick_cost = scenario.tick_cost
-        self.guest = self._make_guest()
+        self.guest = self._make_guest(is_estimate=is_estimate)
         self.pages = Pages(
             scenario.layout,
             zero_first=scenario.zero_first,
@@ -102,6 +105,7 @@ class MigrationState:
             acts=self.switchover.acts,
             end_window=self._end_window,
             estimate=None if rules.bandwidth is None else self._estimate_bandwidth,
+            joins_bursts=is_estimate,
         )
         if self.journal is not None:
             self.sender.sends = self.journal.sends
@@ -110,7 +114,7 @@ class MigrationState:
         scenario = self.scenario
         return WakeupLatency(scenario.timer_latency_ns, Stream(scenario.seed, 0, purpose))
 
-    def _make_guest(self) -> Guest:
+    def _make_guest(self, *, is_estimate: bool) -> Guest:
         """Return the guest, or one without writers if the time is over before it is made."""
         scenario, tracking = self.scenario, self.scenario.tracking
         protection = replace(tracking.protection, first_reap_ns=first_wake_ns(scenario.seed))
@@ -122,6 +126,7 @@ class MigrationState:
                 protection,
                 self.limit,
                 tracking.pages_together,
+                joins_clears=is_estimate,
             )
         except WallLimitReachedError:
             return Guest(scenario.layout, (), self.run_time, protection)

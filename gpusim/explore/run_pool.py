@@ -1,7 +1,6 @@
 """Runs that answer "does this config converge?", in this process or in several.
 
-This module owns how such a run is simulated, how much work it may take, and which runs are known
-already. It does not know why a run is wanted. No answer depends on the speed of the machine.
+This module owns how much work such a run may take, and which runs are known already. It does not know why a run is wanted. No answer depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -12,32 +11,24 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from gpusim.config.backend import Backend
 from gpusim.config.checks import parse_duration_ns
-from gpusim.config.scenario import resolve
-from gpusim.config.schema import Config, MixConfig
-from gpusim.engine.attempts import run_attempts
-from gpusim.engine.expected_run import expected_run
-from gpusim.engine.migration import Migration
+from gpusim.config.schema import Config
 from gpusim.engine.records import Summary
 from gpusim.errors import ConfigError
+from gpusim.explore.estimate import SMALL_BYTES, estimate
 from gpusim.explore.workers import count_cores, processes
 from gpusim.qemu.rules import RuleError
-from gpusim.units import NS_PER_S, parse_bytes
-from gpusim.wall_limit import WallLimit
+from gpusim.units import NS_PER_S
 
 Outcome: TypeAlias = Summary | ConfigError | RuleError
 
 NUMPY = Backend("numpy", reason="compiles and loads nothing", threads=1)
-SMALL_BYTES = 2**32  # up to this size real bitmaps take no longer than expected shares
-# Steps of the engine's loops in one run. Runs of a VM of 1 TiB that converge take 9,000 to 39,000. Runs
+# Steps of the engine's loops in one run. Runs of a VM of 1 TiB that converge take 3,000 to 20,000. Runs
 # that hover at the threshold for hundreds of passes take more.
 MOST_STEPS = 40_000
-# Granules of a VM in a run over expected shares. Where a granule lies is chance, so fewer and larger
-# granules change a total time by about 1 %, and take a tenth of the time.
-MOST_GRANULES = 4096
 
 
 def outcome(
@@ -49,61 +40,17 @@ def outcome(
         config: the config of the run. Its backend is ignored.
         most_steps: how many steps of the engine. A run that takes more, or more time than the
             config's `limit.wall`, has the status `incomplete` and no verdict.
-        small_bytes: a VM up to this size is simulated over bitmaps, a larger one over expected
-            shares.
+        small_bytes: see `estimate`.
 
     Returns:
         the summary of the run without its cost, the error of a config that cannot be simulated or
         of a user's rule that fails.
     """
     try:
-        scenario = resolve(config)
-        if scenario.vm_bytes > small_bytes:
-            larger = in_larger_granules(config, scenario.vm_bytes)
-            scenario = scenario if larger is config else resolve(larger)
-            limit = WallLimit(scenario.wall_limit_ns, most_checks=most_steps)
-            summary, _ = expected_run(scenario, limit)
-        else:
-            summary = run_attempts(
-                scenario,
-                lambda own, process: Migration(
-                    own,
-                    NUMPY,
-                    process=process,
-                    limit=WallLimit(own.wall_limit_ns, most_checks=most_steps),
-                ),
-            ).summary
+        found = estimate(config, NUMPY, most_steps=most_steps, small_bytes=small_bytes)
     except (ConfigError, RuleError) as error:
         return error
-    return replace(summary, wall_time_s=0.0, process_peak_rss_bytes=0)
-
-
-def in_larger_granules(config: Config, vm_bytes: int) -> Config:
-    """Return a mix with larger granules, at most MOST_GRANULES in the VM or 1 GiB each.
-
-    Only granules in bytes change, as predictions have them. A mix stays as it is if its writers do
-    not fit the VM in such granules.
-    """
-    workload = config.workload
-    if not isinstance(workload, MixConfig):
-        return config
-    least = 2 ** (max(1, vm_bytes // MOST_GRANULES) - 1).bit_length()
-    writers = {name: _in_granules(writer, least) for name, writer in workload.writers.items()}
-    scattered = [one for one in writers.values() if isinstance(one, dict) and one.get("granule")]
-    try:
-        needed = sum(-(-parse_bytes(one["working_set"]) // least) for one in scattered)
-    except (KeyError, TypeError, ValueError):
-        return config
-    if not scattered or needed > vm_bytes // least:
-        return config
-    return replace(config, workload=replace(workload, writers=writers))
-
-
-def _in_granules(writer: Any, least: int) -> Any:
-    """Return a writer whose granule has at least so many bytes, or 1 GiB if that is less."""
-    if not isinstance(writer, dict) or not isinstance(writer.get("granule"), int):
-        return writer
-    return writer | {"granule": max(writer["granule"], min(least, 2**30))}
+    return replace(found.summary, wall_time_s=0.0, process_peak_rss_bytes=0)
 
 
 class RunPool:

@@ -52,6 +52,7 @@ from gpusim.units import NS_PER_S
 from gpusim.wall_limit import NO_LIMIT, WallLimit
 
 BATCHES = 3  # clears between two syncs form batches, each at the time of its middle clear
+SHORT_NS = 10 * NS_PER_S  # an estimate needs one batch between syncs that are no further apart
 ROOT_STEPS, ROOT_ACCURACY = 100, 1e-12
 WAIT_ACCURACY = 1e-9  # of the lock's time. Each try solves for all writers
 SWEEPS = 50  # iterations over writers that share pages
@@ -416,6 +417,7 @@ class Faults:
         pages: the pages of each writer. Random writers share one object.
         run_time: run time of the vCPUs.
         limit: is asked for each writer.
+        joins_clears: for estimates. Clears between two syncs close to each other form one batch.
 
     Attributes:
         clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
@@ -432,8 +434,10 @@ class Faults:
         pages: Sequence[Tracked],
         run_time: RunTime,
         limit: WallLimit = NO_LIMIT,
+        *,
+        joins_clears: bool = False,
     ) -> None:
-        self._limit = limit
+        self._limit, self._joins_clears = limit, joins_clears
         self._protection, self._writers, self._pages = protection, writers, pages
         self._run_time = run_time
         self._parts = list({id(part): part for part in pages}.values())
@@ -512,7 +516,8 @@ class Faults:
         stops = [(edge, nothing) for edge in edges]
         chunks = np.flatnonzero(cleared_at_ns >= 0)
         chunks = chunks[np.argsort(cleared_at_ns[chunks], kind="stable")]
-        for batch in np.array_split(chunks, min(BATCHES, len(chunks)) or 1):
+        batches = 1 if self._joins_clears and now_ns - self._now_ns <= SHORT_NS else BATCHES
+        for batch in np.array_split(chunks, min(batches, len(chunks)) or 1):
             if len(batch):
                 stops.append((min(int(cleared_at_ns[batch[len(batch) // 2]]), now_ns), batch))
         return [*sorted(stops, key=lambda stop: stop[0]), (now_ns, nothing)]

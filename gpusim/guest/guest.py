@@ -41,6 +41,7 @@ class Guest:
         limit: is asked between two writers or threads, here and in each method.
         pages_together: pages that are tracked as one, a power of two. A write to one of them counts
             as a write to all of them.
+        joins_clears: see `Faults`.
 
     Attributes:
         run_time: run time of the vCPUs, with the throttle.
@@ -59,6 +60,8 @@ class Guest:
         protection: Protection | None = None,
         limit: WallLimit = NO_LIMIT,
         pages_together: int = 1,
+        *,
+        joins_clears: bool = False,
     ) -> None:
         self._limit = limit
         self.run_time = run_time
@@ -91,7 +94,7 @@ class Guest:
             for i, w in enumerate(writers)
             if isinstance(w.pattern, Rounds)
         }
-        self.faults = self._faults(protection or Protection())
+        self.faults = self._faults(protection or Protection(), joins_clears=joins_clears)
 
     def settle(self, now_ns: int, cleared_at_ns: IntArray) -> None:
         """Count the faults up to a sync that protects now. See Faults.settle."""
@@ -206,7 +209,7 @@ class Guest:
             for writer, clock in zip(self._writers, self.faults.clocks, strict=True)
         )
 
-    def _faults(self, protection: Protection) -> Faults:
+    def _faults(self, protection: Protection, *, joins_clears: bool) -> Faults:
         """Make the faults. KVM tracks the writes of vCPUs. Device writes never fault."""
         density = [np.zeros(len(self._first)) for _ in self._writers]
         moving: dict[int, Callable[[int, int], FloatArray]] = {}
@@ -257,7 +260,14 @@ class Guest:
                     splits=protection.splits,
                     pages_together=self._together,
                 )
-        return Faults(protection, self._writers, pages, self.run_time, self._limit)
+        return Faults(
+            protection,
+            self._writers,
+            pages,
+            self.run_time,
+            self._limit,
+            joins_clears=joins_clears,
+        )
 
     def _rounds_between(
         self, writer: int, low: FloatArray, high: FloatArray

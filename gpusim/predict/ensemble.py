@@ -16,7 +16,7 @@ from typing import TypeAlias
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig
-from gpusim.engine.attempts import simulate
+from gpusim.explore.estimate import estimate
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.workers import map_in_order
 from gpusim.fit.estimates import Fit
@@ -336,7 +336,7 @@ def _fewer(count: int) -> Iterator[Message]:
 
 def _simulate_member(config: Config) -> Member | Exception:
     try:
-        result = simulate(config)
+        result = estimate(config, choose_backend(resolve(config)))
     except Exception as error:
         return error
     throttle_s: dict[int, float] = {}

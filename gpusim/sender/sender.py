@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gpusim.layout import IntArray, Taken
+from gpusim.layout import CHUNK_PAGES, IntArray, Taken
 from gpusim.sender.burst import BURST_CHECK_PAGES, BURST_PS, UNLIMITED, Burst, BurstLimits
 from gpusim.sender.counters import Counters
 from gpusim.sender.link import UNITS, Link
@@ -66,6 +66,8 @@ class Sender:
         estimate: returns the expected bandwidth at the end of equal windows, from their number, the
             bandwidth, bytes, ns and ns of syncs of each. Its result is at most the larger of the
             result before and that bandwidth. None: the bandwidth of the last window.
+        joins_bursts: for estimates. A burst ends as if all its pages were of one kind. Without a rate
+            limit, one take is many bursts, whatever their pages.
 
     Attributes:
         counters: what has been sent so far.
@@ -87,12 +89,13 @@ class Sender:
         acts: Callable[[int, int], bool],
         end_window: Callable[[int], None] = lambda sent_bytes: None,
         estimate: Callable[[int, float, int, int, int], float] | None = None,
+        joins_bursts: bool = False,
     ) -> None:
         self._link, self._page_bytes = link, page_bytes
         self._threshold, self._acts, self._end_window = threshold, acts, end_window
         self.counters = Counters()
         self.tally = Tally(link)
-        self._estimate = estimate
+        self._estimate, self._joins_bursts = estimate, joins_bursts
         self.bandwidth, self.expected_bandwidth, self.threshold_bytes = 0.0, 0.0, 0
         self.sends: list[tuple[int, int]] | None = None
         self._pace = Pace(link)
@@ -244,12 +247,12 @@ class Sender:
                 ):
                     done.at_ns, done.turn = self._now_ns, True
                     break
-                is_zero, alike = pages.run_ahead(wraps=self._wraps)
+                ahead = pages.run_ahead(wraps=self._wraps)
                 jumps = not (to_burst_end or to_turn) and self._link.host_pages == 1
-                if jumps and self._jump(is_zero, alike, stop_ps, pages, done):
+                if jumps and self._jump(*ahead, stop_ps, pages, done):
                     bursts = RETURN_AFTER_BURSTS
                     continue
-                self._begin_burst(is_zero, alike, mixes=pages.mixes_kinds)
+                self._begin_burst(*ahead, mixes=pages.mixes_kinds and not self._joins_bursts)
                 bursts += 1
             send = self._send if self._link.host_pages == 1 else self._send_host_pages
             if not send(stop_ps, pages, done):
@@ -726,13 +729,26 @@ class Sender:
     def _jump(
         self, is_zero: bool, alike: int, to_ps: int, pages: SendablePages, done: Advance
     ) -> bool:
-        """Send many equal windows in one take. Return whether there was one to send.
+        """Send many windows in one take. Return whether there was one to send.
 
         The jump ends well before the turn that acts.
         """
-        plan = self._plans[is_zero]
         is_at_start = self._now_ps == self._window.start_ps and not self._window.sent_units
-        if plan is None or not is_at_start or self._now_ps < self._slots_free_ps:
+        if not is_at_start or self._now_ps < self._slots_free_ps:
+            return False
+        joins = self._joins_bursts and not self._limits.budget_units
+        if joins and pages.mixes_kinds:
+            return self._send_joined(to_ps, pages, done)
+        return self._send_equal(is_zero, alike, to_ps, pages, done) or (
+            joins and self._send_joined(to_ps, pages, done)
+        )
+
+    def _send_equal(
+        self, is_zero: bool, alike: int, to_ps: int, pages: SendablePages, done: Advance
+    ) -> bool:
+        """Send many equal windows, see `_jump`."""
+        plan = self._plans[is_zero]
+        if plan is None:
             return False
         highest = plan.bandwidth()
         if self._estimate is not None:
@@ -765,6 +781,51 @@ class Sender:
                 longer_ps = plan.length_ps + later_ps
                 self._expect(count, plan.bandwidth(later_ps), plan.sent_units, longer_ps, 0)
         self._set_bandwidth(bandwidth, plan.sent_units)
+        return True
+
+    def _send_joined(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
+        """Send windows of any pages, see `_jump`.
+
+        Without a rate limit, a window ends with the burst in which it is over. Where that is depends
+        on the order of the pages, so the windows of a take are as long as equal ones of the slower
+        kind, and close with its mean bandwidth.
+        """
+        plans = [plan for plan in self._plans.values() if plan is not None]
+        if len(plans) < 2 or pages.at_end:
+            return False
+        clear_ps, page_ps, first_ps = self._pace.clear_ps
+        longest_clear_ps = clear_ps + CHUNK_PAGES * max(page_ps, first_ps)
+        limit_ps = min(to_ps - self._now_ps, LONGEST_JUMP_PS) - longest_clear_ps
+        highest = max(self.expected_bandwidth, *(plan.bandwidth() for plan in plans))
+        threshold_bytes = max(self.threshold_bytes, self._threshold(highest))
+        window_ps, window_pages = max(p.length_ps for p in plans), max(p.pages for p in plans)
+        windows = min(
+            limit_ps // window_ps,
+            (pages.pending - threshold_bytes // self._page_bytes) // window_pages - 1,
+        )
+        windows = self._windows_without_act(windows, window_pages, pages.pending, threshold_bytes)
+        if windows < 1:
+            return False
+        normal, zero = self._pace.normal, self._pace.zero
+        budget = windows * window_ps, normal.ps, zero.ps
+        taken, delays = self._take(pages, [budget], self._pace.clear_ps)
+        spent_ps = taken.normal * normal.ps + taken.zero * zero.ps + delays.total_ps
+        if not spent_ps:
+            return False
+        self._note_times(taken, done, delays)
+        windows = max(1, spent_ps // window_ps)
+        section_units = windows * plans[0].bursts * self._section_units
+        self.counters.sent_units += section_units
+        self.tally.end_windows()
+        start_ps, self._now_ps = self._now_ps, self._now_ps + spent_ps
+        self._note_send(start_ps, self._now_ps)
+        self._turn_is_over = False
+        sent_units = self._page_units(taken) + section_units
+        self._window.sent_units = sent_units
+        bandwidth = self._window.bandwidth(self._now_ps)
+        self._window.restart(self._now_ps)
+        self._expect(windows, bandwidth, sent_units // windows, spent_ps // windows, 0)
+        self._set_bandwidth(bandwidth, sent_units // windows)
         return True
 
     def _windows_without_act(

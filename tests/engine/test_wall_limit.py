@@ -73,7 +73,7 @@ def test_the_limit_may_end_a_run_anywhere(workload: str, mode: str) -> None:
     verdict = run(scenario, whole).summary.verdict
     asked = whole._now_ns()
     assert asked > 50
-    for limit_ns in {*range(12), *range(12, asked - 1, 1 + asked // 12)}:
+    for limit_ns in {*range(12), *range(12, asked - 1, 1 + asked // 25)}:
         found = run(scenario, WallLimit(limit_ns, clock()))
         assert (found.summary.status, found.summary.reason_code) == ("incomplete", "wall_limit")
         assert found.summary.verdict is None and verdict is not None
