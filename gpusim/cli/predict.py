@@ -316,9 +316,10 @@ async def _measured(options: argparse.Namespace) -> Profile:
 
 
 def _answer(options: argparse.Namespace, profile: Profile) -> int:
+    from gpusim.explore.workers import kept_processes
     from gpusim.files import write_text
     from gpusim.predict.document import document
-    from gpusim.predict.ensemble import predict
+    from gpusim.predict.ensemble import load_engine, predict
     from gpusim.predict.experiment import experiment_yaml
     from gpusim.predict.host_config import host_config
     from gpusim.predict.terminal import prediction_lines
@@ -326,15 +327,16 @@ def _answer(options: argparse.Namespace, profile: Profile) -> int:
     host = host_config(profile, options.overrides)
     if options.goal:
         _check_goal(options.goal, host)
-    prediction = predict(
-        profile,
-        host,
-        members=options.members,
-        seed=options.seed,
-        progress=_with_progress_bar,
-    )
-    prediction = replace(prediction, bounds=_bounds(options))
-    prediction, advice, better = _advised(options, prediction, host)
+    with kept_processes(load_engine):  # they start while the guest is fitted
+        prediction = predict(
+            profile,
+            host,
+            members=options.members,
+            seed=options.seed,
+            progress=_with_progress_bar,
+        )
+        prediction = replace(prediction, bounds=_bounds(options))
+        prediction, advice, better = _advised(options, prediction, host)
     numbers = json.dumps(document(prediction, advice, better), indent=1, allow_nan=False) + "\n"
     if str(options.json) == "-":
         print(numbers, end="")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from multiprocessing import get_context
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -127,9 +128,14 @@ class _Pool(ProcessPoolExecutor):
 
     One thread starts all of them. A child inherits the signals that this thread blocks, and the
     kernel kills the child if this thread ends.
+
+    Args:
+        count: number of processes.
     """
 
     def __init__(self, count: int) -> None:
+        self.count = count
+        self._calls: WeakSet[Future[Any]] = WeakSet()
         # Python's resource tracker starts here, ignores only SIGINT and SIGTERM, and prints if it dies.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
@@ -146,7 +152,13 @@ class _Pool(ProcessPoolExecutor):
     def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
         """Start one call. This may start a process, too."""
         future: Future[Any] = self._starter.submit(super().submit, *arguments, **named).result()
+        self._calls.add(future)
         return future
+
+    def cancel_calls(self) -> None:
+        """Cancel the calls that have not started."""
+        for future in list(self._calls):
+            future.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for the calls that run, and end the processes."""
@@ -177,6 +189,29 @@ def _kill_pools() -> None:
 threading._register_atexit(_kill_pools)  # type: ignore[attr-defined]
 
 
+# The open pool of `kept_processes`.
+_kept: ContextVar[_Pool | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def kept_processes(load: Callable[[], object]) -> Iterator[None]:
+    """Let every pool of one process per core in this block be the same one, which starts now.
+
+    Args:
+        load: is called in each process meanwhile, importable by name. It loads what calls need.
+    """
+    count = count_cores()
+    with processes(count) as pool:
+        assert isinstance(pool, _Pool)
+        for _ in range(count):
+            pool.submit(load)
+        _kept.set(pool)
+        try:
+            yield
+        finally:
+            _kept.set(None)
+
+
 @contextmanager
 def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes. They die with this one, and leave an interrupt to it.
@@ -184,10 +219,17 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     Calls that have not started when the block ends are cancelled. If the block ends with an error or
     an interrupt, then calls that run are killed too.
     """
-    pool = _Pool(count)
+    kept = _kept.get()
+    is_kept = kept is not None and kept.count == count
+    pool = kept if kept is not None and is_kept else _Pool(count)
     try:
         yield pool
-        pool.shutdown(cancel_futures=True)
+        if is_kept:
+            pool.cancel_calls()
+        else:
+            pool.shutdown(cancel_futures=True)
     except BaseException:
+        if is_kept:
+            _kept.set(None)
         pool.kill()
         raise

@@ -334,6 +334,10 @@ def _fewer(count: int) -> Iterator[Message]:
         yield Message("fewer_members", {"members": count, "wanted": MEMBERS})
 
 
+def load_engine() -> None:
+    """Do nothing. To call it in another process loads all that a member needs there."""
+
+
 def _simulate_member(config: Config) -> Member | Exception:
     try:
         result = estimate(config, choose_backend(resolve(config)))

@@ -9,13 +9,14 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from gpusim import Config, ConfigError, LinkConfig, Result, VmConfig, simulate, simulate_many
 from gpusim.config.schema import WriterConfig
-from gpusim.explore.workers import processes
+from gpusim.explore.workers import count_cores, kept_processes, map_in_order, processes
 from tests.cli.command import REPOSITORY, gpusim
 from tests.cli.engines import need_engine_of
 
@@ -179,7 +180,7 @@ def half_a_result(told: str) -> None:
 INTERRUPTED = """
 import os, signal
 from tests.explore.test_workers import busy
-from gpusim.explore.workers import processes
+from gpusim.explore.workers import count_cores, kept_processes, map_in_order, processes
 if __name__ == "__main__":
     with processes(2) as pool:
         pool.submit(abs, 1).result()
@@ -190,7 +191,7 @@ INTERRUPTED_IN_A_RESULT = """
 import os, signal
 from pathlib import Path
 from tests.explore.test_workers import half_a_result
-from gpusim.explore.workers import processes
+from gpusim.explore.workers import count_cores, kept_processes, map_in_order, processes
 if __name__ == "__main__":
     os.mkfifo("told")
     with processes(1) as pool:
@@ -236,3 +237,35 @@ def test_busy_workers_end_with_their_parent(program: str, code: int, tmp_path) -
         process.kill()
     assert process.wait(60) == code
     assert ended
+
+
+def pid(_: object = None) -> int:
+    return os.getpid()
+
+
+def test_kept_processes_are_those_of_every_pool() -> None:
+    with kept_processes(pid):
+        with processes(count_cores()) as pool:
+            first = {pool.submit(pid).result() for _ in range(4)}
+            waiting = [pool.submit(time.sleep, 0) for _ in range(100)]
+        again = set(map_in_order(pid, range(20), 0, lambda _, error: error))
+        with processes(count_cores() + 1) as other:
+            assert pool is not other
+    assert all(call.done() for call in waiting)
+    with processes(count_cores()) as later:
+        assert later is not pool
+    assert again & first
+
+
+def test_a_kept_pool_that_broke_is_used_no_more() -> None:
+    with kept_processes(pid):
+        lost = list(map_in_order(kill_itself_at, [0, 1, 2], 0, lambda item, _: -item))
+        assert lost == [0, -1, 2]
+        with processes(count_cores()) as pool:
+            assert pool.submit(pid).result() != os.getpid()
+
+
+def kill_itself_at(item: int) -> int:
+    if item == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
