@@ -85,6 +85,7 @@ class MigrationState:
             initially_set=scenario.tracking.initially_set,
             seed=scenario.seed,
             zeroes=scenario.zeroes,
+            draws_counts=not is_estimate,
             backend=backend.name,
             threads=backend.threads,
         )

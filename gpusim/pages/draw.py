@@ -45,6 +45,8 @@ class Cells:
         count: int64 [cells], writes of the residual.
         key: uint64 [cells], key of the cell's hashes. 0 for pages that were certainly written.
         inverted: bool [cells], the draw marks the pages that were not written.
+        mean: float64 [cells], expected writes per page, infinity for pages that were certainly
+            written. Then nothing was drawn, and only `first`, `last` and `key` count beside it.
     """
 
     first: IntArray
@@ -53,6 +55,7 @@ class Cells:
     count: IntArray
     key: U64Array
     inverted: NDArray[np.bool_]
+    mean: FloatArray | None = None
 
     def of_chunks(self, chunks: IntArray) -> tuple[IntArray, IntArray]:
         """Return the first cell of each chunk and the cell behind its last, int64 [n] each."""
@@ -174,24 +177,21 @@ def _starts_of_runs(values: NDArray[Any]) -> NDArray[np.bool_]:
     return starts
 
 
-def zero_cells(zeroed: ZeroShares, seed: int, draw: int, step: int) -> Cells:
-    """Return cells that mark the pages which a write leaves zero, if they are written.
+def zero_marks(zeroed: ZeroShares) -> Writes:
+    """Return writes that mark the pages which a write leaves zero, if they are written.
 
-    Args:
-        zeroed: the shares.
-        seed, draw, step: as of `cells_of`, whose streams they do not share.
+    Their cells are drawn with the number ZERO_DRAW + draw, so that they share no stream with others.
     """
     nothing = np.zeros(0, np.int64)
     with np.errstate(divide="ignore"):
         mean = -np.log1p(-zeroed.share)  # infinity: every page
-    marks = Writes(
+    return Writes(
         first=zeroed.first,
         last=zeroed.last,
         mean=mean,
         certain_first=nothing,
         certain_last=nothing,
     )
-    return cells_of(marks, seed, ZERO_DRAW + draw, step)
 
 
 def draw_groups(writes: Writes, seed: int, draw: int, step: int) -> Writes:
@@ -259,4 +259,29 @@ def cells_of(writes: Writes, seed: int, draw: int, step: int) -> Cells:
         count=np.concatenate([count[some], nothing])[order],
         key=np.concatenate([keys[some], np.zeros(certain, np.uint64)])[order],
         inverted=np.concatenate([inverted[some], np.ones(certain, np.bool_)])[order],
+    )
+
+
+def expected_cells(writes: Writes) -> Cells:
+    """Return cells with the expected writes, and draw nothing.
+
+    Args:
+        writes: the writes.
+    """
+    some, certain = writes.mean > 0, len(writes.certain_first)
+    first = np.concatenate([writes.first[some], writes.certain_first])
+    order = np.argsort(first >> CHUNK_SHIFT, kind="stable")
+    cells = len(first)
+    key = np.ones(cells, np.uint64)
+    key[cells - certain :] = 0
+    mean = np.concatenate([writes.mean[some], np.full(certain, np.inf)])
+    nothing: IntArray = np.zeros(cells, np.int64)
+    return Cells(
+        first=first[order],
+        last=np.concatenate([writes.last[some], writes.certain_last])[order],
+        threshold=nothing,
+        count=nothing,
+        key=key[order],
+        inverted=np.zeros(cells, np.bool_),
+        mean=mean[order],
     )

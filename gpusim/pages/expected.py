@@ -43,7 +43,7 @@ class ExpectedKernels:
         log, zero: whether the log and the zero bitmap exist.
 
     Attributes:
-        sample_chunks: number of chunks of a draw to keep.
+        sample_chunks: number of chunks of a draw to keep. 0: keep no draw, and count none.
         chunks_drawn: for each draw, the number of chunks of each of its steps.
         kept: samples of the steps of some draws, by index in `chunks_drawn`. The first draw is
             kept. Chunks of a sample are numbered from 0.
@@ -57,7 +57,7 @@ class ExpectedKernels:
         self._chunk_of: IntArray = np.arange(chunks)  # of each piece
         self._shares: FloatArray = np.zeros((5, chunks))
         self._pages, self._normal_pages, self._zero_pages = np.zeros((3, chunks), np.int64)
-        self.sample_chunks = 128
+        self.sample_chunks = 0
         self.chunks_drawn: list[list[int]] = []
         self.kept: dict[int, list[Step]] = {}
         self.spent_s = 0.0
@@ -223,6 +223,8 @@ class ExpectedKernels:
 
     def _keep(self, steps: Sequence[Step]) -> None:
         """Count a draw, and keep a sample of every n-th draw."""
+        if not self.sample_chunks:
+            return
         draw = len(self.chunks_drawn)
         self.chunks_drawn.append([len(step.chunks) for step in steps])
         if draw % self._keep_every == 0:
@@ -294,9 +296,12 @@ class ExpectedKernels:
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
         self._cut(np.concatenate([first, last]))
-        missed = 1 - cells.threshold[drawn] / 256
-        missed = missed * np.exp(-cells.count[drawn] / np.maximum(1, last - first))
-        likely = np.where(cells.inverted[drawn], missed, 1 - missed)
+        if cells.mean is not None:
+            likely = -np.expm1(-cells.mean[drawn])
+        else:
+            missed = 1 - cells.threshold[drawn] / 256
+            missed = missed * np.exp(-cells.count[drawn] / np.maximum(1, last - first))
+            likely = np.where(cells.inverted[drawn], missed, 1 - missed)
         written = np.zeros(len(self._borders) - 1)
         lengths = np.searchsorted(self._borders, last) - np.searchsorted(self._borders, first)
         written[self._pieces(first, last)] = np.repeat(likely, lengths)

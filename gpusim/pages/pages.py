@@ -16,7 +16,14 @@ from gpusim.pages import backends
 from gpusim.pages.budget import FREE, Budget, ClearCost
 from gpusim.pages.chunks import PendingPages, RemoteClears
 from gpusim.pages.cursor import Cursor
-from gpusim.pages.draw import cells_of, draw_groups, zero_cells
+from gpusim.pages.draw import (
+    ZERO_DRAW,
+    Cells,
+    cells_of,
+    draw_groups,
+    expected_cells,
+    zero_marks,
+)
 from gpusim.pages.host_pages import host_page_ends
 from gpusim.pages.primitives import Op, Step
 from gpusim.pages.take import Take
@@ -33,6 +40,8 @@ class Pages:
             the sync.
         initially_set: KVM_DIRTY_LOG_INITIALLY_SET. It needs `lazy`.
         seed: seed of all draws.
+        draws_counts: draw how many pages are written. Otherwise the kernels must be those of
+            backends.EXPECTED.
         backend: where the bitmaps live, one of backends.BACKENDS or backends.EXPECTED.
         threads: threads that share the chunks of a draw on a CPU.
 
@@ -56,11 +65,12 @@ class Pages:
         initially_set: bool,
         seed: int,
         zeroes: bool = False,
+        draws_counts: bool = True,
         backend: str = "numpy",
         threads: int = 1,
     ) -> None:
         self._layout, self._seed = layout, seed
-        self._has_bits = backend != backends.EXPECTED
+        self._has_bits, self._draws_counts = backend != backends.EXPECTED, draws_counts
         self.kernels = backends.make_kernels(
             backend, layout.chunks, log=lazy, zero=zeroes or len(zero_first) > 0, threads=threads
         )
@@ -260,7 +270,7 @@ class Pages:
         zeroed = writes.zeroed
         if self._has_bits:  # shares of pages are the same whether pages are written together
             writes = draw_groups(writes, self._seed, self.draws, number)
-        cells = cells_of(writes, self._seed, self.draws, number)
+        cells = self._cells(writes, self.draws, number)
         written = cells.chunks()
         if cleared is None:
             # A chunk of which all pages are pending and normal cannot change.
@@ -277,8 +287,13 @@ class Pages:
         if op is Op.CLEAR_LOG:
             assert cleared is not None
             written = written[cleared[written]]
-        mask = zero_cells(zeroed, self._seed, self.draws, number)
+        mask = self._cells(zero_marks(zeroed), ZERO_DRAW + self.draws, number)
         return [step, Step(Op.ZERO, cells, written, mask)]
+
+    def _cells(self, writes: Writes, draw: int, number: int) -> Cells:
+        if self._draws_counts:
+            return cells_of(writes, self._seed, draw, number)
+        return expected_cells(writes)
 
 
 def _as_slice(chunks: IntArray) -> slice | IntArray:

@@ -250,7 +250,7 @@ class Sender:
                 ahead = pages.run_ahead(wraps=self._wraps)
                 jumps = not (to_burst_end or to_turn) and self._link.host_pages == 1
                 if jumps and self._jump(*ahead, stop_ps, pages, done):
-                    bursts = RETURN_AFTER_BURSTS
+                    bursts += 1 if self._joins_bursts else RETURN_AFTER_BURSTS
                     continue
                 self._begin_burst(*ahead, mixes=pages.mixes_kinds and not self._joins_bursts)
                 bursts += 1

@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "no_convergence": {"migration": {"auto_converge": False}},
     "link_changes": {"link": {"changes": [["20s", "3Gbit/s"], ["50s", "8Gbit/s"]]}},
     "zero_ranges": {"vm": {"zero_ranges": [["20GiB", "24GiB"]], "zero_percent": 0}},
-    "clears_cost": {"tracking": {"remote_clear_us": 20_000.0}},
+    "clears_cost": {"tracking": {"remote_clear_us": 2_000.0}},
 }
 
 
@@ -112,7 +112,7 @@ def test_larger_steps_change_little(name: str) -> None:
             runs.append(migration.run().summary)
     wanted, found = runs
     assert found.verdict == wanted.verdict
-    assert found.total_time_s == pytest.approx(wanted.total_time_s, rel=0.015)
+    assert found.total_time_s == pytest.approx(wanted.total_time_s, rel=0.02)
     assert found.first_pass_s == pytest.approx(wanted.first_pass_s, rel=0.003)
 
 
