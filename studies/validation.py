@@ -20,14 +20,20 @@ from typing import Any
 
 import numpy as np
 
+from gpusim.config.backend import choose_backend
 from gpusim.config.compose import composed_config
+from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
-from gpusim.engine.records import Result
+from gpusim.engine.records import Result, Summary
+from gpusim.explore.estimate import estimate
 from gpusim.explore.workers import map_with_bar
+from gpusim.formats.profile import load_profile
 from gpusim.formats.quantities import Quantities, recorded_quantities, simulated_quantities
 from gpusim.formats.recording import Recording
 from gpusim.formats.recording_file import load_recording
+from gpusim.predict.ensemble import draw_guests, member_configs
+from gpusim.predict.host_config import host_config
 from gpusim.published import accuracy, accuracy_text, tables
 from gpusim.published.outcomes import Outcome, simulate_tables
 from gpusim.validation import first_write
@@ -59,6 +65,12 @@ SEEDS = 20  # of each prediction
 LEAST_REPEATS = 3  # of a scenario, or they have no spread
 DRAWN = "tailslow.qemu10.a"  # the replay that is drawn over its recording
 CASES_OF_10TB = tuple(itertools.product((5, 25, 90), (4, 8), ("qemu_9_1", "qemu_9_2")))
+ESTIMATED = 12  # members of a prediction that are also simulated over bitmaps
+SETTINGS_OF_ESTIMATES = (
+    ["link=10gbit"],
+    ["link=25gbit", "migration.multifd_channels=4"],
+    ["link=10gbit", "migration=qemu_8_2"],
+)
 AWAKE_PERCENT = (20, 30, 40, 50, 60)  # throttles with enough stretches for a median
 
 
@@ -475,6 +487,38 @@ def steps_of_the_10tb_case() -> list[str]:
     return table(["working set", "writes/s", "QEMU", *(f"{step} %" for step in steps)], rows)
 
 
+def estimates() -> list[str]:
+    """How far the runs of a prediction are from runs over bitmaps of the same members."""
+    profile = load_profile(Path("docs/profiles/database.yaml"))
+    guests = draw_guests(profile, ESTIMATED, 1)[1]
+    rows = []
+    for settings in SETTINGS_OF_ESTIMATES:
+        configs = member_configs(host_config(profile, settings), guests, 1)
+        pairs = list(map_with_bar(both_ways, configs))
+        errors = [100 * (found.total_time_s / run.total_time_s - 1) for run, found in pairs]
+        medians = [
+            statistics.median(one.total_time_s for one in side) for side in zip(*pairs, strict=True)
+        ]
+        rows.append(
+            [
+                f"`{' '.join(settings)}`",
+                f"{sum(run.verdict == found.verdict for run, found in pairs)} of {len(pairs)}",
+                *(f"{median:.0f}" for median in medians),
+                f"{statistics.median(map(abs, errors)):.2f} %",
+                f"{max(errors, key=abs):+.1f} %",
+            ]
+        )
+    head = ["settings", "same verdict", "median of the runs, s", "of the estimates, s",
+            "median error", "largest"]  # fmt: skip
+    return table(head, rows)
+
+
+def both_ways(config: Config) -> tuple[Summary, Summary]:
+    """Return the summaries of a run over bitmaps and of its estimate."""
+    backend = choose_backend(resolve(config))
+    return simulate(config).summary, estimate(config, backend).summary
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "how_close": how_close,
     "replay_figures": lambda: figures_of(SHIPPED, "replay"),
@@ -503,6 +547,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "published_headline": published_headline,
     "the_10tb_case": rows_of_the_10tb_case,
     "steps_of_the_10tb_case": steps_of_the_10tb_case,
+    "estimates": estimates,
     "headline": headline,
 }
 

@@ -93,10 +93,7 @@ def predict(
     """
     fit, guests = draw_guests(profile, members, seed)
     count = len(guests)
-    configs = [
-        member_config(own, host, one, Strata(seed=seed, place=place, count=count), seed + place)
-        for place, (own, one) in enumerate(guests)
-    ]
+    configs = member_configs(host, guests, seed)
     scenario = resolve(configs[0])  # raise an error that all members share before processes start
     choose_backend(scenario)
     outcomes = map_in_order(_simulate_member, configs, workers, lambda _, error: error)
@@ -184,16 +181,26 @@ def _earlier(
     differing = tuple(differing_keys(host.config, earlier_host.config))
     if not differing:
         return compare(profile.outcome, differing, [one.summary for one in members])
-    checked = min(CHECKED, len(guests))
-    configs = [
-        member_config(
-            own, earlier_host, one, Strata(seed=seed, place=place, count=checked), seed + place
-        )
-        for place, (own, one) in enumerate(guests[:checked])
-    ]
+    configs = member_configs(earlier_host, guests[:CHECKED], seed)
     with RunPool(None if workers == 0 else workers * (workers > 1)) as pool:
         summaries = pool.run_all(configs)
     return compare(profile.outcome, differing, [one for one in summaries if one is not None])
+
+
+def member_configs(host: HostConfig, guests: Sequence[Guest], seed: int) -> list[Config]:
+    """Return the configs of members, see `member_config`.
+
+    Args:
+        host: the config without a guest, and which of its costs are drawn.
+        guests: of `draw_guests`.
+        seed: of all draws.
+    """
+    return [
+        member_config(
+            own, host, one, Strata(seed=seed, place=place, count=len(guests)), seed + place
+        )
+        for place, (own, one) in enumerate(guests)
+    ]
 
 
 def member_config(
