@@ -108,6 +108,7 @@ class Migration:
                 self._syncs.count_sender_stall(*wait_ns)
             self._sent_to_ns = advanced.at_ns
             state.clock.run_to(advanced.at_ns)
+            state.limit.check()  # before a guest that was not made for lack of time converges
             if waits:
                 fallback.go_on_after_bursts(advanced.bursts)
             recorder.sample_if_due()
@@ -123,7 +124,6 @@ class Migration:
                 return self._end("ok", "not_converged", self._stall_reason())
             if self._passed_ns >= limit_ns:
                 return self._end("ok", "time_limit", self._limit_reason())
-            state.limit.check()
             self._check_time_passes(began_ns)
 
     @property

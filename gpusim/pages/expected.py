@@ -32,7 +32,10 @@ KEPT = 16  # draws kept for timing, spread over the run
 # Shares of a piece's pages: pending with content, pending and zero, clean and zero, in the log,
 # clean and in the log and left zero since the last sync.
 NORMAL, ZERO, CLEAN_ZERO, LOGGED, LOGGED_ZERO = range(5)
-MOST_PIECES = 25_000  # with more pieces, none is cut at the cursor
+# With more pieces none is cut at the cursor, and what a sequential writer passed of a chunk is spread
+# over it.
+MOST_PIECES = 25_000
+MERGED_FROM = 4000  # with more pieces, a sync merges those that are alike again
 
 
 class ExpectedKernels:
@@ -88,6 +91,7 @@ class ExpectedKernels:
 
     def _paint(self, steps: Sequence[Step]) -> list[Counts]:
         counts = []
+        self._merge_alike()
         cleared: NDArray[np.bool_] = np.zeros(self._chunks, np.bool_)
         logs_only = False
         for step in steps:
@@ -295,7 +299,9 @@ class ExpectedKernels:
         certain = chosen & (cells.key == 0)  # a sequential writer passed these pages
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
-        self._cut(np.concatenate([first, last]))
+        passed = cells.first[certain], cells.last[certain]
+        is_exact = len(self._borders) + 2 * len(passed[0]) <= MOST_PIECES
+        self._cut(np.concatenate([first, last, *(passed if is_exact else ())]))
         if cells.mean is not None:
             likely = -np.expm1(-cells.mean[drawn])
         else:
@@ -305,10 +311,11 @@ class ExpectedKernels:
         written = np.zeros(len(self._borders) - 1)
         lengths = np.searchsorted(self._borders, last) - np.searchsorted(self._borders, first)
         written[self._pieces(first, last)] = np.repeat(likely, lengths)
-        if certain.any():  # every draw has other runs, so spread each over its chunk
+        if is_exact:
+            written[self._pieces(*passed)] = 1.0
+        else:
             runs: FloatArray = np.zeros(self._chunks)
-            lengths = cells.last[certain] - cells.first[certain]
-            np.add.at(runs, cells.first[certain] >> CHUNK_SHIFT, lengths)
+            np.add.at(runs, passed[0] >> CHUNK_SHIFT, passed[1] - passed[0])
             runs = np.minimum(1.0, runs / np.maximum(1, self._pages))
             written = 1 - (1 - written) * (1 - runs[self._chunk_of])
         return written
@@ -325,6 +332,19 @@ class ExpectedKernels:
             own = np.searchsorted(self._borders, cut[:-1], side="right") - 1
             self._borders, self._shares = cut, self._shares[:, own]
             self._chunk_of = cut[:-1] >> CHUNK_SHIFT
+
+    def _merge_alike(self) -> None:
+        """Merge neighbours with the same shares, if there are many pieces."""
+        if len(self._borders) <= MERGED_FROM:
+            return
+        differs = (self._shares[:, 1:] != self._shares[:, :-1]).any(axis=0)
+        differs |= self._chunk_of[1:] != self._chunk_of[:-1]
+        if self._cursor_cut is not None:
+            differs |= self._borders[1:-1] == self._cursor_cut
+        kept = np.concatenate([[True], differs])
+        self._shares = self._shares[:, kept]
+        self._borders = np.append(self._borders[:-1][kept], self._borders[-1])
+        self._chunk_of = self._borders[:-1] >> CHUNK_SHIFT
 
     def _pieces(self, first: IntArray, last: IntArray) -> IntArray:
         """The indexes of the pieces of runs that end at borders."""

@@ -29,17 +29,19 @@ from gpusim import (
 from gpusim.cli.dry_run_text import plan_text
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
+from gpusim.engine.expected_run import expected_run
 from gpusim.explore.dry_run import RunPlan, make_plan
 from gpusim.explore.run_cost import estimate_run
 from gpusim.layout import CHUNK_PAGES, Layout, Writes
+from gpusim.pages import expected
 from gpusim.pages.budget import Budget
 from gpusim.pages.expected import NORMAL, ExpectedKernels
 from gpusim.pages.pages import Pages
+from gpusim.wall_limit import WallLimit
 from tests.pages.naive import SLOW_MACHINE
 
 TIME_SHARE = 0.05  # share of the total time
 DRAWS_SHARE, DRAWS = 0.15, 3  # share of the draws, or this number of draws
-SEQUENTIAL_TIME_SHARE = 0.10  # the place of a sequential writer in its chunk is random
 EMPTY = np.zeros(0, np.int64)
 
 WORKLOADS = {
@@ -93,9 +95,8 @@ def test_draws_and_time_of_a_dry_run_are_those_of_a_run(
     scenario = resolve(config)
     estimate = estimate_run(scenario, choose_backend(scenario))
     expected = estimate.summary
-    share = SEQUENTIAL_TIME_SHARE if workload == "sequential" else TIME_SHARE
     assert expected.verdict == run.verdict
-    assert expected.total_time_s == pytest.approx(run.total_time_s, rel=share)
+    assert expected.total_time_s == pytest.approx(run.total_time_s, rel=TIME_SHARE)
     allowed = max(DRAWS, DRAWS_SHARE * run.simulated_looks)
     assert abs(expected.simulated_looks - run.simulated_looks) <= allowed
     assert 0 < estimate.wall_s <= estimate.slow_memory_wall_s
@@ -192,3 +193,30 @@ def test_no_page_is_left_for_ever_when_few_fit_at_a_time(share: float) -> None:
         page, normal = taken.behind, taken.normal
         left, takes = left - normal, takes + 1
     assert left == 0
+
+
+@pytest.mark.parametrize("workload", ["sequential", "mix"])
+def test_merged_pieces_decide_as_all_of_them(
+    workload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = resolve(migration(workload, "kvm_manual", 8.0))
+    runs, pieces = [], []
+    for most in (10**9, 100):
+        monkeypatch.setattr(expected, "MERGED_FROM", most)
+        summary, kernels = expected_run(scenario, WallLimit(None))
+        runs.append(summary)
+        pieces.append(len(kernels._borders))
+    assert runs[1].total_time_s == pytest.approx(runs[0].total_time_s, rel=1e-3)
+    assert runs[1].simulated_looks == runs[0].simulated_looks
+    assert pieces[1] < pieces[0]
+
+
+def test_with_too_many_pieces_a_sequential_writer_is_spread_over_its_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scenario = resolve(migration("sequential", "kvm_manual", 8.0))
+    exact = expected_run(scenario, WallLimit(None))[0]
+    monkeypatch.setattr(expected, "MOST_PIECES", 0)
+    spread = expected_run(scenario, WallLimit(None))[0]
+    assert spread.verdict == exact.verdict
+    assert spread.total_time_s == pytest.approx(exact.total_time_s, rel=0.1)
