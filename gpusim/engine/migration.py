@@ -15,7 +15,7 @@ from gpusim.engine.management import Management
 from gpusim.engine.postcopy import LOAD_SHARE, Postcopy
 from gpusim.engine.recorder import Recorder, RunEnd
 from gpusim.engine.records import Observer, PostcopySummary, Result, Status, Verdict
-from gpusim.engine.stall import STALL_NS, STALL_PASSES, STALL_SHARE, StallDetector
+from gpusim.engine.stall import STALL_SHARE, StallDetector
 from gpusim.engine.state import MakeRunTime, MigrationState
 from gpusim.engine.syncs import DirtySync, Syncs
 from gpusim.guest.run_time import RunTime
@@ -72,7 +72,10 @@ class Migration:
         )
         self._management = Management(self.state, self._recorder, self._syncs.lock)
         self._stall = StallDetector(
-            scenario.layout.pages, scenario.stall_after_ns, scenario.cycle_ns
+            scenario.layout.pages,
+            scenario.stall_after_ns,
+            scenario.cycle_ns,
+            is_estimate=is_estimate,
         )
         self.reason: Message | None = None
         self._turns_without_time = 0
@@ -407,12 +410,13 @@ class Migration:
     def _stall_reason(self) -> Message:
         percent = self.state.run_time.percent
         code = "throttle_at_maximum" if percent else "no_throttle_to_raise"
+        over_ns, over_passes = self._stall.over
         return Message(
             code,
             {
                 "throttle_percent": percent,
-                "over_s": max(STALL_NS, self.state.scenario.cycle_ns) // NS_PER_S,
-                "over_passes": STALL_PASSES,
+                "over_s": over_ns // NS_PER_S,
+                "over_passes": over_passes,
                 "less_than_percent": round(100 * (1 - STALL_SHARE)),
                 "smallest_bytes": self._stall.smallest_pages * self.state.scenario.page_bytes,
                 "threshold_bytes": self.state.sender.threshold_bytes,

@@ -57,6 +57,7 @@ class ExpectedKernels:
         self.dirty, self.log, self.zero = "dirty", "log" if log else None, "zero" if zero else None
         self._chunks = chunks
         self._borders: IntArray = np.arange(chunks + 1) << CHUNK_SHIFT
+        self._starts: IntArray = self._borders[:-1]
         self._chunk_of: IntArray = np.arange(chunks)  # of each piece
         self._shares: FloatArray = np.zeros((5, chunks))
         self._pages, self._normal_pages, self._zero_pages = np.zeros((3, chunks), np.int64)
@@ -172,15 +173,15 @@ class ExpectedKernels:
             self._move_cut(piece, slot)
             return
         if self._borders[piece] < slot:
-            self._cut(np.array([slot]))
+            self._cut_piece(piece, slot)
             self._send(self._shares[:, piece : piece + 1], 1.0)
         self._cursor_cut = slot if len(self._borders) > before or slot == last_cut else None
         if last_cut is not None and last_cut != slot:
-            at = int(np.searchsorted(self._borders, last_cut))
+            at = int(self._borders.searchsorted(last_cut))
             lengths = np.diff(self._borders[at - 1 : at + 2])
             self._shares[:, at - 1] = self._shares[:, at - 1 : at + 1] @ (lengths / lengths.sum())
-            self._shares = np.delete(self._shares, at, axis=1)
-            self._borders = np.delete(self._borders, at)
+            self._shares = np.concatenate((self._shares[:, :at], self._shares[:, at + 1 :]), axis=1)
+            self._borders = np.concatenate((self._borders[:at], self._borders[at + 1 :]))
             self._chunk_of = self._borders[:-1] >> CHUNK_SHIFT
 
     def _move_cut(self, piece: int, slot: int) -> None:
@@ -309,7 +310,7 @@ class ExpectedKernels:
             missed = missed * np.exp(-cells.count[drawn] / np.maximum(1, last - first))
             likely = np.where(cells.inverted[drawn], missed, 1 - missed)
         written = np.zeros(len(self._borders) - 1)
-        lengths = np.searchsorted(self._borders, last) - np.searchsorted(self._borders, first)
+        lengths = self._borders.searchsorted(last) - self._borders.searchsorted(first)
         written[self._pieces(first, last)] = np.repeat(likely, lengths)
         if is_exact:
             written[self._pieces(*passed)] = 1.0
@@ -324,14 +325,29 @@ class ExpectedKernels:
         """Cut pieces at all of these slots."""
         if self._cursor_cut is not None and (borders == self._cursor_cut).any():
             self._cursor_cut = None  # this cut is permanent now
-        at = np.minimum(np.searchsorted(self._borders, borders), len(self._borders) - 1)
+        at = np.minimum(self._borders.searchsorted(borders), len(self._borders) - 1)
         new = borders[self._borders[at] != borders]
         if len(new):
             new = rising(new)
-            cut = np.insert(self._borders, np.searchsorted(self._borders, new), new)
-            own = np.searchsorted(self._borders, cut[:-1], side="right") - 1
+            cut = np.insert(self._borders, self._borders.searchsorted(new), new)
+            own = self._borders.searchsorted(cut[:-1], side="right") - 1
             self._borders, self._shares = cut, self._shares[:, own]
             self._chunk_of = cut[:-1] >> CHUNK_SHIFT
+
+    def _cut_piece(self, piece: int, slot: int) -> None:
+        """Cut one piece at a slot inside it or at its end."""
+        if self._borders[piece + 1] == slot:
+            if slot == self._cursor_cut:
+                self._cursor_cut = None
+            return
+        cut = np.array([slot])
+        self._borders = np.concatenate(
+            (self._borders[: piece + 1], cut, self._borders[piece + 1 :])
+        )
+        self._shares = np.concatenate(
+            (self._shares[:, : piece + 1], self._shares[:, piece:]), axis=1
+        )
+        self._chunk_of = self._borders[:-1] >> CHUNK_SHIFT
 
     def _merge_alike(self) -> None:
         """Merge neighbours with the same shares, if there are many pieces."""
@@ -348,18 +364,18 @@ class ExpectedKernels:
 
     def _pieces(self, first: IntArray, last: IntArray) -> IntArray:
         """The indexes of the pieces of runs that end at borders."""
-        low, high = np.searchsorted(self._borders, first), np.searchsorted(self._borders, last)
+        low, high = self._borders.searchsorted(first), self._borders.searchsorted(last)
         return expand(low, high - low)
 
     def _of_chunks(self, first: int, last: int) -> FloatArray:
         """The shares of the pieces of some chunks, a view."""
         ends = np.array([first, last]) << CHUNK_SHIFT
-        low, high = np.searchsorted(self._borders, ends)
+        low, high = self._borders.searchsorted(ends)
         return self._shares[:, low:high]
 
     def _in_chunks(self, share: FloatArray) -> IntArray:
         """The pages of each chunk that a share per piece makes, int64 [chunks]."""
-        of_chunk = np.searchsorted(self._borders, np.arange(self._chunks) << CHUNK_SHIFT)
+        of_chunk = self._borders.searchsorted(self._starts)
         pages = share * np.diff(self._borders)
         return np.rint(np.add.reduceat(pages, of_chunk)).astype(np.int64)
 

@@ -505,11 +505,15 @@ class Sender:
         assert burst is not None
         if burst.is_mixed:
             return self._send_mixed(burst, to_ps, pages, done)
+
+        def budgets() -> list[tuple[int, int, int]]:
+            in_time = burst.ps_left, normal.ps, zero.ps
+            if burst.units_left > UNLIMITED // 2:  # no rate limit
+                return [in_time]
+            return [(burst.units_left, normal.units, zero.units), in_time]
+
         left_ps = self._send_pages(
-            lambda: [
-                (burst.units_left, normal.units, zero.units),
-                (burst.ps_left, normal.ps, zero.ps),
-            ],
+            budgets,
             to_ps,
             to_ps,
             pages,
