@@ -22,15 +22,19 @@ class Bisection:
         steps: the number of steps.
         start: the first step to try.
         stride: length of the first leap from `start`, in steps. Every further leap doubles the
-            distance until the result changes. Then the interval is halved. In the end one more
-            step is tried, one `stride` before the last failing step. None: halve at once and try
-            no extra step.
+            distance until the result changes. Then the interval is halved. None: halve at once
+            and try no extra step.
+        extra: in the end one more step is tried, so many steps before the last failing step. None:
+            one `stride`.
     """
 
-    def __init__(self, steps: int, start: int, stride: int | None = None) -> None:
+    def __init__(
+        self, steps: int, start: int, stride: int | None = None, *, extra: int | None = None
+    ) -> None:
         self.tried: dict[int, bool] = {}
         self.gave_up = False
-        self.steps, self._start, self._stride, self._extra = steps, start, stride, stride
+        self.steps, self._start, self._stride = steps, start, stride
+        self._extra = stride if extra is None else extra
 
     @property
     def last_failing(self) -> int:

@@ -185,11 +185,12 @@ class _Plan:
             ]
 
     def follow(self, leader: _Plan) -> None:
-        """Start each search where the other guest's search over the same values ends."""
+        """Start each search without a guess where the other guest's over the same values ends."""
         leaders = {question.name: search for question, search in leader._questions}
         for question, search in self._questions:
             other = leaders.get(question.name)
-            if other is not None and other.change.values == question.change.values:
+            alike = other is not None and other.change.values == question.change.values
+            if alike and question.guess is None:
                 search.leader = other
 
     def searches(self) -> Iterator[ValueSearch]:

@@ -30,7 +30,7 @@ from gpusim.units import MOST_COUNT, NS_PER_S
 
 VALUES_PER_DECADE = 48  # values are 5 % apart
 STRIDE = 14  # values: the first leap is a factor of two
-STRIDE_FROM_LEADER = 3  # values: the first leap from the answer of the other guest
+STRIDE_FROM_GUESS = 3  # values: the first leap from a guess or from the answer of the other guest
 LEAST_LINK, MOST_LINK = 0.25, 40.0  # times the bandwidth as it is set
 SPEED_KEYS = ("page_writes_per_s", "catch_up_page_writes_per_s", "memory_page_writes_per_s")
 LEAST_RATE, MOST_RATE = 0.1, 10.0  # times the page writes per second of the guest
@@ -49,6 +49,7 @@ class Question:
         now: the value as it is set, or one with the same outcome. It is one of the values.
         now_text: the value as it is set, as a user types it.
         known: values whose outcome is that of the config as it is.
+        guess: where the answer may lie, from the run of the config as it is. None: unknown.
         stride: see `Bisection`.
     """
 
@@ -57,16 +58,23 @@ class Question:
     now: float
     now_text: str
     known: tuple[float, ...] = ()
+    guess: float | None = None
     stride: int | None = STRIDE
 
     def search(self, config: Config, now: Summary) -> ValueSearch:
-        """Return a search that starts at the value as it is set."""
-        place = self.change.values.index
+        """Return a search that starts at the guess, or at the value as it is set."""
+        place, last = self.change.values.index, len(self.change.values) - 1
+        start, stride = place(self.now), self.stride
+        if self.guess is not None:
+            start = next(
+                (i for i, value in enumerate(self.change.values) if value >= self.guess), last
+            )
+            stride = STRIDE_FROM_GUESS
         search = ValueSearch(
             change=self.change,
             config=config,
-            bisection=Bisection(len(self.change.values), place(self.now), self.stride),
-            stride_from_leader=1 if self.stride is None else STRIDE_FROM_LEADER,
+            bisection=Bisection(last + 1, start, stride, extra=self.stride),
+            stride_from_leader=1 if self.stride is None else STRIDE_FROM_GUESS,
         )
         for value in self.known or (self.now,):
             search.record(place(value), now)
@@ -84,7 +92,7 @@ def questions_of(scenario: Scenario, now: Summary, effort: int = 1) -> Iterator[
     for question in (
         *_bandwidth(scenario, effort),
         *_dirty_rate(scenario, effort),
-        *_downtime(scenario.config, effort),
+        *_downtime(scenario.config, now, effort),
     ):
         yield replace(question, stride=STRIDE * effort)
     yield from _throttle(scenario.config, now)
@@ -181,11 +189,14 @@ def _faster(writer: Any, factor: float) -> Any:
     return {**writer, **changed} if isinstance(writer, Mapping) else replace(writer, **changed)
 
 
-def _downtime(config: Config, effort: int) -> Iterator[Question]:
-    """Ask for the smallest downtime limit, unless a manager sets it."""
+def _downtime(config: Config, now_run: Summary, effort: int) -> Iterator[Question]:
+    """Ask for the smallest downtime limit, unless a manager sets it.
+
+    If a migration stalled, then what remained needs about so much downtime at the rate of its sender.
+    """
     if config.migration.manager is not None:  # it sets the limit, whatever the limit is
         return
-    now = config.migration.downtime_limit
+    now, rest_ms = config.migration.downtime_limit, _downtime_of_rest(now_run)
     least, most = min(LEAST_DOWNTIME_MS, max(1, now)), max(LONGEST_DOWNTIME_MS, now)
     limits = sorted({*(round(ms) for ms in _values_between(least, most, least, effort)), now})
     key = "migration.downtime_limit"
@@ -199,7 +210,15 @@ def _downtime(config: Config, effort: int) -> Iterator[Question]:
         ),
         now=float(now),
         now_text=str(now),
+        guess=None if rest_ms is None or rest_ms <= now else rest_ms,
     )
+
+
+def _downtime_of_rest(now: Summary) -> float | None:
+    """Return how long what remains takes, in ms. None: the migration did not stall."""
+    if now.verdict != "not_converged" or not now.sending_gbit_per_s:
+        return None
+    return now.remaining_bytes * 8 / (now.sending_gbit_per_s * 1e6)
 
 
 def _throttle(config: Config, now: Summary) -> Iterator[Question]:

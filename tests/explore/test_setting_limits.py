@@ -27,12 +27,14 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
+from gpusim.config.scenario import resolve
 from gpusim.engine.records import Summary
 from gpusim.explore import run_pool, setting_limits
 from gpusim.explore.changes import set_key
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.setting_limits import Advice, GuestAdvice, Limit, advise
-from gpusim.explore.setting_questions import faster
+from gpusim.explore.setting_questions import faster, questions_of
+from gpusim.explore.value_search import run_searches
 from gpusim.units import parse_bytes_per_s
 from tests.engine.scenarios import FREE_EAGER
 
@@ -464,3 +466,28 @@ def test_a_process_without_work_starts_a_run_that_is_wanted_later() -> None:
         pool.run_when_idle([later])
         assert advise(made, made, pool=pool) == advice_for(made)
         assert pool.start_when_idle() is None
+
+
+def test_a_stalled_migration_guesses_its_downtime_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What remained takes 4 s at the rate of the sender, and 4.2 s are enough."""
+    tried = counted(monkeypatch, lambda made: made.migration.downtime_limit >= 4200)
+    made = guest(1e3)
+    for rate, guess in ((1.0, 4000.0), (100.0, None), (None, None)):
+        tried.clear()
+        rest = replace(
+            LIKE,
+            remaining_bytes=500_000_000,
+            sending_gbit_per_s=rate,
+            verdict="not_converged",
+        )
+        (question,) = (
+            one for one in questions_of(resolve(made), rest) if one.name == "downtime_limit"
+        )
+        assert question.guess == guess
+        search = question.search(made, rest)
+        with RunPool(0) as pool:
+            run_searches([search], pool)
+        assert question.change.values[search.bisection.best or 0] == pytest.approx(4200, rel=0.05)
+        limits = [one.migration.downtime_limit for one in tried]
+        assert (limits[0] == pytest.approx(4000, rel=0.05)) == (guess is not None)
+        assert len(limits) <= 5 or guess is None
