@@ -1,7 +1,7 @@
 """A migration over expected counts of pages instead of bitmaps (pages/expected.py).
 
 It makes the same decisions as a run with bitmaps, except for chance, and takes a fraction of a
-second. Searches try many settings with it, and a dry run estimates its cost with it.
+second. A dry run estimates its cost with it. explore/estimate.py takes larger steps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gpusim.engine.records import Summary
 from gpusim.pages.expected import ExpectedKernels
 from gpusim.wall_limit import WallLimit
 
-FEWEST_SAMPLED = 3  # one each of a draw's beginning, middle and end: for runs that time nothing
+FEWEST_SAMPLED = 3  # one each of a draw's beginning, middle and end
 
 
 def expected_run(
