@@ -20,9 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusim.config.backend import choose_backend
 from gpusim.config.compose import composed_config
-from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config
 from gpusim.engine.attempts import simulate
 from gpusim.engine.records import Result, Summary
@@ -515,8 +513,7 @@ def estimates() -> list[str]:
 
 def both_ways(config: Config) -> tuple[Summary, Summary]:
     """Return the summaries of a run over bitmaps and of its estimate."""
-    backend = choose_backend(resolve(config))
-    return simulate(config).summary, estimate(config, backend).summary
+    return simulate(config).summary, estimate(config).summary
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {

@@ -38,7 +38,7 @@ class Migration:
         observe: is called with the progress, at most every 0.1 s of the wall clock.
         make_run_time: makes the vCPUs' run time from the clock and the latency of its ticks.
         limit: the wall-clock limit. None: the scenario's.
-        is_estimate: take fewer and larger steps. A total time changes by about 0.5 %.
+        is_estimate: take fewer and larger steps. A total time changes by up to 2 %.
 
     Attributes:
         state: the simulated parts.
@@ -111,7 +111,7 @@ class Migration:
                 self._syncs.count_sender_stall(*wait_ns)
             self._sent_to_ns = advanced.at_ns
             state.clock.run_to(advanced.at_ns)
-            state.limit.check()  # before a guest that was not made for lack of time converges
+            state.limit.check()  # a guest for which no time was left has no writers, and would converge
             if waits:
                 fallback.go_on_after_bursts(advanced.bursts)
             recorder.sample_if_due()

@@ -63,7 +63,8 @@ class Postcopy:
         self._missing = MissingPages(found, guest.pages, size)
         self._at_switch = found.missing  # float64 [pieces], host pages
         self.runs = int(found.runs.sum())
-        self.pages = round(float(found.normal.sum() + found.zero.sum()))
+        pages = round(float(found.normal.sum() + found.zero.sum()))
+        self.pages = max(pages, state.pages.pending)  # expected shares are rounded otherwise
         self.added_pages = self.pages - state.pages.pending
         self._zero_pages = round(float(found.zero.sum()))  # of `pages`
         self._normal_sent, self._zero_sent = 0.0, 0.0  # pages that have arrived

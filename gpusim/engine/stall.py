@@ -5,8 +5,8 @@ from __future__ import annotations
 from gpusim.units import NS_PER_S
 
 STALL_NS, STALL_PASSES, STALL_SHARE = 60 * NS_PER_S, 10, 0.98
-# Nothing is drawn in an estimate, so no pass is smaller by chance, and short passes need less time.
-ESTIMATE_NS, ESTIMATE_PASSES = 5 * NS_PER_S, 20
+# An estimate expects the numbers of pages, so chance makes no pass much smaller than the others.
+ESTIMATE_STALL_NS, ESTIMATE_STALL_PASSES = 5 * NS_PER_S, 20
 
 
 class StallDetector:
@@ -42,10 +42,10 @@ class StallDetector:
         self._since: tuple[int, int] | None = None  # ns and passes when this stretch started
         self._smallest_before = vm_pages
         self._cycle_ns = cycle_ns
-        self._enough = [(max(STALL_NS, cycle_ns), STALL_PASSES)]
+        self._criteria = [(max(STALL_NS, cycle_ns), STALL_PASSES)]
         if is_estimate:
-            self._enough.append((max(ESTIMATE_NS, cycle_ns), ESTIMATE_PASSES))
-        self.over = self._enough[0]
+            self._criteria.append((max(ESTIMATE_STALL_NS, cycle_ns), ESTIMATE_STALL_PASSES))
+        self.over = self._criteria[0]
 
     def start_again(self) -> None:
         """Ask whether the migration makes progress after an action that it has waited for.
@@ -53,7 +53,7 @@ class StallDetector:
         Ten passes and a cycle of the guest are enough to see that it still stalls.
         """
         self.is_stalled, self._since = False, None
-        self._enough = [(self._cycle_ns, STALL_PASSES)]
+        self._criteria = [(self._cycle_ns, STALL_PASSES)]
 
     def after_sync(
         self, now_ns: int, passes: int, pending_pages: int, *, throttle_is_final: bool
@@ -66,9 +66,9 @@ class StallDetector:
             self._since, self._smallest_before = (now_ns, passes), self.smallest_pages
             return
         since_ns, first = self._since
-        for least_ns, least_passes in self._enough:
+        for least_ns, least_passes in self._criteria:
             if now_ns - since_ns >= least_ns and passes - first >= least_passes:
                 self.is_stalled = self.smallest_pages > STALL_SHARE * self._smallest_before
-                self.over = least_ns or self.over[0], least_passes
+                self.over = least_ns or now_ns - since_ns, least_passes
                 self._since, self._smallest_before = (now_ns, passes), self.smallest_pages
                 return

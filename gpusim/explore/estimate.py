@@ -1,8 +1,8 @@
-"""One migration of a prediction or a search: as exact as these need, and quick.
+"""Simulates one migration for a prediction or a search: as exactly as these need, and quickly.
 
-Up to SMALL_BYTES it is a run over bitmaps. A larger VM is simulated over expected shares of its pages
-(pages/expected.py), in larger granules, and with many bursts and clears in one step. Chance in
-millions of pages changes nothing there that a band of migrations shows.
+A VM up to SMALL_BYTES is simulated over bitmaps. A larger VM is simulated over expected shares of its
+pages (pages/expected.py), in larger granules, and with many bursts and clears in one step. In millions
+of pages, chance changes less than two members of a prediction differ.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from gpusim.config.backend import EXPECTED, Backend
+from gpusim.config.backend import EXPECTED, Backend, choose_backend
 from gpusim.config.scenario import Scenario, resolve
 from gpusim.config.schema import Config, MixConfig
 from gpusim.engine.attempts import run_attempts
@@ -28,8 +28,8 @@ MOST_GRANULES = 4096
 
 def estimate(
     config: Config,
-    backend: Backend,
     *,
+    backend: Backend | None = None,
     most_steps: int | None = None,
     small_bytes: float = SMALL_BYTES,
 ) -> Result:
@@ -37,8 +37,8 @@ def estimate(
 
     Args:
         config: what to simulate.
-        backend: where the bitmaps of a small VM live.
-        most_steps: how many steps of the engine at most. A run that takes more, or more time than
+        backend: where the bitmaps of a small VM live. None: where the config says.
+        most_steps: how many steps of the engine at most, in each attempt. A run that takes more, or more time than
             the config's `limit.wall`, has the status `incomplete` and no verdict.
         small_bytes: a VM up to this size is simulated over bitmaps.
 
@@ -52,10 +52,12 @@ def estimate(
         larger = in_larger_granules(config, scenario.vm_bytes)
         scenario = scenario if larger is config else resolve(larger)
 
+    where = EXPECTED if not is_small else backend or choose_backend(scenario)
+
     def migration(own: Scenario, process: Process) -> Migration:
         return Migration(
             own,
-            backend if is_small else EXPECTED,
+            where,
             process=process,
             limit=WallLimit(own.wall_limit_ns, most_checks=most_steps),
             is_estimate=not is_small,

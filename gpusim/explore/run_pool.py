@@ -1,6 +1,7 @@
 """Runs that answer "does this config converge?", in this process or in several.
 
-This module owns how much work such a run may take, and which runs are known already. It does not know why a run is wanted. No answer depends on the speed of the machine.
+This module owns how much work such a run may take, and which runs are known already. It
+does not know why a run is wanted. No answer depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def outcome(
         of a user's rule that fails.
     """
     try:
-        found = estimate(config, NUMPY, most_steps=most_steps, small_bytes=small_bytes)
+        found = estimate(config, backend=NUMPY, most_steps=most_steps, small_bytes=small_bytes)
     except (ConfigError, RuleError) as error:
         return error
     return replace(found.summary, wall_time_s=0.0, process_peak_rss_bytes=0)

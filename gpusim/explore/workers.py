@@ -155,10 +155,9 @@ class _Pool(ProcessPoolExecutor):
         self._calls.add(future)
         return future
 
-    def cancel_calls(self) -> None:
-        """Cancel the calls that have not started."""
-        for future in list(self._calls):
-            future.cancel()
+    def calls(self) -> set[Future[Any]]:
+        """Return the calls so far, except for those that nobody knows any more."""
+        return set(self._calls)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for the calls that run, and end the processes."""
@@ -195,21 +194,22 @@ _kept: ContextVar[_Pool | None] = ContextVar("_kept", default=None)
 
 @contextmanager
 def kept_processes(load: Callable[[], object]) -> Iterator[None]:
-    """Let every pool of one process per core in this block be the same one, which starts now.
+    """Keep one pool of one process per core, and let each `processes` call in this block use it.
 
     Args:
-        load: is called in each process meanwhile, importable by name. It loads what calls need.
+        load: is called once per process, importable by name, so that each loads what calls need.
+            One process may take several of these calls.
     """
     count = count_cores()
     with processes(count) as pool:
-        assert isinstance(pool, _Pool)
-        for _ in range(count):
-            pool.submit(load)
-        _kept.set(pool)
+        with suppress(BrokenProcessPool):  # the first call that matters tells
+            for _ in range(count):
+                pool.submit(load)
+        token = _kept.set(pool if isinstance(pool, _Pool) else None)
         try:
             yield
         finally:
-            _kept.set(None)
+            _kept.reset(token)
 
 
 @contextmanager
@@ -217,15 +217,18 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes. They die with this one, and leave an interrupt to it.
 
     Calls that have not started when the block ends are cancelled. If the block ends with an error or
-    an interrupt, then calls that run are killed too.
+    an interrupt, then calls that run are killed too. Inside `kept_processes` a pool of one process
+    per core is the kept one, whose processes go on after this block.
     """
     kept = _kept.get()
     is_kept = kept is not None and kept.count == count
     pool = kept if kept is not None and is_kept else _Pool(count)
+    before = pool.calls()
     try:
         yield pool
         if is_kept:
-            pool.cancel_calls()
+            for call in pool.calls() - before:
+                call.cancel()
         else:
             pool.shutdown(cancel_futures=True)
     except BaseException:

@@ -417,7 +417,8 @@ class Faults:
         pages: the pages of each writer. Random writers share one object.
         run_time: run time of the vCPUs.
         limit: is asked for each writer.
-        joins_clears: for estimates. Clears between two syncs close to each other form one batch.
+        joins_clears: for estimates. If two syncs are at most SHORT_NS apart, then the clears between
+            them form one batch.
 
     Attributes:
         clocks: the clock of each writer: run time, or run time without faults. Faults do not slow a
@@ -631,7 +632,8 @@ class Faults:
                 interval.useful_ns[i] = interval.start_ns[i] + rounds * useful_ns
                 done[i] = interval.writes_by[i](interval.useful_ns[i])
                 writes[i] = (done[i] - self._done[i]) / rounds
-            if not self._shares_pages or not _differ(writes, before):
+            is_alone = len(self._slowed) == 1 or not self._shares_pages
+            if is_alone or not _differ(writes, before):
                 break
         return writes
 

@@ -68,10 +68,9 @@ class UsefulTime:
             self._times_ns[:, kept] = t_ns, run_ns, *ticks
             self._times.append(t_ns)
             self._ticks.append(ticks)
-            self._points.append((run_ns, useful_ns, 1.0))
         self._times_ns[RUN, kept] = run_ns
         self._useful[:, kept] = useful_ns, 1.0
-        self._points[kept] = run_ns, useful_ns, 1.0
+        self._points[kept:] = [(run_ns, useful_ns, 1.0)]
 
     def at_ns(self, t_ns: int) -> float:
         """Return the useful time at one time, ns."""

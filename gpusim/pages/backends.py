@@ -28,7 +28,7 @@ from gpusim.pages.primitives import ChunkTaken, Kernels
 from gpusim.units import format_bytes
 
 BACKENDS = ("cupy", "numba", "numpy")  # `auto` uses the first that can be used
-EXPECTED = "expected"  # counts without bitmaps, for a dry run only
+EXPECTED = "expected"  # counts without bitmaps: for dry runs, predictions and searches
 OTHER_HOST_BYTES = 200_000_000  # counts per chunk, cells, the interpreter
 OTHER_DEVICE_BYTES = 50_000_000  # counts of a draw, modules
 

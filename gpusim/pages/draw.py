@@ -46,7 +46,8 @@ class Cells:
         key: uint64 [cells], key of the cell's hashes. 0 for pages that were certainly written.
         inverted: bool [cells], the draw marks the pages that were not written.
         mean: float64 [cells], expected writes per page, infinity for pages that were certainly
-            written. Then nothing was drawn, and only `first`, `last` and `key` count beside it.
+            written. Then nothing was drawn, and only `first`, `last` and `key` count beside it. None:
+            the cells were drawn.
     """
 
     first: IntArray
@@ -263,11 +264,7 @@ def cells_of(writes: Writes, seed: int, draw: int, step: int) -> Cells:
 
 
 def expected_cells(writes: Writes) -> Cells:
-    """Return cells with the expected writes, and draw nothing.
-
-    Args:
-        writes: the writes.
-    """
+    """Return cells with the expected writes, and draw nothing. They are sorted as by `cells_of`."""
     some, certain = writes.mean > 0, len(writes.certain_first)
     first = np.concatenate([writes.first[some], writes.certain_first])
     order = np.argsort(first >> CHUNK_SHIFT, kind="stable")

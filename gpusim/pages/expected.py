@@ -1,4 +1,6 @@
-"""The primitives without bitmaps, for `dry_run`: they expect numbers of pages instead of drawing.
+"""The primitives without bitmaps: they expect numbers of pages instead of drawing.
+
+Dry runs, predictions and searches use them.
 
 A piece is a run of pages that are written alike. Each piece has a few shares of its pages, such as
 pending, or clean and zero. A cell writes each of its pages with one probability,
@@ -57,7 +59,7 @@ class ExpectedKernels:
         self.dirty, self.log, self.zero = "dirty", "log" if log else None, "zero" if zero else None
         self._chunks = chunks
         self._borders: IntArray = np.arange(chunks + 1) << CHUNK_SHIFT
-        self._starts: IntArray = self._borders[:-1]
+        self._starts: IntArray = np.arange(chunks) << CHUNK_SHIFT
         self._chunk_of: IntArray = np.arange(chunks)  # of each piece
         self._shares: FloatArray = np.zeros((5, chunks))
         self._pages, self._normal_pages, self._zero_pages = np.zeros((3, chunks), np.int64)
@@ -208,7 +210,7 @@ class ExpectedKernels:
         Raises:
             TypeError: always.
         """
-        raise TypeError(f"the bitmap {bitmap!r} of a dry run has no bits")
+        raise TypeError(f"the bitmap {bitmap!r} has no bits, because pages are only counted")
 
     def pending_shares(self, cuts: IntArray) -> tuple[IntArray, FloatArray, FloatArray]:
         """Return the pieces after cuts at some slots, with their pending pages.
@@ -301,7 +303,7 @@ class ExpectedKernels:
         drawn = chosen & ~certain
         first, last = cells.first[drawn], cells.last[drawn]
         passed = cells.first[certain], cells.last[certain]
-        is_exact = len(self._borders) + 2 * len(passed[0]) <= MOST_PIECES
+        is_exact = not len(passed[0]) or len(self._borders) + 2 * len(passed[0]) <= MOST_PIECES
         self._cut(np.concatenate([first, last, *(passed if is_exact else ())]))
         if cells.mean is not None:
             likely = -np.expm1(-cells.mean[drawn])
@@ -337,8 +339,6 @@ class ExpectedKernels:
     def _cut_piece(self, piece: int, slot: int) -> None:
         """Cut one piece at a slot inside it or at its end."""
         if self._borders[piece + 1] == slot:
-            if slot == self._cursor_cut:
-                self._cursor_cut = None
             return
         cut = np.array([slot])
         self._borders = np.concatenate(
@@ -405,6 +405,7 @@ def _sample_cells(cells: Cells, chunks: IntArray) -> Cells:
         count=cells.count[chosen],
         key=cells.key[chosen],
         inverted=cells.inverted[chosen],
+        mean=None if cells.mean is None else cells.mean[chosen],
     )
 
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from gpusim.config.backend import choose_backend
 from gpusim.config.scenario import resolve
 from gpusim.config.schema import Config, MixConfig
-from gpusim.explore.estimate import estimate
+from gpusim.explore.estimate import SMALL_BYTES, estimate
 from gpusim.explore.run_pool import RunPool
 from gpusim.explore.workers import map_in_order
 from gpusim.fit.estimates import Fit
@@ -45,7 +45,7 @@ MEMBERS = 32
 FEWEST, MOST = 2, 10_000
 LEAST_MEMBERS = 12  # fewer members make no band
 # Pages times writers of all members together. 32 members of a VM of 1 TiB with four writers take about
-# half a minute on two cores.
+# seven seconds on two cores.
 MOST_WORK = MEMBERS * 2**30
 # Under TCG a migrating guest shares the cores of its host with the migration, so its speed changes.
 # Mean and standard deviation of log(speed after the first pass / speed before, awake), from the 35
@@ -94,8 +94,9 @@ def predict(
     fit, guests = draw_guests(profile, members, seed)
     count = len(guests)
     configs = member_configs(host, guests, seed)
-    scenario = resolve(configs[0])  # raise an error that all members share before processes start
-    choose_backend(scenario)
+    scenario = resolve(configs[0])  # raise an error that all members share before one is simulated
+    if scenario.vm_bytes <= SMALL_BYTES:
+        choose_backend(scenario)
     outcomes = map_in_order(_simulate_member, configs, workers, lambda _, error: error)
     found = tuple(progress(_without_errors(outcomes), count))
     return Prediction(
@@ -342,12 +343,12 @@ def _fewer(count: int) -> Iterator[Message]:
 
 
 def load_engine() -> None:
-    """Do nothing. To call it in another process loads all that a member needs there."""
+    """Return at once. A process that calls this imports this module, and all that a member needs."""
 
 
 def _simulate_member(config: Config) -> Member | Exception:
     try:
-        result = estimate(config, choose_backend(resolve(config)))
+        result = estimate(config)
     except Exception as error:
         return error
     throttle_s: dict[int, float] = {}

@@ -214,8 +214,8 @@ class Sender:
     ) -> Advance:
         """Send until a time, or until a turn at which the main loop does more than send.
 
-        The sender may stop earlier, so that the caller can show progress: after equal windows and
-        after RETURN_AFTER_BURSTS bursts.
+        The sender may stop earlier, so that the caller can show progress: after equal windows, if it
+        does not join bursts, and after RETURN_AFTER_BURSTS bursts.
 
         Args:
             to_ns: the time.
@@ -523,7 +523,7 @@ class Sender:
             return False
         cost = self._pace.cost(is_zero=burst.is_zero)
         is_full, is_late = burst.units_left < cost.units, burst.ps_left < cost.ps
-        is_cut_short = left_ps < min(burst.ps_left, cost.ps)
+        is_cut_short = left_ps < min(burst.ps_left, max(normal.ps, zero.ps))
         if pages.pending and is_cut_short and not is_full:
             return False
         if self._goes_on_at_start(pages) and not (is_full or is_late):
@@ -741,8 +741,8 @@ class Sender:
         if not is_at_start or self._now_ps < self._slots_free_ps:
             return False
         joins = self._joins_bursts and not self._limits.budget_units
-        if joins and pages.mixes_kinds:
-            return self._send_joined(to_ps, pages, done)
+        if joins and pages.mixes_kinds and self._send_joined(to_ps, pages, done):
+            return True
         return self._send_equal(is_zero, alike, to_ps, pages, done) or (
             joins and self._send_joined(to_ps, pages, done)
         )
@@ -790,19 +790,22 @@ class Sender:
     def _send_joined(self, to_ps: int, pages: SendablePages, done: Advance) -> bool:
         """Send windows of any pages, see `_jump`.
 
-        Without a rate limit, a window ends with the burst in which it is over. Where that is depends
-        on the order of the pages, so the windows of a take are as long as equal ones of the slower
-        kind, and close with its mean bandwidth.
+        Without a rate limit, a window ends with its last burst. The order of the pages decides when.
+        So the windows of a take are as long as equal ones of the slower kind, and close with the
+        take's mean bandwidth. A take that ends at the end of RAM may leave a window open.
         """
         plans = [plan for plan in self._plans.values() if plan is not None]
-        if len(plans) < 2 or pages.at_end:
+        normal, zero = self._pace.normal, self._pace.zero
+        if len(plans) < 2 or not (normal.ps and zero.ps) or pages.at_end:
             return False
         clear_ps, page_ps, first_ps = self._pace.clear_ps
         longest_clear_ps = clear_ps + CHUNK_PAGES * max(page_ps, first_ps)
         limit_ps = min(to_ps - self._now_ps, LONGEST_JUMP_PS) - longest_clear_ps
+        limit_ps -= max(normal.ps, zero.ps)  # a clear and its first page are one step
         highest = max(self.expected_bandwidth, *(plan.bandwidth() for plan in plans))
         threshold_bytes = max(self.threshold_bytes, self._threshold(highest))
-        window_ps, window_pages = max(p.length_ps for p in plans), max(p.pages for p in plans)
+        window_ps = max(plan.length_ps for plan in plans)
+        window_pages = window_ps // min(normal.ps, zero.ps)
         windows = min(
             limit_ps // window_ps,
             (pages.pending - threshold_bytes // self._page_bytes) // window_pages - 1,
@@ -810,22 +813,22 @@ class Sender:
         windows = self._windows_without_act(windows, window_pages, pages.pending, threshold_bytes)
         if windows < 1:
             return False
-        normal, zero = self._pace.normal, self._pace.zero
         budget = windows * window_ps, normal.ps, zero.ps
         taken, delays = self._take(pages, [budget], self._pace.clear_ps)
         spent_ps = taken.normal * normal.ps + taken.zero * zero.ps + delays.total_ps
         if not spent_ps:
             return False
         self._note_times(taken, done, delays)
-        windows = max(1, spent_ps // window_ps)
-        section_units = windows * plans[0].bursts * self._section_units
-        self.counters.sent_units += section_units
-        self.tally.end_windows()
         start_ps, self._now_ps = self._now_ps, self._now_ps + spent_ps
         self._note_send(start_ps, self._now_ps)
         self._turn_is_over = False
-        sent_units = self._page_units(taken) + section_units
-        self._window.sent_units = sent_units
+        windows = spent_ps // window_ps
+        section_units = windows * plans[0].bursts * self._section_units
+        self.counters.sent_units += section_units
+        self._window.sent_units = sent_units = self._page_units(taken) + section_units
+        if not windows:
+            return True
+        self.tally.end_windows()
         bandwidth = self._window.bandwidth(self._now_ps)
         self._window.restart(self._now_ps)
         self._expect(windows, bandwidth, sent_units // windows, spent_ps // windows, 0)

@@ -104,6 +104,11 @@ def check(kind: str, number: signal.Signals, folder: Path, *, group: bool = Fals
             assert process.poll() is None, (folder / "stderr").read_text()
             assert time.monotonic() < until
         kill(process, number, group=group)
+        if number == signal.SIGINT:  # Python drops an interrupt that comes in a finaliser
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GONE_WITHIN_S)
+            if process.poll() is None:
+                kill(process, number, group=group)
         process.wait(ENDS_WITHIN_S)
         assert process.returncode != 0
         assert left_behind(process.pid) == []

@@ -19,7 +19,7 @@ from gpusim import (
     WriterConfig,
     simulate,
 )
-from gpusim.config.backend import EXPECTED, choose_backend
+from gpusim.config.backend import EXPECTED
 from gpusim.config.scenario import resolve
 from gpusim.engine.migration import Migration
 from gpusim.engine.records import Result
@@ -88,8 +88,7 @@ def takes_of(monkeypatch: pytest.MonkeyPatch, run: Any) -> tuple[Result, int]:
 @pytest.mark.parametrize("name", CASES)
 def test_an_estimate_is_the_run_in_fewer_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own = config(name)
-    backend = choose_backend(resolve(own))
-    quick, few = takes_of(monkeypatch, lambda: estimate(own, backend))
+    quick, few = takes_of(monkeypatch, lambda: estimate(own))
     exact, many = takes_of(monkeypatch, lambda: simulate(own))
     found, wanted = quick.summary, exact.summary
     assert found.verdict == wanted.verdict
@@ -124,12 +123,12 @@ def test_a_small_vm_is_simulated_over_bitmaps() -> None:
     )
     quick, exact = (
         replace(one.summary, wall_time_s=0.0, process_peak_rss_bytes=0)
-        for one in (estimate(own, choose_backend(resolve(own))), simulate(own))
+        for one in (estimate(own), simulate(own))
     )
     assert quick == exact
 
 
 def test_work_ends_an_estimate() -> None:
     own = config("plain")
-    found = estimate(own, choose_backend(resolve(own)), most_steps=50).summary
+    found = estimate(own, most_steps=50).summary
     assert (found.status, found.reason_code) == ("incomplete", "wall_limit")
