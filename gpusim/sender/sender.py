@@ -754,17 +754,9 @@ class Sender:
         plan = self._plans[is_zero]
         if plan is None:
             return False
-        highest = plan.bandwidth()
-        if self._estimate is not None:
-            highest = max(highest, self.expected_bandwidth)
-        threshold_bytes = max(self.threshold_bytes, self._threshold(highest))
         limit_ps = min(to_ps - self._now_ps, LONGEST_JUMP_PS)
-        windows = min(
-            limit_ps // plan.length_ps,
-            alike // plan.pages,
-            (pages.pending - threshold_bytes // self._page_bytes) // plan.pages - 1,
-        )
-        windows = self._windows_without_act(windows, plan.pages, pages.pending, threshold_bytes)
+        windows = min(limit_ps // plan.length_ps, alike // plan.pages)
+        windows = self._windows_without_act(windows, plan.pages, pages.pending, plan.bandwidth())
         if windows >= 1 and any(self._pace.clear_ps):
             windows = self._windows_with_clears(plan, windows, limit_ps, pages)
         if windows < 1:
@@ -802,15 +794,11 @@ class Sender:
         longest_clear_ps = clear_ps + CHUNK_PAGES * max(page_ps, first_ps)
         limit_ps = min(to_ps - self._now_ps, LONGEST_JUMP_PS) - longest_clear_ps
         limit_ps -= max(normal.ps, zero.ps)  # a clear and its first page are one step
-        highest = max(self.expected_bandwidth, *(plan.bandwidth() for plan in plans))
-        threshold_bytes = max(self.threshold_bytes, self._threshold(highest))
+        bandwidth = max(plan.bandwidth() for plan in plans)
         window_ps = max(plan.length_ps for plan in plans)
         window_pages = window_ps // min(normal.ps, zero.ps)
-        windows = min(
-            limit_ps // window_ps,
-            (pages.pending - threshold_bytes // self._page_bytes) // window_pages - 1,
-        )
-        windows = self._windows_without_act(windows, window_pages, pages.pending, threshold_bytes)
+        windows = limit_ps // window_ps
+        windows = self._windows_without_act(windows, window_pages, pages.pending, bandwidth)
         if windows < 1:
             return False
         budget = windows * window_ps, normal.ps, zero.ps
@@ -835,17 +823,21 @@ class Sender:
         self._set_bandwidth(bandwidth, sent_units // windows)
         return True
 
-    def _windows_without_act(
-        self, windows: int, pages: int, pending: int, threshold_bytes: int
-    ) -> int:
-        """Return how many windows a jump may take if some turns before the threshold act, too.
+    def _windows_without_act(self, windows: int, pages: int, pending: int, bandwidth: float) -> int:
+        """Return how many windows a jump may take, so that no turn on the way acts.
+
+        Some turns before the threshold may act, too.
 
         Args:
             windows: the most windows.
-            pages: pages of a window.
+            pages: the most pages of a window.
             pending: pages that are dirty before the first window.
-            threshold_bytes: the largest threshold on the way.
+            bandwidth: the highest bandwidth of a window.
         """
+        if self._estimate is not None:
+            bandwidth = max(bandwidth, self.expected_bandwidth)
+        threshold_bytes = max(self.threshold_bytes, self._threshold(bandwidth))
+        windows = min(windows, (pending - threshold_bytes // self._page_bytes) // pages - 1)
 
         def acts_after(count: int) -> bool:
             return self._acts((pending - count * pages) * self._page_bytes, threshold_bytes)
